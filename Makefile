@@ -1,0 +1,58 @@
+# Everything starts here: 'make' alone lists what there is.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help env env-dev demo test lint format lock upgrade clean
+
+CORES ?= $(shell nproc 2>/dev/null || echo 2)
+PYTEST_ARGS ?=
+DEMO_EXPOSURES ?= 5
+DEMO_SEED ?= 1
+
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+# The interpreter that makes .venv: 'make env PYTHON=python3.12'.
+export PYTHON
+
+SNAKEFILES := $(wildcard Snakefile rules/*.smk)
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+env:  ## install what a run needs: .venv, source-extractor, scamp, swarp
+	@tools/install.sh
+
+env-dev:  ## the same, and what the tests and linters need
+	@tools/install.sh --dev
+
+demo: env demo/.simulated  ## reduce a simulated RATIR night, offline; ends with demo/imredux/night.html
+	snakemake --cores $(CORES) --config datadir=demo/raw imdir=demo/imredux refcat=demo/reference.ecsv
+
+demo/.simulated: tests/simulate.py | env
+	rm -rf demo/raw demo/truth demo/reference.ecsv
+	python tests/simulate.py demo --instrument ratir --exposures $(DEMO_EXPOSURES) --seed $(DEMO_SEED) --no-detector-truth
+	touch $@
+
+# pytest comes last, so that its summary ends the output.
+test: env-dev lint  ## check the style, then run all tests
+	pytest $(wildcard tests/unit tests/workflow tests/real) $(PYTEST_ARGS)
+
+lint: env-dev  ## check the style of Python and Snakemake files
+	ruff check .
+	ruff format --check .
+	$(if $(SNAKEFILES),snakefmt --check $(SNAKEFILES))
+
+format: env-dev  ## put Python and Snakemake files into that style
+	ruff check --fix .
+	ruff format .
+	$(if $(SNAKEFILES),snakefmt $(SNAKEFILES))
+
+lock:  ## renew the lock files after a change of requirements*.in, keeping the versions that hold
+	tools/lock.sh
+
+upgrade:  ## renew the lock files with the newest versions
+	tools/lock.sh --upgrade
+
+clean:  ## remove the demo and what the tests left; .venv and reduced nights stay
+	rm -rf demo .pytest_cache .ruff_cache .hypothesis
+	find scripts tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,78 @@
+"""The ways to install (apt and pip, conda) give the same set."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CONDA_NAMES = {"snakemake": "snakemake-minimal", "matplotlib": "matplotlib-base"}
+PROGRAMS = {"astromatic-source-extractor", "astromatic-scamp", "astromatic-swarp"}
+
+
+def wanted(name):
+    """Return the packages named in a .in file."""
+    lines = (ROOT / name).read_text().splitlines()
+    return {re.match(r"[\w.-]+", line)[0].lower() for line in lines if re.match(r"\w", line)}
+
+
+def locked(name):
+    """Return {package: version} of a lock file."""
+    return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / name).read_text(), re.MULTILINE))
+
+
+def conda():
+    """Return {package: version constraint} of environment.yml."""
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pairs = (re.fullmatch(r"([\w-]+)(.*)", line).groups() for line in environment["dependencies"])
+    return dict(pairs)
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+def test_everything_wanted_is_locked(name):
+    assert wanted(f"{name}.in") <= set(locked(f"{name}.lock"))
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+def test_lock_is_complete_and_tied_to_no_machine(name):
+    text = (ROOT / name).read_text()
+    entries = re.split(r"\n(?=\S)", text)
+    pins = [entry for entry in entries if not entry.startswith("#")]
+    assert pins
+    assert all("==" in entry and "--hash=sha256:" in entry for entry in pins)
+    assert "://" not in text
+    assert not re.search(r"^(-i|--index|--extra-index|--find-links|-f)\b", text, re.MULTILINE)
+
+
+def test_locks_agree_on_what_they_share():
+    run, dev = locked("requirements.lock"), locked("requirements-dev.lock")
+    shared = run.keys() & dev.keys()
+    assert {name: run[name] for name in shared} == {name: dev[name] for name in shared}
+
+
+def test_conda_has_the_locked_versions():
+    lock = locked("requirements.lock")
+    minor = {name: ".".join(lock[name].split(".")[:2]) for name in wanted("requirements.in")}
+    expected = {CONDA_NAMES.get(name, name): f"={version}" for name, version in minor.items()}
+    given = conda()
+    assert (
+        given.pop("python")
+        == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    )
+    assert {given.pop(name)[:2] for name in PROGRAMS} == {">="}
+    assert given == expected
+
+
+def test_one_version_of_autoproc():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == version
+
+
+def test_install_asks_apt_for_every_program():
+    script = (ROOT / "tools" / "install.sh").read_text()
+    asked = re.findall(r"missing\+=\(([\w-]+)\)", script)
+    assert {f"astromatic-{name}" for name in asked} == PROGRAMS

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Install what the workflow needs: the AstrOmatic programs (apt, as root) and .venv from the lock files.
+# Usage: tools/install.sh [--dev]     --dev adds the tests' and linters' packages
+# Run again it returns at once, as long as nothing is missing and the lock files are the same.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# The Makefile, or a shell that has .venv activated, puts it first: it must not be made from itself.
+PATH=":$PATH:"
+PATH=${PATH//":$PWD/.venv/bin:"/:}
+PATH=${PATH#:}
+PATH=${PATH%:}
+
+locks=(requirements.lock)
+stamp=.venv/.installed
+if [ "${1:-}" = --dev ]; then
+    locks+=(requirements-dev.lock)
+    stamp=.venv/.installed-dev
+fi
+
+fail() {
+    echo "autoproc: $*" >&2
+    exit 1
+}
+
+have() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+# Root on a machine with apt may install; anyone else is told what to do.
+may_install() {
+    [ "$(id -u)" = 0 ] && have apt-get
+}
+
+apt_updated=
+apt_install() {
+    echo "autoproc: installing $* with apt-get"
+    export DEBIAN_FRONTEND=noninteractive
+    if [ -z "$apt_updated" ]; then
+        apt-get update -qq || fail "apt-get update failed, see above; is the network there?"
+        apt_updated=yes
+    fi
+    apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
+        fail "apt-get could not install $*, see above; 'conda env create -f environment.yml' is the other way."
+}
+
+conda_way="or use conda: 'conda env create -f environment.yml && conda activate autoproc'"
+
+# --- the AstrOmatic programs, under any of the names they go by
+missing=()
+have source-extractor || have sex || have sextractor || missing+=(source-extractor)
+have scamp || missing+=(scamp)
+have swarp || have SWarp || missing+=(swarp)
+if [ ${#missing[@]} -gt 0 ]; then
+    may_install || fail "${missing[*]} missing: install with 'sudo apt-get install ${missing[*]}', $conda_way."
+    apt_install "${missing[@]}"
+fi
+
+# --- a Python that is new enough and can make virtual environments
+new_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+find_python() {
+    local name
+    for name in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
+        if have "$name" && new_enough "$name"; then
+            command -v "$name"
+            return
+        fi
+    done
+    return 1
+}
+
+# The stamp holds the locks' digest and the folder: a copied or moved .venv has wrong paths in it.
+fingerprint="$(cat "${locks[@]}" | sha256sum | cut -d' ' -f1) $PWD"
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$fingerprint" ] && new_enough .venv/bin/python; then
+    exit 0
+fi
+
+if ! python=$(find_python); then
+    [ -z "${PYTHON:-}" ] || fail "$PYTHON is not a Python of 3.11 or newer: give another, as in 'make env PYTHON=python3.12'."
+    may_install || fail "no Python of 3.11 or newer found: install one ('sudo apt-get install python3 python3-venv'), $conda_way."
+    apt_install python3 python3-venv
+    python=$(find_python) ||
+        fail "this system's python3 is older than 3.11: install a newer one and run 'make env PYTHON=python3.12', $conda_way."
+fi
+if ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    may_install || fail "$python cannot make virtual environments: install with 'sudo apt-get install python$version-venv', $conda_way."
+    apt_install "python$version-venv"
+fi
+
+# --- the virtual environment
+if ! new_enough .venv/bin/python || ! grep -qsxF "$PWD" .venv/.folder; then
+    rm -rf .venv
+    "$python" -m venv .venv || fail "$python could not make .venv, see above."
+    echo "$PWD" >.venv/.folder
+fi
+echo "autoproc: installing ${locks[*]} into .venv (some minutes the first time)"
+requirements=()
+for lock in "${locks[@]}"; do
+    requirements+=(-r "$lock")
+done
+.venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes "${requirements[@]}" ||
+    fail "pip could not install ${locks[*]}, see above; is the network there?"
+echo "$fingerprint" >"$stamp"
