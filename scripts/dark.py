@@ -1,0 +1,102 @@
+"""Master dark: dark current per second where a bias exists, else a dark of one exposure time."""
+
+import numpy as np
+from lib.detector import assemble, subtract_bias_and_dark
+from lib.frames import (
+    BAD,
+    Frame,
+    FrameRejected,
+    read_frame,
+    record_calibration,
+    write_frame,
+)
+from lib.masters import combine_inputs, master_header, outliers, pixel_noise, rejected_master
+from lib.stats import mad_std
+from lib.steps import record_step, start_log
+
+
+def judge_dark(inputs, planes):
+    """Leave out darks whose level stands apart from their siblings: light came in."""
+    noise = np.median([one.noise for one in inputs]) if inputs else 0.0
+    for one, apart in zip(inputs, outliers([one.level for one in inputs], noise), strict=True):
+        if apart:
+            one.why = f"LEVEL: {one.level:.1f} DN apart from its siblings"
+
+
+def hot_pixels(rate, sigma):
+    """Return the pixels whose dark current cannot be subtracted well.
+
+    Parameters
+    ----------
+    rate : ndarray, shape (ny, nx)
+        Master dark.
+    sigma : float
+        Pixels so many standard deviations above the median are hot.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    return rate > np.median(rate) + sigma * max(mad_std(rate), 1e-6)
+
+
+def make_dark(paths, facts, bias=None, clip=4.0, hot_sigma=50.0):
+    """Combine raw darks of one exposure time.
+
+    Parameters
+    ----------
+    paths : list of path-like
+    facts : list of dict
+    bias : Frame, optional
+        Master bias. Without it the master keeps its bias, and serves its own exposure only.
+    clip : float
+    hot_sigma : float
+        See `hot_pixels`.
+
+    Returns
+    -------
+    Frame
+        In adu/s (bias subtracted), or adu (not).
+    """
+    names = [one["frame"] for one in facts]
+    shape = tuple(facts[0]["shape"])
+    exptime = float(np.median([one["exptime"] for one in facts]))
+
+    def read(i):
+        image, mask, _ = assemble(paths[i], facts[i])
+        if bias is None:
+            return image, mask
+        if not facts[i]["exptime"] > 0:
+            raise FrameRejected("EXPTIME", f"{facts[i]['exptime']} s")
+        image, mask = subtract_bias_and_dark(image, mask, facts[i]["exptime"], bias)
+        image *= np.float32(exptime / facts[i]["exptime"])
+        return image, mask
+
+    try:
+        mean, number, inputs = combine_inputs(names, read, judge_dark, shape, clip=clip)
+    except FrameRejected as why:
+        return rejected_master("dark", facts[0], names, why)
+    if bias is not None:
+        mean /= np.float32(exptime)
+    header = master_header("dark", facts[0], inputs, "adu" if bias is None else "adu/s")
+    header["EXPTIME"] = (exptime, "[s] exposure of the inputs")
+    header["NOISE"] = (float(pixel_noise(mean)), "noise of the master, in BUNIT")
+    mask = np.zeros(shape, np.uint8)
+    mask[~np.isfinite(mean)] |= BAD
+    mean[~np.isfinite(mean)] = np.nanmedian(mean)
+    hot = hot_pixels(mean, hot_sigma)
+    mask[hot] |= BAD
+    header["NHOT"] = (int(hot.sum()), "hot pixels masked")
+    return Frame(mean, mask, header)
+
+
+if "snakemake" in globals():
+    start_log(snakemake.log[0])
+    path = snakemake.input.get("bias")
+    bias = read_frame(path) if path else None
+    settings = {key: snakemake.params[key] for key in ("clip", "hot_sigma")}
+    master = make_dark(snakemake.input.raws, snakemake.params.facts, bias, **settings)
+    if bias is not None:
+        record_calibration(master.header, "BIAS", path, bias.header)
+    record_step(master.header, "dark", snakemake.params.version, settings)
+    write_frame(snakemake.output[0], master)

@@ -1,0 +1,143 @@
+"""Master flat: the relative response of the pixels, 1 in the median."""
+
+import numpy as np
+from lib.detector import assemble, gain_map, subtract_bias_and_dark
+from lib.frames import (
+    BAD,
+    NODATA,
+    SATURATED,
+    Frame,
+    FrameRejected,
+    read_frame,
+    record_calibration,
+    write_frame,
+)
+from lib.masters import block_medians, combine_inputs, master_header, pixel_noise, rejected_master
+from lib.steps import record_step, start_log
+
+
+def judge_shape(inputs, planes, largest):
+    """Leave out flats whose large-scale shape differs from their siblings'.
+
+    Parameters
+    ----------
+    inputs : list of Input
+    planes : list of ndarray
+        Normalised flats.
+    largest : float
+        Bound of the rms difference of block medians from the siblings' median shape.
+    """
+    if len(inputs) < 3:
+        return
+    shapes = np.array([block_medians(plane) for plane in planes])
+    usual = np.median(shapes, axis=0)
+    for one, shape in zip(inputs, shapes, strict=True):
+        rms = float(np.sqrt(np.mean((shape / usual - 1) ** 2)))
+        if rms > largest:
+            one.why = f"GRADIENT: {rms:.3f} > {largest}"
+
+
+def normalise(image, good):
+    """Divide a flat by its median over the good pixels, in place; return the level."""
+    level = float(np.median(image[good])) if good.any() else np.nan
+    image /= np.float32(level)
+    return level
+
+
+def make_flat(
+    paths,
+    facts,
+    bias=None,
+    dark=None,
+    *,
+    amin=0.05,
+    amax=0.85,
+    low_response=0.3,
+    largest_gradient=0.05,
+    clip=4.0,
+):
+    """Combine raw flats of one filter.
+
+    Parameters
+    ----------
+    paths : list of path-like
+    facts : list of dict
+    bias, dark : Frame, optional
+        Masters.
+    amin, amax : float
+        A flat's level must be within these fractions of saturation.
+    low_response : float
+        Pixels below this response are marked NODATA.
+    largest_gradient : float
+        See `judge_shape`.
+    clip : float
+
+    Returns
+    -------
+    Frame
+        Response, 1 in the median of the good pixels.
+    """
+    names = [one["frame"] for one in facts]
+    shape = tuple(facts[0]["shape"])
+    levels = {}
+
+    def read(i):
+        image, mask, pedestal = assemble(paths[i], facts[i])
+        saturate = facts[i]["saturate"] - pedestal
+        level = float(np.median(image))
+        saturated = float(((mask & SATURATED) > 0).mean())
+        if bias is not None:
+            saturate -= float(np.median(bias.image)) if bias.image is not None else 0.0
+        image, mask = subtract_bias_and_dark(image, mask, facts[i]["exptime"], bias, dark)
+        if saturated > 0.1:
+            raise FrameRejected("SATURATED", f"{saturated:.0%} of the pixels")
+        level = float(np.median(image))
+        if not amin * saturate <= level <= amax * saturate:
+            raise FrameRejected(
+                "LEVEL", f"{level:.0f} DN not in {amin * saturate:.0f}..{amax * saturate:.0f}"
+            )
+        image *= gain_map(facts[i])
+        good = mask == 0
+        levels[i] = normalise(image, good)
+        image[mask & SATURATED > 0] = np.nan
+        return image, mask
+
+    try:
+        for kind, master in (("BIAS", bias), ("DARK", dark)):
+            if master is not None and master.rejected:
+                raise FrameRejected(f"BAD_{kind}", master.reason)
+        mean, number, inputs = combine_inputs(
+            names,
+            read,
+            lambda alive, planes: judge_shape(alive, planes, largest_gradient),
+            shape,
+            clip=clip,
+        )
+    except FrameRejected as why:
+        return rejected_master("flat", facts[0], names, why)
+    mask = np.zeros(shape, np.uint8)
+    for master in (bias, dark):
+        if master is not None:
+            mask |= master.mask & BAD
+    finite = np.isfinite(mean)
+    normalise(mean, finite & (mask == 0) & (mean > low_response))
+    mask[~finite] |= BAD
+    mean[~finite] = 1.0
+    mask[mean < low_response] |= NODATA
+    header = master_header("flat", facts[0], inputs, "")
+    header["NOISE"] = (float(pixel_noise(mean)), "pixel-to-pixel scatter of the response")
+    header["NLOW"] = (int((mask & NODATA > 0).sum()), f"pixels of response below {low_response}")
+    return Frame(mean, mask, header)
+
+
+if "snakemake" in globals():
+    start_log(snakemake.log[0])
+    paths = {kind: snakemake.input.get(kind) for kind in ("bias", "dark")}
+    used = {kind: read_frame(path) if path else None for kind, path in paths.items()}
+    settings = dict(snakemake.params.settings)
+    master = make_flat(snakemake.input.raws, snakemake.params.facts, **used, **settings)
+    for kind, calibration in used.items():
+        if calibration is not None:
+            record_calibration(master.header, kind.upper(), paths[kind], calibration.header)
+    record_step(master.header, "flat", snakemake.params.version, settings)
+    write_frame(snakemake.output[0], master)

@@ -1,0 +1,103 @@
+"""Running the AstrOmatic programs: found under any name, with a time limit, never by a shell."""
+
+import logging
+import shutil
+import signal
+import subprocess
+
+NAMES = {
+    "source-extractor": ("source-extractor", "sex", "sextractor"),
+    "scamp": ("scamp", "SCAMP"),
+    "swarp": ("SWarp", "swarp"),
+}
+
+log = logging.getLogger("autoproc")
+
+
+class ProgramMissing(RuntimeError):
+    """A program that is not installed."""
+
+
+class ProgramFailed(RuntimeError):
+    """A program that ended badly.
+
+    Parameters
+    ----------
+    name : str
+    why : str
+        What happened: exit code, signal or time limit, and the last words of the program.
+    """
+
+    def __init__(self, name, why):
+        self.name = name
+        self.why = why
+        super().__init__(f"{name}: {why}")
+
+
+def find_program(name):
+    """Return the path of a program installed under any of its names.
+
+    Raises
+    ------
+    ProgramMissing
+        Names what to install.
+    """
+    names = NAMES.get(name, (name,))
+    for candidate in names:
+        path = shutil.which(candidate)
+        if path:
+            return path
+    raise ProgramMissing(
+        f"{name} is not installed (looked for {', '.join(names)}): "
+        f"'apt-get install {name}' or 'conda install -c conda-forge "
+        f"astromatic-{name}', or 'make env'"
+    )
+
+
+def run_program(argv, *, timeout, cwd=None):
+    """Run a program and return its result.
+
+    Parameters
+    ----------
+    argv : list of str
+        Program and arguments; no shell sees them.
+    timeout : float
+        Time limit in seconds, after which the program is killed.
+    cwd : path-like, optional
+
+    Returns
+    -------
+    subprocess.CompletedProcess
+        With `stdout` and `stderr` as text.
+
+    Raises
+    ------
+    ProgramFailed
+        On a time-out, a signal or an exit code other than 0.
+    """
+    argv = [str(word) for word in argv]
+    log.info("run %s", " ".join(argv))
+    try:
+        done = subprocess.run(
+            argv,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ProgramFailed(argv[0], f"still running after {timeout:g} s") from error
+    except OSError as error:
+        raise ProgramFailed(argv[0], str(error)) from error
+    log.info("%s", (done.stdout + done.stderr).strip())
+    if done.returncode:
+        words = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        last = words[-1] if words else "no output"
+        if done.returncode < 0:
+            name = signal.Signals(-done.returncode).name
+            raise ProgramFailed(argv[0], f"killed by {name}: {last}")
+        raise ProgramFailed(argv[0], f"exit code {done.returncode}: {last}")
+    return done

@@ -1,0 +1,82 @@
+"""What every per-frame step does around its image math: read, pass on, reject, record, write."""
+
+import logging
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from lib.frames import FrameRejected, read_frame, reject, write_frame
+
+log = logging.getLogger("autoproc")
+
+
+def start_log(path):
+    """Send log records to the rule's log file, which is begun anew."""
+    stop_log()
+    handler = logging.FileHandler(path, mode="w") if path else logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").addHandler(handler)
+
+
+def stop_log():
+    """Close the log file."""
+    for handler in log.handlers:
+        handler.close()
+    log.handlers.clear()
+    logging.getLogger("py.warnings").handlers.clear()
+
+
+def record_step(header, step, step_version, parameters=None):
+    """Write a line of HISTORY: the step, its version and its parameters."""
+    words = [f"autoproc {step} v{step_version}"]
+    words += [f"{key}={value}" for key, value in (parameters or {}).items()]
+    header.add_history(" ".join(words))
+
+
+def process(step, step_version, source, target, work, *, log_path=None, parameters=None):
+    """Read a frame, work on it and write the result.
+
+    A frame that was rejected before is passed on; one that `work` finds unfit is written as
+    a header without image. Both are results, so the exit status is that of success.
+
+    Parameters
+    ----------
+    step : str
+        Name of the rule.
+    step_version : int
+        Raised when the step's result changes.
+    source, target : path-like
+    work : callable
+        Takes and returns a `Frame`; raises `FrameRejected`.
+    log_path : path-like, optional
+    parameters : dict, optional
+        Configuration written to the header.
+    """
+    start_log(log_path)
+    frame = read_frame(source)
+    if frame.rejected:
+        log.info("passed on: %s", frame.reason)
+    else:
+        header = frame.header.copy()
+        try:
+            frame = work(frame)
+        except FrameRejected as why:
+            log.warning("rejected: %s", why)
+            frame = reject(header, step, why)
+        record_step(frame.header, step, step_version, parameters)
+    write_frame(target, frame)
+    log.info("wrote %s", target)
+
+
+def software_versions(*packages):
+    """Return the installed version of each package, for headers and the page."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found

@@ -1,0 +1,230 @@
+import numpy as np
+import pytest
+from astropy.io import fits
+from bias import make_bias
+from dark import make_dark
+from flat import make_flat
+from lib.detector import assemble, overscan_level
+from lib.frames import BAD, NODATA, NONLINEAR, SATURATED, FrameRejected
+from prepare import prepare_frame
+
+GAIN, NOISE, PEDESTAL = 1.8, 6.0, 400.0
+SHAPE = (120, 150)
+
+
+def facts_of(frame, exptime=10.0, shape=SHAPE, **changes):
+    amplifier = {"hdu": 0, "data": [0, shape[0], 0, shape[1]], "overscan": None, "origin": [0, 0]}
+    return {
+        "frame": frame,
+        "shape": list(shape),
+        "amplifiers": [amplifier],
+        "gain": GAIN,
+        "rdnoise": NOISE,
+        "saturate": 60000,
+        "linear": None,
+        "exptime": exptime,
+        "instrument": "test",
+        "camera": "C0",
+        "object": "M 1",
+        "target": "M_1",
+        "filter": "r",
+        "band": "r",
+        "calibrations": {},
+    } | changes
+
+
+class Camera:
+    """A made-up CCD that knows its own truth."""
+
+    def __init__(self, folder, seed=1):
+        self.folder = folder
+        self.rng = np.random.default_rng(seed)
+        self.bias = PEDESTAL + 5 * np.sin(np.arange(SHAPE[1]) / 9)[None, :] * np.ones(SHAPE)
+        self.dark = self.rng.gamma(2, 0.05, SHAPE)
+        self.dark[30, 40] = 300.0
+        self.flat = self.rng.normal(1, 0.01, SHAPE) * np.linspace(0.9, 1.1, SHAPE[1])
+        self.flat[:5] = 0.1
+        self.flat /= np.median(self.flat)
+
+    def expose(self, name, exptime, light=0.0, dark=True, level=0.0):
+        """Write a raw frame of `light` electrons per second and pixel, and return its path."""
+        mean = light * self.flat * exptime + (self.dark * exptime if dark else 0)
+        electrons = self.rng.poisson(mean) + self.rng.normal(0, NOISE, SHAPE)
+        raw = np.clip(electrons / GAIN + self.bias + level, 0, 65535)
+        path = self.folder / f"{name}.fits"
+        fits.PrimaryHDU(raw.round().astype(np.uint16)).writeto(path)
+        return path
+
+
+@pytest.fixture
+def camera(tmp_path):
+    return Camera(tmp_path)
+
+
+def make_masters(camera, n=5):
+    biases = [camera.expose(f"b{i}", 0.0, dark=False) for i in range(n)]
+    darks = [camera.expose(f"d{i}", 60.0) for i in range(n)]
+    flats = [camera.expose(f"f{i}", 5.0, 8000.0, dark=False) for i in range(n)]
+    bias = make_bias(biases, [facts_of(f"b{i}", 0.0) for i in range(n)])
+    dark = make_dark(darks, [facts_of(f"d{i}", 60.0) for i in range(n)], bias)
+    flat = make_flat(flats, [facts_of(f"f{i}", 5.0) for i in range(n)], bias)
+    return bias, dark, flat
+
+
+def test_masters_are_the_truth_within_their_noise(camera):
+    bias, dark, flat = make_masters(camera)
+    read = np.hypot(NOISE / GAIN, 0.29)
+    error = bias.image - camera.bias
+    assert abs(error.mean()) < 0.5  # rounding to whole DN
+    assert error.std() == pytest.approx(read / np.sqrt(5), rel=0.1)
+    assert bias.header["RDNOISE1"] == pytest.approx(read, rel=0.05)
+    assert bias.header["NCOMBINE"] == 5
+
+    good = dark.mask == 0
+    error = (dark.image - camera.dark / GAIN)[good]
+    noise = np.sqrt(read**2 * 2 / 5 + 0.1 * 60 / GAIN**2 / 5) / 60
+    assert abs(error.mean()) < 3 * noise
+    assert error.std() < 1.2 * noise
+    assert dark.mask[30, 40] & BAD and (dark.mask & BAD).astype(bool).sum() < 20
+
+    bright = flat.mask == 0
+    assert np.median(flat.image[bright]) == pytest.approx(1, abs=1e-3)
+    truth = camera.flat / np.median(camera.flat[5:])
+    photons = 1 / np.sqrt(8000 * 5 * 5)
+    assert (flat.image / truth - 1)[bright].std() < 1.3 * photons
+    assert (flat.mask[:5] & NODATA).all() and not (flat.mask[5:] & NODATA).any()
+
+
+def test_prepared_frame_is_the_light_that_fell(camera):
+    bias, dark, _ = make_masters(camera)
+    path = camera.expose("o", 30.0, light=50.0)
+    frame = prepare_frame(path, facts_of("o", 30.0), bias, dark)
+    light = 50.0 * camera.flat * 30
+    pull = (frame.image - light) / np.sqrt(light + camera.dark * 30 + NOISE**2)
+    good = frame.mask == 0
+    assert abs(pull[good].mean()) < 0.1
+    # The masters of five frames add a fifth of the read noise and dark noise, squared.
+    assert pull[good].std() == pytest.approx(1, abs=0.05)
+    assert frame.header["BUNIT"] == "electron" and frame.header["GAIN"] == 1
+    expected = (60000 - PEDESTAL) * GAIN
+    assert frame.header["SATURATE"] == pytest.approx(expected, rel=0.01)
+
+
+def test_dark_without_bias_serves_its_own_exposure(camera):
+    darks = [camera.expose(f"d{i}", 30.0) for i in range(5)]
+    dark = make_dark(darks, [facts_of(f"d{i}", 30.0) for i in range(5)])
+    assert dark.header["BUNIT"] == "adu"
+    path = camera.expose("o", 30.0, light=50.0)
+    frame = prepare_frame(path, facts_of("o", 30.0), None, dark)
+    good = frame.mask == 0
+    light = 50.0 * camera.flat * 30
+    assert abs((frame.image - light)[good].mean()) < 1.0
+
+
+def test_a_bias_apart_from_its_siblings_is_left_out(camera):
+    paths = [camera.expose(f"b{i}", 0.0, dark=False) for i in range(4)]
+    paths.append(camera.expose("b4", 0.0, dark=False, level=200))
+    bias = make_bias(paths, [facts_of(f"b{i}", 0.0) for i in range(5)])
+    assert bias.header["NCOMBINE"] == 4
+    assert bias.header["LEFT1"].startswith("b4 LEVEL")
+
+
+def test_flats_that_are_too_faint_saturated_or_tilted_are_left_out(camera):
+    bias, _, _ = make_masters(camera)
+    paths = [camera.expose(f"g{i}", 5.0, 8000.0, dark=False) for i in range(3)]
+    paths.append(camera.expose("faint", 5.0, 100.0, dark=False))
+    paths.append(camera.expose("bright", 5.0, 30000.0, dark=False))
+    camera.flat = camera.flat * np.linspace(0.7, 1.3, SHAPE[0])[:, None]
+    paths.append(camera.expose("tilted", 5.0, 8000.0, dark=False))
+    flat = make_flat(paths, [facts_of(path.stem, 5.0) for path in paths], bias)
+    left = [flat.header[f"LEFT{n}"] for n in range(1, flat.header["NLEFTOUT"] + 1)]
+    assert [line.split(":")[0] for line in left] == [
+        "faint LEVEL",
+        "bright SATURATED",
+        "tilted GRADIENT",
+    ]
+
+
+def test_an_all_saturated_flat_set_is_a_rejected_master(camera):
+    paths = [camera.expose(f"s{i}", 5.0, 1e5, dark=False) for i in range(3)]
+    flat = make_flat(paths, [facts_of(path.stem, 5.0) for path in paths])
+    assert flat.rejected and flat.reason.startswith("NO_GOOD_INPUT: 0 of 3")
+
+
+def test_master_of_another_shape_rejects_the_frame(camera):
+    bias, _, _ = make_masters(camera)
+    bias.image = bias.image[:-1]
+    with pytest.raises(FrameRejected, match="BIAS_SHAPE"):
+        prepare_frame(camera.expose("o", 3.0, 10), facts_of("o", 3.0), bias)
+
+
+def test_saturation_is_grown_by_a_pixel_and_nonlinear_is_marked(tmp_path):
+    raw = np.full((9, 9), 100, np.uint16)
+    raw[4, 4] = 60000
+    raw[0, 0] = 50000
+    fits.PrimaryHDU(raw).writeto(tmp_path / "r.fits")
+    _, mask, _ = assemble(tmp_path / "r.fits", facts_of("r", shape=(9, 9), linear=45000))
+    saturated = np.zeros((9, 9), bool)
+    saturated[3:6, 3:6] = True
+    np.testing.assert_array_equal(mask & SATURATED > 0, saturated)
+    assert mask[0, 0] == NONLINEAR
+
+
+def test_pixels_that_are_no_numbers_become_bad(tmp_path):
+    raw = np.full((9, 9), 100, np.float32)
+    raw[2, 3], raw[5, 5] = np.nan, np.inf
+    fits.PrimaryHDU(raw).writeto(tmp_path / "r.fits")
+    image, mask, _ = assemble(tmp_path / "r.fits", facts_of("r", shape=(9, 9)))
+    assert np.isfinite(image).all()
+    assert mask[2, 3] & BAD and mask[5, 5] & BAD and (mask > 0).sum() >= 2
+
+
+@pytest.mark.filterwarnings("ignore::astropy.io.fits.verify.VerifyWarning")
+def test_constant_and_unreadable_frames_are_rejected(tmp_path):
+    fits.PrimaryHDU(np.full((9, 9), 7, np.int16)).writeto(tmp_path / "c.fits")
+    with pytest.raises(FrameRejected, match="CONSTANT"):
+        prepare_frame(tmp_path / "c.fits", facts_of("c", shape=(9, 9)))
+    (tmp_path / "x.fits").write_bytes(b"SIMPLE  =                    T" + b" " * 3000)
+    with pytest.raises(FrameRejected, match="UNREADABLE|NO_IMAGE"):
+        prepare_frame(tmp_path / "x.fits", facts_of("x", shape=(9, 9)))
+
+
+def test_overscan_follows_a_drift_and_ignores_a_cosmic_ray():
+    rng = np.random.default_rng(5)
+    drift = 300 + 20 * np.sin(np.arange(400) / 80)
+    raw = drift[:, None] + rng.normal(0, 4, (400, 60))
+    raw[100, 2:6] += 3000
+    level = overscan_level(raw, [0, 400, 0, 12], [0, 400, 12, 60])
+    assert level.shape == (400, 1)
+    # Row medians of 12 pixels, smoothed over some 50 rows, know the level to 0.2 DN.
+    assert np.abs(level[:, 0] - drift).max() < 1.0
+
+
+def test_amplifiers_are_joined_with_their_own_gain(tmp_path):
+    rng = np.random.default_rng(6)
+    light = 1000 * np.ones((40, 50))
+    gains, levels = (1.5, 2.5), (200, 900)
+    hdus = [fits.PrimaryHDU()]
+    for gain, level in zip(gains, levels, strict=True):
+        pixels = light[:, :25] / gain + level
+        overscan = level + rng.normal(0, 1, (40, 6))
+        hdus.append(fits.ImageHDU(np.hstack([pixels, overscan]).astype(np.float32)))
+    hdus[2].data = hdus[2].data[:, ::-1]
+    fits.HDUList(hdus).writeto(tmp_path / "m.fits")
+    amplifiers = [
+        {"hdu": 1, "data": [0, 40, 0, 25], "overscan": [0, 40, 25, 31], "origin": [0, 0]},
+        {
+            "hdu": 2,
+            "data": [0, 40, 6, 31],
+            "overscan": [0, 40, 0, 6],
+            "origin": [0, 25],
+            "flip": [False, True],
+        },
+    ]
+    for amplifier, gain in zip(amplifiers, gains, strict=True):
+        amplifier["gain"] = gain
+    facts = facts_of("m", shape=(40, 50), amplifiers=amplifiers)
+    rng_light = np.ones((40, 50))
+    rng_light[3, 3] = 0
+    frame = prepare_frame(tmp_path / "m.fits", facts)
+    np.testing.assert_allclose(frame.image, 1000, atol=3 * 2.5 * 1.25 / np.sqrt(6))

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from lib.stats import (
+    clipped_mean,
+    combine,
+    mad_std,
+    merge_exchanges,
+    sigma_clipped_median,
+    sort_planes,
+)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 16, 25, 100])
+def test_network_sorts_any_number_of_planes(count):
+    stack = np.random.default_rng(count).normal(size=(count, 3, 50)).astype(np.float32)
+    expected = np.sort(stack, axis=0)
+    sort_planes(stack)
+    np.testing.assert_array_equal(stack, expected)
+
+
+def test_network_exchanges_are_few():
+    # Batcher's network needs about n (log2 n)^2 / 4 exchanges.
+    assert len(merge_exchanges(25)) <= 25 * np.log2(25) ** 2 / 4 * 1.1
+
+
+def test_mad_std_of_gaussian():
+    values = np.random.default_rng(1).normal(5, 2, 100_000)
+    values[:100] = np.nan
+    assert mad_std(values) == pytest.approx(2, rel=0.02)
+    assert np.isnan(mad_std([np.nan]))
+
+
+def test_clipped_median_ignores_outliers_and_gaps():
+    rng = np.random.default_rng(2)
+    values = np.concatenate([rng.normal(100, 3, 20_000), np.full(2000, 1e5), [np.nan, np.inf]])
+    median, std, number = sigma_clipped_median(values)
+    # Errors of median and clipped standard deviation of 20,000 values: 0.03 and 0.02.
+    assert median == pytest.approx(100, abs=0.1)
+    assert std == pytest.approx(3, rel=0.03)
+    assert 19_800 <= number <= 20_000
+    assert sigma_clipped_median([])[2] == 0
+
+
+@pytest.mark.parametrize("count", [3, 5, 12])
+def test_clipped_mean_rejects_a_cosmic_ray_and_keeps_the_noise_low(count):
+    rng = np.random.default_rng(count)
+    stack = rng.normal(100, 5, (count, 200, 200)).astype(np.float32)
+    stack[0, :20] += 500
+    mean, number = clipped_mean(stack.copy())
+    assert abs(mean[:20].mean() - 100) < 5 / np.sqrt(count * 20 * 200) * 5
+    assert (number[:20] <= count - 1).all()
+    # Clipping at 4 sigma costs less than a tenth of the noise of the plain mean.
+    assert mean[20:].std() < 1.1 * 5 / np.sqrt(count)
+
+
+def test_clipped_mean_of_gaps():
+    stack = np.array([[1, np.nan, np.nan], [3, 5, np.nan]], np.float32)
+    mean, number = clipped_mean(stack)
+    np.testing.assert_array_equal(mean, [2, 5, np.nan])
+    np.testing.assert_array_equal(number, [2, 1, 0])
+
+
+def test_clipped_mean_of_equal_values():
+    mean, number = clipped_mean(np.full((4, 3), 7, np.float32))
+    np.testing.assert_array_equal(mean, 7)
+    np.testing.assert_array_equal(number, 4)
+
+
+def test_combine_gives_the_plain_mean_of_good_values_whatever_the_slab():
+    rng = np.random.default_rng(3)
+    planes = rng.normal(1000, 10, (9, 64, 40)).astype(np.float32)
+    planes[4, 10, 10] = 60000
+    kept = planes.astype(float)
+    kept[4, 10, 10] = np.nan
+    whole, _ = combine(planes, (64, 40), clip=6)
+    parts, _ = combine(planes, (64, 40), clip=6, memory=9 * 40 * 4 * 4 * 5)
+    np.testing.assert_allclose(whole, np.nanmean(kept, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(parts, whole, rtol=1e-5)
