@@ -62,7 +62,7 @@ def field_of(frames):
     reach = 0.0
     for vector, (_, one) in zip(vectors, known, strict=True):
         apart = 2 * np.degrees(np.arcsin(min(1.0, np.linalg.norm(vector - middle) / 2)))
-        diagonal = np.hypot(*one["shape"]) * one["pixscale"] / 3600 / 2
+        diagonal = np.hypot(*one["shape"]) * (one["pixscale"] or 0.0) / 3600 / 2
         reach = max(reach, apart + diagonal + (one.get("poserr") or 0.0))
     return {
         "ra": round(float(np.degrees(np.arctan2(middle[1], middle[0])) % 360), 5),
