@@ -1,0 +1,634 @@
+"""The reference service, with the real astroquery client against a loopback VizieR."""
+
+import gzip
+import json
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import refcat
+from astropy.table import Table
+from refcat import (
+    ASTROMETRIC,
+    GAIA,
+    PANSTARRS,
+    AnswerError,
+    ReferenceUnavailable,
+    Service,
+    ask,
+    find_cached,
+    freeze,
+    load_answer,
+    make_reference,
+    parse,
+    read_fields,
+    save_answer,
+)
+from vizier_server import Sky, VizierServer, votable
+
+from lib.catalogues import BANDS, read_reference, separation
+
+FIELD = (150.0, 2.0, 0.2)
+EPOCH = 2026.5
+SCRIPT = Path(refcat.__file__)
+
+
+@pytest.fixture(autouse=True)
+def direct(monkeypatch):
+    """Keep proxies out of the way of 127.0.0.1, and put the log back as it was."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    log = logging.getLogger("autoproc")
+    log.propagate = True
+    yield
+    for handler in log.handlers:
+        handler.close()
+    log.handlers[:] = logging.getLogger("py.warnings").handlers[:] = []
+    log.propagate = True
+    logging.captureWarnings(False)
+
+
+@pytest.fixture
+def server():
+    with VizierServer() as running:
+        yield running
+
+
+def online(server, cache, *, value="online", field=FIELD, servers=None, **more):
+    """Return the reference as the rule asks for it."""
+    servers = [server.address] if servers is None else servers
+    return make_reference(value, *field, EPOCH, cache, servers=servers, **more)
+
+
+def truth_of(table, sky):
+    """Return the rows of the sky that the stars of a reference are, by position."""
+    ra, dec = sky.at(EPOCH)
+    away = np.array([separation(ra, dec, star["ra"], star["dec"]) for star in table])
+    assert away.min(axis=1).max() * 3.6e6 < 0.5  # mas
+    return away.argmin(axis=1)
+
+
+# --- online, all well ---
+
+
+def test_positions_are_those_of_the_epoch_of_observation(server, tmp_path):
+    table = online(server, tmp_path)
+    stars = truth_of(table, server.sky)  # within 0.5 mas though the fast star moved 7.6 arcsec
+    assert len(set(stars)) == len(table) > 80
+    assert (table["epoch"] == EPOCH).all()
+    expected = np.hypot(0.05, 0.02 * (EPOCH - 2016.0))
+    np.testing.assert_allclose(table["ra_err"], expected, rtol=1e-3)
+
+
+def test_fast_star_has_its_photometry(tmp_path):
+    sky = Sky()
+    sky.ra[0], sky.dec[0] = 150.01, 2.01
+    with VizierServer(sky) as server:
+        table = online(server, tmp_path)
+    star = table[truth_of(table, sky) == 0][0]
+    assert star["pmra"] == 600.0
+    # found in surveys made up to 17 years before Gaia, 12 arcsec away
+    assert abs(star["y"] - sky.mag["y"][0]) < 0.03
+
+
+def test_every_band_is_filled_close_to_the_truth(server, tmp_path):
+    table = online(server, tmp_path)
+    stars = truth_of(table, server.sky)
+    for band in BANDS:
+        known = np.isfinite(table[band])
+        if band in "JHK":
+            # 2MASS ends at 16.5 and nothing else measures these
+            assert (known == (server.sky.mag["J"][stars] < 16.5)).all()
+        else:
+            assert known.all(), band
+        difference = (np.asarray(table[band]) - server.sky.mag[band][stars])[known]
+        error = np.asarray(table[f"{band}_err"])[known]
+        assert (np.abs(difference) < 4 * error).all(), band
+        assert np.abs(np.median(difference)) < 0.03, band
+        assert ((table[f"{band}_src"] != "") == known).all()
+
+
+def test_the_best_measurement_comes_first(server, tmp_path):
+    table = online(server, tmp_path)
+    stars = truth_of(table, server.sky)
+    bright = server.sky.mag["g"][stars] < 17.0
+    for band in "ugrizBVRI":
+        assert set(table[f"{band}_src"][bright]) == {"GaiaXP"}
+    for band in "ugriz":
+        assert set(table[f"{band}_src"][~bright]) == {"SDSSDR16"}
+    assert set(table["J_src"]) <= {"2MASS", ""}
+    assert set(table["y_src"]) == {"PS1", "GaiaXP"}  # the brightest are saturated in PS1
+    assert "Tonry et al. 2012 from PS1" in set(table["R_src"][~bright])
+
+
+def test_meta_tells_what_was_asked_of_whom(server, tmp_path):
+    meta = online(server, tmp_path).meta
+    assert meta["source"] == "GaiaDR3"
+    tables = [record["table"] for record in meta["catalogues"]]
+    assert tables[:2] == ["I/355/gaiadr3", "I/360/syntphot"]
+    for record in meta["catalogues"]:
+        assert record["server"] == server.address and record["date"] <= meta["date"]
+        assert record["table"] in record["query"] and len(record["sha256"]) == 64
+    assert "reason" not in meta and "missing" not in meta
+
+
+def test_one_request_for_each_catalogue(server, tmp_path):
+    online(server, tmp_path)
+    asked = [request["-source"] for request in server.requests]
+    assert len(asked) == len(set(asked)) == 7
+
+
+def test_southern_field_is_tied_to_gaia_by_its_own_stars(tmp_path):
+    sky = Sky(ra=80.0, dec=-60.0)
+    with VizierServer(sky) as server:
+        table = online(server, tmp_path, field=(80.0, -60.0, 0.2))
+        asked = {request["-source"] for request in server.requests}
+    assert "II/349/ps1" not in asked and "V/154/sdss16" not in asked
+    stars = truth_of(table, sky)
+    faint = sky.mag["g"][stars] > 17.0
+    assert set(table["g_src"][faint]) == {"SkyMapperDR4"}
+    for band in "griz":
+        difference = (np.asarray(table[band]) - sky.mag[band][stars])[faint]
+        assert np.abs(difference).max() < 0.03, band
+    # from these, by published relations
+    assert np.isfinite(table["V"]).all()
+    assert any("Lupton" in source for source in table["R_src"])
+
+
+# --- quality of what Gaia gives ---
+
+
+def test_duplicates_go_and_poor_astrometry_weighs_less(tmp_path):
+    sky = Sky()
+    n = len(sky.ra)
+    sky.extra[("I/355/gaiadr3", "Dup")] = (np.arange(n) % 10 == 0).astype(int)
+    ruwe = np.where(np.arange(n) % 10 == 1, 4.0, 1.0)
+    sky.extra[("I/355/gaiadr3", "RUWE")] = ruwe
+    with VizierServer(sky) as server:
+        table = online(server, tmp_path)
+    stars = truth_of(table, sky)
+    assert (stars % 10 != 0).all()
+    poor = ruwe[stars] > 1.4
+    assert poor.any()
+    assert np.min(table["ra_err"][poor]) > 1.3 * np.max(table["ra_err"][~poor])
+
+
+def test_star_without_proper_motion_stays_with_a_larger_error(tmp_path):
+    sky = Sky()
+    motion = sky.pmra.copy()
+    motion[5:40] = np.nan
+    sky.extra[("I/355/gaiadr3", "pmRA")] = motion
+    sky.extra[("I/355/gaiadr3", "pmDE")] = np.where(np.isnan(motion), np.nan, sky.pmdec)
+    with VizierServer(sky) as server:
+        table = online(server, tmp_path)
+    unknown = np.isnan(table["pmra"])
+    assert unknown.sum() > 10
+    np.testing.assert_allclose(table["ra_err"][unknown], 5.0 * (EPOCH - 2016.0), rtol=1e-3)
+
+
+def test_blended_synthetic_photometry_is_left_out(tmp_path):
+    sky = Sky()
+    sky.extra[("I/360/syntphot", "E(BP/RP)corr")] = np.where(np.arange(300) < 150, 0.5, 0.0)
+    with VizierServer(sky) as server:
+        table = online(server, tmp_path)
+    first = truth_of(table, sky) < 150
+    assert "GaiaXP" not in set(table["r_src"][first])
+    assert "GaiaXP" in set(table["r_src"][~first])
+
+
+# --- servers at fault ---
+
+
+BROKEN = ["http500", "garbage", "nothing", "empty", "truncated", "cut", "error"]
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_broken_answer_names_server_and_catalogue(fault, tmp_path):
+    with VizierServer(faults={"I/355/gaiadr3": fault}) as server:
+        with pytest.raises(ReferenceUnavailable) as caught:
+            online(server, tmp_path, last_attempt=False)
+    assert server.address in str(caught.value)
+    assert "I/355/gaiadr3" in str(caught.value)
+    assert not list(tmp_path.glob("I_355*"))  # nothing broken is kept
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_next_mirror_is_asked(fault, server, tmp_path):
+    with VizierServer(faults={"*": fault}) as first:
+        table = online(server, tmp_path, servers=[first.address, server.address],
+                       last_attempt=False)  # fmt: skip
+    assert table.meta["source"] == "GaiaDR3" and len(table) > 80
+    assert len(first.asked("I/355/gaiadr3")) == 1
+
+
+@pytest.mark.parametrize("fault", ["slow", "trickle"])
+def test_time_limit_is_for_the_whole_answer(fault, server, tmp_path):
+    with VizierServer(faults={"*": fault}, delay=30) as first:
+        start = time.monotonic()
+        table = online(server, tmp_path, servers=[first.address, server.address], timeout=1.0,
+                       last_attempt=False)  # fmt: skip
+        assert time.monotonic() - start < 10
+        # having been waited for once it is not waited for again
+        assert len(first.requests) == 1
+    assert table.meta["source"] == "GaiaDR3"
+
+
+def test_server_that_is_down(server, tmp_path):
+    table = online(server, tmp_path, servers=["http://127.0.0.1:9", server.address])
+    assert len(table) > 80
+
+
+@pytest.mark.parametrize(
+    ("survey", "fault", "words"),
+    [
+        ("I/355/gaiadr3", ("rename", "pmRA", "pm_ra"), ["no column 'pmRA'", "pm_ra"]),
+        ("I/355/gaiadr3", ("unit", "pmRA", "km"), ["'pmRA' is in km", "mas/yr"]),
+        ("II/246/out", ("rename", "Jmag", "Jm"), ["no column 'Jmag'"]),
+    ],
+)
+def test_renamed_column_is_named(survey, fault, words, tmp_path):
+    with VizierServer(faults={survey: fault}) as server:
+        with pytest.raises(ReferenceUnavailable) as caught:
+            online(server, tmp_path, last_attempt=False)
+    for word in [server.address, survey, *words]:
+        assert word in str(caught.value)
+
+
+def test_other_names_of_a_column_are_known(tmp_path):
+    fault = ("rename", "g'mag", "g_mag")
+    with VizierServer(faults={"II/336/apass9": fault}) as server:
+        table, _ = Service(tmp_path, (server.address,)).get(refcat.APASS, *FIELD)
+    assert np.isfinite(table["g"]).all() and len(table) > 10
+
+
+def test_optional_column_is_done_without(tmp_path, caplog):
+    fault = ("rename", "ymag", "y_ps1")
+    with VizierServer(faults={"I/360/syntphot": fault}) as server:
+        table = online(server, tmp_path, last_attempt=False)
+    assert set(table["y_src"]) <= {"PS1", "Tonry et al. 2012 from z, g-r"}
+    assert "no column 'ymag'" in caplog.text
+
+
+def test_all_servers_down_fails_first_and_then_goes_on(tmp_path):
+    down = ["http://127.0.0.1:9", "http://127.0.0.1:19"]
+    with pytest.raises(ReferenceUnavailable, match="127.0.0.1:9.*127.0.0.1:19"):
+        online(None, tmp_path, servers=down, last_attempt=False)
+    table = online(None, tmp_path, servers=down, last_attempt=True)
+    assert len(table) == 0 and table.meta["source"] == "NONE"
+    assert "127.0.0.1:9: I/355/gaiadr3" in table.meta["reason"]
+    assert "(Connection refused)" in table.meta["reason"] and len(table.meta["reason"]) < 300
+    assert set(BANDS) <= set(table.colnames)
+
+
+def test_catalogue_that_failed_is_not_asked_for_again(tmp_path):
+    faults = {"I/355/gaiadr3": "http500", "V/154/sdss16": "http500"}
+    with VizierServer(faults=faults) as server:
+        table = online(server, tmp_path)
+        # it would have served for positions, and then for magnitudes
+        assert len(server.asked("V/154/sdss16")) == 1
+    assert table.meta["source"] == "2MASS"
+    assert len([line for line in table.meta["missing"] if "V/154/sdss16" in line]) == 1
+
+
+def test_next_catalogue_only_on_the_last_attempt(tmp_path):
+    with VizierServer(faults={"I/355/gaiadr3": "http500", "I/360/syntphot": "http500"}) as server:
+        with pytest.raises(ReferenceUnavailable):
+            online(server, tmp_path, last_attempt=False)
+        table = online(server, tmp_path, last_attempt=True)
+    assert table.meta["source"] == "SDSSDR16" and len(table) > 80
+    assert any("I/355/gaiadr3" in sentence for sentence in table.meta["missing"])
+    assert np.isfinite(table["V"]).any() and np.isfinite(table["J"]).any()
+
+
+def test_every_catalogue_can_be_the_one_for_positions(tmp_path):
+    order = [survey.table for survey in ASTROMETRIC]
+    for k, survey in enumerate(ASTROMETRIC):
+        faults = dict.fromkeys(order[:k], "error")
+        with VizierServer(faults=faults) as server:
+            table = online(server, tmp_path / str(k), last_attempt=True)
+        assert table.meta["source"] == survey.name
+        ra, dec = server.sky.at(EPOCH)
+        away = [separation(ra, dec, star["ra"], star["dec"]).min() for star in table]
+        assert np.median(away) * 3600 < 0.6  # arcsec: most have no proper motions, over up to 27 yr
+        assert (table["ra_err"] > 0).all()
+        assert np.isfinite([table[band] for band in "BVRI"]).any()
+
+
+def test_photographic_magnitudes_come_last(tmp_path):
+    faults = dict.fromkeys([s.table for s in ASTROMETRIC if s.name != "USNO-B1"], "error")
+    with VizierServer(faults=faults) as server:
+        table = online(server, tmp_path)
+    assert table.meta["source"] == "USNO-B1"
+    assert set(table["B_src"]) == {"GaiaXP", "USNO-B1"}
+    assert (table["B_err"][table["B_src"] == "USNO-B1"] == 0.3).all()
+
+
+def test_survey_without_stars_there_is_no_fault(tmp_path):
+    with VizierServer(faults={"V/154/sdss16": "empty", "II/349/ps1": "empty"}) as server:
+        table = online(server, tmp_path, last_attempt=False)
+        online(server, tmp_path, last_attempt=False)
+        assert len(server.asked("V/154/sdss16")) == 1  # that it has none is remembered
+    assert len(table) > 80 and "missing" not in table.meta
+
+
+def test_answer_at_the_row_limit_is_asked_for_again_brighter(server, tmp_path):
+    table, record = Service(tmp_path, (server.address,), row_limit=150).get(GAIA, *FIELD)
+    requests = server.asked("I/355/gaiadr3")
+    assert [request.get("Gmag") for request in requests] == [None, "<20", "<18", "<16"][
+        : len(requests)
+    ]
+    assert len(requests) > 1 and record["rows"] < 150
+    limit = float(requests[-1]["Gmag"][1:])
+    ra, dec = server.sky.at(2016.0)
+    inside = separation(ra, dec, *FIELD[:2]) <= FIELD[2]
+    assert len(table) == (inside & (server.sky.mag["r"] < limit)).sum()
+
+
+def test_vizier_request_is_as_vizier_wants_it(server, tmp_path):
+    answer, query = ask(GAIA, 150.0, -2.5, 0.1, server.address)
+    request = server.requests[0]
+    assert request["path"] == "/viz-bin/votable"
+    assert request["-c"] == "150.00000000-2.50000000" and request["-c.rd"] == "0.1"
+    assert request["-source"] == "I/355/gaiadr3" and "pmRA" in request["-out"].split(",")
+    assert "-source=I/355/gaiadr3" in query and answer.startswith(b"<?xml")
+
+
+def test_host_name_is_asked_over_https():
+    client = refcat._client(GAIA, "vizier.example.org", 1, 10, None)
+    assert client._server_to_url() == "https://vizier.example.org/viz-bin/votable"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (b"<TD>0.0500</TD>", b"<TD>4 mas</TD>", "'e_RA_ICRS' holds no numbers"),
+        (b"</TR>", b"</TD></TR>", "unreadable VOTable"),
+        (b'datatype="double"', b'datatype="complex"', "unreadable VOTable"),
+    ],
+)
+def test_garbled_values_are_an_error(old, new, words):
+    columns, _ = Sky(n=5).table("I/355/gaiadr3")
+    answer = votable("I/355/gaiadr3", columns, range(5)).replace(old, new)
+    with pytest.raises(AnswerError, match=words):
+        parse(GAIA, answer, "there")
+
+
+def test_a_garbled_cell_is_a_missing_value():
+    columns, _ = Sky(n=5).table("I/355/gaiadr3")
+    answer = votable("I/355/gaiadr3", columns, range(5)).replace(b">600.000<", b">fast<")
+    motion = parse(GAIA, answer, "there")["pmra"]
+    assert np.isnan(motion[0]) and np.isfinite(motion[1:]).all()
+
+
+def test_positions_left_blank_are_an_error(tmp_path):
+    with VizierServer(faults={"I/355/gaiadr3": ("blank", "RA_ICRS")}) as server:
+        with pytest.raises(ReferenceUnavailable, match="'RA_ICRS' holds no numbers"):
+            online(server, tmp_path, last_attempt=False)
+
+
+# --- the cache ---
+
+
+def test_second_night_needs_no_network(server, tmp_path):
+    first = online(server, tmp_path)
+    asked = len(server.requests)
+    # a night later the telescope points 30 arcsec away
+    ra, dec, radius = FIELD
+    again = online(server, tmp_path, field=(ra + 0.008, dec - 0.008, radius))
+    assert len(server.requests) == asked
+    assert abs(len(again) - len(first)) < 0.2 * len(first)
+
+
+def test_offline_uses_the_cache_alone(server, tmp_path):
+    online(server, tmp_path)
+    asked = len(server.requests)
+    table = online(server, tmp_path, value="offline", last_attempt=False)
+    assert len(server.requests) == asked
+    assert table.meta["source"] == "GaiaDR3" and len(table) > 80
+    assert np.isfinite(table["R"]).all()
+
+
+def test_offline_without_an_answer_says_so_at_once(tmp_path):
+    table = online(None, tmp_path, value="offline", servers=[], last_attempt=False)
+    assert len(table) == 0
+    assert "150.0000 +2.0000" in table.meta["reason"] and "I/355/gaiadr3" in table.meta["reason"]
+
+
+def test_cached_file_is_a_votable_with_its_record(server, tmp_path):
+    Service(tmp_path, (server.address,)).get(GAIA, *FIELD)
+    (path,) = tmp_path.iterdir()
+    assert path.name == "I_355_gaiadr3_150.0000+02.0000_r0.250.vot.gz"
+    answer, record = load_answer(path)
+    assert record["server"] == server.address and record["query"].startswith("-source=I/355")
+    assert record["date"].startswith("20") and record["rows"] == len(parse(GAIA, answer, "x")["ra"])
+    whole = Table.read(gzip.open(path), format="votable")
+    assert len(whole) == record["rows"]
+
+
+def test_cache_that_cannot_be_written_is_done_without(server, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    table = online(server, tmp_path / "file", last_attempt=False)
+    assert len(table) > 80 and len(table.meta["catalogues"]) == 7
+
+
+@pytest.mark.parametrize("damage", ["short", "changed", "no record", "not gzip"])
+def test_damaged_cache_is_noticed_and_replaced(damage, server, tmp_path):
+    service = Service(tmp_path, (server.address,))
+    service.get(GAIA, *FIELD)
+    (path,) = tmp_path.iterdir()
+    content = gzip.decompress(path.read_bytes())
+    if damage == "short":
+        path.write_bytes(path.read_bytes()[:-400])
+    elif damage == "changed":
+        path.write_bytes(gzip.compress(content.replace(b"<TD>150.", b"<TD>151.", 1)))
+    elif damage == "no record":
+        path.write_bytes(gzip.compress(content.split(b"<!-- autoproc")[0]))
+    else:
+        path.write_bytes(b"hello")
+    with pytest.raises(AnswerError, match="broken cache file"):
+        load_answer(path)
+    with pytest.raises(ReferenceUnavailable, match="broken cache file"):
+        Service(tmp_path, ()).get(GAIA, *FIELD)
+    table, _ = service.get(GAIA, *FIELD)
+    assert len(table) > 80 and len(server.asked("I/355/gaiadr3")) == 2
+    load_answer(path)
+
+
+def test_smallest_covering_circle_is_found(tmp_path):
+    for ra, dec, radius in [(10.0, -5.0, 0.5), (10.0, -5.0, 1.0), (359.95, 0.0, 0.3)]:
+        save_answer(tmp_path / refcat.cache_name(GAIA, ra, dec, radius), b"<VOTABLE/>", {})
+    assert "_r0.500" in find_cached(tmp_path, GAIA, 10.1, -5.1, 0.2).name
+    assert "_r1.000" in find_cached(tmp_path, GAIA, 10.1, -5.1, 0.5).name
+    assert "359.95" in find_cached(tmp_path, GAIA, 0.05, 0.0, 0.15).name
+    assert find_cached(tmp_path, GAIA, 12.0, -5.0, 0.2) is None
+    assert find_cached(tmp_path, PANSTARRS, 10.0, -5.0, 0.2) is None
+    assert find_cached(tmp_path / "absent", GAIA, 10.0, -5.0, 0.2) is None
+
+
+def test_record_survives_hyphens(tmp_path):
+    save_answer(tmp_path / "a.vot.gz", b"<VOTABLE></VOTABLE>", {"query": "-c=1--2 -->"})
+    content = gzip.decompress((tmp_path / "a.vot.gz").read_bytes())
+    assert content.count(b"--") == 2  # of the comment itself
+    assert load_answer(tmp_path / "a.vot.gz")[1]["query"] == "-c=1--2 -->"
+
+
+# --- a user's table, and none ---
+
+
+def user_table(path, n=50, ra=150.0, **more):
+    rng = np.random.default_rng(1)
+    table = Table({"ra": ra + rng.uniform(-0.1, 0.1, n), "dec": 2 + rng.uniform(-0.1, 0.1, n)})
+    for name, value in ({"r": 15.0, "r_err": 0.01} | more).items():
+        table[name] = value
+    table.write(path)
+    return path
+
+
+def test_users_table(tmp_path):
+    path = user_table(tmp_path / "t.ecsv", pmra=10.0, pmdec=-10.0, epoch=2016.0)
+    given = Table.read(path)
+    table = make_reference(str(path), *FIELD, EPOCH, tmp_path)
+    assert len(table) == 50 and table.meta["source"] == "t.ecsv"
+    moved = (np.asarray(table["dec"]) - given["dec"]) * 3.6e6
+    np.testing.assert_allclose(moved, -10 * (EPOCH - 2016), atol=1e-3)
+
+
+def test_users_table_without_pointing_is_taken_whole(tmp_path):
+    path = user_table(tmp_path / "t.ecsv")
+    assert len(make_reference(str(path), None, None, None, None, tmp_path)) == 50
+
+
+def test_small_table_is_not_cut_and_a_large_one_is(tmp_path, monkeypatch):
+    path = user_table(tmp_path / "t.ecsv")
+    narrow = (150.0, 2.0, 0.05)
+    assert len(make_reference(str(path), *narrow, EPOCH, tmp_path)) == 50
+    monkeypatch.setattr(refcat, "LARGE", 10)
+    assert 0 < len(make_reference(str(path), *narrow, EPOCH, tmp_path)) < 50
+
+
+def test_users_table_of_another_place_is_empty_with_a_reason(tmp_path):
+    path = user_table(tmp_path / "t.ecsv", ra=300.0)
+    table = make_reference(str(path), *FIELD, EPOCH, tmp_path)
+    assert len(table) == 0 and "its nearest is 14" in table.meta["reason"]
+
+
+def test_none_and_no_pointing(tmp_path):
+    assert make_reference("none", *FIELD, EPOCH, tmp_path).meta["reason"] == "refcat: none"
+    table = make_reference("online", None, None, None, EPOCH, tmp_path, servers=[])
+    assert len(table) == 0 and "points" in table.meta["reason"]
+    table = make_reference("online", 150.0, 2.0, 30.0, EPOCH, tmp_path, servers=[])
+    assert len(table) == 0 and "30.0 deg" in table.meta["reason"]
+
+
+def test_users_table_without_rows(tmp_path):
+    (tmp_path / "t.csv").write_text("ra,dec,r,r_err\n")
+    table = make_reference(str(tmp_path / "t.csv"), *FIELD, EPOCH, tmp_path)
+    assert len(table) == 0 and "t.csv has no rows" in table.meta["reason"]
+
+
+# --- a bundle for the mountain ---
+
+
+def test_frozen_bundle_serves_without_network(server, tmp_path):
+    fields = tmp_path / "fields.csv"
+    fields.write_text("name,ra,dec,radius\nfirst,150.0,2.0,0.2  # a comment\n\n")
+    bundle = tmp_path / "bundle"
+    assert freeze(read_fields(fields), bundle, servers=[server.address]) == []
+    listing = json.loads((bundle / "bundle.json").read_text())
+    assert {entry["field"] for entry in listing} == {"first"} and len(listing) == 7
+    table = make_reference("offline", *FIELD, EPOCH, bundle, servers=[])
+    assert len(table) > 80 and np.isfinite(table["y"]).all()
+
+
+def test_bundle_tells_what_it_lacks(tmp_path):
+    with VizierServer(faults={"II/246/out": "http500"}) as server:
+        missing = freeze([("first", *FIELD)], tmp_path, servers=[server.address])
+    assert len(missing) == 1 and "first" in missing[0] and "II/246/out" in missing[0]
+
+
+@pytest.mark.parametrize("line", ["m1 10:00:00 2 0.1", "m1 10", "m1 10 99 0.1", "m1 10 2 50"])
+def test_wrong_field_is_named(tmp_path, line):
+    (tmp_path / "f.txt").write_text("ok 1 2 0.1\n" + line + "\n")
+    with pytest.raises(ValueError, match="line 2"):
+        read_fields(tmp_path / "f.txt")
+
+
+def test_program(server, tmp_path):
+    (tmp_path / "f.txt").write_text("first 150 2 0.2\n")
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--fields", tmp_path / "f.txt", "--out", tmp_path / "b",
+         "--server", server.address],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "b" / "bundle.json").is_file()
+    wrong = subprocess.run(
+        [sys.executable, SCRIPT, "--fields", tmp_path / "absent", "--out", tmp_path],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert wrong.returncode == 2 and "absent" in wrong.stderr
+
+
+# --- the rule ---
+
+
+class Values(SimpleNamespace):
+    """Stands for Snakemake's named lists."""
+
+    def get(self, name, default=None):
+        return getattr(self, name, default)
+
+
+def rule(tmp_path, value, *, attempt=1, attempts=3, **more):
+    params = {
+        "refcat": value, "ra": 150.0, "dec": 2.0, "radius": 0.2, "epoch": EPOCH,
+        "cache": tmp_path / "cache", "attempts": attempts, "timeout": 5,
+    }  # fmt: skip
+    return SimpleNamespace(
+        params=Values(**params | more),
+        resources=Values(attempt=attempt),
+        output=[tmp_path / "refcat" / "field.ecsv"],
+        log=[tmp_path / "field.log"],
+    )
+
+
+def test_rule_writes_and_logs(server, tmp_path):
+    job = rule(tmp_path, "online", servers=[server.address])
+    refcat.run_rule(job)
+    table = read_reference(job.output[0])
+    assert len(table) > 80 and table.meta["source"] == "GaiaDR3"
+    assert "GaiaDR3: " in job.log[0].read_text()
+
+
+def test_rule_fails_until_the_last_attempt(tmp_path):
+    down = {"servers": ["http://127.0.0.1:9"]}
+    for attempt in (1, 2):
+        job = rule(tmp_path, "online", attempt=attempt, **down)
+        with pytest.raises(ReferenceUnavailable):
+            refcat.run_rule(job)
+        assert not job.output[0].exists()
+    job = rule(tmp_path, "online", attempt=3, **down)
+    refcat.run_rule(job)
+    table = read_reference(job.output[0])
+    assert len(table) == 0 and "127.0.0.1:9" in table.meta["reason"]
+
+
+@pytest.mark.parametrize("value", ["none", "path"])
+def test_without_network_it_starts_quickly(tmp_path, value):
+    if value == "path":
+        value = str(user_table(tmp_path / "t.ecsv"))
+    code = (
+        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import refcat; "
+        f"from lib.catalogues import write_reference; "
+        f"write_reference({str(tmp_path / 'out.ecsv')!r}, "
+        f"refcat.make_reference({value!r}, 150.0, 2.0, 0.2, 2022.0, 'cache')); "
+        f"heavy = {{'astroquery', 'scipy', 'requests', 'pyvo'}} & set(sys.modules); "
+        f"assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+    assert (tmp_path / "out.ecsv").is_file()
