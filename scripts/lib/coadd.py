@@ -1,0 +1,399 @@
+"""Weights, the output grid, SWarp, and what a coadd's gain and saturation are.
+
+SWarp runs twice. First each frame is resampled; then the weights of pixels that draw on a repaired
+pixel are set to zero here; then the resampled frames are combined. In one run SWarp would give
+weight zero to the whole 6 x 6 pixels that its kernel reaches from one masked pixel: a hundredth of
+the pixels hit by cosmic rays would cost a third of every frame.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import WCS
+
+from lib.frames import INTERPOLATED, UNUSABLE
+from lib.photometry import gnomonic
+from lib.programs import ProgramFailed, find_program, run_program
+
+COMBINE_TYPES = {"median": "MEDIAN", "weighted": "WEIGHTED", "clipped": "CLIPPED"}
+
+WCS_KEYS = ("CTYPE", "CUNIT", "CRVAL", "CRPIX", "CDELT", "CROTA", "CD", "PC", "PV", "LONPOLE",
+            "LATPOLE", "RADESYS", "EQUINOX")  # fmt: skip
+
+
+def wcs_cards(header):
+    """Return the cards of a header that make its celestial coordinates, and nothing else."""
+    cards = fits.Header()
+    for card in header.cards:
+        stem = card.keyword.rstrip("0123456789_")
+        if stem in WCS_KEYS and card.keyword not in cards:
+            cards.append(card)
+    return cards
+
+
+def celestial_wcs(header):
+    """Return the celestial WCS of a frame's header, with its image size."""
+    wcs = WCS(wcs_cards(header), naxis=2)
+    if "NAXIS1" in header and "NAXIS2" in header:
+        wcs.pixel_shape = (header["NAXIS1"], header["NAXIS2"])
+    return wcs
+
+
+def pixel_scale(wcs):
+    """Return the pixel scale of a WCS at its reference point [arcsec per pixel]."""
+    return 3600.0 * float(np.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix))))
+
+
+# --------------------------------------------------------------------------------------------
+# Weights
+# --------------------------------------------------------------------------------------------
+
+
+def sky_variance(sky, read_noise, gain=1.0, flat=None):
+    """Return the variance of a pixel without sources in a flat-fielded frame.
+
+    variance = (sky / gain) / flat + (read_noise / gain / flat)^2: the photon noise of `sky` was
+    made before the division by the flat. The light of the sources is left out on purpose: it
+    would give the brightest pixels of a star the least weight and change its profile.
+
+    Parameters
+    ----------
+    sky : float
+        Sky level subtracted, in stored units.
+    read_noise : float
+        Electrons.
+    gain : float
+        Electrons per stored unit.
+    flat : ndarray, shape (ny, nx), optional
+        Relative response, about 1.
+
+    Returns
+    -------
+    float or ndarray
+        In stored units squared.
+    """
+    response = 1.0 if flat is None else flat
+    return max(sky, 0.0) / gain / response + (read_noise / gain / response) ** 2
+
+
+def smooth_flat(flat, size=5):
+    """Return a flat without pixel-to-pixel noise, NaN and non-positive pixels kept as NaN.
+
+    SWarp takes for a resampled pixel the least weight of the 36 that its kernel reaches: with a
+    noisy flat it would always pick the worst of them.
+    """
+    from scipy.ndimage import uniform_filter
+
+    good = np.isfinite(flat) & (flat > 0)
+    total = uniform_filter(np.where(good, flat, 0).astype(np.float32), size, mode="nearest")
+    count = uniform_filter(good.astype(np.float32), size, mode="nearest")
+    return np.where(good, total / np.maximum(count, 1e-6), np.nan)
+
+
+def frame_weight(mask, variance):
+    """Return the weight map of a frame for SWarp, and the pixels it must not see.
+
+    Parameters
+    ----------
+    mask : ndarray of uint8, shape (ny, nx)
+    variance : float or ndarray, shape (ny, nx)
+
+    Returns
+    -------
+    weight : ndarray of float32, shape (ny, nx)
+        Inverse variance; 0 where the pixel is unusable and its value was not repaired.
+    repaired : ndarray of bool, shape (ny, nx)
+        Unusable pixels with a repaired value: sane enough for the outer lobes of the resampling
+        kernel, but no measurement.
+    """
+    unusable = (mask & UNUSABLE) > 0
+    repaired = unusable & ((mask & INTERPOLATED) > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weight = np.where(np.asarray(variance) > 0, 1.0 / np.asarray(variance), 0.0)
+    weight = np.broadcast_to(weight, mask.shape).astype(np.float32)
+    weight[(unusable & ~repaired) | ~np.isfinite(weight)] = 0
+    return weight, repaired
+
+
+# --------------------------------------------------------------------------------------------
+# Grid
+# --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A north-up tangential grid: centre [deg], scale [arcsec per pixel], size [pixel]."""
+
+    ra: float
+    dec: float
+    scale: float
+    nx: int
+    ny: int
+
+    def header(self):
+        """Return the WCS of the grid as header cards."""
+        header = fits.Header()
+        step = self.scale / 3600.0
+        for key, value in (
+            ("NAXIS1", self.nx), ("NAXIS2", self.ny),
+            ("CTYPE1", "RA---TAN"), ("CTYPE2", "DEC--TAN"), ("CUNIT1", "deg"), ("CUNIT2", "deg"),
+            ("CRVAL1", self.ra), ("CRVAL2", self.dec),
+            ("CRPIX1", (self.nx + 1) / 2), ("CRPIX2", (self.ny + 1) / 2),
+            ("CD1_1", -step), ("CD1_2", 0.0), ("CD2_1", 0.0), ("CD2_2", step),
+            ("RADESYS", "ICRS"), ("EQUINOX", 2000.0),
+        ):  # fmt: skip
+            header[key] = value
+        return header
+
+
+def frame_outline(header, points=9):
+    """Return positions along the edge of a frame, shape (4 points, 2) [deg]."""
+    wcs = celestial_wcs(header)
+    nx, ny = header["NAXIS1"], header["NAXIS2"]
+    t = np.linspace(0, 1, points)
+    x = np.concatenate([t, np.ones(points), t[::-1], np.zeros(points)]) * nx - 0.5
+    y = np.concatenate([np.zeros(points), t, np.ones(points), t[::-1]]) * ny - 0.5
+    return np.column_stack(wcs.all_pix2world(x, y, 0))
+
+
+def mean_position(ra, dec):
+    """Return the mean of sky positions [deg], right also across ra 0."""
+    a, d = np.radians(ra), np.radians(dec)
+    vector = [np.mean(np.cos(d) * np.cos(a)), np.mean(np.cos(d) * np.sin(a)), np.mean(np.sin(d))]
+    east = np.degrees(np.arctan2(vector[1], vector[0])) % 360.0
+    return float(east), float(np.degrees(np.arctan2(vector[2], np.hypot(*vector[:2]))))
+
+
+def common_grid(headers):
+    """Return the grid that covers some frames: of one stack, or of all filters of a target.
+
+    Parameters
+    ----------
+    headers : sequence of astropy.io.fits.Header
+        With image size and WCS.
+
+    Returns
+    -------
+    Grid
+        North up, east left, of the median pixel scale, centred on the footprint.
+    """
+    outlines = np.concatenate([frame_outline(header) for header in headers])
+    scale = float(np.median([pixel_scale(celestial_wcs(header)) for header in headers]))
+    scale = round(scale, 4)
+    ra, dec = mean_position(*outlines.T)
+    for _ in range(3):  # the middle of the extremes, on the plane tangent there
+        plane = gnomonic(*outlines.T, ra, dec)
+        low, high = plane.min(axis=0), plane.max(axis=0)
+        east, north = (low + high) / 2 / 3600.0
+        dec += north
+        ra = (ra + east / np.cos(np.radians(dec))) % 360.0
+    plane = gnomonic(*outlines.T, ra, dec)
+    half = np.abs(plane).max(axis=0) / scale
+    nx, ny = (2 * np.ceil(half) + 2).astype(int)
+    return Grid(round(ra, 7), round(dec, 7), scale, int(nx), int(ny))
+
+
+# --------------------------------------------------------------------------------------------
+# SWarp
+# --------------------------------------------------------------------------------------------
+
+
+def swarp_options(grid, *, threads, memory, clip_sigma, clip_fraction):
+    """Return the arguments common to both runs of SWarp.
+
+    Parameters
+    ----------
+    grid : Grid
+    threads : int
+    memory : int
+        Megabytes for each of SWarp's buffers.
+    clip_sigma, clip_fraction : float
+        Of COMBINE_TYPE CLIPPED (Gruen et al. 2014, PASP 126, 158).
+    """
+    options = {
+        "CELESTIAL_TYPE": "NATIVE", "PROJECTION_TYPE": "TAN",
+        "CENTER_TYPE": "MANUAL", "CENTER": f"{grid.ra:.7f},{grid.dec:.7f}",
+        "PIXELSCALE_TYPE": "MANUAL", "PIXEL_SCALE": f"{grid.scale:.4f}",
+        "IMAGE_SIZE": f"{grid.nx},{grid.ny}",
+        "RESAMPLING_TYPE": "LANCZOS3", "RESAMPLE_DIR": ".", "RESAMPLE_SUFFIX": ".resamp.fits",
+        "WEIGHT_TYPE": "MAP_WEIGHT", "WEIGHT_SUFFIX": ".weight.fits", "RESCALE_WEIGHTS": "N",
+        "SUBTRACT_BACK": "N", "FSCALASTRO_TYPE": "FIXED", "FSCALE_KEYWORD": "FLXSCALE",
+        "FSCALE_DEFAULT": "1.0", "GAIN_KEYWORD": "GAIN", "SATLEV_KEYWORD": "SATURATE",
+        "CLIP_SIGMA": f"{clip_sigma:g}", "CLIP_AMPFRAC": f"{clip_fraction:g}",
+        "BLANK_BADPIXELS": "N", "DELETE_TMPFILES": "N", "WRITE_FILEINFO": "N",
+        "WRITE_XML": "N", "VERBOSE_TYPE": "QUIET", "NTHREADS": str(threads),
+        "VMEM_DIR": ".", "VMEM_MAX": str(4 * memory), "MEM_MAX": str(memory),
+        "COMBINE_BUFSIZE": str(memory), "NOPENFILES_MAX": "512",
+    }  # fmt: skip
+    return [word for key, value in options.items() for word in (f"-{key}", value)]
+
+
+def resample_frame(name, image, mask, header, variance, scale, grid, workdir, options, timeout):
+    """Resample one frame with SWarp and write its weight map on the new grid.
+
+    Parameters
+    ----------
+    name : str
+        Stem of the files in `workdir`.
+    image, mask : ndarray, shape (ny, nx)
+    header : astropy.io.fits.Header
+        WCS, GAIN and SATURATE are read.
+    variance : float or ndarray
+        Of a pixel without sources.
+    scale : float
+        What the pixels are multiplied with at the combination.
+    grid : Grid
+    workdir : path-like
+    options : list of str
+        Of `swarp_options`.
+    timeout : float
+        Seconds.
+
+    Returns
+    -------
+    str
+        Name of the resampled image in `workdir`; its weight map lies beside it.
+    """
+    workdir = Path(workdir)
+    weight, repaired = frame_weight(mask, variance)
+    good = np.isfinite(image)
+    cards = wcs_cards(header)
+    cards["FLXSCALE"] = float(scale)
+    cards["GAIN"] = float(header.get("GAIN", 1.0))
+    cards["SATURATE"] = float(header.get("SATURATE", 1e9))
+    fits.writeto(workdir / f"{name}.fits", np.where(good, image, 0).astype(np.float32), cards)
+    fits.writeto(workdir / f"{name}.weight.fits", np.where(good, weight, 0))
+    # SWarp reads a stray default.swarp or .head beside it: the directory is its own and new.
+    run_program(
+        [find_program("swarp"), f"{name}.fits", *options, "-COMBINE", "N"],
+        timeout=timeout, cwd=workdir,
+    )  # fmt: skip
+    for suffix in (".fits", ".weight.fits"):
+        (workdir / f"{name}{suffix}").unlink()
+    image_path = workdir / f"{name}.resamp.fits"
+    weight_path = workdir / f"{name}.resamp.weight.fits"
+    if not (image_path.exists() and weight_path.exists()):
+        raise ProgramFailed("swarp", f"{name} was not resampled")
+    repaired &= good
+    if repaired.any():
+        mask_resampled(weight_path, image_path, repaired, celestial_wcs(header))
+    return image_path.name
+
+
+def mask_resampled(weight_path, image_path, repaired, wcs):
+    """Set the weight of resampled pixels to zero that rest mainly on repaired ones.
+
+    Those are the pixels within the main lobe of the kernel, one pixel to each side; the sum of
+    the kernel's outer lobes is a fifth of it at most, and what they add is a repaired value, not
+    a cosmic ray.
+
+    Parameters
+    ----------
+    weight_path, image_path : path-like
+        Resampled weight map, changed in place, and image, for its WCS.
+    repaired : ndarray of bool, shape (ny, nx)
+        On the frame before resampling.
+    wcs : astropy.wcs.WCS
+        Of the frame before resampling.
+    """
+    y, x = np.nonzero(repaired)
+    target = celestial_wcs(fits.getheader(image_path))
+    u, v = target.all_world2pix(*wcs.all_pix2world(x, y, 0), 0)
+    reach = max(1, int(np.rint(pixel_scale(wcs) / pixel_scale(target))))
+    offset = np.arange(-reach, reach + 1)
+    with fits.open(weight_path, mode="update", memmap=False) as hdus:
+        weight = hdus[0].data
+        column = np.rint(u).astype(int)[:, None, None] + offset[None, None, :]
+        row = np.rint(v).astype(int)[:, None, None] + offset[None, :, None]
+        column, row = np.broadcast_arrays(column, row)
+        inside = (column >= 0) & (row >= 0)
+        inside &= (column < weight.shape[1]) & (row < weight.shape[0])
+        weight[row[inside], column[inside]] = 0
+
+
+def combine_resampled(names, combine, grid, workdir, options, timeout):
+    """Combine resampled frames with SWarp.
+
+    Parameters
+    ----------
+    names : list of str
+        Resampled images in `workdir`.
+    combine : {'median', 'weighted', 'clipped'}
+    grid : Grid
+    workdir : path-like
+    options : list of str
+    timeout : float
+
+    Returns
+    -------
+    image, weight : ndarray of float32, shape (grid.ny, grid.nx)
+    version : str
+        Of SWarp.
+
+    Raises
+    ------
+    lib.programs.ProgramFailed
+        Also where the output is missing, of the wrong size or without any weight.
+    """
+    workdir = Path(workdir)
+    (workdir / "frames.list").write_text("\n".join(names) + "\n", encoding="ascii")
+    run_program(
+        [find_program("swarp"), "@frames.list", *options, "-RESAMPLE", "N",
+         "-COMBINE_TYPE", COMBINE_TYPES[combine],
+         "-IMAGEOUT_NAME", "coadd.fits", "-WEIGHTOUT_NAME", "coadd.weight.fits"],
+        timeout=timeout, cwd=workdir,
+    )  # fmt: skip
+    for name in ("coadd.fits", "coadd.weight.fits"):
+        if not (workdir / name).exists():
+            raise ProgramFailed("swarp", f"{name} was not written")
+    image, header = fits.getdata(workdir / "coadd.fits", header=True)
+    weight = fits.getdata(workdir / "coadd.weight.fits")
+    if image.shape != (grid.ny, grid.nx):
+        raise ProgramFailed("swarp", f"coadd is {image.shape}, asked for {(grid.ny, grid.nx)}")
+    image = np.ascontiguousarray(image, dtype=np.float32)
+    weight = np.ascontiguousarray(weight, dtype=np.float32)
+    if not np.any(weight > 0):
+        raise ProgramFailed("swarp", "the coadd has no pixel with weight")
+    bad = ~np.isfinite(image) | ~np.isfinite(weight)
+    image[bad] = 0
+    weight[bad] = 0
+    return image, weight, str(header.get("SOFTVERS", "")).strip()
+
+
+# --------------------------------------------------------------------------------------------
+# What the coadd's pixels mean
+# --------------------------------------------------------------------------------------------
+
+
+def median_penalty(number):
+    """Return the variance of the median of `number` equal Gaussian values over that of their mean.
+
+    The formula of SWarp, right within 3 % from three values on: pi/2 n / (n + pi/2 - 1) for odd
+    and pi/2 n / (n + pi - 2) for even n; 1 for one and two.
+    """
+    if number <= 2:
+        return 1.0
+    return np.pi / 2 * number / (number + (np.pi / 2 - 1 if number % 2 else np.pi - 2))
+
+
+def effective_gain(scales, gains, weights, combine):
+    """Return the electrons per unit of a coadd: photon variance of flux F is F / gain.
+
+    For means (sum w)^2 / sum(w^2 f / g) with scaled inverse variances w, flux scales f and gains
+    g; for the median the limit where photon noise rules, sum(sqrt(g / f))^2 / n / penalty.
+
+    Parameters
+    ----------
+    scales, gains, weights : array_like, shape (n,)
+    combine : {'median', 'weighted', 'clipped'}
+    """
+    f = np.asarray(scales, float) / np.asarray(gains, float)
+    if combine == "median":
+        n = f.size
+        if n <= 2:
+            return float(n**2 / f.sum())
+        return float(np.sum(f**-0.5) ** 2 / n / median_penalty(n))
+    w = np.asarray(weights, float)
+    return float(w.sum() ** 2 / np.sum(w**2 * f))

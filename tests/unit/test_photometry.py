@@ -1,0 +1,406 @@
+"""lib.photometry: truth put in is found again, within its stated errors."""
+
+import astropy.units as u
+import numpy as np
+import pytest
+from astropy.coordinates import SkyCoord
+
+from lib import photometry as ph
+
+
+def moffat_image(x, y, flux, fwhm, beta, shape, half=60):
+    """Return the noiseless image of Moffat stars, each normalised to its total flux."""
+    image = np.zeros(shape)
+    alpha = ph.moffat_alpha(fwhm, beta)
+    sub = (np.arange(5) - 2) / 5
+    for xs, ys, f in zip(x, y, flux, strict=True):
+        x0, x1 = max(0, int(xs) - half), min(shape[1], int(xs) + half + 1)
+        y0, y1 = max(0, int(ys) - half), min(shape[0], int(ys) + half + 1)
+        xx = np.arange(x0, x1)[:, None] + sub - xs
+        yy = np.arange(y0, y1)[:, None] + sub - ys
+        r2 = xx[None, None] ** 2 + yy[:, :, None, None] ** 2
+        profile = (beta - 1) / (np.pi * alpha**2) * (1 + r2 / alpha**2) ** -beta
+        image[y0:y1, x0:x1] += f * profile.mean(axis=(1, 3))
+    return image
+
+
+# Moffat and modes -------------------------------------------------------------------------
+
+
+def test_moffat_fwhm_and_alpha_are_inverse():
+    for beta in (1.5, 2.5, 3.0, 4.7, 30.0):
+        assert ph.moffat_fwhm(ph.moffat_alpha(3.3, beta), beta) == pytest.approx(3.3, rel=1e-12)
+
+
+def test_moffat_fraction_is_the_integral_of_the_profile():
+    alpha, beta, radius = 2.0, 2.7, 5.0
+    r = np.linspace(0, radius, 200_001)
+    density = (beta - 1) / (np.pi * alpha**2) * (1 + (r / alpha) ** 2) ** -beta
+    integral = np.trapezoid(2 * np.pi * r * density, r)
+    assert ph.moffat_fraction(radius, alpha, beta) == pytest.approx(integral, rel=1e-6)
+
+
+def test_mode_is_not_moved_by_galaxies():
+    rng = np.random.default_rng(1)
+    sizes = np.concatenate([rng.normal(1.0, 0.03, 40), rng.uniform(1.2, 4.0, 60)])
+    assert ph.half_sample_mode(sizes) == pytest.approx(1.0, abs=0.06)
+
+
+def test_stars_are_told_from_galaxies_and_cosmic_rays():
+    rng = np.random.default_rng(2)
+    radius = np.concatenate([rng.normal(1.8, 0.05, 30), rng.uniform(2.6, 6, 20), [0.4, 0.5, 0.9]])
+    n = radius.size
+    stars, locus = ph.select_stars(
+        radius, np.full(n, 100.0), np.zeros(n, int), np.full(n, 10.0), 100.0
+    )
+    assert locus == pytest.approx(1.8, rel=0.03)
+    assert stars[:30].all() and not stars[30:].any()
+
+
+def test_no_star_above_saturation_or_flagged():
+    stars, locus = ph.select_stars(
+        np.full(3, 2.0), np.full(3, 99.0), np.array([0, 1, 0]), np.array([200.0, 1, 1]), 100.0
+    )
+    assert stars.tolist() == [False, False, True] and locus == pytest.approx(2.0)
+    none, locus = ph.select_stars(
+        np.full(2, 2.0), np.full(2, 5.0), np.zeros(2, int), np.ones(2), 100.0
+    )
+    assert not none.any() and np.isnan(locus)
+
+
+# Background, profile and growth curve -----------------------------------------------------
+
+
+def test_background_of_masked_sources_is_the_mean_of_skewed_noise():
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:512, :640]
+    truth = 3.0 + 0.004 * x - 0.002 * y
+    image = (rng.poisson(20.0, x.shape) - 20.0 + truth).astype(np.float32)
+    bad = np.zeros(image.shape, bool)
+    bad[100:200, 100:240] = True
+    image[bad] += 1000
+    level = ph.masked_background(image, bad, 128)
+    inner = (slice(64, -64), slice(64, -64))
+    # Noise of 4.5 over the 16,000 pixels of a mesh is 0.04; at the corner of a plane the filter
+    # is off by up to the change over one mesh, 0.004 x 128 + 0.002 x 128.
+    assert np.abs(level - truth)[inner].max() < 0.75
+    assert abs(np.median((level - truth)[inner])) < 0.05
+
+
+@pytest.mark.parametrize("shape", [(40, 300), (300, 40), (50, 50)])
+def test_background_of_small_images(shape):
+    image = np.full(shape, 7.0, np.float32)
+    level = ph.masked_background(image, np.zeros(shape, bool), 64)
+    assert level.shape == shape and np.allclose(level, 7.0)
+
+
+def test_background_without_a_usable_pixel_is_zero():
+    assert not ph.masked_background(np.ones((64, 64), "f4"), np.ones((64, 64), bool)).any()
+
+
+@pytest.mark.parametrize("beta", [2.5, 3.0, 4.5])
+def test_total_flux_of_moffat_stars(beta):
+    rng = np.random.default_rng(4)
+    fwhm, noise = 4.0, 5.0
+    grid = np.arange(45, 760, 72.0)
+    x, y = (axis.ravel() + rng.uniform(-0.5, 0.5, grid.size**2) for axis in np.meshgrid(grid, grid))
+    flux = 10 ** rng.uniform(4.3, 5.3, x.size)
+    image = moffat_image(x, y, flux, fwhm, beta, (800, 800), half=120)
+    image = (image + rng.normal(0, noise, image.shape)).astype(np.float32)
+    field = ph.measure_field(image, noise, np.zeros(image.shape, bool), gain=1e9)
+    # A pixel widens the profile a little: sqrt(4^2 + 0.68) at most.
+    assert field.fwhm == pytest.approx(4.05, abs=0.08)
+    assert field.stars.sum() >= 90 and field.ellipticity < 0.05
+    plane = np.column_stack([x, y])
+    ours, theirs = ph.match(np.column_stack([field.sources["x"], field.sources["y"]]), plane, 1.0)
+    assert ours.size >= 98
+    ratio = field.total[ours] / flux[theirs]
+    error = np.median(field.error[ours] / field.flux[ours])
+    offset = np.median(ratio) - 1
+    assert abs(offset) < 3 * np.hypot(field.growth.error, error / np.sqrt(ours.size))
+    assert abs(offset) < 0.01
+    assert field.growth.n_stars >= 10
+
+
+def test_growth_curve_without_stars_is_assumed_and_says_so():
+    image = np.zeros((100, 100), np.float32)
+    none = np.empty(0)
+    curve = ph.growth_curve(image, 1.0, none, none, none, 3.0)
+    assert curve.n_stars == 0 and curve.error == pytest.approx(0.03)
+    radii = np.array([0.5, 2.0, 4.5, 9.0, 15.0, 500.0])
+    fraction = curve.fraction(radii)
+    truth = ph.moffat_fraction(radii, ph.moffat_alpha(3.0, 3.0), 3.0)
+    assert np.all(np.diff(fraction) > 0)
+    assert np.abs(fraction - truth)[1:].max() < 0.01
+
+
+def test_nothing_found_in_noise_free_emptiness():
+    assert ph.measure_field(np.zeros((64, 64), "f4"), 1.0, np.zeros((64, 64), bool)) is None
+
+
+# Matching ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ra0, dec0", [(10.0, 20.0), (359.99, -75.0), (0.001, 89.0)])
+def test_gnomonic_projection_agrees_with_astropy(ra0, dec0):
+    centre = SkyCoord(ra0, dec0, unit="deg")
+    angles, radii = np.array([10.0, 130.0, 250.0]), np.array([30.0, 200.0, 600.0])
+    sky = centre.directional_offset_by(angles * u.deg, radii * u.arcsec)
+    plane = ph.gnomonic(sky.ra.deg, sky.dec.deg, ra0, dec0)
+    distance = np.degrees(np.tan(np.radians(radii / 3600))) * 3600
+    assert np.allclose(np.hypot(*plane.T), distance, atol=1e-5)
+    assert np.allclose(np.degrees(np.arctan2(*plane.T)) % 360, angles, atol=1e-4)
+
+
+def test_match_is_one_to_one_and_leaves_doubles_out():
+    reference = np.array([[0, 0], [10, 0], [10.5, 0], [20, 0], [np.nan, 0], [50, 0]], float)
+    plane = np.array([[0.3, 0], [-0.1, 0], [10.2, 0], [20.4, 0], [35, 0]], float)
+    ours, theirs = ph.match(plane, reference, 1.0)
+    assert dict(zip(ours.tolist(), theirs.tolist(), strict=True)) == {1: 0, 3: 3}
+
+
+def test_match_of_nothing():
+    empty = np.empty((0, 2))
+    for a, b in ((empty, np.zeros((3, 2))), (np.zeros((3, 2)), empty)):
+        assert ph.match(a, b, 1.0)[0].size == 0
+    assert ph.match(np.array([[0.0, 0]]), np.array([[0.1, 0]]), 1.0)[0].size == 1
+
+
+def test_stars_of_frames_get_common_numbers():
+    stars = np.array([[0, 0], [10, 0], [20, 0], [30, 5]], float)
+    frames = [stars[[0, 1]] + 0.1, stars + 0.0, stars[[3, 2]] - 0.1, np.empty((0, 2))]
+    numbers, count = ph.common_stars(frames, 1.0)
+    assert count == 4
+    assert numbers[0].tolist() == numbers[1][[0, 1]].tolist()
+    assert numbers[2].tolist() == numbers[1][[3, 2]].tolist()
+    assert numbers[3].size == 0
+
+
+# Zero points ------------------------------------------------------------------------------
+
+
+def test_relative_zeropoints_of_frames_with_outliers_and_gaps():
+    rng = np.random.default_rng(6)
+    n_frames, n_stars = 12, 60
+    truth = rng.normal(0, 0.7, n_frames)
+    stars = rng.uniform(15, 20, n_stars)
+    error = 0.002 * 10 ** (0.25 * (stars - 15)) * np.ones((n_frames, 1))
+    magnitude = stars - truth[:, None] + rng.normal(0, 1, (n_frames, n_stars)) * error
+    magnitude += np.where(rng.random(magnitude.shape) < 0.05, 1.5, 0.0)
+    magnitude[rng.random(magnitude.shape) < 0.4] = np.nan
+    z, scatter, number, group = ph.relative_zeropoints(magnitude, error)
+    offset = (z - z.mean()) - (truth - truth.mean())
+    # Some 35 stars of 0.01 to 0.03 mag each.
+    assert np.abs(offset).max() < 0.012
+    assert np.unique(group).size == 1 and number.min() > 20 and scatter.max() < 0.05
+
+
+def test_frames_without_common_star_are_in_other_groups():
+    magnitude = np.full((4, 6), np.nan)
+    magnitude[0, :3] = magnitude[1, :3] = [15.0, 16, 17]
+    magnitude[1, :3] += 0.5
+    magnitude[2, 3:5] = [15.0, 16]
+    z, _, number, group = ph.relative_zeropoints(magnitude, np.full_like(magnitude, 0.01))
+    assert group[0] == group[1] != group[2]
+    assert z[0] - z[1] == pytest.approx(0.5, abs=1e-6)
+    assert np.isnan(z[2]) and np.isnan(z[3]) and number.tolist() == [3, 3, 0, 0]
+
+
+def synthetic_field(rng, n, *, intrinsic=0.02, colour_term=0.0, outliers=0.1, zeropoint=25.3):
+    """Return a matched catalogue: instrumental, error, reference, error, colour."""
+    truth = rng.uniform(15, 19, n)
+    colour = rng.normal(0.6, 0.3, n)
+    error = 0.003 * 10 ** (0.25 * (truth - 15))
+    reference_error = 0.01 * 10 ** (0.15 * (truth - 15))
+    instrumental = truth - zeropoint - colour_term * (colour - 0.6)
+    instrumental = instrumental + rng.normal(0, 1, n) * np.hypot(error, intrinsic)
+    reference = truth + rng.normal(0, 1, n) * reference_error
+    wrong = rng.random(n) < outliers
+    instrumental[wrong] += rng.choice([-1, 1], wrong.sum()) * rng.uniform(0.2, 1.5, wrong.sum())
+    return instrumental, error, reference, reference_error, colour
+
+
+@pytest.mark.parametrize("n, colour_term", [(20, 0.0), (60, 0.08), (8, 0.0)])
+def test_zeropoint_lies_within_its_stated_error(n, colour_term):
+    rng = np.random.default_rng(7)
+    pulls, offsets = [], []
+    for _ in range(400):
+        *data, colour = synthetic_field(rng, n, colour_term=colour_term)
+        fit = ph.fit_zeropoint(*data, colour, None, colour_name="g-r")
+        at = fit.colour_term * (0.6 - fit.colour_at) if fit.colour else 0.0
+        offsets.append(fit.value + at - 25.3)
+        error = np.hypot(fit.error, fit.colour_term_error * (0.6 - fit.colour_at)
+                         if fit.colour else 0.0)  # fmt: skip
+        pulls.append(offsets[-1] / error)
+    # 400 fields tell the mean to 0.05 and the width to 0.035.
+    assert abs(np.mean(pulls)) < 0.1 + 0.05
+    assert 0.8 < np.std(pulls) < 1.2
+    if n >= 20:
+        assert np.std(offsets) < 0.01
+
+
+def test_colour_term_is_found_with_its_error():
+    rng = np.random.default_rng(8)
+    pulls = []
+    for _ in range(200):
+        *data, colour = synthetic_field(rng, 50, colour_term=-0.12)
+        fit = ph.fit_zeropoint(*data, colour, None, colour_name="g-r")
+        assert fit.colour == "g-r"
+        pulls.append((fit.colour_term + 0.12) / fit.colour_term_error)
+    assert abs(np.mean(pulls)) < 0.25 and 0.8 < np.std(pulls) < 1.25
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_colours_that_share_the_error_of_the_magnitude_make_no_colour_term(sign):
+    rng = np.random.default_rng(15)
+    pulls = []
+    for _ in range(200):
+        n = 60
+        truth, other = rng.uniform(15, 19, n), rng.normal(0.5, 0.15, n)
+        error = 0.05 + np.zeros(n)
+        reference = truth + rng.normal(0, error)
+        partner = truth - sign * other + rng.normal(0, error)
+        fit = ph.fit_zeropoint(
+            truth - 25 + rng.normal(0, 0.01, n), np.full(n, 0.01), reference, error,
+            sign * (reference - partner), error * 2**0.5, sign * error**2, colour_name="J-H",
+        )  # fmt: skip
+        pulls.append(fit.colour_term / fit.colour_term_error)
+    # Not corrected, the term would be 0.05^2 / (0.15^2 + 2 x 0.05^2) = 0.09, three of its errors.
+    assert abs(np.mean(pulls)) < 0.5 and 0.8 < np.std(pulls) < 1.25
+
+
+def test_no_colour_term_from_few_stars_or_one_colour():
+    rng = np.random.default_rng(9)
+    *data, colour = synthetic_field(rng, 8, colour_term=0.1)
+    assert ph.fit_zeropoint(*data, colour, None, colour_name="g-r").colour == ""
+    *data, colour = synthetic_field(rng, 50)
+    fit = ph.fit_zeropoint(*data, np.full(50, 0.6), None, colour_name="g-r")
+    assert fit.colour == "" and fit.colour_term == 0.0 and np.isnan(fit.colour_at)
+
+
+def test_stars_of_unknown_colour_do_not_spoil_the_fit():
+    rng = np.random.default_rng(10)
+    *data, colour = synthetic_field(rng, 40)
+    colour[:10] = np.nan
+    fit = ph.fit_zeropoint(*data, colour, None, colour_name="g-r")
+    assert fit.value == pytest.approx(25.3, abs=0.02) and not fit.used[:10].any()
+
+
+def test_too_few_stars_give_no_zeropoint_but_a_reason():
+    fit = ph.fit_zeropoint(
+        np.array([-8.0, -9.0]), np.full(2, 0.01), np.array([17.0, 16.0]), np.full(2, 0.01)
+    )
+    assert not fit.known and fit.reason == "TOO_FEW_REFERENCE_STARS: 2 < 3"
+    nothing = ph.fit_zeropoint(np.empty(0), np.empty(0), np.empty(0), np.empty(0))
+    assert not nothing.known and "0 < 3" in nothing.reason
+
+
+def test_missing_reference_magnitudes_and_errors():
+    rng = np.random.default_rng(11)
+    instrumental, error, reference, reference_error, _ = synthetic_field(rng, 30, outliers=0)
+    reference[:5] = np.nan
+    reference_error[5:10] = np.nan
+    fit = ph.fit_zeropoint(instrumental, error, reference, reference_error)
+    assert fit.n_matched == 25 and fit.value == pytest.approx(25.3, abs=0.03)
+
+
+def test_intrinsic_scatter_is_what_the_errors_do_not_explain():
+    rng = np.random.default_rng(12)
+    data = synthetic_field(rng, 3000, intrinsic=0.05, outliers=0)[:4]
+    # The fit adds 0.005 to every star.
+    assert ph.fit_zeropoint(*data).intrinsic == pytest.approx(0.05, abs=0.005)
+
+
+def test_colour_is_the_one_most_stars_have():
+    n = 30
+    table = {"ra": np.zeros(n), "g": np.full(n, np.nan), "r": np.zeros(n) + 16.0,
+             "i": np.zeros(n) + 15.5, "r_err": np.full(n, 0.01)}  # fmt: skip
+    table["g"][:5] = 17.0
+    name, colour, error, covariance = ph.choose_colour("r", table, np.arange(n))
+    assert name == "r-i" and np.allclose(colour, 0.5) and np.isnan(error).all()
+    assert np.allclose(covariance, 1e-4)
+    assert ph.choose_colour("J", table, np.arange(n))[0] == ""
+
+
+# Empty apertures --------------------------------------------------------------------------
+
+
+def test_empty_apertures_touch_nothing_occupied():
+    rng = np.random.default_rng(13)
+    occupied = rng.random((300, 400)) < 0.0005
+    radius = 6.0
+    x, y = ph.empty_apertures(occupied, radius)
+    assert x.size > 300
+    rows, columns = np.nonzero(occupied)
+    distance = np.hypot(x[:, None] - columns, y[:, None] - rows)
+    assert distance.min() > radius
+    assert min(x.min(), y.min()) > radius
+    assert x.max() < 400 - radius and y.max() < 300 - radius
+
+
+def test_no_room_for_apertures():
+    assert ph.empty_apertures(np.ones((50, 50), bool), 3.0)[0].size == 0
+    assert ph.empty_apertures(np.zeros((8, 8), bool), 10.0)[0].size == 0
+
+
+def test_noise_of_white_noise_is_that_of_the_map():
+    rng = np.random.default_rng(14)
+    sigma = np.linspace(2, 6, 500)[None, :] * np.ones((500, 1))
+    image = rng.normal(0, 1, sigma.shape) * sigma
+    x, y = ph.empty_apertures(np.zeros(image.shape, bool), 4.0)
+    maps = image.astype("f4"), (sigma**2).astype("f4")
+    _, ratio = ph.aperture_noise(*maps, x, y, 4.0, subpix=1)
+    assert ratio == pytest.approx(1.0, abs=0.04)
+
+
+# Custom catalogue -------------------------------------------------------------------------
+
+HEAD = "# ra dec u g r i z y B V R I J H K errors mode\n"
+
+
+def custom_line(ra, dec, value=16.0, error=0.02):
+    return " ".join(map(str, [ra, dec, *[value] * 13, *[error] * 13, 0])) + "\n"
+
+
+def test_custom_catalogue_is_read_first_line_skipped(tmp_path):
+    path = tmp_path / "custom.txt"
+    missing = custom_line(150.2, 20.2).replace("16.0", "nan", 1)
+    path.write_text(HEAD + custom_line(150.1, 20.1) + missing + "\n" + custom_line(150.3, 20, 0, 0))
+    table = ph.read_custom_catalogue(path)
+    assert table["ra"].tolist() == [150.1, 150.2, 150.3]
+    assert table["K"][0] == 16.0 and table["K_err"][0] == 0.02
+    assert np.isnan(table["u"][1]) and np.isnan(table["u_err"][1]) and table["g"][1] == 16.0
+    assert np.isnan(table["r"][2])
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("150.1 20.1 16.0 16.5\n", "line 2: 4 columns where there must be 29"),
+        (custom_line("10:00:24", "+20:06:00"), "decimal degrees"),
+        (custom_line(150.1, 20.1, "bright"), "not all columns are numbers"),
+        (custom_line(400.0, 20.1), "ra must be 0 to 360"),
+        (custom_line(150.0, 120.1), "dec -90 to 90"),
+        ("", "no star"),
+    ],
+)
+def test_custom_catalogue_that_is_none_says_why(tmp_path, line, words):
+    path = tmp_path / "custom.txt"
+    path.write_text(HEAD + line)
+    with pytest.raises(ph.CatalogueError, match=words):
+        ph.read_custom_catalogue(path)
+
+
+def test_custom_catalogue_that_is_not_there(tmp_path):
+    with pytest.raises(ph.CatalogueError, match="cannot be read"):
+        ph.read_custom_catalogue(tmp_path / "none.txt")
+
+
+def test_hours_are_noticed_where_the_field_tells():
+    hours = {"ra": np.array([10.0, 10.001]), "dec": np.array([20.0, 20.01])}
+    with pytest.raises(ph.CatalogueError, match="hours"):
+        ph.check_hours(hours, 150.0, 20.0, 0.5, "customcat x")
+    degrees = {"ra": np.array([150.0]), "dec": np.array([20.0])}
+    ph.check_hours(degrees, 150.0, 20.0, 0.5, "customcat x")
+    elsewhere = {"ra": np.array([3.0]), "dec": np.array([20.0])}
+    ph.check_hours(elsewhere, 150.0, 20.0, 0.5, "customcat x")

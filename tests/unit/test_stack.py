@@ -1,0 +1,706 @@
+"""stack: weights, scales, grid, zero point and depth of coadds of known truth."""
+
+import json
+
+import numpy as np
+import pytest
+import stack
+from astropy.io import fits
+from astropy.table import Table
+from astropy.wcs import WCS
+
+from lib.coadd import celestial_wcs, common_grid, effective_gain, frame_weight, median_penalty
+from lib.frames import BAD, COSMIC, INTERPOLATED, Frame, reject, write_frame
+from lib.frames import FrameRejected as Rejected
+from lib.photometry import moffat_alpha
+
+RA, DEC = 150.0, 20.0
+SCALE = 0.4  # arcsec per pixel
+SIZE = 420
+ZP = 25.0  # magnitude of one electron per second
+BETA = 3.0
+
+
+def make_stars(rng, number=90, faint=20.5, bright=15.8, half=0.021):
+    """Return a star table: ra, dec, mag and colour."""
+    return {
+        "ra": RA + rng.uniform(-half, half, number) / np.cos(np.radians(DEC)),
+        "dec": DEC + rng.uniform(-half, half, number),
+        "mag": faint - (faint - bright) * rng.power(0.7, number) ** 1.5,
+        "colour": rng.normal(0.7, 0.3, number),
+    }
+
+
+def make_header(angle=3.0, shift=(0.0, 0.0), exptime=60.0, scale=SCALE, size=SIZE):
+    header = fits.Header()
+    t = np.radians(angle)
+    header["CTYPE1"], header["CTYPE2"] = "RA---TAN", "DEC--TAN"
+    header["CRVAL1"], header["CRVAL2"] = RA, DEC
+    header["CRPIX1"], header["CRPIX2"] = size / 2 + shift[0], size / 2 + shift[1]
+    step = scale / 3600
+    header["CD1_1"], header["CD1_2"] = -step * np.cos(t), step * np.sin(t)
+    header["CD2_1"], header["CD2_2"] = step * np.sin(t), step * np.cos(t)
+    header["EXPTIME"] = exptime
+    header["GAIN"], header["RDNOISE"], header["SATURATE"] = 1.0, 8.0, 60000.0
+    header["INSTRUME"], header["FILTER"], header["BAND"] = "test", "r", "r"
+    header["OBJECT"] = "truth"
+    header["ASTRCAT"] = "truth"
+    header["BUNIT"] = "electron"
+    return header
+
+
+def make_image(
+    rng, header, stars, *, fwhm=3.5, transparency=1.0, sky=400.0, ellipticity=0.0, colour_term=0.0,
+    size=SIZE,
+):  # fmt: skip
+    """Return a sky-subtracted image with photon and read noise."""
+    truth = np.zeros((size, size))
+    x, y = WCS(header).all_world2pix(stars["ra"], stars["dec"], 0)
+    mag = stars["mag"] + colour_term * (stars["colour"] - 0.7)
+    flux = 10 ** (-0.4 * (mag - ZP)) * header["EXPTIME"] * transparency
+    alpha = moffat_alpha(fwhm, BETA)
+    sub = (np.arange(3) - 1) / 3  # 3 x 3 points per pixel stand for its area
+    stretch = 1.0 / (1.0 - ellipticity)
+    for xs, ys, f in zip(x, y, flux, strict=True):
+        half = 45
+        x0, x1 = max(0, int(xs) - half), min(size, int(xs) + half + 1)
+        y0, y1 = max(0, int(ys) - half), min(size, int(ys) + half + 1)
+        if x0 >= x1 or y0 >= y1:
+            continue
+        xx = np.arange(x0, x1)[:, None] + sub
+        yy = np.arange(y0, y1)[:, None] + sub
+        r2 = ((xx - xs) / stretch)[None, None] ** 2 + (yy - ys)[:, :, None, None] ** 2
+        profile = (BETA - 1) / (np.pi * alpha**2 * stretch) * (1 + r2 / alpha**2) ** -BETA
+        truth[y0:y1, x0:x1] += f * profile.mean(axis=(1, 3))
+    image = rng.poisson(truth + sky) - sky + rng.normal(0, header["RDNOISE"], truth.shape)
+    return image.astype(np.float32)
+
+
+def write_night(folder, rng, stars, number=5, mask=None, **variation):
+    """Write frames; `variation` gives lists of one value per frame."""
+    paths = []
+    for i in range(number):
+        value = {key: values[i] for key, values in variation.items()}
+        exptime = value.pop("exptime", 60.0)
+        sky = value.setdefault("sky", 400.0 * exptime / 60)
+        shift = rng.uniform(-12, 12, 2)
+        header = make_header(angle=rng.uniform(-4, 4), shift=shift, exptime=exptime)
+        image = make_image(rng, header, stars, **value)
+        header["SKYSUB"] = sky
+        header["SATURATE"] -= sky
+        header["FRAME"] = f"2022010{i}T000000C0o"
+        header["RAWFILE"] = f"2022010{i}T000000C0o.fits"
+        header["DATE-OBS"] = f"2022-01-0{i + 1}T00:00:00.000"
+        header["MJD-OBS"] = 59580.0 + i
+        header["AIRMASS"] = 1.1 + 0.1 * i
+        bits = np.zeros(image.shape, np.uint8)
+        path = folder / f"azsfp{header['FRAME']}.fits"
+        write_frame(path, Frame(image, bits, header))
+        paths.append(path)
+    return paths
+
+
+def write_reference(path, rng, stars, error=0.01, rows=None, source="truth"):
+    rows = slice(None) if rows is None else rows
+    mag = stars["mag"][rows]
+    table = Table()
+    table["ra"], table["dec"] = stars["ra"][rows], stars["dec"][rows]
+    table["r"] = mag + rng.normal(0, error, mag.size)
+    table["r_err"] = np.full(mag.size, error)
+    table["g"] = table["r"] + stars["colour"][rows] + rng.normal(0, error, mag.size)
+    table["g_err"] = np.full(mag.size, error)
+    table.meta["source"] = source
+    table.write(path, format="ascii.ecsv")
+    return path
+
+
+def run(folder, paths, **options):
+    out = {key: folder / f"coaddtruth.r{end}" for key, end in (
+        ("coadd", ".fits"), ("weight", ".weight.fits"), ("cat", ".cat.fits"))}  # fmt: skip
+    qa = folder / "truth.r.json"
+    stack.run(paths, out["coadd"], out["weight"], out["cat"], qa, **options)
+    return out, json.loads(qa.read_text())
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory):
+    """Five equal frames of 90 stars and their reference."""
+    folder = tmp_path_factory.mktemp("night")
+    rng = np.random.default_rng(5)
+    stars = make_stars(rng)
+    paths = write_night(folder, rng, stars)
+    reference = write_reference(folder / "reference.ecsv", rng, stars)
+    return folder, stars, paths, reference
+
+
+@pytest.fixture(scope="module")
+def coadds(night):
+    """The night stacked in each way: products, header and numbers."""
+    folder, _, paths, reference = night
+    found = {}
+    for combine in ("median", "weighted", "clipped"):
+        where = folder / combine
+        where.mkdir()
+        out, qa = run(where, paths, refcat=reference, settings={"combine": combine})
+        found[combine] = (out, fits.getheader(out["coadd"]), qa)
+    return found
+
+
+def true_zeropoint(qa, exptime=60.0):
+    """Return the zero point of a coadd whose frames had the transparency of the truth."""
+    scales = [frame["scale"] for frame in qa["frames"].values() if frame["used"]]
+    return ZP + 2.5 * np.log10(exptime * np.mean(scales))
+
+
+def star_free(header, shape, stars, seed=1):
+    """Return centres far from any star, inside the part that all frames cover."""
+    rng = np.random.default_rng(seed)
+    x, y = celestial_wcs(header).all_world2pix(stars["ra"], stars["dec"], 0)
+    tries = rng.integers(45, np.array(shape[::-1]) - 45, (20000, 2)).astype(float)
+    # Where the wings of a star are below a tenth of the noise of a pixel, about 1.
+    clear = 12 + 4.5 * (20.5 - stars["mag"])
+    near = np.hypot(tries[:, :1] - x, tries[:, 1:] - y) > clear
+    return tries[near.all(axis=1)][:4000].T
+
+
+# Zero point -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("combine", ["median", "weighted", "clipped"])
+def test_zeropoint_is_for_total_flux(coadds, combine):
+    _, header, qa = coadds[combine]
+    offset = header["ABSZPT"] - true_zeropoint(qa)
+    assert header["ABSZPNST"] >= 20
+    assert abs(offset) < 3 * header["ABSZPERR"] and abs(offset) < 0.010
+    assert header["ABSZPERR"] < 0.010
+    assert header["ZPSYS"] == "AB" and header["ABSZPCAT"] == "truth"
+    assert abs(header["ABSZPCOL"]) < 4 * header["ABSZPCER"] and header["ABSZPCNM"] == "g-r"
+
+
+def test_sum_of_pixels_of_a_star_is_its_magnitude(night, coadds):
+    _, stars, _, _ = night
+    out, header, _ = coadds["weighted"]
+    image = fits.getdata(out["coadd"])
+    x, y = celestial_wcs(header).all_world2pix(stars["ra"], stars["dec"], 0)
+    distance = np.hypot(x[:, None] - x, y[:, None] - y)
+    np.fill_diagonal(distance, np.inf)
+    light = 10 ** (-0.4 * stars["mag"])
+    alone = np.where(light > 0.01 * light[:, None], distance, np.inf).min(axis=1) > 40
+    rows, columns = np.indices(image.shape)
+    tried = 0
+    for i in np.argsort(stars["mag"])[:25]:
+        inside = 25 < x[i] < image.shape[1] - 25 and 25 < y[i] < image.shape[0] - 25
+        if not (alone[i] and inside):
+            continue
+        total = float(image[np.hypot(columns - x[i], rows - y[i]) < 16].sum())
+        magnitude = header["ABSZPT"] - 2.5 * np.log10(total)
+        # The sum over 800 pixels of noise 10, and the light beyond 16 pixels (0.2 %).
+        assert magnitude == pytest.approx(stars["mag"][i], abs=0.015 + 1.1 * 300 / total)
+        tried += 1
+    assert tried >= 3
+
+
+def test_colour_term_of_the_frames_is_found(tmp_path):
+    rng = np.random.default_rng(21)
+    stars = make_stars(rng)
+    paths = write_night(tmp_path, rng, stars, 3, colour_term=[0.1] * 3)
+    reference = write_reference(tmp_path / "reference.ecsv", rng, stars)
+    out, _ = run(tmp_path, paths, refcat=reference)
+    header = fits.getheader(out["coadd"])
+    # Frames see mag + 0.1 (colour - 0.7): the reference is theirs less that.
+    assert abs(header["ABSZPCOL"] + 0.1) < 4 * header["ABSZPCER"]
+    assert 0 < header["ABSZPCER"] < 0.02
+
+
+# Weights and depth ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("combine", ["median", "weighted", "clipped"])
+def test_weight_map_is_the_noise_of_empty_apertures(night, coadds, combine):
+    _, stars, _, _ = night
+    out, header, _ = coadds[combine]
+    image, weight = fits.getdata(out["coadd"]), fits.getdata(out["weight"])
+    radius = header["SEEPIX"]
+    x, y = star_free(header, image.shape, stars)
+    reach = int(radius) + 1
+    offset = np.arange(-reach, reach + 1)
+    disc = np.hypot(*np.meshgrid(offset, offset)) < radius
+    rows, columns = y.astype(int)[:, None, None] + offset[:, None], x.astype(int)[:, None, None]
+    columns = columns + offset[None, None, :]
+    sums = (image[rows, columns] * disc).sum(axis=(1, 2))
+    with np.errstate(divide="ignore"):
+        variance = ((1 / weight)[rows, columns] * disc).sum(axis=(1, 2))
+    pull = (sums - np.median(sums)) / np.sqrt(variance)
+    pull = pull[np.isfinite(pull) & (np.abs(pull) < 5)]
+    assert np.std(pull) == pytest.approx(1.0, abs=0.05)
+    assert header["CORRNAP"] > 500 and 0.95 < header["CORRFAC"] < 1.5
+
+
+def test_depth_of_median_and_of_the_optimal_mean(coadds):
+    limits = {name: header["LIMFLUX"] for name, (_, header, _) in coadds.items()}
+    # The median of five Gaussian values has 1.434 times the variance of their mean.
+    assert limits["median"] / limits["weighted"] == pytest.approx(1.1976, rel=0.05)
+    assert limits["clipped"] / limits["weighted"] == pytest.approx(1.0, rel=0.03)
+    _, header, qa = coadds["weighted"]
+    # Optimal: sky 400 and read noise 8 in five frames, over the pixels of the aperture.
+    radius = header["LIMRAD"] / header["PIXSCALE"]
+    scale = np.mean([frame["scale"] for frame in qa["frames"].values()])
+    sigma = np.sqrt((400 + 64) / 5 * np.pi * radius**2) * scale
+    alpha = moffat_alpha(header["SEEPIX"], BETA)
+    fraction = 1 - (1 + (radius / alpha) ** 2) ** (1 - BETA)
+    assert limits["weighted"] < 1.05 * 5 * sigma / fraction
+    assert limits["weighted"] > 0.85 * 5 * sigma / fraction
+
+
+@pytest.mark.parametrize("number", [3, 4, 5, 9, 20])
+def test_penalty_of_the_median(number):
+    rng = np.random.default_rng(number)
+    values = np.median(rng.normal(size=(40000, number)), axis=1)
+    assert median_penalty(number) == pytest.approx(values.var() * number, rel=0.035)
+
+
+def test_median_penalty_tends_to_half_pi():
+    assert median_penalty(1) == median_penalty(2) == 1.0
+    assert median_penalty(1001) == pytest.approx(np.pi / 2, rel=1e-3)
+
+
+def test_gain_is_that_of_the_mean():
+    assert effective_gain([1.0] * 4, [1.0] * 4, [2.0] * 4, "weighted") == pytest.approx(4.0)
+    # Two frames, the second three times shorter: its unit holds a third of the electrons.
+    assert effective_gain([1, 3], [1, 1], [1, 1 / 3], "weighted") == pytest.approx(4 / 3)
+    assert effective_gain([2.0] * 3, [1.5] * 3, [1] * 3, "median") == pytest.approx(
+        3 * 0.75 / median_penalty(3)
+    )
+    assert effective_gain([1.0, 1.0], [1.0, 1.0], [1, 1], "median") == pytest.approx(2.0)
+
+
+def test_unusable_pixels_weigh_nothing():
+    mask = np.array([[0, BAD, COSMIC | INTERPOLATED, INTERPOLATED]], np.uint8)
+    weight, repaired = frame_weight(mask, 4.0)
+    assert weight.tolist() == [[0.25, 0.0, 0.25, 0.25]]
+    assert repaired.tolist() == [[False, False, True, False]]
+
+
+def test_masked_pixels_do_not_reach_the_coadd(tmp_path):
+    rng = np.random.default_rng(22)
+    stars = make_stars(rng, 60)
+    paths = write_night(tmp_path, rng, stars, 3)
+    with fits.open(paths[0], mode="update") as hdus:
+        # One repaired pixel, one bad one with nonsense, and a block without data.
+        hdus["MASK"].data[200, 150] = COSMIC | INTERPOLATED
+        hdus["MASK"].data[250, 150] = BAD
+        hdus[0].data[250, 150] = 1e6
+        hdus["MASK"].data[300:330, 100:140] = BAD
+        hdus[0].data[300:330, 100:140] = np.nan
+    header = fits.getheader(paths[0])
+    frame_wcs = celestial_wcs(header)
+    plain_out, _ = run(tmp_path, paths, settings={"combine": "weighted"})
+    weight = fits.getdata(plain_out["weight"])
+    image = fits.getdata(plain_out["coadd"])
+    wcs = celestial_wcs(fits.getheader(plain_out["coadd"]))
+    assert np.isfinite(image).all() and np.isfinite(weight).all()
+    full = np.median(weight[200:240, 200:240])
+
+    def around(x, y, reach):
+        u, v = wcs.all_world2pix(*frame_wcs.all_pix2world(x, y, 0), 0)
+        u, v = round(float(u)), round(float(v))
+        return (slice(v - reach, v + reach + 1), slice(u - reach, u + reach + 1))
+
+    low = weight < 0.8 * full
+    assert low[around(150, 200, 1)].all() and low[around(150, 200, 6)].sum() == 9
+    assert low[around(150, 250, 1)].all() and low[around(150, 250, 6)].sum() == 36
+    assert low[around(120, 315, 10)].all()
+    assert np.abs(image[around(150, 250, 3)]).max() < 200
+
+
+# Frames -----------------------------------------------------------------------------------
+
+
+def test_clouds_trails_and_few_stars_are_left_out_with_numbers(tmp_path):
+    rng = np.random.default_rng(23)
+    stars = make_stars(rng)
+    paths = write_night(
+        tmp_path, rng, stars, 7,
+        transparency=[1.0, 0.5, 0.8, 0.05, 1.0, 1e-5, 1.0],
+        ellipticity=[0, 0, 0, 0, 0.6, 0, 0],
+    )  # fmt: skip
+    reference = write_reference(tmp_path / "reference.ecsv", rng, stars)
+    bad = tmp_path / "azsfp20220109T000000C0o.fits"
+    header = make_header()
+    header["FRAME"] = "20220109T000000C0o"
+    write_frame(bad, reject(header, "astrometry", Rejected("TOO_FEW_STARS", "2 < 6")))
+    out, qa = run(tmp_path, [*paths, bad], refcat=reference)
+    frames = list(qa["frames"].values())
+    assert [f["used"] for f in frames] == [True, True, True, False, False, False, True, False]
+    assert frames[3]["reason"].startswith("CLOUDY: transparency 0.0")
+    assert frames[4]["reason"].startswith("TRAILED: ellipticity 0.")
+    assert frames[5]["reason"].startswith("TOO_FEW_STARS: ")
+    assert frames[7]["reason"] == "TOO_FEW_STARS: 2 < 6" and frames[7]["step"] == "astrometry"
+    for frame, truth in zip(frames, [1.0, 0.5, 0.8], strict=False):
+        # The best frame is the best of three by some 0.5 %.
+        assert frame["transparency"] == pytest.approx(truth, rel=0.02)
+        assert frame["zeropoint"] == pytest.approx(ZP + 2.5 * np.log10(truth), abs=0.02)
+    header = fits.getheader(out["coadd"])
+    assert header["NSTACK"] == 4 and header["NREJECT"] == 4
+    assert [header[f"STACK{i}"] for i in range(1, 5)] == [
+        f"2022010{i}T000000C0o" for i in (0, 1, 2, 6)
+    ]
+    assert "STACK5" not in header
+    # Scaled to the best frame: the zero point is that of a clear sky.
+    assert header["ABSZPT"] == pytest.approx(ZP + 2.5 * np.log10(60), abs=0.02)
+    with fits.open(out["coadd"]) as hdus:
+        table = hdus["PROVENANCE"].data
+        assert table["USED"].tolist() == [f["used"] for f in frames]
+        assert table["RAWFILE"][0] == "20220100T000000C0o.fits"
+
+
+def test_mixed_exposures_are_scaled_and_the_short_ones_left_out_of_a_median(tmp_path):
+    rng = np.random.default_rng(24)
+    stars = make_stars(rng)
+    paths = write_night(
+        tmp_path, rng, stars, 6, exptime=[2.0, 2.0, 3.0, 60.0, 60.0, 60.0],
+        transparency=[1.0] * 6,
+    )  # fmt: skip
+    reference = write_reference(tmp_path / "reference.ecsv", rng, stars)
+    _, median = run(tmp_path, paths, refcat=reference, settings={"combine": "median"})
+    assert [f["used"] for f in median["frames"].values()] == [False] * 3 + [True] * 3
+    reasons = [f["reason"] for f in median["frames"].values() if not f["used"]]
+    assert all(reason.startswith("LOW_WEIGHT: 0.0") for reason in reasons)
+    assert median["exptime"] == 60.0
+    out, weighted = run(tmp_path, paths, refcat=reference, settings={"combine": "weighted"})
+    assert weighted["nstack"] == 6
+    header = fits.getheader(out["coadd"])
+    assert header["EXPTIME"] == pytest.approx(31.5)
+    assert header["TOTALEXP"] == pytest.approx(187.0)
+    assert (header["MINEXP"], header["MAXEXP"]) == (2.0, 60.0)
+    assert header["ABSZPT"] == pytest.approx(ZP + 2.5 * np.log10(31.5), abs=0.02)
+    # The short frames add next to nothing: 180 s of signal in units of 31.5 s.
+    assert header["GAIN"] == pytest.approx(180 / 31.5, rel=0.06)
+
+
+def test_seeing_and_shape_of_frames(night):
+    _, _, paths, _ = night
+    with fits.open(paths[0]) as hdus:
+        found = stack.measure_frame(
+            np.ascontiguousarray(hdus[0].data, "f4"), hdus["MASK"].data, hdus[0].header,
+            stack.DEFAULTS,
+        )  # fmt: skip
+    # 3.5 pixels widened by the pixel itself.
+    assert found["fwhm"] == pytest.approx(3.56, abs=0.12)
+    assert found["seeing"] == pytest.approx(found["fwhm"] * SCALE)
+    assert found["ellipticity"] < 0.1 and found["nstars"] > 30
+    assert found["noise"] == pytest.approx(np.sqrt(464), rel=0.05)
+
+
+def test_frames_far_away_or_without_common_star(tmp_path):
+    rng = np.random.default_rng(25)
+    stars = make_stars(rng)
+    paths = write_night(tmp_path, rng, stars, 4)
+    with fits.open(paths[3], mode="update") as hdus:
+        hdus[0].header["CRVAL2"] = DEC + 30
+    with fits.open(paths[2], mode="update") as hdus:
+        hdus[0].header["CRVAL2"] = DEC + 0.2
+    _, qa = run(tmp_path, paths)
+    reasons = [frame["reason"] for frame in qa["frames"].values()]
+    assert reasons[:2] == ["", ""]
+    assert reasons[2].startswith("NO_COMMON_STARS")
+    assert reasons[3].startswith("OFF_FIELD: 30.00 > 1 deg")
+
+
+def test_one_frame_is_a_stack_with_a_flag(tmp_path):
+    rng = np.random.default_rng(26)
+    stars = make_stars(rng, 60)
+    paths = write_night(tmp_path, rng, stars, 1)
+    reference = write_reference(tmp_path / "reference.ecsv", rng, stars)
+    out, _ = run(tmp_path, paths, refcat=reference)
+    header = fits.getheader(out["coadd"])
+    assert header["NSTACK"] == 1 and "FEW_FRAMES" in header["QCFLAG"]
+    assert header["ABSZPT"] == pytest.approx(ZP + 2.5 * np.log10(60), abs=0.02)
+
+
+def test_no_frame_left_is_a_rejected_stack(tmp_path):
+    paths = []
+    for i in range(2):
+        header = make_header()
+        header["FRAME"] = f"2022010{i}T000000C0o"
+        paths.append(tmp_path / f"azsfp{i}.fits")
+        write_frame(paths[-1], reject(header, "skysub", Rejected("SKY", "1 > 0")))
+    out, qa = run(tmp_path, paths, plot_path=tmp_path / "zp.png")
+    for path in out.values():
+        with fits.open(path) as hdus:
+            assert hdus[0].data is None
+            assert hdus[0].header["QCSTAT"] == "REJECTED"
+            assert hdus[0].header["QCREASON"].startswith("NO_FRAMES: 0 of 2")
+    assert qa["status"] == "REJECTED" and qa["nreject"] == 2
+    assert (tmp_path / "zp.png").stat().st_size > 0
+
+
+# References that do not serve ---------------------------------------------------------------
+
+
+def flagged(folder, paths, **options):
+    out, _ = run(folder, paths, **options)
+    header = fits.getheader(out["coadd"])
+    assert header["QCSTAT"] == "OK" and "NO_ZEROPOINT" in header["QCFLAG"]
+    assert "ABSZPT" not in header and "LIMMAG" not in header and header["LIMFLUX"] > 0
+    assert header["ABSZPNST"] == 0
+    table = fits.getdata(out["cat"], "SOURCES")
+    assert np.isnan(table["MAG_AUTO"]).all() and (table["FLUX_AUTO"] > 0).any()
+    return header
+
+
+def test_no_reference_aligns_by_common_stars(tmp_path):
+    rng = np.random.default_rng(27)
+    stars = make_stars(rng)
+    paths = write_night(tmp_path, rng, stars, 3, transparency=[1.0, 0.6, 0.8])
+    empty = tmp_path / "empty.ecsv"
+    table = Table(names=["ra", "dec", "r", "r_err"])
+    table.meta["source"], table.meta["reason"] = "NONE", "refcat=none"
+    table.write(empty, format="ascii.ecsv")
+    header = flagged(tmp_path, paths, refcat=empty, plot_path=tmp_path / "zp.png")
+    assert header["ZPREASON"] == "NO_REFERENCE" and header["ASTRCAT"] == "NONE"
+    assert "ASTRMS1" not in header
+    frames = json.loads((tmp_path / "truth.r.json").read_text())["frames"]
+    found = [frame["transparency"] for frame in frames.values()]
+    assert found == pytest.approx([1.0, 0.6, 0.8], rel=0.02)
+
+
+def test_reference_without_the_band_with_two_stars_or_elsewhere(tmp_path):
+    rng = np.random.default_rng(28)
+    stars = make_stars(rng)
+    paths = write_night(tmp_path, rng, stars, 3)
+    reference = write_reference(tmp_path / "reference.ecsv", rng, stars)
+    table = Table.read(reference, format="ascii.ecsv")
+    table.remove_columns(["r", "r_err"])
+    table.write(tmp_path / "g.ecsv", format="ascii.ecsv")
+    header = flagged(tmp_path, paths, refcat=tmp_path / "g.ecsv")
+    assert header["ZPREASON"].startswith("NO_BAND: the reference has no r")
+    bright = np.argsort(stars["mag"])
+    middle = bright[30:32]
+    two = write_reference(tmp_path / "two.ecsv", rng, stars, rows=middle)
+    header = flagged(tmp_path, paths, refcat=two)
+    assert header["ZPREASON"].startswith("TOO_FEW_REFERENCE_STARS")
+    away = {key: value + (1.0 if key == "dec" else 0.0) for key, value in stars.items()}
+    elsewhere = write_reference(tmp_path / "away.ecsv", rng, away)
+    header = flagged(tmp_path, paths, refcat=elsewhere)
+    assert header["ZPREASON"].startswith("NO_MATCH")
+
+
+def test_all_reference_stars_saturated(tmp_path):
+    rng = np.random.default_rng(29)
+    stars = make_stars(rng)
+    paths = write_night(tmp_path, rng, stars, 3)
+    saturated = np.argsort(stars["mag"])[:15]
+    peak = 10 ** (-0.4 * (stars["mag"][saturated].max() - ZP)) * 60 * 0.04
+    for path in paths:
+        with fits.open(path, mode="update") as hdus:
+            hdus[0].header["SATURATE"] = peak
+    reference = write_reference(tmp_path / "reference.ecsv", rng, stars, rows=saturated)
+    assert flagged(tmp_path, paths, refcat=reference)["ZPREASON"].startswith("TOO_FEW")
+
+
+def custom_catalogue(path, stars, factor=1.0):
+    lines = ["# the first line is skipped\n"]
+    for ra, dec, mag in zip(stars["ra"], stars["dec"], stars["mag"], strict=True):
+        values = ["nan"] * 13
+        values[2] = f"{mag + 0.5:.4f}"  # half a magnitude from the reference: tells which served
+        lines.append(" ".join([f"{ra * factor:.7f}", f"{dec:.7f}", *values, *["0.01"] * 13, "0\n"]))
+    path.write_text("".join(lines))
+    return path
+
+
+def test_custom_catalogue_serves_its_filters_only(night, tmp_path):
+    _, stars, paths, reference = night
+    custom = custom_catalogue(tmp_path / "custom.txt", stars)
+    for bands, offset, name in ((["r"], 0.5, "custom.txt"), (["z"], 0.0, "truth")):
+        out, qa = run(tmp_path, paths[:3], refcat=reference, customcat=custom, customcatfilt=bands)
+        header = fits.getheader(out["coadd"])
+        assert header["ABSZPT"] == pytest.approx(true_zeropoint(qa) + offset, abs=0.02)
+        assert header["ABSZPCAT"] == name and header["ASTRCAT"] == "truth"
+
+
+def test_custom_catalogue_in_hours_is_an_error(night, tmp_path):
+    _, stars, paths, reference = night
+    custom = custom_catalogue(tmp_path / "custom.txt", stars, factor=1 / 15)
+    with pytest.raises(stack.CatalogueError, match="hours"):
+        run(tmp_path, paths[:2], refcat=reference, customcat=custom, customcatfilt=["r"])
+    assert not (tmp_path / "coaddtruth.r.fits").exists()
+
+
+# Products ---------------------------------------------------------------------------------
+
+
+def test_catalogue_has_true_positions_and_magnitudes(night, coadds):
+    _, stars, _, _ = night
+    out, header, _ = coadds["weighted"]
+    table = fits.getdata(out["cat"], "SOURCES")
+    offset = np.hypot(
+        (table["RA"][:, None] - stars["ra"]) * np.cos(np.radians(DEC)), table["DEC"][:, None]
+        - stars["dec"],
+    ) * 3600  # fmt: skip
+    nearest, who = offset.min(axis=1), offset.argmin(axis=1)
+    clean = (nearest < 0.3) & (table["FLAGS"] == 0)
+    assert clean.sum() > 35 and np.median(nearest[clean]) < 0.03
+    # Kron's aperture loses some 6 % of a point source (Bertin & Arnouts 1996), more of wide wings.
+    for name, bound in (("POINT", 0.015), ("AUTO", 0.1)):
+        difference = table[f"MAG_{name}"][clean] - stars["mag"][who[clean]]
+        assert np.abs(np.median(difference)) < bound
+    assert table["STAR"][clean].mean() > 0.9
+    assert (np.diff([np.median(table[f"FLUX_APER{k}"][clean]) for k in range(1, 6)]) > 0).all()
+    assert table["ZP_STAR"].sum() == header["ABSZPNST"]
+    # 1-based positions, as in DS9.
+    world = celestial_wcs(header).all_pix2world(table["X"], table["Y"], 1)
+    assert np.allclose(world[0], table["RA"]) and np.allclose(world[1], table["DEC"])
+
+
+def test_errors_of_magnitudes_are_those_of_repeats(tmp_path):
+    pulls = {"APER2": [], "APER4": []}
+    for seed in (30, 31):
+        rng = np.random.default_rng(seed)
+        stars = make_stars(rng, 120)
+        tables = []
+        for half in ("a", "b"):
+            folder = tmp_path / f"{half}{seed}"
+            folder.mkdir()
+            paths = write_night(folder, rng, stars, 3)
+            out, _ = run(folder, paths, settings={"combine": "weighted"})
+            tables.append(fits.getdata(out["cat"], "SOURCES"))
+        a, b = tables
+        offset = np.hypot(
+            (a["RA"][:, None] - b["RA"]) * np.cos(np.radians(DEC)), a["DEC"][:, None] - b["DEC"]
+        )
+        who = offset.argmin(axis=1)
+        same = (offset.min(axis=1) * 3600 < 0.4) & ((a["FLAGS"] | b["FLAGS"][who]) & ~512 == 0)
+        # Brighter ones feel that the apertures are in units of each stack's own seeing.
+        snr = a["FLUX_POINT"] / a["FLUXERR_POINT"]
+        same &= (snr > 10) & (snr < 100)
+        for name, values in pulls.items():
+            scale = np.median(a[f"FLUX_{name}"][same] / b[f"FLUX_{name}"][who[same]])
+            difference = a[f"FLUX_{name}"][same] - scale * b[f"FLUX_{name}"][who[same]]
+            error = np.hypot(a[f"FLUXERR_{name}"][same], scale * b[f"FLUXERR_{name}"][who[same]])
+            values.extend(difference / error)
+    for values in pulls.values():
+        values = np.array(values)
+        assert values.size > 50
+        # The MAD of 60 values or more is good to 15 %.
+        assert 1.4826 * np.median(np.abs(values - np.median(values))) == pytest.approx(1, abs=0.3)
+
+
+def test_limiting_magnitude_is_that_of_an_injected_star(night, coadds):
+    _, stars, _, _ = night
+    out, header, _ = coadds["weighted"]
+    image = fits.getdata(out["coadd"]).astype("f4")
+    flux = 10 ** (-0.4 * (header["LIMMAG"] - header["ABSZPT"]))
+    x, y = star_free(header, image.shape, stars)
+    radius = header["LIMRAD"] / header["PIXSCALE"]
+    rows, columns = np.indices(image.shape)
+    alpha = moffat_alpha(header["SEEPIX"], BETA)
+    sums = []
+    rng = np.random.default_rng(3)
+    for i in rng.choice(x.size, 300, replace=False):
+        cut = (slice(int(y[i]) - 12, int(y[i]) + 13), slice(int(x[i]) - 12, int(x[i]) + 13))
+        r2 = (columns[cut] - x[i]) ** 2 + (rows[cut] - y[i]) ** 2
+        star = flux * (BETA - 1) / (np.pi * alpha**2) * (1 + r2 / alpha**2) ** -BETA
+        weight = np.clip(radius + 0.5 - np.sqrt(r2), 0, 1)
+        sums.append(((image[cut] + star) * weight).sum())
+    sums = np.array(sums)
+    spread = 1.4826 * np.median(np.abs(sums - np.median(sums)))
+    # Signal-to-noise five; the noise of this test from 300 places is good to some 7 %.
+    assert np.median(sums) / spread == pytest.approx(5.0, rel=0.2)
+
+
+def test_header_of_the_coadd(coadds):
+    out, header, qa = coadds["median"]
+    assert (header["NSTACK"], header["NREJECT"]) == (5, 0)
+    assert [header[f"STACK{i}"] for i in range(1, 6)] == list(qa["frames"])
+    assert header["DATE1"] == "2022-01-01T00:00:00.000"
+    assert header["DATEN"] == "2022-01-05T00:00:00.000"
+    assert header["DATE-OBS"] == "2022-01-03T00:00:00.000"
+    assert (header["EXPTIME"], header["TOTALEXP"]) == (60.0, 300.0)
+    assert header["AIRMASS"] == pytest.approx(1.3)
+    assert (header["AIRMIN"], header["AIRMAX"]) == pytest.approx((1.1, 1.5))
+    assert header["SEEPIX"] == pytest.approx(3.57, abs=0.12)
+    assert header["SATURATE"] == pytest.approx(59600, rel=0.01)
+    assert header["GAIN"] == pytest.approx(5 / median_penalty(5), rel=0.02)
+    assert header["ASTRCAT"] == "truth" and header["ASTRNST"] > 40
+    assert 0 < header["ASTRMS1"] < 30 and 0 < header["ASTRMS2"] < 30
+    assert header["BUNIT"] == "electron" and header["QCSTAT"] == "OK" and "QCFLAG" not in header
+    for path in out.values():
+        with fits.open(path, checksum=True) as hdus:
+            assert "DATASUM" in hdus[0].header
+
+
+def test_false_airmass_and_time_do_not_count():
+    headers = [make_header() for _ in range(3)]
+    for header, airmass in zip(headers, [1.2, 13.37, "bad"], strict=True):
+        header["AIRMASS"] = airmass
+    assert stack.airmass_cards(headers)["AIRMASS"][0] == 1.2
+    assert stack.airmass_cards([make_header()]) == {}
+    assert "DATE1" not in stack.time_cards([make_header()])
+
+
+def test_vega_bands_and_both_systems():
+    zeropoint = stack.Zeropoint(value=24.0, error=0.01, n_stars=20)
+    cards = stack.zeropoint_cards(zeropoint, "J", "2MASS")
+    assert cards["ZPSYS"][0] == "Vega" and cards["ABSZPVEG"][0] == 24.0
+    assert cards["ABSZPAB"][0] == pytest.approx(24.91)
+    cards = stack.zeropoint_cards(zeropoint, "r", "x")
+    assert cards["ZPSYS"][0] == "AB" and cards["ABSZPVEG"][0] == pytest.approx(23.84)
+
+
+def test_the_same_frames_give_the_same_coadd(night, coadds, tmp_path):
+    _, _, paths, reference = night
+    out, _ = run(tmp_path, paths, refcat=reference, threads=2)
+    first = coadds["median"][0]
+    assert np.array_equal(fits.getdata(out["coadd"]), fits.getdata(first["coadd"]))
+    assert np.array_equal(fits.getdata(out["weight"]), fits.getdata(first["weight"]))
+
+
+def test_nothing_but_the_products_is_left(night, tmp_path):
+    _, _, paths, reference = night
+    run(tmp_path, paths[:2], refcat=reference, plot_path=tmp_path / "truth.r.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "coaddtruth.r.cat.fits", "coaddtruth.r.fits", "coaddtruth.r.weight.fits", "truth.r.json",
+        "truth.r.png",
+    ]  # fmt: skip
+
+
+# Grid -------------------------------------------------------------------------------------
+
+
+def test_grid_holds_all_frames_north_up():
+    headers = []
+    for angle, shift in ((0, (0, 0)), (90, (30, -20)), (215, (-40, 60))):
+        header = make_header(angle, shift)
+        header["NAXIS"], header["NAXIS1"], header["NAXIS2"] = 2, SIZE, SIZE + 50
+        headers.append(header)
+    grid = common_grid(headers)
+    assert grid.scale == pytest.approx(SCALE)
+    wcs = celestial_wcs(grid.header())
+    for header in headers:
+        x, y = wcs.all_world2pix(*stack.frame_outline(header).T, 0)
+        assert x.min() > -0.5 and y.min() > -0.5
+        assert x.max() < grid.nx - 0.5 and y.max() < grid.ny - 0.5
+    east = wcs.all_pix2world([[10, 10], [9, 10], [10, 11]], 0)
+    assert east[1][0] > east[0][0] and east[2][1] > east[0][1]
+
+
+@pytest.mark.parametrize("ra, dec", [(0.0, 0.0), (359.999, 60.0), (120.0, -85.0)])
+def test_grid_across_ra_zero_and_near_the_pole(ra, dec):
+    header = make_header()
+    header["CRVAL1"], header["CRVAL2"] = ra, dec
+    header["NAXIS1"] = header["NAXIS2"] = SIZE
+    grid = common_grid([header])
+    assert abs((grid.ra - ra + 180) % 360 - 180) * np.cos(np.radians(dec)) * 3600 < 2
+    assert grid.dec == pytest.approx(dec, abs=2 / 3600)
+    assert SIZE < grid.nx < 1.1 * SIZE and SIZE < grid.ny < 1.1 * SIZE
+
+
+def test_coadd_lies_on_the_grid_asked_for(night, tmp_path):
+    _, _, paths, reference = night
+    out, _ = run(tmp_path, paths[:2], refcat=reference, grid_frames=paths)
+    everything = [stack.read_header(path) for path in paths]
+    grid = common_grid(everything)
+    header = fits.getheader(out["coadd"])
+    assert (header["NAXIS1"], header["NAXIS2"]) == (grid.nx, grid.ny)
+    assert (header["CRVAL1"], header["CRVAL2"]) == (grid.ra, grid.dec)
