@@ -1,5 +1,6 @@
 """The configuration is checked, and a wrong one answered with what to write instead."""
 
+import importlib
 from copy import deepcopy
 from pathlib import Path
 
@@ -217,3 +218,8 @@ def test_any_config_is_completed_or_refused_in_one_sentence(config):
         assert str(error).startswith("config key '")
     else:
         Draft202012Validator(SCHEMA).validate(checked)
+
+
+@pytest.mark.parametrize(("section", "script"), [("stack", "stack"), ("astrometry", "solve")])
+def test_scripts_know_the_same_defaults(section, script):
+    assert importlib.import_module(script).DEFAULTS == DEFAULTS[section]

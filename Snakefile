@@ -1,0 +1,39 @@
+# autoproc: raw frames to calibrated stacks, zero points and a page about the night.
+#
+#   snakemake --cores 8 --config datadir=raw imdir=imredux
+#
+# Each step maps files to files with one more letter in front, and is a rule of its own name, so
+# that `--until STEP` stops after it and `--forcerun STEP` does it again:
+#
+#   prepare     raw 2*.fits  -> p*       electrons: overscan, bias, dark, gain
+#   flatten     p*           -> fp*      response of the pixels
+#   makesky     fp*          -> sky-*    the empty sky of each filter
+#   skysub      fp*          -> sfp*     sky taken away
+#   crclean     sfp*         -> zsfp*    cosmic rays flagged and repaired
+#   astrometry  zsfp*        -> azsfp*   positions on the sky
+#   stack       azsfp*       -> coadd*   one image, zero point and source table a target and filter
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: f"{workflow.basedir}/config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/masters.smk"
+include: "rules/prepare.smk"
+include: "rules/flatten.smk"
+include: "rules/sky.smk"
+include: "rules/crclean.smk"
+include: "rules/astrometry.smk"
+include: "rules/stack.smk"
+include: "rules/night.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        coadds,
+        f"{IMDIR}/night.html",

@@ -1,0 +1,155 @@
+# Takes: the configuration and the raw headers. Gives: the night log, names and input functions.
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, f"{workflow.basedir}/scripts")
+
+from lib.config import ConfigError, check_config, load_schema
+from lib.instruments import InstrumentError, list_instruments
+from lib.nightlog import scan
+from lib.outcomes import begin_frames_table
+from lib.places import check_places
+
+
+def read_night():
+    """Read the raw headers (anew only where a file has changed) and write frames.ecsv."""
+    datadir, imdir = Path(config["datadir"]), Path(config["imdir"])
+    exclude = Path(config["exclude"])
+    if not exclude.exists():
+        # The default lies with the workflow, wherever it is run from.
+        exclude = Path(workflow.basedir) / exclude
+    if workflow.is_main_process:
+        imdir.mkdir(parents=True, exist_ok=True)
+    night = scan(
+        datadir,
+        config["instrument"],
+        exclude=exclude,
+        cache=imdir / ".nightlog.json",
+    )
+    night.add_masters(config["masters"])
+    if workflow.is_main_process:
+        begin_frames_table(night, imdir / "frames.ecsv")
+    if not night.rows:
+        raise ConfigError(f"datadir: {datadir} holds no .fits, .fit, .fts, .fz or .gz file")
+    if not night.science:
+        raise ConfigError(
+            f"datadir: none of the {len(night.rows)} files in {datadir} is a science frame that "
+            f"can be used; {imdir}/frames.ecsv says what each is"
+        )
+    return night
+
+
+try:
+    config.update(
+        check_config(
+            config,
+            load_schema(f"{workflow.basedir}/config/schemas/config.schema.yaml"),
+            list_instruments(),
+        )
+    )
+    config.update(check_places(config))
+    NIGHT = read_night()
+except (ConfigError, InstrumentError) as error:
+    # Not an exception, to which Snakemake would add where in the rules it came from.
+    sys.exit(f"autoproc: {error}")
+except OSError as error:
+    sys.exit(f"autoproc: {error.filename}: {error.strerror}")
+
+
+RAWDIR = config["datadir"]
+IMDIR = config["imdir"]
+CLEANED = "sfp" if config["nocrclean"] else "zsfp"
+SOLVED = f"a{CLEANED}"
+
+
+wildcard_constraints:
+    frame=r"2[0-9A-Za-z_+-]*",
+    key=r"[A-Za-z0-9_+-]+",
+    stack=r"[A-Za-z0-9_+-]+\.[A-Za-z0-9_+-]+",
+    target=r"[A-Za-z0-9_+-]+",
+
+
+def intermediate(path):
+    """Mark a file to be deleted once no step needs it, where `rmifiles` asks for that."""
+    return temp(path) if config["rmifiles"] else path
+
+
+def raw(frame):
+    """Return the raw file of a frame."""
+    return f"{RAWDIR}/{NIGHT.frames[frame]['raw']}"
+
+
+def master(name):
+    """Return the path of a master: one made here, else the ready one."""
+    return NIGHT.masters.get(name, f"{IMDIR}/{name}.fits")
+
+
+def masters_of(frame, *kinds):
+    """Return the masters of these kinds that fit a frame, by kind."""
+    found = NIGHT.match(frame)
+    return {kind: master(found[kind]) for kind in kinds if found[kind]}
+
+
+def master_frames(kind, key):
+    """Return the frames that go into a master."""
+    groups = {"bias": NIGHT.biases, "dark": NIGHT.darks, "flat": NIGHT.flats}[kind]
+    return groups[f"{kind}_{key}" if kind == "flat" else f"{kind}-{key}"]
+
+
+def master_inputs(kind, *needs):
+    """Return the input function of a rule that makes a master of raw frames."""
+
+    def inputs(wildcards):
+        frames = master_frames(kind, wildcards.key)
+        return {"raws": [raw(frame) for frame in frames]} | masters_of(frames[0], *needs)
+
+    return inputs
+
+
+def master_facts(kind):
+    """Return the params function that hands a master's script the facts of its inputs."""
+
+    def facts(wildcards):
+        frames = master_frames(kind, wildcards.key)
+        return [NIGHT.frames[frame] for frame in frames]
+
+    return facts
+
+
+def frame_facts(wildcards):
+    return NIGHT.frames[wildcards.frame]
+
+
+def calibration_note(kind):
+    """Return the params function that tells why no master of a kind fits a frame."""
+    return lambda wildcards: NIGHT.match(wildcards.frame)["notes"].get(kind, "")
+
+
+def sky_of(wildcards):
+    """Return the master sky of a frame; none with `nomastersky`."""
+    if config["nomastersky"]:
+        return {}
+    return {"sky": f"{IMDIR}/{NIGHT.sky_of[wildcards.frame]}.fits"}
+
+
+def sky_frames(wildcards):
+    return [f"{IMDIR}/fp{frame}.fits" for frame in NIGHT.skies[f"sky-{wildcards.key}"]]
+
+
+def stack_frames(prefix):
+    """Return the input function that gives a stack's frames with a prefix."""
+    return lambda wildcards: [
+        f"{IMDIR}/{prefix}{frame}.fits" for frame in NIGHT.stacks[wildcards.stack]
+    ]
+
+
+def stack_of(wildcards):
+    return NIGHT.stack_of[wildcards.frame]
+
+
+def target_of(wildcards):
+    return wildcards.stack.split(".")[0]
+
+
+coadds = [f"{IMDIR}/coadd{stack}.fits" for stack in NIGHT.stacks]
