@@ -1,0 +1,71 @@
+# Takes: cleaned frames and the reference stars of their field.
+# Gives: refcat/<target>.ecsv, qa/astrometry/<stack>.json (the solution of all frames of a stack
+# together), azsfp<frame>.fits with it in the header.
+
+from lib.fields import field_of
+
+
+def field(wildcards):
+    """Return where the frames of a target lie: `ra`, `dec`, `radius` [deg], `epoch` [yr]."""
+    frames = [
+        NIGHT.frames[frame]
+        for stack, members in NIGHT.stacks.items()
+        if stack.split(".")[0] == wildcards.target
+        for frame in members
+    ]
+    return field_of(frames)
+
+
+rule refcat:
+    input:
+        [] if config["refcat"] in ("online", "offline", "none") else config["refcat"],
+    output:
+        f"{IMDIR}/refcat/{{target}}.ecsv",
+    log:
+        f"{IMDIR}/logs/refcat/{{target}}.log",
+    params:
+        version=1,
+        refcat=config["refcat"],
+        ra=lambda wildcards: field(wildcards)["ra"],
+        dec=lambda wildcards: field(wildcards)["dec"],
+        radius=lambda wildcards: field(wildcards)["radius"],
+        epoch=lambda wildcards: field(wildcards)["epoch"],
+        cache=config["refcat_cache"],
+        attempts=3,
+    retries: 2
+    resources:
+        attempt=lambda wildcards, attempt: attempt,
+        network=1,
+    script:
+        "../scripts/refcat.py"
+
+
+rule solve:
+    input:
+        frames=stack_frames(CLEANED),
+        reference=lambda wildcards: f"{IMDIR}/refcat/{target_of(wildcards)}.ecsv",
+    output:
+        solution=f"{IMDIR}/qa/astrometry/{{stack}}.json",
+        plot=f"{IMDIR}/qa/astrometry/{{stack}}.png",
+    log:
+        f"{IMDIR}/logs/solve/{{stack}}.log",
+    params:
+        version=1,
+        settings=config["astrometry"],
+    threads: 2
+    script:
+        "../scripts/solve.py"
+
+
+rule astrometry:
+    input:
+        frame=f"{IMDIR}/{CLEANED}{{frame}}.fits",
+        solution=lambda wildcards: f"{IMDIR}/qa/astrometry/{stack_of(wildcards)}.json",
+    output:
+        f"{IMDIR}/{SOLVED}{{frame}}.fits",
+    log:
+        f"{IMDIR}/logs/astrometry/{{frame}}.log",
+    params:
+        version=1,
+    script:
+        "../scripts/astrometry.py"

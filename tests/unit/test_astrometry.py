@@ -1,0 +1,141 @@
+"""The solution in a frame's header, and that every reader understands it alike."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import solve
+from astrometry import apply_solution, find_solution
+from astropy.io import fits
+from astropy.wcs import WCS
+from conftest import ROOT
+
+from lib.frames import FrameRejected
+from lib.programs import find_program, run_program
+
+CARDS = {
+    "CTYPE1": "RA---TPV",
+    "CTYPE2": "DEC--TPV",
+    "CUNIT1": "deg",
+    "CUNIT2": "deg",
+    "CRVAL1": 150.0,
+    "CRVAL2": 20.0,
+    "CRPIX1": 100.5,
+    "CRPIX2": 100.5,
+    "CD1_1": -0.001,
+    "CD1_2": 0.0,
+    "CD2_1": 0.0,
+    "CD2_2": 0.001,
+    **{f"PV{axis}_{n}": v for axis in (1, 2) for n, v in ((0, 0.0), (1, 1.0), (7, 0.7), (9, 0.7))},
+    "RADESYS": "ICRS",
+    "EQUINOX": 2000.0,
+}
+
+SOLUTION = {
+    "status": "OK",
+    "cards": CARDS,
+    "rms": [3.14159, 2.71828],
+    "nstars": 42,
+    "contrast": 312.0,
+    "degree": 3,
+    "epoch": 2022.07,
+}
+
+
+def test_old_coordinates_go_and_new_ones_come():
+    header = fits.Header()
+    old = (
+        "WCSAXES CDELT1 CDELT2 CROTA2 PC1_1 PC001001 A_ORDER A_0_2 BP_1_0 LONPOLE PV1_5 PV2_31 "
+        "CD1_1 CTYPE1A CRVAL1A PV1_1A RADECSYS EPOCH ASTRMS1"
+    ).split()
+    for key in old:
+        header[key] = 7.0
+    kept = {"EXPTIME": 60.0, "A": 1, "B": 2, "APERTURE": 3, "PSFSCALE": 4, "QCSTAT": "OK"}
+    header.update(kept)
+    new = apply_solution(header, SOLUTION, "GaiaDR3")
+    for key in old:
+        assert key in ("CD1_1", "ASTRMS1") or key not in new, key
+    for key, value in (kept | CARDS).items():
+        assert new[key] == value
+    assert header["CDELT1"] == 7.0  # the caller's header is left alone
+
+
+def test_quality_cards():
+    new = apply_solution(fits.Header(), SOLUTION, "GaiaDR3")
+    assert (new["ASTRMS1"], new["ASTRMS2"]) == (3.14, 2.72)
+    assert (new["ASTRNST"], new["ASTRCONT"], new["ASTRDEG"]) == (42, 312.0, 3)
+    assert (new["ASTRCAT"], new["ASTREPOC"]) == ("GaiaDR3", 2022.07)
+
+
+def test_numbers_that_are_not_known_make_no_cards():
+    solution = SOLUTION | {"rms": [None, None], "contrast": None}
+    new = apply_solution(fits.Header(), solution, "NONE")
+    assert new["ASTRCAT"] == "NONE"
+    assert not {"ASTRMS1", "ASTRMS2", "ASTRCONT"} & set(new)
+
+
+def test_applying_twice_is_applying_once():
+    once = apply_solution(fits.Header({"EXPTIME": 1.0}), SOLUTION, "GaiaDR3")
+    twice = apply_solution(once, SOLUTION, "GaiaDR3")
+    assert {str(c) for c in once.cards} == {str(c) for c in twice.cards}
+
+
+def test_rejection_of_the_group_reaches_the_frame():
+    solved = {"frames": {"2a": {"status": "REJECTED", "code": "NO_MATCH", "numbers": "3 < 5"}}}
+    with pytest.raises(FrameRejected, match="NO_MATCH: 3 < 5"):
+        find_solution(solved, "2a")
+    with pytest.raises(KeyError):
+        find_solution(solved, "2b")
+
+
+def test_cards_survive_a_file(tmp_path):
+    header = apply_solution(fits.Header(), SOLUTION, "GaiaDR3")
+    fits.writeto(tmp_path / "a.fits", np.zeros((200, 200), np.float32), header)
+    read = fits.getheader(tmp_path / "a.fits")
+    a = WCS(read).all_pix2world([1.0, 200.0], [1.0, 77.0], 1)
+    b = solve.sky_from_cards(CARDS)([1.0, 200.0], [1.0, 77.0])
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+
+
+def test_swarp_and_astropy_agree(tmp_path):
+    y, x = np.mgrid[1:201, 1:201]
+    image = np.zeros((200, 200))
+    stars = [(20.0, 25.0), (180.0, 170.0), (30.0, 160.0), (100.0, 100.0)]
+    for px, py in stars:
+        image += 1000 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / 8)
+    header = apply_solution(fits.Header({"EXPTIME": 1.0}), SOLUTION, "GaiaDR3")
+    fits.writeto(tmp_path / "a.fits", image.astype(np.float32), header)
+    words = "-c empty -SUBTRACT_BACK N -IMAGEOUT_NAME b.fits -WEIGHTOUT_NAME w.fits"
+    words += " -PROJECTION_TYPE TAN -WRITE_XML N -VERBOSE_TYPE QUIET"
+    (tmp_path / "empty").write_text("")
+    run_program([find_program("swarp"), "a.fits", *words.split()], timeout=60, cwd=tmp_path)
+    with fits.open(tmp_path / "b.fits") as hdus:
+        out, wcs = hdus[0].data, WCS(hdus[0].header)
+    yy, xx = np.mgrid[: out.shape[0], : out.shape[1]]
+    for px, py in stars:
+        ra, dec = solve.sky_from_cards(CARDS)([px], [py])
+        cx, cy = (float(v[0]) for v in wcs.all_world2pix(ra, dec, 0))
+        near = (np.hypot(xx - cx, yy - cy) < 7) * out
+        # The distortion is 0.7 pixel at the outer stars, so that its neglect would be seen.
+        assert (near * xx).sum() / near.sum() == pytest.approx(cx, abs=0.03)
+        assert (near * yy).sum() / near.sum() == pytest.approx(cy, abs=0.03)
+    plain = {k: v for k, v in CARDS.items() if not k.startswith("PV")}
+    plain |= {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"}
+    shift = np.subtract(
+        solve.sky_from_cards(plain)([20.0], [25.0]), solve.sky_from_cards(CARDS)([20.0], [25.0])
+    )
+    assert np.abs(shift).max() > 0.3 * 0.001
+
+
+def test_importing_the_step_costs_nothing():
+    code = "import sys, astrometry; print('numpy' in sys.modules, 'astropy' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT / "scripts",
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.split() == ["False", "False"]
