@@ -56,6 +56,12 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt_install "${missing[@]}"
 fi
 
+# --- a browser for the tests of the page; without one they are skipped
+if [ "${1:-}" = --dev ] && may_install; then
+    have chromium || apt_install chromium
+    have chromedriver || apt_install chromium-driver
+fi
+
 # --- a Python that is new enough and can make virtual environments
 new_enough() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1

@@ -1,6 +1,8 @@
 """What every per-frame step does around its image math: read, pass on, reject, record, write."""
 
+import atexit
 import logging
+import resource
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
@@ -10,8 +12,10 @@ log = logging.getLogger("autoproc")
 
 
 def start_log(path):
-    """Send log records to the rule's log file, which is begun anew."""
+    """Send log records to the rule's log file, which is begun anew and ends with the peak memory."""
     stop_log()
+    atexit.unregister(log_memory)
+    atexit.register(log_memory)
     handler = logging.FileHandler(path, mode="w") if path else logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
@@ -19,6 +23,16 @@ def start_log(path):
     log.propagate = False
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").addHandler(handler)
+
+
+def log_memory():
+    """Log the most memory that this process, or a program it ran, has held."""
+    kilobytes = max(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    if log.handlers:
+        log.info("peak memory %.0f MB", kilobytes / 1024)
 
 
 def stop_log():

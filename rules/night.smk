@@ -1,0 +1,67 @@
+# Takes: all that a night was made into. Gives: night.html, frames.ecsv with what became of each
+# frame, and the summary that ends a run.
+
+import os
+import subprocess
+
+from lib import outcomes, places, progress
+
+
+def final_frames(wildcards):
+    """Return the last product of every science frame."""
+    return [f"{IMDIR}/{SOLVED}{frame}.fits" for frame in NIGHT.stack_of]
+
+
+rule night:
+    input:
+        coadds=coadds,
+        frames=final_frames,
+    output:
+        f"{IMDIR}/night.html",
+    log:
+        f"{IMDIR}/logs/night/night.log",
+    threads: 2
+    params:
+        version=1,
+        night_log=outcomes.log_digest(NIGHT),
+        imdir=IMDIR,
+    script:
+        "../scripts/night.py"
+
+
+def tell_outcome():
+    """Bring frames.ecsv and the page up to date, and say how the run ended."""
+    if PROGRESS:
+        PROGRESS.end()
+    result, page_is_current = outcomes.finish_run(NIGHT, IMDIR)
+    if not page_is_current:
+        script = f"{workflow.basedir}/scripts/night.py"
+        subprocess.run([sys.executable, script, "--imdir", IMDIR], check=False)
+    if not config["quiet"]:
+        words = outcomes.summary(result, IMDIR)
+        PROGRESS.line(words) if PROGRESS else print(words, file=sys.stderr)
+
+
+PROGRESS = progress.attach(workflow, quiet=config["quiet"])
+
+
+CLAIM = places.Claim(IMDIR)
+
+
+onstart:
+    try:
+        CLAIM.take()
+    except ConfigError as error:
+        sys.exit(f"autoproc: {error}")
+    places.sweep(IMDIR)
+    if PROGRESS:
+        PROGRESS.begin()
+    outcomes.record_run(IMDIR, config, workflow.cores, sys.argv, os.getcwd())
+
+
+onsuccess:
+    tell_outcome()
+
+
+onerror:
+    tell_outcome()

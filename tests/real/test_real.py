@@ -1,0 +1,179 @@
+"""Whole reductions of frames taken at real telescopes."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from astropy.wcs import WCS
+from running import reduce
+from scipy.spatial import cKDTree
+
+
+def rows_of(imdir):
+    return Table.read(imdir / "frames.ecsv", format="ascii.ecsv")
+
+
+def robust_rms(values):
+    return 1.4826 * np.median(np.abs(values - np.median(values)))
+
+
+@pytest.fixture(scope="session")
+def efosc2(real_data, tmp_path_factory):
+    night = tmp_path_factory.mktemp("efosc2")
+    done = reduce(night, datadir=real_data("efosc2_g"), imdir="imredux", refcat="none")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return night / "imredux"
+
+
+@pytest.fixture(scope="session")
+def cafos(real_data, tmp_path_factory):
+    night = tmp_path_factory.mktemp("cafos")
+    folder = real_data("cafos_ngc2420_BV")
+    reference = sdss_reference(folder / "sdss_dr18_ngc2420.csv")
+    reference.write(night / "sdss.ecsv", format="ascii.ecsv")
+    done = reduce(night, datadir=folder, imdir="imredux", refcat="sdss.ecsv")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return night / "imredux"
+
+
+@pytest.fixture(scope="session")
+def arcsat(real_data, tmp_path_factory):
+    night = tmp_path_factory.mktemp("arcsat")
+    done = reduce(night, datadir=real_data("arcsat_xo1b_z"), imdir="imredux", refcat="none")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return night / "imredux"
+
+
+def sdss_reference(path):
+    """Turn the SDSS table into a reference table with B and V (AB).
+
+    Johnson magnitudes by Jester et al. 2005 (AJ 130, 873), to AB by Blanton & Roweis 2007
+    (AJ 133, 734); full moon, so that only stars of 13 to 17.6 mag serve.
+    """
+    sdss = Table.read(path)
+    g, r = np.asarray(sdss["g_psf"]), np.asarray(sdss["r_psf"])
+    v = g - 0.59 * (g - r) - 0.01
+    b = g + 0.39 * (g - r) + 0.21
+    table = Table({"ra": sdss["ra"], "dec": sdss["dec"], "g": g, "r": r, "B": b - 0.09, "V": v + 0.02})
+    for band in "grBV":
+        table[f"{band}_err"] = 0.02
+    return table[(v > 13) & (v < 17.6)]
+
+
+def test_efosc2_stacks_both_targets_without_reference(efosc2):
+    for target in ("Q1010-0100", "J123410-332638"):
+        header = fits.getheader(efosc2 / f"coadd{target}.g782.fits")
+        assert header["QCSTAT"] == "OK"
+        assert header["NSTACK"] == 3
+        assert header["ASTRCAT"] == "NONE"
+        # Two nights of 0.6 to 1.2 arcsec seeing; a failed alignment would double it.
+        assert header["SEEPIX"] * 0.2408 < 1.3
+
+
+def test_efosc2_spectra_are_listed_as_ignored(efosc2):
+    rows = rows_of(efosc2)
+    spectra = [row for row in rows if "SPECTRUM" in str(row["reason"])]
+    assert len(rows) == 16 and len(spectra) == 2
+    assert all(row["status"] == "IGNORED" for row in spectra)
+
+
+def test_efosc2_frames_are_aligned_to_a_tenth_of_a_pixel(efosc2):
+    frames = sorted(efosc2.glob("azsfp20220128T08*.fits"))
+    places = []
+    for path in frames:
+        places.append(star_positions(path))
+    first = places[0]
+    tree = cKDTree(first)
+    for other in places[1:]:
+        distance, index = tree.query(other, distance_upper_bound=1.0)
+        pairs = distance < 1.0
+        assert pairs.sum() > 20
+        offset = other[pairs] - first[index[pairs]]
+        # In each half of the frame: neither shifted nor turned nor stretched.
+        for axis in (0, 1):
+            side = first[index[pairs]][:, axis] > np.median(first[index[pairs]][:, axis])
+            for half in (side, ~side):
+                assert np.abs(np.median(offset[half], axis=0)).max() < 0.1 * 0.2408
+
+
+def star_positions(path):
+    """Return tangential positions [arcsec] of a frame's stars by barycentres of its own."""
+    import sep
+
+    with fits.open(path) as hdus:
+        image = np.ascontiguousarray(hdus[0].data, np.float32)
+        unusable = hdus["MASK"].data & 15 > 0
+        wcs = WCS(hdus[0].header)
+    objects = sep.extract(image, 5.0, err=np.std(image[::7, ::7].clip(-200, 200)), mask=unusable)
+    objects = objects[(objects["flag"] == 0) & (objects["a"] < 4)]
+    x, y, flag = sep.winpos(image, objects["x"], objects["y"], 1.5, mask=unusable)
+    ra, dec = wcs.all_pix2world(x[flag == 0], y[flag == 0], 0)
+    ra0, dec0 = 188.536, -33.443
+    return np.c_[(ra - ra0) * np.cos(np.radians(dec0)), dec - dec0] * 3600
+
+
+@pytest.mark.parametrize("band", ["B", "V"])
+def test_cafos_positions_and_zero_point_against_sdss(cafos, band):
+    path = cafos / f"coaddNCG2420_{band}.Johnson{band}.fits"
+    header = fits.getheader(path)
+    assert header["QCSTAT"] == "OK"
+    assert header["ABSZPNST"] >= 20
+    assert 0 < header["ABSZPERR"] < 0.03
+    assert header["ABSZPTSC"] <= 0.06
+
+    sources = Table.read(path.with_suffix("").with_suffix(f".Johnson{band}.cat.fits"), hdu=1)
+    stars = sources[(sources["FLAGS"] == 0) & (sources["MAGERR_POINT"] < 0.03)]
+    reference = sdss_reference_of(cafos)
+    scale = np.cos(np.radians(21.575))
+    tree = cKDTree(np.c_[reference["ra"] * scale, reference["dec"]] * 3600)
+    distance, index = tree.query(np.c_[stars["RA"] * scale, stars["DEC"]] * 3600)
+    pairs = distance < 1.5
+    assert pairs.sum() >= 30
+    matched = reference[index[pairs]]
+    offset = np.c_[(stars["RA"][pairs] - matched["ra"]) * scale, stars["DEC"][pairs] - matched["dec"]]
+    assert np.hypot(*(offset.T * 3600)).mean() < 0.5
+    for axis in offset.T * 3600:
+        assert robust_rms(axis) <= 0.3
+        assert abs(np.median(axis)) < 0.1
+
+
+def sdss_reference_of(imdir):
+    return Table.read(imdir.parent / "sdss.ecsv", format="ascii.ecsv")
+
+
+def test_cafos_zero_point_against_the_literature(cafos, real_data):
+    """The V and B zero points agree with 15 stars of an independent list."""
+    table = Table.read(real_data("cafos_ngc2420_BV") / "eas342_g_star_photom.csv")
+    g, r = np.asarray(table["g"]), np.asarray(table["r"])
+    truth = {"V": g - 0.59 * (g - r) - 0.01 + 0.02, "B": g + 0.39 * (g - r) + 0.21 - 0.09}
+    scale = np.cos(np.radians(21.575))
+    for band, magnitudes in truth.items():
+        path = cafos / f"coaddNCG2420_{band}.Johnson{band}.cat.fits"
+        sources = Table.read(path, hdu=1)
+        tree = cKDTree(np.c_[sources["RA"] * scale, sources["DEC"]] * 3600)
+        distance, index = tree.query(np.c_[table["ra"] * scale, table["dec"]] * 3600)
+        pairs = (distance < 1.5) & (sources["MAGERR_POINT"][index] < 0.1)
+        assert pairs.sum() >= 3
+        difference = sources["MAG_POINT"][index[pairs]] - magnitudes[pairs]
+        error = np.sqrt(np.mean(sources["MAGERR_POINT"][index[pairs]] ** 2 + 0.04**2) / pairs.sum())
+        assert abs(np.median(difference)) < 3 * error + 0.03
+
+
+def test_arcsat_uses_its_darks_and_survives_a_bad_airmass(arcsat):
+    header = fits.getheader(arcsat / "coaddXO1-b.z.fits")
+    assert header["QCSTAT"] == "OK" and header["NSTACK"] == 10
+    assert 1.0 <= header["AIRMASS"] < 1.3
+    frame = fits.getheader(next(arcsat.glob("azsfp20250602T041014*.fits")))
+    assert frame["DARKFILE"].startswith("dark-") and frame["DARKSUM"]
+    assert fits.getheader(arcsat / "coadd43Bet_Com.z.fits")["NSTACK"] == 1
+    # Tracking drifted by 20 arcsec over the series: unaligned stars would be trailed.
+    assert header["SEEPIX"] < 4.5
+
+
+def test_arcsat_sky_is_flat_to_one_percent(arcsat):
+    """The +-4 % structure of the sky is gone from the frames."""
+    with fits.open(next(arcsat.glob("zsfp20250602T041014*.fits"))) as hdus:
+        image, mask, header = hdus[0].data, hdus["MASK"].data, hdus[0].header
+        image = np.where(mask & 31, np.nan, image)
+    blocks = np.nanmedian(image.reshape(16, image.shape[0] // 16, 16, -1), axis=(1, 3))
+    assert np.std(blocks) < 0.01 * header["SKYCTS"] + 3 * header["SKYNOISE"] / 64
