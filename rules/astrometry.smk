@@ -46,7 +46,12 @@ rule solve:
         reference=lambda wildcards: f"{IMDIR}/refcat/{target_of(wildcards)}.ecsv",
     output:
         solution=f"{IMDIR}/qa/astrometry/{{stack}}.json",
-        plot=f"{IMDIR}/qa/astrometry/{{stack}}.png",
+        plot=report(
+            f"{IMDIR}/qa/astrometry/{{stack}}.png",
+            caption="../report/astrometry.rst",
+            category="Astrometry",
+            labels={"stack": "{stack}", "product": "residuals"},
+        ),
     log:
         f"{IMDIR}/logs/solve/{{stack}}.log",
     params:

@@ -9,7 +9,7 @@ from lib.config import ConfigError, check_config, load_schema
 from lib.instruments import InstrumentError, list_instruments
 from lib.nightlog import scan
 from lib.outcomes import begin_frames_table
-from lib.places import check_places
+from lib.places import NothingToReduce, check_places, refuse
 
 
 def read_night():
@@ -31,9 +31,9 @@ def read_night():
     if workflow.is_main_process:
         begin_frames_table(night, imdir / "frames.ecsv")
     if not night.rows:
-        raise ConfigError(f"datadir: {datadir} holds no .fits, .fit, .fts, .fz or .gz file")
+        raise NothingToReduce(f"datadir: {datadir} holds no .fits, .fit, .fts, .fz or .gz file")
     if not night.science:
-        raise ConfigError(
+        raise NothingToReduce(
             f"datadir: none of the {len(night.rows)} files in {datadir} is a science frame that "
             f"can be used; {imdir}/frames.ecsv says what each is"
         )
@@ -50,11 +50,8 @@ try:
     )
     config.update(check_places(config))
     NIGHT = read_night()
-except (ConfigError, InstrumentError) as error:
-    # Not an exception, to which Snakemake would add where in the rules it came from.
-    sys.exit(f"autoproc: {error}")
-except OSError as error:
-    sys.exit(f"autoproc: {error.filename}: {error.strerror}")
+except (ConfigError, InstrumentError, OSError) as error:
+    refuse(error)
 
 
 RAWDIR = config["datadir"]

@@ -17,7 +17,12 @@ rule night:
         coadds=coadds,
         frames=final_frames,
     output:
-        f"{IMDIR}/night.html",
+        report(
+            f"{IMDIR}/night.html",
+            caption="../report/night.rst",
+            category="Night",
+            labels={"product": "page"},
+        ),
     log:
         f"{IMDIR}/logs/night/night.log",
     threads: 2
@@ -52,7 +57,7 @@ onstart:
     try:
         CLAIM.take()
     except ConfigError as error:
-        sys.exit(f"autoproc: {error}")
+        refuse(error)
     places.sweep(IMDIR)
     if PROGRESS:
         PROGRESS.begin()

@@ -29,9 +29,19 @@ rule stack:
     output:
         coadd=f"{IMDIR}/coadd{{stack}}.fits",
         weight=f"{IMDIR}/coadd{{stack}}.weight.fits",
-        cat=f"{IMDIR}/coadd{{stack}}.cat.fits",
+        cat=report(
+            f"{IMDIR}/coadd{{stack}}.cat.fits",
+            caption="../report/sources.rst",
+            category="Stacks",
+            labels={"stack": "{stack}", "product": "source table"},
+        ),
         qa=f"{IMDIR}/qa/stack/{{stack}}.json",
-        plot=f"{IMDIR}/qa/stack/{{stack}}.png",
+        plot=report(
+            f"{IMDIR}/qa/stack/{{stack}}.png",
+            caption="../report/zeropoint.rst",
+            category="Stacks",
+            labels={"stack": "{stack}", "product": "zero point"},
+        ),
     log:
         f"{IMDIR}/logs/stack/{{stack}}.log",
     params:
