@@ -31,6 +31,8 @@ rule refcat:
         radius=lambda wildcards: field(wildcards)["radius"],
         epoch=lambda wildcards: field(wildcards)["epoch"],
         cache=config["refcat_cache"],
+        servers=config["reference"]["servers"],
+        timeout=config["reference"]["timeout"],
         attempts=3,
     retries: 2
     resources:

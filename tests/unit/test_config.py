@@ -223,3 +223,7 @@ def test_any_config_is_completed_or_refused_in_one_sentence(config):
 @pytest.mark.parametrize(("section", "script"), [("stack", "stack"), ("astrometry", "solve")])
 def test_scripts_know_the_same_defaults(section, script):
     assert importlib.import_module(script).DEFAULTS == DEFAULTS[section]
+
+
+def test_reference_servers_are_those_that_the_client_knows():
+    assert tuple(DEFAULTS["reference"]["servers"]) == importlib.import_module("lib.vizier").SERVERS

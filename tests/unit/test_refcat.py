@@ -13,25 +13,22 @@ import numpy as np
 import pytest
 import refcat
 from astropy.table import Table
-from refcat import (
-    ASTROMETRIC,
-    GAIA,
-    PANSTARRS,
+from refcat import freeze, make_reference, read_fields
+from vizier_server import Sky, VizierServer, votable
+
+from lib import vizier
+from lib.catalogues import BANDS, read_reference, separation
+from lib.surveys import APASS, ASTROMETRIC, GAIA, PANSTARRS
+from lib.vizier import (
     AnswerError,
     ReferenceUnavailable,
     Service,
     ask,
     find_cached,
-    freeze,
     load_answer,
-    make_reference,
     parse,
-    read_fields,
     save_answer,
 )
-from vizier_server import Sky, VizierServer, votable
-
-from lib.catalogues import BANDS, read_reference, separation
 
 FIELD = (150.0, 2.0, 0.2)
 EPOCH = 2026.5
@@ -262,7 +259,7 @@ def test_renamed_column_is_named(survey, fault, words, tmp_path):
 def test_other_names_of_a_column_are_known(tmp_path):
     fault = ("rename", "g'mag", "g_mag")
     with VizierServer(faults={"II/336/apass9": fault}) as server:
-        table, _ = Service(tmp_path, (server.address,)).get(refcat.APASS, *FIELD)
+        table, _ = Service(tmp_path, (server.address,)).get(APASS, *FIELD)
     assert np.isfinite(table["g"]).all() and len(table) > 10
 
 
@@ -359,7 +356,7 @@ def test_vizier_request_is_as_vizier_wants_it(server, tmp_path):
 
 
 def test_host_name_is_asked_over_https():
-    client = refcat._client(GAIA, "vizier.example.org", 1, 10, None)
+    client = vizier._client(GAIA, "vizier.example.org", 1, 10, None)
     assert client._server_to_url() == "https://vizier.example.org/viz-bin/votable"
 
 
@@ -461,7 +458,7 @@ def test_damaged_cache_is_noticed_and_replaced(damage, server, tmp_path):
 
 def test_smallest_covering_circle_is_found(tmp_path):
     for ra, dec, radius in [(10.0, -5.0, 0.5), (10.0, -5.0, 1.0), (359.95, 0.0, 0.3)]:
-        save_answer(tmp_path / refcat.cache_name(GAIA, ra, dec, radius), b"<VOTABLE/>", {})
+        save_answer(tmp_path / vizier.cache_name(GAIA, ra, dec, radius), b"<VOTABLE/>", {})
     assert "_r0.500" in find_cached(tmp_path, GAIA, 10.1, -5.1, 0.2).name
     assert "_r1.000" in find_cached(tmp_path, GAIA, 10.1, -5.1, 0.5).name
     assert "359.95" in find_cached(tmp_path, GAIA, 0.05, 0.0, 0.15).name
