@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from lib.projection import deproject
+
 MJD_J2000 = 51544.5
 
 
@@ -25,14 +27,10 @@ def frame_centre(facts):
         return facts["ra"], facts["dec"]
     ny, nx = facts["shape"]
     dx, dy = (nx + 1) / 2 - wcs["CRPIX1"], (ny + 1) / 2 - wcs["CRPIX2"]
-    xi = np.radians(wcs["CD1_1"] * dx + wcs["CD1_2"] * dy)
-    eta = np.radians(wcs["CD2_1"] * dx + wcs["CD2_2"] * dy)
-    # Inverse gnomonic projection, Calabretta & Greisen 2002.
-    ra0, dec0 = np.radians([wcs["CRVAL1"], wcs["CRVAL2"]])
-    below = np.cos(dec0) - eta * np.sin(dec0)
-    ra = ra0 + np.arctan2(xi, below)
-    dec = np.arctan2(np.sin(dec0) + eta * np.cos(dec0), np.hypot(xi, below))
-    return float(np.degrees(ra) % 360), float(np.degrees(dec))
+    xi = 3600 * (wcs["CD1_1"] * dx + wcs["CD1_2"] * dy)
+    eta = 3600 * (wcs["CD2_1"] * dx + wcs["CD2_2"] * dy)
+    ra, dec = deproject([[xi, eta]], wcs["CRVAL1"], wcs["CRVAL2"])
+    return float(ra[0]), float(dec[0])
 
 
 def field_of(frames):

@@ -11,9 +11,6 @@ import numpy as np
 from scipy.spatial import cKDTree
 from scipy.special import gammaln
 
-ARCSEC = 3600.0 * 180.0 / np.pi
-"""Arcseconds in a radian."""
-
 FEW, MANY = 60, 300
 """Brightest stars used to tell hypotheses apart, and to verify one."""
 
@@ -117,45 +114,21 @@ class Match:
         return float(min(self.number / max(self.expected, 1e-9), 9999.0))
 
     def __str__(self):
+        return f"{self.brief}, rms {self.rms:.2f} arcsec"
+
+    @property
+    def brief(self):
+        """The numbers that it is judged by, short enough for a header card."""
         return (
             f"{self.number}/{self.tested} stars, chance 1e{self.log_chance:.1f}, "
-            f"contrast {self.contrast:.1f}, rms {self.rms:.2f} arcsec"
+            f"contrast {self.contrast:.1f}"
         )
 
 
-def project(ra, dec, ra0, dec0):
-    """Gnomonic projection about a point.
-
-    Source: Calabretta & Greisen 2002, A&A 395, 1077, section 5.1.3.
-
-    Parameters
-    ----------
-    ra, dec : array_like
-        Degrees.
-    ra0, dec0 : float
-        Tangent point, degrees.
-
-    Returns
-    -------
-    ndarray, shape (n, 2)
-        Standard coordinates to the east and north in arcseconds; NaN for the far hemisphere.
-    """
-    ra, dec, ra0, dec0 = (np.radians(np.asarray(v, dtype=float)) for v in (ra, dec, ra0, dec0))
-    depth = np.sin(dec0) * np.sin(dec) + np.cos(dec0) * np.cos(dec) * np.cos(ra - ra0)
-    depth = np.where(depth > 1e-3, depth, np.nan)
-    xi = np.cos(dec) * np.sin(ra - ra0) / depth
-    eta = (np.cos(dec0) * np.sin(dec) - np.sin(dec0) * np.cos(dec) * np.cos(ra - ra0)) / depth
-    return np.column_stack([xi, eta]) * ARCSEC
-
-
-def deproject(points, ra0, dec0):
-    """Inverse of `project`: return ra, dec in degrees, ra from 0 to 360."""
-    xi, eta = np.asarray(points, dtype=float).T / ARCSEC
-    ra0, dec0 = np.radians(ra0), np.radians(dec0)
-    depth = np.cos(dec0) - eta * np.sin(dec0)
-    ra = ra0 + np.arctan2(xi, depth)
-    dec = np.arctan2(np.sin(dec0) + eta * np.cos(dec0), np.hypot(xi, depth))
-    return np.degrees(ra) % 360.0, np.degrees(dec)
+def same_orientation(a, b, angle=1.0, scale=0.01):
+    """Whether two linear parts agree in parity, rotation [deg] and scale (relative)."""
+    turn = Mapping(a @ np.linalg.inv(b), np.zeros(2))
+    return turn.parity == 1 and abs(turn.rotation) < angle and abs(turn.scale - 1) < scale
 
 
 def brightest_per_cell(points, magnitude, cell, number):
@@ -311,9 +284,37 @@ def pair_hypotheses(
     list of Mapping
     trials : float
     """
+    star_pairs, known_pairs = pairs_of_pairs(stars, reference, size, scale, scale_error, budget)
+    if len(star_pairs) == 0:
+        return [], 1.0
+    q = reference @ np.array([1, 1j])
+    c, d = q[known_pairs[:, 0]], q[known_pairs[:, 1]]
+    found = []
+    for parity in (1, -1):
+        p = stars @ np.array([parity, 1j])
+        a, b = p[star_pairs[:, 0]], p[star_pairs[:, 1]]
+        factor = (d - c) / (b - a)
+        offset = np.concatenate([c - factor * a, d + factor * a])
+        factor = np.concatenate([factor, -factor])
+        keep = np.abs(offset) < radius + 0.1 * size
+        for f, o in vote(factor[keep], offset[keep], size, number):
+            matrix = np.array([[f.real, -f.imag], [f.imag, f.real]])
+            found.append(Mapping(matrix * [parity, 1.0], np.array([o.real, o.imag])))
+    return found, 4.0 * float(len(star_pairs))
+
+
+def pairs_of_pairs(stars, reference, size, scale, scale_error, budget):
+    """Put each pair of stars beside the pairs of reference stars of the same length.
+
+    See `pair_hypotheses`.
+
+    Returns
+    -------
+    star_pairs, known_pairs : ndarray of int, shape (n, 2)
+        Indices of the stars of each pair.
+    """
     pairs_p = np.column_stack(np.triu_indices(len(stars), 1))
-    vector = stars[pairs_p[:, 1]] - stars[pairs_p[:, 0]]
-    length_p = np.hypot(*vector.T)
+    length_p = np.hypot(*(stars[pairs_p[:, 1]] - stars[pairs_p[:, 0]]).T)
     tree = cKDTree(reference)
     longest = 1.0 * size
     while True:
@@ -331,67 +332,65 @@ def pair_hypotheses(
                 break
         longest *= 0.8
     count = high - low
-    if count.sum() == 0:
-        return [], 1.0
-    last = np.cumsum(count)
-    if last[-1] > budget:
-        count = np.where(last <= budget, count, 0)
-    which = np.repeat(np.flatnonzero(use), count)
+    count[np.cumsum(count) > budget] = 0
     inside = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    pair_q = pairs_q[np.repeat(low, count) + inside]
-    p = stars @ np.array([1, 1j])
-    q = reference @ np.array([1, 1j])
-    found = []
-    for parity in (1, -1):
-        z = p if parity == 1 else -np.conj(p)
-        a, b = z[pairs_p[which, 0]], z[pairs_p[which, 1]]
-        c, d = q[pair_q[:, 0]], q[pair_q[:, 1]]
-        factor = (d - c) / (b - a)
-        factor = np.concatenate([factor, -factor])
-        offset = np.concatenate([c, d]) - factor * np.concatenate([a, a])
-        keep = np.abs(offset) < radius + 0.1 * size
-        factor, offset = factor[keep], offset[keep]
-        if len(factor) == 0:
-            continue
-        cells = np.stack(
-            [
-                np.angle(factor) / np.radians(1.5),
-                np.log(np.abs(factor)) / 0.015,
-                offset.real / (0.02 * size),
-                offset.imag / (0.02 * size),
-            ]
+    star_pairs = pairs_p[np.repeat(np.flatnonzero(use), count)]
+    return star_pairs, pairs_q[np.repeat(low, count) + inside]
+
+
+def vote(factor, offset, size, number):
+    """Find the similarities on which most pairs of pairs agree.
+
+    Parameters
+    ----------
+    factor, offset : ndarray of complex, shape (n,)
+        Rotation with scale, and shift [arcsec].
+    size : float
+        Side of the frame [arcsec].
+    number : int
+        Cells returned.
+
+    Returns
+    -------
+    iterable of tuple of complex
+        Mean factor and offset of each of the fullest cells, fullest first.
+    """
+    if len(factor) == 0:
+        return ()
+    cells = (
+        np.angle(factor) / np.radians(1.5),
+        np.log(np.abs(factor)) / 0.015,
+        offset.real / (0.02 * size),
+        offset.imag / (0.02 * size),
+    )
+    key = np.zeros(len(factor))
+    for cell in cells:
+        cell = np.floor(cell, out=cell)
+        cell -= cell.min()
+        key *= cell.max() + 1
+        key += cell
+    key = key.astype(np.int64)
+    # Sorting all the votes would take most of the time: only well-filled buckets are sorted.
+    bucket = (key * 0x9E3779B1 >> 7) & (BUCKETS - 1)
+    filled = np.bincount(bucket, minlength=BUCKETS)
+    above = np.cumsum(np.bincount(filled)[::-1])[::-1]
+    enough = max(np.count_nonzero(above >= number) - 1, 1)
+    held = filled[bucket] >= enough
+    key, factor, offset = key[held], factor[held], offset[held]
+    _, index, votes = np.unique(key, return_inverse=True, return_counts=True)
+    best = np.argsort(votes, kind="stable")[::-1][:number]
+    position = np.full(len(votes), -1)
+    position[best] = np.arange(len(best))
+    member = position[index]
+    held = member >= 0
+
+    def mean(values):
+        real, imaginary = (
+            np.bincount(member[held], part[held], len(best)) for part in (values.real, values.imag)
         )
-        cells = np.floor(cells).astype(np.int64)
-        cells -= cells.min(axis=1, keepdims=True)
-        key = np.ravel_multi_index(cells, cells.max(axis=1) + 1)
-        # Sorting all the votes would take most of the time: only well-filled buckets are sorted.
-        bucket = (key * 0x9E3779B1 >> 7) & (BUCKETS - 1)
-        filled = np.bincount(bucket, minlength=BUCKETS)
-        above = np.cumsum(np.bincount(filled)[::-1])[::-1]
-        enough = max(np.count_nonzero(above >= number) - 1, 1)
-        held = filled[bucket] >= enough
-        key, factor, offset = key[held], factor[held], offset[held]
-        if len(key) == 0:
-            continue
-        _, index, votes = np.unique(key, return_inverse=True, return_counts=True)
-        best = np.argsort(votes, kind="stable")[::-1][:number]
-        position = np.full(len(votes), -1)
-        position[best] = np.arange(len(best))
-        member = position[index]
-        held = member >= 0
-        weight = np.bincount(member[held], minlength=len(best))
-        f, o = (
-            (
-                np.bincount(member[held], v[held].real, len(best))
-                + 1j * np.bincount(member[held], v[held].imag, len(best))
-            )
-            / weight
-            for v in (factor, offset)
-        )
-        for k in range(len(best)):
-            matrix = np.array([[f[k].real, -f[k].imag], [f[k].imag, f[k].real]])
-            found.append(Mapping(matrix * [parity, 1.0], np.array([o[k].real, o[k].imag])))
-    return found, 4.0 * float(count.sum())
+        return (real + 1j * imaginary) / votes[best]
+
+    return zip(mean(factor), mean(offset), strict=True)
 
 
 def log_poisson_tail(number, mean):
@@ -655,4 +654,4 @@ def match_stars(
             match = judge(best_match(check, many, hypotheses, trials, tolerance, True), "asterism")
             if match:
                 return match
-    raise NoMatch(f"best {nearest}" if nearest else "no star met a reference star")
+    raise NoMatch(f"best {nearest.brief}" if nearest else "no star met a reference star")

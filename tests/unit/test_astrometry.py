@@ -2,17 +2,22 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-import solve
 from astrometry import apply_solution, find_solution
 from astropy.io import fits
 from astropy.wcs import WCS
-from conftest import ROOT
 
-from lib.frames import FrameRejected
+from lib.distortion import fit_cards, sky_from_cards, tan_cards
+from lib.fields import field_of, frame_centre
+from lib.frames import Frame, FrameRejected, write_frame
 from lib.programs import find_program, run_program
+from lib.projection import deproject
+from lib.steps import process, stop_log
+
+ROOT = Path(__file__).resolve().parents[2]
 
 CARDS = {
     "CTYPE1": "RA---TPV",
@@ -94,38 +99,86 @@ def test_cards_survive_a_file(tmp_path):
     fits.writeto(tmp_path / "a.fits", np.zeros((200, 200), np.float32), header)
     read = fits.getheader(tmp_path / "a.fits")
     a = WCS(read).all_pix2world([1.0, 200.0], [1.0, 77.0], 1)
-    b = solve.sky_from_cards(CARDS)([1.0, 200.0], [1.0, 77.0])
+    b = sky_from_cards(CARDS)([1.0, 200.0], [1.0, 77.0])
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
-def test_swarp_and_astropy_agree(tmp_path):
+def true_sky(x, y):
+    """A rotated frame with radial distortion of third and seventh order about its corner."""
+    u, v = (np.asarray(x, float) - 30.0) / 200, (np.asarray(y, float) - 60.0) / 200
+    r = u**2 + v**2
+    u, v = (w * (1 + 8e-3 * r + 1e-3 * r**3) * 200 * 3.6 for w in (u, v))
+    return deproject(np.stack([0.6 * v - 0.8 * u, 0.8 * v + 0.6 * u], axis=1), 0.02, 75.0)
+
+
+@pytest.mark.parametrize("degree", [3, 7])
+def test_swarp_and_astropy_read_a_solved_frame_alike(tmp_path, degree):
+    cards = CARDS
+    if degree == 7:
+        cards, error = fit_cards(true_sky, (200, 200))
+        assert "PV1_35" in cards
+        assert error < 1e-3
     y, x = np.mgrid[1:201, 1:201]
     image = np.zeros((200, 200))
     stars = [(20.0, 25.0), (180.0, 170.0), (30.0, 160.0), (100.0, 100.0)]
     for px, py in stars:
         image += 1000 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / 8)
-    header = apply_solution(fits.Header({"EXPTIME": 1.0}), SOLUTION, "GaiaDR3")
-    fits.writeto(tmp_path / "a.fits", image.astype(np.float32), header)
-    words = "-c empty -SUBTRACT_BACK N -IMAGEOUT_NAME b.fits -WEIGHTOUT_NAME w.fits"
-    words += " -PROJECTION_TYPE TAN -WRITE_XML N -VERBOSE_TYPE QUIET"
+    header = fits.Header({"EXPTIME": 1.0, "CTYPE1": "RA---TAN", "CDELT1": 7.0, "A_ORDER": 2})
+    frame = Frame(image.astype(np.float32), np.zeros(image.shape, np.uint8), header)
+    write_frame(tmp_path / "zsfp2a.fits", frame)
+
+    def work(frame):
+        header = apply_solution(frame.header, SOLUTION | {"cards": cards}, "GaiaDR3")
+        return Frame(frame.image, frame.mask, header)
+
+    process("astrometry", 1, tmp_path / "zsfp2a.fits", tmp_path / "azsfp2a.fits", work)
+    stop_log()
+    words = "azsfp2a.fits[0] -c empty -SUBTRACT_BACK N -IMAGEOUT_NAME b.fits"
+    words += " -WEIGHTOUT_NAME w.fits -PROJECTION_TYPE TAN -WRITE_XML N -VERBOSE_TYPE QUIET"
     (tmp_path / "empty").write_text("")
-    run_program([find_program("swarp"), "a.fits", *words.split()], timeout=60, cwd=tmp_path)
+    run_program([find_program("swarp"), *words.split()], timeout=60, cwd=tmp_path)
     with fits.open(tmp_path / "b.fits") as hdus:
         out, wcs = hdus[0].data, WCS(hdus[0].header)
+    sky = WCS(fits.getheader(tmp_path / "azsfp2a.fits"))
+    plain = {k: v for k, v in cards.items() if not k.startswith("PV")}
+    undistorted = sky_from_cards(plain | {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"})
     yy, xx = np.mgrid[: out.shape[0], : out.shape[1]]
+    farthest = 0.0
     for px, py in stars:
-        ra, dec = solve.sky_from_cards(CARDS)([px], [py])
-        cx, cy = (float(v[0]) for v in wcs.all_world2pix(ra, dec, 0))
+        cx, cy = np.ravel(wcs.all_world2pix(*sky.all_pix2world([px], [py], 1), 0))
         near = (np.hypot(xx - cx, yy - cy) < 7) * out
-        # The distortion is 0.7 pixel at the outer stars, so that its neglect would be seen.
         assert (near * xx).sum() / near.sum() == pytest.approx(cx, abs=0.03)
         assert (near * yy).sum() / near.sum() == pytest.approx(cy, abs=0.03)
-    plain = {k: v for k, v in CARDS.items() if not k.startswith("PV")}
-    plain |= {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"}
-    shift = np.subtract(
-        solve.sky_from_cards(plain)([20.0], [25.0]), solve.sky_from_cards(CARDS)([20.0], [25.0])
-    )
-    assert np.abs(shift).max() > 0.3 * 0.001
+        other = np.ravel(wcs.all_world2pix(*undistorted([px], [py]), 0))
+        farthest = max(farthest, np.hypot(*(other - [cx, cy])))
+    # Ten times what is allowed above: neglect of the distortion would be seen.
+    assert farthest > 0.3
+
+
+FACTS = {"shape": (200, 100), "pixscale": 3.6, "poserr": 0.02, "mjd": 51544.5 + 3652.5}
+
+
+def test_field_holds_the_frames():
+    wcs = tan_cards((150.0, 20.0), (0.0, 0.0), ((-6e-4, 8e-4), (8e-4, 6e-4)))
+    one = FACTS | {"wcs": wcs}
+    # Of 100 x 200 pixels, the middle is at (50.5, 100.5).
+    expected = tuple(map(float, WCS(fits.Header(wcs)).wcs_pix2world(50.5, 100.5, 1)))
+    ra, dec = frame_centre(one)
+    assert (ra, dec) == pytest.approx(expected, abs=1e-9)
+    field = field_of([one, FACTS | {"ra": ra, "dec": dec + 2.0}])
+    assert (field["ra"], field["dec"]) == pytest.approx((ra, dec + 1.0), abs=1e-3)
+    # Half the distance of the two, half a diagonal and the uncertainty of the pointing.
+    assert field["radius"] == pytest.approx(1.0 + np.hypot(200, 100) / 2000 + 0.02, abs=1e-3)
+    assert field["epoch"] == 2010.0
+
+
+def test_field_of_frames_that_tell_no_pointing():
+    assert field_of([FACTS | {"ra": None, "dec": None}]) == {
+        "ra": None,
+        "dec": None,
+        "radius": None,
+        "epoch": 2010.0,
+    }
 
 
 def test_importing_the_step_costs_nothing():

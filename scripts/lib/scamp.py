@@ -1,0 +1,221 @@
+"""Joint solution of frames by SCAMP, which is told which stars are which and does not match."""
+
+import io
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+
+from lib.detection import CATALOGUE_COLUMNS
+from lib.distortion import sky_from_cards, tan_cards
+from lib.programs import ProgramFailed, find_program, run_program
+from lib.projection import project
+from lib.starlists import epoch_of
+
+FORMATS = {np.dtype("f8"): "D", np.dtype("f4"): "E", np.dtype("i2"): "I", np.dtype("i4"): "J"}
+"""Column formats; SCAMP crashes where a column is not of the type source-extractor gives it."""
+
+
+def write_ldac(path, header, columns):
+    """Write a FITS_LDAC catalogue.
+
+    Parameters
+    ----------
+    path : path-like
+    header : astropy.io.fits.Header
+        Of the image the catalogue stands for.
+    columns : dict of str to ndarray
+    """
+    block = header.tostring(padding=False).encode("ascii")
+    head = fits.Header(
+        {
+            "XTENSION": "BINTABLE",
+            "BITPIX": 8,
+            "NAXIS": 2,
+            "NAXIS1": len(block),
+            "NAXIS2": 1,
+            "PCOUNT": 0,
+            "GCOUNT": 1,
+            "TFIELDS": 1,
+            "EXTNAME": "LDAC_IMHEAD",
+            "TTYPE1": "Field Header Card",
+            "TFORM1": f"{len(block)}A",
+            "TDIM1": f"(80, {len(block) // 80})",
+        }
+    )
+    table = fits.BinTableHDU.from_columns(
+        [
+            fits.Column(name, FORMATS[values.dtype], array=values)
+            for name, values in columns.items()
+        ],
+        name="LDAC_OBJECTS",
+    )
+    # Written by hand: astropy ends strings with zeros, on which SCAMP crashes.
+    buffer = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(buffer)
+    whole = buffer.getvalue()
+    padding = b" " * (-len(block) % 2880)
+    image = head.tostring().encode("ascii") + block + padding
+    Path(path).write_bytes(whole[:2880] + image + whole[2880:])
+
+
+class Straightened:
+    """A frame with the distortion that its present map knows already taken out.
+
+    SCAMP sees pixels u of an ideal TAN frame, so it need not find again the distortion that the
+    instrument is known for, and a low degree is enough for what is left.
+
+    Parameters
+    ----------
+    exposure : Exposure
+    """
+
+    def __init__(self, exposure):
+        self.sky = exposure.sky
+        self.middle = exposure.middle
+        self.centre = exposure.centre()
+        self.matrix = exposure.local_matrix()
+        self.inverse = np.linalg.inv(self.matrix)
+
+    def __call__(self, x, y):
+        """Return straightened pixel coordinates of pixels, two arrays."""
+        p = project(*self.sky(x, y), *self.centre)
+        return tuple((p @ self.inverse.T + self.middle).T)
+
+    def cards(self):
+        """TAN cards of the straightened frame."""
+        cards = tan_cards(self.centre, self.middle, self.matrix / 3600.0)
+        return cards | {"RADESYS": "ICRS", "EQUINOX": 2000.0}
+
+
+def write_stars(path, exposure, straight):
+    """Write the stars of an exposure, straightened, as the catalogue that SCAMP reads."""
+    header = fits.Header()
+    header["SIMPLE"] = True
+    header["BITPIX"] = -32
+    header["NAXIS"] = 2
+    header["NAXIS1"], header["NAXIS2"] = exposure.shape[1], exposure.shape[0]
+    header["EXPTIME"] = float(exposure.header.get("EXPTIME", 1.0))
+    header["FILTER"] = "one"
+    header["MJD-OBS"] = exposure.mjd
+    header.update(straight.cards())
+    u, v = straight(exposure.x, exposure.y)
+    columns = {"XWIN_IMAGE": u, "YWIN_IMAGE": v}
+    columns |= {name: exposure.stars[name] for name in CATALOGUE_COLUMNS[2:10]}
+    columns["FLAGS"] = np.zeros(len(u), np.int16)
+    write_ldac(path, header, columns)
+
+
+def write_reference(path, reference, epoch):
+    """Write a reference as the catalogue that SCAMP reads; `epoch` as a Julian year."""
+    finite = np.isfinite(reference.magnitude)
+    faint = reference.magnitude[finite].max() if finite.any() else 20.0
+    columns = {
+        "X_WORLD": reference.ra,
+        "Y_WORLD": reference.dec,
+        "ERRA_WORLD": reference.error / 3600.0,
+        "ERRB_WORLD": reference.error / 3600.0,
+        "ERRTHETA_WORLD": np.zeros(len(reference)),
+        "MAG": np.where(finite, reference.magnitude, faint),
+        "MAGERR": np.full(len(reference), 0.05),
+        "OBSDATE": np.full(len(reference), epoch),
+    }
+    write_ldac(path, fits.Header({"SIMPLE": True, "BITPIX": 8, "NAXIS": 0}), columns)
+
+
+def read_head(path):
+    """Read the WCS cards of a .head file written by SCAMP.
+
+    Raises
+    ------
+    ValueError
+        A card is missing or not finite.
+    """
+    header = fits.Header()
+    for line in Path(path).read_text(encoding="latin-1").splitlines():
+        key = line[:8].strip()
+        if key.startswith(("CTYPE", "CRVAL", "CRPIX", "CD1_", "CD2_", "PV1_", "PV2_")):
+            header.append(fits.Card.fromstring(line))
+    for key in ("CTYPE1", "CRVAL1", "CRVAL2", "CD1_1", "CD1_2", "CD2_1", "CD2_2"):
+        if key not in header:
+            raise ValueError(f"{path}: no {key}")
+    values = [v for v in header.values() if not isinstance(v, str)]
+    if not np.all(np.isfinite(values)):
+        raise ValueError(f"{path}: not finite")
+    return header
+
+
+def run_scamp(
+    exposures, reference, degree, options, *, crossid, threads=1, passes="joint", quiet=False
+):
+    """Solve frames jointly with SCAMP.
+
+    Parameters
+    ----------
+    exposures : list of Exposure
+        With a `sky` good to a pixel.
+    reference : Reference
+    degree : int
+        Of the distortion shared by the frames.
+    options : dict
+        Configuration of the step: match_resolution, min_snr, timeout.
+    crossid : float
+        Radius of identification [arcsec].
+    threads : int
+    passes : {'loose', 'joint'}
+        'loose' solves each exposure for itself.
+    quiet : bool
+        Whether SCAMP's own report is left out of the log.
+
+    Returns
+    -------
+    list of callable
+        Map of each frame to the sky.
+
+    Raises
+    ------
+    ProgramFailed
+        On a time-out, crash or output that is missing or makes no sense.
+    """
+    settings = {
+        "ASTREF_CATALOG": "FILE",
+        "ASTREFCAT_NAME": "reference.ldac",
+        "MATCH": "N",
+        "MATCH_RESOL": options["match_resolution"],
+        "CROSSID_RADIUS": crossid,
+        "ASTRINSTRU_KEY": "FILTER",
+        "STABILITY_TYPE": "INSTRUMENT" if passes == "joint" else "EXPOSURE",
+        "PROJECTION_TYPE": "TPV" if degree > 1 else "SAME",
+        "DISTORT_DEGREES": degree,
+        "SN_THRESHOLDS": f"{options['min_snr']},50.0",
+        "FWHM_THRESHOLDS": "0.0,1000.0",
+        "ELLIPTICITY_MAX": 0.9,
+        "SOLVE_PHOTOM": "N",
+        "PHOTINSTRU_KEY": "FILTER",
+        "CHECKPLOT_TYPE": "NONE",
+        "CHECKPLOT_DEV": "NULL",
+        "WRITE_XML": "N",
+        "VERBOSE_TYPE": "QUIET" if quiet else "NORMAL",
+        "NTHREADS": threads,
+    }
+    names = [f"{k:05d}.ldac" for k in range(len(exposures))]
+    argv = [find_program("scamp"), *names, "-c", "empty.scamp"]
+    for key, value in settings.items():
+        argv += [f"-{key}", value]
+    straight = [Straightened(e) for e in exposures]
+    with tempfile.TemporaryDirectory(prefix="autoproc-scamp-") as folder:
+        folder = Path(folder)
+        (folder / "empty.scamp").write_text("# all settings are on the command line\n")
+        for name, exposure, ideal in zip(names, exposures, straight, strict=True):
+            write_stars(folder / name, exposure, ideal)
+        write_reference(folder / "reference.ldac", reference, epoch_of(exposures))
+        run_program(argv, timeout=options["timeout"], cwd=folder)
+        maps = []
+        for name, ideal in zip(names, straight, strict=True):
+            try:
+                inner = sky_from_cards(read_head(folder / name.replace(".ldac", ".head")))
+            except (OSError, ValueError) as why:
+                raise ProgramFailed("scamp", str(why)) from why
+            maps.append(lambda x, y, ideal=ideal, inner=inner: inner(*ideal(x, y)))
+    return maps
