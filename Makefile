@@ -2,10 +2,11 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help env env-dev demo test lint format lock upgrade clean
+.PHONY: help env env-dev demo test depth bench lint format lock upgrade clean
 
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 PYTEST_ARGS ?=
+DEPTH_ARGS ?=
 DEMO_EXPOSURES ?= 5
 DEMO_SEED ?= 1
 
@@ -37,6 +38,9 @@ demo/.simulated: tests/simulate.py | env
 test: env-dev lint  ## check the style, then run all tests
 	pytest $(wildcard tests/unit tests/workflow tests/real) $(PYTEST_ARGS)
 
+depth: env-dev  ## put stars into simulated frames and see how faint the stack finds them
+	python tests/depth.py $(DEPTH_ARGS)
+
 lint: env-dev  ## check the style of Python and Snakemake files
 	ruff check .
 	ruff format --check .
@@ -46,6 +50,9 @@ format: env-dev  ## put Python and Snakemake files into that style
 	ruff check --fix .
 	ruff format .
 	$(if $(SNAKEFILES),snakefmt $(SNAKEFILES))
+
+bench: env-dev  ## measure each step against other ways to do the same, into docs/performance.md
+	python benchmarks/bench.py
 
 lock:  ## renew the lock files after a change of requirements*.in, keeping the versions that hold
 	tools/lock.sh

@@ -36,4 +36,5 @@ rule all:
     default_target: True
     input:
         coadds,
+        target_tables,
         f"{IMDIR}/night.html",

@@ -34,6 +34,8 @@ rule refcat:
         servers=config["reference"]["servers"],
         timeout=config["reference"]["timeout"],
         attempts=3,
+    # On a cluster the nodes may have no network.
+    localrule: True
     retries: 2
     resources:
         attempt=lambda wildcards, attempt: attempt,

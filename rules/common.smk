@@ -5,6 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
+from lib import warm
 from lib.config import ConfigError, check_config, load_schema
 from lib.instruments import InstrumentError, list_instruments
 from lib.nightlog import scan
@@ -52,6 +53,28 @@ try:
     NIGHT = read_night()
 except (ConfigError, InstrumentError, OSError) as error:
     refuse(error)
+
+
+warm.attach(workflow)
+
+if workflow.remote_exec:
+
+    # A job of a cluster does the work itself: else each of its frames would be handed on to a
+    # whole Snakemake of its own.
+    localrules:
+        bias,
+        dark,
+        flat,
+        prepare,
+        flatten,
+        makesky,
+        skysub,
+        crclean,
+        solve,
+        astrometry,
+        stack,
+        tables,
+        lightcurve,
 
 
 RAWDIR = config["datadir"]

@@ -10,7 +10,7 @@ rule flatten:
     log:
         f"{IMDIR}/logs/flatten/{{frame}}.log",
     params:
-        version=1,
+        version=2,
         settings=config["flatten"],
         required=lambda wildcards: frame_facts(wildcards)["calibrations"]["flat"]
         == "required",

@@ -16,6 +16,7 @@ rule night:
     input:
         coadds=coadds,
         frames=final_frames,
+        tables=target_tables,
     output:
         report(
             f"{IMDIR}/night.html",
@@ -25,6 +26,7 @@ rule night:
         ),
     log:
         f"{IMDIR}/logs/night/night.log",
+    localrule: True
     threads: 2
     params:
         version=1,

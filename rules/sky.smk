@@ -1,13 +1,45 @@
 # Takes: fp<frame>.fits. Gives: sky-*.fits of all frames of a filter, and sfp<frame>.fits.
 
 
+from lib.sky import time_windows
+
+
+def part_skies():
+    """Give a near-infrared series that outlasts its sky a sky for each part: sky-H-w1 ..."""
+    for name, frames in list(NIGHT.skies.items()):
+        if not NIGHT.frames[frames[0]]["near_infrared"]:
+            continue
+        times = [NIGHT.frames[frame]["mjd"] for frame in frames]
+        parts = time_windows(times, config["makesky"]["window"], config["makesky"]["window_frames"])
+        if len(parts) == 1:
+            continue
+        del NIGHT.skies[name]
+        for n, part in enumerate(parts, 1):
+            NIGHT.skies[f"{name}-w{n}"] = [frames[i] for i in part]
+            NIGHT.sky_of.update({frames[i]: f"{name}-w{n}" for i in part})
+
+
+part_skies()
+
+
+def sky_is_near_infrared(wildcards):
+    """Tell whether the pixels of an array differ in their sky, and that sky changes."""
+    return NIGHT.frames[NIGHT.skies[f"sky-{wildcards.key}"][0]]["near_infrared"]
+
+
 def sky_smoothing(wildcards):
-    """Return the smoothing of a sky: none for near-infrared arrays, whose pixels differ."""
     smooth = config["makesky"]["smooth"]
-    if smooth != "auto":
-        return smooth
-    first = NIGHT.skies[f"sky-{wildcards.key}"][0]
-    return 0.0 if NIGHT.frames[first]["near_infrared"] else 3.0
+    return 3.0 if smooth == "auto" else smooth
+
+
+def sky_structure(wildcards):
+    """Tell whether pixel structure outlives the smoothing."""
+    return config["makesky"]["smooth"] == "auto" and sky_is_near_infrared(wildcards)
+
+
+def sky_passes(wildcards):
+    passes = config["makesky"]["sky_passes"]
+    return (2 if sky_is_near_infrared(wildcards) else 1) if passes == "auto" else passes
 
 
 rule makesky:
@@ -18,10 +50,13 @@ rule makesky:
     log:
         f"{IMDIR}/logs/makesky/{{key}}.log",
     params:
-        version=1,
+        version=4,
         min_frames=config["makesky"]["min_frames"],
         clip=config["makesky"]["clip"],
         sigma=sky_smoothing,
+        structure=sky_structure,
+        order=config["skysub"]["order"],
+        passes=sky_passes,
     script:
         "../scripts/makesky.py"
 
@@ -35,6 +70,8 @@ rule skysub:
     log:
         f"{IMDIR}/logs/skysub/{{frame}}.log",
     params:
-        version=1,
+        version=4,
+        order=config["skysub"]["order"],
+        fringe_scale=config["skysub"]["fringe_scale"],
     script:
         "../scripts/skysub.py"

@@ -2,6 +2,14 @@
 # Gives: coadd<target>.<filter>.fits, its weight (inverse variance) and source table.
 
 
+from lib.targets import TargetError, parse_position
+
+try:
+    TARGET = parse_position(config["target_radec"])
+except TargetError as error:
+    refuse(error)
+
+
 def stack_flats(wildcards):
     """Return the flats that tell how the noise varies over the frames."""
     flats = {}
@@ -16,7 +24,11 @@ def grid_frames(wildcards):
         return []
     target = target_of(wildcards)
     stacks = [stack for stack in NIGHT.stacks if stack.split(".")[0] == target]
-    return [f"{IMDIR}/{SOLVED}{frame}.fits" for stack in stacks for frame in NIGHT.stacks[stack]]
+    return [
+        f"{IMDIR}/{SOLVED}{frame}.fits"
+        for stack in stacks
+        for frame in NIGHT.stacks[stack]
+    ]
 
 
 rule stack:
@@ -44,10 +56,80 @@ rule stack:
         ),
     log:
         f"{IMDIR}/logs/stack/{{stack}}.log",
+    threads: 2
+    params:
+        version=3,
+        settings=config["stack"],
+        customcatfilt=config["customcatfilt"],
+    script:
+        "../scripts/stack.py"
+
+
+def stacks_of(wildcards):
+    """Return the stacks of a target, one per filter."""
+    return [stack for stack in NIGHT.stacks if stack.split(".")[0] == wildcards.target]
+
+
+def stack_products(pattern):
+    """Return the input function that gives one product of each stack of a target."""
+    return lambda wildcards: [
+        f"{IMDIR}/{pattern.format(stack=stack)}" for stack in stacks_of(wildcards)
+    ]
+
+
+# Rule tables takes: the coadds of a target, their weights and source tables.
+# Gives: <target>.ecsv, all its sources and the target itself, measured in every filter.
+rule tables:
+    input:
+        coadds=stack_products("coadd{stack}.fits"),
+        weights=stack_products("coadd{stack}.weight.fits"),
+        cats=stack_products("coadd{stack}.cat.fits"),
+    output:
+        f"{IMDIR}/{{target}}.ecsv",
+    log:
+        f"{IMDIR}/logs/tables/{{target}}.log",
+    wildcard_constraints:
+        # frames.ecsv is the night log.
+        target=r"(?!frames\.)[A-Za-z0-9_+-]+",
     params:
         version=1,
         settings=config["stack"],
-        customcatfilt=config["customcatfilt"],
-    threads: 2
+        target_radec=TARGET,
     script:
-        "../scripts/stack.py"
+        "../scripts/tables.py"
+
+
+def frames_of_stacks(wildcards):
+    """Return the solved frames of each stack of a target, as lists."""
+    return [
+        [f"{IMDIR}/{SOLVED}{frame}.fits" for frame in NIGHT.stacks[stack]]
+        for stack in stacks_of(wildcards)
+    ]
+
+
+# Rule lightcurve takes: the solved frames of a target, its coadds, what the stack measured, and
+# its table. Gives: <target>.lightcurve.ecsv and a plot, the target in every exposure.
+rule lightcurve:
+    input:
+        frames=lambda wildcards: sum(frames_of_stacks(wildcards), []),
+        coadds=stack_products("coadd{stack}.fits"),
+        quality=stack_products("qa/stack/{stack}.json"),
+        joined=f"{IMDIR}/{{target}}.ecsv",
+    output:
+        table=f"{IMDIR}/{{target}}.lightcurve.ecsv",
+        plot=f"{IMDIR}/qa/lightcurve/{{target}}.png",
+    log:
+        f"{IMDIR}/logs/lightcurve/{{target}}.log",
+    params:
+        version=1,
+        frames=frames_of_stacks,
+        target_radec=TARGET,
+    script:
+        "../scripts/lightcurve.py"
+
+
+target_tables = [
+    f"{IMDIR}/{target}.{end}"
+    for target in sorted({stack.split(".")[0] for stack in NIGHT.stacks} - {"frames"})
+    for end in ("ecsv", "lightcurve.ecsv")
+]

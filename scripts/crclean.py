@@ -1,117 +1,431 @@
-"""Cosmic rays: found by their sharp edges, flagged in the mask and repaired in the image."""
+"""Cosmic rays: found because they are sharper than any star, flagged in the mask and repaired."""
 
 import numpy as np
-from lib.frames import BAD, COSMIC, INTERPOLATED, NODATA, SATURATED, Frame, read_frame
-from lib.steps import process
+
+from lib.frames import BAD, COSMIC, INTERPOLATED, NODATA, SATURATED, Frame
+from lib.sky import noise_map
+from lib.stats import half_sample_mode
+from lib.steps import log, process
+
+FWHM_PER_SIGMA = 2.3548
+MOFFAT_EXCESS = 1.12
+"""A Gaussian fitted to a Moffat profile of seeing is so much wider than the profile."""
+
+SHARPEST_SEEING = 0.4
+"""[arcsec] No star on the ground is narrower: what is, is not a star."""
+
+ASSUMED_SEEING = 0.8
+"""[arcsec] Where too few stars tell."""
+
+LIKELY, NARROWER = 0.95, 0.8
+"""The profile may well be so much narrower than measured, and at most so much: focus and seeing
+vary over a field."""
+
+FAINTEST = 4.0
+"""[sigma] Below this no pixel begins a cosmic ray."""
+
+LOWEST = 1.5
+"""[sigma] Neighbours further below the sky are taken to be there."""
+
+BORDER = 2
+"""[px] Reach of `NEIGHBOURS`."""
 
 
-def clean_cosmic_rays(
-    image,
-    mask,
-    *,
-    background,
-    readnoise,
-    saturate,
-    gain=1.0,
-    sigma=4.5,
-    sigfrac=0.3,
-    objlim=5.0,
-    iterations=4,
-):
-    """Find and repair cosmic rays by Laplacian edge detection.
+def _opposite(*pairs):
+    return [((dy, dx), (-dy, -dx)) for dy, dx in pairs]
 
-    L.A.Cosmic (van Dokkum 2001, PASP 113, 1420) as implemented by astroscrappy. Its noise
-    model needs the photons of the sky, so the level subtracted before is handed back.
+
+_CROSS = ((0, 1), (0, -1), (1, 0), (-1, 0))
+_DIAGONAL = ((1, 1), (1, -1), (-1, 1), (-1, -1))
+NEIGHBOURS = [
+    *_opposite((0, 1), (1, 0), (1, 1), (1, -1)),
+    *_opposite((0, 2), (2, 0), (2, 2), (2, -2), (1, 2), (2, 1), (1, -2), (2, -1)),
+    _CROSS,
+    _DIAGONAL,
+    _CROSS + _DIAGONAL,
+    tuple((2 * dy, 2 * dx) for dy, dx in _CROSS),
+]
+"""Sets of neighbours (dy, dx) that a pixel is compared with: pairs across it, so that a track
+stands out in one direction at least, and rings, which say most about a lone pixel."""
+
+
+def measure_fwhm(image, usable, noise, saturate=np.inf, floor=1.2, most=300, half=9):
+    """Measure the width of the stars on a frame.
+
+    A Gaussian is fitted to each local maximum by iterated weighted moments (Bernstein & Jarvis
+    2002, AJ 123, 583). Stars share one width, cosmic rays and galaxies do not, so the mode of
+    the widths is taken.
 
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
         Sky-subtracted.
-    mask : ndarray of uint8, shape (ny, nx)
-    background : float or ndarray of float32
-        What was subtracted as sky, in the unit of the image.
-    readnoise : float
-        Electrons.
+    usable : ndarray of bool, shape (ny, nx)
+    noise : ndarray of float32, shape (ny, nx)
+        Noise of the sky.
     saturate : float
-        Stored value at which pixels saturate.
-    gain : float
-        Electrons per unit of the image.
-    sigma, sigfrac, objlim : float
-        Threshold of the edge, lower one for its neighbours, contrast against fine structure.
-    iterations : int
+        Brighter maxima are left out.
+    floor : float
+        What is narrower is no star [px].
+    most : int
+        Maxima looked at, the brightest first.
+    half : int
+        Half the width of the box around each [px].
 
     Returns
     -------
-    image : ndarray of float32, shape (ny, nx)
-        Cosmic rays replaced by the median of the good pixels around, in the input's unit.
-    mask : ndarray of uint8, shape (ny, nx)
-        With COSMIC and INTERPOLATED set there.
+    fwhm : float
+        Of a Moffat profile [px]; NaN where fewer than 3 objects agree.
+    elongation : float
+        (a^2 - b^2) / (a^2 + b^2) of the axes.
     number : int
-        Pixels flagged.
+        Objects that agree to 15 %.
+    """
+    width = image.shape[1]
+    values = image.ravel()
+    inner = np.zeros(image.shape, bool)
+    inner[half:-half, half:-half] = True
+    index = np.flatnonzero(inner & usable & (image > 20 * noise) & (image < saturate))
+    for dy, dx in _CROSS + _DIAGONAL:
+        index = index[values[index] >= values[index + dy * width + dx]]
+    index = index[np.argsort(values[index])[::-1][:most]]
+    grid = np.arange(-half, half + 1)
+    box = (grid[:, None] * width + grid).ravel()
+    stamps = values[index[:, None] + box].astype(float)
+    # Defects in the wings hardly matter, and on some arrays every box holds one.
+    known = usable.ravel()[index[:, None] + box]
+    near = np.hypot(*np.meshgrid(grid, grid)).ravel() <= 3
+    kept = known[:, near].all(axis=1)
+    # The highest around, saturated neighbours too: the wings of a bright star are full of maxima.
+    rivals = np.where(known | (stamps >= saturate), stamps, 0)
+    kept &= rivals.max(axis=1) <= values[index]
+    stamps, known = stamps[kept], known[kept]
+    x = np.tile(grid, grid.size).astype(float)
+    y = np.repeat(grid, grid.size).astype(float)
+    x0, y0 = np.zeros((2, len(stamps), 1))
+    variance = np.full((len(stamps), 1), 2.0)
+    for _ in range(12):
+        dx, dy = x - x0, y - y0
+        weighted = stamps * known * np.exp(-(dx**2 + dy**2) / (2 * variance))
+        total = weighted.sum(axis=1, keepdims=True)
+        total[total <= 0] = np.nan
+        x0 = x0 + 2 * (weighted * dx).sum(axis=1, keepdims=True) / total
+        y0 = y0 + 2 * (weighted * dy).sum(axis=1, keepdims=True) / total
+        xx, yy, xy = (
+            (weighted * product).sum(axis=1, keepdims=True) / total
+            for product in (dx * dx, dy * dy, dx * dy)
+        )
+        moment = np.nan_to_num((xx + yy) / 2, nan=0.05).clip(0.05)
+        # The moment under the weight is 1 / (1/object + 1/weight).
+        variance = 1 / np.maximum(1 / moment - 1 / variance, 1 / half**2)
+        x0, y0 = np.nan_to_num(x0).clip(-2, 2), np.nan_to_num(y0).clip(-2, 2)
+    elongation = np.hypot(xx - yy, 2 * xy) / (xx + yy)
+    # A pixel's own width adds 1/12 to the variance.
+    fwhm = FWHM_PER_SIGMA / MOFFAT_EXCESS * np.sqrt((variance - 1 / 12).clip(0.01))
+    good = (fwhm > floor) & (fwhm < 1.5 * half) & (elongation < 0.5)
+    usual = np.exp(half_sample_mode(np.log(fwhm[good])))
+    agree = good & (np.abs(fwhm / usual - 1) < 0.15)
+    number = int(agree.sum())
+    if number < 3:
+        return np.nan, np.nan, number
+    return float(np.median(fwhm[agree])), float(np.median(elongation[agree])), number
+
+
+def star_profile(fwhm, dy=0.0, dx=0.0, beta=3.0, half=BORDER, over=7):
+    """Return a Moffat profile integrated over the pixels.
+
+    Parameters
+    ----------
+    fwhm : float
+        [px].
+    dy, dx : float
+        Centre [px] off the central pixel's.
+    beta : float
+        Moffat exponent.
+    half : int
+        The profile covers ``2 * half + 1`` pixels a side.
+    over : int
+        Points per pixel and axis.
+
+    Returns
+    -------
+    ndarray, shape (2 * half + 1, 2 * half + 1)
+    """
+    alpha = fwhm / 2 / np.sqrt(2 ** (1 / beta) - 1)
+    size = 2 * half + 1
+    points = (np.arange(size * over) + 0.5) / over - 0.5 - half
+    radius2 = (points[:, None] - dy) ** 2 + (points[None, :] - dx) ** 2
+    profile = (1 + radius2 / alpha**2) ** -beta
+    return profile.reshape(size, over, size, over).mean(axis=(1, 3))
+
+
+def sharpest_ratios(fwhm):
+    """Return how far a star's pixel can exceed the mean of each set of `NEIGHBOURS`.
+
+    For every scene made of points blurred by the profile P on a smooth sky, and for every set N,
+
+        I(p) <= K mean_{q in N} I(p + q),    K = max over sub-pixel positions of P(0) / mean P(q)
+
+    because both sides add up over the points. A pixel that breaks one of these bounds has not
+    passed through the atmosphere.
+
+    Parameters
+    ----------
+    fwhm : float
+        [px].
+
+    Returns
+    -------
+    ndarray, shape (len(NEIGHBOURS),)
+    """
+    places = np.linspace(-0.5, 0.5, 5)
+    profiles = [star_profile(max(fwhm, 1.0), dy, dx) for dy in places for dx in places]
+    return np.array(
+        [
+            max(p[BORDER, BORDER] / np.mean([p[BORDER + y, BORDER + x] for y, x in ring])
+                for p in profiles)
+            for ring in NEIGHBOURS
+        ]
+    )  # fmt: skip
+
+
+def excess_over_star(image, unusable, sky_variance, index, width, ratios, bounds):
+    """Return how many standard deviations pixels exceed the sharpest star.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (n,)
+        Flattened, with a border of `BORDER` unusable pixels.
+    unusable : ndarray of bool, shape (n,)
+    sky_variance : ndarray of float32, shape (n,)
+    index : ndarray of int, shape (m,)
+        Pixels looked at.
+    width : int
+        Length of a row.
+    ratios, bounds : ndarray, shape (len(NEIGHBOURS),)
+        `sharpest_ratios` of the measured width and of the least possible one: the first with
+        noise allowed for, the second without, as the profile of bright stars is not known
+        better.
+
+    Returns
+    -------
+    ndarray of float32, shape (m,)
+        The largest over all `NEIGHBOURS` whose pixels are all usable; -inf where there is none.
+    """
+    best = np.full(index.size, -np.inf, np.float32)
+    value, sky = image[index], sky_variance[index]
+    lowest = -LOWEST * np.sqrt(sky)
+    for ring, ratio, bound in zip(NEIGHBOURS, ratios, bounds, strict=True):
+        places = [index + (dy * width + dx) for dy, dx in ring]
+        n = len(ring)
+        # A hole in the sky is a defect, beside which the sky itself would look sharp.
+        mean = sum(np.maximum(image[place], lowest) for place in places) / np.float32(n)
+        usable = ~np.logical_or.reduce([unusable[place] for place in places])
+        usable &= value > bound * mean
+        # Photons of the star that may be there, at least the noise with which it is known.
+        star = np.maximum(mean, 0) + np.sqrt(sky / n)
+        variance = sky * (1 + ratio**2 / n) + ratio * star * (1 + ratio / n)
+        np.maximum(best, (value - ratio * mean) / np.sqrt(variance), out=best, where=usable)
+    return best
+
+
+def find_cosmic_rays(image, unusable, sky_variance, fwhm, sigma=5.5, sigfrac=0.55, rounds=20):
+    """Find the pixels that are sharper than any star.
+
+    Each pixel is compared with the sharpest image the profile permits (`sharpest_ratios`), the
+    idea of Lupton's search in SDSS and LSST; then the neighbours of what was found, with a
+    lower threshold and without the pixels already found, until no more are.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        Sky-subtracted [electron].
+    unusable : ndarray of bool, shape (ny, nx)
+    sky_variance : ndarray of float32, shape (ny, nx)
+        Variance of a pixel without source [electron^2].
+    fwhm : float
+        Of the stars [px].
+    sigma : float
+        Excess over a star, in standard deviations.
+    sigfrac : float
+        The same for neighbours, as a fraction of it.
+    rounds : int
+        At most so many layers of neighbours.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    ratios, bounds = sharpest_ratios(LIKELY * fwhm), sharpest_ratios(NARROWER * fwhm)
+    padded = np.pad(image, BORDER)
+    width = padded.shape[1]
+    pixels = padded.ravel()
+    excluded = np.pad(unusable, BORDER, constant_values=True).ravel()
+    sky = np.pad(sky_variance, BORDER, mode="edge").ravel()
+
+    def sharp(index, threshold):
+        excess = excess_over_star(pixels, excluded, sky, index, width, ratios, bounds)
+        return index[excess > threshold]
+
+    bright = ~excluded & (pixels > FAINTEST * np.sqrt(sky))
+    new = sharp(np.flatnonzero(bright), sigma)
+    found = np.zeros(pixels.size, bool)
+    around = np.array([dy * width + dx for dy, dx in _CROSS + _DIAGONAL])
+    for _ in range(rounds):
+        found[new] = excluded[new] = True
+        front = np.unique(new[:, None] + around)
+        front = front[~excluded[front] & (pixels[front] > 2 * np.sqrt(sky[front]))]
+        new = sharp(front, sigma * sigfrac)
+        if not new.size:
+            break
+    return found.reshape(padded.shape)[BORDER:-BORDER, BORDER:-BORDER]
+
+
+def repair(image, flagged, unusable, sigma=1.0):
+    """Fill pixels from the good ones around, weighted by a Gaussian of the distance.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    flagged : ndarray of bool, shape (ny, nx)
+        Pixels to fill.
+    unusable : ndarray of bool, shape (ny, nx)
+        Pixels that tell nothing either.
+    sigma : float
+        [px].
+
+    Returns
+    -------
+    ndarray of float32, shape (ny, nx)
+        0, the sky, where no good pixel lies within 5 px.
+    """
+    y, x = np.nonzero(flagged)
+    blind = flagged | unusable
+    total = np.zeros(y.size, np.float32)
+    weights = np.zeros(y.size, np.float32)
+    for reach in (2, 5):
+        todo = np.flatnonzero(weights < 0.5)
+        total[todo] = weights[todo] = 0
+        for dy in range(-reach, reach + 1):
+            for dx in range(-reach, reach + 1):
+                ny, nx = y[todo] + dy, x[todo] + dx
+                inside = (ny >= 0) & (nx >= 0) & (ny < image.shape[0]) & (nx < image.shape[1])
+                ny, nx = ny.clip(0, image.shape[0] - 1), nx.clip(0, image.shape[1] - 1)
+                weight = np.float32(np.exp(-(dy**2 + dx**2) / (2 * (sigma * reach / 2) ** 2)))
+                weight = weight * (inside & ~blind[ny, nx])
+                total[todo] += weight * image[ny, nx]
+                weights[todo] += weight
+    filled = image.copy()
+    filled[y, x] = np.divide(total, weights, out=np.zeros_like(total), where=weights > 0)
+    return filled
+
+
+def find_by_laplacian(image, unusable, *, sky, readnoise, saturate, sigma, sigfrac, objlim, rounds):
+    """Find cosmic rays by Laplacian edge detection.
+
+    L.A.Cosmic (van Dokkum 2001, PASP 113, 1420) as implemented by astroscrappy. Its noise model
+    needs the photons of the sky, so the level subtracted before is handed back.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        Sky-subtracted [electron].
+    unusable : ndarray of bool, shape (ny, nx)
+    sky : float
+        Level that was subtracted [electron].
+    readnoise, saturate : float
+        [electron].
+    sigma, sigfrac, objlim : float
+        Threshold of the edge, lower one for its neighbours, contrast against fine structure.
+    rounds : int
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
     """
     from astroscrappy import detect_cosmics
 
-    unusable = mask & (BAD | SATURATED | NODATA) > 0
-    exposed = np.ascontiguousarray((image + background) * np.float32(gain), np.float32)
-    flagged, cleaned = detect_cosmics(
-        exposed,
+    found, _ = detect_cosmics(
+        np.ascontiguousarray(image + np.float32(sky), np.float32),
         inmask=unusable,
         gain=1.0,
         readnoise=readnoise,
-        satlevel=float((saturate + np.median(background)) * gain),
+        satlevel=saturate + sky,
         sigclip=sigma,
         sigfrac=sigfrac,
         objlim=objlim,
-        niter=iterations,
+        niter=rounds,
         sepmed=True,
-        cleantype="meanmask",
+        cleantype="medmask",
         fsmode="median",
         verbose=False,
     )
-    flagged &= ~unusable
-    image = np.where(flagged, cleaned / np.float32(gain) - background, image)
-    mask = mask | np.where(flagged, np.uint8(COSMIC | INTERPOLATED), np.uint8(0))
-    return image, mask, int(flagged.sum())
+    return found & ~unusable
 
 
-def crclean_frame(frame, sky=None, **settings):
-    """Clean a frame of cosmic rays; header NCOSMIC tells how many pixels were flagged.
+def crclean_frame(frame, method="psf", sigma=5.5, sigfrac=0.55, objlim=5.0, iterations=2):
+    """Flag and repair the cosmic rays of a sky-subtracted frame.
 
     Parameters
     ----------
     frame : Frame
-        Sky-subtracted.
-    sky : Frame, optional
-        Master sky that was subtracted.
-    **settings
-        See `clean_cosmic_rays`.
+    method : {'psf', 'lacosmic'}
+        `find_cosmic_rays` or `find_by_laplacian`.
+    sigma, sigfrac : float
+        See there.
+    objlim : float
+    iterations : int
+        Of 'lacosmic' only.
+
+    Returns
+    -------
+    Frame
+        COSMIC and INTERPOLATED set in the mask; header NCOSMIC, PSFFWHM.
     """
-    header = frame.header
-    background = np.float32(header["SKYSUB"])
-    if sky is not None and not sky.rejected:
-        background = background * sky.image
-    image, mask, number = clean_cosmic_rays(
-        frame.image,
-        frame.mask,
-        background=background,
-        readnoise=header["RDNOISE"],
-        saturate=header["SATURATE"],
-        gain=header["GAIN"],
-        **settings,
+    header, gain = frame.header, np.float32(frame.header["GAIN"])
+    image = frame.image * gain
+    unusable = frame.mask & (BAD | SATURATED | NODATA) > 0
+    sky = max(header["SKYSUB"], 0.0) * float(gain)
+    saturate = header["SATURATE"] * float(gain)
+    noise = noise_map(image, unusable, np.sqrt(sky + header["RDNOISE"] ** 2))
+    scale = header.get("PIXSCALE", 0.3)
+    fwhm, elongation, number = measure_fwhm(
+        image, ~unusable, noise, 0.8 * saturate, max(1.2, SHARPEST_SEEING / scale)
     )
-    header["NCOSMIC"] = (number, "pixels flagged as cosmic rays")
+    log.info("FWHM %.2f px, elongation %.2f from %d objects", fwhm, elongation, number)
+    header["PSFFWHM"] = (fwhm if number > 2 else -1.0, "[px] of the stars; -1 where too few")
+    # Across, elongated stars are sharper.
+    fwhm *= np.sqrt(1 - elongation)
+    if not np.isfinite(fwhm):
+        fwhm = max(1.5, ASSUMED_SEEING / scale)
+    if method == "psf":
+        found = find_cosmic_rays(image, unusable, noise**2, fwhm, sigma, sigfrac)
+    else:
+        found = find_by_laplacian(
+            image,
+            unusable,
+            sky=sky,
+            readnoise=header["RDNOISE"],
+            saturate=saturate,
+            sigma=sigma,
+            sigfrac=sigfrac,
+            objlim=objlim,
+            rounds=iterations,
+        )
+    image = repair(frame.image, found, unusable)
+    mask = frame.mask | np.where(found, np.uint8(COSMIC | INTERPOLATED), np.uint8(0))
+    header["NCOSMIC"] = (int(found.sum()), "pixels flagged as cosmic rays")
     return Frame(image, mask, header)
 
 
 if "snakemake" in globals():
-    path = snakemake.input.get("sky")
     settings = dict(snakemake.params.settings)
     process(
         "crclean",
         snakemake.params.version,
         snakemake.input.frame,
         snakemake.output[0],
-        lambda frame: crclean_frame(frame, read_frame(path) if path else None, **settings),
+        lambda frame: crclean_frame(frame, **settings),
         log_path=snakemake.log[0],
         parameters=settings,
     )

@@ -1,6 +1,7 @@
 """Master dark: dark current per second where a bias exists, else a dark of one exposure time."""
 
 import numpy as np
+
 from lib.detector import assemble, subtract_bias_and_dark
 from lib.frames import (
     BAD,
@@ -10,17 +11,17 @@ from lib.frames import (
     record_calibration,
     write_frame,
 )
-from lib.masters import combine_inputs, master_header, outliers, pixel_noise, rejected_master
+from lib.masters import (
+    combine_inputs,
+    compare_masters,
+    judge_siblings,
+    master_header,
+    pixel_noise,
+    rejected_master,
+    unstable_pixels,
+)
 from lib.stats import mad_std
 from lib.steps import record_step, start_log
-
-
-def judge_dark(inputs, planes):
-    """Leave out darks whose level stands apart from their siblings: light came in."""
-    noise = np.median([one.noise for one in inputs]) if inputs else 0.0
-    for one, apart in zip(inputs, outliers([one.level for one in inputs], noise), strict=True):
-        if apart:
-            one.why = f"LEVEL: {one.level:.1f} DN apart from its siblings"
 
 
 def hot_pixels(rate, sigma):
@@ -73,9 +74,14 @@ def make_dark(paths, facts, bias=None, clip=4.0, hot_sigma=50.0):
         return image, mask
 
     try:
-        mean, number, inputs = combine_inputs(names, read, judge_dark, shape, clip=clip)
+        mean, extent, inputs = combine_inputs(names, read, judge_siblings, shape, clip=clip)
     except FrameRejected as why:
         return rejected_master("dark", facts[0], names, why)
+    count = sum(not one.why for one in inputs)
+    # What a pixel holds adds its own photon noise, in DN.
+    electrons = np.maximum(mean - np.nanmedian(mean), 0) * np.float32(facts[0]["gain"])
+    noise = facts[0]["rdnoise"] or 1.0
+    unstable = unstable_pixels(extent, np.sqrt(1 + electrons / noise**2), count)
     if bias is not None:
         mean /= np.float32(exptime)
     header = master_header("dark", facts[0], inputs, "adu" if bias is None else "adu/s")
@@ -86,7 +92,9 @@ def make_dark(paths, facts, bias=None, clip=4.0, hot_sigma=50.0):
     mean[~np.isfinite(mean)] = np.nanmedian(mean)
     hot = hot_pixels(mean, hot_sigma)
     mask[hot] |= BAD
+    mask[unstable] |= BAD
     header["NHOT"] = (int(hot.sum()), "hot pixels masked")
+    header["NUNSTABL"] = (int((unstable & ~hot).sum()), "pixels masked that scatter")
     return Frame(mean, mask, header)
 
 
@@ -98,5 +106,7 @@ if "snakemake" in globals():
     master = make_dark(snakemake.input.raws, snakemake.params.facts, bias, **settings)
     if bias is not None:
         record_calibration(master.header, "BIAS", path, bias.header)
+    if ready := snakemake.input.get("ready"):
+        compare_masters(master.header, master, read_frame(ready))
     record_step(master.header, "dark", snakemake.params.version, settings)
     write_frame(snakemake.output[0], master)

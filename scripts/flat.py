@@ -1,7 +1,14 @@
 """Master flat: the relative response of the pixels, 1 in the median."""
 
 import numpy as np
-from lib.detector import assemble, gain_map, subtract_bias_and_dark
+
+from lib.detector import (
+    assemble,
+    deviant_pixels,
+    gain_map,
+    illuminated_area,
+    subtract_bias_and_dark,
+)
 from lib.frames import (
     BAD,
     NODATA,
@@ -12,7 +19,15 @@ from lib.frames import (
     record_calibration,
     write_frame,
 )
-from lib.masters import block_medians, combine_inputs, master_header, pixel_noise, rejected_master
+from lib.masters import (
+    combine_inputs,
+    compare_masters,
+    master_header,
+    pixel_noise,
+    rejected_master,
+    shapes_of,
+    unstable_pixels,
+)
 from lib.steps import record_step, start_log
 
 
@@ -29,7 +44,7 @@ def judge_shape(inputs, planes, largest):
     """
     if len(inputs) < 3:
         return
-    shapes = np.array([block_medians(plane) for plane in planes])
+    shapes = shapes_of(planes)
     usual = np.median(shapes, axis=0)
     for one, shape in zip(inputs, shapes, strict=True):
         rms = float(np.sqrt(np.mean((shape / usual - 1) ** 2)))
@@ -54,6 +69,7 @@ def make_flat(
     amax=0.85,
     low_response=0.3,
     largest_gradient=0.05,
+    deviant=0.3,
     clip=4.0,
 ):
     """Combine raw flats of one filter.
@@ -70,6 +86,8 @@ def make_flat(
         Pixels below this response are marked NODATA.
     largest_gradient : float
         See `judge_shape`.
+    deviant : float
+        See `lib.detector.deviant_pixels`: such pixels are marked BAD.
     clip : float
 
     Returns
@@ -106,7 +124,7 @@ def make_flat(
         for kind, master in (("BIAS", bias), ("DARK", dark)):
             if master is not None and master.rejected:
                 raise FrameRejected(f"BAD_{kind}", master.reason)
-        mean, number, inputs = combine_inputs(
+        mean, extent, inputs = combine_inputs(
             names,
             read,
             lambda alive, planes: judge_shape(alive, planes, largest_gradient),
@@ -124,9 +142,22 @@ def make_flat(
     mask[~finite] |= BAD
     mean[~finite] = 1.0
     mask[mean < low_response] |= NODATA
+    y0, y1, x0, x1 = illuminated_area(mean)
+    dark_rim = np.ones(shape, bool)
+    dark_rim[y0:y1, x0:x1] = False
+    mask[dark_rim] |= NODATA
+    lit = mask & NODATA == 0
+    odd = lit & deviant_pixels(mean, deviant)
+    # The photon noise of a flat goes as the root of its light.
+    count = sum(not one.why for one in inputs)
+    unstable = lit & unstable_pixels(extent, np.sqrt(np.maximum(mean, low_response)), count)
+    mask[odd | unstable] |= BAD
     header = master_header("flat", facts[0], inputs, "")
     header["NOISE"] = (float(pixel_noise(mean)), "pixel-to-pixel scatter of the response")
     header["NLOW"] = (int((mask & NODATA > 0).sum()), f"pixels of response below {low_response}")
+    header["ILLUM"] = (f"[{y0}:{y1},{x0}:{x1}]", "lit rows and columns, from 0, ends excluded")
+    header["NODD"] = (int(odd.sum()), f"pixels {deviant:.0%} off the median around")
+    header["NUNSTABL"] = (int((unstable & ~odd).sum()), "pixels that scatter between the inputs")
     return Frame(mean, mask, header)
 
 
@@ -134,10 +165,13 @@ if "snakemake" in globals():
     start_log(snakemake.log[0])
     paths = {kind: snakemake.input.get(kind) for kind in ("bias", "dark")}
     used = {kind: read_frame(path) if path else None for kind, path in paths.items()}
+    ready = snakemake.input.get("ready")
     settings = dict(snakemake.params.settings)
     master = make_flat(snakemake.input.raws, snakemake.params.facts, **used, **settings)
     for kind, calibration in used.items():
         if calibration is not None:
             record_calibration(master.header, kind.upper(), paths[kind], calibration.header)
+    if ready:
+        compare_masters(master.header, master, read_frame(ready), relative=True)
     record_step(master.header, "flat", snakemake.params.version, settings)
     write_frame(snakemake.output[0], master)

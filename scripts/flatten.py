@@ -1,6 +1,7 @@
 """Flat field: divide by the response of the pixels; measure the sky."""
 
 import numpy as np
+
 from lib.detector import fitting
 from lib.frames import (
     BAD,

@@ -1,6 +1,10 @@
 """Master sky: what the empty sky looks like through this filter, 1 in the median."""
 
+import warnings
+from dataclasses import dataclass
+
 import numpy as np
+
 from lib.frames import (
     BAD,
     COSMIC,
@@ -13,15 +17,21 @@ from lib.frames import (
     read_header,
     write_frame,
 )
-from lib.masters import Input, master_header, pixel_noise, rejected_master, spool
-from lib.sky import find_sources
-from lib.stats import combine
+from lib.masters import Input, master_header, pixel_noise, rejected_master, release, spool
+from lib.sky import block_sky, find_sources, fit_surface, surface
+from lib.stats import combine, mad_std
 from lib.steps import log, record_step, start_log
 
 NOT_SKY = BAD | SATURATED | NODATA | COSMIC | SOURCE
 
 NOISY = 3.0
 """Frames whose noise, relative to their sky, is so much above the best one's tell nothing."""
+
+ENOUGH = 40
+"""Frames of different pointing that tell defects from sources."""
+
+CLEAR_PEAK = 8.0
+"""A cross-correlation tells the offset where its peak is so many times its scatter."""
 
 FACTS = {
     "instrument": "INSTRUME",
@@ -62,7 +72,59 @@ def fill_sky(sky, good, reach=16.0):
     return np.where(good, sky, around)
 
 
-def make_sky(planes, shape, sigma=0.0, clip=3.0):
+def keep_structure(sky, smooth, good, variance):
+    """Return the smooth sky with as much of its pixel structure as is not noise.
+
+    The deviations r of the pixels from the smooth sky have a variance of s^2 + n^2, structure
+    and noise. The best estimate of structure is r s^2 / (s^2 + n^2) (Wiener 1949); a deviation
+    beyond 4 n, as of a pixel of high dark current, is kept whole.
+
+    Parameters
+    ----------
+    sky, smooth : ndarray of float32, shape (ny, nx)
+    good : ndarray of bool, shape (ny, nx)
+    variance : ndarray of float32, shape (ny, nx)
+        n^2, of each pixel of `sky`.
+
+    Returns
+    -------
+    sky : ndarray of float32, shape (ny, nx)
+    kept : float
+        Part of the structure that was kept, in the median of the pixels.
+    """
+    deviation = np.where(good, sky - smooth, np.float32(0))
+    peculiar = good & (deviation**2 > 16 * variance)
+    if not good.any():
+        return sky, 1.0
+    structure = max(0.0, mad_std(deviation[good]) ** 2 - float(np.median(variance[good])))
+    weight = np.divide(structure, structure + variance, out=np.ones_like(sky), where=variance > 0)
+    weight[peculiar] = 1
+    return smooth + weight * deviation, float(np.median(weight[good]))
+
+
+@dataclass
+class Sky:
+    """What `make_sky` makes of a set of frames.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        1 in the median.
+    smooth : ndarray of float32, shape (ny, nx)
+        The same without the structure of single pixels.
+    number : ndarray of int, shape (ny, nx)
+        Frames that each pixel rests on.
+    kept : float
+        Part of the pixel structure that is in the image.
+    """
+
+    image: np.ndarray
+    smooth: np.ndarray
+    number: np.ndarray
+    kept: float
+
+
+def make_sky(planes, shape, sigma=3.0, clip=3.0, noise=None):
     """Combine normalised frames to the sky.
 
     Parameters
@@ -75,46 +137,224 @@ def make_sky(planes, shape, sigma=0.0, clip=3.0):
         frames is not subtracted along with it. 0 for none.
     clip : float
         Outliers beyond so many standard deviations are left out of a pixel's mean.
+    noise : float, optional
+        Noise of a pixel of one frame. Given for arrays whose pixels differ in their sky, it
+        tells how much pixel structure outlives the smoothing, see `keep_structure`.
 
     Returns
     -------
-    sky : ndarray of float32, shape (ny, nx)
-        1 in the median.
-    number : ndarray of int, shape (ny, nx)
-        Frames that each pixel rests on.
+    Sky
     """
-    sky, number = combine(planes, shape, clip=clip)
-    good = np.isfinite(sky) & (number > 0)
+    sky, number, _ = combine(planes, shape, clip=clip, after=lambda: release(planes))
+    # What one frame alone shows would take that frame's noise, and its star, away.
+    good = np.isfinite(sky) & (number >= min(2, len(planes)))
     sky = np.where(good, sky, np.float32(1))
-    if sigma > 0:
+    kept = 0.0
+    if sigma > 0 and noise is None:
         # What is small and bright in the mean of the skies: stars too faint for the single frame,
         # at the same pixels each time, as in a series without dither.
         good &= ~find_sources(sky, ~good, threshold=2.0, grow=2, mesh=32)
-        sky = smooth_sky(np.where(good, sky, 1), good, sigma)
-    sky = fill_sky(sky, good)
-    return (sky / np.median(sky[good])).astype(np.float32), number
+        sky = smooth = smooth_sky(np.where(good, sky, 1), good, sigma)
+    else:
+        smooth = smooth_sky(sky, good, sigma or 3.0)
+        error = np.float32(noise or pixel_noise(sky)) / np.sqrt(np.maximum(number, 1))
+        # Once more, without the pixels that stand out.
+        calm = good & (np.abs(sky - smooth) < 4 * error)
+        smooth = smooth_sky(np.where(calm, sky, 1), calm, sigma or 3.0)
+        if sigma > 0:
+            sky, kept = keep_structure(sky, smooth, good & (number > 2), error**2)
+        else:
+            kept = 1.0
+    sky, smooth = fill_sky(sky, good), fill_sky(smooth, good)
+    level = np.median(sky[good])
+    return Sky((sky / level).astype(np.float32), smooth / level, np.where(good, number, 0), kept)
 
 
-def sky_from_frames(paths, min_frames=2, sigma=0.0, clip=3.0):
-    """Read flattened frames and make their sky.
+def own_surface(blocks, order):
+    """Return by how much each frame's sky departs from what all have in common.
+
+    Moonlight and twilight tilt the sky of a frame. Left in, the tilt would print the outlines of
+    each frame's masked sources on the mean.
 
     Parameters
     ----------
-    paths : list of path-like
-        Frames with SKYCTS, and their sources marked in the mask.
-    min_frames : int
-        Frames needed.
-    sigma, clip : float
-        See `make_sky`.
+    blocks : ndarray, shape (n, rows, columns)
+        Sky of each frame in squares, `lib.sky.block_sky`, 1 in the median.
+    order : int
+        Degree of the surfaces.
 
     Returns
     -------
-    Frame
+    list of ndarray
+        Coefficients of ``blocks / common - 1``, see `lib.sky.fit_surface`.
     """
-    headers = [read_header(path) for path in paths]
+    with warnings.catch_warnings():
+        # Squares that no frame shows.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        common = np.nanmedian(blocks, axis=0)
+    return [fit_surface(one / common - 1, order) for one in blocks]
+
+
+def offset(reference, image):
+    """Return by how many whole pixels an image is shifted against a reference.
+
+    Parameters
+    ----------
+    reference : ndarray of complex, shape (ny, nx // 2 + 1)
+        `scipy.fft.rfft2` of the reference: sources on zero.
+    image : ndarray of float32, shape (ny, nx)
+
+    Returns
+    -------
+    dy, dx : int or None
+        ``image[y + dy, x + dx]`` shows what ``reference[y, x]`` does; None where the highest peak
+        of the cross-correlation does not stand out.
+    """
+    from scipy.fft import irfft2, rfft2
+
+    correlation = irfft2(np.conj(reference) * rfft2(image), image.shape)
+    peak = np.unravel_index(np.argmax(correlation), image.shape)
+    if correlation[peak] <= max(0, CLEAR_PEAK * correlation.std(dtype=float)):
+        return None
+    return tuple(
+        int(place if place <= size // 2 else place - size)
+        for place, size in zip(peak, image.shape, strict=True)
+    )
+
+
+class DitheredSum:
+    """Sum of the frames of one target, each moved so that its sources lie on the others'.
+
+    Parameters
+    ----------
+    brightest : float
+        Excess beyond this is cut, so that a hot pixel or a cosmic ray in one frame does not
+        look like a source in the sum.
+    """
+
+    def __init__(self, brightest=3.0):
+        self.brightest = brightest
+        self.reference = None
+        self.shifts = []
+
+    def add(self, excess, usable, sources):
+        """Register a frame on the first one and add it.
+
+        Parameters
+        ----------
+        excess : ndarray of float32, shape (ny, nx)
+            Image less its sky, in units of its noise.
+        usable : ndarray of bool, shape (ny, nx)
+        sources : ndarray of bool, shape (ny, nx)
+            Sources known from the frame itself.
+
+        Returns
+        -------
+        dy, dx : int or None
+            None where the frame could not be registered, or lies too far away.
+        """
+        from scipy.fft import rfft2
+
+        limit = np.float32(self.brightest)
+        bright = np.where(sources, excess.clip(0, limit), np.float32(0))
+        if self.reference is None:
+            shift = (0, 0) if bright.any() else None
+            if shift:
+                self.reference = rfft2(bright)
+                self.margin = tuple(size // 4 for size in excess.shape)
+                self.total = np.pad(np.zeros_like(excess), [(m, m) for m in self.margin])
+                self.depth = np.zeros_like(self.total)
+        else:
+            shift = offset(self.reference, bright)
+        if shift and any(abs(s) > m for s, m in zip(shift, self.margin, strict=True)):
+            shift = None
+        self.shifts.append(shift)
+        if shift:
+            place = self.place(shift, excess.shape)
+            self.total[place] += np.where(usable, excess.clip(-limit, limit), 0)
+            self.depth[place] += usable
+        return shift
+
+    def place(self, shift, shape):
+        """Return the part of the sum that a frame covers."""
+        return tuple(
+            slice(m - s, m - s + n) for m, s, n in zip(self.margin, shift, shape, strict=True)
+        )
+
+    def sources(self, shape, threshold=1.5):
+        """Return for each frame the pixels in which the sum shows a source, None if unknown."""
+        if self.reference is None or sum(shift is not None for shift in self.shifts) < 2:
+            return [None for _ in self.shifts]
+        seen = self.depth > 0
+        # Noise 1 everywhere, whatever the number of frames.
+        total = np.divide(self.total, np.sqrt(self.depth), out=self.total, where=seen)
+        found = find_sources(total, ~seen, threshold)
+        return [shift and found[self.place(shift, shape)] for shift in self.shifts]
+
+
+class Persistence:
+    """Pixels that stand out in frames of different pointing: they are no sky, but defects.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    sigma : float
+        Excess, in units of the noise, that makes a pixel stand out.
+    line_sigma : float
+        The same of the median of a piece of a column or row.
+    length : int
+        Of such a piece [px].
+    apart : float
+        Pointings nearer to each other [px] show the same sources at the same pixels.
+    """
+
+    def __init__(self, shape, sigma=4.0, line_sigma=1.5, length=64, apart=10.0):
+        self.sigma, self.line_sigma, self.apart = sigma, line_sigma, apart
+        self.pointings = []
+        self.high, self.low, self.looks = np.zeros((3, *shape), np.int16)
+        # Per axis: where pieces begin, how often each was high, and low.
+        self.lines = []
+        for size, across in (shape, shape[::-1]):
+            starts = [*range(0, size - length, length), max(0, size - length)]
+            pieces = [slice(start, min(start + length, size)) for start in starts]
+            self.lines.append((pieces, *np.zeros((2, len(pieces), across), np.int16)))
+
+    def add(self, excess, usable, target, shift):
+        """Count what stands out, unless a frame of this pointing was counted."""
+        for other, place in self.pointings:
+            if other == target and np.hypot(*np.subtract(place, shift)) < self.apart:
+                return
+        self.pointings.append((target, shift))
+        self.high += usable & (excess > self.sigma)
+        self.low += usable & (excess < -self.sigma)
+        self.looks += usable
+        for values, (pieces, high, low) in zip((excess, excess.T), self.lines, strict=True):
+            for n, piece in enumerate(pieces):
+                median = np.median(values[piece], axis=0)
+                high[n] += median > self.line_sigma
+                low[n] += median < -self.line_sigma
+
+    def defects(self, least=3, share=0.9):
+        """Return the pixels that stood out the same way in nearly all of 3 pointings or more."""
+        need = np.maximum(np.ceil(share * self.looks), least)
+        found = (self.high >= need) | (self.low >= need)
+        need = max(least, share * len(self.pointings))
+        for bad, (pieces, high, low) in zip((found, found.T), self.lines, strict=True):
+            for n, piece in enumerate(pieces):
+                bad[piece, (high[n] >= need) | (low[n] >= need)] = True
+        return found & (self.looks > 0)
+
+
+def sky_noise(header):
+    """Return the noise that photons and read-out give a pixel, as a fraction of the sky."""
+    electrons = header["SKYCTS"] * header["GAIN"]
+    return float(np.sqrt(max(electrons, 0) + header["RDNOISE"] ** 2) / electrons)
+
+
+def judge_frames(headers):
+    """Return what is known of each input of a sky, with why those unfit are left out."""
     inputs = [Input(header["FRAME"], why=header.get("QCREASON", "")) for header in headers]
     alive = [header for header in headers if header["QCSTAT"] == "OK"]
-    facts = {key: alive[0].get(word) for key, word in FACTS.items()} if alive else {}
     shape = (alive[0]["NAXIS2"], alive[0]["NAXIS1"]) if alive else (0, 0)
     for one, header in zip(inputs, headers, strict=True):
         one.level = header.get("SKYCTS", np.nan)
@@ -130,30 +370,141 @@ def sky_from_frames(paths, min_frames=2, sigma=0.0, clip=3.0):
     for one in inputs:
         if not one.why and one.noise > NOISY * best:
             one.why = f"NOISY: {one.noise:.2g} of its sky > {NOISY:g} x {best:.2g}"
-    good = [(path, one) for path, one in zip(paths, inputs, strict=True) if not one.why]
+    return inputs, shape
+
+
+def look_again(planes, good, tilts, smooth, deep):
+    """Look at the frames less their sky: for what the first sky could not know.
+
+    Parameters
+    ----------
+    planes : sequence of ndarray
+        Normalised frames. Set to NaN where a source was missed, and in defects.
+    good : list of (path, header, Input)
+    tilts : list of ndarray
+        Own surface of each frame.
+    smooth : ndarray of float32, shape (ny, nx)
+        The sky, without pixel structure.
+    deep : bool
+        Look for sources that only the sum of the frames of a target shows.
+
+    Returns
+    -------
+    defects : ndarray of bool, shape (ny, nx)
+        Pixels that stand out wherever the telescope points, see `Persistence`.
+    number : int
+        Frames in which deep sources were masked.
+    """
+    persistence = Persistence(smooth.shape)
+    targets = {}
+    for n in range(0, len(good), 1 if deep else max(1, len(good) // ENOUGH)):
+        targets.setdefault(good[n][1].get("TARGET", ""), []).append(n)
+    number = 0
+    for target, members in targets.items():
+        together = DitheredSum()
+        for n in members:
+            path, header, one = good[n]
+            frame = read_frame(path)
+            usable = frame.mask & (BAD | SATURATED | NODATA) == 0
+            image = frame.image / (1 + surface(tilts[n], smooth.shape)) / np.float32(one.level)
+            excess = np.where(usable, (image - smooth) / np.float32(sky_noise(header)), 0)
+            # Saturated cores are sources, and the brightest.
+            excess[frame.mask & SATURATED > 0] = np.inf
+            shift = together.add(excess, usable, frame.mask & SOURCE > 0)
+            log.info("%s shift %s", one.name, shift or "unknown")
+            if shift:
+                persistence.add(excess, usable, target, shift)
+        if deep:
+            masks = together.sources(smooth.shape)
+            for n, mask in zip(members, masks, strict=True):
+                if mask is not None:
+                    planes[n][mask] = np.nan
+                    release(planes)
+                    number += 1
+    defects = persistence.defects()
+    if defects.any():
+        for plane in planes:
+            plane[defects] = np.nan
+            release(plane)
+    return defects, number
+
+
+def sky_from_frames(paths, min_frames=2, sigma=3.0, clip=3.0, order=1, passes=1, structure=False):
+    """Read flattened frames and make their sky.
+
+    Parameters
+    ----------
+    paths : list of path-like
+        Frames with SKYCTS, and their sources marked in the mask.
+    min_frames : int
+        Frames needed.
+    sigma, clip : float
+        See `make_sky`.
+    order : int
+        Degree of the surface by which each frame's sky may differ, see `own_surface`.
+    passes : int
+        2: sources found on the sum of the frames less the first sky are masked too, and the
+        sky made again.
+    structure : bool
+        Keep the pixel structure that the smoothing would take away, see `keep_structure`.
+
+    Returns
+    -------
+    Frame
+        BAD in the mask where all frames show a defect, NODATA where none shows sky.
+    """
+    headers = [read_header(path) for path in paths]
+    inputs, shape = judge_frames(headers)
+    alive = [header for header in headers if header["QCSTAT"] == "OK"]
+    facts = {key: alive[0].get(word) for key, word in FACTS.items()} if alive else {}
+    good = [
+        (path, header, one)
+        for path, header, one in zip(paths, headers, inputs, strict=True)
+        if not one.why
+    ]
     if len(good) < min_frames:
         why = FrameRejected("TOO_FEW_FRAMES", f"{len(good)} < {min_frames}")
-        return rejected_master("sky", facts, [one.name for one in inputs], why)
+        return rejected_master("sky", facts, inputs, why)
+    noise = np.median([sky_noise(header) for _, header, _ in good]) if structure else None
     with spool(len(good), shape) as planes:
-        for plane, (path, one) in zip(planes, good, strict=True):
+        blocks = []
+        for plane, (path, _, one) in zip(planes, good, strict=True):
             frame = read_frame(path)
             plane[:] = frame.image / np.float32(one.level)
-            plane[frame.mask & NOT_SKY > 0] = np.nan
-        sky, number = make_sky(planes, shape, sigma, clip)
+            free = frame.mask & NOT_SKY == 0
+            blocks.append(block_sky(plane, free))
+            plane[~free] = np.nan
+            release(planes)
+        tilts = own_surface(np.array(blocks), order)
+        for plane, tilt in zip(planes, tilts, strict=True):
+            plane /= 1 + surface(tilt, shape)
+            release(planes)
+        sky = make_sky(planes, shape, sigma, clip, noise)
+        deep, defects = 0, np.zeros(shape, bool)
+        for _ in range(max(1, passes - 1)):
+            defects, deep = look_again(planes, good, tilts, sky.smooth, passes > 1)
+            if deep or defects.any():
+                sky = make_sky(planes, shape, sigma, clip, noise)
     for one in inputs:
         log.info("%s level %.5g %s", one.name, one.level, one.why)
     header = master_header("sky", facts, inputs, "")
     mask = np.zeros(shape, np.uint8)
-    mask[number == 0] |= NODATA
+    mask[sky.number == 0] |= NODATA
+    mask[defects] |= BAD
     header["SMOOTH"] = (float(sigma), "[px] Gaussian smoothing")
-    header["NOISE"] = (float(pixel_noise(sky)), "pixel-to-pixel noise of the master")
-    header["NFILLED"] = (int((number == 0).sum()), "pixels without any sky, filled from around")
-    return Frame(sky, mask, header)
+    header["STRUCT"] = (sky.kept, "part of the pixel structure kept")
+    header["PASSES"] = (int(passes), "2: sources found on the first sum masked")
+    header["NDEEP"] = (deep, "frames in which they were")
+    header["NBAD"] = (int(defects.sum()), "pixels that stand out at every pointing")
+    header["NOISE"] = (float(pixel_noise(sky.image)), "pixel-to-pixel noise of the master")
+    header["NFILLED"] = (int((sky.number == 0).sum()), "pixels without sky, filled from around")
+    return Frame(sky.image, mask, header)
 
 
 if "snakemake" in globals():
     start_log(snakemake.log[0])
-    settings = {key: snakemake.params[key] for key in ("min_frames", "sigma", "clip")}
+    names = ("min_frames", "sigma", "clip", "order", "passes", "structure")
+    settings = {name: snakemake.params[name] for name in names}
     sky = sky_from_frames(snakemake.input.frames, **settings)
     record_step(sky.header, "makesky", snakemake.params.version, settings)
     write_frame(snakemake.output[0], sky)

@@ -2,6 +2,7 @@
 
 import numpy as np
 from astropy.io import fits
+
 from lib.detector import assemble, gain_map, subtract_bias_and_dark
 from lib.frames import (
     SATURATED,

@@ -1,19 +1,26 @@
 """Sky subtraction: the master sky scaled to the frame, or the frame's median alone."""
 
 import numpy as np
+
 from lib.frames import (
+    BAD,
+    COSMIC,
     NODATA,
+    SATURATED,
     SOURCE,
     Frame,
     FrameRejected,
     read_frame,
     record_calibration,
 )
-from lib.sky import sky_level
+from lib.sky import bilinear, block_sky, fit_surface, sky_level, surface
+from lib.stats import MAD_TO_SIGMA, sigma_clipped_median
 from lib.steps import process
 
+NOT_SKY = BAD | SATURATED | NODATA | COSMIC | SOURCE
 
-def subtract_sky(image, mask, sky=None):
+
+def subtract_sky(image, mask, sky=None, order=0):
     """Subtract the sky from an image.
 
     Parameters
@@ -23,13 +30,19 @@ def subtract_sky(image, mask, sky=None):
         With SOURCE set where sources hide the sky.
     sky : ndarray of float32, shape (ny, nx), optional
         Master sky, 1 in the median. Without it the level alone is subtracted.
+    order : int
+        Degree of the surface by which the sky of this frame differs from the master: 1 for the
+        gradient that comes and goes with moon and twilight, 0 for none.
 
     Returns
     -------
     image : ndarray of float32, shape (ny, nx)
-        ``image - level * sky``, in which level is the clipped median of ``image / sky`` over
-        the pixels free of sources.
+        ``image - level * sky * (1 + surface)``, in which level is the clipped median of
+        ``image / sky`` over the pixels free of sources, and the surface is fitted to the medians
+        of ``image / sky / level - 1`` in squares of 64 pixels.
     level, noise : float
+    tilt : float
+        Largest difference within the surface, as a fraction of the level.
 
     Raises
     ------
@@ -41,12 +54,76 @@ def subtract_sky(image, mask, sky=None):
     level, noise = sky_level(flat_sky, mask, sources)
     if not np.isfinite(level):
         raise FrameRejected("NO_SKY_PIXEL", f"{sources.mean():.2f} of the pixels are sources")
-    image = image - (np.float32(level) if sky is None else np.float32(level) * sky)
+    tilt = 0.0
+    model = np.float32(level) if sky is None else np.float32(level) * sky
+    if order and level > 0:
+        free = mask & NOT_SKY == 0
+        coefficients = fit_surface(block_sky(flat_sky, free) / np.float32(level) - 1, order)
+        # The constant term belongs to the level.
+        level *= 1 + coefficients[0, 0]
+        model = model * (1 + surface(coefficients, image.shape))
+        coefficients[0, 0] = 0
+        tilt = float(np.ptp(surface(coefficients, image.shape)))
+        _, noise, _ = sigma_clipped_median((image - model)[free][::5])
+    image = image - model
     image[mask & NODATA > 0] = 0
-    return image, level, noise
+    return image, level, noise, tilt
 
 
-def skysub_frame(frame, sky=None):
+def fringe_pattern(sky, scale):
+    """Return the structure of a master sky that is smaller than `scale` pixels: its fringes.
+
+    Parameters
+    ----------
+    sky : ndarray of float32, shape (ny, nx)
+    scale : int
+        [px].
+
+    Returns
+    -------
+    ndarray of float32, shape (ny, nx)
+        Zero in the median.
+    """
+    whole = np.ones(sky.shape, bool)
+    return sky - bilinear(block_sky(sky, whole, scale), sky.shape)
+
+
+def fringe_excess(image, free, fringe, sigma=3.0):
+    """Return how much of a fringe pattern is left in a sky-subtracted image.
+
+    Interference of the lines of the night sky makes the fringes, not its continuum, so they do
+    not scale with the level.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        Sky-subtracted.
+    free : ndarray of bool, shape (ny, nx)
+        Pixels that show sky.
+    fringe : ndarray of float32, shape (ny, nx)
+    sigma : float
+        Pixels that deviate by more standard deviations are left out of the fit.
+
+    Returns
+    -------
+    float
+        Least-squares factor of ``fringe`` in the image; 0 where nothing tells.
+    """
+    values, pattern = image[free].astype(float), fringe[free].astype(float)
+    values = values - np.median(values) if values.size else values
+    keep = np.ones(values.shape, bool)
+    factor = 0.0
+    for _ in range(5):
+        power = np.dot(pattern[keep], pattern[keep])
+        if not power > 0:
+            return 0.0
+        factor = np.dot(values[keep], pattern[keep]) / power
+        left = np.abs(values - factor * pattern)
+        keep = left <= sigma * MAD_TO_SIGMA * np.median(left)
+    return float(factor)
+
+
+def skysub_frame(frame, sky=None, order=0, fringe_scale=0):
     """Subtract the sky from a frame; keep the header true.
 
     Parameters
@@ -54,6 +131,10 @@ def skysub_frame(frame, sky=None):
     frame : Frame
     sky : Frame, optional
         Master sky. One that could not be made is not used, and the header says so.
+    order : int
+        See `subtract_sky`.
+    fringe_scale : int
+        Structure of the master sky below this size [px] is fitted on its own; 0: it is not.
 
     Returns
     -------
@@ -64,23 +145,36 @@ def skysub_frame(frame, sky=None):
     usable = sky is not None and not sky.rejected
     if usable and sky.image.shape != frame.image.shape:
         raise FrameRejected("SKY_SHAPE", f"{sky.image.shape} for a frame of {frame.image.shape}")
-    image, level, noise = subtract_sky(frame.image, frame.mask, sky.image if usable else None)
+    # What stands out in the sky at every pointing is a defect of the detector.
+    mask = frame.mask | (sky.mask & BAD) if usable else frame.mask
+    image, level, noise, tilt = subtract_sky(
+        frame.image, mask, sky.image if usable else None, order
+    )
+    if usable and fringe_scale:
+        fringe = fringe_pattern(sky.image, fringe_scale)
+        excess = fringe_excess(image, mask & NOT_SKY == 0, fringe)
+        image = image - np.float32(excess) * fringe
+        image[mask & NODATA > 0] = 0
+        header["FRINGE"] = (1 + excess / level, "fringes, relative to those of the master sky")
     header["SKYMODE"] = ("master" if usable else "median", "what was subtracted: master or median")
     if sky is not None and sky.rejected:
         header["SKYNOTE"] = (sky.reason[:50], "why no master sky")
     header["SKYSUB"] = (level, "sky level subtracted, in BUNIT")
+    header["SKYTILT"] = (tilt, "own surface of this frame, largest difference")
     header["SKYCTS"] = (level, "sky level, in BUNIT")
     header["SKYNOISE"] = (noise, "pixel noise of the sky, in BUNIT")
     header["SATURATE"] -= level
-    return Frame(image, frame.mask, header)
+    return Frame(image, mask, header)
 
 
 if "snakemake" in globals():
     path = snakemake.input.get("sky")
+    order = snakemake.params.order if path else 0
+    fringe_scale = snakemake.params.fringe_scale if path else 0
 
     def work(frame):
         sky = read_frame(path) if path else None
-        frame = skysub_frame(frame, sky)
+        frame = skysub_frame(frame, sky, order, fringe_scale)
         if path and not sky.rejected:
             record_calibration(frame.header, "SKY", path, sky.header)
         return frame
@@ -92,5 +186,5 @@ if "snakemake" in globals():
         snakemake.output[0],
         work,
         log_path=snakemake.log[0],
-        parameters={"nomastersky": not path},
+        parameters={"nomastersky": not path, "order": order, "fringe_scale": fringe_scale},
     )

@@ -129,9 +129,7 @@ class Optics:
         """CD matrix [deg/px] with an error of rotation [deg] and of scale (relative)."""
         t = np.radians(self.theta + rotation)
         s1, s2 = (s * ARCSEC * (1 + stretch) for s in (self.scale1, self.scale2))
-        return np.array(
-            [[-s1 * np.cos(t), s2 * np.sin(t)], [s1 * np.sin(t), s2 * np.cos(t)]]
-        )
+        return np.array([[-s1 * np.cos(t), s2 * np.sin(t)], [s1 * np.sin(t), s2 * np.cos(t)]])
 
     def _factor(self, r):
         k2, k4, k6 = self.radial
@@ -155,8 +153,9 @@ class Optics:
         inside = rho < r_max * self._factor(r_max)
         r = np.where(inside, rho, 0.0)
         for _ in range(30):
-            r = np.clip(r - (r * self._factor(r) - np.where(inside, rho, 0)) / self._slope(r),
-                        0, r_max)
+            r = np.clip(
+                r - (r * self._factor(r) - np.where(inside, rho, 0)) / self._slope(r), 0, r_max
+            )
         return np.where(inside, r, np.nan)
 
     def sky_to_pixel(self, ra, dec, crval, rotation=0.0, stretch=0.0):
@@ -182,7 +181,7 @@ class Optics:
         """Sky area of each pixel relative to that of the reference pixel; shape (ny, nx)."""
         if not any(self.radial):
             return np.ones(shape, np.float32)
-        y, x = np.mgrid[0:shape[0]:8, 0:shape[1]:8]
+        y, x = np.mgrid[0 : shape[0] : 8, 0 : shape[1] : 8]
         u, v = self.cd() @ np.array([x - self.x0 + 1, y - self.y0 + 1], float).reshape(2, -1)
         r = np.hypot(u, v).reshape(x.shape)
         area = self._factor(r) * self._slope(r)
@@ -196,17 +195,32 @@ class Optics:
         distorted = any(self.radial)
         tail = "TPV" if distorted else "TAN"
         cards = {
-            "CTYPE1": f"RA---{tail}", "CTYPE2": f"DEC--{tail}",
-            "CRVAL1": float(crval[0]), "CRVAL2": float(crval[1]),
-            "CRPIX1": float(self.x0), "CRPIX2": float(self.y0),
-            "CD1_1": float(cd[0, 0]), "CD1_2": float(cd[0, 1]),
-            "CD2_1": float(cd[1, 0]), "CD2_2": float(cd[1, 1]),
-            "CUNIT1": "deg", "CUNIT2": "deg",
+            "CTYPE1": f"RA---{tail}",
+            "CTYPE2": f"DEC--{tail}",
+            "CRVAL1": float(crval[0]),
+            "CRVAL2": float(crval[1]),
+            "CRPIX1": float(self.x0),
+            "CRPIX2": float(self.y0),
+            "CD1_1": float(cd[0, 0]),
+            "CD1_2": float(cd[0, 1]),
+            "CD2_1": float(cd[1, 0]),
+            "CD2_2": float(cd[1, 1]),
+            "CUNIT1": "deg",
+            "CUNIT2": "deg",
         }
         if distorted:
             k2, k4, k6 = self.radial
-            terms = {7: k2, 9: k2, 17: k4, 19: 2 * k4, 21: k4,
-                     31: k6, 33: 3 * k6, 35: 3 * k6, 37: k6}
+            terms = {
+                7: k2,
+                9: k2,
+                17: k4,
+                19: 2 * k4,
+                21: k4,
+                31: k6,
+                33: 3 * k6,
+                35: 3 * k6,
+                37: k6,
+            }
             for axis in (1, 2):
                 cards[f"PV{axis}_1"] = 1.0
                 cards.update({f"PV{axis}_{n}": float(k) for n, k in terms.items() if k})
@@ -220,8 +234,9 @@ def bilinear(grid, rows, cols):
     c0 = np.clip(np.floor(cols).astype(int), 0, max(nx - 2, 0))
     fr, fc = (rows - r0)[:, None], (cols - c0)[None, :]
     r1, c1 = np.minimum(r0 + 1, ny - 1), np.minimum(c0 + 1, nx - 1)
-    return ((grid[np.ix_(r0, c0)] * (1 - fc) + grid[np.ix_(r0, c1)] * fc) * (1 - fr)
-            + (grid[np.ix_(r1, c0)] * (1 - fc) + grid[np.ix_(r1, c1)] * fc) * fr)
+    return (grid[np.ix_(r0, c0)] * (1 - fc) + grid[np.ix_(r0, c1)] * fc) * (1 - fr) + (
+        grid[np.ix_(r1, c0)] * (1 - fc) + grid[np.ix_(r1, c1)] * fc
+    ) * fr
 
 
 # ---------------------------------------------------------------------------------------------
@@ -255,8 +270,10 @@ def stellar_magnitudes(r, rng, scatter=0.02):
     n = len(r)
     red = rng.random(n) < np.clip(0.25 + 0.07 * (r - 15), 0.1, 0.7)
     gi = np.where(red, rng.normal(2.1, 0.35, n), rng.normal(0.75, 0.3, n)).clip(-0.4, 2.95)
-    colour = {name: np.interp(gi, LOCUS["g-i"], values) + rng.normal(0, scatter, n)
-              for name, values in LOCUS.items()}
+    colour = {
+        name: np.interp(gi, LOCUS["g-i"], values) + rng.normal(0, scatter, n)
+        for name, values in LOCUS.items()
+    }
     g_r, r_i = colour["g-r"], colour["g-i"] - colour["g-r"]
     m = {"r": r, "g": r + g_r, "i": r - r_i}
     m["u"] = m["g"] + colour["u-g"]
@@ -295,8 +312,20 @@ class Field:
     epoch: float
 
 
-def make_field(ra, dec, radius, n, rng, epoch=2022.08, bright=13.5, faint=24.0, slope=0.2,
-               galaxies=0, proper_motion=8.0, scatter=0.02):
+def make_field(
+    ra,
+    dec,
+    radius,
+    n,
+    rng,
+    epoch=2022.08,
+    bright=13.5,
+    faint=24.0,
+    slope=0.2,
+    galaxies=0,
+    proper_motion=8.0,
+    scatter=0.02,
+):
     """Draw n stars (r between bright and faint) uniformly in a circle of the sky.
 
     Parameters
@@ -342,8 +371,9 @@ def make_field(ra, dec, radius, n, rng, epoch=2022.08, bright=13.5, faint=24.0, 
     return Field(ra, dec, radius, sources, epoch)
 
 
-def reference_table(sky, rng, limit=19.5, epoch=2016.0, position_error=0.3, floor=0.005,
-                    wrong=0.0, bands=BANDS):
+def reference_table(
+    sky, rng, limit=19.5, epoch=2016.0, position_error=0.3, floor=0.005, wrong=0.0, bands=BANDS
+):
     """The brighter stars of a field as a catalogue would list them.
 
     Parameters
@@ -502,15 +532,17 @@ def render_sources(shape, x, y, flux, psf, noise=1.0, out=None):
     nodes, weights = nodes / 2, weights / 2
     steps = max(1, int(np.ceil(psf.trail / (psf.fwhm / 2))))
     along = (np.arange(steps) - (steps - 1) / 2) * psf.trail / steps
-    moves = [(a * np.cos(np.radians(psf.trail_angle)), a * np.sin(np.radians(psf.trail_angle)))
-             for a in along]
+    moves = [
+        (a * np.cos(np.radians(psf.trail_angle)), a * np.sin(np.radians(psf.trail_angle)))
+        for a in along
+    ]
     for h in np.unique(half):
         members = np.flatnonzero(half == h)
         size = 2 * h + 1
         offset = np.arange(-h, h + 1)
         batch = max(1, 30_000 // size**2)  # stays in the processor's cache
         for start in range(0, len(members), batch):
-            rows = members[start:start + batch]
+            rows = members[start : start + batch]
             ix, iy = np.round(x[rows]).astype(int), np.round(y[rows]).astype(int)
             dx = (ix - x[rows])[:, None, None] + offset[None, None, :]
             dy = (iy - y[rows])[:, None, None] + offset[None, :, None]
@@ -524,7 +556,9 @@ def render_sources(shape, x, y, flux, psf, noise=1.0, out=None):
                 y0, y1 = max(cy - h, 0), min(cy + h + 1, shape[0])
                 x0, x1 = max(cx - h, 0), min(cx + h + 1, shape[1])
                 if y0 < y1 and x0 < x1:
-                    image[y0:y1, x0:x1] += stamp[y0 - cy + h:y1 - cy + h, x0 - cx + h:x1 - cx + h]
+                    image[y0:y1, x0:x1] += stamp[
+                        y0 - cy + h : y1 - cy + h, x0 - cx + h : x1 - cx + h
+                    ]
     return image
 
 
@@ -686,13 +720,13 @@ def make_detector_maps(detector, rng, optics=None):
 
     pick = rng.random(shape, dtype=np.float32)
     hot = pick < detector.hot
-    low = (pick > 1 - detector.bad / 2)
+    low = pick > 1 - detector.bad / 2
     dead = (pick > 1 - detector.bad) & ~low
     # defects come in clumps too
     for _ in range(max(1, int(detector.bad * ny * nx / 150))):
         y, x, r = rng.integers(0, ny), rng.integers(0, nx), rng.uniform(1, 3.5)
         y0, x0 = max(y - 4, 0), max(x - 4, 0)
-        yy, xx = np.mgrid[y0:min(y + 5, ny), x0:min(x + 5, nx)]
+        yy, xx = np.mgrid[y0 : min(y + 5, ny), x0 : min(x + 5, nx)]
         dead[yy, xx] |= (yy - y) ** 2 + (xx - x) ** 2 <= r**2
     dark = detector.dark * rng.gamma(16, 1 / 16, shape).astype(np.float32)
     dark[hot] += 10 ** rng.uniform(0, 2.3, hot.sum())
@@ -738,8 +772,9 @@ def make_detector_maps(detector, rng, optics=None):
     if not detector.ccd:
         well *= 1 + 0.05 * rng.random(shape, dtype=np.float32)
     bad = (DEAD * dead + LOW * (low & ~dead) + HOT * hot).astype(np.uint8)
-    return DetectorMaps(bias, dark, response.astype(np.float32), area,
-                        flat.astype(np.float32), pattern, bad, well)
+    return DetectorMaps(
+        bias, dark, response.astype(np.float32), area, flat.astype(np.float32), pattern, bad, well
+    )
 
 
 def cosmic_rays(shape, exptime, rng, rate=0.03, pitch=13.0, thickness=20.0, scale=1.0):
@@ -879,8 +914,19 @@ class Exposure:
     positions: dict = field(default_factory=dict)
 
 
-def render_exposure(detector, maps, catalogue, sky_level, psf, exptime, rng, cosmic_scale=1.0,
-                    gradient=(0.0, 0.0), galaxies=None, satellite=None):
+def render_exposure(
+    detector,
+    maps,
+    catalogue,
+    sky_level,
+    psf,
+    exptime,
+    rng,
+    cosmic_scale=1.0,
+    gradient=(0.0, 0.0),
+    galaxies=None,
+    satellite=None,
+):
     """Render one science exposure.
 
     Parameters
@@ -916,18 +962,34 @@ def render_exposure(detector, maps, catalogue, sky_level, psf, exptime, rng, cos
         render_sources(view.shape, sx, sy - r0, flux, shape_psf, noise, out=view)
         if galaxies:
             for gx, gy, gf, size, q, angle in zip(*galaxies[region.filter], strict=True):
-                wide = replace(shape_psf, fwhm=np.hypot(shape_psf.fwhm, 1.7 * size),
-                               beta=2.5, ellipticity=(1 - q) * size / (size + shape_psf.fwhm),
-                               angle=angle)
-                render_sources(view.shape, np.array([gx]), np.array([gy - r0]), np.array([gf]),
-                               wide, noise, out=view)
+                wide = replace(
+                    shape_psf,
+                    fwhm=np.hypot(shape_psf.fwhm, 1.7 * size),
+                    beta=2.5,
+                    ellipticity=(1 - q) * size / (size + shape_psf.fwhm),
+                    angle=angle,
+                )
+                render_sources(
+                    view.shape,
+                    np.array([gx]),
+                    np.array([gy - r0]),
+                    np.array([gf]),
+                    wide,
+                    noise,
+                    out=view,
+                )
         sky[r0:r1] = level * maps.sky[r0:r1] * tilt[r0:r1]
         positions[region.filter] = (sx, sy, flux)
     if satellite is not None:
-        stars += satellite_trail(detector.shape, *satellite,
-                                 fwhm=shape_psf.fwhm)
-    cosmic = cosmic_rays(detector.shape, exptime, rng, pitch=detector.pitch,
-                         thickness=detector.thickness, scale=cosmic_scale)
+        stars += satellite_trail(detector.shape, *satellite, fwhm=shape_psf.fwhm)
+    cosmic = cosmic_rays(
+        detector.shape,
+        exptime,
+        rng,
+        pitch=detector.pitch,
+        thickness=detector.thickness,
+        scale=cosmic_scale,
+    )
     light = stars * maps.response + sky * maps.flat
     raw, saturated = expose(detector, maps, light, exptime, rng, cosmic)
     return Exposure(raw, stars.astype(np.float32), sky, cosmic, saturated, positions)
@@ -935,16 +997,29 @@ def render_exposure(detector, maps, catalogue, sky_level, psf, exptime, rng, cos
 
 def satellite_trail(shape, intercept, angle, brightness, fwhm):
     """A straight line across the frame, Gaussian across, `brightness` e per px of length."""
-    y, x = np.mgrid[0:shape[0], 0:shape[1]].astype(np.float32)
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
     a = np.radians(angle)
     distance = (y - intercept) * np.cos(a) - x * np.sin(a)
     sigma = fwhm / 2.3548
     return brightness * np.exp(-0.5 * (distance / sigma) ** 2) / sigma / np.sqrt(2 * np.pi)
 
 
-def simulate_frame(shape=(512, 512), stars=100, seed=1, fwhm=4.0, sky=500.0, exptime=60.0,
-                   cosmic_scale=1.0, bright=2e5, faint=100.0, positions=None, beta=3.5,
-                   ellipticity=0.0, flat=False, **detector_options):
+def simulate_frame(
+    shape=(512, 512),
+    stars=100,
+    seed=1,
+    fwhm=4.0,
+    sky=500.0,
+    exptime=60.0,
+    cosmic_scale=1.0,
+    bright=2e5,
+    faint=100.0,
+    positions=None,
+    beta=3.5,
+    ellipticity=0.0,
+    flat=False,
+    **detector_options,
+):
     """One frame of any size without an instrument, for tests of single functions.
 
     Parameters
@@ -971,8 +1046,14 @@ def simulate_frame(shape=(512, 512), stars=100, seed=1, fwhm=4.0, sky=500.0, exp
     """
     rng = np.random.default_rng(seed)
     region = Region("r", "r", (0, shape[0]), (0, shape[0], 0, shape[1]))
-    options = {"gain": 1.0, "bias": 0.0, "dark": 0.0, "read_noise": 5.0, "dtype": "int32",
-               "saturation": 1e6}
+    options = {
+        "gain": 1.0,
+        "bias": 0.0,
+        "dark": 0.0,
+        "read_noise": 5.0,
+        "dtype": "int32",
+        "saturation": 1e6,
+    }
     if not flat:
         options.update(hot=0.0, bad=0.0, illumination=0.0, grain=0.0, dust_rings=0)
     options.update(detector_options)
@@ -990,8 +1071,9 @@ def simulate_frame(shape=(512, 512), stars=100, seed=1, fwhm=4.0, sky=500.0, exp
     else:
         x, y, flux = (np.asarray(a, float) for a in positions)
     psf = PSF(fwhm, beta, ellipticity)
-    exposure = render_exposure(detector, maps, {"r": (x, y, flux)}, {"r": sky}, psf, exptime,
-                               rng, cosmic_scale)
+    exposure = render_exposure(
+        detector, maps, {"r": (x, y, flux)}, {"r": sky}, psf, exptime, rng, cosmic_scale
+    )
     return exposure, detector, maps
 
 
@@ -1011,19 +1093,57 @@ class Camera:
 
 # Zero points [mag giving 1 e/s at airmass 1] and sky [mag/arcsec^2]; AB, and Vega in J and H:
 # photons of a 1.5 m (RATIR) and a 4.3 m telescope (LMI) times a throughput of about 0.3-0.4.
-RATIR_ZP = {"u": 22.6, "g": 24.7, "r": 24.5, "i": 24.2, "z": 23.6, "y": 22.9, "J": 22.9,
-            "H": 22.8}
-LMI_ZP = {"u": 25.6, "g": 27.3, "r": 27.2, "i": 26.8, "z": 26.0, "B": 27.1, "V": 27.2,
-          "R": 27.2, "I": 26.6}
-SKY_MAG = {"u": 22.3, "g": 21.8, "r": 20.8, "i": 19.9, "z": 18.8, "y": 17.6, "J": 15.9,
-           "H": 14.0, "B": 22.2, "V": 21.5, "R": 20.8, "I": 19.9}
-EXTINCTION = {"u": 0.5, "g": 0.18, "r": 0.10, "i": 0.06, "z": 0.05, "y": 0.05, "J": 0.08,
-              "H": 0.05, "B": 0.22, "V": 0.14, "R": 0.10, "I": 0.06}
+RATIR_ZP = {"u": 22.6, "g": 24.7, "r": 24.5, "i": 24.2, "z": 23.6, "y": 22.9, "J": 22.9, "H": 22.8}
+LMI_ZP = {
+    "u": 25.6,
+    "g": 27.3,
+    "r": 27.2,
+    "i": 26.8,
+    "z": 26.0,
+    "B": 27.1,
+    "V": 27.2,
+    "R": 27.2,
+    "I": 26.6,
+}
+SKY_MAG = {
+    "u": 22.3,
+    "g": 21.8,
+    "r": 20.8,
+    "i": 19.9,
+    "z": 18.8,
+    "y": 17.6,
+    "J": 15.9,
+    "H": 14.0,
+    "B": 22.2,
+    "V": 21.5,
+    "R": 20.8,
+    "I": 19.9,
+}
+EXTINCTION = {
+    "u": 0.5,
+    "g": 0.18,
+    "r": 0.10,
+    "i": 0.06,
+    "z": 0.05,
+    "y": 0.05,
+    "J": 0.08,
+    "H": 0.05,
+    "B": 0.22,
+    "V": 0.14,
+    "R": 0.10,
+    "I": 0.06,
+}
 SKY_SWING = {"z": 0.05, "y": 0.08, "J": 0.15, "H": 0.20}  # amplitude within half an hour
 
-APERTURES = {"rcenter": (0.0, 0.0), "icenter": (0.0, 0.0), "ricenter": (0.0, 0.0),
-             "riZJcenter": (1.2, 0.0), "riYHcenter": (-1.8, 0.0), "ZJcenter": (2.2, 0.7),
-             "YHcenter": (-3.2, 0.7)}  # arcmin
+APERTURES = {
+    "rcenter": (0.0, 0.0),
+    "icenter": (0.0, 0.0),
+    "ricenter": (0.0, 0.0),
+    "riZJcenter": (1.2, 0.0),
+    "riYHcenter": (-1.8, 0.0),
+    "ZJcenter": (2.2, 0.7),
+    "YHcenter": (-3.2, 0.7),
+}  # arcmin
 
 
 def ratir_cameras(c0="r", c1="i", softgain_ccd=4.0, softgain_ir=1.0, sky_structure=0.03):
@@ -1034,25 +1154,74 @@ def ratir_cameras(c0="r", c1="i", softgain_ccd=4.0, softgain_ir=1.0, sky_structu
     radial = (0.0, -19.60381671, -4128.15179797)
     saturation = 2**16 / softgain_ccd - 1
     well = 36000 / softgain_ir - 1
-    ccd = {"bias": 500.0, "dark": 0.05, "pitch": 13.0, "thickness": 15.0, "saturation": saturation,
-           "softgain": softgain_ccd, "sky_structure": 0.002}
-    infrared = {"bias": 0.0, "dark": 0.3, "hot": 8e-4, "bad": 2e-3, "pitch": 18.0,
-                "thickness": 6.0, "saturation": well, "calibrated": False, "ccd": False,
-                "softgain": softgain_ir, "sky_structure": sky_structure, "illumination": 0.2}
-    c0 = Detector("C0", (1024, 1024), (Region(c0, c0, (0, 1024), (0, 1023, 125, 1023)),),
-                  gain=16.80 / softgain_ccd, read_noise=8.0, **ccd)
-    c1 = Detector("C1", (1024, 1024), (Region(c1, c1, (0, 1024), (75, 1000, 15, 1000)),),
-                  gain=18.64 / softgain_ccd, read_noise=9.0, **ccd)
-    c2 = Detector("C2", (2048, 2048), (Region("Z", "z", (0, 1055), (4, 975, 100, 2000)),
-                                       Region("Y", "y", (1055, 2048), (1135, 2043, 240, 2043))),
-                  gain=2.2 / softgain_ir, read_noise=17.0, **infrared)
-    c3 = Detector("C3", (2048, 2048), (Region("J", "J", (0, 1100), (50, 1000, 4, 2000)),
-                                       Region("H", "H", (1100, 2048), (1200, 2043, 4, 1940))),
-                  gain=2.4 / softgain_ir, read_noise=15.0, dtype="int32", **infrared)
-    return (Camera(c0, Optics(0.3168, 0.3171, 0.60, 512, 512), 80.0),
-            Camera(c1, Optics(0.3171, 0.3191, 2.40, 512, 512), 80.0),
-            Camera(c2, Optics(0.2988, 0.2955, -88.1, 1177, 1031, radial), 67.0),
-            Camera(c3, Optics(0.2983, -0.2945, 90.4, 924, 982, radial), 67.0))
+    ccd = {
+        "bias": 500.0,
+        "dark": 0.05,
+        "pitch": 13.0,
+        "thickness": 15.0,
+        "saturation": saturation,
+        "softgain": softgain_ccd,
+        "sky_structure": 0.002,
+    }
+    infrared = {
+        "bias": 0.0,
+        "dark": 0.3,
+        "hot": 8e-4,
+        "bad": 2e-3,
+        "pitch": 18.0,
+        "thickness": 6.0,
+        "saturation": well,
+        "calibrated": False,
+        "ccd": False,
+        "softgain": softgain_ir,
+        "sky_structure": sky_structure,
+        "illumination": 0.2,
+    }
+    c0 = Detector(
+        "C0",
+        (1024, 1024),
+        (Region(c0, c0, (0, 1024), (0, 1023, 125, 1023)),),
+        gain=16.80 / softgain_ccd,
+        read_noise=8.0,
+        **ccd,
+    )
+    c1 = Detector(
+        "C1",
+        (1024, 1024),
+        (Region(c1, c1, (0, 1024), (75, 1000, 15, 1000)),),
+        gain=18.64 / softgain_ccd,
+        read_noise=9.0,
+        **ccd,
+    )
+    c2 = Detector(
+        "C2",
+        (2048, 2048),
+        (
+            Region("Z", "z", (0, 1055), (4, 975, 100, 2000)),
+            Region("Y", "y", (1055, 2048), (1135, 2043, 240, 2043)),
+        ),
+        gain=2.2 / softgain_ir,
+        read_noise=17.0,
+        **infrared,
+    )
+    c3 = Detector(
+        "C3",
+        (2048, 2048),
+        (
+            Region("J", "J", (0, 1100), (50, 1000, 4, 2000)),
+            Region("H", "H", (1100, 2048), (1200, 2043, 4, 1940)),
+        ),
+        gain=2.4 / softgain_ir,
+        read_noise=15.0,
+        dtype="int32",
+        **infrared,
+    )
+    return (
+        Camera(c0, Optics(0.3168, 0.3171, 0.60, 512, 512), 80.0),
+        Camera(c1, Optics(0.3171, 0.3191, 2.40, 512, 512), 80.0),
+        Camera(c2, Optics(0.2988, 0.2955, -88.1, 1177, 1031, radial), 67.0),
+        Camera(c3, Optics(0.2983, -0.2945, 90.4, 924, 982, radial), 67.0),
+    )
 
 
 def lmi_cameras(filters=("SDSS-R", "SDSS-I"), size=512, exptime=30.0, cubic=0.0, fringes=0.0):
@@ -1064,12 +1233,20 @@ def lmi_cameras(filters=("SDSS-R", "SDSS-I"), size=512, exptime=30.0, cubic=0.0,
     cameras = []
     for name in filters:
         band = name[-1].lower() if name.startswith("SDSS-") else name
-        detector = Detector("C0", shape, (Region(name, band, (0, shape[0]), section),),
-                            gain=2.89, read_noise=6.0, saturation=65000.0, bias=1100.0,
-                            pitch=30.0, thickness=40.0, sky_structure=0.002,
-                            fringes=fringes if band in "zI" else 0.0)
-        optics = Optics(0.24, 0.24, 0.5, shape[1] / 2 + 0.5, shape[0] / 2 + 0.5,
-                        (cubic, 0.0, 0.0))
+        detector = Detector(
+            "C0",
+            shape,
+            (Region(name, band, (0, shape[0]), section),),
+            gain=2.89,
+            read_noise=6.0,
+            saturation=65000.0,
+            bias=1100.0,
+            pitch=30.0,
+            thickness=40.0,
+            sky_structure=0.002,
+            fringes=fringes if band in "zI" else 0.0,
+        )
+        optics = Optics(0.24, 0.24, 0.5, shape[1] / 2 + 0.5, shape[0] / 2 + 0.5, (cubic, 0.0, 0.0))
         cameras.append(Camera(detector, optics, exptime))
     return tuple(cameras)
 
@@ -1199,7 +1376,10 @@ def night_cameras(night):
         if night.fringes:
             cameras = tuple(
                 replace(c, detector=replace(c.detector, fringes=night.fringes))
-                if {r.band for r in c.detector.regions} & set("izy") else c for c in cameras)
+                if {r.band for r in c.detector.regions} & set("izy")
+                else c
+                for c in cameras
+            )
     elif night.instrument == "lmi":
         filters = night.filters or ("SDSS-R", "SDSS-I")
         cameras = lmi_cameras(filters, night.size, fringes=night.fringes)
@@ -1255,11 +1435,16 @@ def plan_night(night, cameras, rng):
     angle = rng.uniform(0, 2 * np.pi)
     cosdec = np.cos(np.radians(night.dec))
     common = night.pointing_error * np.array([np.cos(angle), np.sin(angle)])
-    boresight = {c.detector.name + c.detector.regions[0].filter: rng.normal(0, 0.3, 2)
-                 for c in cameras}
-    twist = {c.detector.name: (night.rotation_error * rng.choice([-1, 1]) * rng.uniform(0.5, 1),
-                               night.scale_error * rng.choice([-1, 1]) * rng.uniform(0.5, 1))
-             for c in cameras}
+    boresight = {
+        c.detector.name + c.detector.regions[0].filter: rng.normal(0, 0.3, 2) for c in cameras
+    }
+    twist = {
+        c.detector.name: (
+            night.rotation_error * rng.choice([-1, 1]) * rng.uniform(0.5, 1),
+            night.scale_error * rng.choice([-1, 1]) * rng.uniform(0.5, 1),
+        )
+        for c in cameras
+    }
     dx, dy = dither_offsets(night.exposures, radius, rng)
     apertures = [night.aperture] if isinstance(night.aperture, str) else list(night.aperture)
     seeing = np.atleast_1d(np.asarray(night.seeing, float))
@@ -1283,13 +1468,34 @@ def plan_night(night, cameras, rng):
             ap_ra, ap_dec = APERTURES[aperture]
             header_crval = (header_crval[0] - ap_ra / 60, header_crval[1] - ap_dec / 60)
         for camera in cameras if simultaneous else (cameras[n // night.exposures],):
-            shift = common + jitter + boresight[camera.detector.name
-                                                + camera.detector.regions[0].filter]
-            crval = (header_crval[0] + shift[0] * ARCSEC / cosdec,
-                     header_crval[1] + shift[1] * ARCSEC)
+            shift = (
+                common
+                + jitter
+                + boresight[camera.detector.name + camera.detector.regions[0].filter]
+            )
+            crval = (
+                header_crval[0] + shift[0] * ARCSEC / cosdec,
+                header_crval[1] + shift[1] * ARCSEC,
+            )
             rotation, stretch = twist[camera.detector.name]
-            shots.append(Shot(camera, index, when, header_crval, crval, offsets, aperture,
-                              rotation, stretch, fwhm, transparency, airmass, gradient, phase))
+            shots.append(
+                Shot(
+                    camera,
+                    index,
+                    when,
+                    header_crval,
+                    crval,
+                    offsets,
+                    aperture,
+                    rotation,
+                    stretch,
+                    fwhm,
+                    transparency,
+                    airmass,
+                    gradient,
+                    phase,
+                )
+            )
     return shots
 
 
@@ -1310,9 +1516,13 @@ def night_field(night, cameras, shots, rng):
             xi, eta = tan_project(*section_sky(shot, region), *centre)
             reach = max(reach, np.hypot(xi, eta).max())
     radius = reach + night.reference_margin * ARCSEC
-    smallest = min((r.section[1] - r.section[0]) * (r.section[3] - r.section[2])
-                   * (c.optics.scale * ARCSEC) ** 2
-                   for c in cameras for r in c.detector.regions)
+    smallest = min(
+        (r.section[1] - r.section[0])
+        * (r.section[3] - r.section[2])
+        * (c.optics.scale * ARCSEC) ** 2
+        for c in cameras
+        for r in c.detector.regions
+    )
     ratir = night.instrument == "ratir"
     bright = night.bright_limit or (13.5 if ratir else 14.5)
     faint = night.faint_limit or (24.0 if ratir else 25.5)
@@ -1321,10 +1531,25 @@ def night_field(night, cameras, shots, rng):
     boost = (counts[2] - counts[0]) / (counts[1] - counts[0])
     n = round(night.stars * np.pi * radius**2 / smallest * boost)
     epoch = decimal_year(shots[len(shots) // 2].when)
-    sky = make_field(*centre, radius, n, rng, epoch, bright, faint, night.slope,
-                     galaxies=round(night.galaxies * n))
-    reference = reference_table(sky, rng, limit, position_error=night.reference_error,
-                                wrong=night.reference_wrong, bands=night.reference_bands)
+    sky = make_field(
+        *centre,
+        radius,
+        n,
+        rng,
+        epoch,
+        bright,
+        faint,
+        night.slope,
+        galaxies=round(night.galaxies * n),
+    )
+    reference = reference_table(
+        sky,
+        rng,
+        limit,
+        position_error=night.reference_error,
+        wrong=night.reference_wrong,
+        bands=night.reference_bands,
+    )
     return sky, reference
 
 
@@ -1342,33 +1567,69 @@ def frame_light(night, shot, region, sky):
     """
     optics, exptime, band = shot.camera.optics, shot.camera.exptime, region.band
     zp_table = RATIR_ZP if night.instrument == "ratir" else LMI_ZP
-    zero_point = (zp_table[band] - EXTINCTION[band] * (shot.airmass - 1)
-                  + 2.5 * np.log10(shot.transparency * exptime))
+    zero_point = (
+        zp_table[band]
+        - EXTINCTION[band] * (shot.airmass - 1)
+        + 2.5 * np.log10(shot.transparency * exptime)
+    )
     scale = optics.scale * (1 + shot.stretch)
-    x, y = optics.sky_to_pixel(np.asarray(sky.sources["ra"]), np.asarray(sky.sources["dec"]),
-                               shot.crval, shot.rotation, shot.stretch)
+    x, y = optics.sky_to_pixel(
+        np.asarray(sky.sources["ra"]),
+        np.asarray(sky.sources["dec"]),
+        shot.crval,
+        shot.rotation,
+        shot.stretch,
+    )
     term = night.colour_terms.get(region.filter, 0.0)
     magnitude = np.asarray(sky.sources[band]) + term * (np.asarray(sky.sources["g_i"]) - 1)
     flux = 10 ** (-0.4 * (magnitude - zero_point))
     seconds = (shot.when - datetime.fromisoformat(night.start)).total_seconds()
     swing = SKY_SWING.get(band, 0.01) * np.sin(shot.phase + 2 * np.pi * seconds / 1500)
     # clouds dim the stars; they do not dim the sky, which is what makes them costly
-    level = (10 ** (-0.4 * (SKY_MAG[band] - zp_table[band])) * scale**2 * exptime * (1 + swing)
-             * night.sky_factor)
+    level = (
+        10 ** (-0.4 * (SKY_MAG[band] - zp_table[band]))
+        * scale**2
+        * exptime
+        * (1 + swing)
+        * night.sky_factor
+    )
     # seeing goes as wavelength^-0.2
-    wavelength = {"u": 0.36, "g": 0.48, "r": 0.62, "i": 0.76, "z": 0.91, "y": 1.02, "J": 1.25,
-                  "H": 1.65, "B": 0.44, "V": 0.55, "R": 0.64, "I": 0.8}[band]
+    wavelength = {
+        "u": 0.36,
+        "g": 0.48,
+        "r": 0.62,
+        "i": 0.76,
+        "z": 0.91,
+        "y": 1.02,
+        "J": 1.25,
+        "H": 1.65,
+        "B": 0.44,
+        "V": 0.55,
+        "R": 0.64,
+        "I": 0.8,
+    }[band]
     seeing = shot.seeing * (wavelength / 0.62) ** -0.2
     star = ~np.asarray(sky.sources["galaxy"])
     near = np.isfinite(x) & (np.abs(x) < 1e5)
     ids = np.asarray(sky.sources["id"])
     use, gal = star & near, ~star & near
-    galaxies = (x[gal], y[gal], flux[gal], np.asarray(sky.sources["size"])[gal] / scale,
-                np.asarray(sky.sources["axis_ratio"])[gal],
-                np.asarray(sky.sources["angle"])[gal])
-    numbers = {"zero_point": float(zero_point), "zero_point_per_second": zp_table[band],
-               "extinction": EXTINCTION[band], "sky": float(level), "fwhm": float(seeing),
-               "fwhm_px": float(seeing / scale), "colour_term": term}
+    galaxies = (
+        x[gal],
+        y[gal],
+        flux[gal],
+        np.asarray(sky.sources["size"])[gal] / scale,
+        np.asarray(sky.sources["axis_ratio"])[gal],
+        np.asarray(sky.sources["angle"])[gal],
+    )
+    numbers = {
+        "zero_point": float(zero_point),
+        "zero_point_per_second": zp_table[band],
+        "extinction": EXTINCTION[band],
+        "sky": float(level),
+        "fwhm": float(seeing),
+        "fwhm_px": float(seeing / scale),
+        "colour_term": term,
+    }
     return (ids[use], x[use], y[use], flux[use]), galaxies, numbers
 
 
@@ -1386,8 +1647,10 @@ def ratir_header(night, detector, shot, kind, when, exptime):
     """Header cards of a raw RATIR frame; its kind is told by the file name alone."""
     proposal, _, visit = (night.target or "1001-vis0").partition("-vis")
     cards = {
-        "SDATE": iso(when), "EXPTIME": exptime,
-        "FILTER": "".join(r.filter for r in detector.regions) if len(detector.regions) > 1
+        "SDATE": iso(when),
+        "EXPTIME": exptime,
+        "FILTER": "".join(r.filter for r in detector.regions)
+        if len(detector.regions) > 1
         else detector.regions[0].filter,
         "SOFTGAIN": detector.softgain,
         "PRPSLID": int(proposal) if proposal.isdigit() else proposal,
@@ -1395,9 +1658,14 @@ def ratir_header(night, detector, shot, kind, when, exptime):
     }
     if shot is not None:
         stray = 20 / 60 if night.has("stray", shot.index) else 0.0
-        cards.update(ETRRQRA=night.ra + stray, ETRRQDE=night.dec,
-                     ETRRQRAO=shot.offsets[0], ETRRQDEO=shot.offsets[1],
-                     STRRQAP=shot.aperture, STROBAM=round(shot.airmass, 4))
+        cards.update(
+            ETRRQRA=night.ra + stray,
+            ETRRQDE=night.dec,
+            ETRRQRAO=shot.offsets[0],
+            ETRRQDEO=shot.offsets[1],
+            STRRQAP=shot.aperture,
+            STROBAM=round(shot.airmass, 4),
+        )
     return cards
 
 
@@ -1408,19 +1676,32 @@ def lmi_header(night, detector, shot, kind, when, exptime):
     if kind == "f" and detector.regions[0].band == "i":
         obstype = "DOME FLAT"
     cards = {
-        "INSTRUME": "LMI", "TELESCOP": "LDT", "OBSTYPE": obstype,
-        "OBJECT": name if kind == "o" else "", "OBJNAME": name if kind == "o" else obstype,
-        "FILTER1": detector.regions[0].filter if kind != "b" else "OPEN", "FILTER2": "OPEN",
-        "EXPTIME": exptime, "DATE-OBS": iso(when), "UT": iso(when)[11:],
-        "CCDSUM": "2 2", "ADELX_01": 2, "ADELY_01": 2, "GAIN": detector.gain,
+        "INSTRUME": "LMI",
+        "TELESCOP": "LDT",
+        "OBSTYPE": obstype,
+        "OBJECT": name if kind == "o" else "",
+        "OBJNAME": name if kind == "o" else obstype,
+        "FILTER1": detector.regions[0].filter if kind != "b" else "OPEN",
+        "FILTER2": "OPEN",
+        "EXPTIME": exptime,
+        "DATE-OBS": iso(when),
+        "UT": iso(when)[11:],
+        "CCDSUM": "2 2",
+        "ADELX_01": 2,
+        "ADELY_01": 2,
+        "GAIN": detector.gain,
         "RDNOISE": detector.read_noise,
     }
     if shot is not None:
         ra, dec = shot.header_crval
         if night.has("stray", shot.index):
             ra += 20 / 60
-        cards.update(RA=sexagesimal(ra / 15), DEC=sexagesimal(dec, sign=True),
-                     AIRMASS=round(shot.airmass, 4), RADESYS="ICRS")
+        cards.update(
+            RA=sexagesimal(ra / 15),
+            DEC=sexagesimal(dec, sign=True),
+            AIRMASS=round(shot.airmass, 4),
+            RADESYS="ICRS",
+        )
         cards.update(replace(shot.camera.optics, radial=(0, 0, 0)).cards((ra, dec)))
     return cards
 
@@ -1468,28 +1749,45 @@ def simulate_night(outdir, night, add=False):
     if not add:
         for name in earlier["raw"]:
             (raw / name).unlink(missing_ok=True)
-        for name in (*truth_dir.glob("*.npz"), path, *truth_dir.glob("*.ecsv"),
-                     outdir / "reference.ecsv"):
+        for name in (
+            *truth_dir.glob("*.npz"),
+            path,
+            *truth_dir.glob("*.ecsv"),
+            outdir / "reference.ecsv",
+        ):
             name.unlink(missing_ok=True)
         earlier = {"frames": {}, "raw": []}
     # independent streams: the sky stays the same when an exposure is added
     seeds = np.random.SeedSequence(night.seed).spawn(6)
-    rng_plan, rng_field, rng_maps, rng_cal, rng_frames, rng_other = map(np.random.default_rng,
-                                                                        seeds)
+    rng_plan, rng_field, rng_maps, rng_cal, rng_frames, rng_other = map(
+        np.random.default_rng, seeds
+    )
     if night.detector_seed is not None:
         rng_maps = np.random.default_rng(np.random.SeedSequence(night.detector_seed).spawn(6)[2])
     cameras = night_cameras(night)
     shots = plan_night(night, cameras, rng_plan)
     sky, reference = night_field(night, cameras, shots, rng_field)
-    entries = Table({"id": reference.meta.pop("id"),
-                     "wrong": np.isin(np.arange(len(reference)), reference.meta.pop("wrong"))})
+    entries = Table(
+        {
+            "id": reference.meta.pop("id"),
+            "wrong": np.isin(np.arange(len(reference)), reference.meta.pop("wrong")),
+        }
+    )
     if add and (truth_dir / "stars.ecsv").exists():
         first = len(Table.read(truth_dir / "stars.ecsv"))
         sky.sources["id"] += first
         entries["id"] += first
-    elsewhere = make_field(sky.ra, sky.dec, sky.radius, len(sky.sources), rng_other, sky.epoch,
-                           float(sky.sources["r"].min()), float(sky.sources["r"].max()),
-                           night.slope)
+    elsewhere = make_field(
+        sky.ra,
+        sky.dec,
+        sky.radius,
+        len(sky.sources),
+        rng_other,
+        sky.epoch,
+        float(sky.sources["r"].min()),
+        float(sky.sources["r"].max()),
+        night.slope,
+    )
     maps = {}
     for camera in cameras:
         detector = camera.detector
@@ -1498,8 +1796,7 @@ def simulate_night(outdir, night, add=False):
         if night.instrument == "lmi" and maps:
             # one CCD: bias, dark and defects do not change with the filter
             first = next(iter(maps.values()))
-            made = replace(made, bias=first.bias, dark=first.dark,
-                           bad=first.bad, well=first.well)
+            made = replace(made, bias=first.bias, dark=first.dark, bad=first.bad, well=first.well)
         maps[key] = made
     namer = Namer(night, len(earlier["raw"]))
     begin = datetime.fromisoformat(night.start)
@@ -1517,21 +1814,37 @@ def simulate_night(outdir, night, add=False):
             ids[region.filter] = stars[0]
             catalogue[region.filter], galaxies[region.filter] = stars[1:], gal
             levels[region.filter], numbers[region.filter] = n["sky"], n
-            psfs[region.filter] = PSF(n["fwhm_px"], night.beta, night.ellipticity, 30.0, trail,
-                                      20.0)
+            psfs[region.filter] = PSF(
+                n["fwhm_px"], night.beta, night.ellipticity, 30.0, trail, 20.0
+            )
         satellite = None
         if night.has("satellite", shot.index):
             # a peak of some ten times the noise
             noise = np.sqrt(max(levels.values()))
-            satellite = (0.3 * detector.shape[0], 15.0, 10 * noise * max(
-                n["fwhm_px"] for n in numbers.values()))
+            satellite = (
+                0.3 * detector.shape[0],
+                15.0,
+                10 * noise * max(n["fwhm_px"] for n in numbers.values()),
+            )
         exposure = render_exposure(
-            detector, maps[detector_key(night, detector)], catalogue, levels, psfs,
-            shot.camera.exptime, rng_frames, night.cosmic_scale, shot.gradient,
-            galaxies if night.galaxies else None, satellite)
+            detector,
+            maps[detector_key(night, detector)],
+            catalogue,
+            levels,
+            psfs,
+            shot.camera.exptime,
+            rng_frames,
+            night.cosmic_scale,
+            shot.gradient,
+            galaxies if night.galaxies else None,
+            satellite,
+        )
         name, stem = namer.next(shot.when, detector, "o")
-        write_raw(raw / name, exposure.raw,
-                  header_maker(night, detector, shot, "o", shot.when, shot.camera.exptime))
+        write_raw(
+            raw / name,
+            exposure.raw,
+            header_maker(night, detector, shot, "o", shot.when, shot.camera.exptime),
+        )
         if night.has("truncated", shot.index) and detector.name == cameras[0].detector.name:
             size = (raw / name).stat().st_size
             with open(raw / name, "r+b") as handle:
@@ -1542,13 +1855,17 @@ def simulate_night(outdir, night, add=False):
             sx, sy, flux = catalogue[region.filter]
             y0, y1, x0, x1 = region.section
             on = (sx >= x0) & (sx < x1) & (sy >= y0) & (sy < y1)
-            frames[key] = frame_entry(night, shot, region, name, stem, numbers[region.filter],
-                                      int(on.sum()), trail)
+            frames[key] = frame_entry(
+                night, shot, region, name, stem, numbers[region.filter], int(on.sum()), trail
+            )
     truth = {
-        "instrument": night.instrument, "seed": night.seed, "epoch": sky.epoch,
+        "instrument": night.instrument,
+        "seed": night.seed,
+        "epoch": sky.epoch,
         "field": {"ra": float(sky.ra), "dec": float(sky.dec), "radius": float(sky.radius)},
         "target": {"ra": night.ra, "dec": night.dec},
-        "raw": earlier["raw"] + namer.written, "frames": earlier["frames"],
+        "raw": earlier["raw"] + namer.written,
+        "frames": earlier["frames"],
     }
     truth["frames"].update(frames)
     path.write_text(json.dumps(truth, indent=1))
@@ -1559,8 +1876,15 @@ def simulate_night(outdir, night, add=False):
         for camera in cameras:
             key = detector_key(night, camera.detector)
             m = maps[key]
-            np.savez(truth_dir / f"detector-{key}.npz", flat=m.flat, response=m.response,
-                     sky=m.sky, bad=m.bad, dark=m.dark, bias=m.bias)
+            np.savez(
+                truth_dir / f"detector-{key}.npz",
+                flat=m.flat,
+                response=m.response,
+                sky=m.sky,
+                bad=m.bad,
+                dark=m.dark,
+                bias=m.bias,
+            )
     return truth
 
 
@@ -1592,8 +1916,9 @@ class Namer:
         """File name, and the stem in the form of RATIR."""
         stem = f"{stamp(when)}{detector.name}{kind}"
         self.number += 1
-        numbered = self.night.names == "lmi" or (self.night.names == "mixed"
-                                                 and self.number % 3 != 0)
+        numbered = self.night.names == "lmi" or (
+            self.night.names == "mixed" and self.number % 3 != 0
+        )
         lmi = self.night.instrument == "lmi" and numbered
         name = f"lmi.{self.number:04d}.fits" if lmi else f"{stem}.fits"
         self.written.append(name)
@@ -1624,12 +1949,17 @@ def write_calibrations(night, cameras, maps, raw, namer, begin, rng):
             if kind == "f":
                 level = night.flat_level * rng.uniform(0.8, 1.2) * detector.saturation
                 light = level * detector.gain * m.flat
-            cosmic = cosmic_rays(detector.shape, exptime, rng, pitch=detector.pitch,
-                                 thickness=detector.thickness, scale=night.cosmic_scale)
+            cosmic = cosmic_rays(
+                detector.shape,
+                exptime,
+                rng,
+                pitch=detector.pitch,
+                thickness=detector.thickness,
+                scale=night.cosmic_scale,
+            )
             frame, _ = expose(detector, m, light, exptime, rng, cosmic)
             name, _ = namer.next(clock, detector, kind)
-            write_raw(raw / name, frame,
-                      header_maker(night, detector, None, kind, clock, exptime))
+            write_raw(raw / name, frame, header_maker(night, detector, None, kind, clock, exptime))
             clock += timedelta(seconds=exptime + 17)
 
 
@@ -1653,20 +1983,33 @@ def frame_entry(night, shot, region, name, stem, numbers, on_frame, trail):
     """What truth.json says of one science frame."""
     cosdec = np.cos(np.radians(night.dec))
     return {
-        "file": name, "npz": f"{stem}.npz", "exposure": shot.index,
-        "camera": shot.camera.detector.name, "filter": region.filter, "band": region.band,
+        "file": name,
+        "npz": f"{stem}.npz",
+        "exposure": shot.index,
+        "camera": shot.camera.detector.name,
+        "filter": region.filter,
+        "band": region.band,
         "detector": f"detector-{detector_key(night, shot.camera.detector)}.npz",
-        "section": list(region.section), "exptime": shot.camera.exptime,
-        "date": iso(shot.when), "airmass": shot.airmass,
-        "gain": shot.camera.detector.gain, "read_noise": shot.camera.detector.read_noise,
+        "section": list(region.section),
+        "exptime": shot.camera.exptime,
+        "date": iso(shot.when),
+        "airmass": shot.airmass,
+        "gain": shot.camera.detector.gain,
+        "read_noise": shot.camera.detector.read_noise,
         "saturation": shot.camera.detector.saturation,
         "header_crval": [float(v) for v in shot.header_crval],
         "crval": [float(v) for v in shot.crval],
-        "pointing_error": [float((shot.crval[0] - shot.header_crval[0]) * cosdec / ARCSEC),
-                           float((shot.crval[1] - shot.header_crval[1]) / ARCSEC)],
-        "rotation_error": float(shot.rotation), "scale_error": float(shot.stretch),
-        "transparency": shot.transparency, "gradient": [float(g) for g in shot.gradient],
-        "beta": night.beta, "ellipticity": night.ellipticity, "trail_px": float(trail),
+        "pointing_error": [
+            float((shot.crval[0] - shot.header_crval[0]) * cosdec / ARCSEC),
+            float((shot.crval[1] - shot.header_crval[1]) / ARCSEC),
+        ],
+        "rotation_error": float(shot.rotation),
+        "scale_error": float(shot.stretch),
+        "transparency": shot.transparency,
+        "gradient": [float(g) for g in shot.gradient],
+        "beta": night.beta,
+        "ellipticity": night.ellipticity,
+        "trail_px": float(trail),
         "elsewhere": night.has("elsewhere", shot.index),
         "stray": night.has("stray", shot.index),
         "truncated": night.has("truncated", shot.index),
@@ -1751,7 +2094,8 @@ def parse_hostile(words):
         kind, _, values = word.partition("=")
         if kind not in kinds or not values:
             raise argparse.ArgumentTypeError(
-                f"{word!r}: write KIND=N[,N] with KIND one of {', '.join(sorted(kinds))}")
+                f"{word!r}: write KIND=N[,N] with KIND one of {', '.join(sorted(kinds))}"
+            )
         items = values.split(",")
         out[kind] = items if kind == "noflat" else [int(i) for i in items]
     return out
@@ -1768,8 +2112,11 @@ def main(argv=None):
     add("--seed", type=int, default=1)
     add("--detector-seed", type=int)
     add("--add", action="store_true", help="add a target to the night already in OUTDIR")
-    add("--tiny", action="store_true",
-        help="least files: 3 calibrations of a kind; lmi 512x512 (its default size)")
+    add(
+        "--tiny",
+        action="store_true",
+        help="least files: 3 calibrations of a kind; lmi 512x512 (its default size)",
+    )
     add("--full", action="store_true", help="lmi: the full 3k frame")
     add("--size", type=int, default=512, help="lmi: rows and columns")
     add("--seeing", type=float, nargs="+", default=[1.3], help="arcsec; one, or one an exposure")
@@ -1792,13 +2139,26 @@ def main(argv=None):
     add("--reference-error", type=float, default=0.3, help="mas at r = 18")
     add("--reference-wrong", type=float, default=0.0, help="fraction of wrong entries")
     add("--fringes", type=float, default=0.0)
-    add("--hostile", nargs="+", default=[], metavar="KIND=N",
-        help="cloudy=2 trailed=3 truncated=1 stray=4 elsewhere=5 satellite=2 noflat=i")
+    add(
+        "--hostile",
+        nargs="+",
+        default=[],
+        metavar="KIND=N",
+        help="cloudy=2 trailed=3 truncated=1 stray=4 elsewhere=5 satellite=2 noflat=i",
+    )
     add("--reference-limit", type=float, help="faintest r of the reference table")
-    add("--transparency-scatter", type=float, default=0.02,
-        help="rms of the transparency from frame to frame")
-    add("--no-detector-truth", dest="detector_truth", action="store_false",
-        help="leave out truth/detector-*.npz, which are large")
+    add(
+        "--transparency-scatter",
+        type=float,
+        default=0.02,
+        help="rms of the transparency from frame to frame",
+    )
+    add(
+        "--no-detector-truth",
+        dest="detector_truth",
+        action="store_false",
+        help="leave out truth/detector-*.npz, which are large",
+    )
     add("--scenes", action="store_true", help="keep the noiseless images too")
     args = parser.parse_args(argv)
     options = {k: v for k, v in vars(args).items() if k not in ("outdir", "tiny", "full", "add")}

@@ -62,6 +62,13 @@ if [ "${1:-}" = --dev ] && may_install; then
     have chromedriver || apt_install chromium-driver
 fi
 
+# --- a Slurm for the test of the cluster profile; without one it is skipped
+if [ "${1:-}" = --dev ] && may_install; then
+    if ! PATH="$PATH:/usr/sbin" have slurmctld || ! PATH="$PATH:/usr/sbin" have munged; then
+        apt_install slurmctld slurmd slurm-client munge
+    fi
+fi
+
 # --- a Python that is new enough and can make virtual environments
 new_enough() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
@@ -78,9 +85,20 @@ find_python() {
     return 1
 }
 
+# The command and the module `autoproc`: src/ as it lies here, so nothing has to be built.
+install_command() {
+    local packages
+    packages=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    echo "$PWD/src" >"$packages/autoproc.pth"
+    # -P: what lies in the working directory, maybe among raw frames, is no module.
+    printf '#!/bin/sh\nexec "$(dirname "$0")/python" -P -m autoproc "$@"\n' >.venv/bin/autoproc
+    chmod +x .venv/bin/autoproc
+}
+
 # The stamp holds the locks' digest and the folder: a copied or moved .venv has wrong paths in it.
 fingerprint="$(cat "${locks[@]}" | sha256sum | cut -d' ' -f1) $PWD"
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$fingerprint" ] && new_enough .venv/bin/python; then
+    [ -x .venv/bin/autoproc ] || install_command
     exit 0
 fi
 
@@ -110,4 +128,5 @@ for lock in "${locks[@]}"; do
 done
 .venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes "${requirements[@]}" ||
     fail "pip could not install ${locks[*]}, see above; is the network there?"
+install_command
 echo "$fingerprint" >"$stamp"

@@ -136,7 +136,35 @@ def assemble(path, facts):
     if bad.any():
         mask[bad] |= BAD
         image[bad] = np.median(image[~bad])
-    return image, grow(mask, SATURATED), pedestal
+    return image, fill_holes(grow(mask, SATURATED), SATURATED), pedestal
+
+
+def fill_holes(mask, bit):
+    """Set `bit` also in what it encloses: the core of a burnt-out star may read low.
+
+    Parameters
+    ----------
+    mask : ndarray of uint8, shape (ny, nx)
+        Changed in place.
+    bit : int
+
+    Returns
+    -------
+    ndarray of uint8, shape (ny, nx)
+        `mask`. A hole larger than the rim around it, as between two bleeding columns, stays.
+    """
+    marked = mask & bit > 0
+    if not marked.any():
+        return mask
+    from scipy.ndimage import binary_fill_holes, find_objects, label
+
+    labels, _ = label(marked, np.ones((3, 3), bool))
+    for number, box in enumerate(find_objects(labels), 1):
+        rim = labels[box] == number
+        filled = binary_fill_holes(rim)
+        if filled.sum() <= 2 * rim.sum():
+            mask[box][filled] |= bit
+    return mask
 
 
 def grow(mask, bit, pixels=1):
@@ -180,6 +208,79 @@ def subtract_bias_and_dark(image, mask, exptime, bias=None, dark=None):
         image -= dark.image * np.float32(exptime) if scaled_dark else dark.image
         mask |= dark.mask
     return image, mask
+
+
+def deviant_pixels(image, limit=0.3, reach=4):
+    """Return the pixels that differ from the median of those around by a large factor.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        Response, 1 in the median.
+    limit : float
+        Largest difference, as a fraction of the median around.
+    reach : int
+        The median is taken over a square of ``2 * reach + 1`` pixels.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    ny, nx = image.shape
+    # Only what differs from a neighbour too is worth a median.
+    suspect = np.zeros(image.shape, bool)
+    half = limit / 2
+    for axis in (0, 1):
+        step = np.abs(np.diff(image, axis=axis))
+        first = (slice(None, -1), slice(None)) if axis == 0 else (slice(None), slice(None, -1))
+        second = (slice(1, None), slice(None)) if axis == 0 else (slice(None), slice(1, None))
+        jump = step > half * np.abs(np.maximum(image[first], image[second]))
+        suspect[first] |= jump
+        suspect[second] |= jump
+    y, x = np.nonzero(suspect)
+    offsets = np.arange(-reach, reach + 1)
+    deviant = np.zeros(image.shape, bool)
+    for start in range(0, y.size, 100_000):
+        part = slice(start, start + 100_000)
+        rows = (y[part, None, None] + offsets[:, None]).clip(0, ny - 1)
+        columns = (x[part, None, None] + offsets[None, :]).clip(0, nx - 1)
+        around = np.median(image[rows, columns].reshape(rows.shape[0], -1), axis=1)
+        here = image[y[part], x[part]]
+        deviant[y[part], x[part]] = np.abs(here - around) > limit * np.abs(around)
+    return deviant
+
+
+def illuminated_area(response, least=0.5, margin=2):
+    """Return the part of a detector that the sky reaches.
+
+    Parameters
+    ----------
+    response : ndarray of float32, shape (ny, nx)
+        Flat, 1 in the median.
+    least : float
+        Outer rows and columns whose median response is lower are cut off.
+    margin : int
+        So many rows and columns more, where any is: the edge moves.
+
+    Returns
+    -------
+    list of int
+        y0, y1, x0, x1 (0-based, ends excluded); the whole where nothing is left.
+    """
+    ny, nx = response.shape
+    y0, y1, x0, x1 = 0, ny, 0, nx
+    for _ in range(2):  # the second round without the dark rows in the columns' medians
+        lit = np.flatnonzero(np.median(response[:, x0:x1], axis=1) >= least)
+        if lit.size == 0:
+            return [0, ny, 0, nx]
+        y0, y1 = int(lit[0]), int(lit[-1]) + 1
+        lit = np.flatnonzero(np.median(response[y0:y1], axis=0) >= least)
+        if lit.size == 0:
+            return [0, ny, 0, nx]
+        x0, x1 = int(lit[0]), int(lit[-1]) + 1
+    y0, x0 = y0 + margin * (y0 > 0), x0 + margin * (x0 > 0)
+    y1, x1 = y1 - margin * (y1 < ny), x1 - margin * (x1 < nx)
+    return [y0, y1, x0, x1]
 
 
 def fitting(master, shape, kind):

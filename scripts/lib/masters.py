@@ -1,6 +1,7 @@
 """Building master frames: each input judged, the good ones combined, both recorded."""
 
 import logging
+import mmap
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from astropy.io import fits
 
-from lib.frames import Frame, FrameRejected
+from lib.frames import BAD, NODATA, Frame, FrameRejected
 from lib.stats import combine, mad_std, sigma_clipped_median
 
 log = logging.getLogger("autoproc")
@@ -36,6 +37,24 @@ class Input:
     level: float = np.nan
     noise: float = np.nan
     why: str = ""
+
+
+class NoGoodInput(FrameRejected):
+    """A master cannot be made: too few of its inputs are good.
+
+    Parameters
+    ----------
+    inputs : list of Input
+        With the reason of each.
+    least : int
+        Inputs needed.
+    """
+
+    def __init__(self, inputs, least):
+        self.inputs = inputs
+        good = sum(not one.why for one in inputs)
+        whys = "; ".join(f"{one.name} {one.why}" for one in inputs if one.why)
+        super().__init__("NO_GOOD_INPUT", f"{good} < {least} of {len(inputs)} ({whys})")
 
 
 def pixel_noise(image):
@@ -81,6 +100,97 @@ def block_medians(image, blocks=8):
     )
 
 
+def judge_siblings(inputs, planes):
+    """Leave out inputs whose level, noise or large-scale shape stands apart from the others'.
+
+    Parameters
+    ----------
+    inputs : list of Input
+        `Input.why` is set.
+    planes : list of ndarray
+        Images of the inputs.
+    """
+    noise = np.median([one.noise for one in inputs]) if inputs else 0.0
+    for one, apart in zip(inputs, outliers([one.level for one in inputs], noise), strict=True):
+        if apart:
+            one.why = f"LEVEL: {one.level:.1f} DN apart from its siblings"
+    for one, apart in zip(inputs, outliers([one.noise for one in inputs], noise / 2), strict=True):
+        if apart and not one.why:
+            one.why = f"NOISE: {one.noise:.2f} DN, siblings {noise:.2f}"
+    if len(inputs) < 4:
+        return
+    shapes = shapes_of(planes)
+    shapes -= np.median(shapes, axis=0)
+    shapes -= np.median(shapes, axis=(1, 2), keepdims=True)
+    rms = np.sqrt(np.mean(shapes**2, axis=(1, 2)))
+    for one, value, apart in zip(inputs, rms, outliers(rms, noise / 2), strict=True):
+        if apart and value > np.median(rms) and not one.why:
+            one.why = f"GRADIENT: {value:.2f} DN, siblings {np.median(rms):.2f}"
+
+
+def unstable_pixels(extent, expected, count, sigma=5.0):
+    """Return the pixels that scatter more between the inputs than noise makes them.
+
+    Parameters
+    ----------
+    extent : ndarray of float32, shape (ny, nx)
+        As from `lib.stats.combine`.
+    expected : float or ndarray of float32
+        Noise of a pixel relative to the usual one's. How large that is tells the extent itself.
+    count : int
+        Inputs. Fewer than 5 cannot tell a cosmic ray from an unstable pixel.
+    sigma : float
+        An extent beyond so many times the expected one.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    if count < 5:
+        return np.zeros(extent.shape, bool)
+    # Of whole DN the median may be 0.
+    usual = max(np.nanmedian(extent / expected), np.nanmean(extent / expected))
+    with np.errstate(invalid="ignore"):
+        return extent > sigma * usual * expected
+
+
+def compare_masters(header, made, ready, relative=False):
+    """Write into a master's header by how much it differs from a ready one.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        Receives CMPFILE, CMPMED and CMPSTD, or CMPNOTE.
+    made : Frame
+    ready : Frame
+    relative : bool
+        Compare the ratio with 1, as for flats.
+    """
+    if made.image is None or ready.image is None:
+        header["CMPNOTE"] = ("no image to compare", "comparison with the ready master")
+        return
+    if made.image.shape != ready.image.shape:
+        header["CMPNOTE"] = (f"shape {ready.image.shape}", "comparison with the ready master")
+        return
+    good = (made.mask | ready.mask) & (BAD | NODATA) == 0
+    if relative:
+        good &= ready.image > 0
+    first, second = made.image[good], ready.image[good]
+    median, std, _ = sigma_clipped_median(first / second - 1 if relative else first - second)
+    header["CMPMED"] = (median, "median difference from the ready master")
+    header["CMPSTD"] = (std, "its scatter")
+    log.info("ready master: differs by %.4g, scatter %.4g", median, std)
+
+
+def shapes_of(planes):
+    """Return the `block_medians` of each of many images, one after the other in memory."""
+    shapes = []
+    for plane in planes:
+        shapes.append(block_medians(plane))
+        release(plane)
+    return np.array(shapes)
+
+
 @contextmanager
 def spool(count, shape):
     """Give an array (count, ny, nx) of float32: in memory, or in a scratch file if large."""
@@ -89,6 +199,12 @@ def spool(count, shape):
         return
     with tempfile.TemporaryFile() as scratch:
         yield np.memmap(scratch, np.float32, "w+", shape=(count, *shape))
+
+
+def release(planes):
+    """Let go of the memory in which a scratch file's pages are held; what they hold stays."""
+    if isinstance(planes, np.memmap):
+        planes._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def combine_inputs(names, read, judge, shape, *, clip, minimum=1):
@@ -112,13 +228,13 @@ def combine_inputs(names, read, judge, shape, *, clip, minimum=1):
     Returns
     -------
     mean : ndarray of float32, shape (ny, nx)
-    number : ndarray of int
+    extent : ndarray of float32, shape (ny, nx)
+        How far each pixel scatters between the inputs, see `lib.stats.clipped_mean`.
     inputs : list of Input
 
     Raises
     ------
-    FrameRejected
-        Too few good inputs: numbers tell why each was left out.
+    NoGoodInput
     """
     inputs = [Input(name) for name in names]
     with spool(len(names), shape) as planes:
@@ -131,16 +247,18 @@ def combine_inputs(names, read, judge, shape, *, clip, minimum=1):
             one.level = float(np.median(image))
             one.noise = pixel_noise(image)
             planes[i] = image
+            release(planes)
         alive = [one for one in inputs if not one.why]
         judge(alive, [planes[i] for i, one in enumerate(inputs) if not one.why])
         good = [i for i, one in enumerate(inputs) if not one.why]
         for one in inputs:
             log.info("%s level %.5g noise %.4g %s", one.name, one.level, one.noise, one.why)
         if len(good) < minimum:
-            whys = "; ".join(f"{one.name} {one.why}" for one in inputs if one.why)
-            raise FrameRejected("NO_GOOD_INPUT", f"{len(good)} of {len(inputs)} ({whys})")
-        mean, number = combine([planes[i] for i in good], shape, clip=clip)
-    return mean, number, inputs
+            raise NoGoodInput(inputs, minimum)
+        mean, _, extent = combine(
+            [planes[i] for i in good], shape, clip=clip, after=lambda: release(planes)
+        )
+    return mean, extent, inputs
 
 
 def master_header(kind, facts, inputs, unit):
@@ -167,9 +285,25 @@ def master_header(kind, facts, inputs, unit):
     return header
 
 
-def rejected_master(kind, facts, names, why):
-    """Return the header-only frame of a master that could not be made."""
-    header = master_header(kind, facts, [Input(name, why=why.code) for name in names], "")
+def rejected_master(kind, facts, inputs, why):
+    """Return the header-only frame of a master that could not be made.
+
+    Parameters
+    ----------
+    kind : str
+    facts : dict
+    inputs : list of str or list of Input
+        Their names, or what is known of each.
+    why : FrameRejected
+        Its own `inputs`, where it has some, tell more.
+    """
+    known = [
+        one if isinstance(one, Input) else Input(one) for one in getattr(why, "inputs", inputs)
+    ]
+    # None was used, for its own sake or the master's.
+    header = master_header(
+        kind, facts, [Input(one.name, why=one.why or why.code) for one in known], ""
+    )
     header["QCSTAT"] = "REJECTED"
     header["QCSTEP"] = kind
     header["QCREASON"] = str(why)[:68]

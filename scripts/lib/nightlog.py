@@ -330,6 +330,8 @@ def _entry(path, name, size, instrument):
     try:
         if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", name):
             raise FrameUnusable("BAD_FILE_NAME", "control characters or no UTF-8 in the name")
+        if "{" in name or "}" in name:  # Snakemake would take it for a wildcard
+            raise FrameUnusable("BAD_FILE_NAME", "braces in the name")
         header, infos = read_headers(path, size)
         if instrument is None:
             found = instruments.identify(header)
@@ -384,12 +386,24 @@ def _stem(name):
     return re.sub(r"(\.(fits|fit|fts))?(\.gz|\.fz)?$", "", name, flags=re.IGNORECASE)
 
 
+SIGNATURE = len('{"digest":"0123456789abcdef",')
+
+
+def _signed(content):
+    """The bytes of a JSON mapping with a digest of it as its first member."""
+    digest = hashlib.blake2b(content, digest_size=8).hexdigest()
+    return b'{"digest":"' + digest.encode() + b'",' + content[1:]
+
+
 def _read_cache(path, key, datadir):
     if path is None:
         return {}
     try:
         with open(path, "rb") as file:
-            content = json.loads(file.read())
+            data = file.read()
+        if data != _signed(b"{" + data[SIGNATURE:]):
+            raise ValueError("damaged")
+        content = json.loads(data)
         if content["key"] == key and content["datadir"] == datadir:
             return content["files"]
     except FileNotFoundError:
@@ -531,7 +545,7 @@ def _scan(datadir, instrument, exclude, cache):
             files[name] = stamp + ["REJECTED", "NOT_A_FILE: a folder or device", [], "", ""]
     if cache is not None and (changed or len(files) != len(known)):
         content = {"key": key, "datadir": os.path.abspath(datadir), "files": files}
-        _write_atomically(cache, json.dumps(content, separators=(",", ":")).encode())
+        _write_atomically(cache, _signed(json.dumps(content, separators=(",", ":")).encode()))
     for name, other in _duplicates(datadir, files).items():
         entry = files[name]
         files[name] = [*entry[:2], "REJECTED", f"DUPLICATE: the same frame as {other}", [],

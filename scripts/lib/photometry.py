@@ -46,6 +46,9 @@ FLAG_NEIGHBOUR = 512
 FLAG_WEIGHT = 1024
 
 
+RING_FLOOR = 0.002
+"""Stars of one image differ by so much in a ring: keeps the brightest from deciding alone."""
+
 SKY_ERROR = 0.005
 """Error of a background, in units of the noise of a pixel."""
 
@@ -225,6 +228,13 @@ def grow_segments(segments, reach):
     return np.where(segments > 0, segments, grown)
 
 
+def grow(mask, reach):
+    """Return a mask grown by `reach` pixels to each side."""
+    from scipy.ndimage import maximum_filter
+
+    return maximum_filter(mask, size=2 * reach + 1)
+
+
 def neighbour_distance(x, y, flux, ratio=0.02):
     """Return the distance of each source to the next one that matters to it.
 
@@ -395,6 +405,40 @@ def fit_profile(image, x, y, flux, guess, max_stars=60):
     return float(moffat_fwhm(alpha, beta)), float(beta)
 
 
+@dataclass(frozen=True)
+class Wings:
+    """Light of a star outside its core: `norm` times an elliptical Moffat profile.
+
+    Parameters
+    ----------
+    alpha : float
+        Pixels.
+    beta : float
+    norm : float
+        In units of the star's total flux.
+    e1, e2 : float
+        Ellipticity along x and along the diagonal, as `mean_shape` returns.
+    """
+
+    alpha: float
+    beta: float
+    norm: float
+    e1: float = 0.0
+    e2: float = 0.0
+
+    def density(self, dx, dy):
+        """Return the surface brightness of a star of total flux 1 [pixel^-2]."""
+        r2 = (1 - self.e1) * dx**2 + (1 + self.e1) * dy**2 - 2 * self.e2 * dx * dy
+        r2 /= np.sqrt(1 - self.e1**2 - self.e2**2)
+        top = self.norm * (self.beta - 1) / (np.pi * self.alpha**2)
+        return top * (1 + r2 / self.alpha**2) ** -self.beta
+
+    def reach(self, density):
+        """Return the radius beyond which the surface brightness is below `density` [pixel]."""
+        top = np.maximum(self.norm * (self.beta - 1) / (np.pi * self.alpha**2 * density), 1.0)
+        return self.alpha * np.sqrt(top ** (1 / self.beta) - 1)
+
+
 @dataclass
 class GrowthCurve:
     """Part of a star's total light within a radius.
@@ -430,6 +474,10 @@ class GrowthCurve:
     error: float
     n_stars: int
 
+    def wings(self, shape=(0.0, 0.0)):
+        """Return the wings for a point-spread function of some ellipticity (`mean_shape`)."""
+        return Wings(self.alpha, self.beta, self.norm / self.total, *shape)
+
     def fraction(self, radius):
         """Return the part of the total light within `radius` [pixel]."""
         radius = np.asarray(radius, float)
@@ -443,8 +491,9 @@ class GrowthCurve:
 
 
 def growth_curve(
-    image, noise, x, y, isolation, fwhm, gain=0.0, segments=None, numbers=None, max_stars=40
-):
+    image, noise, x, y, isolation, fwhm, gain=0.0, segments=None, numbers=None, max_stars=40,
+    own=None,
+):  # fmt: skip
     """Measure the growth curve of the stars of an image.
 
     Ring fluxes of each star over its flux within 1.5 FWHM are averaged with inverse-variance
@@ -470,6 +519,9 @@ def growth_curve(
         the mean of their ring.
     max_stars : int
         The brightest so many are used.
+    own : callable, optional
+        ``own(i)``: where and what to add to `image` about star i, whose model, like those of all
+        others, has been taken away (`StarModels.own`).
 
     Returns
     -------
@@ -492,21 +544,20 @@ def growth_curve(
             return fallback
     radii = radii[:last]
     index = np.flatnonzero(lonely)
-    normal, error, flag = aperture_fluxes(
-        image, noise, x[index], y[index], [radii[reference_at]], gain
-    )
-    good = (flag[:, 0] == 0) & (normal[:, 0] > 20 * error[:, 0])
-    good[np.argsort(-normal[:, 0])[max_stars:]] = False
-    if good.sum() < 2:
-        return fallback
-    normal, index = normal[good], index[good]
     rings, variance = ring_fluxes(
         image, noise, x[index], y[index], radii, gain, segments,
         None if numbers is None else numbers[index],
+        None if own is None else lambda i: own(index[i]),
     )  # fmt: skip
+    inside = slice(None, reference_at + 1)
+    normal = rings[:, inside].sum(axis=1, keepdims=True)
+    good = normal[:, 0] > 20 * np.sqrt(variance[:, inside].sum(axis=1))
+    good[np.argsort(-normal[:, 0])[max_stars:]] = False
+    if good.sum() < 2:
+        return fallback
+    rings, variance, normal = rings[good], variance[good], normal[good]
     rings, variance = rings / normal, variance / normal**2
-    # 0.002: stars of one image differ by so much; keeps the brightest from deciding alone.
-    mean, sigma = clipped_mean(rings, variance + 0.002**2)
+    mean, sigma = clipped_mean(rings, variance, RING_FLOOR)
     cumulative = np.cumsum(mean)
     cumulative /= cumulative[reference_at]
 
@@ -518,7 +569,7 @@ def growth_curve(
     sigma = np.maximum(sigma[outer], 2e-4)
     beta0 = 3.0
     # What an error of the background of SKY_ERROR of a pixel's noise adds to each ring.
-    weight = 1.0 / (variance[:, outer] + 0.002**2)
+    weight = 1.0 / (variance[:, outer] + RING_FLOOR**2)
     inverse = (weight / normal).sum(axis=0) / weight.sum(axis=0)
     area = np.pi * (outer_edge**2 - inner_edge**2)
     lift = SKY_ERROR * float(np.median(noise)) * area * inverse
@@ -555,7 +606,7 @@ def growth_curve(
     )  # fmt: skip
 
 
-def ring_fluxes(image, noise, x, y, radii, gain=0.0, segments=None, numbers=None):
+def ring_fluxes(image, noise, x, y, radii, gain=0.0, segments=None, numbers=None, own=None):
     """Sum rings about stars, the pixels of other sources replaced by the mean of the ring.
 
     Parameters
@@ -566,24 +617,249 @@ def ring_fluxes(image, noise, x, y, radii, gain=0.0, segments=None, numbers=None
         Outer radii; the first ring is a disc [pixel].
     segments, numbers : ndarray of int, optional
         Map of sources, and the number in it of each star.
+    own : callable, optional
+        As for `growth_curve`.
 
     Returns
     -------
     flux, variance : ndarray, shape (n, k)
     """
-    masks = {}
-    if segments is not None:
-        masks = {"segmap": segments, "seg_id": np.asarray(numbers, np.int32)}
     flux = np.empty((len(x), len(radii)))
     variance = np.empty_like(flux)
-    for k, outer in enumerate(radii):
-        options = dict(err=noise, gain=gain or None, subpix=5, **masks)
-        if k == 0:
-            flux[:, k], error, _ = sep.sum_circle(image, x, y, outer, **options)
-        else:
-            flux[:, k], error, _ = sep.sum_circann(image, x, y, radii[k - 1], outer, **options)
-        variance[:, k] = error**2
+    half = int(np.ceil(radii[-1])) + 2
+    ny, nx = image.shape
+    for i in range(len(x)):
+        column, row = int(x[i]), int(y[i])
+        x0, y0 = max(0, column - half), max(0, row - half)
+        part = (slice(y0, min(ny, row + half + 1)), slice(x0, min(nx, column + half + 1)))
+        cutout = image[part].copy()
+        if own is not None:
+            add_stamp(cutout, (y0, x0), *own(i))
+        err = np.ascontiguousarray(noise[part]) if np.ndim(noise) else noise
+        options = {"err": err, "gain": gain or None, "subpix": 5}
+        if segments is not None:
+            options["segmap"] = np.ascontiguousarray(segments[part])
+        for k, outer in enumerate(radii):
+            place = ([x[i] - x0], [y[i] - y0])
+            if segments is not None:
+                options["seg_id"] = np.array([numbers[i]], np.int32)
+            if k == 0:
+                total, error, _ = sep.sum_circle(cutout, *place, outer, **options)
+            else:
+                total, error, _ = sep.sum_circann(cutout, *place, radii[k - 1], outer, **options)
+            flux[i, k], variance[i, k] = total[0], error[0] ** 2
     return flux, variance
+
+
+class StarModels:
+    """An image without its stars: each modelled by the wings of the growth curve.
+
+    Outside 0.8 FWHM, where the model is fitted, it is good to the noise; in the core it need not
+    be, for the model of a star is added again where that star is measured.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    x, y, flux : ndarray, shape (n,)
+        Total fluxes; those of 0 are not modelled.
+    wings : Wings
+    noise : float
+        Of a pixel: models end where they are below a fiftieth of it.
+    radius : float
+        They reach so far at least [pixel].
+    """
+
+    def __init__(self, image, x, y, flux, wings, noise, radius):
+        self.size, self.wings = image.shape, wings
+        self.x, self.y, self.flux = x, y, flux
+        with np.errstate(divide="ignore"):
+            reach = wings.reach(0.02 * noise / flux)
+        self.half = np.ceil(np.clip(reach, radius + 2, 40 * radius)).astype(int)
+        self.residual = image.copy()
+        for i in np.flatnonzero(flux > 0):
+            corner, stamp = self.own(i)
+            if stamp.size:
+                add_stamp(self.residual, (0, 0), corner, -stamp)
+
+    def own(self, i):
+        """Return the model of star `i`: its first row and column, and its pixels."""
+        ny, nx = self.size
+        column, row, half = round(self.x[i]), round(self.y[i]), self.half[i]
+        x0, y0 = max(0, column - half), max(0, row - half)
+        x1, y1 = min(nx, column + half + 1), min(ny, row + half + 1)
+        dx, dy = np.arange(x0, x1) - self.x[i], np.arange(y0, y1) - self.y[i]
+        light = self.flux[i] * self.wings.density(dx, dy[:, None])
+        return (y0, x0), light.astype(np.float32)
+
+    def apertures(self, radius):
+        """Return the sum of each star alone in a circle, the others taken away, shape (n,)."""
+        sums, _, _ = sep.sum_circle(self.residual, self.x, self.y, radius, subpix=5)
+        for i in np.flatnonzero(self.flux > 0):
+            (y0, x0), stamp = self.own(i)
+            if stamp.size:
+                part, _, _ = sep.sum_circle(
+                    stamp, [self.x[i] - x0], [self.y[i] - y0], radius, subpix=5
+                )
+                sums[i] += part[0]
+        return sums
+
+    def image(self, chosen):
+        """Return the image of the models of some stars."""
+        image = np.zeros(self.size, np.float32)
+        for i in np.flatnonzero(chosen & (self.flux > 0)):
+            corner, stamp = self.own(i)
+            if stamp.size:
+                add_stamp(image, (0, 0), corner, stamp)
+        return image
+
+
+def model_stars(image, noise, x, y, sums, error, radius, fraction, wings):
+    """Return the models of the stars that are seen, from aperture sums that hold their neighbours.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        Background-subtracted.
+    noise : float
+        Of a pixel.
+    x, y, sums, error : ndarray, shape (n,)
+        Those with less than five times their error are not modelled.
+    radius, fraction, wings
+        As for `share_light`.
+
+    Returns
+    -------
+    StarModels
+    """
+    seen = np.flatnonzero(sums > 5 * error)
+    flux = np.zeros(len(sums))
+    flux[seen] = share_light(sums[seen], x[seen], y[seen], radius, fraction, wings)
+    # Between close ones noise may leave nothing for one of them.
+    return StarModels(image, x, y, np.clip(flux, 0, None), wings, noise, radius)
+
+
+def share_light(sums, x, y, radius, fraction, wings):
+    """Solve for the total fluxes of stars whose apertures hold light of each other.
+
+    Parameters
+    ----------
+    sums : ndarray, shape (n,)
+        In circular apertures.
+    x, y : ndarray, shape (n,)
+    radius : float
+        Of the apertures [pixel].
+    fraction : float
+        Of a star's light in its own aperture.
+    wings : Wings
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Total fluxes. Stars nearer than a third of the radius cannot be told apart: each has the
+        light of both.
+    """
+    from scipy.sparse import coo_array, eye_array
+    from scipy.sparse.linalg import spsolve
+    from scipy.spatial import cKDTree
+
+    n = len(sums)
+    pairs = np.empty((0, 2), int)
+    if n > 1:
+        pairs = cKDTree(np.column_stack([x, y])).query_pairs(4 * radius, output_type="ndarray")
+    if len(pairs) == 0:
+        return sums / fraction
+    apart = np.hypot(*(axis[pairs[:, 0]] - axis[pairs[:, 1]] for axis in (x, y)))
+    pairs, apart = pairs[apart > radius / 3], apart[apart > radius / 3]
+    # Light of a star in an aperture at a distance, on rings of equal area and 24 angles.
+    rho = radius * np.sqrt((np.arange(60) + 0.5) / 60)[:, None]
+    phi = 2 * np.pi * (np.arange(24) + 0.5) / 24
+    at = np.linspace(0, 4 * radius, 81)[:, None, None]
+    density = Wings(wings.alpha, wings.beta, wings.norm).density
+    share = density(at + rho * np.cos(phi), rho * np.sin(phi)).mean(axis=(1, 2))
+    part = np.interp(apart, at.ravel(), np.pi * radius**2 * share)
+    row, column = np.concatenate([pairs, pairs[:, ::-1]]).T
+    matrix = fraction * eye_array(n) + coo_array((np.tile(part, 2), (row, column)), shape=(n, n))
+    return spsolve(matrix.tocsc(), sums)
+
+
+def mean_shape(a, b, theta):
+    """Return the mean ellipticity of stars: its components along x and along the diagonal.
+
+    (a^2 - b^2) / (a^2 + b^2) times the cosine and sine of twice the angle: unlike that of 1 - b/a
+    its mean is not lifted by noise.
+    """
+    if len(a) == 0:
+        return 0.0, 0.0
+    size = np.minimum((a**2 - b**2) / (a**2 + b**2), 0.9)
+    return float(np.median(size * np.cos(2 * theta))), float(np.median(size * np.sin(2 * theta)))
+
+
+def hidden_sources(models, noise, gain, point, segments, fwhm, threshold=5.0, min_area=5):
+    """Find the neighbours of stars that were taken for a part of them.
+
+    What is left of the image without its stars is searched from 0.8 to 3 FWHM about each.
+
+    Parameters
+    ----------
+    models : StarModels
+    noise : float or ndarray
+        Standard deviation of a pixel.
+    gain : float
+        Electrons per unit.
+    point : ndarray of bool, shape (n,)
+        Point sources that are not saturated: about the others the model is none.
+    segments : ndarray of int32, shape (ny, nx)
+    fwhm : float
+        Pixels.
+    threshold, min_area
+        Of `detect_sources`.
+
+    Returns
+    -------
+    sources : structured ndarray
+    segments : ndarray of int32
+        Of them, numbered from 1.
+    """
+    light = models.image(point)
+    # A tenth of the model: what stars differ from it.
+    error = np.sqrt(noise**2 + light / gain + (0.1 * light) ** 2).astype(np.float32)
+    search = np.zeros(models.size, bool)
+    core = np.zeros(models.size, bool)
+    ny, nx = models.size
+    reach = int(np.ceil(3 * fwhm))
+    for i in np.flatnonzero(models.flux > 0):
+        column, row = round(models.x[i]), round(models.y[i])
+        x0, y0 = max(0, column - reach), max(0, row - reach)
+        part = (slice(y0, row + reach + 1), slice(x0, column + reach + 1))
+        dy = np.arange(y0, min(ny, row + reach + 1))[:, None] - models.y[i]
+        r2 = (np.arange(x0, min(nx, column + reach + 1)) - models.x[i]) ** 2 + dy**2
+        core[part] |= r2 < (0.8 * fwhm) ** 2
+        if point[i]:
+            search[part] |= r2 < reach**2
+    other = np.append(False, ~point)[segments]
+    # The core of a neighbour may lie at the rim: its pixels count, but none of a star's own.
+    residual = np.where(search & ~core & ~other, models.residual, 0).astype(np.float32)
+    return detect_sources(residual, error, None, threshold, min_area)
+
+
+def add_stamp(image, origin, corner, stamp):
+    """Add a stamp to a part of an image, in place.
+
+    Parameters
+    ----------
+    image : ndarray, shape (my, mx)
+    origin : tuple of int
+        Row and column of its first pixel.
+    corner : tuple of int
+        The same of the stamp.
+    stamp : ndarray, shape (ky, kx)
+    """
+    row, column = corner[0] - origin[0], corner[1] - origin[1]
+    y0, x0 = max(0, row), max(0, column)
+    y1 = min(image.shape[0], row + stamp.shape[0])
+    x1 = min(image.shape[1], column + stamp.shape[1])
+    if y1 > y0 and x1 > x0:
+        image[y0:y1, x0:x1] += stamp[y0 - row : y1 - row, x0 - column : x1 - column]
 
 
 def _assumed_curve(radii, reference, fwhm, beta=3.0):
@@ -596,12 +872,14 @@ def _assumed_curve(radii, reference, fwhm, beta=3.0):
     )
 
 
-def clipped_mean(values, variance, sigma=3.0, iterations=4):
+def clipped_mean(values, variance, floor=0.0, sigma=3.0, iterations=4):
     """Return the inverse-variance weighted mean of each column, outliers left out.
 
     Parameters
     ----------
     values, variance : ndarray, shape (n, k)
+    floor : float
+        Added to the errors in quadrature for the weights and the clipping.
     sigma : float
         Clipping, in units of the larger of the stated error and the robust scatter.
 
@@ -610,18 +888,20 @@ def clipped_mean(values, variance, sigma=3.0, iterations=4):
     mean, error : ndarray, shape (k,)
         The error is the larger of the propagated one and that from the scatter.
     """
-    weight = 1.0 / variance
+    padded = variance + floor**2
+    weight = 1.0 / padded
     kept = np.ones(values.shape, bool)
     centre = np.median(values, axis=0)
     for _ in range(iterations):
         scatter = MAD_TO_SIGMA * np.median(np.abs(values - centre), axis=0)
-        kept = np.abs(values - centre) <= sigma * np.maximum(np.sqrt(variance), scatter)
+        kept = np.abs(values - centre) <= sigma * np.maximum(np.sqrt(padded), scatter)
         w = np.where(kept, weight, 0.0)
         sum_w = np.maximum(w.sum(axis=0), 1e-300)
         centre = np.where(kept.any(axis=0), (w * values).sum(axis=0) / sum_w, centre)
     n = kept.sum(axis=0)
     spread = (w * (values - centre) ** 2).sum(axis=0) / sum_w
-    error = np.maximum(1.0 / np.sqrt(sum_w), np.sqrt(spread / np.maximum(n - 1, 1)))
+    stated = np.sqrt((w**2 * variance).sum(axis=0)) / sum_w
+    error = np.maximum(stated, np.sqrt(spread / np.maximum(n - 1, 1)))
     return centre, error
 
 
@@ -862,7 +1142,7 @@ def extra_variance(residual, variance, freedom):
 def fit_zeropoint(
     instrumental, error, reference, reference_error, colour=None, colour_error=None,
     colour_covariance=None, *, colour_name="", min_stars=3, colour_min_stars=12,
-    colour_min_spread=0.1, clip=3.0, min_error=0.005,
+    colour_min_spread=0.1, clip=3.0, min_error=0.002,
 ):  # fmt: skip
     """Fit a zero point, and a colour term where the stars bear one.
 
@@ -987,6 +1267,31 @@ def _clipped_line(difference, variance, colour, shared, known, used, clip, min_s
         "slope": float(slope), "slope_error": float(slope_error), "centre": float(centre),
         "used": used, "residual": residual, "parameters": parameters,
     }  # fmt: skip
+
+
+def expected_noise(magnitude, error, flux, expected, gain):
+    """Return magnitudes without the bias of noise, with errors for the flux that stars should have.
+
+    An error computed from the measured flux is smaller where noise made the star brighter: a mean
+    with such weights is too bright by 1.5 (noise / flux)^2 of the flux. And -2.5 log of a noisy
+    flux is too faint by half of (noise / flux)^2.
+
+    Parameters
+    ----------
+    magnitude, error : ndarray, shape (n,)
+        As measured.
+    flux, expected : ndarray, shape (n,)
+        Total fluxes measured, and expected from a catalogue.
+    gain : float
+        Electrons per unit of flux.
+
+    Returns
+    -------
+    magnitude, error : ndarray, shape (n,)
+    """
+    sky = np.maximum((error / 1.0857 * flux) ** 2 - flux / gain, 0.0)
+    noise = np.sqrt(sky + expected / gain) / expected
+    return magnitude - 0.5 * 1.0857 * noise**2, 1.0857 * noise
 
 
 def choose_colour(band, table, rows):
@@ -1235,11 +1540,15 @@ class StarField:
     isolation : ndarray, shape (n,)
         Distance to the next source that matters [pixel].
     fwhm, beta, ellipticity : float
+    shape : tuple of float
+        As `mean_shape` returns.
     aperture : float
         Radius of the aperture of `flux` [pixel].
     flux, error : ndarray, shape (n,)
-        Within `aperture`.
+        Within `aperture`, that of the other sources taken away.
     growth : GrowthCurve
+    residual : ndarray of float32, shape (ny, nx)
+        The image without the models of its stars.
     """
 
     sources: np.ndarray
@@ -1252,10 +1561,12 @@ class StarField:
     fwhm: float
     beta: float
     ellipticity: float
+    shape: tuple
     aperture: float
     flux: np.ndarray
     error: np.ndarray
     growth: GrowthCurve
+    residual: np.ndarray
 
     @property
     def total(self):
@@ -1300,8 +1611,25 @@ def measure_field(
     sources, segments = detect_sources(image, noise, None, threshold, min_area)
     if len(sources) == 0:
         return None
-    x, y = sources["x"].copy(), sources["y"].copy()
     one_noise = float(np.median(noise)) if np.ndim(noise) else float(noise)
+    options = {"saturate": saturate, "gain": gain, "aperture": aperture, "min_snr": min_snr}
+    field, models = _measure_sources(image, noise, bad, sources, segments, one_noise, **options)
+    point = np.abs(np.log(np.maximum(field.half_light, 1e-3) / field.locus)) < 0.3
+    point &= (field.flags & (FLAG_SATURATED | 2)) == 0
+    hidden, theirs = hidden_sources(models, noise, gain, point, segments, field.fwhm)
+    if len(hidden) == 0:
+        return field
+    hidden["flag"] |= 1
+    sources = np.concatenate([sources, hidden])
+    segments = np.where(theirs > 0, theirs + len(point), segments)
+    return _measure_sources(image, noise, bad, sources, segments, one_noise, **options)[0]
+
+
+def _measure_sources(
+    image, noise, bad, sources, segments, one_noise, *, saturate, gain, aperture, min_snr
+):  # fmt: skip
+    """Measure the sources of `measure_field`: a StarField, and the models of its stars."""
+    x, y = sources["x"].copy(), sources["y"].copy()
     # Half-light radii in an aperture that holds nearly all of the isophotal size.
     reach = np.clip(6.0 * sources["a"], 4.0, 0.1 * max(image.shape))
     half_light, _ = sep.flux_radius(image, x, y, reach, 0.5, subpix=5)
@@ -1332,12 +1660,25 @@ def measure_field(
     flux, error, aflag = aperture_fluxes(image, noise, x, y, [radius], gain)
     flags |= aflag[:, 0]
     flags |= np.where(isolation < radius + fwhm, FLAG_NEIGHBOUR, 0)
-    growth = growth_curve(
-        image, noise, x[stars], y[stars], isolation[stars], fwhm, gain,
-        grow_segments(segments, int(np.ceil(fwhm))),
-        np.flatnonzero(stars) + 1,
-    )  # fmt: skip
-    return StarField(
+    flux, error = flux[:, 0], error[:, 0]
+    grown = grow_segments(segments, int(np.ceil(fwhm)))
+    index = np.flatnonzero(stars)
+    around = (x[index], y[index], isolation[index], fwhm, gain, grown, index + 1)
+    growth = growth_curve(image, noise, *around)
+    psf = mean_shape(*(sources[key][stars] for key in ("a", "b", "theta")))
+    # The light of the others is taken away, first with a curve that holds some of it.
+    sums = flux
+    for _ in range(2):
+        models = model_stars(
+            image, one_noise, x, y, sums, error, radius, float(growth.fraction(radius)),
+            growth.wings(psf),
+        )  # fmt: skip
+        flux = models.apertures(radius)
+        growth = growth_curve(
+            models.residual, noise, *around, own=lambda i, m=models: m.own(index[i])
+        )
+    measured = StarField(
         sources, segments, stars, flags, half_light, locus, isolation, fwhm, beta, ellipticity,
-        radius, flux[:, 0], error[:, 0], growth,
+        psf, radius, flux, error, growth, models.residual,
     )  # fmt: skip
+    return measured, models

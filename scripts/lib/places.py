@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,8 +12,31 @@ from lib.config import ConfigError
 DEFAULT_EXCLUDE = "config/exclude.txt"
 """The one list that need not exist."""
 
-UNSAFE = re.compile(r"[{}*?\[\]\n\r]")
-"""What Snakemake, or a list of files, would not take as it is written in a path."""
+UNSAFE = re.compile(r"[{}\x00-\x1f]")
+"""What Snakemake would take for a wildcard, or cannot hold, in a path."""
+
+
+class NothingToReduce(ConfigError):
+    """A directory without a science frame, which may have one later."""
+
+    exit_code = 3
+
+
+def refuse(error):
+    """End the process with one sentence.
+
+    Snakemake would add to an exception where in the rules it was raised.
+
+    Parameters
+    ----------
+    error : Exception
+        Its text is the sentence, its `exit_code` the exit code: 2 where it has none.
+    """
+    sentence = str(error)
+    if isinstance(error, OSError) and error.filename:
+        sentence = f"{error.filename}: {error.strerror}"
+    print(f"autoproc: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(getattr(error, "exit_code", 2))
 
 
 def check_places(config):
@@ -47,6 +71,11 @@ def check_places(config):
     if plain["exclude"] and plain["exclude"] != DEFAULT_EXCLUDE:
         _check_file("exclude", plain["exclude"])
     _check_imdir(plain["imdir"], plain["datadir"])
+    for key, path in plain.items():
+        if path and UNSAFE.search(path):
+            raise ConfigError(
+                f"{key}: {path!r} holds a brace or a control character, take another name"
+            )
     return plain
 
 
@@ -62,8 +91,6 @@ def _check_file(key, path):
 
 
 def _check_imdir(imdir, datadir):
-    if UNSAFE.search(imdir):
-        raise ConfigError(f"imdir: {imdir!r} holds one of {{ }} * ? [ ]: take another name")
     if not os.path.exists(imdir):
         return
     if not os.path.isdir(imdir):

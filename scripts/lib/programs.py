@@ -1,9 +1,11 @@
 """Running the AstrOmatic programs: found under any name, with a time limit, never by a shell."""
 
 import logging
+import os
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 
 NAMES = {
     "source-extractor": ("source-extractor", "sex", "sextractor"),
@@ -78,16 +80,7 @@ def run_program(argv, *, timeout, cwd=None):
     argv = [str(word) for word in argv]
     log.info("run %s", " ".join(argv))
     try:
-        done = subprocess.run(
-            argv,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            check=False,
-        )
+        done = _run(argv, cwd, timeout)
     except subprocess.TimeoutExpired as error:
         raise ProgramFailed(argv[0], f"still running after {timeout:g} s") from error
     except OSError as error:
@@ -101,3 +94,24 @@ def run_program(argv, *, timeout, cwd=None):
             raise ProgramFailed(argv[0], f"killed by {name}: {last}")
         raise ProgramFailed(argv[0], f"exit code {done.returncode}: {last}")
     return done
+
+
+def _run(argv, cwd, timeout):
+    """Do as `subprocess.run`, but end what the program has started together with it."""
+    with subprocess.Popen(
+        argv,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        process_group=0,
+    ) as child:
+        try:
+            out, err = child.communicate(timeout=timeout)
+        except BaseException:  # of whatever kind: it is raised again
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(argv, child.returncode, out, err)

@@ -59,6 +59,31 @@ def sigma_clipped_median(values, sigma=3.0, iterations=5):
     return float(median), float(values.std(dtype=np.float64)), int(values.size)
 
 
+def half_sample_mode(values):
+    """Return the mode of a sample: where its values lie most densely.
+
+    Source: Robertson & Cryer 1974, JASA 69, 1012: the densest half, of that the densest half,
+    until three values are left.
+
+    Parameters
+    ----------
+    values : array_like, shape (n,)
+
+    Returns
+    -------
+    float
+        NaN for an empty sample.
+    """
+    values = np.sort(np.asarray(values, float).ravel())
+    if not values.size:
+        return np.nan
+    while values.size > 3:
+        half = (values.size + 1) // 2
+        start = int(np.argmin(values[half - 1 :] - values[: values.size - half + 1]))
+        values = values[start : start + half]
+    return float(np.median(values))
+
+
 def merge_exchanges(count):
     """Return the compare-exchange pairs of Batcher's merge-exchange sort.
 
@@ -121,11 +146,41 @@ def _median_of_sorted(stack, number):
     return np.where(number > 0, np.float32(0.5) * (pair[0] + pair[1]), np.float32(np.nan))
 
 
+def _extent_of_sorted(stack, number):
+    """Return second highest less second lowest value of each column of a sorted stack."""
+    if len(stack) < 4:
+        return np.full(stack.shape[1:], np.nan, np.float32)
+    if number.min() == len(stack):
+        return stack[-2] - stack[1]
+    high = np.take_along_axis(stack, np.maximum(number - 2, 0)[None], axis=0)[0]
+    with np.errstate(invalid="ignore"):
+        return np.where(number >= 4, high - stack[1], np.float32(np.nan))
+
+
+def small_sample(count):
+    """Return the factor by which the median absolute deviation of few values is too small.
+
+    Of `count` Gaussian values, in the median of many samples; fitted to 10^5 samples of each
+    size, good to 2 per cent.
+
+    Parameters
+    ----------
+    count : int
+        2 or more.
+
+    Returns
+    -------
+    float
+    """
+    return 1.42 if count == 2 else 1 + 1 / (count - 1.85)
+
+
 def clipped_mean(stack, clip=4.0):
     """Return the mean of each column of a stack, without its outliers.
 
     The scatter of a column is its median absolute deviation, and at least the typical one of
-    the whole stack, so that a handful of frames does not clip itself away.
+    the whole stack, so that a handful of frames does not clip itself away. Of two values that
+    disagree the lower is taken: light that does not belong there adds.
 
     Parameters
     ----------
@@ -140,33 +195,41 @@ def clipped_mean(stack, clip=4.0):
         NaN where no value counts.
     number : ndarray of int, shape (...)
         Values used.
+    extent : ndarray of float32, shape (...)
+        Difference of the second highest and the second lowest value: large where values
+        scatter, and not where one cosmic ray struck. NaN for fewer than 4 values.
     """
     missing = ~np.isfinite(stack)
     number = len(stack) - missing.sum(axis=0)
     if len(stack) == 1:
-        return np.where(missing[0], np.float32(np.nan), stack[0]), number
+        mean = np.where(missing[0], np.float32(np.nan), stack[0])
+        return mean, number, np.full_like(mean, np.nan)
     stack[missing] = np.inf
     sort_planes(stack)
     median = _median_of_sorted(stack, number)
+    extent = _extent_of_sorted(stack, number)
     with np.errstate(invalid="ignore"):
         deviation = np.abs(stack - median)
     deviation[~np.isfinite(stack)] = np.inf
     ranked = deviation.copy()
     sort_planes(ranked)
     spread = np.float32(MAD_TO_SIGMA) * _median_of_sorted(ranked, number)
+    spread[number < 2] = np.nan
     usual = np.nanmedian(spread) if np.isfinite(spread).any() else np.float32(0)
-    # The median deviation of n values about their own median is small for small n.
-    usual *= np.float32(1 + 1.0 / len(stack))
+    usual *= np.float32(small_sample(len(stack)))
     keep = deviation <= np.float32(clip) * np.fmax(spread, usual)
+    # Two values are always as far from their median; their difference has twice the variance.
+    pair = number == 2
+    keep[1] &= ~pair | (2 * deviation[1] <= np.float32(clip * np.sqrt(2)) * usual)
     used = keep.sum(axis=0)
     stack[~keep] = 0
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = stack.sum(axis=0, dtype=np.float32) / used.astype(np.float32)
     # Equal values (no scatter at all) are all kept: deviation 0 <= 0.
-    return np.where(used > 0, mean, median), used
+    return np.where(used > 0, mean, median), used, extent
 
 
-def combine(planes, shape, *, clip=4.0, memory=256e6):
+def combine(planes, shape, *, clip=4.0, memory=256e6, after=None):
     """Combine many images into one, slab by slab.
 
     Parameters
@@ -179,18 +242,25 @@ def combine(planes, shape, *, clip=4.0, memory=256e6):
         See `clipped_mean`.
     memory : float
         Bytes that one slab of all images may take.
+    after : callable, optional
+        Called after each slab.
 
     Returns
     -------
     mean : ndarray of float32, shape (ny, nx)
     number : ndarray of int, shape (ny, nx)
         Values used in each pixel.
+    extent : ndarray of float32, shape (ny, nx)
+        How far each pixel scatters between the images, see `clipped_mean`.
     """
     rows = max(1, int(memory / 4 // (4 * len(planes) * shape[1])))
     mean = np.empty(shape, np.float32)
+    extent = np.empty(shape, np.float32)
     number = np.empty(shape, np.int32)
     for start in range(0, shape[0], rows):
         part = slice(start, min(start + rows, shape[0]))
         stack = np.stack([np.asarray(plane[part], np.float32) for plane in planes])
-        mean[part], number[part] = clipped_mean(stack, clip)
-    return mean, number
+        mean[part], number[part], extent[part] = clipped_mean(stack, clip)
+        if after:
+            after()
+    return mean, number, extent

@@ -12,7 +12,7 @@ log = logging.getLogger("autoproc")
 
 
 def start_log(path):
-    """Send log records to the rule's log file, which is begun anew and ends with the peak memory."""
+    """Send log records to the rule's log file, begun anew; the peak memory will end it."""
     stop_log()
     atexit.unregister(log_memory)
     atexit.register(log_memory)

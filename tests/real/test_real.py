@@ -54,7 +54,9 @@ def sdss_reference(path):
     g, r = np.asarray(sdss["g_psf"]), np.asarray(sdss["r_psf"])
     v = g - 0.59 * (g - r) - 0.01
     b = g + 0.39 * (g - r) + 0.21
-    table = Table({"ra": sdss["ra"], "dec": sdss["dec"], "g": g, "r": r, "B": b - 0.09, "V": v + 0.02})
+    table = Table(
+        {"ra": sdss["ra"], "dec": sdss["dec"], "g": g, "r": r, "B": b - 0.09, "V": v + 0.02}
+    )
     for band in "grBV":
         table[f"{band}_err"] = 0.02
     return table[(v > 13) & (v < 17.6)]
@@ -130,7 +132,9 @@ def test_cafos_positions_and_zero_point_against_sdss(cafos, band):
     pairs = distance < 1.5
     assert pairs.sum() >= 30
     matched = reference[index[pairs]]
-    offset = np.c_[(stars["RA"][pairs] - matched["ra"]) * scale, stars["DEC"][pairs] - matched["dec"]]
+    offset = np.c_[
+        (stars["RA"][pairs] - matched["ra"]) * scale, stars["DEC"][pairs] - matched["dec"]
+    ]
     assert np.hypot(*(offset.T * 3600)).mean() < 0.5
     for axis in offset.T * 3600:
         assert robust_rms(axis) <= 0.3

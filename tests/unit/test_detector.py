@@ -4,9 +4,10 @@ from astropy.io import fits
 from bias import make_bias
 from dark import make_dark
 from flat import make_flat
+from prepare import prepare_frame
+
 from lib.detector import assemble, overscan_level
 from lib.frames import BAD, NODATA, NONLINEAR, SATURATED, FrameRejected
-from prepare import prepare_frame
 
 GAIN, NOISE, PEDESTAL = 1.8, 6.0, 400.0
 SHAPE = (120, 150)
@@ -88,11 +89,14 @@ def test_masters_are_the_truth_within_their_noise(camera):
     assert dark.mask[30, 40] & BAD and (dark.mask & BAD).astype(bool).sum() < 20
 
     bright = flat.mask == 0
+    assert bright[7:].mean() > 0.999
     assert np.median(flat.image[bright]) == pytest.approx(1, abs=1e-3)
     truth = camera.flat / np.median(camera.flat[5:])
     photons = 1 / np.sqrt(8000 * 5 * 5)
     assert (flat.image / truth - 1)[bright].std() < 1.3 * photons
-    assert (flat.mask[:5] & NODATA).all() and not (flat.mask[5:] & NODATA).any()
+    # Two rows more than are dark, because the edge moves.
+    assert (flat.mask[:7] & NODATA).all() and not (flat.mask[7:] & NODATA).any()
+    assert flat.header["ILLUM"] == "[7:120,0:150]"
 
 
 def test_prepared_frame_is_the_light_that_fell(camera):
@@ -148,7 +152,8 @@ def test_flats_that_are_too_faint_saturated_or_tilted_are_left_out(camera):
 def test_an_all_saturated_flat_set_is_a_rejected_master(camera):
     paths = [camera.expose(f"s{i}", 5.0, 1e5, dark=False) for i in range(3)]
     flat = make_flat(paths, [facts_of(path.stem, 5.0) for path in paths])
-    assert flat.rejected and flat.reason.startswith("NO_GOOD_INPUT: 0 of 3")
+    assert flat.rejected and flat.reason.startswith("NO_GOOD_INPUT: 0 < 1 of 3")
+    assert flat.header["LEFT2"].startswith("s1 SATURATED")
 
 
 def test_master_of_another_shape_rejects_the_frame(camera):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.nddata import CCDData
+
 from lib.frames import (
     BAD,
     COSMIC,

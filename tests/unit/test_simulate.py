@@ -14,9 +14,19 @@ RATIR_C3 = simulate.ratir_cameras()[3].optics
 def lmi(tmp_path_factory):
     """A small LMI night with some of everything."""
     outdir = tmp_path_factory.mktemp("lmi")
-    night = Night(instrument="lmi", exposures=3, stars=25, seed=5, size=256, calibrations=3,
-                  filters=("SDSS-R",), cosmic_scale=20, scenes=True, reference_wrong=0.05,
-                  hostile={"truncated": [3]})
+    night = Night(
+        instrument="lmi",
+        exposures=3,
+        stars=25,
+        seed=5,
+        size=256,
+        calibrations=3,
+        filters=("SDSS-R",),
+        cosmic_scale=20,
+        scenes=True,
+        reference_wrong=0.05,
+        hostile={"truncated": [3]},
+    )
     simulate.simulate_night(outdir, night)
     return outdir
 
@@ -77,7 +87,8 @@ def test_trail_is_centred_and_long():
 
 def test_noise_is_photon_and_read_noise():
     frame, detector, _ = simulate.simulate_frame(
-        (300, 300), stars=0, sky=400.0, cosmic_scale=0, gain=2.0, read_noise=10.0, bias=0.0)
+        (300, 300), stars=0, sky=400.0, cosmic_scale=0, gain=2.0, read_noise=10.0, bias=0.0
+    )
     electrons = frame.raw * detector.gain
     # rounding to DN adds gain^2 / 12
     expected = 400 + 10.0**2 + 2.0**2 / 12
@@ -98,8 +109,9 @@ def test_bleeding_keeps_the_charge():
 
 def test_cosmic_rays_come_at_their_rate():
     rng = np.random.default_rng(1)
-    seen = [(simulate.cosmic_rays((200, 200), 60, rng, rate=0.03, scale=5) > 0).any()
-            for _ in range(60)]
+    seen = [
+        (simulate.cosmic_rays((200, 200), 60, rng, rate=0.03, scale=5) > 0).any() for _ in range(60)
+    ]
     # 0.26 mm wide: 0.61 events expected, at least one in 46 % of the frames
     assert 0.46 == pytest.approx(np.mean(seen), abs=3.5 * np.sqrt(0.25 / 60))
 
@@ -160,15 +172,26 @@ def test_same_seed_same_night(tmp_path):
     files = sorted(p.name for p in (tmp_path / "one" / "raw").iterdir())
     assert files == sorted(p.name for p in (tmp_path / "two" / "raw").iterdir())
     for name in files:
-        assert ((tmp_path / "one" / "raw" / name).read_bytes()
-                == (tmp_path / "two" / "raw" / name).read_bytes())
+        assert (tmp_path / "one" / "raw" / name).read_bytes() == (
+            tmp_path / "two" / "raw" / name
+        ).read_bytes()
 
 
 def test_second_target_joins_the_night(tmp_path):
     first = Night(instrument="lmi", exposures=1, stars=5, size=64, calibrations=1)
     simulate.simulate_night(tmp_path, first)
-    second = Night(instrument="lmi", exposures=1, stars=5, size=64, calibrations=0, seed=2,
-                   detector_seed=1, target="other", start="2022-01-28T07:00:00", ra=200.0)
+    second = Night(
+        instrument="lmi",
+        exposures=1,
+        stars=5,
+        size=64,
+        calibrations=0,
+        seed=2,
+        detector_seed=1,
+        target="other",
+        start="2022-01-28T07:00:00",
+        ra=200.0,
+    )
     simulate.simulate_night(tmp_path, second, add=True)
     truth = simulate.load_truth(tmp_path)
     assert len(truth["frames"]) == 4

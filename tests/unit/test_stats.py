@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
+
 from lib.stats import (
     clipped_mean,
     combine,
+    half_sample_mode,
     mad_std,
     merge_exchanges,
     sigma_clipped_median,
+    small_sample,
     sort_planes,
 )
 
@@ -46,7 +49,7 @@ def test_clipped_mean_rejects_a_cosmic_ray_and_keeps_the_noise_low(count):
     rng = np.random.default_rng(count)
     stack = rng.normal(100, 5, (count, 200, 200)).astype(np.float32)
     stack[0, :20] += 500
-    mean, number = clipped_mean(stack.copy())
+    mean, number, _ = clipped_mean(stack.copy())
     assert abs(mean[:20].mean() - 100) < 5 / np.sqrt(count * 20 * 200) * 5
     assert (number[:20] <= count - 1).all()
     # Clipping at 4 sigma costs less than a tenth of the noise of the plain mean.
@@ -55,13 +58,46 @@ def test_clipped_mean_rejects_a_cosmic_ray_and_keeps_the_noise_low(count):
 
 def test_clipped_mean_of_gaps():
     stack = np.array([[1, np.nan, np.nan], [3, 5, np.nan]], np.float32)
-    mean, number = clipped_mean(stack)
+    mean, number, _ = clipped_mean(stack)
     np.testing.assert_array_equal(mean, [2, 5, np.nan])
     np.testing.assert_array_equal(number, [2, 1, 0])
 
 
+def test_of_two_values_that_disagree_the_lower_is_taken():
+    rng = np.random.default_rng(4)
+    stack = rng.normal(100, 5, (4, 100, 100)).astype(np.float32)
+    stack[:2, :10] = np.nan
+    stack[3, :10, :50] += 300
+    mean, number, _ = clipped_mean(stack)
+    assert (number[:10, :50] == 1).all()
+    assert abs(mean[:10, :50].mean() - 100) < 5 / np.sqrt(500) * 5
+    assert (number[:10, 50:] == 2).mean() > 0.98
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 9, 30])
+def test_small_samples_look_too_calm(count):
+    values = np.random.default_rng(count).normal(0, 1, (count, 40_000)).astype(np.float32)
+    deviations = np.median(np.abs(values - np.median(values, axis=0)), axis=0)
+    spread = 1.4826 * np.median(deviations)
+    assert spread * small_sample(count) == pytest.approx(1, abs=0.04)
+
+
+def test_extent_ignores_one_outlier_and_gaps():
+    stack = np.array([[1, 5], [2, np.nan], [4, 6], [7, 9], [900, 20]], np.float32)
+    *_, extent = clipped_mean(stack)
+    np.testing.assert_array_equal(extent, [5, 3])
+    assert np.isnan(clipped_mean(stack[:3].copy())[2]).all()
+
+
+def test_mode_is_found_among_many_outliers():
+    rng = np.random.default_rng(5)
+    values = np.concatenate([rng.normal(3.0, 0.05, 60), rng.uniform(1, 9, 100)])
+    assert half_sample_mode(values) == pytest.approx(3, abs=0.1)
+    assert np.isnan(half_sample_mode([]))
+
+
 def test_clipped_mean_of_equal_values():
-    mean, number = clipped_mean(np.full((4, 3), 7, np.float32))
+    mean, number, _ = clipped_mean(np.full((4, 3), 7, np.float32))
     np.testing.assert_array_equal(mean, 7)
     np.testing.assert_array_equal(number, 4)
 
@@ -72,7 +108,7 @@ def test_combine_gives_the_plain_mean_of_good_values_whatever_the_slab():
     planes[4, 10, 10] = 60000
     kept = planes.astype(float)
     kept[4, 10, 10] = np.nan
-    whole, _ = combine(planes, (64, 40), clip=6)
-    parts, _ = combine(planes, (64, 40), clip=6, memory=9 * 40 * 4 * 4 * 5)
+    whole, *_ = combine(planes, (64, 40), clip=6)
+    parts, *_ = combine(planes, (64, 40), clip=6, memory=9 * 40 * 4 * 4 * 5)
     np.testing.assert_allclose(whole, np.nanmean(kept, axis=0), rtol=1e-5)
     np.testing.assert_allclose(parts, whole, rtol=1e-5)

@@ -1,0 +1,441 @@
+"""Measure what each step costs, against other ways to do the same, and write it into the docs.
+
+    make bench        (or: python benchmarks/bench.py [--quick])
+
+Each measurement runs in a process of its own on one core. CPU seconds (user + system) are given:
+they depend less than the time on the clock on what else the machine does. Ratios within one run
+are what counts.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
+
+from lib import warm  # noqa: E402
+
+os.environ |= dict.fromkeys(warm.THREAD_VARIABLES, "1")
+
+import numpy as np  # noqa: E402
+from astropy.io import fits  # noqa: E402
+
+PAGE = ROOT / "docs" / "performance.md"
+ORDER = ("bias", "dark", "flat", "prepare", "flatten", "makesky", "skysub", "crclean", "refcat",
+         "solve", "astrometry", "stack", "night")  # fmt: skip
+SKY = 800.0
+
+
+def cpu(who=resource.RUSAGE_SELF):
+    """Return the CPU seconds used so far."""
+    usage = resource.getrusage(who)
+    return usage.ru_utime + usage.ru_stime
+
+
+def memory(field):
+    """Return a memory figure of this process [MB]."""
+    text = Path("/proc/self/status").read_text()
+    return int(re.search(rf"{field}:\s+(\d+)", text)[1]) / 1024
+
+
+def measure(work, repeats=3):
+    """Run `work` in a fork, several times.
+
+    Returns
+    -------
+    dict
+        `cpu` [s], the least of the runs, programs it started included; `peak` [MB], above what
+        the process held before.
+    """
+
+    def child(pipe):
+        before = memory("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        best = np.inf
+        for _ in range(repeats):
+            begin = cpu() + cpu(resource.RUSAGE_CHILDREN)
+            work()
+            best = min(best, cpu() + cpu(resource.RUSAGE_CHILDREN) - begin)
+        pipe.send({"cpu": best, "peak": memory("VmHWM") - before})
+
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=child, args=(theirs,))
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    finally:
+        process.join()
+
+
+def measure_program(argv, **options):
+    """Return the CPU seconds of a program and of all that it starts."""
+    begin = cpu(resource.RUSAGE_CHILDREN)
+    subprocess.run([str(word) for word in argv], check=True, stdin=subprocess.DEVNULL,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)  # fmt: skip
+    return cpu(resource.RUSAGE_CHILDREN) - begin
+
+
+# --- Steps ---------------------------------------------------------------------------------
+
+
+def simulated_frame(size, seed=1):
+    """Return a frame with sky, 300 stars and 200 cosmic rays a megapixel [electron]."""
+    rng = np.random.default_rng(seed)
+    megapixels = size**2 / 1e6
+    image = rng.normal(SKY, np.sqrt(SKY), (size, size)).astype(np.float32)
+    y, x = np.mgrid[-10:11, -10:11]
+    star = np.exp(-(x**2 + y**2) / (2 * 1.5**2))
+    for _ in range(int(300 * megapixels)):
+        row, column = rng.integers(15, size - 15, 2)
+        flux = 10 ** rng.uniform(2, 4.5)
+        image[row - 10 : row + 11, column - 10 : column + 11] += flux * star / star.sum()
+    for _ in range(int(200 * megapixels)):
+        row, column = rng.integers(5, size - 5, 2)
+        image[row, column : column + rng.integers(1, 5)] += rng.uniform(500, 3000)
+    return image
+
+
+def steps_at(size, folder):
+    """Measure the per-frame steps on one frame, reading and writing included."""
+    import crclean
+    import flatten
+    import prepare
+    import skysub
+
+    from lib.frames import Frame, read_frame, write_frame
+
+    shape = (size, size)
+    facts = {
+        "shape": shape, "saturate": 60000.0, "gain": 1.0, "rdnoise": 6.0, "exptime": 60.0,
+        "pixscale": 0.3, "calibrations": {},
+        "amplifiers": [{"hdu": 0, "data": [0, size, 0, size], "origin": [0, 0]}],
+    }  # fmt: skip
+    raw = folder / "raw.fits"
+    counts = np.clip(simulated_frame(size) + 1000, 0, 65535).astype(np.uint16)
+    fits.writeto(raw, counts, overwrite=True)
+    blank = np.zeros(shape, np.uint8)
+    write_frame(folder / "bias.fits", Frame(np.full(shape, 1000, np.float32), blank))
+    write_frame(folder / "flat.fits", Frame(np.ones(shape, np.float32), blank))
+
+    def prepared():
+        return prepare.prepare_frame(raw, facts, read_frame(folder / "bias.fits"))
+
+    def flattened():
+        flat = read_frame(folder / "flat.fits")
+        return flatten.flatten_frame(read_frame(folder / "p.fits"), flat)
+
+    def subtracted():
+        sky = read_frame(folder / "flat.fits")
+        return skysub.skysub_frame(read_frame(folder / "fp.fits"), sky)
+
+    def cleaned():
+        return crclean.crclean_frame(read_frame(folder / "sfp.fits"))
+
+    chain = {"prepare": (prepared, "p"), "flatten": (flattened, "fp"),
+             "skysub": (subtracted, "sfp"), "crclean": (cleaned, "zsfp")}  # fmt: skip
+    found = {}
+    for name, (work, prefix) in chain.items():
+        target = folder / f"{prefix}.fits"
+        write_frame(target, work())
+        found[name] = measure(lambda work=work, target=target: write_frame(target, work()))
+    last = folder / "zsfp.fits"
+    other = folder / "copy.fits"
+    found["read + write of a frame"] = measure(lambda: write_frame(other, read_frame(last)))
+    found["the same bytes, copied"] = measure(lambda: other.write_bytes(last.read_bytes()))
+    found |= cosmics_at(read_frame(folder / "sfp.fits"))
+    return found
+
+
+def cosmics_at(frame):
+    """Measure other ways to find cosmic rays, on the same pixels."""
+    from astroscrappy import detect_cosmics
+    from lacosmic import remove_cosmics
+
+    image = np.ascontiguousarray(frame.image + np.float32(SKY))
+    found = {
+        "astroscrappy": measure(
+            lambda: detect_cosmics(image, gain=1, readnoise=6, sigclip=5.5, niter=2), 1
+        )
+    }
+    if image.size < 2e6:
+        found["lacosmic (Python)"] = measure(
+            lambda: remove_cosmics(image, 5, 5.5, 0.3, effective_gain=1, readnoise=6, maxiter=2), 1
+        )
+    return found
+
+
+# --- Start-up ------------------------------------------------------------------------------
+
+
+def startup(folder):
+    """Measure what a job costs before and after its work, in both kinds of process."""
+    script = folder / "job.py"
+    environment = warm.job_environment(1)
+    found = {}
+    for step in ("prepare", "flatten", "skysub", "crclean", "astrometry"):
+        script.write_text(
+            f"import sys; sys.path.append({str(ROOT / 'scripts')!r})\n"
+            "from snakemake.logging import logger\nfrom snakemake.iocontainers import Snakemake\n"
+            f"import {step}\nfrom lib.steps import process\n"
+        )
+        plain = min(
+            measure_program([sys.executable, script], env=environment, cwd=folder) for _ in range(3)
+        )
+        server = warm.Warm(ROOT / "scripts")
+        server.run(str(script), environment)
+        begin = process_cpu(server._process.pid)
+        for _ in range(20):
+            server.run(str(script), environment)
+        time.sleep(0.1)
+        forked = (process_cpu(server._process.pid) - begin) / 20
+        server.stop()
+        found[step] = {"plain": plain, "warm": forked}
+    return found
+
+
+def process_cpu(pid):
+    """Return the CPU seconds of a process and its ended children."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(int(word) for word in words[11:15]) / os.sysconf("SC_CLK_TCK")
+
+
+# --- Combination ---------------------------------------------------------------------------
+
+
+def combinations(size, count=25):
+    """Measure the combination of frames, each in memory, with clipping."""
+    import ccdproc
+    from astropy.nddata import CCDData
+    from astropy.stats import mad_std
+
+    from lib.stats import combine
+
+    rng = np.random.default_rng(2)
+    planes = rng.normal(1000, 10, (count, size, size)).astype(np.float32)
+    slab = 256e6
+
+    def plain_median():
+        rows = int(slab // (4 * count * size))
+        for start in range(0, size, rows):
+            np.nanmedian(planes[:, start : start + rows], axis=0)
+
+    def by_ccdproc():
+        ccdproc.combine(
+            [CCDData(plane, unit="adu") for plane in planes], method="average", sigma_clip=True,
+            sigma_clip_low_thresh=4, sigma_clip_high_thresh=4, sigma_clip_func=np.ma.median,
+            sigma_clip_dev_func=mad_std, mem_limit=slab, dtype=np.float32,
+        )  # fmt: skip
+
+    return {
+        "combine": measure(lambda: combine(planes, planes.shape[1:], clip=4.0, memory=slab), 1),
+        "numpy.nanmedian (no clipping)": measure(plain_median, 1),
+        "ccdproc.combine": measure(by_ccdproc, 1),
+        "reading the planes once": measure(lambda: planes.sum(axis=0), 1),
+    }
+
+
+# --- The whole chain -----------------------------------------------------------------------
+
+
+def run_scripts(folder, cores):
+    """Run the scripts of a night's jobs again in a pool of processes, without Snakemake."""
+    paths = sorted((folder / ".snakemake" / "scripts").glob("*.py"))
+    os.chdir(folder)
+    with multiprocessing.get_context("fork").Pool(cores) as pool:
+        for rule in ORDER:
+            pool.map(run_one, [str(p) for p in paths if p.name.endswith(f".{rule}.py")], 1)
+        pool.close()
+        pool.join()
+
+
+def run_one(path):
+    """Run a job's script in this process."""
+    with open(path) as file:
+        exec(compile(file.read(), path, "exec"), {"__name__": "__main__", "__file__": path})
+
+
+def chain(folder, size, exposures, cores=1):
+    """Measure a simulated night with Snakemake, and its scripts alone."""
+    import simulate
+
+    night = simulate.Night(instrument="lmi", detector_truth=False, exposures=exposures, stars=120,
+                           seed=3, size=size, calibrations=5)  # fmt: skip
+    simulate.simulate_night(folder, night)
+    argv = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", cores,
+            "--skip-script-cleanup"]  # fmt: skip
+    config = ["--config", "datadir=raw", "imdir=imredux", "refcat=reference.ecsv"]
+    found = {"frames": 2 * exposures}
+    plain = os.environ | {"AUTOPROC_WARM": "0"}
+    found["without the warm process"] = measure_program([*argv, *config], cwd=folder, env=plain)
+    # Done anew; the scripts that are kept are those of the last run.
+    for path in (folder / ".snakemake" / "scripts").glob("*.py"):
+        path.unlink()
+    begin = time.monotonic()
+    found["Snakemake"] = measure_program([*argv, "--forceall", *config], cwd=folder)
+    found["wall"] = time.monotonic() - begin
+    scripts = list((folder / ".snakemake" / "scripts").glob("*.py"))
+    found["jobs"] = len(scripts)
+    found["dry"] = measure_program([*argv, "--dry-run", *config], cwd=folder)
+    begin = cpu(resource.RUSAGE_CHILDREN)
+    pool = multiprocessing.get_context("fork").Process(target=run_scripts, args=(folder, cores))
+    pool.start()
+    pool.join()
+    if pool.exitcode:
+        raise RuntimeError("the pool failed")
+    found["pool"] = cpu(resource.RUSAGE_CHILDREN) - begin
+    found["stack"], found["solve"] = (
+        rule_cpu(folder, scripts, rule) for rule in ("stack", "solve")
+    )
+    found["SWarp"] = swarp_alone(folder)
+    return found
+
+
+def rule_cpu(folder, scripts, rule):
+    """Return the CPU seconds of the jobs of a rule, each in its own interpreter."""
+    return sum(
+        measure_program([sys.executable, path], cwd=folder)
+        for path in scripts
+        if path.name.endswith(f".{rule}.py")
+    )
+
+
+def swarp_alone(folder):
+    """Measure SWarp on the frames of all stacks, as one would call it by hand."""
+    from lib.frames import UNUSABLE, read_frame
+    from lib.programs import find_program
+
+    groups = {}
+    for path in sorted((folder / "imredux").glob("azsfp*.fits")):
+        frame = read_frame(path)
+        if not frame.rejected:
+            groups.setdefault(frame.header["FILTER"], []).append(frame)
+    total = 0.0
+    for band, frames in groups.items():
+        work = folder / f"swarp-{band}"
+        work.mkdir()
+        for n, frame in enumerate(frames):
+            fits.writeto(work / f"{n}.fits", frame.image, frame.header)
+            weight = (frame.mask & UNUSABLE == 0).astype(np.float32)
+            fits.writeto(work / f"{n}.weight.fits", weight)
+        names = [f"{n}.fits" for n in range(len(frames))]
+        total += measure_program(
+            [find_program("swarp"), *names, "-WEIGHT_TYPE", "MAP_WEIGHT", "-COMBINE_TYPE", "MEDIAN",
+             "-SUBTRACT_BACK", "N", "-NTHREADS", "1", "-WRITE_XML", "N"], cwd=work
+        )  # fmt: skip
+    return total
+
+
+# --- The page ------------------------------------------------------------------------------
+
+
+def table(head, rows):
+    """Return a Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def seconds(value):
+    return f"{value:.3f}" if value < 1 else f"{value:.1f}"
+
+
+def report(found):
+    """Return the measured part of the page."""
+    sizes = sorted(found["steps"], key=int)
+    parts = [f"Measured {found['date']} on {found['machine']}.", "### Steps"]
+    head = [
+        "",
+        *(f"{size}²: CPU s" for size in sizes),
+        "s/Mpx",
+        *(f"{size}²: MB" for size in sizes),
+    ]
+    rows = []
+    for name in found["steps"][sizes[0]]:
+        cells = [found["steps"][size].get(name) for size in sizes]
+        largest = max((size for size in sizes if name in found["steps"][size]), key=int)
+        rate = found["steps"][largest][name]["cpu"] / (int(largest) ** 2 / 1e6)
+        rows.append(
+            [name, *(seconds(cell["cpu"]) if cell else "" for cell in cells), f"{rate:.3f}",
+             *(f"{cell['peak']:.0f}" if cell else "" for cell in cells)]
+        )  # fmt: skip
+    parts.append(table(head, rows))
+    parts.append("### Start-up of a job")
+    rows = [[step, seconds(one["plain"]), seconds(one["warm"]), f"{one['plain'] / one['warm']:.0f}"]
+            for step, one in found["startup"].items()]  # fmt: skip
+    parts.append(table(["", "own interpreter: CPU s", "warm process: CPU s", "ratio"], rows))
+    size = found["combination_size"]
+    parts.append(f"### Combination of 25 frames of {size}²")
+    ours = found["combination"]["combine"]["cpu"]
+    rows = [[name, seconds(one["cpu"]), f"{one['cpu'] / ours:.1f}", f"{one['peak']:.0f}"]
+            for name, one in found["combination"].items()]  # fmt: skip
+    parts.append(table(["", "CPU s", "relative", "MB"], rows))
+    night = found["chain"]
+    parts.append(
+        f"### A night: {night['frames']} science frames of {night['size']}², {night['jobs']} jobs"
+    )
+    names = {"Snakemake": "Snakemake", "without the warm process": "Snakemake, AUTOPROC_WARM=0",
+             "pool": "the same scripts in a pool, no Snakemake",
+             "stack": "stack, all filters", "SWarp": "SWarp alone, the same frames",
+             "solve": "solve (detection included), all filters"}  # fmt: skip
+    rows = [[words, seconds(night[name])] for name, words in names.items()]
+    parts.append(table(["", "CPU s"], rows))
+    parts.append(
+        f"Snakemake over pool: {night['Snakemake'] / night['pool']:.2f}; stack over SWarp: "
+        f"{night['stack'] / night['SWarp']:.2f}; solve: {night['solve'] / night['frames']:.2f} CPU "
+        f"s a frame. Start of Snakemake and dry run: {seconds(night['dry'])} s."
+    )
+    return "\n\n".join(parts)
+
+
+def write_page(text):
+    """Put the measured part between its marks in the page."""
+    page = PAGE.read_text()
+    begin, end = "<!-- measured -->", "<!-- end of measured -->"
+    before, _, rest = page.partition(begin)
+    after = rest.partition(end)[2]
+    PAGE.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+
+
+def machine():
+    """Return what was measured on."""
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    name = model[1] if model else platform.machine()
+    return f"{os.cpu_count()} cores of {name}, Python {platform.python_version()}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small frames; writes no page")
+    parser.add_argument("--json", type=Path, help="write the numbers here, too")
+    options = parser.parse_args()
+    quick = options.quick
+    found = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "steps": {}}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        found["startup"] = startup(folder)
+        for size in (256, 512) if quick else (1024, 2048, 3072):
+            found["steps"][str(size)] = steps_at(size, folder)
+        found["combination_size"] = 256 if quick else 2048
+        found["combination"] = combinations(found["combination_size"])
+        size, exposures = (512, 3) if quick else (1024, 10)
+        found["chain"] = chain(folder / "night", size, exposures) | {"size": size}
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+    text = report(found)
+    print(text)
+    if not quick:
+        write_page(text)
+
+
+if __name__ == "__main__":
+    main()

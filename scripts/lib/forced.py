@@ -1,0 +1,190 @@
+"""Forced photometry: point sources at given positions, seen or not."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import sep
+from astropy.io import fits
+
+from lib.coadd import celestial_wcs, mean_position
+from lib.photometry import (
+    FLAG_NEIGHBOUR,
+    FLAG_SATURATED,
+    FLAG_WEIGHT,
+    Wings,
+    common_stars,
+    gnomonic,
+    model_stars,
+)
+from lib.plots import BAND_ORDER
+
+FLAG_REPAIRED = 32
+"""A pixel of the aperture was repaired."""
+
+FLAG_OUTSIDE = 2048
+"""Half of the aperture or more has no data."""
+
+LIMIT_SIGMA = 3.0
+"""What has a lower signal-to-noise ratio is not seen: a limit is given."""
+
+
+@dataclass(frozen=True)
+class Coadd:
+    """A coadd to measure in.
+
+    Parameters
+    ----------
+    filter : str
+    image, variance : ndarray of float32, shape (ny, nx)
+        Background-subtracted; variance 0 where there is no data.
+    header : astropy.io.fits.Header
+    wings : lib.photometry.Wings
+    radius : float
+        Aperture [pixel].
+    fraction : float
+        Of a star's light in it.
+    """
+
+    filter: str
+    image: np.ndarray
+    variance: np.ndarray
+    header: fits.Header
+    wings: Wings
+    radius: float
+    fraction: float
+
+
+def unite_sources(positions, snr, radius):
+    """Unite the sources of several tables.
+
+    Parameters
+    ----------
+    positions : list of ndarray, shape (n_i, 2)
+        ra, dec [deg].
+    snr : list of ndarray, shape (n_i,)
+        Signal-to-noise ratios: the position of the best is taken.
+    radius : float
+        Nearer ones are the same source [arcsec].
+
+    Returns
+    -------
+    ndarray, shape (n, 2)
+        ra, dec [deg].
+    found : ndarray of bool, shape (n, number of tables)
+    """
+    everything = np.concatenate(positions) if positions else np.empty((0, 2))
+    if len(everything) == 0:
+        return np.empty((0, 2)), np.empty((0, len(positions)), bool)
+    centre = mean_position(*everything.T)
+    numbers, count = common_stars([gnomonic(*sky.T, *centre) for sky in positions], radius)
+    united = np.empty((count, 2))
+    best = np.full(count, -np.inf)
+    found = np.zeros((count, len(positions)), bool)
+    for k, (sky, quality, number) in enumerate(zip(positions, snr, numbers, strict=True)):
+        quality = np.nan_to_num(quality, nan=0.0)
+        better = quality > best[number]
+        united[number[better]], best[number[better]] = sky[better], quality[better]
+        found[number, k] = True
+    return united, found
+
+
+def force(coadd, sky, extra=None):
+    """Measure a coadd at given positions.
+
+    Parameters
+    ----------
+    coadd : Coadd
+    sky : ndarray, shape (n, 2)
+        ra, dec [deg]: stars that share light are solved for together.
+    extra : ndarray, shape (m, 2), optional
+        More positions, each measured with what lies within half of the aperture's radius.
+
+    Returns
+    -------
+    flux, error : ndarray, shape (n + m,)
+        Total fluxes of point sources; NaN where there is no data.
+    flags : ndarray of int32, shape (n + m,)
+    """
+    header, radius = coadd.header, coadd.radius
+    extra = np.empty((0, 2)) if extra is None else extra
+    n = len(sky)
+    places = np.concatenate([sky, extra])
+    x, y = celestial_wcs(header).all_world2pix(*places.T, 0)
+    ny, nx = coadd.image.shape
+    on = (x > -0.5) & (y > -0.5) & (x < nx - 0.5) & (y < ny - 0.5)
+    flux, error = np.full(len(x), np.nan), np.full(len(x), np.nan)
+    flags = np.where(on, 0, FLAG_OUTSIDE).astype(np.int32)
+    index = np.flatnonzero(on)
+    if index.size == 0:
+        return flux, error, flags
+    empty = (coadd.variance <= 0).astype(np.float32)
+    lost, _, _ = sep.sum_circle(empty, x[index], y[index], radius, subpix=1)
+    area = np.pi * radius**2
+    flags[index] |= np.where(lost > 0, FLAG_WEIGHT, 0)
+    flags[index[lost > 0.5 * area]] |= FLAG_OUTSIDE
+    sums, _, _ = sep.sum_circle(coadd.image, x[index], y[index], radius, subpix=5)
+    variance, _, _ = sep.sum_circle(coadd.variance, x[index], y[index], radius, subpix=5)
+    variance *= header["APNOISE"] ** 2
+    gain = header["GAIN"]
+    own = index < n
+    error_sums = np.sqrt(variance + np.maximum(sums, 0) / gain)
+    noise = float(np.sqrt(np.median(coadd.variance[coadd.variance > 0])))
+    models = model_stars(
+        coadd.image, noise, x[index[own]], y[index[own]], sums[own], error_sums[own], radius,
+        coadd.fraction, coadd.wings,
+    )  # fmt: skip
+    alone = sums.copy()
+    alone[own] = models.apertures(radius)
+    for k in np.flatnonzero(~own):
+        near = np.hypot(models.x - x[index[k]], models.y - y[index[k]]) < 0.5 * radius
+        image = models.residual + models.image(near)
+        alone[k] = sep.sum_circle(image, x[index[k : k + 1]], y[index[k : k + 1]], radius)[0][0]
+    flux[index] = alone / coadd.fraction
+    error[index] = np.sqrt(variance + np.maximum(alone, 0) / gain) / coadd.fraction
+    # What is taken away is known to its photon noise and a fiftieth.
+    taken = np.abs(sums - alone)
+    error[index] = np.hypot(error[index], np.hypot(0.02 * taken, np.sqrt(taken / gain)))
+    flags[index] |= np.where(taken > 0.1 * np.abs(alone), FLAG_NEIGHBOUR, 0)
+    peak = sep.sum_circle(
+        (coadd.image >= header.get("SATURATE", np.inf)).astype(np.float32), x[index], y[index],
+        radius, subpix=1,
+    )[0]  # fmt: skip
+    flags[index] |= np.where(peak > 0, FLAG_SATURATED, 0)
+    gone = (flags & FLAG_OUTSIDE) > 0
+    flux[gone], error[gone] = np.nan, np.nan
+    return flux, error, flags
+
+
+def magnitudes(flux, error, zeropoint, sigma=LIMIT_SIGMA):
+    """Return magnitudes of what is seen and limits of what is not.
+
+    Parameters
+    ----------
+    flux, error : ndarray, shape (n,)
+    zeropoint : float
+        NaN where unknown.
+    sigma : float
+        Less is not seen.
+
+    Returns
+    -------
+    magnitude, magnitude_error : ndarray, shape (n,)
+        NaN where not seen.
+    limit : ndarray, shape (n,)
+        Magnitude of (flux, at least 0) + `sigma` errors where not seen, else NaN.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        seen = flux >= sigma * error
+        magnitude = np.where(seen, zeropoint - 2.5 * np.log10(np.where(seen, flux, 1)), np.nan)
+        magnitude_error = np.where(seen, 1.0857 * error / np.where(seen, flux, 1), np.nan)
+        magnitude_error = np.where(np.isfinite(zeropoint), magnitude_error, np.nan)
+        bound = np.maximum(flux, 0) + sigma * error
+        limit = np.where(seen, np.nan, zeropoint - 2.5 * np.log10(bound))
+    return magnitude, magnitude_error, limit
+
+
+def filter_order(names):
+    """Return filters from blue to red, unknown ones last."""
+    return sorted(
+        names, key=lambda f: (BAND_ORDER.index(f) if f in BAND_ORDER else len(BAND_ORDER), f)
+    )

@@ -1,0 +1,94 @@
+"""Where the target of a stack is."""
+
+import re
+
+import numpy as np
+
+
+class TargetError(ValueError):
+    """A position that cannot be read: one sentence for its writer."""
+
+
+def parse_position(value):
+    """Return the position that config `target_radec` holds.
+
+    Parameters
+    ----------
+    value : sequence of two float or str, str, or None
+        Degrees, or sexagesimal text (hours and degrees), as ``[150.1, 20.3]``,
+        ``"10:00:24.5 +20:18:00"`` or ``["10h00m24.5s", "+20d18m00s"]``.
+
+    Returns
+    -------
+    tuple of float, or None
+        ra, dec [deg].
+
+    Raises
+    ------
+    TargetError
+    """
+    if value is None or len(value) == 0:
+        return None
+    words = value.replace(",", " ").split() if isinstance(value, str) else list(value)
+    if len(words) == 6:
+        words = [" ".join(map(str, words[:3])), " ".join(map(str, words[3:]))]
+    if len(words) == 2:
+        ra = _angle(words[0], 15.0)
+        dec = _angle(words[1], 1.0)
+        if ra is not None and dec is not None and 0 <= ra < 360 and abs(dec) <= 90:
+            return ra, dec
+    raise TargetError(
+        f"target_radec: {value!r} is no position; write two degrees, as [150.1, 20.3], or "
+        "'10:00:24.5 +20:18:00'"
+    )
+
+
+def _angle(word, factor):
+    """Return degrees from a number (degrees) or three parts (hours or degrees); None if neither."""
+    if isinstance(word, bool):
+        return None
+    if isinstance(word, int | float):
+        return float(word)
+    parts = [part for part in re.split(r"[:hdms°'\"\s]+", str(word).strip()) if part]
+    try:
+        numbers = [abs(float(part)) for part in parts]
+    except ValueError:
+        return None
+    if not 1 <= len(numbers) <= 3 or any(number >= 60 for number in numbers[1:]):
+        return None
+    sign = -1.0 if str(word).strip().startswith("-") else 1.0
+    value = sign * sum(number / 60**k for k, number in enumerate(numbers))
+    return value if len(numbers) == 1 else value * factor
+
+
+def target_position(configured, headers):
+    """Return the position of a target.
+
+    Parameters
+    ----------
+    configured : tuple of float, or None
+        Config `target_radec`; it counts for targets within a degree of it, for a night may have
+        several.
+    headers : sequence of astropy.io.fits.Header
+        Of the coadds of the target: RA and DEC are the pointing, CRVAL the centre.
+
+    Returns
+    -------
+    ra, dec : float
+        Degrees; NaN where unknown.
+    source : {'config', 'header', ''}
+    """
+    if configured is not None:
+        for header in headers:
+            if "CRVAL1" in header and _apart(configured, header["CRVAL1"], header["CRVAL2"]) < 1:
+                return *configured, "config"
+    for header in headers:
+        if isinstance(header.get("RA"), float) and isinstance(header.get("DEC"), float):
+            return header["RA"], header["DEC"], "header"
+    return np.nan, np.nan, ""
+
+
+def _apart(position, ra, dec):
+    """Return about the angle between two positions [deg]."""
+    east = (position[0] - ra + 180) % 360 - 180
+    return float(np.hypot(east * np.cos(np.radians(dec)), position[1] - dec))

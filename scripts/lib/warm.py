@@ -1,0 +1,389 @@
+"""A warm process that runs the rules' scripts, so that packages are imported once a run.
+
+Snakemake starts an interpreter for each job, which imports numpy and astropy anew: half a second of
+CPU, more than a step's work on a small frame. Here the first job starts one process that imports
+what the steps share and then waits; each job is a fork of it, which has all that loaded. Whatever
+else a job is, it stays: a process of its own, with its own exit code, environment and memory.
+
+Jobs with more than one thread, in containers or in conda environments, and all jobs where the warm
+process cannot be had, run as Snakemake runs them. So do all with ``AUTOPROC_WARM=0``.
+
+The two processes talk over a socket pair, which has no name on disk: nothing is left behind by a
+crash, and when one of the two ends, the other sees the end of the stream.
+"""
+
+import array
+import atexit
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import types
+
+PRELOAD = (
+    "snakemake.logging",
+    "snakemake.iocontainers",
+    "lib.steps",
+    "lib.detector",
+    "lib.sky",
+    "lib.masters",
+    "scipy.ndimage",
+    "sep",
+)
+"""What the per-frame steps import."""
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "GOTO_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+"""What Snakemake sets to the threads of a job."""
+
+TEMPORARY_VARIABLES = ("TMPDIR", "TMP", "TEMPDIR", "TEMP")
+
+LONGEST_REQUEST = 1 << 20
+"""[byte] Of a job's environment and names, so many can be sent."""
+
+STOP_PATIENCE = 10.0
+"""[s] After which it is killed."""
+
+PR_SET_PDEATHSIG = 1
+
+
+# --- In the process of Snakemake -----------------------------------------------------------
+
+
+class Unavailable(Exception):
+    """The warm process could not be started, or has ended."""
+
+
+class Warm:
+    """The warm process, seen from Snakemake; started by the first job.
+
+    Parameters
+    ----------
+    scripts : path-like
+        Directory of the scripts, from which `PRELOAD` is imported.
+    """
+
+    def __init__(self, scripts):
+        self.scripts = str(scripts)
+        self._control = None
+        self._process = None
+        self._guard = threading.Lock()
+
+    def _start(self):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, "1")
+        argv = [sys.executable, __file__, str(theirs.fileno()), self.scripts]
+        try:
+            self._process = subprocess.Popen(
+                argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment
+            )
+        except OSError as error:
+            ours.close()
+            raise Unavailable(str(error)) from error
+        finally:
+            theirs.close()
+        self._control = ours
+        atexit.register(self.stop)
+
+    def stop(self):
+        """End the warm process, and with it the jobs that still run."""
+        self._control.close()
+        try:
+            self._process.wait(STOP_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _send(self, request, reply):
+        """Hand a request and the socket for its answer to the warm process."""
+        words = json.dumps(request).encode()
+        if len(words) > LONGEST_REQUEST:
+            raise Unavailable(f"request of {len(words)} bytes")
+        # Snakemake calls from several threads: a request must go out in one piece.
+        with self._guard:
+            if self._process is None:
+                self._start()
+            head = len(words).to_bytes(4, "big")
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [reply.fileno()]))]
+            try:
+                self._control.sendmsg([head], rights)
+                self._control.sendall(words)
+            except OSError as error:
+                raise Unavailable(str(error)) from error
+
+    def run(self, script, environment):
+        """Run a script to its end.
+
+        Parameters
+        ----------
+        script : str
+            Path of the file that Snakemake made for the job.
+        environment : dict of str to str
+
+        Returns
+        -------
+        int
+            Exit code; of a job killed by a signal its number, negative, and so also where the
+            warm process has died with it.
+
+        Raises
+        ------
+        Unavailable
+            The job has not begun.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with ours:
+            with theirs:
+                request = {"script": script, "environment": environment, "cwd": os.getcwd()}
+                self._send(request, theirs)
+            begun = ours.recv(1)
+            if not begun:
+                raise Unavailable("it ended before the job began")
+            status = b""
+            while len(status) < 4:
+                part = ours.recv(4 - len(status))
+                if not part:
+                    return -signal.SIGKILL
+                status += part
+        return int.from_bytes(status, "big", signed=True)
+
+
+def job_environment(threads, tmpdir=None):
+    """Return the environment that Snakemake gives a job of so many threads."""
+    environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
+    if tmpdir:
+        environment |= dict.fromkeys(TEMPORARY_VARIABLES, tmpdir)
+    return environment
+
+
+def attach(workflow):
+    """Let the scripts of a workflow's rules run in forks of a warm process.
+
+    Parameters
+    ----------
+    workflow : snakemake.workflow.Workflow
+
+    Returns
+    -------
+    Warm or None
+        None where it is switched off, or where this Snakemake runs scripts in another way than
+        is known here.
+    """
+    from snakemake.script import PythonScript
+
+    if os.environ.get("AUTOPROC_WARM") == "0" or not hasattr(PythonScript, "execute_script"):
+        return None
+    warm = Warm(os.path.join(workflow.basedir, "scripts"))
+    plain = getattr(PythonScript.execute_script, "plain", PythonScript.execute_script)
+
+    def execute_script(self, fname, edit=False):
+        special = (
+            self.container_img is not None
+            or self.conda_env is not None
+            or self.env_modules is not None
+            or self.bench_record is not None
+        )
+        if special or self.threads != 1 or not self.is_local:
+            return plain(self, fname, edit)
+        environment = job_environment(self.threads, self.resources.get("tmpdir"))
+        try:
+            code = warm.run(fname, environment)
+        except Unavailable:
+            return plain(self, fname, edit)
+        if code:
+            raise subprocess.CalledProcessError(code, f"{sys.executable} {fname}")
+
+    execute_script.plain = plain
+    PythonScript.execute_script = execute_script
+    return warm
+
+
+# --- In the warm process -------------------------------------------------------------------
+
+
+def die_with_parent():
+    """Let the kernel end this process when the one that forked it ends."""
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    except (OSError, AttributeError):  # not Linux
+        return
+
+
+def receive(control):
+    """Return the next request and the socket for its answer, or None at the end."""
+    head, rights, _, _ = control.recvmsg(4, socket.CMSG_SPACE(array.array("i").itemsize))
+    if not head:
+        return None
+    numbers = array.array("i")
+    for level, kind, data in rights:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+    left = int.from_bytes(head, "big")
+    words = bytearray()
+    while len(words) < left:
+        part = control.recv(left - len(words))
+        if not part:
+            return None
+        words += part
+    return json.loads(words), socket.socket(fileno=numbers[0])
+
+
+def serve(control):
+    """Fork a process for each request; return its request in the fork, None at the end.
+
+    Parameters
+    ----------
+    control : socket.socket
+    """
+    # A child's end wakes the loop through this pipe.
+    wake, tell = os.pipe()
+    os.set_blocking(wake, False)
+    os.set_blocking(tell, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    # Ctrl-C reaches the jobs, being in the same group; this process ends with Snakemake.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    running = {}
+    while True:
+        ready, _, _ = select.select([control, wake], [], [])
+        if wake in ready:
+            os.read(wake, 4096)
+            report(running)
+        if control not in ready:
+            continue
+        received = receive(control)
+        if received is None:
+            for pid in running:
+                os.kill(pid, signal.SIGTERM)
+            return None
+        request, reply = received
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            die_with_parent()
+            for one in (control, reply, *running.values()):
+                one.close()
+            os.close(wake)
+            os.close(tell)
+            return request
+        running[pid] = reply
+        answer(reply, b"+")
+
+
+def report(running):
+    """Tell Snakemake the exit codes of the jobs that have ended."""
+    while running:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        reply = running.pop(pid)
+        answer(reply, os.waitstatus_to_exitcode(status).to_bytes(4, "big", signed=True))
+        reply.close()
+
+
+def answer(reply, words):
+    """Send an answer; where nobody listens any more, the control socket will say so."""
+    try:
+        reply.sendall(words)
+    except OSError:
+        return
+
+
+def run_script(request, path):
+    """Run a script as ``python script`` does.
+
+    Parameters
+    ----------
+    request : dict
+    path : list of str
+        `sys.path` of a fresh interpreter.
+    """
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    script = request["script"]
+    sys.argv[:] = [script]
+    sys.path[:] = [os.path.dirname(script), *path]
+    main = types.ModuleType("__main__")
+    main.__file__ = script
+    main.__builtins__ = __builtins__
+    sys.modules["__main__"] = main
+    with open(script, "rb") as file:
+        code = compile(file.read(), script, "exec")
+    exec(code, main.__dict__)
+
+
+def leave(code):
+    """End the process as an interpreter does, but without taking its modules apart.
+
+    That would copy every page that a fork shares with its parent.
+    """
+    # A traceback begins in the script, not here.
+    kind, error, trace = sys.exc_info()
+    if kind is not None and kind is not SystemExit:
+        while trace.tb_next and trace.tb_frame.f_code.co_filename == __file__:
+            trace = trace.tb_next
+        sys.excepthook(kind, error.with_traceback(trace), trace)
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    if kind is KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(code)
+
+
+def exit_code(stop):
+    """Return the exit code that a SystemExit stands for; a message is printed."""
+    if stop.code is None:
+        return 0
+    if isinstance(stop.code, int):
+        return stop.code & 0xFF
+    print(stop.code, file=sys.stderr)
+    return 1
+
+
+def main():
+    """Import what is shared, serve, and in each fork run the script."""
+    number, scripts = sys.argv[1:]
+    path = sys.path[1:]
+    control = socket.socket(fileno=int(number))
+    sys.path[0] = scripts
+    for name in PRELOAD:
+        importlib.import_module(name)
+    # Else the first collection in each fork would copy every page that holds an object.
+    gc.collect()
+    gc.freeze()
+    request = serve(control)
+    if request is None:
+        return
+    code = 1
+    try:
+        run_script(request, path)
+        code = 0
+    except SystemExit as stop:
+        code = exit_code(stop)
+    finally:
+        leave(code)
+
+
+if __name__ == "__main__":
+    main()

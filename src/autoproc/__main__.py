@@ -1,0 +1,5 @@
+import sys
+
+from autoproc.command import main
+
+sys.exit(main())

@@ -1,0 +1,471 @@
+"""Translate the arguments of the original autoproc into one run of Snakemake."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+RULES = {
+    "prepare": ("bias", "dark", "prepare"),
+    "flatten": ("flat", "flatten"),
+    "makesky": ("makesky",),
+    "skysub": ("skysub",),
+    "crclean": ("crclean",),
+    "astrometry": ("refcat", "solve", "astrometry"),
+    "stack": ("stack",),
+}
+"""The steps in their order, each with the rules that belong to it."""
+
+STEPS = tuple(RULES)
+
+PAR_FILE = "pipeautoproc.par"
+
+PAR_KEYS = {
+    "datadir": "datadir",
+    "imworkingdir": "imdir",
+    "rmifiles": "rmifiles",
+    "overwrite": "redo",
+    "verbose": "quiet",
+}
+"""Keys of `pipeautoproc.par` that still say something, and the argument that replaces each."""
+
+NOTHING_YET = 3
+"""Exit code of the workflow where a directory holds no science frame."""
+
+SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".gz")
+
+
+class AutoprocError(RuntimeError):
+    """Arguments that make no sense, or a run that failed."""
+
+
+def autoproc(
+    datadir=None,
+    imdir=None,
+    start=None,
+    stop=None,
+    only=None,
+    step=None,
+    nocrclean=False,
+    nomastersky=False,
+    redo=False,
+    quiet=False,
+    rmifiles=False,
+    customcat=None,
+    customcatfilt=None,
+    *,
+    cores=None,
+    options=(),
+    **config,
+):
+    """Reduce a directory of raw frames.
+
+    Parameters
+    ----------
+    datadir : path-like, optional
+        Raw frames; the current directory if not given.
+    imdir : path-like, optional
+        All that is made; ``imredux`` if not given.
+    start : str, optional
+        Begin with this step; what the ones before would make is taken as it is on disk.
+    stop : str, optional
+        End with this step.
+    only, step : str, optional
+        Do only this step; `step` counts where both are given.
+    nocrclean : bool
+        Leave cosmic rays in single frames.
+    nomastersky : bool
+        Subtract each frame's own median instead of a master sky.
+    redo : bool
+        Do the steps again even where their files are up to date.
+    quiet : bool
+        Say only what went wrong.
+    rmifiles : bool
+        Remove the frames in between.
+    customcat : path-like, optional
+        Star catalogue in the text format of autoproc.
+    customcatfilt : list of str, optional
+        Filters whose magnitudes come from it.
+    cores : int, optional
+        Processes at once; all cores if not given.
+    options : sequence of str
+        Further options of Snakemake, as ``["--dry-run"]``.
+    **config
+        Further keys of config/config.yaml, as ``refcat="none"``.
+
+    Raises
+    ------
+    AutoprocError
+        For an unknown step, with the names of the steps; where the run failed, after it has said
+        why.
+    """
+    settings = {
+        "datadir": datadir,
+        "imdir": imdir,
+        "nocrclean": nocrclean,
+        "nomastersky": nomastersky,
+        "quiet": quiet,
+        "rmifiles": rmifiles,
+        "customcat": customcat,
+        "customcatfilt": customcatfilt,
+    }
+    settings, redo = with_par_file(settings, redo)
+    steps = choose_steps(start, stop, only, step)
+    command = command_line(steps, settings | config, redo, cores, options)
+    if command is None:
+        return
+    code = run(command)
+    if code:
+        hint = ""
+        if steps[0] != STEPS[0]:
+            hint = (
+                f"; where it says that input files are missing: '{steps[0]}' takes the files of "
+                f"'{STEPS[STEPS.index(steps[0]) - 1]}' and before from disk, so make them first"
+            )
+        raise AutoprocError(f"the run failed (exit code {code}), see above{hint}")
+
+
+def choose_steps(start=None, stop=None, only=None, step=None):
+    """Return the steps to do, in their order.
+
+    Raises
+    ------
+    AutoprocError
+        For a name that is no step, and where `start` comes after `stop`.
+    """
+    only = step or only
+    for name, value in (("start", start), ("stop", stop), ("step", only)):
+        if value and value not in STEPS:
+            raise AutoprocError(f"{name}: {value!r} is no step, write one of {', '.join(STEPS)}")
+    if only:
+        return (only,)
+    first = STEPS.index(start) if start else 0
+    last = STEPS.index(stop) if stop else len(STEPS) - 1
+    if first > last:
+        raise AutoprocError(
+            f"stop: {stop!r} comes before {start!r}, write one of {', '.join(STEPS[first:])}"
+        )
+    return STEPS[first : last + 1]
+
+
+def with_par_file(settings, redo, path=PAR_FILE):
+    """Return settings and `redo`, completed from `pipeautoproc.par` where they are not given.
+
+    For every key in the file it is told what replaces it.
+    """
+    if not os.path.isfile(path):
+        return settings, redo
+    settings = dict(settings)
+    for key, value in read_par_file(path).items():
+        new = PAR_KEYS.get(key)
+        if new is None:
+            if value:
+                note(f"{path}: {key} is no longer needed, ignored")
+            continue
+        if not value:
+            continue
+        if new in ("datadir", "imdir"):
+            used = settings[new] is None
+            settings[new] = value if used else settings[new]
+            text = f"{new}={value}"
+        else:
+            wanted = (value == "0") if key == "verbose" else (value != "0")
+            used = wanted
+            text = "--redo" if new == "redo" else f"{new}=1"
+            if new == "redo":
+                redo = redo or wanted
+            else:
+                settings[new] = settings[new] or wanted
+        if used:
+            where = "the option" if new == "redo" else "in config/config.yaml"
+            note(f"{path}: {key} is taken from it; {where} {text} replaces it")
+    return settings, redo
+
+
+def read_par_file(path):
+    """Return the keys and values of a `pipeautoproc.par`: one ``key: value`` a line."""
+    found = {}
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            key, colon, value = line.partition(":")
+            if colon and not key.strip().startswith("#"):
+                found[key.strip()] = value.strip()
+    return found
+
+
+def workflow_dir():
+    """Return the directory of the Snakefile.
+
+    Raises
+    ------
+    AutoprocError
+        Where this package was installed without it.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "Snakefile").is_file():
+        raise AutoprocError(
+            f"there is no Snakefile in {root}: install with 'make env', or 'pip install -e .', "
+            "in the directory of autoproc"
+        )
+    return root
+
+
+def command_line(steps, settings, redo=False, cores=None, options=()):
+    """Return the command line of a run, or None where the steps leave nothing to do.
+
+    Parameters
+    ----------
+    steps : sequence of str
+        As `choose_steps` gives them.
+    settings : dict
+        Configuration; what is None or False stays as config/config.yaml says.
+    redo : bool
+    cores : int, optional
+    options : sequence of str
+        Further options of Snakemake.
+
+    Returns
+    -------
+    list of str or None
+    """
+    left_out = {
+        step
+        for step, key in (("crclean", "nocrclean"), ("makesky", "nomastersky"))
+        if settings.get(key)
+    }
+    done = [step for step in steps if step not in left_out]
+    if not done:
+        note(f"{', '.join(steps)}: left out as asked for, nothing to do")
+        return None
+    # -P: what lies in the working directory, maybe among raw frames, is no module.
+    words = [sys.executable, "-P", "-m", "snakemake"]
+    words += ["--snakefile", str(workflow_dir() / "Snakefile")]
+    words += ["--cores", "all" if cores is None else str(cores)]
+    first = STEPS.index(steps[0])
+    if first > 0:
+        # The rules of the steps before do not exist: their files have to.
+        allowed = [rule for step in STEPS[first:] for rule in RULES[step]]
+        words += ["--allowed-rules", *allowed, "night", "all"]
+    if steps[-1] != STEPS[-1]:
+        words += ["--until", done[-1]]
+    if redo:
+        # Magnitudes and positions of the reference stars do not change by asking again.
+        words += ["--forcerun"]
+        words += [rule for step in done for rule in RULES[step] if rule != "refcat"]
+    words += options
+    given = {key: value for key, value in settings.items() if value not in (None, False, [], ())}
+    if given:
+        words += ["--config"]
+        words += [f"{key}={config_text(value)}" for key, value in given.items()]
+    return words
+
+
+def config_text(value):
+    """Return a value as ``--config`` reads it back: JSON, which is YAML."""
+    if isinstance(value, (bool, int, float)):
+        return str(value)
+    if isinstance(value, (str, os.PathLike)):
+        return json.dumps(os.fspath(value), ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def run(command):
+    """Run a command and return its exit code; what stops this process stops it first."""
+    with subprocess.Popen(command) as child:
+
+        def stop(number, frame):
+            child.send_signal(number)
+            if callable(before):
+                before(number, frame)
+
+        before = None
+        try:
+            before = signal.signal(signal.SIGTERM, stop)
+        except ValueError:  # not in the main thread
+            pass
+        try:
+            while True:
+                try:
+                    return child.wait()
+                except KeyboardInterrupt:
+                    # A terminal sends it to both: Snakemake ends its jobs, then itself.
+                    continue
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
+
+
+# ---------------------------------------------------------------------------- live nights
+
+
+def raw_files(datadir):
+    """Return what lies in a directory of raw frames: name -> (size, time of change)."""
+    found = {}
+    with os.scandir(datadir) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or not entry.name.lower().endswith(SUFFIXES):
+                continue
+            try:
+                status = entry.stat()
+            except FileNotFoundError:
+                continue
+            found[entry.name] = (status.st_size, status.st_mtime_ns)
+    return found
+
+
+def settled(before, now):
+    """Return the files that have not changed between two looks."""
+    return {name: state for name, state in now.items() if before.get(name) == state}
+
+
+def watch(command, datadir, interval):
+    """Reduce what arrives in a directory, until told to stop (SIGINT or SIGTERM).
+
+    A file counts once it has been the same for `interval` seconds. One that is not whole all the
+    same is listed as such by the run, and read again as soon as it has changed.
+
+    Parameters
+    ----------
+    command : list of str
+    datadir : path-like
+    interval : float
+        Seconds between looks.
+
+    Returns
+    -------
+    int
+        Exit code: 0 when stopped, else that of a run that the configuration made impossible.
+    """
+    going = True
+
+    def stop(number, frame):
+        nonlocal going
+        going = False
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    seen, reduced = {}, None
+    note(f"watching {datadir}, a look each {interval:g} s; stop with Ctrl-C")
+    try:
+        while going:
+            now = raw_files(datadir)
+            ready = settled(seen, now)
+            seen = now
+            if ready and ready != reduced:
+                code = run(command)
+                if code == 2:
+                    return code
+                if code == NOTHING_YET:
+                    note("waiting for a science frame")
+                reduced = ready
+            time.sleep(interval)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    note("stopped; the same command goes on from here")
+    return 0
+
+
+# ---------------------------------------------------------------------------- command
+
+
+def parser():
+    """Return the parser of the command line."""
+    parse = argparse.ArgumentParser(
+        prog="autoproc",
+        description="Reduce a directory of raw frames: the arguments of the original autoproc, "
+        "translated into one run of Snakemake.",
+        epilog=f"Steps, in their order: {', '.join(STEPS)}. What follows -- goes to Snakemake "
+        "as it is.",
+    )
+    add = parse.add_argument
+    add("--datadir", help="raw frames [.]")
+    add("--imdir", help="all that is made [imredux]")
+    add("--start", metavar="STEP", help="begin with this step, take what is before from disk")
+    add("--stop", metavar="STEP", help="end with this step")
+    add("--only", metavar="STEP", help="do only this step")
+    add("--step", metavar="STEP", help="the same; counts where both are given")
+    add("--nocrclean", action="store_true", help="leave cosmic rays in single frames")
+    add("--nomastersky", action="store_true", help="subtract each frame's own median")
+    add("--redo", action="store_true", help="do the steps again though their files are there")
+    add("--quiet", action="store_true", help="say only what went wrong")
+    add("--rmifiles", action="store_true", help="remove the frames in between")
+    add("--customcat", metavar="FILE", help="star catalogue in the text format of autoproc")
+    add("--customcatfilt", metavar="FILTER", nargs="+", help="filters calibrated with it")
+    add("--cores", type=int, help="processes at once [all cores]")
+    add(
+        "--config",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="further keys of config/config.yaml",
+    )
+    add("--show", action="store_true", help="show the command line of Snakemake, do nothing")
+    add(
+        "--watch",
+        metavar="SECONDS",
+        nargs="?",
+        type=float,
+        const=10.0,
+        help="go on with what arrives in datadir, a look each 10 s, until Ctrl-C",
+    )
+    return parse
+
+
+def main(argv=None):
+    """Run the command; return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    cut = words.index("--") if "--" in words else len(words)
+    words, options = words[:cut], words[cut + 1 :]
+    parse = parser()
+    args = vars(parse.parse_args(words))
+    show, interval, redo = args.pop("show"), args.pop("watch"), args.pop("redo")
+    cores = args.pop("cores")
+    try:
+        steps = choose_steps(*(args.pop(name) for name in ("start", "stop", "only", "step")))
+        pairs = [pair.partition("=") for pair in args.pop("config")]
+        for key, found, _ in pairs:
+            if not found:
+                raise AutoprocError(f"--config: {key!r} is no KEY=VALUE")
+        settings, redo = with_par_file(args, redo)
+        command = command_line(steps, settings, redo, cores, options)
+        if command is None:
+            return 0
+        if pairs:
+            # As given: Snakemake reads the values.
+            command += [] if "--config" in command else ["--config"]
+            command += [f"{key}={value}" for key, _, value in pairs]
+        if show:
+            print(" ".join(_quoted(word) for word in command))
+            return 0
+        if interval is not None:
+            return watch(command, settings["datadir"] or ".", interval)
+    except AutoprocError as error:
+        note(str(error))
+        return 2
+    except OSError as error:
+        note(f"{error.filename}: {error.strerror}")
+        return 2
+    code = run(command)
+    if code and steps[0] != STEPS[0]:
+        before = STEPS[STEPS.index(steps[0]) - 1]
+        note(f"{steps[0]!r} takes what {before!r} makes from disk: if it is not there, make it")
+    return code
+
+
+def _quoted(word):
+    import shlex
+
+    return shlex.quote(word)
+
+
+def note(words):
+    """Say something that is no product."""
+    print(f"autoproc: {words}", file=sys.stderr, flush=True)

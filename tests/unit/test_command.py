@@ -1,0 +1,205 @@
+"""The arguments of the original autoproc, and what becomes of them."""
+
+import json
+import sys
+
+import pytest
+
+from autoproc import STEPS, AutoprocError, autoproc, command, main
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The command lines that would have been run."""
+    lines = []
+
+    def run(words):
+        lines.append(words)
+        return 0
+
+    monkeypatch.setattr(command, "run", run)
+    return lines
+
+
+def options(words):
+    """Return {option: its words} of a command line of Snakemake."""
+    found, key = {}, None
+    for word in words:
+        if word.startswith("--"):
+            key = word
+            found[key] = []
+        elif key:
+            found[key].append(word)
+    return found
+
+
+def test_steps_are_in_the_order_of_old():
+    assert STEPS == ("prepare", "flatten", "makesky", "skysub", "crclean", "astrometry", "stack")
+
+
+@pytest.mark.parametrize(
+    "arguments, steps",
+    [
+        ({}, STEPS),
+        ({"start": "crclean"}, STEPS[4:]),
+        ({"stop": "flatten"}, STEPS[:2]),
+        ({"start": "flatten", "stop": "skysub"}, STEPS[1:4]),
+        ({"only": "crclean"}, ("crclean",)),
+        ({"step": "crclean", "only": "stack"}, ("crclean",)),
+        ({"step": "crclean", "start": "prepare"}, ("crclean",)),
+    ],
+)
+def test_steps(arguments, steps):
+    assert command.choose_steps(**arguments) == steps
+
+
+@pytest.mark.parametrize("name", ["start", "stop", "only", "step"])
+def test_unknown_step_names_the_steps(name, ran):
+    with pytest.raises(AutoprocError, match="stakc.*prepare, flatten, makesky"):
+        autoproc(**{name: "stakc"})
+    assert ran == []
+
+
+def test_stop_before_start(ran):
+    with pytest.raises(AutoprocError, match="stack") as caught:
+        autoproc(start="astrometry", stop="flatten")
+    assert "prepare" not in str(caught.value)
+    assert ran == []
+
+
+def test_example_of_the_original(ran):
+    autoproc(datadir="./raw/", imdir="./reduced/", redo=1)
+    (words,) = ran
+    assert words[0] == sys.executable
+    found = options(words)
+    assert found["--config"] == ['datadir="./raw/"', 'imdir="./reduced/"']
+    assert set(STEPS) <= set(found["--forcerun"])
+    assert "--until" not in found
+    assert "--allowed-rules" not in found
+
+
+def test_no_argument_leaves_the_configuration_alone(ran):
+    autoproc()
+    assert "--config" not in options(ran[0])
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_only_a_step(ran, step):
+    autoproc(only=step, redo=True)
+    found = options(ran[0])
+    assert found.get("--until", ["stack"]) == [step]
+    assert step in found["--forcerun"]
+    if step != "prepare":
+        earlier = STEPS[: STEPS.index(step)]
+        assert not set(earlier) & set(found["--allowed-rules"])
+        # What comes after is known, or the targets could not be traced back to the step.
+        assert set(STEPS[STEPS.index(step) :]) < set(found["--allowed-rules"])
+
+
+@pytest.mark.parametrize(
+    "switch, step, before", [("nocrclean", "crclean", "skysub"),
+                             ("nomastersky", "makesky", "flatten")]
+)  # fmt: skip
+def test_step_that_is_left_out(ran, capsys, switch, step, before):
+    autoproc(only=step, **{switch: True})
+    assert ran == []
+    assert step in capsys.readouterr().err
+    autoproc(stop=step, **{switch: True})
+    assert options(ran[0])["--until"] == [before]
+
+
+def test_values_reach_the_configuration_as_they_are(ran):
+    import yaml
+
+    name = "a b'c\"d;$(x)é#:"
+    autoproc(datadir=name, imdir="2022", customcatfilt=["g", "r"], cores=3, refcat="none")
+    found = options(ran[0])
+    settings = dict(word.split("=", 1) for word in found["--config"])
+    assert yaml.safe_load(settings["datadir"]) == name
+    assert yaml.safe_load(settings["imdir"]) == "2022"
+    assert json.loads(settings["customcatfilt"]) == ["g", "r"]
+    assert yaml.safe_load(settings["refcat"]) == "none"
+    assert found["--cores"] == ["3"]
+
+
+def test_failed_run_is_told(monkeypatch):
+    monkeypatch.setattr(command, "run", lambda words: 1)
+    with pytest.raises(AutoprocError, match="exit code 1"):
+        autoproc()
+    with pytest.raises(AutoprocError, match="'flatten' and before"):
+        autoproc(start="makesky")
+
+
+def test_command_line_is_that_of_the_function(ran):
+    assert main(["--datadir", "raw", "--step", "flatten", "--redo", "--customcatfilt", "g", "r",
+                 "--config", "refcat=none", "instrument=lmi", "--", "--dry-run"]) == 0  # fmt: skip
+    autoproc("raw", step="flatten", redo=1, customcatfilt=["g", "r"], options=["--dry-run"])
+    extra = ["refcat=none", "instrument=lmi"]
+    assert ran[0] == ran[1] + extra
+
+
+@pytest.mark.parametrize("words", [["--step", "stakc"], ["--config", "nonsense"],
+                                   ["--stop", "flatten", "--start", "stack"]])  # fmt: skip
+def test_wrong_argument_is_one_sentence(ran, capsys, words):
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("autoproc: ")
+    assert len(said.splitlines()) == 1
+    assert ran == []
+
+
+def test_show_runs_nothing(ran, capsys):
+    assert main(["--datadir", "a b", "--show"]) == 0
+    assert "'datadir=\"a b\"'" in capsys.readouterr().out
+    assert ran == []
+
+
+# ---------------------------------------------------------------------------- pipeautoproc.par
+
+
+def test_par_file(ran, tmp_path, monkeypatch, capsys):
+    (tmp_path / "pipeautoproc.par").write_text(
+        "autoastrocommand: /opt/vlt_autoastrometry.py\n"
+        "swarpcommand:\n"
+        "datadir:   /data/raw night/ \n"
+        "imworkingdir: /data/out/\n"
+        "rmifiles: 1\noverwrite: 1\nverbose: 0\nprefix: 2\n"
+        "not a line\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    autoproc(imdir="mine")
+    found = options(ran[0])
+    assert 'datadir="/data/raw night/"' in found["--config"]
+    assert 'imdir="mine"' in found["--config"]
+    assert {"rmifiles=True", "quiet=True"} <= set(found["--config"])
+    assert "prepare" in found["--forcerun"]
+    said = capsys.readouterr().err.splitlines()
+    assert any("datadir" in line and "config/config.yaml" in line for line in said)
+    assert any("autoastrocommand is no longer needed" in line for line in said)
+    assert not any("swarpcommand" in line or "imworkingdir" in line for line in said)
+
+
+def test_par_file_that_changes_nothing(ran, tmp_path, monkeypatch, capsys):
+    (tmp_path / "pipeautoproc.par").write_text("rmifiles: 0\noverwrite: 0\nverbose: 1\n")
+    monkeypatch.chdir(tmp_path)
+    autoproc()
+    assert "--config" not in options(ran[0])
+    assert "--forcerun" not in options(ran[0])
+    assert capsys.readouterr().err == ""
+
+
+# ---------------------------------------------------------------------------- live nights
+
+
+def test_files_that_still_grow_have_not_settled(tmp_path):
+    for name in ("whole.fits", "grows.fits", "notes.txt", ".hidden.fits"):
+        (tmp_path / name).write_bytes(b"x")
+    before = command.raw_files(tmp_path)
+    assert set(before) == {"whole.fits", "grows.fits"}
+    (tmp_path / "grows.fits").write_bytes(b"xy")
+    (tmp_path / "new.fits").write_bytes(b"x")
+    assert set(command.settled(before, command.raw_files(tmp_path))) == {"whole.fits"}
+
+
+def test_run_gives_the_exit_code():
+    assert command.run([sys.executable, "-c", "raise SystemExit(7)"]) == 7

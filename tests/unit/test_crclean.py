@@ -1,0 +1,176 @@
+"""Cosmic rays on simulated frames whose every charge is known."""
+
+import crclean
+import numpy as np
+import pytest
+import simulate
+from astropy.io import fits
+from crclean import NEIGHBOURS, crclean_frame, find_cosmic_rays, measure_fwhm, repair
+
+from lib.frames import BAD, COSMIC, INTERPOLATED, SATURATED, Frame
+
+SHAPE = (400, 400)
+# Sky and read noise [e], pixel and depleted layer [um]: a CCD in the blue, one in the red, an
+# infrared array.
+DETECTORS = ((10, 5, 13, 15), (300, 8, 13, 15), (5000, 16, 18, 6))
+
+
+def expose(fwhm, sky, readnoise, pitch, thickness, seed=1, stars=100, rays=30, **psf):
+    """Return a sky-subtracted frame of stars of S/N 12 to 1300, and its truth."""
+    rng = np.random.default_rng(seed)
+    snr = 10 ** rng.uniform(np.log10(12), np.log10(1300), stars)
+    # Pixels over which a star of this width gathers noise.
+    area = 2 * np.pi * (0.68 * fwhm) ** 2
+    flux = (snr**2 + np.sqrt(snr**4 + 4 * snr**2 * area * (sky + readnoise**2))) / 2
+    x, y = rng.uniform(8, SHAPE[1] - 9, stars), rng.uniform(8, SHAPE[0] - 9, stars)
+    exposure, _, _ = simulate.simulate_frame(
+        SHAPE,
+        seed=seed,
+        fwhm=fwhm,
+        sky=sky,
+        exptime=80.0,
+        cosmic_scale=rays,
+        positions=(x, y, flux),
+        read_noise=readnoise,
+        pitch=pitch,
+        thickness=thickness,
+        **psf,
+    )
+    header = fits.Header()
+    header["GAIN"], header["RDNOISE"], header["PIXSCALE"] = 1.0, float(readnoise), 0.3
+    header["SKYSUB"], header["SATURATE"] = float(sky), 1e6 - sky
+    image = exposure.raw.astype(np.float32) - sky
+    noise = np.sqrt(exposure.stars + sky + readnoise**2)
+    truth = {"cosmic": exposure.cosmic, "stars": exposure.stars, "noise": noise,
+             "list": np.c_[x, y, snr]}  # fmt: skip
+    return Frame(image, np.zeros(SHAPE, np.uint8), header), truth
+
+
+def altered_cores(before, after, truth, radius):
+    """Return (stars untouched by cosmic rays, those whose core changed by more than 0.5 %)."""
+    yy, xx = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    seen = altered = 0
+    for x, y, snr in truth["list"]:
+        core = np.hypot(xx - x, yy - y) <= max(radius, 2)
+        if not 20 <= snr <= 1000 or (truth["cosmic"][core] >= 1).any():
+            continue
+        seen += 1
+        change = np.abs(after[core] - before[core]).sum() / truth["stars"][core].sum()
+        altered += change > 0.005
+    return seen, altered
+
+
+@pytest.mark.parametrize("fwhm", [3.0, 4.5, 6.6])  # 0.9" to 2" at 0.3" a pixel
+def test_cosmic_rays_are_found_and_stars_survive(fwhm):
+    hit = found = flagged = false = stars = altered = 0
+    for seed, detector in enumerate(DETECTORS):
+        frame, truth = expose(fwhm, *detector, seed=seed)
+        cleaned = crclean_frame(Frame(frame.image, frame.mask, frame.header.copy()))
+        flags = cleaned.mask & COSMIC > 0
+        bright = truth["cosmic"] > 10 * truth["noise"]
+        hit, found = hit + bright.sum(), found + (flags & bright).sum()
+        flagged, false = flagged + flags.sum(), false + (flags & (truth["cosmic"] < 1)).sum()
+        more = altered_cores(frame.image, cleaned.image, truth, fwhm)
+        stars, altered = stars + more[0], altered + more[1]
+        assert cleaned.header["NCOSMIC"] == flags.sum()
+        assert (cleaned.mask[flags] & INTERPOLATED).all()
+    assert hit > 100 and stars > 200
+    assert found >= 0.95 * hit
+    assert false <= 0.03 * flagged
+    assert altered == 0
+
+
+@pytest.mark.parametrize("fwhm", [1.5, 2.0])
+def test_undersampled_stars_survive(fwhm):
+    for seed, detector in enumerate(DETECTORS):
+        frame, truth = expose(fwhm, *detector, seed=seed)
+        cleaned = crclean_frame(Frame(frame.image, frame.mask, frame.header.copy()))
+        flags = cleaned.mask & COSMIC > 0
+        assert (flags & (truth["cosmic"] < 1)).sum() <= 0.03 * flags.sum()
+        stars, altered = altered_cores(frame.image, cleaned.image, truth, fwhm)
+        assert stars > 50 and altered == 0
+
+
+@pytest.mark.parametrize("psf", [{"beta": 2.2}, {"beta": 8.0}, {"ellipticity": 0.25}])
+def test_stars_of_another_profile_survive(psf):
+    frame, truth = expose(3.0, *DETECTORS[1], seed=7, **psf)
+    cleaned = crclean_frame(Frame(frame.image, frame.mask, frame.header.copy()))
+    stars, altered = altered_cores(frame.image, cleaned.image, truth, 3.0)
+    assert stars > 60 and altered == 0
+
+
+def test_no_noiseless_scene_is_sharper_than_its_profile():
+    rng = np.random.default_rng(2)
+    x, y = rng.uniform(0, 200, (2, 400))
+    flux = 10 ** rng.uniform(3, 6, 400)
+    scene = simulate.render_sources((200, 200), x, y, flux, simulate.PSF(3.0, 3.5), noise=0.1)
+    ratios = crclean.sharpest_ratios(0.95 * 3.0)
+    inner = scene[2:-2, 2:-2]
+    for ring, ratio in zip(NEIGHBOURS, ratios, strict=True):
+        mean = np.mean([scene[2 + dy : 198 + dy, 2 + dx : 198 + dx] for dy, dx in ring], axis=0)
+        assert (inner <= ratio * mean + 1e-3).all()
+
+
+@pytest.mark.parametrize("fwhm", [1.5, 2.0, 3.0, 4.5, 6.6])
+def test_width_of_the_stars_is_measured_among_cosmic_rays(fwhm):
+    frame, truth = expose(fwhm, *DETECTORS[1], rays=60)
+    noise = np.full(SHAPE, np.sqrt(364), np.float32)
+    measured, elongation, number = measure_fwhm(frame.image, np.ones(SHAPE, bool), noise)
+    assert measured == pytest.approx(fwhm, rel=0.05)
+    assert elongation < 0.05 and number > 20
+
+
+def test_frame_without_stars_is_cleaned_with_an_assumed_width():
+    frame, truth = expose(3.0, *DETECTORS[1], stars=1)
+    cleaned = crclean_frame(frame)
+    assert cleaned.header["PSFFWHM"] == -1
+    bright = truth["cosmic"] > 10 * truth["noise"]
+    # Less is found than with the width known, but what is flagged is right.
+    flags = cleaned.mask & COSMIC > 0
+    assert flags.sum() > 0.5 * bright.sum()
+    assert (flags & (truth["cosmic"] < 1)).sum() <= 0.03 * flags.sum()
+
+
+def test_noise_alone_is_no_cosmic_ray():
+    rng = np.random.default_rng(8)
+    image = rng.normal(0, 20, (1000, 1000)).astype(np.float32)
+    found = find_cosmic_rays(image, np.zeros(image.shape, bool), np.full_like(image, 400), 3.0)
+    # 14 correlated comparisons with a bound at 5.5 sigma: 0.3 pixels expected at most.
+    assert found.sum() <= 3
+
+
+def test_what_is_unusable_is_neither_flagged_nor_changed():
+    frame, _ = expose(3.0, *DETECTORS[1])
+    frame.image[50, 60:63] = (5e4, -3e4, 5e4)
+    frame.mask[50, 60:63] = (BAD, BAD, SATURATED)
+    before = frame.image.copy()
+    cleaned = crclean_frame(frame)
+    np.testing.assert_array_equal(cleaned.mask[50, 60:63], (BAD, BAD, SATURATED))
+    np.testing.assert_array_equal(cleaned.image[50, 60:63], before[50, 60:63])
+
+
+def test_sky_beside_a_hole_is_not_sharp():
+    rng = np.random.default_rng(9)
+    image = rng.normal(0, 20, (200, 200)).astype(np.float32)
+    image[90:110, 90:110] -= 400
+    found = find_cosmic_rays(image, np.zeros(image.shape, bool), np.full_like(image, 400), 3.0)
+    assert not found.any()
+
+
+def test_repaired_pixels_continue_what_is_around():
+    y, x = np.mgrid[:60, :60]
+    image = (3.0 * x + 2.0 * y).astype(np.float32)
+    flagged = np.zeros(image.shape, bool)
+    flagged[20, 20:24] = flagged[40:43, 40:43] = flagged[0, 0] = True
+    damaged = np.where(flagged, np.float32(1e4), image)
+    filled = repair(damaged, flagged, np.zeros(image.shape, bool))
+    # A weighted mean of symmetric neighbours is exact on a plane; at edges of a track it leans.
+    assert np.abs(filled - image)[1:].max() < 3.0
+    np.testing.assert_array_equal(filled[~flagged], image[~flagged])
+
+
+def test_laplacian_edges_are_the_other_method():
+    frame, truth = expose(4.5, *DETECTORS[1])
+    cleaned = crclean_frame(frame, method="lacosmic")
+    bright = truth["cosmic"] > 10 * truth["noise"]
+    assert (cleaned.mask[bright] & COSMIC > 0).mean() > 0.9

@@ -1,0 +1,349 @@
+"""The sky of dithered frames whose true sky is known: made, subtracted, and what it reveals."""
+
+import numpy as np
+import pytest
+import simulate
+from astropy.io import fits
+from makesky import (
+    DitheredSum,
+    Persistence,
+    keep_structure,
+    make_sky,
+    offset,
+    sky_from_frames,
+    smooth_sky,
+)
+from scipy.fft import rfft2
+from scipy.ndimage import uniform_filter
+from skysub import fringe_excess, fringe_pattern, skysub_frame, subtract_sky
+
+from lib.frames import BAD, NODATA, SOURCE, Frame, write_frame
+from lib.sky import (
+    bilinear,
+    block_sky,
+    find_sources,
+    fit_surface,
+    noise_map,
+    surface,
+    time_windows,
+)
+
+SHAPE = (480, 560)
+READNOISE = 15.0
+
+
+class Camera:
+    """An infrared array that looks at dithered stars through a sky that changes."""
+
+    def __init__(self, seed=1, level=8000.0, frames=7, stars=60, structure=0.03, dither=60):
+        self.rng = np.random.default_rng(seed)
+        self.level, self.frames = level, frames
+        self.pattern = 1 + simulate.low_order_pattern(SHAPE, structure, self.rng)
+        self.excess = np.zeros(SHAPE, np.float32)  # hot pixels [e]
+        margin = dither + 40
+        self.x = self.rng.uniform(-margin, SHAPE[1] + margin, stars)
+        self.y = self.rng.uniform(-margin, SHAPE[0] + margin, stars)
+        self.flux = 10 ** self.rng.uniform(3.5, 6.0, stars)
+        self.moves = self.rng.uniform(-dither, dither, (frames, 2)).round()
+        self.changes = 1 + 0.1 * np.sin(np.arange(frames))
+        self.tilts = 0.01 * self.rng.normal(size=(frames, 2))
+        y, x = np.linspace(-1, 1, SHAPE[0])[:, None], np.linspace(-1, 1, SHAPE[1])[None, :]
+        self.planes = [1 + a * y + b * x for a, b in self.tilts]
+
+    def sky(self, n):
+        return self.level * self.changes[n] * self.pattern * self.planes[n]
+
+    def scene(self, n):
+        noise = np.sqrt(self.level)
+        dy, dx = self.moves[n]
+        return simulate.render_sources(
+            SHAPE, self.x + dx, self.y + dy, self.flux, simulate.PSF(4.0), noise
+        )
+
+    def frame(self, n, extra=0.0):
+        """Return the flattened frame n with its sources marked."""
+        light = self.scene(n) + self.sky(n) + self.excess + extra
+        image = self.rng.poisson(light) + self.rng.normal(0, READNOISE, SHAPE)
+        image = image.astype(np.float32)
+        header = fits.Header()
+        header["QCSTAT"], header["FRAME"], header["TARGET"] = "OK", f"2f{n}", "M_1"
+        header["GAIN"], header["RDNOISE"], header["SATURATE"] = 1.0, READNOISE, 5e5
+        mask = np.zeros(SHAPE, np.uint8)
+        mask[find_sources(image, np.zeros(SHAPE, bool))] |= SOURCE
+        header["SKYCTS"] = float(np.median(image[mask == 0]))
+        header["SKYNOISE"] = float(image[mask == 0].std())
+        return Frame(image, mask, header)
+
+    def write(self, folder):
+        paths = [folder / f"fp2f{n}.fits" for n in range(self.frames)]
+        for n, path in enumerate(paths):
+            write_frame(path, self.frame(n))
+        return paths
+
+
+def left_over(camera, frame, sky, n, order=1):
+    """Return what was subtracted less the true sky, in units of the sky's noise."""
+    after = skysub_frame(Frame(frame.image, frame.mask, frame.header.copy()), sky, order)
+    noise = np.sqrt(camera.sky(n) + READNOISE**2)
+    return (frame.image - after.image - camera.sky(n)) / noise, after
+
+
+@pytest.mark.parametrize(("frames", "passes"), [(4, 2), (7, 2), (7, 1)])
+def test_structure_left_over_is_a_tenth_of_the_noise(tmp_path, frames, passes):
+    camera = Camera(frames=frames)
+    paths = camera.write(tmp_path)
+    sky = sky_from_frames(paths, passes=passes, structure=True)
+    assert sky.header["NCOMBINE"] == frames
+    assert sky.header["NDEEP"] == (frames if passes > 1 else 0)
+    for n in (0, frames - 1):
+        left, after = left_over(camera, camera.frame(n), sky, n)
+        # Scales above 10 pixels.
+        assert uniform_filter(left, 10)[8:-8, 8:-8].std() < 0.10
+        assert abs(left.mean()) < 0.05
+        assert after.header["SKYSUB"] == pytest.approx(np.median(camera.sky(n)), rel=2e-3)
+        assert after.header["SATURATE"] == pytest.approx(5e5 - after.header["SKYSUB"])
+        # The sky of the squares is normalised to the median of the frames.
+        own = camera.planes[n] / np.median(camera.planes, axis=0)
+        assert after.header["SKYTILT"] == pytest.approx(np.ptp(own), abs=0.01)
+
+
+def test_wings_of_bright_stars_keep_their_flux(tmp_path):
+    camera = Camera(frames=6, stars=40)
+    camera.flux[:12] = 1e6
+    sky = sky_from_frames(camera.write(tmp_path), passes=2, structure=True)
+    yy, xx = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    lost = []
+    for n in range(3):
+        left, _ = left_over(camera, camera.frame(n), sky, n)
+        left *= np.sqrt(camera.sky(n) + READNOISE**2)
+        dy, dx = camera.moves[n]
+        for x, y in zip(camera.x[:12] + dx, camera.y[:12] + dy, strict=True):
+            if 40 < x < SHAPE[1] - 40 and 40 < y < SHAPE[0] - 40:
+                r = np.hypot(yy - y, xx - x)
+                around = left[(r > 28) & (r < 38)].mean()
+                lost.append((left[r < 24] - around).sum() / 1e6)
+    assert len(lost) >= 6
+    # The noise of the sky within 24 pixels of a star is 0.2 % of this flux.
+    assert np.abs(lost).max() < 0.01
+    assert abs(np.mean(lost)) < 0.003
+
+
+def test_a_frame_alone_at_a_pixel_does_not_lose_its_star(tmp_path):
+    camera = Camera(frames=3, stars=20)
+    paths = camera.write(tmp_path)
+    # In two of three frames a corner is masked: the third may hold anything there.
+    for path in paths[:2]:
+        with fits.open(path, mode="update") as hdus:
+            hdus["MASK"].data[:60, :60] |= NODATA
+    with fits.open(paths[2], mode="update") as hdus:
+        hdus[0].data[20:24, 20:24] += 3000
+    sky = sky_from_frames(paths, structure=True)
+    assert (
+        np.abs(sky.image / (camera.pattern / np.median(camera.pattern)) - 1)[10:34, 10:34].max()
+        < 0.03
+    )
+
+
+def test_hot_pixels_and_columns_are_found_without_darks(tmp_path):
+    camera = Camera(frames=5, level=1500.0)
+    y, x = camera.rng.integers(0, SHAPE[0], 60), camera.rng.integers(0, SHAPE[1], 60)
+    noise = np.sqrt(1500 + READNOISE**2)
+    camera.excess[y, x] = 8 * noise
+    camera.excess[100:300, 333] = 3 * noise
+    sky = sky_from_frames(camera.write(tmp_path), structure=True)
+    bad = sky.mask & BAD > 0
+    assert bad[y, x].mean() > 0.9
+    assert bad[128:256, 333].all()
+    true = camera.excess > 0
+    # The column is found in pieces of 64 pixels, one of which reaches beyond its end.
+    assert (bad & ~true)[:, 333].sum() <= 64
+    true[:, 333] = True
+    assert (bad & ~true).sum() <= 2
+    assert sky.header["NBAD"] == bad.sum()
+    _, after = left_over(camera, camera.frame(0), sky, 0)
+    assert (after.mask[y, x] & BAD > 0).mean() > 0.9
+
+
+def test_stars_of_frames_that_do_not_move_are_no_defects(tmp_path):
+    camera = Camera(frames=6, dither=0)
+    sky = sky_from_frames(camera.write(tmp_path))
+    assert not (sky.mask & BAD).any()
+
+
+def test_too_few_or_unlike_frames(tmp_path):
+    camera = Camera(frames=3)
+    paths = camera.write(tmp_path)
+    for path in paths[1:]:
+        with fits.open(path, mode="update") as hdus:
+            hdus[0].header["QCSTAT"], hdus[0].header["QCREASON"] = "REJECTED", "CLOUDY: 0.1"
+    sky = sky_from_frames(paths)
+    assert sky.rejected and sky.reason == "TOO_FEW_FRAMES: 1 < 2"
+    assert sky.header["LEFT2"].endswith("CLOUDY: 0.1")
+    frame = camera.frame(0)
+    after = skysub_frame(frame, sky, 1)
+    assert after.header["SKYMODE"] == "median"
+    assert after.header["SKYNOTE"].startswith("TOO_FEW_FRAMES")
+
+
+def test_without_a_master_sky_the_median_is_subtracted():
+    rng = np.random.default_rng(3)
+    image = rng.normal(500, 10, SHAPE).astype(np.float32)
+    mask = np.zeros(SHAPE, np.uint8)
+    image[50:80, 50:80] += 1000
+    mask[50:80, 50:80] = SOURCE
+    image[0], mask[0] = -5, NODATA
+    after, level, noise, tilt = subtract_sky(image, mask)
+    assert level == pytest.approx(500, abs=0.1) and noise == pytest.approx(10, rel=0.02)
+    assert tilt == 0 and (after[0] == 0).all()
+    np.testing.assert_allclose(after[1:], image[1:] - np.float32(level), atol=1e-3)
+
+
+def test_pixel_structure_is_kept_as_far_as_it_is_no_noise():
+    rng = np.random.default_rng(4)
+    variance = np.full(SHAPE, 1e-4, np.float32)
+    smooth, good = np.ones(SHAPE, np.float32), np.ones(SHAPE, bool)
+    noise = rng.normal(0, 0.01, SHAPE).astype(np.float32)
+    for structure, weight in ((0.0, 0.0), (0.01, 0.5), (0.03, 0.9)):
+        true = 1 + rng.normal(0, structure, SHAPE).astype(np.float32)
+        sky, kept = keep_structure(true + noise, smooth, good, variance)
+        assert kept == pytest.approx(weight, abs=0.05)
+        assert (sky - true).std() <= 0.01 * np.sqrt(weight) + 5e-4
+    spiky = smooth + noise
+    spiky[7, 7] = 1.3
+    sky, _ = keep_structure(spiky, smooth, good, variance)
+    assert sky[7, 7] == pytest.approx(1.3)
+
+
+def test_offsets_of_dithered_frames():
+    camera = Camera(stars=40)
+    first = np.where(camera.scene(0) > 300, 3, 0).astype(np.float32)
+    for n in range(1, 4):
+        image = np.where(camera.scene(n) > 300, 3, 0).astype(np.float32)
+        expected = camera.moves[n] - camera.moves[0]
+        found = offset(rfft2(first), image)
+        assert np.abs(np.subtract(found, expected)).max() <= 1
+    assert offset(rfft2(first), np.zeros(SHAPE, np.float32)) is None
+
+
+def test_sum_of_frames_shows_what_one_does_not():
+    rng = np.random.default_rng(5)
+    camera = Camera(frames=9, stars=30)
+    faint_x, faint_y = rng.uniform(150, 400, (2, 12))
+    together, usable = DitheredSum(), np.ones(SHAPE, bool)
+    for n in range(camera.frames):
+        dy, dx = camera.moves[n]
+        excess = camera.scene(n) / 90 + rng.normal(0, 1, SHAPE)
+        sources = excess > 20
+        # Peak 1.5 sigma in one frame.
+        flux = np.full(12, 1.5 / simulate.PSF(4.0).density(0, 0))
+        excess += simulate.render_sources(
+            SHAPE, faint_x + dx, faint_y + dy, flux, simulate.PSF(4.0), 1.0
+        )
+        excess[10 + n, 500] = 1000
+        assert together.add(excess.astype(np.float32), usable, sources) is not None
+    masks = together.sources(SHAPE)
+    dy, dx = camera.moves[0]
+    seen = masks[0][(faint_y + dy).round().astype(int), (faint_x + dx).round().astype(int)]
+    assert seen.mean() > 0.9
+    assert masks[0].mean() < 0.35
+
+
+def test_persistence_wants_three_pointings():
+    rng = np.random.default_rng(6)
+    usable = np.ones((80, 90), bool)
+    for shifts, found in (([(0, 0), (0, 2), (1, 1)], 0), ([(0, 0), (0, 30), (30, 0)], 1)):
+        persistence = Persistence(usable.shape)
+        for shift in shifts:
+            excess = rng.normal(0, 1, usable.shape)
+            excess[40, 40] = 12
+            persistence.add(excess, usable, "M_1", shift)
+        assert persistence.defects().sum() == found
+
+
+def test_smoothing_ignores_gaps():
+    sky = np.full((60, 60), 1.05, np.float32)
+    good = np.ones(sky.shape, bool)
+    sky[20:30, 20:30], good[20:30, 20:30] = 99, False
+    np.testing.assert_allclose(smooth_sky(sky, good, 3.0), 1.05, rtol=1e-5)
+
+
+def test_one_frame_is_its_own_sky():
+    sky = make_sky(np.ones((1, 50, 60), np.float32), (50, 60), noise=0.01)
+    np.testing.assert_allclose(sky.image, 1)
+
+
+def test_surface_is_fitted_through_stars():
+    rng = np.random.default_rng(7)
+    y, x = np.linspace(-1, 1, SHAPE[0])[:, None], np.linspace(-1, 1, SHAPE[1])[None, :]
+    true = 100 * (1 + 0.05 * x - 0.03 * y + 0.02 * x * y)
+    image = (true + rng.normal(0, 10, SHAPE)).astype(np.float32)
+    image[100:200, 200:300] += 500
+    free = rng.random(SHAPE) > 0.3
+    fitted = surface(fit_surface(block_sky(image, free), 2), SHAPE)
+    assert np.abs(fitted - true).max() < 1.0
+    # Too few squares for a plane: a constant.
+    assert (fit_surface(np.array([[1.0, 2.0]]), 1)[1:] == 0).all()
+    assert (fit_surface(np.full((3, 3), np.nan), 1) == 0).all()
+
+
+def test_coarse_map_between_its_points():
+    coarse = np.array([[1.0, 2, 3], [4, 5, 6]])
+    fine = bilinear(coarse, (4, 6))
+    np.testing.assert_allclose(fine[0], [1, 1.25, 1.75, 2.25, 2.75, 3])
+    np.testing.assert_allclose(fine[:, 0], [1, 1.75, 3.25, 4])
+
+
+def test_noise_is_at_least_that_of_the_photons():
+    rng = np.random.default_rng(8)
+    image = rng.normal(0, 10, (300, 300))
+    image[:, 150:] *= 2
+    unusable = np.zeros(image.shape, bool)
+    unusable[::7] = True
+    image[::7] = 1e6
+    noise = noise_map(image.astype(np.float32), unusable, 10.0)
+    assert np.median(noise[:, :80]) == pytest.approx(10, rel=0.05)
+    assert np.median(noise[:, 230:]) == pytest.approx(20, rel=0.05)
+    assert noise_map(image.astype(np.float32), unusable, 50.0) == pytest.approx(50)
+
+
+def test_a_hot_column_hides_little_sky():
+    rng = np.random.default_rng(9)
+    image = rng.normal(0, 10, SHAPE).astype(np.float32)
+    image[:, 200] += 100
+    sources = find_sources(image, np.zeros(SHAPE, bool))
+    assert sources[:, 200].mean() > 0.9
+    assert sources.any(axis=0).sum() - (sources.mean(axis=0) < 0.1).sum() < 20
+
+
+def test_long_series_are_parted_evenly():
+    mjd = np.arange(40) * 5 / 1440  # 195 minutes
+    assert [len(part) for part in time_windows(mjd, 60, 8)] == [14, 13, 13]
+    assert [len(part) for part in time_windows(mjd, 60, 20)] == [20, 20]
+    assert time_windows(mjd[:10], 60, 8) == [list(range(10))]
+    assert time_windows([1.0], 60, 8) == [[0]]
+
+
+def test_fringes_are_scaled_apart_from_the_sky():
+    rng = np.random.default_rng(10)
+    pattern = simulate.fringe_pattern(SHAPE, 0.03, rng)
+    y, x = rng.uniform(0, 480, (2, 40))
+    scene = simulate.render_sources(SHAPE, x, y, np.full(40, 3e4), simulate.PSF(4.0), 30.0)
+    level, strength = 2000.0, 1.6
+    light = level * (1 + strength * pattern) + scene
+    image = (rng.poisson(light) + rng.normal(0, 6, SHAPE)).astype(np.float32)
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[find_sources(image, np.zeros(SHAPE, bool), threshold=4)] |= SOURCE
+    header = fits.Header({"QCSTAT": "OK", "SATURATE": 6e4})
+    sky = Frame((1 + pattern).astype(np.float32), np.zeros(SHAPE, np.uint8), fits.Header())
+    frame = Frame(image, mask, header)
+    noise = np.sqrt(level + 36)
+    plain = skysub_frame(Frame(image, mask, header.copy()), sky, 1)
+    after = skysub_frame(frame, sky, 1, fringe_scale=160)
+    free = mask == 0
+    fringe = fringe_pattern(sky.image, 160)
+    before = fringe_excess(plain.image, free, fringe) * fringe.std() / noise
+    assert before > 0.5
+    assert after.header["FRINGE"] == pytest.approx(strength, rel=0.05)
+    left = uniform_filter(np.where(free, after.image, 0), 10) / noise
+    assert left[10:-10, 10:-10].std() < 0.15  # a tenth, and the noise of the mean of 100 pixels
+    assert abs(fringe_excess(after.image, free, fringe)) * fringe.std() / noise < 0.05

@@ -1,0 +1,288 @@
+"""tables and lightcurve: forced photometry of a target in filters and exposures, truth known."""
+
+import json
+
+import lightcurve
+import numpy as np
+import pytest
+import stack
+import tables
+from astropy.io import fits
+from astropy.table import Table
+from starfields import DEC, RA, ZP, make_stars, write_night, write_reference
+
+from lib.forced import FLAG_OUTSIDE, filter_order, magnitudes, unite_sources
+from lib.frames import FrameRejected, read_frame, reject, write_frame
+from lib.targets import TargetError, parse_position, target_position
+
+TARGET = (RA + 0.004, DEC - 0.003)
+MAGS = np.array([19.2, 19.2, 18.6, 19.2])  # of the target in the frames of r
+
+
+def make_night(folder, rng):
+    """Write four frames in r, where the target varies, and three in z, where it is too faint."""
+    stars = make_stars(rng, 70)
+    away = np.hypot((stars["ra"] - TARGET[0]) * np.cos(np.radians(DEC)), stars["dec"] - TARGET[1])
+    stars = {key: values[away * 3600 > 8] for key, values in stars.items()}
+    paths, truth = {"r": [], "z": []}, {}
+    for i, mag in enumerate(MAGS):
+        (folder / f"r{i}").mkdir()
+        whole = with_target(stars, mag)
+        found = write_night(folder / f"r{i}", rng, whole, 1, transparency=[(1, 0.7, 1, 0.9)[i]])
+        paths["r"] += name_frames(found, f"2022010{i + 1}T000000C0o", "r", 59580.0 + i)
+    for i in range(3):
+        (folder / f"z{i}").mkdir()
+        found = write_night(folder / f"z{i}", rng, with_target(stars, 26.0), 1)
+        paths["z"] += name_frames(found, f"2022010{i + 1}T000000C1o", "z", 59580.1 + i)
+    truth = with_target(stars, 19.2)
+    return stars, truth, paths
+
+
+def with_target(stars, mag):
+    return {
+        "ra": np.append(stars["ra"], TARGET[0]), "dec": np.append(stars["dec"], TARGET[1]),
+        "mag": np.append(stars["mag"], mag), "colour": np.append(stars["colour"], 0.7),
+    }  # fmt: skip
+
+
+def name_frames(paths, frame, band, mjd):
+    for path in paths:
+        with fits.open(path, mode="update") as hdus:
+            header = hdus[0].header
+            header["FRAME"], header["FILTER"], header["BAND"] = frame, band, band
+            header["MJD-OBS"], header["RA"], header["DEC"] = mjd, *TARGET
+    return paths
+
+
+def make_reference(path, rng, stars):
+    write_reference(path, rng, stars)
+    table = Table.read(path, format="ascii.ecsv")
+    table["z"], table["z_err"] = table["r"], table["r_err"]
+    table.write(path, format="ascii.ecsv", overwrite=True)
+    return path
+
+
+def stack_all(folder, paths, reference):
+    """Stack each filter; return what rules tables and lightcurve take."""
+    stacks = []
+    for name, frames in paths.items():
+        stem = folder / f"coaddtruth.{name}"
+        out = [
+            stem.with_name(f"{stem.name}{end}") for end in (".fits", ".weight.fits", ".cat.fits")
+        ]
+        quality = folder / f"{name}.json"
+        stack.run(frames, *out, quality, refcat=reference)
+        stacks.append((*out, quality, frames))
+    return stacks
+
+
+def join(folder, stacks, **options):
+    path = folder / "truth.ecsv"
+    tables.run(
+        *zip(*(s[:3] for s in stacks), strict=True), path, settings=stack.DEFAULTS, **options
+    )
+    return Table.read(path, format="ascii.ecsv")
+
+
+def follow(folder, stacks, **options):
+    path, plot = folder / "truth.lightcurve.ecsv", folder / "truth.png"
+    parts = [(s[0], s[3], s[4]) for s in stacks]
+    lightcurve.run(parts, folder / "truth.ecsv", path, plot, **options)
+    assert plot.stat().st_size > 0
+    return Table.read(path, format="ascii.ecsv")
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("night")
+    rng = np.random.default_rng(41)
+    stars, truth, paths = make_night(folder, rng)
+    reference = make_reference(folder / "reference.ecsv", rng, stars)
+    stacks = stack_all(folder, paths, reference)
+    return folder, truth, stacks, join(folder, stacks)
+
+
+# The joined table -------------------------------------------------------------------------
+
+
+def test_every_source_of_every_coadd_is_in_the_table(night):
+    _, _, stacks, table = night
+    for s in stacks:
+        name = fits.getval(s[0], "FILTER")
+        cat = fits.getdata(s[2], "SOURCES")
+        east = (cat["RA"][:, None] - table["RA"]) * np.cos(np.radians(DEC))
+        apart = 3600 * np.hypot(east, cat["DEC"][:, None] - table["DEC"]).min(axis=1)
+        assert apart.max() < 0.4 * 1.6  # of the seeing
+        assert table[f"DETECTED_{name}"].sum() > 0.95 * len(cat)
+    assert np.array_equal(table["NUMBER"], np.arange(1, len(table) + 1))
+
+
+def test_forced_magnitudes_are_true_within_their_errors(night):
+    _, truth, _, table = night
+    east = (np.asarray(table["RA"])[:, None] - truth["ra"]) * np.cos(np.radians(DEC))
+    apart = 3600 * np.hypot(east, np.asarray(table["DEC"])[:, None] - truth["dec"])
+    who = apart.argmin(axis=1)
+    same = (apart.min(axis=1) < 0.4) & ~table["TARGET"] & (who < len(truth["mag"]) - 1)
+    for name in "rz":
+        flux, error = table[f"FLUX_{name}"], table[f"FLUXERR_{name}"]
+        zeropoint = table.meta["filters"][name]["ABSZPT"]
+        true = 10 ** (-0.4 * (truth["mag"][who] - zeropoint))
+        clean = same & (table[f"FLAGS_{name}"] == 0) & (true > 5 * error)
+        assert clean.sum() > 25
+        # One per cent: the zero point, and how alike stars are after a median.
+        pull = ((flux - true) / np.hypot(error, 0.01 * true))[clean]
+        assert abs(np.median(pull)) < 4 * 1.25 / np.sqrt(clean.sum())
+        # The median absolute deviation of n values is good to 1.17 / sqrt(n).
+        faint = clean & (true < 50 * error)
+        pull = ((flux - true) / error)[faint]
+        width = 1.4826 * np.median(np.abs(pull - np.median(pull)))
+        assert width == pytest.approx(1.0, abs=4 * 1.17 / np.sqrt(faint.sum()))
+        bright = clean & (true > 100 * error)
+        difference = (table[f"MAG_{name}"] - truth["mag"][who])[bright]
+        assert np.abs(np.median(difference)) < 0.01
+
+
+def test_target_has_the_first_row_also_where_it_is_not_seen(night):
+    _, _, _, table = night
+    assert table["TARGET"].sum() == 1 and table["TARGET"][0]
+    row = table[0]
+    assert (row["RA"], row["DEC"]) == pytest.approx(TARGET)
+    assert table.meta["target_source"] == "header"
+    # A median of four of which one is bright: as much as the middle two of three more.
+    assert row["MAG_r"] == pytest.approx(19.2, abs=0.1)
+    assert np.isnan(row["LIMIT_r"]) and table["NUMBER"][row["MATCH"] - 1] == row["MATCH"] > 0
+    assert np.isnan(row["MAG_z"]) and row["LIMIT_z"] > 20
+    limmag = table.meta["filters"]["z"]["LIMMAG"]
+    # 3 sigma in 1.5 FWHM, not 5 sigma in 0.75: brighter by the noise of the larger aperture.
+    assert row["LIMIT_z"] == pytest.approx(limmag, abs=1.0)
+
+
+def test_position_from_config_and_off_the_coadd(night, tmp_path):
+    _, truth, stacks, _ = night
+    empty = (RA - 0.012, DEC + 0.011)
+    table = join(tmp_path, stacks, target_radec=list(empty))
+    assert table.meta["target_source"] == "config"
+    assert (table["RA"][0], table["DEC"][0]) == pytest.approx(empty)
+    table = join(tmp_path, stacks, target_radec=[RA + 0.3, DEC])
+    row = table[0]
+    assert row["TARGET"] and np.isnan(row["FLUX_r"]) and row["FLAGS_r"] & FLAG_OUTSIDE
+    # A position of another target of the night.
+    table = join(tmp_path, stacks, target_radec=[RA + 90, DEC])
+    assert table.meta["target_source"] == "header"
+
+
+def test_one_filter_without_reference_gives_fluxes(night, tmp_path):
+    _, _, stacks, _ = night
+    frames = stacks[0][4]
+    alone = stack_all(tmp_path, {"r": frames}, None)
+    table = join(tmp_path, alone)
+    assert np.isfinite(table["FLUX_r"]).any() and np.isnan(table["MAG_r"]).all()
+    assert np.isnan(table["LIMIT_r"]).all() and "MAG_z" not in table.colnames
+    curve = follow(tmp_path, alone)
+    assert np.isnan(curve["MAG"]).all() and np.isfinite(curve["FLUX"]).all()
+    relative = curve["FLUX"] / curve["FLUX"][0]
+    assert relative == pytest.approx(10 ** (-0.4 * (MAGS - 19.2)), rel=0.1)
+
+
+def test_rejected_coadds_are_left_out_with_their_reason(night, tmp_path):
+    _, _, stacks, _ = night
+    lost = []
+    for i, path in enumerate(stacks[1][4]):
+        lost.append(tmp_path / f"azsfp{i}.fits")
+        header = read_frame(path).header
+        write_frame(lost[-1], reject(header, "astrometry", FrameRejected("NO_MATCH", "0 < 5")))
+    none = stack_all(tmp_path, {"z": lost}, None)
+    table = join(tmp_path, [stacks[0], *none])
+    assert table.meta["left_out"]["z"].startswith("NO_FRAMES") and "FLUX_z" not in table.colnames
+    curve = follow(tmp_path, [stacks[0], *none])
+    gone = curve["FILTER"] == "z"
+    assert gone.sum() == 3 and np.isnan(curve["FLUX"][gone]).all()
+    assert all("NO_MATCH" in reason for reason in curve["REASON"][gone])
+    table = join(tmp_path, none)
+    assert not table["TARGET"].sum() or len(table) == 1
+    assert len(follow(tmp_path, none)) == 3
+
+
+# The light curve ----------------------------------------------------------------------------
+
+
+def test_light_curve_follows_the_target(night):
+    folder, _, stacks, _ = night
+    curve = follow(folder, stacks)
+    assert np.all(np.diff(curve["MJD"]) >= 0) and len(curve) == 7
+    red = curve[curve["FILTER"] == "r"]
+    # Signal-to-noise ratios of about 20 to 40 in single frames.
+    assert np.abs((red["MAG"] - MAGS) / np.hypot(red["MAGERR"], 0.01)).max() < 3.5
+    assert red["MAG"][2] < red["MAG"][0] - 0.3
+    assert red["TRANSPARENCY"] == pytest.approx([1, 0.7, 1, 0.9], rel=0.02)
+    assert red["MJD"][0] == pytest.approx(59580.0 + 30 / 86400)
+    faint = curve[curve["FILTER"] == "z"]
+    assert np.isnan(faint["MAG"]).sum() >= 2
+    assert (np.isfinite(faint["LIMIT"]) == np.isnan(faint["MAG"])).all()
+    assert curve["USED"].all() and (np.ma.filled(curve["REASON"], "") == "").all()
+
+
+def test_frames_left_out_of_the_stack_are_in_the_light_curve(night, tmp_path):
+    _, _, stacks, _ = night
+    coadd, *_, quality, frames = stacks[0]
+    numbers = json.loads(quality.read_text())
+    name = list(numbers["frames"])[1]
+    numbers["frames"][name].update(used=False, reason="LOW_WEIGHT: 0.05 < 0.1")
+    other = tmp_path / "r.json"
+    other.write_text(json.dumps(numbers))
+    (tmp_path / "truth.ecsv").write_text((quality.parent / "truth.ecsv").read_text())
+    curve = follow(tmp_path, [(coadd, None, None, other, frames)])
+    row = curve[list(curve["FRAME"]).index(name)]
+    assert not row["USED"] and row["REASON"].startswith("LOW_WEIGHT") and np.isfinite(row["MAG"])
+
+
+# Parts --------------------------------------------------------------------------------------
+
+
+def test_magnitudes_and_limits():
+    flux, error = np.array([100.0, 2.0, -5.0, np.nan]), np.array([1.0, 1.0, 1.0, np.nan])
+    magnitude, magnitude_error, limit = magnitudes(flux, error, 25.0)
+    assert magnitude[0] == pytest.approx(20.0) and magnitude_error[0] == pytest.approx(0.010857)
+    assert np.isnan(magnitude[1:]).all() and np.isnan(limit[0])
+    assert limit[1:3] == pytest.approx(25 - 2.5 * np.log10([5.0, 3.0]))
+    assert np.isnan(limit[3])
+
+
+def test_sources_are_united_at_the_position_of_the_best():
+    first = np.array([[RA, DEC], [RA + 0.01, DEC]])
+    second = np.array([[RA + 0.2 / 3600, DEC], [RA, DEC + 0.01]])
+    sky, found = unite_sources([first, second], [np.array([5.0, 9]), np.array([50.0, 7])], 0.5)
+    assert len(sky) == 3
+    row = np.flatnonzero(found.all(axis=1))
+    assert sky[row[0]] == pytest.approx(second[0])
+    assert len(unite_sources([], [], 0.5)[0]) == 0
+
+
+def test_filters_from_blue_to_red():
+    assert filter_order(["H", "clear", "r", "i", "Z"]) == ["r", "i", "Z", "H", "clear"]
+
+
+@pytest.mark.parametrize("value", [
+    [150.1, -0.3], "150.1 -0.3", ["150.1", "-0.3"], "150.1,-0.3", "10:00:24 -0:18:00",
+    ["10h00m24s", "-0d18m00s"], "10 00 24 -00 18 00",
+])  # fmt: skip
+def test_positions_as_people_write_them(value):
+    assert parse_position(value) == pytest.approx((150.1, -0.3))
+
+
+@pytest.mark.parametrize("value", [[1.0], [1, 2, 3], "a b", [400, 0], [10, 91], "10:70:00 0:0:0"])
+def test_no_position_is_an_error(value):
+    with pytest.raises(TargetError, match="write two degrees"):
+        parse_position(value)
+
+
+def test_no_pointing_at_all():
+    assert parse_position([]) is parse_position(None) is parse_position("") is None
+    ra, dec, source = target_position(None, [fits.Header()])
+    assert np.isnan(ra) and np.isnan(dec) and source == ""
+
+
+def test_zero_point_of_a_frame_is_that_of_the_coadd(night):
+    _, _, stacks, _ = night
+    header = fits.getheader(stacks[0][0])
+    assert header["ABSZPT"] == pytest.approx(ZP + 2.5 * np.log10(60), abs=0.02)

@@ -1,0 +1,172 @@
+"""A job in the warm process is what it is in a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from lib import warm
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+@pytest.fixture
+def server():
+    server = warm.Warm(SCRIPTS)
+    yield server
+    if server._process is not None:
+        server.stop()
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "print('done')",
+        "import sys; sys.exit(3)",
+        "import sys; sys.exit('no such frame')",
+        "def divide():\n    return 1 / 0\n\n\ndivide()",
+        "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+        "raise KeyboardInterrupt",
+        "import atexit; atexit.register(print, 'last words'); print('first', end='')",
+        "import logging; logging.basicConfig(); logging.warning('seen')",
+        "import threading as t, time\nt.Thread(target=lambda: time.sleep(0.1) or print(1)).start()",
+        "import os, sys; print(sorted(os.environ), os.getcwd(), sys.argv, sys.path, __name__)",
+        "import __main__; x = 5; print(__main__.x, __main__.__file__ == __file__)",
+    ],
+)
+def test_same_words_and_exit_code_as_a_process_of_its_own(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script = write(tmp_path / "job.py", text)
+    environment = warm.job_environment(1)
+    own = subprocess.run([sys.executable, script], capture_output=True, env=environment)
+    asks = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from lib.warm import Warm, job_environment\n"
+        "code = Warm(sys.argv[1]).run(sys.argv[2], job_environment(1))\n"
+        "print('CODE', code)"
+    )
+    forked = subprocess.run(
+        [sys.executable, "-c", asks, SCRIPTS, script], capture_output=True, env=environment
+    )
+    said, _, code = forked.stdout.decode().rpartition("CODE ")
+    assert int(code) == own.returncode
+    assert said == own.stdout.decode()
+    assert forked.stderr.decode() == own.stderr.decode()
+
+
+def test_jobs_are_apart(server, tmp_path):
+    job = write(tmp_path / "job.py", "import sys, lib\nassert not hasattr(lib, 'mine')\nlib.mine=1")
+    environment = warm.job_environment(1) | {"PYTHONPATH": str(SCRIPTS)}
+    environment = {key: value for key, value in environment.items() if key != "TMPDIR"}
+    text = Path(job).read_text()
+    Path(job).write_text(f"import sys; sys.path.append({str(SCRIPTS)!r})\n{text}")
+    assert [server.run(job, environment) for _ in range(3)] == [0, 0, 0]
+
+
+def test_jobs_run_at_the_same_time(server, tmp_path):
+    slow = write(tmp_path / "slow.py", "import time; time.sleep(1)")
+    server.run(write(tmp_path / "job.py", ""), warm.job_environment(1))
+    codes = []
+    begin = time.monotonic()
+    threads = [
+        threading.Thread(target=lambda: codes.append(server.run(slow, warm.job_environment(1))))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == [0] * 4
+    assert time.monotonic() - begin < 3
+
+
+def test_environment_of_a_job(tmp_path):
+    environment = warm.job_environment(1, "/scratch")
+    assert environment["OMP_NUM_THREADS"] == environment["OPENBLAS_NUM_THREADS"] == "1"
+    assert environment["TMPDIR"] == "/scratch"
+
+
+def test_job_dies_with_the_warm_process_and_the_next_is_refused(server, tmp_path):
+    pid_file = tmp_path / "pid"
+    job = write(
+        tmp_path / "job.py",
+        f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)",
+    )
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(server.run(job, warm.job_environment(1))))
+    thread.start()
+    pid = waited_for(pid_file)
+    server._process.kill()
+    thread.join(10)
+    assert codes == [-signal.SIGKILL]
+    assert is_gone(pid)
+    with pytest.raises(warm.Unavailable):
+        server.run(job, warm.job_environment(1))
+
+
+def test_killed_snakemake_leaves_no_process(tmp_path):
+    pid_file = tmp_path / "pid"
+    job = write(
+        tmp_path / "job.py",
+        f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)",
+    )
+    asks = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from lib.warm import Warm, job_environment\n"
+        "Warm(sys.argv[1]).run(sys.argv[2], job_environment(1))"
+    )
+    with subprocess.Popen([sys.executable, "-c", asks, SCRIPTS, job]) as parent:
+        pid = waited_for(pid_file)
+        parent.kill()
+    assert is_gone(pid)
+
+
+def test_no_warm_process_without_an_interpreter(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    with pytest.raises(warm.Unavailable):
+        server.run("job.py", {})
+
+
+def test_this_snakemake_can_be_attached_to():
+    """What `attach` relies on is there; where not, jobs would silently run slowly."""
+    import inspect
+
+    from snakemake.script import PythonScript, ScriptBase
+
+    assert list(inspect.signature(PythonScript.execute_script).parameters)[:2] == ["self", "fname"]
+    known = inspect.signature(ScriptBase.__init__).parameters
+    needed = {"container_img", "conda_env", "env_modules", "bench_record", "threads", "resources"}
+    assert needed | {"is_local"} <= set(known)
+
+
+def waited_for(path, seconds=20):
+    """Return the number that a file holds, once it does."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if path.exists() and path.read_text():
+            return int(path.read_text())
+        time.sleep(0.05)
+    raise TimeoutError(path)
+
+
+def is_gone(pid, seconds=10):
+    """Return whether a process ends in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] == "Z":
+                    return True
+            os.kill(pid, 0)
+        except (ProcessLookupError, FileNotFoundError):
+            return True
+        time.sleep(0.05)
+    return False

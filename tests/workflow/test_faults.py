@@ -1,0 +1,304 @@
+"""Whatever happens to a run: the next one ends with the same products as if nothing had."""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from astropy.io import fits
+from same import differences
+from test_dag import WHOLE
+from workbench import FILTERS, ROOT, TARGET, TIME_LIMIT, Place, environment
+
+
+def begin(place, *words, cores=2, **options):
+    """Start a run and return its process; it leads a session of its own."""
+    log = open(place.path / "said.txt", "ab")
+    with log:
+        return subprocess.Popen(
+            [str(word) for word in place.argv(*words, cores=cores)],
+            cwd=place.path,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            **options,
+        )
+
+
+def jobs_of(run):
+    """Return the process ids of all that a run has started."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == run.pid:
+            continue
+        try:
+            after_name = (entry / "stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(after_name[3]) == run.pid and after_name[0] != "Z":
+            found.append(int(entry.name))
+    return found
+
+
+def kill_all(run):
+    """End a run and all that it started."""
+    for pid in [run.pid, *jobs_of(run)]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    run.wait(TIME_LIMIT)
+
+
+def half_written(place):
+    """Return the temporary files below imredux."""
+    return [path for path in place.products.rglob(".*") if path.name not in
+            (".nightlog.json", ".run")]  # fmt: skip
+
+
+def check_ends_well(place, reference, cores=2):
+    """Assert that a plain run succeeds and gives the products of the reference."""
+    done = place.snakemake(cores=cores)
+    assert done.code == 0, done.out
+    assert differences(place.products, reference.products) == []
+    assert half_written(place) == []
+    assert place.snakemake().did_nothing
+
+
+# ---------------------------------------------------------------------------- killed
+
+
+def kill_at_random(place, seed, times, longest):
+    """Start a run and kill it, so many times; every other time its jobs live on."""
+    moments = random.Random(seed)
+    for number in range(times):
+        run = begin(place)
+        try:
+            run.wait(moments.uniform(1.0, longest))
+        except subprocess.TimeoutExpired:
+            if number % 2:
+                os.kill(run.pid, signal.SIGKILL)
+                run.wait(TIME_LIMIT)
+                continue
+        kill_all(run)
+
+
+def test_killed_run_goes_on(fresh, reduced_night):
+    kill_at_random(fresh, seed=1, times=4, longest=12.0)
+    # On one core and in another place, as the reference was not.
+    check_ends_well(fresh, reduced_night, cores=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_run_killed_at_a_random_moment_goes_on(fresh, reduced_night, seed):
+    kill_at_random(fresh, seed=100 + seed, times=1, longest=40.0)
+    check_ends_well(fresh, reduced_night)
+
+
+def kill_jobs(place, seed, times, pause):
+    """Run, and kill some of what the run has started; return the exit code."""
+    moments = random.Random(seed)
+    run = begin(place)
+    try:
+        for _ in range(times):
+            time.sleep(moments.uniform(0.5, pause))
+            jobs = jobs_of(run)
+            if run.poll() is None and jobs:
+                try:
+                    os.kill(moments.choice(jobs), signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+        return run.wait(TIME_LIMIT)
+    finally:
+        kill_all(run)
+
+
+def test_killed_jobs_are_done_by_the_next_run(fresh, reduced_night):
+    kill_jobs(fresh, seed=2, times=6, pause=3.0)
+    check_ends_well(fresh, reduced_night)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_jobs_killed_at_random_moments_are_done_again(fresh, reduced_night, seed):
+    kill_jobs(fresh, seed=200 + seed, times=8, pause=5.0)
+    check_ends_well(fresh, reduced_night)
+
+
+# ---------------------------------------------------------------------------- two at once
+
+
+def test_two_runs_at_once_in_one_imdir(fresh, reduced_night):
+    first, second = begin(fresh), begin(fresh)
+    codes = {first.wait(TIME_LIMIT), second.wait(TIME_LIMIT)}
+    said = (fresh.path / "said.txt").read_text()
+    assert codes == {0, 2}, said
+    assert said.count("another run is at work in imredux") == 1
+    assert "Traceback" not in said
+    assert differences(fresh.products, reduced_night.products) == []
+    assert fresh.snakemake().did_nothing
+
+
+# ---------------------------------------------------------------------------- no space
+
+
+STEPS = {
+    "bias": "bias-C0.fits",
+    "flat": "flat_SDSS-R.fits",
+    "prepare": "p2*.fits",
+    "flatten": "fp2*.fits",
+    "makesky": "sky-*.fits",
+    "skysub": "sfp2*.fits",
+    "crclean": "zsfp2*.fits",
+    "astrometry": "azsfp2*.fits",
+    "stack": "coadd*.fits",
+}
+
+
+IN_CI = ("flat", "prepare", "crclean", "stack")
+
+
+@pytest.mark.parametrize("steps", [IN_CI, pytest.param(tuple(STEPS), marks=pytest.mark.slow)])
+def test_disk_full_in_each_step(fresh, reduced_night, steps):
+    """No file may grow beyond 400 kB: no frame can be written, but the notes of a run can."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+
+    for step in steps:
+        (fresh.path / "said.txt").unlink(missing_ok=True)
+        run = begin(fresh, "--until", step, preexec_fn=limit)
+        code = run.wait(TIME_LIMIT)
+        said = (fresh.path / "said.txt").read_text()
+        assert code != 0, (step, said)
+        assert half_written(fresh) == [], step
+        assert list(fresh.products.glob(STEPS[step])) == [], step
+        done = fresh.snakemake("--until", step)
+        assert done.code == 0, (step, done.out)
+    check_ends_well(fresh, reduced_night)
+
+
+# ---------------------------------------------------------------------------- broken programs
+
+BROKEN = {
+    "hangs": "sleep 1000",
+    "crashes": "kill -SEGV $$",
+    "fails": "echo 'no licence' >&2; exit 3",
+    "does nothing": "exit 0",
+    "writes half a file": "for f in *.ldac; do head -c 100 $f > ${f%.ldac}.head; done",
+}
+
+
+def one_in_ci(name):
+    """Return all ways in which a program breaks; but for one they are slow tests."""
+    return [pytest.param(how, marks=() if how == name else pytest.mark.slow) for how in BROKEN]
+
+
+def fake(place, *names, body):
+    """Put programs of these names first in the path of the environment that is returned."""
+    directory = place.path / "fake"
+    directory.mkdir(exist_ok=True)
+    for name in names:
+        (directory / name).write_text(f"#!/bin/sh\n{body}\n")
+        (directory / name).chmod(0o755)
+    return environment(PATH=f"{directory}:{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize("how", one_in_ci("hangs"))
+def test_broken_scamp_loses_no_frame(reduced, how):
+    env = fake(reduced, "scamp", body=BROKEN[how])
+    done = reduced.snakemake("--forcerun", "solve", env=env, astrometry="{timeout: 4}")
+    assert done.code == 0, done.out
+    for band in FILTERS:
+        header = fits.getheader(reduced.products / f"coadd{TARGET}.{band}.fits")
+        assert header["NSTACK"] == 3
+        assert header["ASTRCAT"] != "NONE"
+
+
+@pytest.mark.parametrize("how", one_in_ci("crashes"))
+def test_broken_swarp_fails_and_the_next_run_mends_it(reduced, reduced_night, how):
+    env = fake(reduced, "swarp", "SWarp", body=BROKEN[how])
+    settings = {"stack": "{timeout: 4}"}
+    done = reduced.snakemake("--forcerun", "stack", env=env, **settings)
+    assert done.code != 0
+    assert "stack failed" in done.out
+    assert not list(reduced.products.glob("coadd*.fits"))
+    check_ends_well(reduced, reduced_night)
+
+
+def test_missing_program_is_named(reduced):
+    """A machine without SWarp."""
+    directory = reduced.path / "bin"
+    directory.mkdir()
+    for name in ("bash", "sh", "which"):
+        (directory / name).symlink_to(shutil.which(name))
+    for name in ("source-extractor", "sex", "scamp"):
+        if shutil.which(name):
+            (directory / name).symlink_to(shutil.which(name))
+    done = reduced.snakemake("--forcerun", "stack", env=environment(PATH=str(directory)))
+    assert done.code != 0
+    assert "swarp is not installed" in done.out
+
+
+# ---------------------------------------------------------------------------- no network
+
+
+def test_catalogue_servers_down(reduced):
+    nowhere = "http://127.0.0.1:9"
+    env = environment(http_proxy=nowhere, https_proxy=nowhere, HTTP_PROXY=nowhere,
+                      HTTPS_PROXY=nowhere, no_proxy="", NO_PROXY="")  # fmt: skip
+    done = reduced.snakemake(env=env, refcat="online", refcat_cache=reduced.path / "cache")
+    assert done.code == 0, done.out
+    for band in FILTERS:
+        header = fits.getheader(reduced.products / f"coadd{TARGET}.{band}.fits")
+        assert header["NSTACK"] == 3
+        assert header["ASTRCAT"] == "NONE"
+
+
+# ---------------------------------------------------------------------------- another version
+
+
+@pytest.fixture
+def other_version(tmp_path):
+    """A copy of the workflow, to be changed."""
+    copy = tmp_path / "workflow"
+    copy.mkdir()
+    shutil.copy(ROOT / "Snakefile", copy)
+    for name in ("rules", "scripts", "config", "profiles"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+class Elsewhere(Place):
+    """A place reduced by the workflow in another directory."""
+
+    workflow = ROOT
+
+    def argv(self, *words, **options):
+        argv = super().argv(*words, **options)
+        return [self.workflow / "Snakefile" if word == ROOT / "Snakefile" else word
+                for word in argv]  # fmt: skip
+
+
+def test_newer_version_of_a_step_redoes_it_and_what_follows(reduced, other_version):
+    place = Elsewhere(reduced.path)
+    place.workflow = other_version
+    assert place.dry() == {}
+    rules = other_version / "rules" / "crclean.smk"
+    text = rules.read_text()
+    version = int(text.partition("version=")[2].partition(",")[0])
+    rules.write_text(text.replace(f"version={version},", f"version={version + 1},"))
+    expected = {rule: WHOLE[rule] for rule in ("crclean", "solve", "astrometry", "stack", "night")}
+    assert place.dry() == expected
+    # A user who knows better keeps what there is.
+    touched = place.snakemake("--touch")
+    assert touched.code == 0, touched.out
+    assert place.dry() == {}

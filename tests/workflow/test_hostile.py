@@ -1,0 +1,239 @@
+"""A night of bad frames: each is listed with its reason, every good one is in its stack."""
+
+import gzip
+import shutil
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from test_dag import science
+from workbench import FILTERS, TARGET
+
+BAND = "SDSS-R"
+
+# What a shell, a path, a page or a table would take for something else.
+OBJECTS = [
+    "../../escaped",
+    "$(touch escaped); touch escaped `touch escaped`",
+    '"; touch escaped; echo "',
+    "'<script>alert(1)</script>'",
+    "x" * 300,
+    "{frame} %s \\n | & > escaped",
+]
+
+FILE_NAMES = [
+    "with space.fits",
+    "quote'\"double.fits",
+    "semi;colon $(touch escaped).fits",
+    "-rf.fits",
+    "étoile ☆.fits",
+    "per%scent *.fits",
+]
+
+
+class Frames:
+    """Writes raw frames: variants of one good exposure, each at its own minute."""
+
+    def __init__(self, raw, source):
+        self.raw = raw
+        self.minute = 0
+        with fits.open(source) as hdus:
+            self.header = hdus[0].header.copy(strip=True)
+            self.data = np.asarray(hdus[0].data, dtype=np.float64)
+
+    def write(self, name, data=None, drop=(), scale=None, **cards):
+        self.minute += 1
+        header = self.header.copy()
+        header["DATE-OBS"] = f"2022-01-28T06:{self.minute:02d}:00"
+        header.update({key.replace("_", "-"): value for key, value in cards.items()})
+        for key in drop:
+            del header[key]
+        hdu = fits.PrimaryHDU(self.data.astype(np.uint16) if data is None else data, header)
+        if scale:
+            hdu.scale("int16", bscale=scale[0], bzero=scale[1])
+        path = self.raw / name
+        hdu.writeto(path)
+        return path
+
+
+def spoil(place):
+    """Add bad frames; return {file: code of the reason} and the good ones added."""
+    frames = Frames(place.raw, science(place, BAND)[0])
+    counts = frames.data.astype(np.uint16)
+    good, bad = [], {}
+
+    good.append(frames.write("int32.fits", counts.astype(np.int32)).name)
+    good.append(frames.write("float32.fits", counts.astype(np.float32)).name)
+    good.append(frames.write("big-endian-64.fits", counts.astype(np.float64)).name)
+    good.append(frames.write("scaled.fits", counts.astype(np.float32), scale=(1.0, 20000.0)).name)
+    path = frames.write("packed.fits")
+    with open(path, "rb") as plain, gzip.open(f"{path}.gz", "wb") as packed:
+        shutil.copyfileobj(plain, packed)
+    path.unlink()
+    good.append("packed.fits.gz")
+    good += [frames.write(name).name for name in FILE_NAMES]
+    good.append(frames.write("backwards.fits", DATE_OBS="2022-01-27T23:00:00").name)
+
+    bad[frames.write("{frame}.fits").name] = "BAD_FILE_NAME"
+    path = frames.write("truncated.fits")
+    path.write_bytes(path.read_bytes()[:-100_000])
+    bad[path.name] = "TRUNCATED"
+    path = frames.write("cut-header.fits")
+    path.write_bytes(path.read_bytes()[:1000])
+    bad[path.name] = "TRUNCATED"
+    (place.raw / "empty.fits").touch()
+    bad["empty.fits"] = "EMPTY"
+    (place.raw / "text.fits").write_text("SIMPLE, but no frame\n" * 500)
+    bad["text.fits"] = "NOT_FITS"
+    packed = bytearray((place.raw / "packed.fits.gz").read_bytes())
+    (place.raw / "cut.fits.gz").write_bytes(packed[: len(packed) // 2])
+    bad["cut.fits.gz"] = "BAD_GZIP"
+    packed[len(packed) // 2] ^= 0xFF
+    (place.raw / "flipped.fits.gz").write_bytes(packed)
+    bad["flipped.fits.gz"] = "BAD_GZIP"
+    bad[frames.write("small.fits", counts[:200, :300]).name] = "NO_"
+    bad[frames.write("cube.fits", np.stack([counts, counts])).name] = "NOT_2D"
+    bad[frames.write("line.fits", counts[0]).name] = "NOT_2D"
+    bad[frames.write("nan.fits", np.full(counts.shape, np.nan, np.float32)).name] = ""
+    bad[frames.write("zero.fits", np.zeros(counts.shape, np.uint16)).name] = ""
+    bad[frames.write("full.fits", np.full(counts.shape, 65535, np.uint16)).name] = ""
+    bad[frames.write("noise.fits", np.random.default_rng(1).integers(
+        900, 1100, counts.shape).astype(np.uint16)).name] = ""  # fmt: skip
+    bad[frames.write("no-type.fits", drop=["OBSTYPE"]).name] = "MISSING_KEYWORD"
+    bad[frames.write("no-date.fits", drop=["DATE-OBS"]).name] = "MISSING_KEYWORD"
+    bad[frames.write("no-exptime.fits", drop=["EXPTIME"]).name] = "MISSING_KEYWORD"
+    bad[frames.write("bad-date.fits", DATE_OBS="yesterday").name] = "BAD_DATE"
+    bad[frames.write("bad-exptime.fits", EXPTIME=-3.0).name] = "BAD_EXPTIME"
+    shutil.copy(place.raw / "int32.fits", place.raw / "again.fits")
+    (place.raw / "a-directory.fits").mkdir()
+    bad["a-directory.fits"] = "NOT_A_FILE"
+    (place.raw / "dangling.fits").symlink_to("nowhere")
+    bad["dangling.fits"] = "UNREADABLE"
+    duplicates = {"again.fits", "int32.fits"}
+
+    named = {}
+    for number, name in enumerate(OBJECTS):
+        cards = {"OBJECT": name, "OBJNAME": name} if len(name) < 60 else {"OBJECT": name}
+        path = frames.write(f"object{number}.fits", drop=["OBJNAME"] if len(name) > 60 else (),
+                            **cards)  # fmt: skip
+        named[path.name] = name
+    # A line feed, which no FITS library writes.
+    path = frames.write("object-newline.fits", OBJECT="two lines?", OBJNAME="two lines?")
+    path.write_bytes(path.read_bytes().replace(b"two lines?", b"two\nlines\0"))
+    named[path.name] = "two\nlines"
+    return good, bad, duplicates, named
+
+
+def everything(place):
+    """Return all paths of a place, without what is below imredux and .snakemake."""
+    return {
+        str(path.relative_to(place.path))
+        for path in place.path.rglob("*")
+        if path.relative_to(place.path).parts[0] not in ("imredux", ".snakemake")
+    }
+
+
+def contents(place):
+    """Return size and time of change of every raw file."""
+    states = {path.name: path.lstat() for path in place.raw.iterdir()}
+    return {name: (state.st_size, state.st_mtime_ns) for name, state in states.items()}
+
+
+@pytest.fixture(scope="module")
+def night(raw_night, tmp_path_factory):
+    """The spoilt night, reduced."""
+    place = raw_night.copy(tmp_path_factory.mktemp("hostile") / "up" / "night")
+    place.first = [path.name for path in science(place, BAND)]
+    place.added = spoil(place)
+    place.raw.chmod(0o555)
+    place.before = everything(place)
+    place.contents = contents(place)
+    place.outside = sorted(path.name for path in place.path.parent.parent.rglob("*")
+                           if place.path not in path.parents)  # fmt: skip
+    place.said = place.snakemake()
+    return place
+
+
+@pytest.fixture(scope="module")
+def rows(night):
+    """The rows of frames.ecsv by raw file."""
+    table = Table.read(night.products / "frames.ecsv")
+    return {str(row["raw"]): row for row in table}
+
+
+def stacked(header):
+    return {header[f"STACK{n}"] for n in range(1, header["NSTACK"] + 1)}
+
+
+def test_exit_status_is_that_of_success(night):
+    assert night.said.code == 0, night.said.out
+    assert "Traceback" not in night.said.out
+
+
+def test_every_good_frame_is_in_its_stack(night, rows):
+    good, _, duplicates, _ = night.added
+    frames = {str(rows[name]["frame"]) for name in (*night.first, *good) if name not in duplicates}
+    header = fits.getheader(night.products / f"coadd{TARGET}.{BAND}.fits")
+    found = {name.removeprefix("azsfp").removesuffix(".fits") for name in stacked(header)}
+    missing = frames - found
+    assert not missing, [
+        str(rows[name]["reason"]) for name in rows if rows[name]["frame"] in missing
+    ]
+    assert header["NSTACK"] == len(frames) + 1
+
+
+def test_other_filter_is_whole(night):
+    other = next(band for band in FILTERS if band != BAND)
+    assert fits.getval(night.products / f"coadd{TARGET}.{other}.fits", "NSTACK") == 3
+
+
+def test_every_bad_frame_is_listed_with_its_reason(night, rows):
+    _, bad, _, _ = night.added
+    for name, code in bad.items():
+        assert rows[name]["status"] in ("REJECTED", "IGNORED"), name
+        assert str(rows[name]["reason"]).startswith(code), (name, rows[name]["reason"])
+        assert str(rows[name]["reason"]).strip("-"), name
+
+
+def test_one_of_two_copies_is_used(night, rows):
+    _, _, duplicates, _ = night.added
+    reasons = sorted(str(rows[name]["reason"]).partition(":")[0] for name in duplicates)
+    assert reasons[-1] == "DUPLICATE"
+    assert reasons[0] != "DUPLICATE"
+
+
+def test_every_object_has_its_stack(night, rows):
+    *_, named = night.added
+    targets = set()
+    for name in named:
+        target = str(rows[name]["target"])
+        assert (night.products / f"coadd{target}.{BAND}.fits").exists(), name
+        targets.add(target)
+    assert len(targets) == len(named)
+
+
+def test_nothing_is_written_outside_imdir(night):
+    assert everything(night) == night.before
+    assert contents(night) == night.contents
+    now = sorted(path.name for path in night.path.parent.parent.rglob("*")
+                 if night.path not in path.parents)  # fmt: skip
+    assert now == night.outside
+    assert not list(night.path.parent.parent.rglob("*escaped.fits"))
+    assert not list(night.path.rglob("escaped"))
+
+
+def test_all_names_below_imdir_are_plain(night):
+    import re
+
+    names = {str(path.relative_to(night.products)) for path in night.products.rglob("*")}
+    assert [name for name in names if not re.fullmatch(r"[A-Za-z0-9_+./-]+", name)] == []
+
+
+def test_page_holds_no_markup_of_a_header(night):
+    page = (night.products / "night.html").read_text()
+    assert "<script>alert(1)" not in page
+
+
+def test_second_run_does_nothing(night):
+    assert night.snakemake().did_nothing

@@ -1,0 +1,220 @@
+"""The options of the original autoproc, in the workflow."""
+
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from test_dag import WHOLE, science
+from workbench import (
+    FILTERS,
+    TARGET,
+    TIME_LIMIT,
+    autoproc_argv,
+    autoproc_environment,
+    run,
+)
+
+STEPS = ("prepare", "flatten", "makesky", "skysub", "crclean", "astrometry", "stack")
+BELONGS = {"bias": "prepare", "flat": "flatten", "refcat": "astrometry", "solve": "astrometry"}
+
+
+def autoproc(place, *words, cores=2):
+    """Run the console command in a place."""
+    argv = autoproc_argv("--datadir", "./raw/", "--imdir", "./imredux/", *words, cores=cores)
+    if "--config" not in words:
+        argv += ["--config", "refcat=reference.ecsv"]
+    return run(argv, place.path, env=autoproc_environment())
+
+
+def dry(place, *words, **config):
+    """Return the jobs that the command would do, by rule."""
+    done = autoproc(place, *words, "--config", "refcat=reference.ecsv", "--", "--dry-run")
+    assert done.code == 0, done.out
+    return done.jobs
+
+
+def of_steps(*steps):
+    """Return the jobs of some steps of the whole night."""
+    return {rule: n for rule, n in WHOLE.items() if BELONGS.get(rule, rule) in steps}
+
+
+# ---------------------------------------------------------------------------- which steps
+
+
+def test_all(fresh):
+    assert dry(fresh) == WHOLE
+
+
+@pytest.mark.parametrize("stop", ["prepare", "makesky", "astrometry"])
+def test_stop(fresh, stop):
+    # The skies are a branch of their own: nothing else ends where they do.
+    assert dry(fresh, "--stop", stop) == of_steps(*STEPS[: STEPS.index(stop) + 1])
+
+
+def test_start_takes_what_is_on_disk(reduced):
+    for pattern in ("coadd*", "*zsfp2*", "p2*"):  # the last are needed by nothing any more
+        for path in reduced.products.glob(pattern):
+            path.unlink()
+    expected = of_steps("crclean", "astrometry", "stack") | {"night": 1}
+    del expected["refcat"]  # that is there
+    assert dry(reduced, "--start", "crclean") == expected
+
+
+@pytest.mark.parametrize("option", ["--only", "--step"])
+def test_only_does_one_step(reduced, option):
+    assert dry(reduced, option, "skysub") == {}
+    assert dry(reduced, option, "skysub", "--redo") == {"skysub": 6}
+
+
+def test_start_and_stop(reduced):
+    assert dry(reduced, "--start", "flatten", "--stop", "skysub", "--redo") == of_steps(
+        "flatten", "makesky", "skysub"
+    )
+
+
+def test_start_without_its_files_says_what_to_do(fresh):
+    done = autoproc(fresh, "--start", "flatten")
+    assert done.code != 0
+    assert "Traceback" not in done.out
+    assert "bias-C0.fits" in done.out
+    assert "'flatten' takes what 'prepare' makes from disk" in done.out
+
+
+def test_redo_does_all_again(reduced):
+    expected = dict(WHOLE)
+    del expected["refcat"]
+    assert dry(reduced, "--redo") == expected
+
+
+def test_unknown_step(fresh):
+    done = autoproc(fresh, "--stop", "sky")
+    assert done.code == 2
+    assert done.out.count("\n") == 1
+    assert ", ".join(STEPS) in done.out
+
+
+# ---------------------------------------------------------------------------- how
+
+
+def test_least_of_everything(fresh):
+    """Without cosmic rays, master sky, reference and intermediate files, and without a word."""
+    done = autoproc(fresh, "--nocrclean", "--nomastersky", "--rmifiles", "--quiet",
+                    "--config", "refcat=none")  # fmt: skip
+    assert done.code == 0, done.out
+    assert "stack" not in done.out
+    names = fresh.names("*.fits")
+    kept = {"bias-C0.fits", *(f"flat_{band}.fits" for band in FILTERS)}
+    kept |= {f"coadd{TARGET}.{band}{end}" for band in FILTERS
+             for end in (".cat.fits", ".fits", ".weight.fits")}  # fmt: skip
+    frames = [name for name in names if name not in kept]
+    assert set(names) >= kept
+    assert len(frames) == 6
+    assert all(name.startswith("asfp2") for name in frames)
+    for band in FILTERS:
+        header = fits.getheader(fresh.products / f"coadd{TARGET}.{band}.fits")
+        assert header["ASTRCAT"] == "NONE"
+        assert header["NSTACK"] == 3
+    again = autoproc(fresh, "--nocrclean", "--nomastersky", "--rmifiles", "--quiet",
+                     "--config", "refcat=none", "--", "--dry-run")  # fmt: skip
+    assert again.did_nothing
+
+
+def test_rmifiles_on_a_finished_night_does_nothing(reduced):
+    assert dry(reduced, "--rmifiles") == {}
+
+
+def test_nocrclean_leaves_that_step_out(reduced):
+    expected = of_steps("astrometry", "stack") | {"night": 1}
+    del expected["refcat"]
+    assert dry(reduced, "--nocrclean") == expected
+
+
+def test_nomastersky_takes_the_sky_of_each_frame(reduced):
+    expected = of_steps("skysub", "crclean", "astrometry", "stack") | {"night": 1}
+    del expected["refcat"]
+    assert dry(reduced, "--nomastersky") == expected
+
+
+def test_customcat_serves_its_filters_only(reduced):
+    bands = "u g r i z y B V R I J H K".split()
+    table = Table.read(reduced.path / "reference.ecsv")
+    lines = ["ra dec " + " ".join(bands) + " errors mode"]
+    for star in table:
+        magnitudes = [star[band] + 1.0 for band in bands]
+        errors = [star[f"{band}_err"] for band in bands]
+        lines.append(" ".join(f"{x:.7f}" for x in (star["ra"], star["dec"], *magnitudes, *errors)))
+        lines[-1] += " 0"
+    (reduced.path / "stars.txt").write_text("\n".join(lines) + "\n")
+    coadds = {band: reduced.products / f"coadd{TARGET}.{band}.fits" for band in FILTERS}
+    before = {band: fits.getheader(path) for band, path in coadds.items()}
+    done = autoproc(reduced, "--customcat", "stars.txt", "--customcatfilt", "r")
+    assert done.code == 0, done.out
+    after = {band: fits.getheader(path) for band, path in coadds.items()}
+    for band, shift in (("SDSS-R", 1.0), ("SDSS-I", 0.0)):
+        change = after[band]["ABSZPT"] - before[band]["ABSZPT"]
+        # The same stars with the same errors, but for the 1e-7 of the text.
+        assert change == pytest.approx(shift, abs=0.005)
+    assert after["SDSS-R"]["ABSZPCAT"] == "stars.txt"
+    assert after["SDSS-I"]["ABSZPCAT"] == before["SDSS-I"]["ABSZPCAT"]
+
+
+def test_par_file_of_the_working_directory(fresh):
+    (fresh.path / "pipeautoproc.par").write_text("datadir: ./raw/\nimworkingdir: ./out/\n")
+    argv = autoproc_argv("--config", "refcat=none", "--", "--dry-run")
+    done = run(argv, fresh.path, env=autoproc_environment())
+    assert done.code == 0, done.out
+    assert "datadir is taken from it" in done.out
+    assert done.jobs == WHOLE
+    assert (fresh.path / "out" / "frames.ecsv").exists()
+
+
+# ---------------------------------------------------------------------------- a live night
+
+
+def wait_until(condition, child, limit=TIME_LIMIT / 2):
+    """Wait until something is the case while a process runs."""
+    end = time.monotonic() + limit
+    while not condition():
+        assert child.poll() is None, child.stdout.read()
+        assert time.monotonic() < end
+        time.sleep(0.3)
+
+
+def test_watch_takes_what_arrives(reduced):
+    """A night goes on: one frame comes piece by piece, then the command is stopped."""
+    coadd = reduced.products / f"coadd{TARGET}.SDSS-R.fits"
+    table = reduced.products / "frames.ecsv"
+    part = reduced.path / "arriving"
+    shutil.copy(science(reduced, "SDSS-R")[-1], part)
+    with fits.open(part, mode="update") as hdus:
+        hdus[0].header["DATE-OBS"] = "2022-01-28T05:30:00"
+    content = part.read_bytes()
+    new = reduced.raw / "20220128T053000C0o.fits"
+
+    argv = autoproc_argv("--datadir", "raw", "--config", "refcat=reference.ecsv", "--watch", "1")
+    with subprocess.Popen(
+        [str(word) for word in argv],
+        cwd=reduced.path,
+        env=autoproc_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as child:
+        try:
+            new.write_bytes(content[: len(content) // 2])
+            wait_until(lambda: "TRUNCATED" in table.read_text(), child)
+            with open(new, "ab") as file:
+                file.write(content[len(content) // 2 :])
+            wait_until(lambda: coadd.exists() and fits.getval(coadd, "NSTACK") == 4, child)
+            wait_until(lambda: "TRUNCATED" not in table.read_text(), child)
+        finally:
+            child.send_signal(signal.SIGINT)
+        said, _ = child.communicate(timeout=TIME_LIMIT / 4)
+    assert child.returncode == 0, said
+    assert "Traceback" not in said
+    assert "stopped" in said
