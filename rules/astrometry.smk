@@ -23,6 +23,12 @@ rule refcat:
         f"{IMDIR}/refcat/{{target}}.ecsv",
     log:
         f"{IMDIR}/logs/refcat/{{target}}.log",
+    retries: 2
+    # On a cluster the nodes may have no network.
+    localrule: True
+    resources:
+        attempt=lambda wildcards, attempt: attempt,
+        network=1,
     params:
         version=1,
         refcat=config["refcat"],
@@ -34,12 +40,6 @@ rule refcat:
         servers=config["reference"]["servers"],
         timeout=config["reference"]["timeout"],
         attempts=3,
-    # On a cluster the nodes may have no network.
-    localrule: True
-    retries: 2
-    resources:
-        attempt=lambda wildcards, attempt: attempt,
-        network=1,
     script:
         "../scripts/refcat.py"
 
@@ -58,10 +58,10 @@ rule solve:
         ),
     log:
         f"{IMDIR}/logs/solve/{{stack}}.log",
+    threads: 2
     params:
         version=1,
         settings=config["astrometry"],
-    threads: 2
     script:
         "../scripts/solve.py"
 

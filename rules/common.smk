@@ -32,7 +32,9 @@ def read_night():
     if workflow.is_main_process:
         begin_frames_table(night, imdir / "frames.ecsv")
     if not night.rows:
-        raise NothingToReduce(f"datadir: {datadir} holds no .fits, .fit, .fts, .fz or .gz file")
+        raise NothingToReduce(
+            f"datadir: {datadir} holds no .fits, .fit, .fts, .fz or .gz file"
+        )
     if not night.science:
         raise NothingToReduce(
             f"datadir: none of the {len(night.rows)} files in {datadir} is a science frame that "
@@ -122,7 +124,9 @@ def master_inputs(kind, *needs):
 
     def inputs(wildcards):
         frames = master_frames(kind, wildcards.key)
-        return {"raws": [raw(frame) for frame in frames]} | masters_of(frames[0], *needs)
+        return {"raws": [raw(frame) for frame in frames]} | masters_of(
+            frames[0], *needs
+        )
 
     return inputs
 

@@ -10,7 +10,9 @@ def part_skies():
         if not NIGHT.frames[frames[0]]["near_infrared"]:
             continue
         times = [NIGHT.frames[frame]["mjd"] for frame in frames]
-        parts = time_windows(times, config["makesky"]["window"], config["makesky"]["window_frames"])
+        parts = time_windows(
+            times, config["makesky"]["window"], config["makesky"]["window_frames"]
+        )
         if len(parts) == 1:
             continue
         del NIGHT.skies[name]

@@ -92,10 +92,10 @@ def measure_exposure(frame, position, sources, fluxes, seen):
     )
     alone, _, _ = sep.sum_circle(models.residual, [x], [y], radius)
     taken = float(whole[0] - alone[0])
-    if abs(taken) > 0.1 * abs(alone[0]):
-        flags |= FLAG_NEIGHBOUR
     # A tenth: the wings of one frame are not better known.
     error = float(np.hypot(error[0], 0.1 * taken))
+    if abs(taken) > max(0.1 * abs(alone[0]), error):
+        flags |= FLAG_NEIGHBOUR
     for bits, flag in ((SATURATED, FLAG_SATURATED), (INTERPOLATED, FLAG_REPAIRED)):
         if sep.sum_circle(((mask & bits) > 0).astype("f4"), [x], [y], radius, subpix=1)[0][0] > 0:
             flags |= flag

@@ -144,7 +144,9 @@ def force(coadd, sky, extra=None):
     # What is taken away is known to its photon noise and a fiftieth.
     taken = np.abs(sums - alone)
     error[index] = np.hypot(error[index], np.hypot(0.02 * taken, np.sqrt(taken / gain)))
-    flags[index] |= np.where(taken > 0.1 * np.abs(alone), FLAG_NEIGHBOUR, 0)
+    flags[index] |= np.where(
+        taken > np.maximum(0.1 * np.abs(alone), error[index] * coadd.fraction), FLAG_NEIGHBOUR, 0
+    )
     peak = sep.sum_circle(
         (coadd.image >= header.get("SATURATE", np.inf)).astype(np.float32), x[index], y[index],
         radius, subpix=1,
@@ -184,7 +186,12 @@ def magnitudes(flux, error, zeropoint, sigma=LIMIT_SIGMA):
 
 
 def filter_order(names):
-    """Return filters from blue to red, unknown ones last."""
-    return sorted(
-        names, key=lambda f: (BAND_ORDER.index(f) if f in BAND_ORDER else len(BAND_ORDER), f)
-    )
+    """Return filters from blue to red, unknown ones last; ``SDSS-R`` counts as r."""
+
+    def place(name):
+        for band in (name, name.split("-")[-1].lower()):
+            if band in BAND_ORDER:
+                return BAND_ORDER.index(band), name
+        return len(BAND_ORDER), name
+
+    return sorted(names, key=place)

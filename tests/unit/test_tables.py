@@ -259,7 +259,7 @@ def test_sources_are_united_at_the_position_of_the_best():
 
 
 def test_filters_from_blue_to_red():
-    assert filter_order(["H", "clear", "r", "i", "Z"]) == ["r", "i", "Z", "H", "clear"]
+    assert filter_order(["H", "clear", "SDSS-I", "r", "Z"]) == ["r", "SDSS-I", "Z", "H", "clear"]
 
 
 @pytest.mark.parametrize("value", [

@@ -1,0 +1,117 @@
+"""Outliers of aligned exposures with satellites and cosmic rays of known place."""
+
+import numpy as np
+import pytest
+import simulate
+
+from lib.outliers import find_outliers, reference_image, seeing_tolerance, thin_and_long
+
+SHAPE = (300, 340)
+NOISE = 20.0
+
+
+def exposures(count=5, seed=1, fwhms=None, stars=80, shift=0.15):
+    """Return aligned exposures of stars in changing seeing, and the noiseless scenes."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.uniform(0, SHAPE[1], stars), rng.uniform(0, SHAPE[0], stars)
+    flux = 10 ** rng.uniform(2.8, 5.5, stars)
+    fwhms = fwhms or rng.uniform(3.2, 5.0, count)
+    scenes = np.array(
+        [
+            simulate.render_sources(
+                SHAPE,
+                x + rng.normal(0, shift),
+                y + rng.normal(0, shift),
+                flux,
+                simulate.PSF(fwhm),
+                NOISE,
+            )
+            for fwhm in fwhms
+        ]
+    )
+    images = rng.poisson(scenes + NOISE**2) - NOISE**2
+    return images.astype(np.float32), scenes, list(fwhms), rng
+
+
+def noises(scenes):
+    return [np.sqrt(scene + NOISE**2).astype(np.float32) for scene in scenes]
+
+
+@pytest.mark.parametrize("count", [3, 5, 8])
+def test_stars_in_changing_seeing_are_no_outliers(count):
+    images, scenes, fwhms, _ = exposures(count)
+    outliers, trails = find_outliers(images, noises(scenes), fwhms)
+    assert not trails.any()
+    # Two sides of a Gaussian beyond 5 sigma: none expected in a million pixels.
+    assert outliers.mean() < 2e-5
+    stars = scenes > 20 * NOISE
+    assert not (outliers & stars).any()
+
+
+@pytest.mark.parametrize("count", [3, 4, 6])
+def test_satellite_is_found_from_edge_to_edge(count):
+    images, scenes, fwhms, rng = exposures(count, seed=2)
+    # Peak of five times the noise, and one that no single pixel shows.
+    for n, (intercept, angle, peak) in enumerate(((60, 22, 5.0), (250, -15, 1.5))):
+        sigma = fwhms[n] / 2.3548
+        trail = simulate.satellite_trail(
+            SHAPE, intercept, angle, peak * NOISE * sigma * np.sqrt(2 * np.pi), fwhms[n]
+        )
+        images[n] += trail
+        found = np.logical_or(*find_outliers(images, noises(scenes), fwhms))[n]
+        bright = trail > 0.5 * peak * NOISE
+        assert found[bright].mean() > 0.98
+        far = trail < 1e-5 * NOISE  # two widths away and more
+        assert found[far].mean() < 0.002
+        images[n] -= trail
+
+
+def test_cosmic_ray_that_a_single_frame_cannot_tell_from_a_star():
+    images, scenes, fwhms, _ = exposures(4, seed=3)
+    blob = simulate.render_sources(SHAPE, [150.3], [120.8], [6000.0], simulate.PSF(3.5), NOISE)
+    images[2] += blob
+    outliers, _ = find_outliers(images, noises(scenes), fwhms)
+    core = blob > 6 * NOISE
+    assert core.sum() > 5 and outliers[2][core].all()
+    assert not outliers[[0, 1, 3]][:, core].any()
+
+
+def test_two_exposures_cannot_tell():
+    images, scenes, fwhms, _ = exposures(2)
+    images[0, 100] += 1000
+    assert not np.any(find_outliers(images, noises(scenes), fwhms))
+
+
+def test_pixels_that_two_exposures_see_are_left_alone():
+    images, scenes, fwhms, _ = exposures(3, seed=4)
+    images[0, :, :100] = np.nan
+    images[1, 50:52, 50:52] += 5000
+    images[1, 50:52, 200:202] += 5000
+    outliers, _ = find_outliers(images, noises(scenes), fwhms)
+    assert not outliers[:, :, :99].any()
+    assert outliers[1, 50:52, 200:202].all()
+
+
+def test_reference_is_the_lower_median():
+    nan = np.nan
+    images = np.array([[1, 1, nan, nan], [9, 5, 7, nan], [nan, 3, 2, 4], [nan, 8, 6, nan]])
+    reference, number = reference_image(images[:, None].astype(np.float32))
+    np.testing.assert_array_equal(reference[0], [1, 3, 6, nan])
+    np.testing.assert_array_equal(number[0], [2, 4, 3, 1])
+
+
+def test_tolerance_covers_a_star_in_other_seeing():
+    for here, usual in ((3.0, 4.5), (4.5, 3.0), (4.0, 4.0)):
+        star = simulate.render_sources((41, 41), [20.2], [19.9], [1e5], simulate.PSF(here), 1.0)
+        other = simulate.render_sources((41, 41), [20.5], [20.1], [1e5], simulate.PSF(usual), 1.0)
+        assert (np.abs(star - other) <= seeing_tolerance(other, usual / here) + 60).all()
+
+
+def test_lines_are_told_from_blobs():
+    t = np.arange(100)
+    centre, direction, half = thin_and_long(t, t // 2, 40, 10)
+    assert half == pytest.approx(np.hypot(49.5, 24.75), rel=0.02)
+    assert abs(direction[0] / direction[1]) == pytest.approx(2, rel=0.02)
+    y, x = (part.ravel() for part in np.mgrid[:30, :30])
+    assert thin_and_long(y, x, 20, 10) is None
+    assert thin_and_long(t[:10], t[:10], 40, 10) is None
