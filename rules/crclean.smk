@@ -9,7 +9,7 @@ rule crclean:
     log:
         f"{IMDIR}/logs/crclean/{{frame}}.log",
     params:
-        version=3,
+        version=4,
         settings=config["crclean"],
     script:
         "../scripts/crclean.py"

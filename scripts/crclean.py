@@ -21,6 +21,9 @@ LIKELY, NARROWER = 0.95, 0.8
 """The profile may well be so much narrower than measured, and at most so much: focus and seeing
 vary over a field."""
 
+BRIGHT = 10.0
+"""[sigma] Peaks of objects whose width is measured."""
+
 FAINTEST = 4.0
 """[sigma] Below this no pixel begins a cosmic ray."""
 
@@ -85,7 +88,7 @@ def measure_fwhm(image, usable, noise, saturate=np.inf, floor=1.2, most=300, hal
     values = image.ravel()
     inner = np.zeros(image.shape, bool)
     inner[half:-half, half:-half] = True
-    index = np.flatnonzero(inner & usable & (image > 20 * noise) & (image < saturate))
+    index = np.flatnonzero(inner & usable & (image > BRIGHT * noise) & (image < saturate))
     for dy, dx in _CROSS + _DIAGONAL:
         index = index[values[index] >= values[index + dy * width + dx]]
     index = index[np.argsort(values[index])[::-1][:most]]

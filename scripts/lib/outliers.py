@@ -32,12 +32,14 @@ def reference_image(images):
     return reference, number
 
 
-def seeing_tolerance(reference, ratio, slack=0.05):
+def seeing_tolerance(reference, noise, ratio, slack=0.05):
     """Return by how much an image may differ from the reference near stars.
 
     Parameters
     ----------
     reference : ndarray of float32, shape (ny, nx)
+    noise : float or ndarray of float32, shape (ny, nx)
+        Noise of a pixel. Where the smoothed reference is fainter than that, it is sky.
     ratio : float
         FWHM of the reference over that of the image. The peak of a star goes as its square.
     slack : float
@@ -49,83 +51,144 @@ def seeing_tolerance(reference, ratio, slack=0.05):
         ``(|ratio^2 - 1| + slack) * max + range / 2``, both over 3 x 3 pixels: the second is what
         half a pixel of misalignment makes.
     """
-    from scipy.ndimage import maximum_filter, minimum_filter
+    from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
 
     known = np.nan_to_num(reference)
-    highest = maximum_filter(known, 3)
-    lowest = minimum_filter(known, 3)
-    return (abs(ratio**2 - 1) + slack) * np.maximum(highest, 0) + (highest - lowest) / 2
+    smooth = gaussian_filter(known, 1.0)
+    # The noise of the sky is no star.
+    light = np.where(smooth > noise, known, smooth)
+    highest = maximum_filter(light, 3)
+    change = highest - minimum_filter(light, 3)
+    return (abs(ratio**2 - 1) + slack) * np.maximum(highest, 0) + change / 2
 
 
-def thin_and_long(rows, columns, length, thickness):
-    """Tell whether pixels lie along a line.
+def fit_line(rows, columns):
+    """Fit a straight line to pixels by the principal axis of their places.
 
     Parameters
     ----------
     rows, columns : ndarray of int, shape (m,)
-    length, thickness : float
-        The shortest and the widest line [px].
 
     Returns
     -------
-    tuple or None
-        Centre (y, x), direction (dy, dx) and half the length [px] of the line.
+    centre : ndarray, shape (2,)
+        (y, x).
+    direction : ndarray, shape (2,)
+        Unit vector (dy, dx).
+    length, thickness : float
+        Of the uniform rectangle of the same variances [px].
     """
-    if rows.size < length:
-        return None
     centre = np.array([rows.mean(), columns.mean()])
     offsets = np.stack([rows, columns], axis=1) - centre
     values, vectors = np.linalg.eigh(offsets.T @ offsets / rows.size)
     # A uniform line of length L has a variance of L^2 / 12.
-    across, along = np.sqrt(12 * np.maximum(values, 0))
-    if along < length or across > thickness or across > 0.1 * along:
-        return None
-    direction = vectors[:, 1]
-    return centre, direction, float(np.abs(offsets @ direction).max())
+    thickness, length = np.sqrt(12 * np.maximum(values, 0))
+    return centre, vectors[:, 1], float(length), float(thickness)
 
 
-def trail_pixels(excess, width, sigma=1.0, length=40):
+def trail_pixels(excess, width, *, sigma=0.6, length=40, most=20, step=16):
     """Find straight trails, fainter than one pixel's noise would let them be seen.
+
+    Pieces of a trail stand out when averaged over 5 x 5 pixels. The line through each is
+    followed over the whole image: it is a trail where most of it is bright.
 
     Parameters
     ----------
     excess : ndarray of float32, shape (ny, nx)
-        Difference from the reference beyond its tolerance, in units of its noise; 0 where
-        unknown.
+        Difference from the reference in units of its noise; 0 where unknown.
     width : float
         Width of the stars [px].
     sigma : float
-        Mean excess over 5 x 5 pixels of a trail.
+        Mean excess over 5 x 5 pixels of a piece: three times the noise of that mean.
     length : float
         The shortest trail [px].
+    most : int
+        Pieces followed, the largest first.
+    step : int
+        The line is followed in steps of so many pixels.
 
     Returns
     -------
     ndarray of bool, shape (ny, nx)
-        The band of each trail; from edge to edge where it crosses more than half of the image.
+        A band of 1.5 `width` on either side of each trail, as far as it is bright.
     """
-    from scipy.ndimage import find_objects, label, uniform_filter
+    from scipy.ndimage import label, uniform_filter
 
     # A bright pixel shall not make 25 of them bright.
-    bright = uniform_filter(excess.clip(-5, 5), 5) > sigma
-    labels, _ = label(bright, np.ones((3, 3), bool))
+    excess = excess.clip(-5, 5)
+    bright = uniform_filter(excess, 5) > sigma
     found = np.zeros(excess.shape, bool)
-    diagonal = np.hypot(*excess.shape)
-    for number, box in enumerate(find_objects(labels), 1):
-        if max(part.stop - part.start for part in box) < length / 2:
+    labels, _ = label(bright, np.ones((3, 3), bool))
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    y, x = np.nonzero(bright)
+    labels_there = labels[y, x]
+    for number in np.argsort(sizes)[::-1][:most]:
+        piece = labels_there == number
+        if sizes[number] < 25 or found[y[piece], x[piece]].mean() > 0.5:
             continue
-        rows, columns = np.nonzero(labels[box] == number)
-        line = thin_and_long(rows + box[0].start, columns + box[1].start, length, 4 * width + 10)
-        if line is None:
+        centre, direction, long, thick = fit_line(y[piece], x[piece])
+        if long < 12 or thick > 0.5 * long:
             continue
-        centre, direction, half = line
-        reach = diagonal if half > 0.25 * min(excess.shape) else half + 2 * width
-        y, x = np.indices(excess.shape, dtype=np.float32)
-        y, x = y - centre[0], x - centre[1]
-        across = np.abs(y * direction[1] - x * direction[0])
-        along = np.abs(y * direction[0] + x * direction[1])
-        found |= (across <= 1.5 * width + 1) & (along <= reach)
+        for _ in range(3):  # the pieces beyond tell the direction better
+            across = np.abs((y - centre[0]) * direction[1] - (x - centre[1]) * direction[0])
+            near = across < width + 3
+            if near.sum() < 25:
+                break
+            centre, direction, _, _ = fit_line(y[near], x[near])
+        found |= follow_line(excess, centre, direction, width, length, step)
     return found
+
+
+def follow_line(excess, centre, direction, width, length, step):
+    """Return the band of a trail along a line, empty where the line is not bright.
+
+    Parameters
+    ----------
+    excess : ndarray of float32, shape (ny, nx)
+    centre, direction : ndarray, shape (2,)
+        As from `fit_line`.
+    width, length, step : float
+        See `trail_pixels`.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    y, x = np.indices(excess.shape, dtype=np.float32)
+    y -= np.float32(centre[0])
+    x -= np.float32(centre[1])
+    across = np.abs(y * direction[1] - x * direction[0])
+    along = y * direction[0] + x * direction[1]
+    known = excess != 0
+    core = known & (across <= width / 2)
+    # A halo is bright beside the line too.
+    side = known & (across > 2 * width + 2) & (across <= 3.5 * width + 2)
+    band = np.zeros(excess.shape, bool)
+    if not core.any():
+        return band
+    first = int(np.floor(along.min() / step))
+    bins = int(np.floor(along.max() / step)) - first + 1
+
+    def profile(part):
+        places = np.floor(along[part] / step).astype(int) - first
+        count = np.bincount(places, minlength=bins)
+        total = np.bincount(places, weights=excess[part], minlength=bins)
+        return count, total / np.maximum(count, 1)
+
+    counts, means = profile(core)
+    side_counts, side_means = profile(side)
+    known = (counts >= step) & (side_counts >= step)
+    noise = np.sqrt(1 / np.maximum(counts, 1) + 1 / np.maximum(side_counts, 1))
+    lit = known & (means - side_means > 3 * noise)
+    if not lit.any():
+        return band
+    start, end = np.flatnonzero(lit)[[0, -1]]
+    share = lit[start : end + 1].sum() / max(1, known[start : end + 1].sum())
+    if (end - start + 1) * step < length or share < 0.7:
+        return band
+    inside = (along >= (first + start - 1) * step) & (along <= (first + end + 2) * step)
+    return (across <= 1.5 * width + 1) & inside
 
 
 def find_outliers(images, noises, fwhms, *, threshold=5.0, neighbour=2.5):
@@ -166,15 +229,15 @@ def find_outliers(images, noises, fwhms, *, threshold=5.0, neighbour=2.5):
         # The median of m values has a variance of pi / 2 m.
         error = noise * np.sqrt(1 + np.pi / 2 / np.maximum(number, 1))
         difference = image - reference
-        beyond = np.abs(difference) - seeing_tolerance(reference, usual / fwhm)
-        beyond = np.where(told & np.isfinite(difference), beyond / error, np.float32(0))
+        tolerance = seeing_tolerance(reference, noise, usual / fwhm)
+        beyond = (np.abs(difference) - tolerance) / error
+        beyond = np.where(told & np.isfinite(difference), beyond, np.float32(0))
         seeds = beyond > threshold
         if seeds.any():
             outliers[n] = binary_propagation(seeds, square, mask=beyond > neighbour)
-        signed = np.where(beyond > 0, np.sign(difference) * beyond, np.float32(0))
-        # Where the tolerance is small, what is below it counts too: trails are faint.
-        quiet = np.nan_to_num(difference) / error
-        signed = np.where(beyond > -1, np.where(told, quiet, 0), signed)
-        trails[n] = trail_pixels(np.nan_to_num(signed), fwhm) & np.isfinite(image)
+        # Trails are faint: looked for where no star needs tolerance.
+        quiet = told & np.isfinite(difference) & (tolerance < 0.5 * noise)
+        excess = np.where(quiet, difference / error, np.float32(0))
+        trails[n] = trail_pixels(excess, fwhm) & np.isfinite(image)
         outliers[n] |= binary_dilation(outliers[n] & trails[n], square) & told
     return outliers, trails

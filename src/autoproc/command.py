@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ RULES = {
     "skysub": ("skysub",),
     "crclean": ("crclean",),
     "astrometry": ("refcat", "solve", "astrometry"),
-    "stack": ("stack",),
+    "stack": ("stack", "tables", "lightcurve"),
 }
 """The steps in their order, each with the rules that belong to it."""
 
@@ -214,6 +215,15 @@ def workflow_dir():
     return root
 
 
+def all_rules():
+    """Return the names of all rules of the workflow."""
+    root = workflow_dir()
+    names = []
+    for path in [root / "Snakefile", *sorted((root / "rules").glob("*.smk"))]:
+        names += re.findall(r"^\s*(?:rule|checkpoint)\s+(\w+)\s*:", path.read_text(), re.MULTILINE)
+    return names
+
+
 def command_line(steps, settings, redo=False, cores=None, options=()):
     """Return the command line of a run, or None where the steps leave nothing to do.
 
@@ -248,8 +258,8 @@ def command_line(steps, settings, redo=False, cores=None, options=()):
     first = STEPS.index(steps[0])
     if first > 0:
         # The rules of the steps before do not exist: their files have to.
-        allowed = [rule for step in STEPS[first:] for rule in RULES[step]]
-        words += ["--allowed-rules", *allowed, "night", "all"]
+        before = {rule for step in STEPS[:first] for rule in RULES[step]}
+        words += ["--allowed-rules", *(rule for rule in all_rules() if rule not in before)]
     if steps[-1] != STEPS[-1]:
         words += ["--until", done[-1]]
     if redo:

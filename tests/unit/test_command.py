@@ -78,6 +78,12 @@ def test_example_of_the_original(ran):
     assert "--allowed-rules" not in found
 
 
+def test_every_rule_of_a_step_exists():
+    rules = set(command.all_rules())
+    assert {rule for step in STEPS for rule in command.RULES[step]} < rules
+    assert {"all", "night"} < rules
+
+
 def test_no_argument_leaves_the_configuration_alone(ran):
     autoproc()
     assert "--config" not in options(ran[0])

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import simulate
 
-from lib.outliers import find_outliers, reference_image, seeing_tolerance, thin_and_long
+from lib.outliers import (
+    find_outliers,
+    fit_line,
+    reference_image,
+    seeing_tolerance,
+    trail_pixels,
+)
 
 SHAPE = (300, 340)
 NOISE = 20.0
@@ -104,14 +110,40 @@ def test_tolerance_covers_a_star_in_other_seeing():
     for here, usual in ((3.0, 4.5), (4.5, 3.0), (4.0, 4.0)):
         star = simulate.render_sources((41, 41), [20.2], [19.9], [1e5], simulate.PSF(here), 1.0)
         other = simulate.render_sources((41, 41), [20.5], [20.1], [1e5], simulate.PSF(usual), 1.0)
-        assert (np.abs(star - other) <= seeing_tolerance(other, usual / here) + 60).all()
+        assert (np.abs(star - other) <= seeing_tolerance(other, 20.0, usual / here) + 60).all()
 
 
-def test_lines_are_told_from_blobs():
+def test_line_through_pixels():
     t = np.arange(100)
-    centre, direction, half = thin_and_long(t, t // 2, 40, 10)
-    assert half == pytest.approx(np.hypot(49.5, 24.75), rel=0.02)
+    centre, direction, length, thickness = fit_line(t, t // 2)
+    np.testing.assert_allclose(centre, [49.5, 24.5])
+    assert length == pytest.approx(np.hypot(99, 49.5), rel=0.02) and thickness < 2
     assert abs(direction[0] / direction[1]) == pytest.approx(2, rel=0.02)
-    y, x = (part.ravel() for part in np.mgrid[:30, :30])
-    assert thin_and_long(y, x, 20, 10) is None
-    assert thin_and_long(t[:10], t[:10], 40, 10) is None
+
+
+def test_row_of_stars_that_vary_is_no_trail():
+    rng = np.random.default_rng(6)
+    excess = rng.normal(0, 1, SHAPE).astype(np.float32)
+    for x in range(20, 340, 60):
+        excess[98:104, x : x + 6] += 4
+    assert not trail_pixels(excess, 4.0).any()
+
+
+def test_faint_trails_are_found_and_none_that_are_not_there():
+    hits = 0
+    for seed in range(6):
+        images, scenes, fwhms, rng = exposures(5, seed=20 + seed)
+        assert not find_outliers(images, noises(scenes), fwhms)[1].any()
+        sigma = fwhms[1] / 2.3548
+        trail = simulate.satellite_trail(
+            SHAPE,
+            rng.uniform(80, 220),
+            rng.uniform(-30, 30),
+            1.5 * NOISE * sigma * np.sqrt(2 * np.pi),
+            fwhms[1],
+        )
+        images[1] += trail
+        trails = find_outliers(images, noises(scenes), fwhms)[1]
+        assert not trails[[0, 2, 3, 4]].any()
+        hits += trails[1][trail > 0.75 * NOISE].mean() > 0.95
+    assert hits >= 5

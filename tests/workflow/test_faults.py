@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from astropy.io import fits
 from same import differences
-from test_dag import WHOLE
-from workbench import FILTERS, ROOT, TARGET, TIME_LIMIT, Place, environment
+from workbench import FILTERS, ROOT, TARGET, TIME_LIMIT, WHOLE, Place, environment
 
 
 def begin(place, *words, cores=2, **options):

@@ -8,18 +8,20 @@ import time
 import pytest
 from astropy.io import fits
 from astropy.table import Table
-from test_dag import WHOLE, science
+from test_dag import science
 from workbench import (
     FILTERS,
     TARGET,
     TIME_LIMIT,
+    WHOLE,
     autoproc_argv,
     autoproc_environment,
     run,
 )
 
 STEPS = ("prepare", "flatten", "makesky", "skysub", "crclean", "astrometry", "stack")
-BELONGS = {"bias": "prepare", "flat": "flatten", "refcat": "astrometry", "solve": "astrometry"}
+BELONGS = {"bias": "prepare", "flat": "flatten", "refcat": "astrometry", "solve": "astrometry",
+           "tables": "stack", "lightcurve": "stack"}  # fmt: skip
 
 
 def autoproc(place, *words, cores=2):
@@ -100,27 +102,32 @@ def test_unknown_step(fresh):
 # ---------------------------------------------------------------------------- how
 
 
-def test_least_of_everything(fresh):
-    """Without cosmic rays, master sky, reference and intermediate files, and without a word."""
-    done = autoproc(fresh, "--nocrclean", "--nomastersky", "--rmifiles", "--quiet",
-                    "--config", "refcat=none")  # fmt: skip
+ODD = "put;$(touch escaped)' é"
+
+
+def test_least_of_everything(raw_night, tmp_path):
+    """Without cosmic rays, master sky, reference, intermediate files and words; in odd places."""
+    place = raw_night.copy(tmp_path / f'night "{ODD}')
+    place.raw.rename(place.path / f"in{ODD}")
+    words = ("--datadir", f"./in{ODD}/", "--imdir", f"./out{ODD}/", "--nocrclean", "--nomastersky",
+             "--rmifiles", "--quiet", "--config", "refcat=none")  # fmt: skip
+    done = autoproc(place, *words)
     assert done.code == 0, done.out
     assert "stack" not in done.out
-    names = fresh.names("*.fits")
+    products = place.path / f"out{ODD}"
+    names = {path.name for path in products.glob("*.fits")}
     kept = {"bias-C0.fits", *(f"flat_{band}.fits" for band in FILTERS)}
     kept |= {f"coadd{TARGET}.{band}{end}" for band in FILTERS
              for end in (".cat.fits", ".fits", ".weight.fits")}  # fmt: skip
-    frames = [name for name in names if name not in kept]
-    assert set(names) >= kept
-    assert len(frames) == 6
-    assert all(name.startswith("asfp2") for name in frames)
+    assert names >= kept
+    assert len(names - kept) == 6
+    assert all(name.startswith("asfp2") for name in names - kept)
     for band in FILTERS:
-        header = fits.getheader(fresh.products / f"coadd{TARGET}.{band}.fits")
+        header = fits.getheader(products / f"coadd{TARGET}.{band}.fits")
         assert header["ASTRCAT"] == "NONE"
         assert header["NSTACK"] == 3
-    again = autoproc(fresh, "--nocrclean", "--nomastersky", "--rmifiles", "--quiet",
-                     "--config", "refcat=none", "--", "--dry-run")  # fmt: skip
-    assert again.did_nothing
+    assert autoproc(place, *words, "--", "--dry-run").did_nothing
+    assert not list(tmp_path.rglob("escaped"))
 
 
 def test_rmifiles_on_a_finished_night_does_nothing(reduced):
