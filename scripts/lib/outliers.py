@@ -187,6 +187,11 @@ def follow_line(excess, centre, direction, width, length, step):
     share = lit[start : end + 1].sum() / max(1, known[start : end + 1].sum())
     if (end - start + 1) * step < length or share < 0.7:
         return band
+    # Where nothing is known beyond, as in a corner, it goes on.
+    while start > 0 and not known[start - 1]:
+        start -= 1
+    while end < bins - 1 and not known[end + 1]:
+        end += 1
     inside = (along >= (first + start - 1) * step) & (along <= (first + end + 2) * step)
     return (across <= 1.5 * width + 1) & inside
 

@@ -205,6 +205,7 @@ def test_the_core_of_a_burnt_out_star_is_saturated():
     mask = np.zeros((40, 40), np.uint8)
     mask[10:20, 10:20] = SATURATED
     mask[13:17, 13:17] = 0
+    mask[14:16, 10:13] = 0  # a gap in the rim
     # Two bleeding columns and the edges between them enclose much that is fine.
     mask[:, 30] = mask[:, 38] = mask[0, 30:39] = mask[39, 30:39] = SATURATED
     fill_holes(mask, SATURATED)
