@@ -72,7 +72,7 @@ rule skysub:
     log:
         f"{IMDIR}/logs/skysub/{{frame}}.log",
     params:
-        version=4,
+        version=5,
         order=config["skysub"]["order"],
         fringe_scale=config["skysub"]["fringe_scale"],
     script:

@@ -88,7 +88,7 @@ def fringe_pattern(sky, scale):
     return sky - bilinear(block_sky(sky, whole, scale), sky.shape)
 
 
-def fringe_excess(image, free, fringe, sigma=3.0):
+def fringe_excess(image, free, fringe, noise=0.0, own=0.0, sigma=3.0):
     """Return how much of a fringe pattern is left in a sky-subtracted image.
 
     Interference of the lines of the night sky makes the fringes, not its continuum, so they do
@@ -97,30 +97,64 @@ def fringe_excess(image, free, fringe, sigma=3.0):
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
-        Sky-subtracted.
+        Sky-subtracted, as a fraction of the sky.
     free : ndarray of bool, shape (ny, nx)
         Pixels that show sky.
     fringe : ndarray of float32, shape (ny, nx)
+    noise : float
+        Variance of the noise in the pattern.
+    own : float
+        Covariance of the noise in the image with that in the pattern, which rests on this image
+        too.
     sigma : float
         Pixels that deviate by more standard deviations are left out of the fit.
 
     Returns
     -------
     float
-        Least-squares factor of ``fringe`` in the image; 0 where nothing tells.
+        Least-squares factor of ``fringe`` in the image, cleared of noise; 0 where the pattern is
+        hardly more than noise.
     """
     values, pattern = image[free].astype(float), fringe[free].astype(float)
-    values = values - np.median(values) if values.size else values
+    if not values.size:
+        return 0.0
+    values = values - np.median(values)
     keep = np.ones(values.shape, bool)
     factor = 0.0
     for _ in range(5):
-        power = np.dot(pattern[keep], pattern[keep])
-        if not power > 0:
+        power = np.mean(pattern[keep] ** 2) - noise
+        if not power > 3 * noise or power <= 0:
             return 0.0
-        factor = np.dot(values[keep], pattern[keep]) / power
+        factor = (np.mean(values[keep] * pattern[keep]) - own) / power
         left = np.abs(values - factor * pattern)
         keep = left <= sigma * MAD_TO_SIGMA * np.median(left)
     return float(factor)
+
+
+def pattern_noise(noise, frames, smooth):
+    """Return the noise of a master sky, and what of a frame's own noise it has in common.
+
+    Parameters
+    ----------
+    noise : float
+        Of a pixel of one frame, as a fraction of the sky.
+    frames : int
+        Frames of which it is the mean.
+    smooth : float
+        Standard deviation of the Gaussian that smoothed it [px].
+
+    Returns
+    -------
+    variance, covariance : float
+        Of the master; of the master with one of its frames less that master.
+    """
+    variance = noise**2 / frames
+    if smooth == 0:
+        return variance, 0.0
+    # A Gaussian has the centre 1 / 2 pi s^2 and the sum of squares 1 / 4 pi s^2; of the first,
+    # the master's part in the frame takes away the second.
+    smoothed = variance / (4 * np.pi * smooth**2)
+    return smoothed, smoothed
 
 
 def skysub_frame(frame, sky=None, order=0, fringe_scale=0):
@@ -152,10 +186,11 @@ def skysub_frame(frame, sky=None, order=0, fringe_scale=0):
     )
     if usable and fringe_scale:
         fringe = fringe_pattern(sky.image, fringe_scale)
-        excess = fringe_excess(image, mask & NOT_SKY == 0, fringe)
-        image = image - np.float32(excess) * fringe
+        own = pattern_noise(noise / level, sky.header["NCOMBINE"], sky.header["SMOOTH"])
+        excess = fringe_excess(image / np.float32(level), mask & NOT_SKY == 0, fringe, *own)
+        image = image - np.float32(excess * level) * fringe
         image[mask & NODATA > 0] = 0
-        header["FRINGE"] = (1 + excess / level, "fringes, relative to those of the master sky")
+        header["FRINGE"] = (1 + excess, "fringes, relative to those of the master sky")
     header["SKYMODE"] = ("master" if usable else "median", "what was subtracted: master or median")
     if sky is not None and sky.rejected:
         header["SKYNOTE"] = (sky.reason[:50], "why no master sky")

@@ -334,7 +334,8 @@ def test_fringes_are_scaled_apart_from_the_sky():
     mask = np.zeros(SHAPE, np.uint8)
     mask[find_sources(image, np.zeros(SHAPE, bool), threshold=4)] |= SOURCE
     header = fits.Header({"QCSTAT": "OK", "SATURATE": 6e4})
-    sky = Frame((1 + pattern).astype(np.float32), np.zeros(SHAPE, np.uint8), fits.Header())
+    facts = fits.Header({"NCOMBINE": 20, "SMOOTH": 3.0})
+    sky = Frame((1 + pattern).astype(np.float32), np.zeros(SHAPE, np.uint8), facts)
     frame = Frame(image, mask, header)
     noise = np.sqrt(level + 36)
     plain = skysub_frame(Frame(image, mask, header.copy()), sky, 1)
@@ -347,3 +348,10 @@ def test_fringes_are_scaled_apart_from_the_sky():
     left = uniform_filter(np.where(free, after.image, 0), 10) / noise
     assert left[10:-10, 10:-10].std() < 0.15  # a tenth, and the noise of the mean of 100 pixels
     assert abs(fringe_excess(after.image, free, fringe)) * fringe.std() / noise < 0.05
+
+
+def test_noise_of_few_frames_is_no_fringe(tmp_path):
+    camera = Camera(frames=4, structure=0.0)
+    sky = sky_from_frames(camera.write(tmp_path))
+    after = skysub_frame(camera.frame(0), sky, 1, fringe_scale=128)
+    assert after.header["FRINGE"] == 1
