@@ -145,24 +145,6 @@ def sdss_reference_of(imdir):
     return Table.read(imdir.parent / "sdss.ecsv", format="ascii.ecsv")
 
 
-def test_cafos_zero_point_against_the_literature(cafos, real_data):
-    """The V and B zero points agree with 15 stars of an independent list."""
-    table = Table.read(real_data("cafos_ngc2420_BV") / "eas342_g_star_photom.csv")
-    g, r = np.asarray(table["g"]), np.asarray(table["r"])
-    truth = {"V": g - 0.59 * (g - r) - 0.01 + 0.02, "B": g + 0.39 * (g - r) + 0.21 - 0.09}
-    scale = np.cos(np.radians(21.575))
-    for band, magnitudes in truth.items():
-        path = cafos / f"coaddNCG2420_{band}.Johnson{band}.cat.fits"
-        sources = Table.read(path, hdu=1)
-        tree = cKDTree(np.c_[sources["RA"] * scale, sources["DEC"]] * 3600)
-        distance, index = tree.query(np.c_[table["ra"] * scale, table["dec"]] * 3600)
-        pairs = (distance < 1.5) & (sources["MAGERR_POINT"][index] < 0.1)
-        assert pairs.sum() >= 3
-        difference = sources["MAG_POINT"][index[pairs]] - magnitudes[pairs]
-        error = np.sqrt(np.mean(sources["MAGERR_POINT"][index[pairs]] ** 2 + 0.04**2) / pairs.sum())
-        assert abs(np.median(difference)) < 3 * error + 0.03
-
-
 def test_arcsat_uses_its_darks_and_survives_a_bad_airmass(arcsat):
     header = fits.getheader(arcsat / "coaddXO1-b.z.fits")
     assert header["QCSTAT"] == "OK" and header["NSTACK"] == 10
