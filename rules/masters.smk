@@ -24,7 +24,7 @@ rule bias:
     log:
         f"{IMDIR}/logs/bias/{{key}}.log",
     params:
-        version=3,
+        version=4,
         facts=master_facts("bias"),
         clip=config["bias"]["clip"],
     script:

@@ -10,7 +10,7 @@ rule prepare:
     log:
         f"{IMDIR}/logs/prepare/{{frame}}.log",
     params:
-        version=3,
+        version=4,
         facts=frame_facts,
         missing={
             "bias": config["prepare"]["missing_bias"],

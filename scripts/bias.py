@@ -13,8 +13,33 @@ from lib.masters import (
     rejected_master,
     unstable_pixels,
 )
-from lib.stats import mad_std
+from lib.stats import mad_std, sigma_clipped_median
 from lib.steps import record_step, start_log
+
+READ_NOISE_FRAMES = 4
+"""Bias frames in whose differences the read noise is measured: a million pixels each."""
+
+
+def read_noise(images):
+    """Return the read noise from the differences of bias frames and their successors.
+
+    What is the same in both, the pattern of the detector, is not noise.
+
+    Parameters
+    ----------
+    images : list of ndarray, shape (ny, nx)
+        Two at least.
+
+    Returns
+    -------
+    float
+        In the unit of the images.
+    """
+    noises = [
+        sigma_clipped_median(second - first, sigma=5)[1]
+        for first, second in zip(images, images[1:], strict=False)
+    ]
+    return float(np.median(noises) / np.sqrt(2))
 
 
 def make_bias(paths, facts, clip=4.0):
@@ -31,7 +56,8 @@ def make_bias(paths, facts, clip=4.0):
     Returns
     -------
     Frame
-        Mean bias [DN above the overscan]; header RDNOISE1 is the read noise [DN] measured.
+        Mean bias [DN above the overscan]; header RDNOISE1 is the read noise [DN] measured in
+        differences of its inputs, absent where there is only one.
     """
     names = [one["frame"] for one in facts]
     shape = tuple(facts[0]["shape"])
@@ -47,8 +73,12 @@ def make_bias(paths, facts, clip=4.0):
     except FrameRejected as why:
         return rejected_master("bias", facts[0], names, why)
     header = master_header("bias", facts[0], inputs, "adu")
-    used = [one for one in inputs if not one.why]
-    header["RDNOISE1"] = (float(np.median([one.noise for one in used])), "[adu] noise of one bias")
+    used = [i for i, one in enumerate(inputs) if not one.why]
+    if len(used) > 1:
+        header["RDNOISE1"] = (
+            read_noise([read(i)[0] for i in used[:READ_NOISE_FRAMES]]),
+            "[adu] read noise, from differences",
+        )
     header["NOISE"] = (float(pixel_noise(mean)), "[adu] noise of the master")
     mask = np.zeros(shape, np.uint8)
     mask[~np.isfinite(mean) | (np.abs(mean - np.median(mean)) > 100 * mad_std(mean) + 1)] |= BAD

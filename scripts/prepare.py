@@ -66,6 +66,27 @@ def frame_header(facts):
     return header
 
 
+def read_noise(facts, bias, gain):
+    """Return the read noise of a frame [electron].
+
+    Parameters
+    ----------
+    facts : dict
+    bias : Frame or None
+        Its inputs have told the noise, in the same readout; otherwise the header or the
+        instrument file do.
+    gain : float
+        Largest of the amplifiers [electron/adu].
+
+    Returns
+    -------
+    float
+    """
+    if bias is not None and bias.header.get("RDNOISE1", 0) > 0:
+        return float(bias.header["RDNOISE1"] * gain)
+    return float(max(one.get("rdnoise") or facts["rdnoise"] for one in facts["amplifiers"]))
+
+
 def prepare_frame(path, facts, bias=None, dark=None, largest_saturated=0.5):
     """Turn a raw frame into electrons.
 
@@ -102,9 +123,8 @@ def prepare_frame(path, facts, bias=None, dark=None, largest_saturated=0.5):
     image *= gain
     header = frame_header(facts)
     gains = np.unique(gain)
-    noises = [one.get("rdnoise") or facts["rdnoise"] for one in facts["amplifiers"]]
     header["GAIN"] = (1.0, "electrons per stored unit")
-    header["RDNOISE"] = (float(max(noises)), "[electron] read noise")
+    header["RDNOISE"] = (read_noise(facts, bias, gains.max()), "[electron] read noise")
     header["SATURATE"] = (
         float((facts["saturate"] - pedestal) * gains.min()),
         "stored value at which pixels saturate",
