@@ -27,6 +27,7 @@ from lib import outcomes, plots
 from lib.fields import frame_centre
 from lib.frames import COSMIC, FrameRejected, read_frame
 from lib.outcomes import CHAIN, is_number, read_json, write_if_changed
+from lib.targets import parse_position, target_position
 
 log = logging.getLogger("autoproc")
 
@@ -471,19 +472,21 @@ def show_stack(stack, result, night_outcome, imdir, reference, sizes):
     return shown
 
 
-def target_place(night, frames, cards):
+def target_place(cards, configured):
     """Return where a stack's target lies in its picture, as fractions, or None.
 
-    The target is where the telescope was sent: the median of the pointings in the raw headers.
+    Parameters
+    ----------
+    cards : mapping
+        Of the coadd.
+    configured : tuple of float, or None
+        Config `target_radec`; otherwise the target is where the telescope was sent.
     """
-    places = [
-        (night.frames[frame]["ra"], night.frames[frame]["dec"])
-        for frame in frames
-        if is_number(night.frames[frame].get("ra")) and is_number(night.frames[frame].get("dec"))
-    ]
-    if not places or "CD1_1" not in cards or cards.get("ASTRCAT", "NONE") == "NONE":
+    if "CD1_1" not in cards or cards.get("ASTRCAT", "NONE") == "NONE":
         return None
-    ra, dec = np.median(np.array(places), axis=0)
+    ra, dec, source = target_position(configured, [cards])
+    if not source:
+        return None
     try:
         x, y = coadd_wcs(cards).all_world2pix(ra, dec, 0)
     except ValueError:
@@ -560,9 +563,9 @@ def on_one_grid(chosen, imdir, sizes):
         if image is None or image.ndim != 2:
             planes.append(np.full((ny, nx), np.nan, np.float32))
             continue
-        if weight is not None:
-            image = np.where(weight > 0, image, np.nan)
-        small = plots.block_mean(image, factor)
+        valid = np.isfinite(image) if weight is None else weight > 0
+        small, covered = plots.reduce_covered(image, valid, factor)
+        small[~covered] = np.nan
         column, row = coadd_wcs(cards).all_world2pix(*sky, 0)
         column = np.rint((column - (factor - 1) / 2) / factor).astype(int)
         row = np.rint((row - (factor - 1) / 2) / factor).astype(int)
@@ -844,11 +847,13 @@ def gather(night, result, config, imdir, cores=1):
     targets = sorted({stack.split(".")[0] for stack in result.stacks})
     references = {one: read_reference(imdir / "refcat" / f"{one}.ecsv") for one in targets}
 
+    configured = parse_position(config.get("target_radec"))
+
     def one_stack(stack):
         entry = result.stacks[stack]
         reference = references[stack.split(".")[0]]
         shown = show_stack(stack, entry, result, imdir, reference, sizes)
-        shown["target_xy"] = target_place(night, entry["frames"], entry["cards"])
+        shown["target_xy"] = target_place(entry["cards"], configured)
         shown["rank"] = plots.colour_rank(shown["filter"], shown["band"])
         return shown
 

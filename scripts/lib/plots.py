@@ -49,6 +49,37 @@ def block_mean(image, factor):
     return rows.reshape(ny, nx, factor).sum(axis=2) / np.float32(factor**2)
 
 
+def reduce_covered(image, valid, factor):
+    """Return the means of the valid pixels of blocks, and which blocks have data.
+
+    What is enclosed by data, as the burnt-out core of a star, takes the value beside it.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+    valid : ndarray of bool, shape (ny, nx)
+    factor : int
+
+    Returns
+    -------
+    image : ndarray of float32, shape (ny // factor, nx // factor)
+        0 where there is no data.
+    valid : ndarray of bool, same shape
+    """
+    from scipy.ndimage import binary_fill_holes, distance_transform_edt
+
+    valid = valid & np.isfinite(image)
+    part = block_mean(valid, factor)
+    total = block_mean(np.where(valid, image, np.float32(0)), factor)
+    covered = part >= 0.25
+    small = np.where(covered, total / np.maximum(part, np.float32(0.25)), np.float32(0))
+    holes = binary_fill_holes(covered) & ~covered
+    if holes.any():
+        nearest = distance_transform_edt(~covered, return_distances=False, return_indices=True)
+        small[holes] = small[tuple(axis[holes] for axis in nearest)]
+    return small, covered | holes
+
+
 def block_bits(mask, factor):
     """Return the bits that any pixel of each block has, shape (ny // factor, nx // factor)."""
     if factor == 1:
@@ -137,10 +168,9 @@ def encode(picture, quality=70):
 def frame_picture(image, size, valid=None, quality=60):
     """Return the data URI of a picture of a frame, at most `size` pixels on a side."""
     factor = block_factor(image.shape, size)
-    small = block_mean(image, factor)
-    if valid is not None:
-        valid = block_mean(valid, factor) > 0.5
-    return encode(stretch(small, valid), quality)
+    if valid is None:
+        return encode(stretch(block_mean(image, factor)), quality)
+    return encode(stretch(*reduce_covered(image, valid, factor)), quality)
 
 
 def mask_picture(mask, size):

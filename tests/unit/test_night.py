@@ -283,6 +283,30 @@ def test_block_means_and_bits():
     assert bits[1, 2] == COSMIC | SATURATED and bits.sum() == COSMIC | SATURATED
 
 
+def test_reduced_picture_has_no_holes_within_the_data():
+    image = np.full((64, 64), 3.0, np.float32)
+    valid = np.ones(image.shape, bool)
+    image[30:38, 30:38], image[28:40, 26:30] = 0, 900  # beside a burnt-out core, light
+    valid[30:38, 30:38] = False
+    image[5, 5], valid[5, 5] = np.nan, False  # a lone pixel does not spoil its block
+    valid[:, 48:] = False
+    small, covered = plots.reduce_covered(image, valid, 4)
+    assert small[1, 1] == 3 and small[8, 7] > 100
+    assert covered[:, :12].all() and not covered[:, 12:].any()
+
+
+def test_target_is_where_config_or_pointing_say():
+    cards = {
+        "ASTRCAT": "x", "NAXIS1": 100, "NAXIS2": 200, "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN",
+        "CRVAL1": 150.0, "CRVAL2": 0.0, "CRPIX1": 50.5, "CRPIX2": 100.5, "CD1_1": -1e-3,
+        "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 1e-3, "RA": 150.0, "DEC": 0.0,
+    }  # fmt: skip
+    assert page.target_place(cards, None) == pytest.approx([0.5, 0.5], abs=1e-3)
+    assert page.target_place(cards, (149.98, 0.05)) == pytest.approx([0.7, 0.25], abs=1e-3)
+    assert page.target_place(cards, (150.5, 0.5)) is None  # outside of the picture
+    assert page.target_place(cards | {"ASTRCAT": "NONE"}, None) is None
+
+
 def test_stretch_shows_faint_and_bright():
     rng = np.random.default_rng(2)
     image = rng.normal(1000, 10, (200, 200)).astype(np.float32)
