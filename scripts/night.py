@@ -319,10 +319,12 @@ def mark_sources(sources, shape, most):
     -------
     list of list
         x, y (from the top), magnitude (or None), whether a star, whether of the zero point,
-        number in the table.
+        number in the table. Those below 5 sigma, of which some are noise, are left out.
     """
     if sources is None or len(sources) == 0:
         return []
+    if {"FLUX_POINT", "FLUXERR_POINT"} <= set(sources.columns.names):
+        sources = sources[~(sources["FLUX_POINT"] < 5 * sources["FLUXERR_POINT"])]
     names = sources.columns.names
     flux = np.asarray(sources["FLUX_AUTO"] if "FLUX_AUTO" in names else sources["X"], float)
     order = np.argsort(-np.nan_to_num(flux))[:most]

@@ -230,7 +230,7 @@
     const tools = make("div", { class: "tools" },
       make("button", { type: "button", onclick: () => resize(1.5) }, "+"), make("button", { type: "button", onclick: () => resize(1 / 1.5) }, "−"),
       make("label", {}, marks, " marks"),
-      make("span", { class: "muted" }, `${one.sources.length} of ${one.nsources} sources; orange made the zero point${one.target_xy ? "; cross: target" : ""}. North up, east left.`));
+      make("span", { class: "muted" }, `${one.sources.length} of ${one.nsources} sources, those above 5σ; orange made the zero point${one.target_xy ? "; cross: target" : ""}. North up, east left.`));
     return make("div", {}, tools, box);
   }
   function showStack(name) {
