@@ -34,9 +34,10 @@ demo/.simulated: tests/simulate.py | env
 	python tests/simulate.py demo --instrument ratir --exposures $(DEMO_EXPOSURES) --seed $(DEMO_SEED) --no-detector-truth
 	touch $@
 
-# pytest comes last, so that its summary ends the output.
+# A file of tests for each free core, the longest first; pytest comes last, so that its summary ends
+# the output.
 test: env-dev lint  ## check the style, then run all tests
-	pytest $(wildcard tests/unit tests/workflow tests/real) $(PYTEST_ARGS)
+	pytest -n auto --dist loadfile --no-loadscope-reorder $(wildcard tests/real tests/workflow tests/unit) $(PYTEST_ARGS)
 
 depth: env-dev  ## put stars into simulated frames and see how faint the stack finds them
 	python tests/depth.py $(DEPTH_ARGS)

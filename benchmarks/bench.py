@@ -137,7 +137,7 @@ def steps_at(size, folder):
 
     def subtracted():
         sky = read_frame(folder / "flat.fits")
-        return skysub.skysub_frame(read_frame(folder / "fp.fits"), sky)
+        return skysub.skysub_frame(read_frame(folder / "fp.fits"), sky, order=1)
 
     def cleaned():
         return crclean.crclean_frame(read_frame(folder / "sfp.fits"))

@@ -9,7 +9,7 @@ rule crclean:
     log:
         f"{IMDIR}/logs/crclean/{{frame}}.log",
     params:
-        version=4,
+        version=5,
         settings=config["crclean"],
     script:
         "../scripts/crclean.py"

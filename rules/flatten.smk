@@ -1,6 +1,13 @@
 # Takes: p<frame>.fits, the master flat of its filter. Gives: fp<frame>.fits, sources marked.
 
 
+def flat_missing(wildcards):
+    """Tell why a frame that cannot do without a flat has none; empty where all is well."""
+    required = frame_facts(wildcards)["calibrations"]["flat"] == "required"
+    note = NIGHT.match(wildcards.frame)["notes"].get("flat", "")
+    return note if required else ""
+
+
 rule flatten:
     input:
         unpack(lambda wildcards: masters_of(wildcards.frame, "flat")),
@@ -10,10 +17,8 @@ rule flatten:
     log:
         f"{IMDIR}/logs/flatten/{{frame}}.log",
     params:
-        version=2,
+        version=3,
         settings=config["flatten"],
-        required=lambda wildcards: frame_facts(wildcards)["calibrations"]["flat"]
-        == "required",
-        note=calibration_note("flat"),
+        missing=flat_missing,
     script:
         "../scripts/flatten.py"

@@ -40,7 +40,7 @@ rule dark:
     log:
         f"{IMDIR}/logs/dark/{{key}}.log",
     params:
-        version=3,
+        version=4,
         facts=master_facts("dark"),
         clip=config["dark"]["clip"],
         hot_sigma=config["dark"]["hot_sigma"],
@@ -57,7 +57,7 @@ rule flat:
     log:
         f"{IMDIR}/logs/flat/{{key}}.log",
     params:
-        version=3,
+        version=4,
         facts=master_facts("flat"),
         settings=config["flat"] | {"low_response": config["flatten"]["low_response"]},
     script:

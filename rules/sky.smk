@@ -5,13 +5,14 @@ from lib.sky import time_windows
 
 
 def part_skies():
-    """Give a near-infrared series that outlasts its sky a sky for each part: sky-H-w1 ..."""
+    """Give a series that outlasts its sky, or is very long, a sky for each part: sky-H-w1 ..."""
     for name, frames in list(NIGHT.skies.items()):
-        if not NIGHT.frames[frames[0]]["near_infrared"]:
-            continue
         times = [NIGHT.frames[frame]["mjd"] for frame in frames]
+        changes = NIGHT.frames[frames[0]]["near_infrared"]
         parts = time_windows(
-            times, config["makesky"]["window"], config["makesky"]["window_frames"]
+            times,
+            config["makesky"]["window"] if changes else float("inf"),
+            config["makesky"]["window_frames"],
         )
         if len(parts) == 1:
             continue
@@ -52,7 +53,7 @@ rule makesky:
     log:
         f"{IMDIR}/logs/makesky/{{key}}.log",
     params:
-        version=4,
+        version=5,
         min_frames=config["makesky"]["min_frames"],
         clip=config["makesky"]["clip"],
         sigma=sky_smoothing,
@@ -72,7 +73,7 @@ rule skysub:
     log:
         f"{IMDIR}/logs/skysub/{{frame}}.log",
     params:
-        version=5,
+        version=6,
         order=config["skysub"]["order"],
         fringe_scale=config["skysub"]["fringe_scale"],
     script:

@@ -88,7 +88,10 @@ def measure_fwhm(image, usable, noise, saturate=np.inf, floor=1.2, most=300, hal
     values = image.ravel()
     inner = np.zeros(image.shape, bool)
     inner[half:-half, half:-half] = True
-    index = np.flatnonzero(inner & usable & (image > BRIGHT * noise) & (image < saturate))
+    inner &= usable
+    inner &= image > BRIGHT * noise
+    inner &= image < saturate
+    index = np.flatnonzero(inner)
     for dy, dx in _CROSS + _DIAGONAL:
         index = index[values[index] >= values[index + dy * width + dx]]
     index = index[np.argsort(values[index])[::-1][:most]]
@@ -102,22 +105,22 @@ def measure_fwhm(image, usable, noise, saturate=np.inf, floor=1.2, most=300, hal
     # The highest around, saturated neighbours too: the wings of a bright star are full of maxima.
     rivals = np.where(known | (stamps >= saturate), stamps, 0)
     kept &= rivals.max(axis=1) <= values[index]
-    stamps, known = stamps[kept], known[kept]
-    x = np.tile(grid, grid.size).astype(float)
-    y = np.repeat(grid, grid.size).astype(float)
+    stamps = (stamps * known)[kept].reshape(-1, grid.size, grid.size)
+    x, y = np.tile(grid, grid.size), np.repeat(grid, grid.size)
+    powers = np.stack([np.ones(x.size), x, y, x * x, y * y, x * y], axis=1).astype(float)
     x0, y0 = np.zeros((2, len(stamps), 1))
     variance = np.full((len(stamps), 1), 2.0)
     for _ in range(12):
-        dx, dy = x - x0, y - y0
-        weighted = stamps * known * np.exp(-(dx**2 + dy**2) / (2 * variance))
-        total = weighted.sum(axis=1, keepdims=True)
+        across, along = (np.exp(-((grid - centre) ** 2) / (2 * variance)) for centre in (x0, y0))
+        weighted = stamps * along[:, :, None] * across[:, None, :]
+        total, *moments = (weighted.reshape(len(stamps), x.size) @ powers).T[:, :, None]
         total[total <= 0] = np.nan
-        x0 = x0 + 2 * (weighted * dx).sum(axis=1, keepdims=True) / total
-        y0 = y0 + 2 * (weighted * dy).sum(axis=1, keepdims=True) / total
-        xx, yy, xy = (
-            (weighted * product).sum(axis=1, keepdims=True) / total
-            for product in (dx * dx, dy * dy, dx * dy)
-        )
+        mx, my, mxx, myy, mxy = (moment / total for moment in moments)
+        # About the centre that the weight has.
+        xx = mxx - 2 * x0 * mx + x0**2
+        yy = myy - 2 * y0 * my + y0**2
+        xy = mxy - x0 * my - y0 * mx + x0 * y0
+        x0, y0 = 2 * mx - x0, 2 * my - y0
         moment = np.nan_to_num((xx + yy) / 2, nan=0.05).clip(0.05)
         # The moment under the weight is 1 / (1/object + 1/weight).
         variance = 1 / np.maximum(1 / moment - 1 / variance, 1 / half**2)
@@ -200,7 +203,8 @@ def excess_over_star(image, unusable, sky_variance, index, width, ratios, bounds
     image : ndarray of float32, shape (n,)
         Flattened, with a border of `BORDER` unusable pixels.
     unusable : ndarray of bool, shape (n,)
-    sky_variance : ndarray of float32, shape (n,)
+    sky_variance : ndarray of float32, shape (m,)
+        Of the pixels looked at.
     index : ndarray of int, shape (m,)
         Pixels looked at.
     width : int
@@ -216,7 +220,7 @@ def excess_over_star(image, unusable, sky_variance, index, width, ratios, bounds
         The largest over all `NEIGHBOURS` whose pixels are all usable; -inf where there is none.
     """
     best = np.full(index.size, -np.inf, np.float32)
-    value, sky = image[index], sky_variance[index]
+    value, sky = image[index], sky_variance
     lowest = -LOWEST * np.sqrt(sky)
     for ring, ratio, bound in zip(NEIGHBOURS, ratios, bounds, strict=True):
         places = [index + (dy * width + dx) for dy, dx in ring]
@@ -260,28 +264,38 @@ def find_cosmic_rays(image, unusable, sky_variance, fwhm, sigma=5.5, sigfrac=0.5
     ndarray of bool, shape (ny, nx)
     """
     ratios, bounds = sharpest_ratios(LIKELY * fwhm), sharpest_ratios(NARROWER * fwhm)
-    padded = np.pad(image, BORDER)
-    width = padded.shape[1]
-    pixels = padded.ravel()
-    excluded = np.pad(unusable, BORDER, constant_values=True).ravel()
-    sky = np.pad(sky_variance, BORDER, mode="edge").ravel()
+    ny, nx = image.shape
+    width = nx + 2 * BORDER
+    inside = np.s_[BORDER:-BORDER, BORDER:-BORDER]
+    padded = np.zeros((ny + 2 * BORDER, width), np.float32)
+    padded[inside] = image
+    outside = np.ones(padded.shape, bool)
+    outside[inside] = unusable
+    pixels, excluded = padded.ravel(), outside.ravel()
+
+    def sky_of(index):
+        return sky_variance[index // width - BORDER, index % width - BORDER]
 
     def sharp(index, threshold):
+        sky = sky_of(index)
         excess = excess_over_star(pixels, excluded, sky, index, width, ratios, bounds)
         return index[excess > threshold]
 
-    bright = ~excluded & (pixels > FAINTEST * np.sqrt(sky))
-    new = sharp(np.flatnonzero(bright), sigma)
+    bright = image > FAINTEST * np.sqrt(sky_variance)
+    bright &= ~unusable
+    y, x = np.divmod(np.flatnonzero(bright), nx)
+    new = sharp((y + BORDER) * width + x + BORDER, sigma)
     found = np.zeros(pixels.size, bool)
     around = np.array([dy * width + dx for dy, dx in _CROSS + _DIAGONAL])
     for _ in range(rounds):
         found[new] = excluded[new] = True
         front = np.unique(new[:, None] + around)
-        front = front[~excluded[front] & (pixels[front] > 2 * np.sqrt(sky[front]))]
+        front = front[~excluded[front]]
+        front = front[pixels[front] > 2 * np.sqrt(sky_of(front))]
         new = sharp(front, sigma * sigfrac)
         if not new.size:
             break
-    return found.reshape(padded.shape)[BORDER:-BORDER, BORDER:-BORDER]
+    return found.reshape(padded.shape)[inside]
 
 
 def repair(image, flagged, unusable, sigma=1.0):
@@ -308,6 +322,8 @@ def repair(image, flagged, unusable, sigma=1.0):
     weights = np.zeros(y.size, np.float32)
     for reach in (2, 5):
         todo = np.flatnonzero(weights < 0.5)
+        if not todo.size:
+            break
         total[todo] = weights[todo] = 0
         for dy in range(-reach, reach + 1):
             for dx in range(-reach, reach + 1):
@@ -416,7 +432,7 @@ def crclean_frame(frame, method="psf", sigma=5.5, sigfrac=0.55, objlim=5.0, iter
             rounds=iterations,
         )
     image = repair(frame.image, found, unusable)
-    mask = frame.mask | np.where(found, np.uint8(COSMIC | INTERPOLATED), np.uint8(0))
+    mask = frame.mask | found.view(np.uint8) * np.uint8(COSMIC | INTERPOLATED)
     header["NCOSMIC"] = (int(found.sum()), "pixels flagged as cosmic rays")
     return Frame(image, mask, header)
 

@@ -36,10 +36,10 @@ def flatten_image(image, mask, flat, low_response=0.3):
     """
     fitting(flat, image.shape, "FLAT")
     mask = mask | (flat.mask & (BAD | NODATA))
-    mask[~(flat.image >= low_response)] |= NODATA
-    response = np.where(mask & NODATA, np.float32(1), flat.image)
-    image = image / response
-    image[mask & NODATA > 0] = 0
+    mask |= (~(flat.image >= low_response)).view(np.uint8) * np.uint8(NODATA)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        image = image / flat.image
+    np.copyto(image, 0, where=mask & NODATA > 0)
     return image, mask
 
 
@@ -72,7 +72,7 @@ def flatten_frame(frame, flat=None, low_response=0.3, source_threshold=1.5):
     if unusable.mean() > 0.9:
         raise FrameRejected("NO_DATA", f"{unusable.mean():.2f} of the pixels unusable > 0.9")
     sources = find_sources(image, unusable, source_threshold)
-    mask[sources & ~unusable] |= SOURCE
+    mask |= (sources & ~unusable).view(np.uint8) * np.uint8(SOURCE)
     level, noise = sky_level(image, mask, sources)
     if not np.isfinite(level):
         raise FrameRejected("NO_SKY_PIXEL", f"{sources.mean():.2f} of the pixels are sources")
@@ -92,8 +92,8 @@ if "snakemake" in globals():
     missing = settings.pop("missing_flat")
 
     def work(frame):
-        if not path and snakemake.params.required and missing == "reject":
-            raise FrameRejected("NO_FLAT", snakemake.params.note)
+        if not path and snakemake.params.missing and missing == "reject":
+            raise FrameRejected("NO_FLAT", snakemake.params.missing)
         flat = read_frame(path) if path else None
         frame = flatten_frame(frame, flat, **settings)
         if path:

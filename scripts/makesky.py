@@ -11,13 +11,12 @@ from lib.frames import (
     NODATA,
     SATURATED,
     SOURCE,
-    Frame,
     FrameRejected,
     read_frame,
     read_header,
-    write_frame,
 )
 from lib.masters import Input, master_header, pixel_noise, rejected_master, release, spool
+from lib.mastersky import MasterSky, write_sky
 from lib.sky import block_sky, find_sources, fit_surface, surface
 from lib.stats import combine, mad_std
 from lib.steps import log, record_step, start_log
@@ -29,6 +28,15 @@ NOISY = 3.0
 
 ENOUGH = 40
 """Frames of different pointing that tell defects from sources."""
+
+APART = 10.0
+"""Pointings nearer to each other [px] show the same sources at the same pixels."""
+
+GROUPS = 5
+"""Groups of pointings, each with a sky of its own, which rests on four fifths of the frames."""
+
+STARE = 32.0
+"""Least smoothing [px] of frames that all point alike: what is smaller may be a source."""
 
 CLEAR_PEAK = 8.0
 """A cross-correlation tells the offset where its peak is so many times its scatter."""
@@ -116,12 +124,19 @@ class Sky:
         Frames that each pixel rests on.
     kept : float
         Part of the pixel structure that is in the image.
+    mean, extent : ndarray of float32, shape (ny, nx)
+        The mean of the frames, and how far they scatter, as from `lib.stats.combine`.
+    hidden : ndarray of bool, shape (ny, nx)
+        Pixels that the smoothing left out.
     """
 
     image: np.ndarray
     smooth: np.ndarray
     number: np.ndarray
     kept: float
+    mean: np.ndarray
+    extent: np.ndarray
+    hidden: np.ndarray
 
 
 def make_sky(planes, shape, sigma=3.0, clip=3.0, noise=None):
@@ -145,16 +160,41 @@ def make_sky(planes, shape, sigma=3.0, clip=3.0, noise=None):
     -------
     Sky
     """
-    sky, number, _ = combine(planes, shape, clip=clip, after=lambda: release(planes))
+    mean, number, extent = combine(planes, shape, clip=clip, after=lambda: release(planes))
     # What one frame alone shows would take that frame's noise, and its star, away.
-    good = np.isfinite(sky) & (number >= min(2, len(planes)))
-    sky = np.where(good, sky, np.float32(1))
-    kept = 0.0
+    good = np.isfinite(mean) & (number >= min(2, len(planes)))
+    hidden = np.zeros(shape, bool)
     if sigma > 0 and noise is None:
         # What is small and bright in the mean of the skies: stars too faint for the single frame,
         # at the same pixels each time, as in a series without dither.
-        good &= ~find_sources(sky, ~good, threshold=2.0, grow=2, mesh=32)
-        sky = smooth = smooth_sky(np.where(good, sky, 1), good, sigma)
+        hidden = find_sources(np.where(good, mean, 1), ~good, threshold=2.0, grow=2, mesh=32)
+    image, smooth, kept = finish_sky(mean, number, good & ~hidden, sigma, noise)
+    return Sky(image, smooth, np.where(good, number, 0), kept, mean, extent, hidden)
+
+
+def finish_sky(mean, number, good, sigma=3.0, noise=None):
+    """Turn the mean of frames into the sky.
+
+    Parameters
+    ----------
+    mean : ndarray of float32, shape (ny, nx)
+    number : ndarray of int, shape (ny, nx)
+        Frames that each pixel rests on.
+    good : ndarray of bool, shape (ny, nx)
+        Pixels that show sky.
+    sigma, noise : float
+        See `make_sky`.
+
+    Returns
+    -------
+    image, smooth : ndarray of float32, shape (ny, nx)
+    kept : float
+        As in `Sky`.
+    """
+    sky = np.where(good, mean, np.float32(1))
+    kept = 0.0
+    if sigma > 0 and noise is None:
+        sky = smooth = smooth_sky(sky, good, sigma)
     else:
         smooth = smooth_sky(sky, good, sigma or 3.0)
         error = np.float32(noise or pixel_noise(sky)) / np.sqrt(np.maximum(number, 1))
@@ -166,8 +206,84 @@ def make_sky(planes, shape, sigma=3.0, clip=3.0, noise=None):
         else:
             kept = 1.0
     sky, smooth = fill_sky(sky, good), fill_sky(smooth, good)
-    level = np.median(sky[good])
-    return Sky((sky / level).astype(np.float32), smooth / level, np.where(good, number, 0), kept)
+    level = np.median(sky[good]) if good.any() else np.float32(1)
+    return (sky / level).astype(np.float32), smooth / level, kept
+
+
+def pointing_groups(places, most=GROUPS, apart=APART):
+    """Part frames into groups, so that frames which point alike are in the same.
+
+    Parameters
+    ----------
+    places : list of (target, shift)
+        Target and offset (dy, dx) [px] of each frame, in order of time. An offset of None, where
+        no star tells it, is a pointing of its own.
+    most : int
+        Groups.
+    apart : float
+        Pointings nearer to each other [px] are the same.
+
+    Returns
+    -------
+    list of int
+        Group of each frame, from 0.
+    """
+    pointings, which = [], []
+    for target, shift in places:
+        for n, (other, place) in enumerate(pointings):
+            if other == target and None not in (shift, place) and np.hypot(
+                *np.subtract(shift, place)
+            ) < apart:  # fmt: skip
+                which.append(n)
+                break
+        else:
+            which.append(len(pointings))
+            pointings.append((target, shift))
+    # Neighbours in time stay together: a telescope that drifts moves little between frames.
+    count = np.bincount(which)
+    middle = np.cumsum(count) - count / 2
+    group = (middle / count.sum() * min(most, len(pointings))).astype(int)
+    return np.unique(group, return_inverse=True)[1][which].tolist()
+
+
+def skies_without(planes, sky, groups, noises, sigma, clip, noise):
+    """Make the sky without the frames of each group.
+
+    Parameters
+    ----------
+    planes : sequence of ndarray
+        As for `make_sky`.
+    sky : Sky
+        Of all planes.
+    groups : list of int
+        Group of each plane.
+    noises : list of float
+        Noise of each plane's pixels.
+    sigma, clip, noise : float
+        See `make_sky`.
+
+    Yields
+    ------
+    ndarray of float32, shape (ny, nx)
+        For each group, in order: the sky of the other groups' frames.
+    """
+    number = max(groups) + 1
+    sums = np.zeros((number, *sky.mean.shape), np.float32)
+    counts = np.zeros(sums.shape, np.int16)
+    for plane, group, one in zip(planes, groups, noises, strict=True):
+        bound = np.fmax(np.float32(clip * one), sky.extent)
+        with np.errstate(invalid="ignore"):
+            used = np.abs(plane - sky.mean) <= bound
+        sums[group] += np.where(used, plane, 0)
+        counts[group] += used
+        release(plane)
+    total, every = sums.sum(axis=0), counts.sum(axis=0)
+    sizes = np.bincount(groups)
+    for group in range(number):
+        others = every - counts[group]
+        good = (others >= min(2, len(planes) - sizes[group])) & ~sky.hidden
+        mean = np.divide(total - sums[group], others, out=np.ones_like(total), where=others > 0)
+        yield finish_sky(mean, others, good, sigma, noise)[0]
 
 
 def own_surface(blocks, order):
@@ -308,7 +424,7 @@ class Persistence:
         Pointings nearer to each other [px] show the same sources at the same pixels.
     """
 
-    def __init__(self, shape, sigma=4.0, line_sigma=1.5, length=64, apart=10.0):
+    def __init__(self, shape, sigma=4.0, line_sigma=1.5, length=64, apart=APART):
         self.sigma, self.line_sigma, self.apart = sigma, line_sigma, apart
         self.pointings = []
         self.high, self.low, self.looks = np.zeros((3, *shape), np.int16)
@@ -394,7 +510,10 @@ def look_again(planes, good, tilts, smooth, deep):
         Pixels that stand out wherever the telescope points, see `Persistence`.
     number : int
         Frames in which deep sources were masked.
+    places : list of (target, shift)
+        See `pointing_groups`. Of a frame that was not looked at: those of the one before.
     """
+    places = [None] * len(good)
     persistence = Persistence(smooth.shape)
     targets = {}
     for n in range(0, len(good), 1 if deep else max(1, len(good) // ENOUGH)):
@@ -412,6 +531,7 @@ def look_again(planes, good, tilts, smooth, deep):
             excess[frame.mask & SATURATED > 0] = np.inf
             shift = together.add(excess, usable, frame.mask & SOURCE > 0)
             log.info("%s shift %s", one.name, shift or "unknown")
+            places[n] = (target, shift)
             if shift:
                 persistence.add(excess, usable, target, shift)
         if deep:
@@ -426,7 +546,9 @@ def look_again(planes, good, tilts, smooth, deep):
         for plane in planes:
             plane[defects] = np.nan
             release(plane)
-    return defects, number
+    for n in range(1, len(places)):
+        places[n] = places[n] or places[n - 1]
+    return defects, number, places
 
 
 def sky_from_frames(paths, min_frames=2, sigma=3.0, clip=3.0, order=1, passes=1, structure=False):
@@ -450,7 +572,7 @@ def sky_from_frames(paths, min_frames=2, sigma=3.0, clip=3.0, order=1, passes=1,
 
     Returns
     -------
-    Frame
+    MasterSky
         BAD in the mask where all frames show a defect, NODATA where none shows sky.
     """
     headers = [read_header(path) for path in paths]
@@ -464,7 +586,7 @@ def sky_from_frames(paths, min_frames=2, sigma=3.0, clip=3.0, order=1, passes=1,
     ]
     if len(good) < min_frames:
         why = FrameRejected("TOO_FEW_FRAMES", f"{len(good)} < {min_frames}")
-        return rejected_master("sky", facts, inputs, why)
+        return MasterSky(None, None, rejected_master("sky", facts, inputs, why).header)
     noise = np.median([sky_noise(header) for _, header, _ in good]) if structure else None
     with spool(len(good), shape) as planes:
         blocks = []
@@ -482,9 +604,18 @@ def sky_from_frames(paths, min_frames=2, sigma=3.0, clip=3.0, order=1, passes=1,
         sky = make_sky(planes, shape, sigma, clip, noise)
         deep, defects = 0, np.zeros(shape, bool)
         for _ in range(max(1, passes - 1)):
-            defects, deep = look_again(planes, good, tilts, sky.smooth, passes > 1)
-            if deep or defects.any():
+            defects, deep, places = look_again(planes, good, tilts, sky.smooth, passes > 1)
+            groups = pointing_groups(places)
+            stare = max(groups) == 0
+            if stare and not structure and sigma > 0:
+                sigma = max(sigma, STARE)
+            if deep or defects.any() or stare:
                 sky = make_sky(planes, shape, sigma, clip, noise)
+        without = {}
+        if not stare:
+            noises = [sky_noise(header) for _, header, _ in good]
+            images = skies_without(planes, sky, groups, noises, sigma, clip, noise)
+            without = dict(enumerate(images))
     for one in inputs:
         log.info("%s level %.5g %s", one.name, one.level, one.why)
     header = master_header("sky", facts, inputs, "")
@@ -498,7 +629,9 @@ def sky_from_frames(paths, min_frames=2, sigma=3.0, clip=3.0, order=1, passes=1,
     header["NBAD"] = (int(defects.sum()), "pixels that stand out at every pointing")
     header["NOISE"] = (float(pixel_noise(sky.image)), "pixel-to-pixel noise of the master")
     header["NFILLED"] = (int((sky.number == 0).sum()), "pixels without sky, filled from around")
-    return Frame(sky.image, mask, header)
+    header["NGROUP"] = (max(groups) + 1, "groups of pointings, each with a sky of the others")
+    names = [header["FRAME"] for _, header, _ in good]
+    return MasterSky(sky.image, mask, header, dict(zip(names, groups, strict=True)), without)
 
 
 if "snakemake" in globals():
@@ -507,4 +640,4 @@ if "snakemake" in globals():
     settings = {name: snakemake.params[name] for name in names}
     sky = sky_from_frames(snakemake.input.frames, **settings)
     record_step(sky.header, "makesky", snakemake.params.version, settings)
-    write_frame(snakemake.output[0], sky)
+    write_sky(snakemake.output[0], sky)

@@ -13,6 +13,7 @@ from lib.frames import (
     reject,
     write_frame,
 )
+from lib.stats import regular_sample
 from lib.steps import record_step, start_log
 
 CARDS = (
@@ -116,9 +117,9 @@ def prepare_frame(path, facts, bias=None, dark=None, largest_saturated=0.5):
         raise FrameRejected("SATURATED", f"{saturated:.2f} > {largest_saturated}")
     if image.min() == image.max():
         raise FrameRejected("CONSTANT", f"every pixel {image.flat[0]:g}")
-    before = float(np.median(image))
+    before = float(np.median(regular_sample(image)))
     image, mask = subtract_bias_and_dark(image, mask, facts["exptime"], bias, dark)
-    pedestal += before - float(np.median(image))
+    pedestal += before - float(np.median(regular_sample(image)))
     gain = gain_map(facts)
     image *= gain
     header = frame_header(facts)

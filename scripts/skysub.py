@@ -10,11 +10,11 @@ from lib.frames import (
     SOURCE,
     Frame,
     FrameRejected,
-    read_frame,
     record_calibration,
 )
+from lib.mastersky import read_sky
 from lib.sky import bilinear, block_sky, fit_surface, sky_level, surface
-from lib.stats import MAD_TO_SIGMA, sigma_clipped_median
+from lib.stats import MAD_TO_SIGMA, regular_sample, sigma_clipped_median
 from lib.steps import process
 
 NOT_SKY = BAD | SATURATED | NODATA | COSMIC | SOURCE
@@ -55,18 +55,23 @@ def subtract_sky(image, mask, sky=None, order=0):
     if not np.isfinite(level):
         raise FrameRejected("NO_SKY_PIXEL", f"{sources.mean():.2f} of the pixels are sources")
     tilt = 0.0
-    model = np.float32(level) if sky is None else np.float32(level) * sky
     if order and level > 0:
         free = mask & NOT_SKY == 0
-        coefficients = fit_surface(block_sky(flat_sky, free) / np.float32(level) - 1, order)
+        blocks = block_sky(flat_sky, free, every=3)
+        coefficients = fit_surface(blocks / np.float32(level) - 1, order)
+        model = surface(level * coefficients, image.shape)
+        model += np.float32(level)
         # The constant term belongs to the level.
         level *= 1 + coefficients[0, 0]
-        model = model * (1 + surface(coefficients, image.shape))
         coefficients[0, 0] = 0
-        tilt = float(np.ptp(surface(coefficients, image.shape)))
-        _, noise, _ = sigma_clipped_median((image - model)[free][::5])
-    image = image - model
-    image[mask & NODATA > 0] = 0
+        tilt = float(np.ptp(surface(coefficients, (129, 129))))
+        if sky is not None:
+            model *= sky
+        image = image - model
+        _, noise, _ = sigma_clipped_median(regular_sample(image)[regular_sample(free)])
+    else:
+        image = image - (np.float32(level) if sky is None else np.float32(level) * sky)
+    np.copyto(image, 0, where=mask & NODATA > 0)
     return image, level, noise, tilt
 
 
@@ -131,30 +136,31 @@ def fringe_excess(image, free, fringe, noise=0.0, own=0.0, sigma=3.0):
     return float(factor)
 
 
-def pattern_noise(noise, frames, smooth):
+def pattern_noise(noise, header):
     """Return the noise of a master sky, and what of a frame's own noise it has in common.
 
     Parameters
     ----------
     noise : float
         Of a pixel of one frame, as a fraction of the sky.
-    frames : int
-        Frames of which it is the mean.
-    smooth : float
-        Standard deviation of the Gaussian that smoothed it [px].
+    header : astropy.io.fits.Header
+        Of the sky: NCOMBINE frames in NGROUP groups, one of which it is without, and the standard
+        deviation SMOOTH of the Gaussian that smoothed it [px].
 
     Returns
     -------
     variance, covariance : float
         Of the master; of the master with one of its frames less that master.
     """
+    groups, smooth = header.get("NGROUP", 0), header["SMOOTH"]
+    frames = header["NCOMBINE"] * (1 - 1 / groups if groups > 1 else 1)
     variance = noise**2 / frames
     if smooth == 0:
         return variance, 0.0
     # A Gaussian has the centre 1 / 2 pi s^2 and the sum of squares 1 / 4 pi s^2; of the first,
     # the master's part in the frame takes away the second.
     smoothed = variance / (4 * np.pi * smooth**2)
-    return smoothed, smoothed
+    return smoothed, smoothed if groups == 1 else 0.0
 
 
 def skysub_frame(frame, sky=None, order=0, fringe_scale=0):
@@ -186,7 +192,7 @@ def skysub_frame(frame, sky=None, order=0, fringe_scale=0):
     )
     if usable and fringe_scale:
         fringe = fringe_pattern(sky.image, fringe_scale)
-        own = pattern_noise(noise / level, sky.header["NCOMBINE"], sky.header["SMOOTH"])
+        own = pattern_noise(noise / level, sky.header)
         excess = fringe_excess(image / np.float32(level), mask & NOT_SKY == 0, fringe, *own)
         image = image - np.float32(excess * level) * fringe
         image[mask & NODATA > 0] = 0
@@ -208,7 +214,7 @@ if "snakemake" in globals():
     fringe_scale = snakemake.params.fringe_scale if path else 0
 
     def work(frame):
-        sky = read_frame(path) if path else None
+        sky = read_sky(path, frame.header["FRAME"]) if path else None
         frame = skysub_frame(frame, sky, order, fringe_scale)
         if path and not sky.rejected:
             record_calibration(frame.header, "SKY", path, sky.header)

@@ -135,8 +135,16 @@ def atomic_path(path):
         beside.unlink(missing_ok=True)
 
 
-def write_frame(path, frame):
-    """Write a frame file whole or not at all, with CHECKSUM and DATASUM."""
+def write_frame(path, frame, extensions=()):
+    """Write a frame file whole or not at all, with CHECKSUM and DATASUM.
+
+    Parameters
+    ----------
+    path : path-like
+    frame : Frame
+    extensions : sequence of HDUs
+        What follows the mask.
+    """
     header = frame.header.copy()
     if "QCSTAT" not in header:
         header["QCSTAT"] = ("OK", "fit for use: OK or REJECTED")
@@ -147,7 +155,7 @@ def write_frame(path, frame):
         mask = fits.ImageHDU(np.asarray(frame.mask, dtype=np.uint8), name="MASK")
         for bit, meaning in MASK_BITS.items():
             mask.header[f"BIT{bit}"] = meaning
-        hdus = fits.HDUList([fits.PrimaryHDU(image, header), mask])
+        hdus = fits.HDUList([fits.PrimaryHDU(image, header), mask, *extensions])
     with atomic_path(path) as beside:
         hdus.writeto(beside, checksum=True, overwrite=True)
 

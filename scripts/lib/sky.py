@@ -1,20 +1,139 @@
 """The sky of a frame: its level, and the pixels in which sources hide it."""
 
+import math
+
 import numpy as np
 
 from lib.frames import BAD, COSMIC, NODATA, SATURATED
-from lib.stats import mad_std, sigma_clipped_median
+from lib.stats import SAMPLE, mad_std, regular_sample, sigma_clipped_median
 
 QUARTER = 0.3186394
 """A quarter of Gaussian deviates are smaller, in absolute value."""
+
+MOST_FRAMES = 300
+"""Frames of a sky: more make it hardly less noisy, and each is held on disk meanwhile."""
+
+SQUARE_SIDE = 0.1355
+"""Weight of a neighbour: with the square's own 2 pixels, a Gaussian of 1.2 pixels."""
+
+NONE = np.iinfo(np.uint16).max
+"""Steps of an area that is none."""
+
+SQUARE_LIMIT = 0.9
+"""As areas are counted in squares, the threshold must be so much lower to find as many sources."""
+
+
+def binned(image, unusable):
+    """Return the means of an image's squares of 2 x 2 pixels, and how many of each are usable.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    unusable : ndarray of bool, shape (ny, nx)
+
+    Returns
+    -------
+    means : ndarray of float32, shape (ceil(ny / 2), ceil(nx / 2))
+        0 where no pixel is usable.
+    number : ndarray of uint8, same shape
+        0 to 4.
+    """
+
+    def sums(values):
+        pairs = values[0::2] + values[1::2]
+        return pairs[:, 0::2] + pairs[:, 1::2]
+
+    odd = [(0, size % 2) for size in image.shape]
+    if any(after for _, after in odd):
+        image = np.pad(image, odd)
+        unusable = np.pad(unusable, odd, constant_values=True)
+    if not unusable.any():
+        means = sums(image)
+        means *= np.float32(0.25)
+        return means, np.full(means.shape, 4, np.uint8)
+    number = sums((~unusable).view(np.uint8))
+    means = sums(np.where(unusable, np.float32(0), image))
+    means /= np.maximum(number, 1)
+    return means, number
+
+
+def unbinned(squares, shape):
+    """Return a mask of 2 x 2 squares as one of pixels.
+
+    Parameters
+    ----------
+    squares : ndarray of bool, shape (ceil(ny / 2), ceil(nx / 2))
+    shape : tuple of int
+        (ny, nx).
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    rows, columns = squares.shape
+    # Two pixels at once: as one number of twice the bytes.
+    pairs = squares.view(np.uint8) * np.uint16(257)
+    pixels = np.empty((rows, 2, columns), np.uint16)
+    pixels[:] = pairs[:, None]
+    pixels = pixels.view(bool).reshape(2 * rows, 2 * columns)
+    return np.ascontiguousarray(pixels[: shape[0], : shape[1]])
+
+
+def smoothed(image, side):
+    """Return an image convolved with (side, 1 - 2 side, side) along rows and columns."""
+    for axis in (0, 1):
+        values = np.moveaxis(image, axis, 0)
+        result = np.moveaxis(image * np.float32(1 - 2 * side), axis, 0)
+        result[1:] += values[:-1] * np.float32(side)
+        result[:-1] += values[1:] * np.float32(side)
+        image = np.moveaxis(result, 0, axis)
+    return image
+
+
+def spread(mask, corners):
+    """Return a mask grown by one pixel, also across corners or not."""
+    grown = mask.copy()
+    grown[:, 1:] |= mask[:, :-1]
+    grown[:, :-1] |= mask[:, 1:]
+    across = grown.copy() if corners else mask
+    grown[1:] |= across[:-1]
+    grown[:-1] |= across[1:]
+    return grown
+
+
+def grown_by_size(labels, steps):
+    """Return labelled areas, each grown by its own number of pixels.
+
+    Areas are grown together: the one that needs most steps begins, each step brings in those
+    that need no more than are left. Steps with and without corners alternate, which makes an
+    octagon of a point.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (ny, nx)
+    steps : sequence of int, shape (n + 1,)
+        Of each label; `NONE` for those that are left out, as 0 is outside of the areas.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    steps = np.asarray(steps, np.uint16)
+    left = steps[labels]
+    grown = np.zeros(labels.shape, bool)
+    for step in range(int(steps[steps < NONE].max(initial=0)), 0, -1):
+        grown |= left == step
+        grown = spread(grown, corners=step % 2 == 1)
+    return grown | (left == 0)
 
 
 def find_sources(image, unusable, threshold=1.5, grow=4, mesh=64, minarea=6):
     """Return the pixels of a frame that belong to sources.
 
-    The frame is smoothed by a 5x5 Gaussian and segmented above a local background
-    (Bertin & Arnouts 1996, as implemented by sep); each segment is grown by `grow` pixels, and
-    by more the larger it is, for the wings that lie below the threshold.
+    Squares of 2 x 2 pixels, smoothed to the Gaussian of 1.2 pixels that the detection of faint
+    stars wants, are segmented above a local background (Bertin & Arnouts 1996, as implemented
+    by sep); each segment is grown by `grow` pixels, and by more the larger it is, for the wings
+    that lie below the threshold.
 
     Parameters
     ----------
@@ -22,7 +141,7 @@ def find_sources(image, unusable, threshold=1.5, grow=4, mesh=64, minarea=6):
     unusable : ndarray of bool, shape (ny, nx)
         Pixels without information.
     threshold : float
-        In standard deviations of the background.
+        In standard deviations of a pixel.
     grow : int
         Pixels.
     mesh : int
@@ -35,39 +154,28 @@ def find_sources(image, unusable, threshold=1.5, grow=4, mesh=64, minarea=6):
     ndarray of bool, shape (ny, nx)
     """
     import sep
-    from scipy.ndimage import distance_transform_edt
+    from scipy.ndimage import find_objects, label
 
-    sep.set_extract_pixstack(max(300_000, image.size // 2))
-    image = np.ascontiguousarray(image, np.float32)
-    mesh = min(mesh, *image.shape)
-    background = sep.Background(image, mask=unusable, bw=mesh, bh=mesh, fw=3, fh=3)
-    x = np.arange(-2, 3)
-    kernel = np.exp(-(x[:, None] ** 2 + x[None, :] ** 2) / (2 * 1.2**2)).astype(np.float32)
-    try:
-        objects, segments = sep.extract(
-            image - background.back(),
-            threshold,
-            err=max(background.globalrms, 1e-6),
-            mask=unusable,
-            minarea=minarea,
-            filter_kernel=kernel,
-            deblend_cont=1.0,
-            clean=False,
-            segmentation_map=True,
-        )
-    except Exception as error:  # sep raises plain Exception when its buffers overflow
-        if "overflow" not in str(error) and "limit" not in str(error):
-            raise
+    means, number = binned(np.asarray(image, np.float32), unusable)
+    blank = number < 2
+    mesh = min(max(mesh // 2, 1), *means.shape)
+    background = sep.Background(means, mask=blank, bw=mesh, bh=mesh, fw=3, fh=3)
+    means -= background.back()
+    if number.min() < 4:
+        # Where pixels are missing, the mean is less certain.
+        means *= np.sqrt(np.arange(5, dtype=np.float32) / 4)[number]
+        means[blank] = 0
+    # Squares have half the noise of pixels.
+    limit = SQUARE_LIMIT * 2 * threshold * max(background.globalrms, 1e-6)
+    labels, count = label(smoothed(means, SQUARE_SIDE) > limit, np.ones((3, 3), bool))
+    if not count:
         return np.zeros(image.shape, bool)
-    sources = segments > 0
-    if not sources.any():
-        return sources
-    radius = np.zeros(len(objects) + 1, np.float32)
+    area = 4 * np.bincount(labels.ravel())[1:]
     # A hot column is long, and has no wings.
-    width = 1 + np.minimum(objects["xmax"] - objects["xmin"], objects["ymax"] - objects["ymin"])
-    radius[1:] = grow + 0.6 * np.minimum(np.sqrt(objects["npix"]), width)
-    distance, nearest = distance_transform_edt(~sources, return_indices=True)
-    return distance <= radius[segments[tuple(nearest)]]
+    width = [2 * min(y.stop - y.start, x.stop - x.start) for y, x in find_objects(labels)]
+    radius = grow + 0.6 * np.minimum(np.sqrt(area), width)
+    steps = np.where(area < minarea, NONE, radius // 2)
+    return unbinned(grown_by_size(labels, [NONE, *steps]), image.shape)
 
 
 def sky_level(image, mask, sources):
@@ -82,10 +190,16 @@ def sky_level(image, mask, sources):
     Returns
     -------
     level, noise : float
-        In the unit of the image; NaN where there is no sky pixel.
+        In the unit of the image, from a `regular_sample` of its pixels: good to a hundredth of
+        the noise of one; NaN where there is no sky pixel.
     """
-    free = ~sources & (mask & (BAD | SATURATED | NODATA | COSMIC) == 0)
-    level, noise, _ = sigma_clipped_median(image[free])
+    hidden = BAD | SATURATED | NODATA | COSMIC
+    for number in (SAMPLE, image.size):
+        part = [regular_sample(one, number) for one in (image, mask, sources)]
+        sky = part[0][~part[2] & (part[1] & hidden == 0)]
+        if sky.size > SAMPLE / 10:
+            break
+    level, noise, _ = sigma_clipped_median(sky)
     return level, noise
 
 
@@ -112,24 +226,48 @@ def noise_map(image, unusable, least, block=64):
     """
     from scipy.ndimage import median_filter
 
-    rows = max(1, round(image.shape[0] / block))
-    columns = max(1, round(image.shape[1] / block))
-    edges_y = np.linspace(0, image.shape[0], rows + 1).astype(int)
-    edges_x = np.linspace(0, image.shape[1], columns + 1).astype(int)
-    coarse = np.full((rows, columns), least, np.float32)
-    for i in range(rows):
-        for j in range(columns):
-            # Every third row is enough for 2 per cent.
-            part = np.s_[edges_y[i] : edges_y[i + 1] : 3, edges_x[j] : edges_x[j + 1]]
-            pixels, good = image[part], ~unusable[part]
-            pairs = (pixels[:, 1:] - pixels[:, :-1])[good[:, 1:] & good[:, :-1]]
-            if pairs.size > 50:
-                lower = np.partition(np.abs(pairs), pairs.size // 4)[pairs.size // 4]
-                coarse[i, j] = lower / (QUARTER * np.sqrt(2))
+    # Every third row is enough for 2 per cent.
+    rows, good = image[::3], ~unusable[::3]
+    steps = np.abs(rows[:, 1:] - rows[:, :-1])
+    ranked, number = ranked_blocks(steps, good[:, 1:] & good[:, :-1], (block / 3, block))
+    lower = np.take_along_axis(ranked, (number // 4)[..., None], axis=-1)[..., 0]
+    coarse = np.where(number > 50, lower / np.float32(QUARTER * np.sqrt(2)), np.float32(least))
     coarse = np.maximum(median_filter(coarse, 3, mode="nearest"), np.float32(least))
     if coarse.max() < 1.05 * least:
         return np.full(image.shape, least, np.float32)
     return bilinear(coarse, image.shape)
+
+
+def ranked_blocks(image, usable, block):
+    """Return the usable values of each part of an image, in order.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    usable : ndarray of bool, shape (ny, nx)
+    block : tuple of float
+        Rows and columns of a part, about.
+
+    Returns
+    -------
+    values : ndarray of float32, shape (rows, columns, n)
+        Ascending; +inf beyond the usable ones. Parts that would hold a row or column more than
+        others lack it.
+    number : ndarray of int, shape (rows, columns)
+        Usable values.
+    """
+    counts = [max(1, round(size / one)) for size, one in zip(image.shape, block, strict=True)]
+    starts = [np.linspace(0, size, n + 1)[:-1].astype(int)
+              for size, n in zip(image.shape, counts, strict=True)]  # fmt: skip
+    height, width = (size // n for size, n in zip(image.shape, counts, strict=True))
+    filled = np.where(usable, image, np.float32(np.inf))
+    values = np.empty((*counts, height, width), np.float32)
+    for i, y in enumerate(starts[0]):
+        for j, x in enumerate(starts[1]):
+            values[i, j] = filled[y : y + height, x : x + width]
+    values = values.reshape(*counts, height * width)
+    values.sort(axis=-1)
+    return values, np.isfinite(values).sum(axis=-1)
 
 
 def bilinear(coarse, shape):
@@ -159,7 +297,7 @@ def bilinear(coarse, shape):
     return rows @ np.asarray(coarse, np.float32) @ columns.T
 
 
-def block_sky(image, free, block=64, least=0.3):
+def block_sky(image, free, block=64, least=0.3, every=1):
     """Return the medians of an image's squares, over their free pixels.
 
     Parameters
@@ -171,24 +309,20 @@ def block_sky(image, free, block=64, least=0.3):
         Size of the squares [px].
     least : float
         Squares with a smaller part of free pixels tell nothing.
+    every : int
+        Only one row of so many is looked at.
 
     Returns
     -------
     ndarray of float32, shape (rows, columns)
         NaN where a square tells nothing.
     """
-    rows = max(1, round(image.shape[0] / block))
-    columns = max(1, round(image.shape[1] / block))
-    edges_y = np.linspace(0, image.shape[0], rows + 1).astype(int)
-    edges_x = np.linspace(0, image.shape[1], columns + 1).astype(int)
-    medians = np.full((rows, columns), np.nan, np.float32)
-    for i in range(rows):
-        for j in range(columns):
-            part = np.s_[edges_y[i] : edges_y[i + 1], edges_x[j] : edges_x[j + 1]]
-            pixels = image[part][free[part]]
-            if pixels.size > least * (edges_y[i + 1] - edges_y[i]) * (edges_x[j + 1] - edges_x[j]):
-                medians[i, j] = np.median(pixels)
-    return medians
+    ranked, number = ranked_blocks(image[::every], free[::every], (block / every, block))
+    middle = np.stack([np.maximum(number - 1, 0) // 2, number // 2], axis=-1)
+    middle = np.minimum(middle, ranked.shape[-1] - 1)
+    with np.errstate(invalid="ignore"):
+        medians = np.take_along_axis(ranked, middle, axis=-1).mean(axis=-1)
+    return np.where(number > least * ranked.shape[-1], medians, np.float32(np.nan))
 
 
 def fit_surface(values, order, sigma=3.0):
@@ -257,7 +391,7 @@ def surface(coefficients, shape):
     return y @ coefficients.astype(np.float32) @ x.T
 
 
-def time_windows(mjd, minutes, least):
+def time_windows(mjd, minutes, least, most=MOST_FRAMES):
     """Part a series of frames where it lasts longer than its sky stays the same.
 
     Parameters
@@ -265,9 +399,11 @@ def time_windows(mjd, minutes, least):
     mjd : sequence of float
         Times of the frames [d], in order.
     minutes : float
-        Length of a part, about.
+        Length of a part, about; infinite where the sky stays.
     least : int
         Frames in a part, at least.
+    most : int
+        Frames in a part, at most.
 
     Returns
     -------
@@ -275,5 +411,5 @@ def time_windows(mjd, minutes, least):
         Indices of the frames of each part, in order: parts of nearly as many frames each.
     """
     span = (mjd[-1] - mjd[0]) * 1440
-    parts = max(1, min(round(span / minutes), len(mjd) // least))
-    return [list(part) for part in np.array_split(range(len(mjd)), parts)]
+    parts = max(1, min(round(span / minutes), len(mjd) // least), math.ceil(len(mjd) / most))
+    return [[int(i) for i in part] for part in np.array_split(np.arange(len(mjd)), parts)]

@@ -10,6 +10,7 @@ from makesky import (
     keep_structure,
     make_sky,
     offset,
+    pointing_groups,
     sky_from_frames,
     smooth_sky,
 )
@@ -18,6 +19,7 @@ from scipy.ndimage import uniform_filter
 from skysub import fringe_excess, fringe_pattern, skysub_frame, subtract_sky
 
 from lib.frames import BAD, NODATA, SOURCE, Frame, write_frame
+from lib.mastersky import MasterSky, read_sky, write_sky
 from lib.sky import (
     bilinear,
     block_sky,
@@ -83,7 +85,8 @@ class Camera:
 
 def left_over(camera, frame, sky, n, order=1):
     """Return what was subtracted less the true sky, in units of the sky's noise."""
-    after = skysub_frame(Frame(frame.image, frame.mask, frame.header.copy()), sky, order)
+    copy = Frame(frame.image, frame.mask, frame.header.copy())
+    after = skysub_frame(copy, sky.of(frame.header["FRAME"]), order)
     noise = np.sqrt(camera.sky(n) + READNOISE**2)
     return (frame.image - after.image - camera.sky(n)) / noise, after
 
@@ -126,6 +129,58 @@ def test_wings_of_bright_stars_keep_their_flux(tmp_path):
     # The noise of the sky within 24 pixels of a star is 0.2 % of this flux.
     assert np.abs(lost).max() < 0.01
     assert abs(np.mean(lost)) < 0.003
+
+
+@pytest.mark.parametrize(
+    ("frames", "dither", "structure"),
+    [(5, 60, True), (5, 60, False), (9, 60, True), (3, 60, False), (5, 0, False)],
+)
+def test_faint_stars_keep_their_flux(tmp_path, frames, dither, structure):
+    """Stars that one frame does not show, S/N 3 in it, are not taken for sky."""
+    camera = Camera(frames=frames, dither=dither, stars=700, structure=0.01)
+    noise = np.sqrt(camera.level + READNOISE**2)
+    psf = simulate.PSF(4.0)
+    camera.flux[:] = 3 * noise * np.sqrt(np.pi) * 4.0  # 3 sigma in a radius of one FWHM
+    camera.flux[:20] = 3e5
+    passes = 2 if structure else 1
+    sky = sky_from_frames(camera.write(tmp_path), passes=passes, structure=structure)
+    assert sky.header["NGROUP"] == (min(frames, 5) if dither else 1)
+    lost, light = [], []
+    for n in range(frames):
+        frame = camera.frame(n)
+        left, _ = left_over(camera, frame, sky, n)
+        left *= np.sqrt(camera.sky(n) + READNOISE**2)
+        left -= np.median(left)
+        own = simulate.render_sources(
+            SHAPE, camera.x[20:] + camera.moves[n, 1], camera.y[20:] + camera.moves[n, 0],
+            camera.flux[20:], psf, noise,
+        )  # fmt: skip
+        free = frame.mask == 0
+        lost.append((left * own)[free].sum())
+        light.append((own * own)[free].sum())
+    # Least-squares factor of the stars in what was subtracted; the noise of the skies makes it
+    # uncertain by 0.5 per cent.
+    assert abs(sum(lost) / sum(light)) < 0.02
+
+
+def test_pointings_are_grouped_by_where_and_when():
+    assert pointing_groups([("a", (0, 0)), ("a", (1, 2)), ("a", (0, 9))]) == [0, 0, 0]
+    assert pointing_groups([("a", (0, 0)), ("a", (0, 40)), ("b", (0, 0))]) == [0, 1, 2]
+    assert pointing_groups([("a", (0, 0)), ("a", (0, 40))] * 3) == [0, 1] * 3
+    assert pointing_groups([("a", None), ("a", None)]) == [0, 1]
+    drift = pointing_groups([("a", (0, 12 * n)) for n in range(20)])
+    assert drift == sorted(drift) and np.bincount(drift).tolist() == [4] * 5
+
+
+def test_sky_of_a_frame_survives_the_file(tmp_path):
+    rng = np.random.default_rng(12)
+    images = rng.random((3, 20, 30)).astype(np.float32)
+    mask = np.zeros((20, 30), np.uint8)
+    sky = MasterSky(images[0], mask, fits.Header(), {"2a": 0, "2b": 1}, dict(enumerate(images[1:])))
+    write_sky(tmp_path / "sky.fits", sky)
+    for name, image in (("2a", images[1]), ("2b", images[2]), ("2other", images[0])):
+        np.testing.assert_array_equal(read_sky(tmp_path / "sky.fits", name).image, image)
+        np.testing.assert_array_equal(sky.of(name).image, image)
 
 
 def test_a_frame_alone_at_a_pixel_does_not_lose_its_star(tmp_path):
@@ -180,7 +235,7 @@ def test_too_few_or_unlike_frames(tmp_path):
     assert sky.rejected and sky.reason == "TOO_FEW_FRAMES: 1 < 2"
     assert sky.header["LEFT2"].endswith("CLOUDY: 0.1")
     frame = camera.frame(0)
-    after = skysub_frame(frame, sky, 1)
+    after = skysub_frame(frame, sky.of("2f0"), 1)
     assert after.header["SKYMODE"] == "median"
     assert after.header["SKYNOTE"].startswith("TOO_FEW_FRAMES")
 
@@ -353,5 +408,6 @@ def test_fringes_are_scaled_apart_from_the_sky():
 def test_noise_of_few_frames_is_no_fringe(tmp_path):
     camera = Camera(frames=4, structure=0.0)
     sky = sky_from_frames(camera.write(tmp_path))
-    after = skysub_frame(camera.frame(0), sky, 1, fringe_scale=128)
+    frame = camera.frame(0)
+    after = skysub_frame(frame, sky.of(frame.header["FRAME"]), 1, fringe_scale=128)
     assert after.header["FRINGE"] == 1
