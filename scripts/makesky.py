@@ -35,8 +35,9 @@ APART = 10.0
 GROUPS = 5
 """Groups of pointings, each with a sky of its own, which rests on four fifths of the frames."""
 
-STARE = 32.0
-"""Least smoothing [px] of frames that all point alike: what is smaller may be a source."""
+STARE = {"sigma": 10.0, "threshold": 0.9}
+"""Of frames that all point alike: least smoothing [px], as what is smaller may be a source, and the
+threshold [sigma] above which one is looked for in their mean: about S/N 4."""
 
 CLEAR_PEAK = 8.0
 """A cross-correlation tells the offset where its peak is so many times its scatter."""
@@ -139,7 +140,7 @@ class Sky:
     hidden: np.ndarray
 
 
-def make_sky(planes, shape, sigma=3.0, clip=3.0, noise=None):
+def make_sky(planes, shape, sigma=3.0, clip=3.0, noise=None, threshold=2.0):
     """Combine normalised frames to the sky.
 
     Parameters
@@ -155,6 +156,8 @@ def make_sky(planes, shape, sigma=3.0, clip=3.0, noise=None):
     noise : float, optional
         Noise of a pixel of one frame. Given for arrays whose pixels differ in their sky, it
         tells how much pixel structure outlives the smoothing, see `keep_structure`.
+    threshold : float
+        Of the sources that the smoothing leaves out, see `lib.sky.find_sources`.
 
     Returns
     -------
@@ -167,7 +170,7 @@ def make_sky(planes, shape, sigma=3.0, clip=3.0, noise=None):
     if sigma > 0 and noise is None:
         # What is small and bright in the mean of the skies: stars too faint for the single frame,
         # at the same pixels each time, as in a series without dither.
-        hidden = find_sources(np.where(good, mean, 1), ~good, threshold=2.0, grow=2, mesh=32)
+        hidden = find_sources(np.where(good, mean, 1), ~good, threshold, grow=2, mesh=32)
     image, smooth, kept = finish_sky(mean, number, good & ~hidden, sigma, noise)
     return Sky(image, smooth, np.where(good, number, 0), kept, mean, extent, hidden)
 
@@ -608,8 +611,9 @@ def sky_from_frames(paths, min_frames=2, sigma=3.0, clip=3.0, order=1, passes=1,
             groups = pointing_groups(places)
             stare = max(groups) == 0
             if stare and not structure and sigma > 0:
-                sigma = max(sigma, STARE)
-            if deep or defects.any() or stare:
+                sigma = max(sigma, STARE["sigma"])
+                sky = make_sky(planes, shape, sigma, clip, noise, STARE["threshold"])
+            elif deep or defects.any():
                 sky = make_sky(planes, shape, sigma, clip, noise)
         without = {}
         if not stare:
