@@ -155,3 +155,13 @@ def test_parameter_of_a_step_redoes_it_and_what_follows(reduced):
     jobs = reduced.dry(crclean="{sigma: 6}")
     assert jobs == {rule: WHOLE[rule] for rule in
                     ("crclean", "solve", "astrometry", "stack", *LAST)}  # fmt: skip
+
+
+def test_report_of_snakemake_carries_the_products(reduced):
+    done = reduced.snakemake("--report", "report.html")
+    assert done.code == 0, done.out
+    report = (reduced.path / "report.html").read_text()
+    for band in FILTERS:
+        assert f"Zero point of the coadd of {TARGET}.{band}" in report
+        assert f"Positions of the stars of {TARGET}.{band}" in report
+    assert "The page about the night" in report
