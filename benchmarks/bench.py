@@ -113,6 +113,7 @@ def steps_at(size, folder):
     import prepare
     import skysub
 
+    from lib.detector import read_raw
     from lib.frames import Frame, read_frame, write_frame
 
     shape = (size, size)
@@ -142,13 +143,28 @@ def steps_at(size, folder):
     def cleaned():
         return crclean.crclean_frame(read_frame(folder / "sfp.fits"))
 
-    chain = {"prepare": (prepared, "p"), "flatten": (flattened, "fp"),
-             "skysub": (subtracted, "sfp"), "crclean": (cleaned, "zsfp")}  # fmt: skip
+    # Of each step: its work, and the files it reads and writes.
+    chain = {
+        "prepare": (prepared, ["bias"], "p"),
+        "flatten": (flattened, ["p", "flat"], "fp"),
+        "skysub": (subtracted, ["fp", "flat"], "sfp"),
+        "crclean": (cleaned, ["sfp"], "zsfp"),
+    }
     found = {}
-    for name, (work, prefix) in chain.items():
-        target = folder / f"{prefix}.fits"
+    for name, (work, sources, prefix) in chain.items():
+        target, copy = folder / f"{prefix}.fits", folder / "copy.fits"
         write_frame(target, work())
+        product = read_frame(target)
+
+        def in_and_out(sources=sources, product=product, copy=copy, name=name):
+            if name == "prepare":
+                read_raw(raw, {0})
+            for source in sources:
+                read_frame(folder / f"{source}.fits")
+            write_frame(copy, product)
+
         found[name] = measure(lambda work=work, target=target: write_frame(target, work()))
+        found[name]["io"] = measure(in_and_out)["cpu"]
     last = folder / "zsfp.fits"
     other = folder / "copy.fits"
     found["read + write of a frame"] = measure(lambda: write_frame(other, read_frame(last)))
@@ -336,6 +352,70 @@ def swarp_alone(folder):
     return total
 
 
+# --- Large nights --------------------------------------------------------------------------
+
+
+def large_night(folder, count, target=200):
+    """Write a night of many raw frames: headers of a simulated one, pixels that take no room.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets a folder `raw`.
+    count : int
+        Raw frames.
+    target : int
+        Of which so many are of one target, in two filters.
+    """
+    import simulate
+
+    seed = folder / "seed"
+    night = simulate.Night(instrument="lmi", detector_truth=False, exposures=1, stars=30, seed=1,
+                           size=512, filters=("SDSS-R", "SDSS-I"), calibrations=3)  # fmt: skip
+    simulate.simulate_night(seed, night)
+    sets = {True: [], False: []}
+    for path in sorted((seed / "raw").glob("*.fits")):
+        header = fits.getheader(path)
+        sets[header["OBSTYPE"] == "OBJECT"].append((header, path.stat().st_size))
+    science, calibrations = sets[True], sets[False]
+    raw = folder / "raw"
+    raw.mkdir()
+    begin = np.datetime64("2022-01-28T03:00:00")
+    for n in range(count):
+        is_science = n >= len(calibrations)
+        header, size = science[n % len(science)] if is_science else calibrations[n]
+        header["DATE-OBS"] = str(begin + np.timedelta64(2 * n, "s"))
+        if is_science:
+            header["OBJNAME"] = f"field{n // target}"
+        with open(raw / f"lmi.{n:05d}.fits", "wb") as file:
+            file.write(header.tostring().encode())
+            file.truncate(size)
+
+
+def plan(count, folder):
+    """Measure the night log and the dry run of a night of so many raw frames."""
+    large_night(folder, count)
+    log = [sys.executable, "-c", "from lib.nightlog import scan; scan('raw', cache='log.json')"]
+    bare = [sys.executable, "-c", "import lib.nightlog"]
+    options = {"cwd": folder, "env": os.environ | {"PYTHONPATH": ROOT / "scripts"}}
+    start = measure_program(bare, **options)
+    found = {"cold": measure_program(log, **options) - start}
+    found["again"] = measure_program(log, **options) - start
+    argv = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "2",
+            "--dry-run", "--quiet", "rules", "--config", "datadir=raw", "imdir=imredux",
+            "refcat=none"]  # fmt: skip
+    argv = [str(word) for word in argv]
+    with open(folder / "plan.txt", "w+") as said:
+        program = subprocess.Popen(argv, cwd=folder, stdout=said, stderr=subprocess.DEVNULL)
+        _, status, used = os.wait4(program.pid, 0)
+        program.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        found["jobs"] = int(re.search(r"^total +(\d+)", said.read(), re.MULTILINE)[1])
+    found["dry"] = used.ru_utime + used.ru_stime
+    found["memory"] = used.ru_maxrss / 1024
+    return found
+
+
 # --- The page ------------------------------------------------------------------------------
 
 
@@ -349,6 +429,12 @@ def seconds(value):
     return f"{value:.3f}" if value < 1 else f"{value:.1f}"
 
 
+def over_in_and_out(steps, name):
+    """Return by how many times a step takes longer than its files are read and written, 2048²."""
+    cell = steps.get("2048", {}).get(name, {})
+    return f"{cell['cpu'] / cell['io']:.1f}" if "io" in cell else ""
+
+
 def report(found):
     """Return the measured part of the page."""
     sizes = sorted(found["steps"], key=int)
@@ -358,6 +444,7 @@ def report(found):
         *(f"{size}²: CPU s" for size in sizes),
         "s/Mpx",
         *(f"{size}²: MB" for size in sizes),
+        "over in and out",
     ]
     rows = []
     for name in found["steps"][sizes[0]]:
@@ -366,7 +453,8 @@ def report(found):
         rate = found["steps"][largest][name]["cpu"] / (int(largest) ** 2 / 1e6)
         rows.append(
             [name, *(seconds(cell["cpu"]) if cell else "" for cell in cells), f"{rate:.3f}",
-             *(f"{cell['peak']:.0f}" if cell else "" for cell in cells)]
+             *(f"{cell['peak']:.0f}" if cell else "" for cell in cells),
+             over_in_and_out(found["steps"], name)]
         )  # fmt: skip
     parts.append(table(head, rows))
     parts.append("### Start-up of a job")
@@ -394,6 +482,20 @@ def report(found):
         f"{night['stack'] / night['SWarp']:.2f}; solve: {night['solve'] / night['frames']:.2f} CPU "
         f"s a frame. Start of Snakemake and dry run: {seconds(night['dry'])} s."
     )
+    parts.append("### Large nights")
+    head = [
+        "raw frames",
+        "jobs",
+        "night log, cold: CPU s",
+        "again",
+        "dry run: CPU s",
+        "ms a job",
+        "MB",
+    ]
+    rows = [[count, str(one["jobs"]), seconds(one["cold"]), seconds(one["again"]),
+             f"{one['dry']:.1f}", f"{1000 * one['dry'] / one['jobs']:.2f}", f"{one['memory']:.0f}"]
+            for count, one in found["plans"].items()]  # fmt: skip
+    parts.append(table(head, rows))
     return "\n\n".join(parts)
 
 
@@ -429,6 +531,10 @@ def main():
         found["combination"] = combinations(found["combination_size"])
         size, exposures = (512, 3) if quick else (1024, 10)
         found["chain"] = chain(folder / "night", size, exposures) | {"size": size}
+        found["plans"] = {}
+        for count in (100, 500) if quick else (500, 5000, 20_000):
+            (folder / str(count)).mkdir()
+            found["plans"][str(count)] = plan(count, folder / str(count))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
     text = report(found)

@@ -6,14 +6,14 @@ from lib.fields import field_of
 
 
 def field(wildcards):
-    """Return where the frames of a target lie: `ra`, `dec`, `radius` [deg], `epoch` [yr]."""
+    """Return where the frames of a target lie: `ra`, `dec`, `radius`, `wide` [deg], `epoch` [yr]."""
     frames = [
         NIGHT.frames[frame]
         for stack, members in NIGHT.stacks.items()
         if stack.split(".")[0] == wildcards.target
         for frame in members
     ]
-    return field_of(frames)
+    return field_of(frames, config["astrometry"]["wide_radius"])
 
 
 rule refcat:
@@ -30,11 +30,12 @@ rule refcat:
         attempt=lambda wildcards, attempt: attempt,
         network=1,
     params:
-        version=1,
+        version=2,
         refcat=config["refcat"],
         ra=lambda wildcards: field(wildcards)["ra"],
         dec=lambda wildcards: field(wildcards)["dec"],
         radius=lambda wildcards: field(wildcards)["radius"],
+        wide=lambda wildcards: field(wildcards)["wide"],
         epoch=lambda wildcards: field(wildcards)["epoch"],
         cache=config["refcat_cache"],
         servers=config["reference"]["servers"],
@@ -60,7 +61,7 @@ rule solve:
         f"{IMDIR}/logs/solve/{{stack}}.log",
     threads: 2
     params:
-        version=1,
+        version=2,
         settings=config["astrometry"],
     script:
         "../scripts/solve.py"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
-from lib import warm
+from lib import planning, warm
 from lib.config import ConfigError, check_config, load_schema
 from lib.instruments import InstrumentError, list_instruments
 from lib.nightlog import scan
@@ -57,6 +57,8 @@ except (ConfigError, InstrumentError, OSError) as error:
     refuse(error)
 
 
+planning.spare_collector()
+planning.remember_sources(workflow.sourcecache)
 warm.attach(workflow)
 
 if workflow.remote_exec:
@@ -143,11 +145,6 @@ def master_facts(kind):
 
 def frame_facts(wildcards):
     return NIGHT.frames[wildcards.frame]
-
-
-def calibration_note(kind):
-    """Return the params function that tells why no master of a kind fits a frame."""
-    return lambda wildcards: NIGHT.match(wildcards.frame)["notes"].get(kind, "")
 
 
 def sky_of(wildcards):

@@ -24,7 +24,7 @@ rule bias:
     log:
         f"{IMDIR}/logs/bias/{{key}}.log",
     params:
-        version=4,
+        version=5,
         facts=master_facts("bias"),
         clip=config["bias"]["clip"],
     script:
@@ -40,7 +40,7 @@ rule dark:
     log:
         f"{IMDIR}/logs/dark/{{key}}.log",
     params:
-        version=4,
+        version=5,
         facts=master_facts("dark"),
         clip=config["dark"]["clip"],
         hot_sigma=config["dark"]["hot_sigma"],
@@ -57,7 +57,7 @@ rule flat:
     log:
         f"{IMDIR}/logs/flat/{{key}}.log",
     params:
-        version=4,
+        version=5,
         facts=master_facts("flat"),
         settings=config["flat"] | {"low_response": config["flatten"]["low_response"]},
     script:

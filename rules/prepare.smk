@@ -1,10 +1,14 @@
 # Takes: a raw science frame, its master bias and dark. Gives: p<frame>.fits [electron].
 
 
+def prepare_inputs(wildcards):
+    masters = masters_of(wildcards.frame, "bias", "dark")
+    return masters | {"raw": raw(wildcards.frame)}
+
+
 rule prepare:
     input:
-        unpack(lambda wildcards: masters_of(wildcards.frame, "bias", "dark")),
-        raw=lambda wildcards: raw(wildcards.frame),
+        unpack(prepare_inputs),
     output:
         intermediate(f"{IMDIR}/p{{frame}}.fits"),
     log:

@@ -13,7 +13,7 @@ from lib.masters import (
     rejected_master,
     unstable_pixels,
 )
-from lib.stats import mad_std, sigma_clipped_median
+from lib.stats import mad_std, regular_sample, sigma_clipped_median
 from lib.steps import record_step, start_log
 
 READ_NOISE_FRAMES = 4
@@ -81,7 +81,9 @@ def make_bias(paths, facts, clip=4.0):
         )
     header["NOISE"] = (float(pixel_noise(mean)), "[adu] noise of the master")
     mask = np.zeros(shape, np.uint8)
-    mask[~np.isfinite(mean) | (np.abs(mean - np.median(mean)) > 100 * mad_std(mean) + 1)] |= BAD
+    sample = regular_sample(mean)
+    far = np.abs(mean - np.nanmedian(sample)) > 100 * mad_std(sample) + 1
+    mask[~np.isfinite(mean) | far] |= BAD
     mask[unstable_pixels(extent, 1.0, len(used))] |= BAD
     mean[~np.isfinite(mean)] = np.nanmedian(mean)
     header["NBAD"] = (int((mask & BAD > 0).sum()), "pixels masked: far off, or unstable")

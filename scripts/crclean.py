@@ -184,8 +184,9 @@ def sharpest_ratios(fwhm):
     -------
     ndarray, shape (len(NEIGHBOURS),)
     """
-    places = np.linspace(-0.5, 0.5, 5)
-    profiles = [star_profile(max(fwhm, 1.0), dy, dx) for dy in places for dx in places]
+    places = [(dy, dx) for dy in np.linspace(-0.5, 0.5, 5) for dx in np.linspace(-0.5, 0.5, 5)]
+    # Point reflection changes no ratio.
+    profiles = [star_profile(max(fwhm, 1.0), dy, dx) for dy, dx in places if (dy, dx) >= (0, 0)]
     return np.array(
         [
             max(p[BORDER, BORDER] / np.mean([p[BORDER + y, BORDER + x] for y, x in ring])
@@ -316,7 +317,7 @@ def repair(image, flagged, unusable, sigma=1.0):
     ndarray of float32, shape (ny, nx)
         0, the sky, where no good pixel lies within 5 px.
     """
-    y, x = np.nonzero(flagged)
+    y, x = np.divmod(np.flatnonzero(flagged), image.shape[1])
     blind = flagged | unusable
     total = np.zeros(y.size, np.float32)
     weights = np.zeros(y.size, np.float32)

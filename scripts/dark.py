@@ -20,7 +20,7 @@ from lib.masters import (
     rejected_master,
     unstable_pixels,
 )
-from lib.stats import mad_std
+from lib.stats import mad_std, regular_sample
 from lib.steps import record_step, start_log
 
 
@@ -38,7 +38,8 @@ def hot_pixels(rate, sigma):
     -------
     ndarray of bool, shape (ny, nx)
     """
-    return rate > np.median(rate) + sigma * max(mad_std(rate), 1e-6)
+    sample = regular_sample(rate)
+    return rate > np.median(sample) + sigma * max(mad_std(sample), 1e-6)
 
 
 def make_dark(paths, facts, bias=None, clip=4.0, hot_sigma=50.0):

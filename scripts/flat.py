@@ -28,6 +28,7 @@ from lib.masters import (
     shapes_of,
     unstable_pixels,
 )
+from lib.stats import regular_sample
 from lib.steps import record_step, start_log
 
 
@@ -54,7 +55,8 @@ def judge_shape(inputs, planes, largest):
 
 def normalise(image, good):
     """Divide a flat by its median over the good pixels, in place; return the level."""
-    level = float(np.median(image[good])) if good.any() else np.nan
+    sample = regular_sample(image)[regular_sample(good)]
+    level = float(np.median(sample)) if sample.size else np.nan
     image /= np.float32(level)
     return level
 
@@ -97,26 +99,27 @@ def make_flat(
     """
     names = [one["frame"] for one in facts]
     shape = tuple(facts[0]["shape"])
-    levels = {}
+    bias_level = 0.0
+    if bias is not None and bias.image is not None:
+        bias_level = float(np.median(regular_sample(bias.image)))
 
     def read(i):
         image, mask, pedestal = assemble(paths[i], facts[i])
         saturate = facts[i]["saturate"] - pedestal
-        level = float(np.median(image))
         saturated = float(((mask & SATURATED) > 0).mean())
         if bias is not None:
-            saturate -= float(np.median(bias.image)) if bias.image is not None else 0.0
+            saturate -= bias_level
         image, mask = subtract_bias_and_dark(image, mask, facts[i]["exptime"], bias, dark)
         if saturated > 0.1:
             raise FrameRejected("SATURATED", f"{saturated:.0%} of the pixels")
-        level = float(np.median(image))
+        level = float(np.median(regular_sample(image)))
         if not amin * saturate <= level <= amax * saturate:
             raise FrameRejected(
                 "LEVEL", f"{level:.0f} DN not in {amin * saturate:.0f}..{amax * saturate:.0f}"
             )
         image *= gain_map(facts[i])
         good = mask == 0
-        levels[i] = normalise(image, good)
+        normalise(image, good)
         image[mask & SATURATED > 0] = np.nan
         return image, mask
 

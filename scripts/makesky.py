@@ -18,7 +18,7 @@ from lib.frames import (
 from lib.masters import Input, master_header, pixel_noise, rejected_master, release, spool
 from lib.mastersky import MasterSky, write_sky
 from lib.sky import block_sky, find_sources, fit_surface, surface
-from lib.stats import combine, mad_std
+from lib.stats import combine, mad_std, regular_sample
 from lib.steps import log, record_step, start_log
 
 NOT_SKY = BAD | SATURATED | NODATA | COSMIC | SOURCE
@@ -57,7 +57,8 @@ def smooth_sky(sky, good, sigma):
     Parameters
     ----------
     sky : ndarray of float32, shape (ny, nx)
-    good : ndarray of bool, shape (ny, nx)
+    good : ndarray of bool or float32, shape (ny, nx)
+        Pixels with a value, or their weights.
     sigma : float
         Standard deviation of the Gaussian [px].
 
@@ -68,17 +69,46 @@ def smooth_sky(sky, good, sigma):
     """
     from scipy.ndimage import gaussian_filter
 
-    weight = gaussian_filter(good.astype(np.float32), sigma)
-    total = gaussian_filter(np.where(good, sky - 1, 0).astype(np.float32), sigma)
+    good = good.astype(np.float32)
+    weight = gaussian_filter(good, sigma)
+    total = gaussian_filter(np.where(good > 0, (sky - 1) * good, np.float32(0)), sigma)
     return 1 + np.divide(total, weight, out=np.zeros_like(total), where=weight > 1e-3)
 
 
-def fill_sky(sky, good, reach=16.0):
-    """Fill the pixels that no frame shows free of sources from those around them."""
+def fill_sky(sky, good, reach=16.0, step=4):
+    """Fill the pixels that no frame shows free of sources from those around them.
+
+    Parameters
+    ----------
+    sky : ndarray of float32, shape (ny, nx)
+    good : ndarray of bool, shape (ny, nx)
+    reach : float
+        Standard deviation of the Gaussian by which those around are weighted [px].
+    step : int
+        It is applied to the means of squares of so many pixels, and is linear between them.
+
+    Returns
+    -------
+    ndarray of float32, shape (ny, nx)
+    """
     if good.all():
         return sky
-    around = smooth_sky(sky, good, reach)
-    return np.where(good, sky, around)
+    from scipy.ndimage import map_coordinates
+
+    def squares(values):
+        values = np.pad(values, [(0, -size % step) for size in values.shape])
+        rows = values.reshape(-1, step, values.shape[1]).sum(axis=1)
+        return rows.reshape(len(rows), -1, step).sum(axis=2)
+
+    number = squares(good.astype(np.float32))
+    total = squares(np.where(good, sky - 1, np.float32(0)))
+    means = 1 + np.divide(total, number, out=total, where=number > 0)
+    around = smooth_sky(means, number / step**2, reach / step)
+    where = np.nonzero(~good)
+    places = [(index + 0.5) / step - 0.5 for index in where]
+    filled = sky.copy()
+    filled[where] = map_coordinates(around, places, order=1, mode="nearest")
+    return filled
 
 
 def keep_structure(sky, smooth, good, variance):
@@ -105,10 +135,12 @@ def keep_structure(sky, smooth, good, variance):
     peculiar = good & (deviation**2 > 16 * variance)
     if not good.any():
         return sky, 1.0
-    structure = max(0.0, mad_std(deviation[good]) ** 2 - float(np.median(variance[good])))
+    sample, shown = regular_sample(good), regular_sample(deviation)
+    usual = float(np.median(regular_sample(variance)[sample]))
+    structure = max(0.0, mad_std(shown[sample]) ** 2 - usual)
     weight = np.divide(structure, structure + variance, out=np.ones_like(sky), where=variance > 0)
     weight[peculiar] = 1
-    return smooth + weight * deviation, float(np.median(weight[good]))
+    return smooth + weight * deviation, float(np.median(regular_sample(weight)[sample]))
 
 
 @dataclass
@@ -208,8 +240,11 @@ def finish_sky(mean, number, good, sigma=3.0, noise=None):
             sky, kept = keep_structure(sky, smooth, good & (number > 2), error**2)
         else:
             kept = 1.0
-    sky, smooth = fill_sky(sky, good), fill_sky(smooth, good)
-    level = np.median(sky[good]) if good.any() else np.float32(1)
+    plain = smooth is sky
+    smooth = fill_sky(smooth, good)
+    sky = smooth if plain else fill_sky(sky, good)
+    level = np.median(regular_sample(sky)[regular_sample(good)])
+    level = level if np.isfinite(level) else np.float32(1)
     return (sky / level).astype(np.float32), smooth / level, kept
 
 
@@ -597,7 +632,7 @@ def sky_from_frames(paths, min_frames=2, sigma=3.0, clip=3.0, order=1, passes=1,
             frame = read_frame(path)
             plane[:] = frame.image / np.float32(one.level)
             free = frame.mask & NOT_SKY == 0
-            blocks.append(block_sky(plane, free))
+            blocks.append(block_sky(plane, free, every=3))
             plane[~free] = np.nan
             release(planes)
         tilts = own_surface(np.array(blocks), order)

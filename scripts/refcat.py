@@ -1,15 +1,17 @@
 """Make the reference table of one target: from a user's table, the cache, or VizieR.
 
 The rule hands over the field; what is written always is a table in the form of
-`lib.catalogues`, without rows and with a reason where no reference can be had. Run as a
-program it freezes the answers for a list of fields, for a mountain without network::
+`lib.catalogues`, without rows and with a reason where no reference can be had. `main`, the
+command ``autoproc-refcat``, freezes the answers for a list of fields, for a mountain without
+network::
 
-    python scripts/refcat.py --fields fields.csv --out refcat_cache
+    autoproc-refcat --fields fields.txt --out refcat_cache
 """
 
 import hashlib
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,7 @@ from lib.surveys import (
     SKYMAPPER,
     SYNTHETIC_Y_LIMIT,
     USNOB,
+    WIDE,
 )
 from lib.vizier import (
     ROW_LIMIT,
@@ -50,11 +53,25 @@ from lib.vizier import (
 
 log = logging.getLogger("autoproc")
 
+WIDE_ROWS = 30_000
+"""Stars of the surroundings that are asked for: some hundred in each frame."""
+
 LARGE = 20_000
 """Rows above which a user's table is cut out around the field."""
 
 
-def online_reference(service, ra, dec, radius, epoch, *, least=3, complete=True):
+def online_reference(
+    service,
+    ra,
+    dec,
+    radius,
+    epoch,
+    *,
+    least=3,
+    complete=True,
+    positions=ASTROMETRIC,
+    magnitudes=PHOTOMETRIC,
+):
     """Return the reference of a field from catalogues.
 
     Parameters
@@ -69,6 +86,8 @@ def online_reference(service, ra, dec, radius, epoch, *, least=3, complete=True)
     complete : bool
         Whether a catalogue of photometry that cannot be had is a failure; else it is left out
         and ``meta['missing']`` says so.
+    positions, magnitudes : sequence of Survey
+        Where they may come from, the best first.
 
     Returns
     -------
@@ -79,14 +98,14 @@ def online_reference(service, ra, dec, radius, epoch, *, least=3, complete=True)
     ReferenceUnavailable
     """
     said, records, table, base = [], [], None, None
-    for survey in ASTROMETRIC:
+    for survey in positions:
         if not survey.covers(dec, radius):
             continue
         try:
             stars, record = service.get(survey, ra, dec, radius)
         except ReferenceUnavailable as why:
             said.append(str(why))
-            if complete and survey is ASTROMETRIC[0]:
+            if complete and survey is positions[0]:
                 raise  # before the last attempt nothing less than the best will do
             continue
         records.append(record)
@@ -102,7 +121,7 @@ def online_reference(service, ra, dec, radius, epoch, *, least=3, complete=True)
         table[band], table[f"{band}_err"] = np.nan, np.nan
         table[f"{band}_src"] = np.full(len(table), "", dtype="U40")
     joined = {}
-    for survey in PHOTOMETRIC:
+    for survey in magnitudes:
         if not survey.covers(dec, radius):
             continue
         photometry = own
@@ -138,6 +157,48 @@ def online_reference(service, ra, dec, radius, epoch, *, least=3, complete=True)
     table.meta["catalogues"] = records
     if missing:
         table.meta["missing"] = list(dict.fromkeys(missing))
+    return table
+
+
+def with_surroundings(service, table, ra, dec, radius, wide, epoch):
+    """Add the stars around a field, in which a frame lies whose pointing is far off.
+
+    Only brighter ones where they are many, and none where they cannot be had: the field itself
+    is what counts.
+
+    Parameters
+    ----------
+    service : Service
+    table : astropy.table.Table
+        Reference of the field.
+    ra, dec, radius : float
+        Circle of the field [deg].
+    wide : float
+        Radius of the surroundings [deg].
+    epoch : float or None
+
+    Returns
+    -------
+    astropy.table.Table
+    """
+    from astropy.table import vstack
+
+    # Its answers are not those of the whole circle: kept apart.
+    service = replace(
+        service, cache=Path(service.cache) / "wide", row_limit=WIDE_ROWS, unavailable={}
+    )
+    try:
+        around = online_reference(
+            service, ra, dec, wide, epoch, complete=False, positions=WIDE[:1], magnitudes=WIDE[1:]
+        )
+    except ReferenceUnavailable as why:
+        log.warning("no stars beyond %.2f deg: %s", radius, why)
+        return table
+    around = around[separation(around["ra"], around["dec"], ra, dec) > radius]
+    log.info("%d stars more up to %.2f deg", len(around), wide)
+    meta = table.meta | {"catalogues": table.meta["catalogues"] + around.meta["catalogues"]}
+    table = vstack([table, around], metadata_conflicts="silent")
+    table.meta = meta
     return table
 
 
@@ -221,6 +282,7 @@ def make_reference(
     epoch,
     cache,
     *,
+    wide=None,
     servers=SERVERS,
     timeout=TIMEOUT,
     row_limit=ROW_LIMIT,
@@ -236,6 +298,8 @@ def make_reference(
         Centre of the field [deg]; None where no pointing is known.
     radius : float or None
         Of the field and the search about its pointing [deg].
+    wide : float, optional
+        The same for the search that is made when nothing is found there.
     epoch : float or None
         Decimal year of observation.
     cache : path-like
@@ -262,7 +326,7 @@ def make_reference(
     if refcat == "none":
         return empty_reference("refcat: none")
     if refcat not in ("online", "offline"):
-        return table_reference(refcat, ra, dec, radius, epoch)
+        return table_reference(refcat, ra, dec, wide or radius, epoch)
     if ra is None or dec is None or radius is None:
         return empty_reference("no frame of the target tells where it points")
     if radius > WIDEST:
@@ -272,7 +336,7 @@ def make_reference(
         Path(cache).expanduser(), () if offline else tuple(servers), timeout, row_limit
     )
     try:
-        return online_reference(
+        table = online_reference(
             service, ra, dec, radius, epoch, complete=not (offline or last_attempt)
         )
     except ReferenceUnavailable as why:
@@ -280,6 +344,9 @@ def make_reference(
             raise
         log.warning("no reference: %s", why)
         return empty_reference(f"no catalogue could be had: {why}")
+    if wide and wide > radius and table.meta["source"] == GAIA.name:
+        table = with_surroundings(service, table, ra, dec, radius, wide, epoch)
+    return table
 
 
 # --- a bundle for a mountain without network --------------------------------------------------
@@ -347,7 +414,11 @@ def main(arguments=None):
     """Freeze the catalogues of a list of fields."""
     import argparse
 
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="autoproc-refcat",
+        description="Fetch every catalogue's "
+        "answer for a list of fields, for a telescope without network.",
+    )
     parser.add_argument("--fields", required=True, help="lines of: name ra dec radius [deg]")
     parser.add_argument("--out", required=True, help="directory to fill (refcat_cache)")
     parser.add_argument("--server", action="append", help="VizieR host, may be repeated")
@@ -379,6 +450,7 @@ def run_rule(job):
         values.radius,
         values.epoch,
         values.cache,
+        wide=values.get("wide"),
         servers=values.get("servers") or SERVERS,
         timeout=float(values.get("timeout") or TIMEOUT),
         row_limit=int(values.get("row_limit") or ROW_LIMIT),
@@ -390,5 +462,3 @@ def run_rule(job):
 
 if "snakemake" in globals():
     run_rule(globals()["snakemake"])
-elif __name__ == "__main__":
-    raise SystemExit(main())

@@ -28,8 +28,6 @@ from lib.starlists import epoch_of, reference_extent, reference_from_table, spre
 from lib.stats import mad_std
 from lib.validation import best_solution, degrees_allowed, validate_degrees
 
-STEP_VERSION = 1
-
 log = logging.getLogger("autoproc")
 
 DEFAULTS = {
@@ -61,6 +59,7 @@ def solve(paths, table, options, *, threads=1):
     options : dict
         Overrides of `DEFAULTS`.
     threads : int
+        Frames searched for stars at once.
 
     Returns
     -------
@@ -76,13 +75,12 @@ def solve(paths, table, options, *, threads=1):
         options,
         catalogue=str(table.meta.get("source", "reference")) if len(reference) else "NONE",
         reason=str(table.meta.get("reason", "")) or "no reference",
-        threads=threads,
     )
     result["frames"] |= rejected
     return result, *rest
 
 
-def solve_group(exposures, reference, options, *, catalogue, reason="", threads=1):
+def solve_group(exposures, reference, options, *, catalogue, reason=""):
     """Solve the frames of one camera, filter and target.
 
     Parameters
@@ -95,7 +93,6 @@ def solve_group(exposures, reference, options, *, catalogue, reason="", threads=
         See `DEFAULTS`.
     catalogue, reason : str
         Source of the reference; why it is empty.
-    threads : int
 
     Returns
     -------
@@ -119,10 +116,11 @@ def solve_group(exposures, reference, options, *, catalogue, reason="", threads=
             reason = f"no frame matched {catalogue}: {best}"
             log.warning("%s", reason)
     if solved:
-        summary = solve_jointly(solved, reference, options, threads)
+        summary = solve_jointly(solved, reference, options)
     elif exposures:
-        catalogue, summary = "NONE", {"method": "internal", "degree": 1}
+        catalogue = "NONE"
         solved, reference, failed = align(exposures, options)
+        summary = {"method": "internal", "degree": max(e.degree for e in solved)}
     else:
         catalogue = catalogue if len(reference) else "NONE"
         summary = {"method": "none", "degree": 1}
@@ -156,7 +154,8 @@ def detect_all(paths, options, threads):
     Raises
     ------
     ProgramFailed
-        Where not one frame could be searched: that is the machine's fault, not the frames'.
+        Where no frame can be searched, or one no longer that could be before: that is the
+        machine's fault, not the frames'.
     """
 
     def one(path):
@@ -166,19 +165,29 @@ def detect_all(paths, options, threads):
             return why
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        outcomes = list(zip(paths, pool.map(one, paths), strict=True))
+        outcomes = dict(zip(paths, pool.map(one, paths), strict=True))
+    # Once more, for what fails twice; then a frame that could be searched tells whose fault it is.
+    again = {path: one(path) for path in paths if unsearched(outcomes[path])}
+    outcomes |= again
+    broken = [outcome for outcome in again.values() if unsearched(outcome)]
+    if broken:
+        sound = [path for path in paths if not isinstance(outcomes[path], FrameRejected)][:1]
+        if len(broken) == len(paths) or any(unsearched(one(path)) for path in sound):
+            raise ProgramFailed("source-extractor", broken[0].numbers)
     rejected, exposures = {}, []
-    for path, outcome in outcomes:
+    for path, outcome in outcomes.items():
         if isinstance(outcome, FrameRejected):
             name = frame_name(path, fits.getheader(path))
             log.warning("%s: %s", name, outcome)
             rejected[name] = rejection(outcome.code, outcome.numbers)
         else:
             exposures.append(outcome)
-    broken = [r["numbers"] for r in rejected.values() if r["code"] == "DETECTION_FAILED"]
-    if broken and len(broken) == len(paths):
-        raise ProgramFailed("source-extractor", broken[0])
     return exposures, rejected
+
+
+def unsearched(outcome):
+    """Tell whether a frame could not be searched, whatever it holds."""
+    return isinstance(outcome, FrameRejected) and outcome.code == "DETECTION_FAILED"
 
 
 def trust_headers(exposures, reference, options):
@@ -192,7 +201,7 @@ def trust_headers(exposures, reference, options):
 # --- The joint solution -------------------------------------------------------------------
 
 
-def solve_jointly(exposures, reference, options, threads=1):
+def solve_jointly(exposures, reference, options):
     """Refine the maps of identified frames, all together; set `sky` and `degree` of each.
 
     SCAMP runs loose (each exposure for itself, first order), then jointly; `fit_jointly` solves
@@ -216,7 +225,7 @@ def solve_jointly(exposures, reference, options, threads=1):
     spread, scale = mad_std(np.r_[found["dx"], found["dy"]]), exposures[0].scale
     crossid = float(np.clip(8 * spread, 0.7 * scale, 3.0 * scale))
     summary = {"reference_stars": number, "crossid": crossid}
-    scamp = partial(run_scamp, options=options, threads=threads)
+    scamp = partial(run_scamp, options=options)
 
     methods = {"own": fit_jointly}
     with scamp_may_fail(summary):

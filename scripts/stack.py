@@ -10,13 +10,16 @@ import logging
 import os
 import tempfile
 import warnings
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
 
+from lib.aligned import AlignedFrame, mask_outliers
 from lib.calibration import calibrate_weight, coadd_zeropoint
+from lib.catalogues import CatalogueError, separation
 from lib.coadd import (
     celestial_wcs,
     combine_resampled,
@@ -34,6 +37,7 @@ from lib.coaddheader import (
     airmass_cards,
     flag_stack,
     limit_cards,
+    outlier_cards,
     pointing_cards,
     position_cards,
     provenance_table,
@@ -43,12 +47,9 @@ from lib.coaddheader import (
 )
 from lib.framequality import flux_scales, judge_frames, low_weight, measure_frame, tie_frames
 from lib.frames import FrameRejected, atomic_path, read_frame, read_header
-from lib.photometry import (
-    CatalogueError,
-    Zeropoint,
-)
 from lib.reference import FlatCache, find_reference
 from lib.sourcetable import source_table
+from lib.zeropoint import Zeropoint
 from lib.zeropointplot import plot_zeropoint
 
 log = logging.getLogger("autoproc")
@@ -56,6 +57,7 @@ log = logging.getLogger("autoproc")
 DEFAULTS = {
     "combine": "median",
     "grid": "stack",
+    "outliers": True,
     "min_frames": 3,
     "min_transparency": 0.1,
     "max_ellipticity": 0.4,
@@ -76,6 +78,7 @@ DEFAULTS = {
     "colour_term": "auto",
     "colour_min_stars": 12,
     "colour_min_spread": 0.1,
+    "spatial_term": "auto",
     "zeropoint_min_stars": 3,
     "zeropoint_snr": 10.0,
     "clip_sigma": 4.0,
@@ -84,21 +87,6 @@ DEFAULTS = {
     "timeout": 3600,
 }
 """Config section ``stack`` with its defaults; docs/stack.md says what each does."""
-
-
-# --------------------------------------------------------------------------------------------
-# Frames
-# --------------------------------------------------------------------------------------------
-
-
-# --------------------------------------------------------------------------------------------
-# Coadd
-# --------------------------------------------------------------------------------------------
-
-
-# --------------------------------------------------------------------------------------------
-# Header
-# --------------------------------------------------------------------------------------------
 
 
 def plain(value):
@@ -114,11 +102,6 @@ def plain(value):
     if isinstance(value, float | np.floating):
         return float(value) if np.isfinite(value) else None
     return value
-
-
-# --------------------------------------------------------------------------------------------
-# The step
-# --------------------------------------------------------------------------------------------
 
 
 def survey_frames(paths, settings):
@@ -154,14 +137,6 @@ def leave_out(record, why):
     log.warning("%s left out: %s", record["name"], why)
 
 
-def separations(sky, centre):
-    """Return the angles between positions, shape (n, 2), and one more [deg]."""
-    ra, dec = np.radians(np.asarray(sky)).T
-    ra0, dec0 = np.radians(centre)
-    half = np.sin((dec - dec0) / 2) ** 2 + np.cos(dec) * np.cos(dec0) * np.sin((ra - ra0) / 2) ** 2
-    return np.degrees(2 * np.arcsin(np.sqrt(np.clip(half, 0, 1))))
-
-
 def select_frames(records, reference, band, settings):
     """Tie, judge and scale the frames; those unfit are marked in `records`.
 
@@ -176,7 +151,7 @@ def select_frames(records, reference, band, settings):
     outlines = [frame_outline(record["header"]) for record in alive]
     centres = np.array([mean_position(*outline.T) for outline in outlines])
     # From the frame nearest to the others, not from their mean: one astray must not move it.
-    distances = np.array([separations(centres, centre) for centre in centres])
+    distances = np.array([separation(*centres.T, *centre) for centre in centres])
     offsets = distances[np.argmin(np.median(distances, axis=1))]
     for record, offset in zip(alive, offsets, strict=True):
         if not offset <= settings["max_offset"]:
@@ -237,28 +212,47 @@ def build_coadd(used, grid, settings, flats, workdir, threads):
         Of SWarp.
     """
     options = swarp_options(
-        grid, threads=threads, memory=settings["memory"], clip_sigma=settings["clip_sigma"],
+        grid, memory=settings["memory"], clip_sigma=settings["clip_sigma"],
         clip_fraction=settings["clip_fraction"],
     )  # fmt: skip
-    names = []
-    for number, record in enumerate(used, start=1):
+
+    def resample(number):
+        record = used[number]
         frame = read_frame(record["path"])
         header = frame.header
         variance = record["variance"]
         if record["modelled"]:
-            flat = flats.get(header.get("FLATFILE", ""), frame.image.shape)
             variance = sky_variance(
                 float(header.get("SKYSUB", 0.0)), float(header.get("RDNOISE", 0.0)),
-                float(header.get("GAIN", 1.0)), flat,
+                float(header.get("GAIN", 1.0)),
+                flats.get(header.get("FLATFILE", ""), frame.image.shape),
             )  # fmt: skip
-        names.append(
-            resample_frame(
-                f"f{number:05d}", frame.image, frame.mask, header, variance, record["scale"], grid,
-                workdir, options, settings["timeout"],
-            )
+        return resample_frame(
+            f"f{number + 1:05d}", frame.image, frame.mask, header, variance, record["scale"],
+            workdir, options, settings["timeout"],
         )  # fmt: skip
+
+    for header in (record["header"] for record in used if record["modelled"]):
+        flats.get(header.get("FLATFILE", ""), (header["NAXIS2"], header["NAXIS1"]))
+    # A frame a thread: a program with one thread each loses less than one with many.
+    with ThreadPoolExecutor(threads) as pool:
+        names = list(pool.map(resample, range(len(used))))
+    if settings["outliers"] and len(used) >= 3:
+        where = grid.header()
+        aligned = [
+            AlignedFrame.open(
+                Path(workdir) / name,
+                where,
+                record["seeing"] / grid.scale,
+                record["scale"] * float(np.sqrt(record["variance"])),
+            )
+            for name, record in zip(names, used, strict=True)
+        ]
+        counts = mask_outliers(aligned, (grid.ny, grid.nx), 1e6 * settings["memory"])
+        for record, (outliers, trails) in zip(used, counts, strict=True):
+            record.update(outliers=outliers, trail=trails)
     return combine_resampled(
-        names, settings["combine"], grid, workdir, options, settings["timeout"]
+        names, settings["combine"], grid, workdir, options, settings["timeout"], threads
     )
 
 
@@ -304,7 +298,7 @@ def run(
 
     Raises
     ------
-    lib.photometry.CatalogueError
+    lib.catalogues.CatalogueError
         A custom catalogue that cannot be used.
     """
     settings = {**DEFAULTS, **(settings or {})}
@@ -373,6 +367,7 @@ def run(
         **zeropoint_cards(zeropoint, band, reference.photometric_source),
         **limit_cards(coadd, zeropoint, grid.scale),
         **position_cards(field, sky, reference, headers, settings["match_radius"]),
+        **outlier_cards(used),
         "SWARPVER": (swarp, "version of SWarp"),
         "QCSTAT": ("OK", "fit for use: OK or REJECTED"),
     }
@@ -414,6 +409,8 @@ def run(
             "value", "error", "scatter", "rms", "intrinsic", "n_stars", "n_matched", "colour",
             "colour_term", "colour_term_error", "colour_at", "reason")},
     )  # fmt: skip
+    if zeropoint.spatial is not None:
+        summary["zeropoint"]["spatial"] = asdict(zeropoint.spatial)
     summary["zeropoint"]["catalogue"] = header["ABSZPCAT"]
     if settings["combine"] == "median":
         summary["median_penalty"] = float(np.sqrt(median_penalty(len(used))))
@@ -449,7 +446,7 @@ def write_summary(path, summary, records):
     keys = (
         "used", "reason", "step", "fwhm", "seeing", "ellipticity", "nstars", "noise", "zeropoint",
         "zeropoint_absolute", "scatter", "common", "transparency", "scale", "weight", "noise_ratio",
-        "aperture", "fraction", "wings",
+        "aperture", "fraction", "wings", "outliers", "trail",
     )  # fmt: skip
     summary["frames"] = {
         record["name"]: {key: record[key] for key in keys if key in record} for record in records

@@ -14,7 +14,9 @@ from astropy.table import Table
 
 from lib.forced import LIMIT_SIGMA, Coadd, filter_order, force, magnitudes, unite_sources
 from lib.frames import atomic_path
-from lib.photometry import Wings, detect_sources, gnomonic, grow, masked_background
+from lib.projection import project
+from lib.psf import Wings
+from lib.sources import detect_sources, grow, masked_background
 from lib.targets import parse_position, target_position
 
 log = logging.getLogger("autoproc")
@@ -88,7 +90,7 @@ def join(coadds, cats, target, settings):
     table["MATCH"] = np.zeros(len(places), int)
     table["MATCH"].description = "target's row: NUMBER of the source within half the seeing, or 0"
     if has_target and len(sky):
-        plane = gnomonic(*sky.T, *target[:2])
+        plane = project(*sky.T, *target[:2])
         nearest = int(np.argmin(np.hypot(*plane.T)))
         if np.hypot(*plane[nearest]) < 0.5 * max(seeing):
             table["MATCH"][0] = nearest + 2

@@ -26,7 +26,8 @@ import stack
 
 from lib.coadd import celestial_wcs
 from lib.frames import read_frame, write_frame
-from lib.photometry import detect_sources, grow, masked_background, moffat_alpha
+from lib.psf import moffat_alpha
+from lib.sources import detect_sources, grow, masked_background
 from lib.stats import mad_std
 
 
@@ -162,7 +163,9 @@ def measure_depth(frames, folder, *, refcat, flats=(), settings=None, rounds=1, 
         new, cat, _ = stack_frames(folder / f"round{turn}", copies, settings, refcat, flats)
         for copy in copies:
             copy.unlink()
-        listed, significant = look_for(folder / f"round{turn}", new, cat, ra, dec)
+        # The limit of the coadd without the stars: at those not seen apertures are not empty.
+        limit = header["LIMFLUX"] * 10 ** (-0.4 * (header["ABSZPT"] - new["ABSZPT"]))
+        listed, significant = look_for(folder / f"round{turn}", new, cat, ra, dec, limit)
         for key, values in zip(found, (magnitude, listed, significant), strict=True):
             found[key].append(values)
     result = {key: np.concatenate(values) for key, values in found.items()}
@@ -171,10 +174,10 @@ def measure_depth(frames, folder, *, refcat, flats=(), settings=None, rounds=1, 
     return {"limmag": header["LIMMAG"], "zeropoint": header["ABSZPT"], **result}
 
 
-def look_for(folder, header, cat, ra, dec):
-    """Tell which stars are in the catalogue, and which have a flux of five times its noise.
+def look_for(folder, header, cat, ra, dec, limit):
+    """Tell which stars are in the catalogue, and which have a flux of more than `limit`.
 
-    The second in apertures at the true places; their noise is that of LIMFLUX.
+    The second in apertures at the true places.
     """
     import sep
 
@@ -191,7 +194,7 @@ def look_for(folder, header, cat, ra, dec):
     flux, _, _ = sep.sum_circle(np.ascontiguousarray(image, np.float32), x, y, radius, subpix=5)
     alpha, beta = header["PSFALPHA"], header["PSFBETA"]
     inside = 1 - header["PSFNORM"] * (1 + (radius / alpha) ** 2) ** (1 - beta)
-    return listed, flux / inside > header["LIMFLUX"]
+    return listed, flux / inside > limit
 
 
 def simulate(folder, number=8, seed=1):

@@ -6,7 +6,7 @@ from astropy.table import Table
 from astropy.wcs import WCS
 
 from lib.frames import Frame, write_frame
-from lib.photometry import moffat_alpha
+from lib.psf import moffat_alpha
 
 RA, DEC = 150.0, 20.0
 SCALE = 0.4  # arcsec per pixel

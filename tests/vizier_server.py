@@ -56,6 +56,30 @@ class Sky:
         m["y"] = m["z"] + 0.031 - 0.106 * gr + 0.011 * gr**2
         m["J"] = m["z"] - 1.0 - 0.5 * gr
         m["H"], m["K"] = m["J"] - 0.5, m["J"] - 0.6
+        self._survey(m)
+
+    @classmethod
+    def of_stars(cls, stars, epoch):
+        """Return the sky of a table of stars.
+
+        Parameters
+        ----------
+        stars : astropy.table.Table
+            ra, dec [deg], pmra, pmdec [mas/yr] and the bands, as `simulate.make_field` makes it.
+        epoch : float
+            Of the positions [yr].
+        """
+        sky = cls.__new__(cls)
+        values = {name: np.asarray(stars[name], float) for name in stars.colnames}
+        sky.pmra, sky.pmdec = values["pmra"], values["pmdec"]
+        sky.ra, sky.dec = values["ra"], values["dec"]
+        sky.ra, sky.dec = sky.at(2 * 2016.0 - epoch)
+        sky._survey({band: values[band] for band in "ugrizyBVRIJHK"})
+        return sky
+
+    def _survey(self, m):
+        """Set the magnitudes of the reference bands, and those of surveys with their own bands."""
+        g, gr = m["g"], m["g"] - m["r"]
         self.mag = m
         self.ps1 = {
             "g": g - 0.011 - 0.125 * gr - 0.015 * gr**2,

@@ -85,20 +85,22 @@ find_python() {
     return 1
 }
 
-# The command and the module `autoproc`: src/ as it lies here, so nothing has to be built.
-install_command() {
-    local packages
+# The commands and the module `autoproc`: src/ as it lies here, so nothing has to be built.
+install_commands() {
+    local packages name
     packages=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     echo "$PWD/src" >"$packages/autoproc.pth"
     # -P: what lies in the working directory, maybe among raw frames, is no module.
-    printf '#!/bin/sh\nexec "$(dirname "$0")/python" -P -m autoproc "$@"\n' >.venv/bin/autoproc
-    chmod +x .venv/bin/autoproc
+    for name in autoproc autoproc-refcat; do
+        printf '#!/bin/sh\nexec "$(dirname "$0")/python" -P -m %s "$@"\n' "${name/-/.}" >".venv/bin/$name"
+        chmod +x ".venv/bin/$name"
+    done
 }
 
 # The stamp holds the locks' digest and the folder: a copied or moved .venv has wrong paths in it.
 fingerprint="$(cat "${locks[@]}" | sha256sum | cut -d' ' -f1) $PWD"
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$fingerprint" ] && new_enough .venv/bin/python; then
-    [ -x .venv/bin/autoproc ] || install_command
+    [ -x .venv/bin/autoproc-refcat ] || install_commands
     exit 0
 fi
 
@@ -128,5 +130,5 @@ for lock in "${locks[@]}"; do
 done
 .venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes "${requirements[@]}" ||
     fail "pip could not install ${locks[*]}, see above; is the network there?"
-install_command
+install_commands
 echo "$fingerprint" >"$stamp"

@@ -3,27 +3,14 @@
 import numpy as np
 
 from lib.coadd import mean_position
+from lib.emptyapertures import aperture_noise, empty_apertures, summed_area
 from lib.framequality import reference_errors
-from lib.photometry import (
-    FLAG_NEIGHBOUR,
-    FLAG_SATURATED,
-    FLAG_WEIGHT,
-    Zeropoint,
-    aperture_noise,
-    background,
-    choose_colour,
-    detect_sources,
-    empty_apertures,
-    expected_noise,
-    fit_zeropoint,
-    gnomonic,
-    grow,
-    masked_background,
-    match,
-    measure_field,
-    neighbour_distance,
-)
+from lib.pairs import match
+from lib.photometry import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT, measure_field
+from lib.projection import project
+from lib.sources import background, detect_sources, grow, masked_background, neighbour_distance
 from lib.stats import MAD_TO_SIGMA
+from lib.zeropoint import Zeropoint, choose_colour, expected_noise, fit_spatial_term, fit_zeropoint
 
 
 def calibrate_weight(image, weight, settings, saturate, gain):
@@ -70,7 +57,7 @@ def calibrate_weight(image, weight, settings, saturate, gain):
         "min_area": settings["min_area"], "aperture": settings["aperture"],
         "min_snr": settings["star_snr"],
     }  # fmt: skip
-    field = measure_field(clean, noise, ~covered, **options)
+    field = measure_field(clean, noise, ~covered, hidden=False, **options)
     if field is not None:
         # And without the light of the stars outside their masks, which in a crowded field is sky
         # to the mesh.
@@ -86,8 +73,9 @@ def calibrate_weight(image, weight, settings, saturate, gain):
     radii = np.unique([0.5, 1.0, *settings["apertures"]]) * fwhm
     ratios = np.full(radii.size, np.nan)
     apertures, at = 0, 1.0
+    total = summed_area(occupied)
     for k, radius in enumerate(radii):
-        x, y = empty_apertures(occupied, radius, seed=k + 1)
+        x, y = empty_apertures(total, radius, seed=k + 1)
         if x.size >= 30:
             _, ratios[k] = aperture_noise(clean, variance, x, y, radius)
             if radius == fwhm:
@@ -127,7 +115,7 @@ def limiting_flux(coadd, seed=7):
     radius = 0.75 * field.fwhm
     variance, covered = coadd["variance"], coadd["covered"]
     shallow = ~covered | (variance > 2 * np.median(variance[covered]))
-    x, y = empty_apertures(coadd["occupied"] | shallow, radius, seed=seed)
+    x, y = empty_apertures(summed_area(coadd["occupied"] | shallow), radius, seed=seed)
     if x.size < 30:
         return np.nan, radius, int(x.size)
     sigma, _ = aperture_noise(coadd["image"], variance, x, y, radius)
@@ -152,7 +140,7 @@ def coadd_zeropoint(field, sky, reference, band, settings, gain=1.0, scale=1.0):
 
     Returns
     -------
-    zeropoint : lib.photometry.Zeropoint
+    zeropoint : lib.zeropoint.Zeropoint
     stars : dict of ndarray
         Of the matched stars: source, reference row, magnitude, colour, x, y.
     """
@@ -166,8 +154,8 @@ def coadd_zeropoint(field, sky, reference, band, settings, gain=1.0, scale=1.0):
     if field is None:
         return Zeropoint(reason="NO_SOURCES"), none
     ra0, dec0 = mean_position(*sky.T)
-    at = gnomonic(reference["ra"], reference["dec"], ra0, dec0)
-    ours, theirs = match(gnomonic(*sky.T, ra0, dec0), at, settings["match_radius"])
+    at = project(reference["ra"], reference["dec"], ra0, dec0)
+    ours, theirs = match(project(*sky.T, ra0, dec0), at, settings["match_radius"])
     n_matched = ours.size
     spoilt = FLAG_SATURATED | FLAG_WEIGHT
     blended = FLAG_NEIGHBOUR | 1
@@ -215,6 +203,13 @@ def coadd_zeropoint(field, sky, reference, band, settings, gain=1.0, scale=1.0):
     if result.known:
         # What the aperture does not hold is the same error for all stars.
         result.error = float(np.hypot(result.error, 1.0857 * field.growth.error))
+        if settings["spatial_term"] != "off":
+            used = result.used
+            variance = error[used] ** 2 + np.where(errors[used] > 0, errors[used], 0.02) ** 2
+            result.spatial = fit_spatial_term(
+                result.residual[used], variance, field.sources["x"][ours[used]],
+                field.sources["y"][ours[used]],
+            )  # fmt: skip
     elif n_matched == 0:
         result.reason = f"NO_MATCH: no source within {settings['match_radius']:g} arcsec"
     stars = {
@@ -244,8 +239,8 @@ def astrometric_scatter(field, sky, reference, radius):
     number : int
     """
     ra0, dec0 = mean_position(*sky.T)
-    plane = gnomonic(*sky.T, ra0, dec0)
-    at = gnomonic(reference["ra"], reference["dec"], ra0, dec0)
+    plane = project(*sky.T, ra0, dec0)
+    at = project(reference["ra"], reference["dec"], ra0, dec0)
     plane = plane[(field.flags & ~1) == 0]
     ours, theirs = match(plane, at, radius)
     if ours.size < 2:

@@ -13,11 +13,20 @@ import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from lib.catalogues import unit_vectors
 from lib.frames import INTERPOLATED, UNUSABLE
-from lib.photometry import gnomonic
 from lib.programs import ProgramFailed, find_program, run_program
+from lib.projection import project
 
 COMBINE_TYPES = {"median": "MEDIAN", "weighted": "WEIGHTED", "clipped": "CLIPPED"}
+
+PROJECTION_ERROR = 0.1
+"""Bound of SWarp's interpolation of the projection between the nodes of a grid [pixel].
+
+The error is largest at the very edge of a frame, where the splines end; inside it is a tenth of
+that and less. Under the default of 0.001 SWarp falls back on computing each pixel where a frame is
+distorted by some pixels, which takes four times as long.
+"""
 
 WCS_KEYS = ("CTYPE", "CUNIT", "CRVAL", "CRPIX", "CDELT", "CROTA", "CD", "PC", "PV", "LONPOLE",
             "LATPOLE", "RADESYS", "EQUINOX")  # fmt: skip
@@ -44,11 +53,6 @@ def celestial_wcs(header):
 def pixel_scale(wcs):
     """Return the pixel scale of a WCS at its reference point [arcsec per pixel]."""
     return 3600.0 * float(np.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix))))
-
-
-# --------------------------------------------------------------------------------------------
-# Weights
-# --------------------------------------------------------------------------------------------
 
 
 def sky_variance(sky, read_noise, gain=1.0, flat=None):
@@ -117,11 +121,6 @@ def frame_weight(mask, variance):
     return weight, repaired
 
 
-# --------------------------------------------------------------------------------------------
-# Grid
-# --------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Grid:
     """A north-up tangential grid: centre [deg], scale [arcsec per pixel], size [pixel]."""
@@ -160,10 +159,9 @@ def frame_outline(header, points=9):
 
 def mean_position(ra, dec):
     """Return the mean of sky positions [deg], right also across ra 0."""
-    a, d = np.radians(ra), np.radians(dec)
-    vector = [np.mean(np.cos(d) * np.cos(a)), np.mean(np.cos(d) * np.sin(a)), np.mean(np.sin(d))]
-    east = np.degrees(np.arctan2(vector[1], vector[0])) % 360.0
-    return float(east), float(np.degrees(np.arctan2(vector[2], np.hypot(*vector[:2]))))
+    x, y, z = unit_vectors(ra, dec).mean(axis=0)
+    east = np.degrees(np.arctan2(y, x)) % 360.0
+    return float(east), float(np.degrees(np.arctan2(z, np.hypot(x, y))))
 
 
 def common_grid(headers):
@@ -184,29 +182,23 @@ def common_grid(headers):
     scale = round(scale, 4)
     ra, dec = mean_position(*outlines.T)
     for _ in range(3):  # the middle of the extremes, on the plane tangent there
-        plane = gnomonic(*outlines.T, ra, dec)
+        plane = project(*outlines.T, ra, dec)
         low, high = plane.min(axis=0), plane.max(axis=0)
         east, north = (low + high) / 2 / 3600.0
         dec += north
         ra = (ra + east / np.cos(np.radians(dec))) % 360.0
-    plane = gnomonic(*outlines.T, ra, dec)
+    plane = project(*outlines.T, ra, dec)
     half = np.abs(plane).max(axis=0) / scale
     nx, ny = (2 * np.ceil(half) + 2).astype(int)
     return Grid(round(ra, 7), round(dec, 7), scale, int(nx), int(ny))
 
 
-# --------------------------------------------------------------------------------------------
-# SWarp
-# --------------------------------------------------------------------------------------------
-
-
-def swarp_options(grid, *, threads, memory, clip_sigma, clip_fraction):
+def swarp_options(grid, *, memory, clip_sigma, clip_fraction):
     """Return the arguments common to both runs of SWarp.
 
     Parameters
     ----------
     grid : Grid
-    threads : int
     memory : int
         Megabytes for each of SWarp's buffers.
     clip_sigma, clip_fraction : float
@@ -214,6 +206,7 @@ def swarp_options(grid, *, threads, memory, clip_sigma, clip_fraction):
     """
     options = {
         "CELESTIAL_TYPE": "NATIVE", "PROJECTION_TYPE": "TAN",
+        "PROJECTION_ERR": f"{PROJECTION_ERROR:g}",
         "CENTER_TYPE": "MANUAL", "CENTER": f"{grid.ra:.7f},{grid.dec:.7f}",
         "PIXELSCALE_TYPE": "MANUAL", "PIXEL_SCALE": f"{grid.scale:.4f}",
         "IMAGE_SIZE": f"{grid.nx},{grid.ny}",
@@ -223,14 +216,14 @@ def swarp_options(grid, *, threads, memory, clip_sigma, clip_fraction):
         "FSCALE_DEFAULT": "1.0", "GAIN_KEYWORD": "GAIN", "SATLEV_KEYWORD": "SATURATE",
         "CLIP_SIGMA": f"{clip_sigma:g}", "CLIP_AMPFRAC": f"{clip_fraction:g}",
         "BLANK_BADPIXELS": "N", "DELETE_TMPFILES": "N", "WRITE_FILEINFO": "N",
-        "WRITE_XML": "N", "VERBOSE_TYPE": "QUIET", "NTHREADS": str(threads),
+        "WRITE_XML": "N", "VERBOSE_TYPE": "QUIET",
         "VMEM_DIR": ".", "VMEM_MAX": str(4 * memory), "MEM_MAX": str(memory),
         "COMBINE_BUFSIZE": str(memory), "NOPENFILES_MAX": "512",
     }  # fmt: skip
     return [word for key, value in options.items() for word in (f"-{key}", value)]
 
 
-def resample_frame(name, image, mask, header, variance, scale, grid, workdir, options, timeout):
+def resample_frame(name, image, mask, header, variance, scale, workdir, options, timeout):
     """Resample one frame with SWarp and write its weight map on the new grid.
 
     Parameters
@@ -244,7 +237,6 @@ def resample_frame(name, image, mask, header, variance, scale, grid, workdir, op
         Of a pixel without sources.
     scale : float
         What the pixels are multiplied with at the combination.
-    grid : Grid
     workdir : path-like
     options : list of str
         Of `swarp_options`.
@@ -267,7 +259,7 @@ def resample_frame(name, image, mask, header, variance, scale, grid, workdir, op
     fits.writeto(workdir / f"{name}.weight.fits", np.where(good, weight, 0))
     # SWarp reads a stray default.swarp or .head beside it: the directory is its own and new.
     run_program(
-        [find_program("swarp"), f"{name}.fits", *options, "-COMBINE", "N"],
+        [find_program("swarp"), f"{name}.fits", *options, "-COMBINE", "N", "-NTHREADS", "1"],
         timeout=timeout, cwd=workdir,
     )  # fmt: skip
     for suffix in (".fits", ".weight.fits"):
@@ -313,7 +305,7 @@ def mask_resampled(weight_path, image_path, repaired, wcs):
         weight[row[inside], column[inside]] = 0
 
 
-def combine_resampled(names, combine, grid, workdir, options, timeout):
+def combine_resampled(names, combine, grid, workdir, options, timeout, threads=1):
     """Combine resampled frames with SWarp.
 
     Parameters
@@ -325,6 +317,7 @@ def combine_resampled(names, combine, grid, workdir, options, timeout):
     workdir : path-like
     options : list of str
     timeout : float
+    threads : int
 
     Returns
     -------
@@ -341,7 +334,7 @@ def combine_resampled(names, combine, grid, workdir, options, timeout):
     (workdir / "frames.list").write_text("\n".join(names) + "\n", encoding="ascii")
     run_program(
         [find_program("swarp"), "@frames.list", *options, "-RESAMPLE", "N",
-         "-COMBINE_TYPE", COMBINE_TYPES[combine],
+         "-COMBINE_TYPE", COMBINE_TYPES[combine], "-NTHREADS", str(threads),
          "-IMAGEOUT_NAME", "coadd.fits", "-WEIGHTOUT_NAME", "coadd.weight.fits"],
         timeout=timeout, cwd=workdir,
     )  # fmt: skip
@@ -360,11 +353,6 @@ def combine_resampled(names, combine, grid, workdir, options, timeout):
     image[bad] = 0
     weight[bad] = 0
     return image, weight, str(header.get("SOFTVERS", "")).strip()
-
-
-# --------------------------------------------------------------------------------------------
-# What the coadd's pixels mean
-# --------------------------------------------------------------------------------------------
 
 
 def median_penalty(number):

@@ -6,7 +6,7 @@ import numpy as np
 from astropy.io import fits
 
 from lib.calibration import astrometric_scatter, limiting_flux
-from lib.photometry import AB_MINUS_VEGA, VEGA_BANDS
+from lib.zeropoint import AB_MINUS_VEGA, VEGA_BANDS
 
 WING_KEYS = {
     "PSFALPHA": "[pixel] Moffat wings of stars: scale radius",
@@ -104,6 +104,14 @@ def zeropoint_cards(zeropoint, band, source):
         cards["ABSZPCMN"] = (zeropoint.colour_at, "[mag] colour at which ABSZPT holds")
     else:
         cards["ABSZPCOL"] = (0.0, "no colour term fitted")
+    plane = zeropoint.spatial
+    if plane is not None:
+        cards["ABSZPDX"] = (plane.dx, "[mag/pixel] mag += ABSZPDX * (X - ABSZPX0)")
+        cards["ABSZPDXE"] = (plane.dx_error, "[mag/pixel] error of ABSZPDX")
+        cards["ABSZPDY"] = (plane.dy, "[mag/pixel] mag += ABSZPDY * (Y - ABSZPY0)")
+        cards["ABSZPDYE"] = (plane.dy_error, "[mag/pixel] error of ABSZPDY")
+        cards["ABSZPX0"] = (plane.x0 + 1, "[pixel] column at which ABSZPT holds")
+        cards["ABSZPY0"] = (plane.y0 + 1, "[pixel] row at which ABSZPT holds")
     return cards
 
 
@@ -160,6 +168,18 @@ def position_cards(field, sky, reference, headers, radius):
     return cards
 
 
+def outlier_cards(records):
+    """Return the cards of what was left out of frames because the others contradict it."""
+    if not any("outliers" in record for record in records):
+        return {}
+    pixels = sum(record["outliers"] + record["trail"] for record in records)
+    trails = sum(record["trail"] > 0 for record in records)
+    return {
+        "NOUTLIER": (pixels, "pixels that the other frames contradict: no weight"),
+        "NTRAIL": (trails, "frames with a satellite trail"),
+    }
+
+
 def flag_stack(header, zeropoint, settings):
     """Write into the header what to mind about a stack; return the codes."""
     flags = []
@@ -203,6 +223,9 @@ def provenance_table(records):
     for key in ("fwhm", "seeing", "ellipticity", "zeropoint", "transparency", "scale", "weight"):
         array = np.array([record.get(key, np.nan) for record in records], float)
         columns.append(fits.Column(name=key.upper(), format="E", array=array))
+    for key in ("outliers", "trail"):
+        array = np.array([record.get(key, -1) for record in records])
+        columns.append(fits.Column(name=key.upper(), format="J", null=-1, array=array))
     used = np.array([record["used"] for record in records])
     columns.append(fits.Column(name="USED", format="L", array=used))
     text = [record.get("reason", "") for record in records]

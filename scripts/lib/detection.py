@@ -55,6 +55,18 @@ def detection_arrays(image, mask):
     return clean, (~bad).astype(np.float32), flag
 
 
+def run_again_if_killed(argv, **how):
+    """Run a program as `run_program` does, once more where it was killed: by whom it was, or a
+    machine short of memory, says nothing of the stars."""
+    try:
+        return run_program(argv, **how)
+    except ProgramFailed as why:
+        if "SIGKILL" not in why.why and "SIGTERM" not in why.why:
+            raise
+        log.warning("%s: once more", why)
+        return run_program(argv, **how)
+
+
 def run_extractor(image, weight, flag, header, options):
     """Run source-extractor on the arrays of `detection_arrays`.
 
@@ -101,7 +113,7 @@ def run_extractor(image, weight, flag, header, options):
         (folder / "gauss.conv").write_text("CONV NORM\n1 2 1\n2 4 2\n1 2 1\n")
         for stem, data in (("image", image), ("weight", weight), ("flag", flag)):
             fits.writeto(folder / f"{stem}.fits", data)
-        run_program(argv, timeout=options["timeout"], cwd=folder)
+        run_again_if_killed(argv, timeout=options["timeout"], cwd=folder)
         with fits.open(folder / "stars.ldac", memmap=False) as hdus:
             table = np.array(hdus["LDAC_OBJECTS"].data)
     return table.astype(table.dtype.newbyteorder("="))

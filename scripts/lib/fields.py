@@ -33,38 +33,43 @@ def frame_centre(facts):
     return float(ra[0]), float(dec[0])
 
 
-def field_of(frames):
+def field_of(frames, wide_radius=0.0):
     """Return the circle that holds all frames, wherever they really point, and the epoch.
 
     Parameters
     ----------
     frames : list of dict
         Night-log facts.
+    wide_radius : float
+        How far off their pointings the frames are looked for when all else fails [deg].
 
     Returns
     -------
     dict
-        `ra`, `dec`, `radius` in degrees (None where no pointing is known), `epoch` as a
-        Julian year.
+        `ra`, `dec`, `radius` and `wide` (with `wide_radius` for the error of the pointings) in
+        degrees (None where no pointing is known), `epoch` as a Julian year.
     """
     epoch = float(2000 + (np.median([one["mjd"] for one in frames]) - MJD_J2000) / 365.25)
     known = [(frame_centre(one), one) for one in frames]
     known = [(centre, one) for centre, one in known if centre]
     if not known:
-        return {"ra": None, "dec": None, "radius": None, "epoch": round(epoch, 3)}
+        return {"ra": None, "dec": None, "radius": None, "wide": None, "epoch": round(epoch, 3)}
     ra, dec = np.radians(np.array([centre for centre, _ in known])).T
     vectors = np.array([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)]).T
     # The middle of the extremes: one frame of a wrong pointing among many must still be inside.
     middle = (vectors.max(axis=0) + vectors.min(axis=0)) / 2
     middle /= np.linalg.norm(middle)
-    reach = 0.0
+    reach = wide = 0.0
     for vector, (_, one) in zip(vectors, known, strict=True):
         apart = 2 * np.degrees(np.arcsin(min(1.0, np.linalg.norm(vector - middle) / 2)))
         diagonal = np.hypot(*one["shape"]) * (one["pixscale"] or 0.0) / 3600 / 2
-        reach = max(reach, apart + diagonal + (one.get("poserr") or 0.0))
+        error = one.get("poserr") or 0.0
+        reach = max(reach, apart + diagonal + error)
+        wide = max(wide, apart + diagonal + max(error, wide_radius))
     return {
         "ra": round(float(np.degrees(np.arctan2(middle[1], middle[0])) % 360), 5),
         "dec": round(float(np.degrees(np.arcsin(middle[2]))), 5),
         "radius": round(float(reach), 4),
+        "wide": round(float(wide), 4),
         "epoch": round(epoch, 3),
     }

@@ -13,6 +13,7 @@ from lib.jointfit import fit_alone
 from lib.matching import Mapping, NoMatch, match_stars, same_orientation
 from lib.projection import deproject, project
 from lib.starlists import merged_stars, on_one_plane, pair_up
+from lib.validation import best_solution, degrees_allowed, validate_degrees
 
 log = logging.getLogger("autoproc")
 
@@ -299,12 +300,14 @@ def align(exposures, options):
     """Align frames with each other: the one with most stars keeps its header's system.
 
     Each frame is identified in the merged stars of those before it, then all but the first
-    are fitted to the mean positions, three times over.
+    are fitted to the mean positions, three times over: linearly, and by a polynomial of the degree
+    that predicts left-out stars best, for frames that see a star through different parts of the
+    optics.
 
     Returns
     -------
     aligned : list of Exposure
-        The first is the one that leads.
+        The first is the one that leads; `sky` and `degree` are set.
     reference : Reference
         Mean positions.
     failed : dict
@@ -325,12 +328,37 @@ def align(exposures, options):
             exposure.sky = fit_alone(exposure, reference, 1)
         aligned += found
         waiting = [e for e in waiting if not e.match]
-    for _ in range(3):
-        reference = merged_stars(aligned)
-        for exposure in aligned[1:]:
-            exposure.sky = fit_alone(exposure, reference, 1)
+    fit_to_mean(aligned, 1)
+    degree = alignment_degree(aligned, options)
+    if degree > 1:
+        fit_to_mean(aligned, degree)
     reference = merged_stars(aligned)
     if len(aligned) > 1:
         # A star on one frame only agrees with itself: it says nothing about the alignment.
         reference = reference[reference.seen > 1]
     return aligned, reference, failed
+
+
+def fit_to_mean(exposures, degree, rounds=3):
+    """Fit aligned frames to the mean positions of their stars; the first keeps its map."""
+    for _ in range(rounds):
+        maps = maps_to_mean(exposures, merged_stars(exposures), degree)
+        for exposure, sky in zip(exposures, maps, strict=True):
+            exposure.sky, exposure.degree = sky, degree
+
+
+def maps_to_mean(exposures, reference, degree):
+    """Return the map of each frame, fitted to mean positions; that of the first as it is."""
+    first, *others = exposures
+    return [first.sky, *(fit_alone(exposure, reference, degree) for exposure in others)]
+
+
+def alignment_degree(exposures, options):
+    """Return the degree of the maps that predict left-out stars of aligned frames best."""
+    reference = merged_stars(exposures)
+    reference = reference[reference.seen > 1]
+    if len(exposures) < 2 or len(reference) < 12:
+        return 1
+    degrees = degrees_allowed(len(reference), options["degree"])
+    validated = validate_degrees(exposures, reference, len(reference), degrees, maps_to_mean)
+    return best_solution({"own": validated})[1]

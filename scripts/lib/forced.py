@@ -7,16 +7,12 @@ import sep
 from astropy.io import fits
 
 from lib.coadd import celestial_wcs, mean_position
-from lib.photometry import (
-    FLAG_NEIGHBOUR,
-    FLAG_SATURATED,
-    FLAG_WEIGHT,
-    Wings,
-    common_stars,
-    gnomonic,
-    model_stars,
-)
+from lib.pairs import common_stars
+from lib.photometry import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT
 from lib.plots import BAND_ORDER
+from lib.projection import project
+from lib.psf import Wings
+from lib.starmodels import model_stars
 
 FLAG_REPAIRED = 32
 """A pixel of the aperture was repaired."""
@@ -38,7 +34,7 @@ class Coadd:
     image, variance : ndarray of float32, shape (ny, nx)
         Background-subtracted; variance 0 where there is no data.
     header : astropy.io.fits.Header
-    wings : lib.photometry.Wings
+    wings : lib.psf.Wings
     radius : float
         Aperture [pixel].
     fraction : float
@@ -76,7 +72,7 @@ def unite_sources(positions, snr, radius):
     if len(everything) == 0:
         return np.empty((0, 2)), np.empty((0, len(positions)), bool)
     centre = mean_position(*everything.T)
-    numbers, count = common_stars([gnomonic(*sky.T, *centre) for sky in positions], radius)
+    numbers, count = common_stars([project(*sky.T, *centre) for sky in positions], radius)
     united = np.empty((count, 2))
     best = np.full(count, -np.inf)
     found = np.zeros((count, len(positions)), bool)

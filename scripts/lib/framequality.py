@@ -6,15 +6,11 @@ import numpy as np
 
 from lib.coadd import celestial_wcs, mean_position
 from lib.frames import UNUSABLE, FrameRejected
-from lib.photometry import (
-    FLAG_NEIGHBOUR,
-    background,
-    common_stars,
-    gnomonic,
-    match,
-    measure_field,
-    relative_zeropoints,
-)
+from lib.pairs import common_stars, match
+from lib.photometry import FLAG_NEIGHBOUR, measure_field
+from lib.projection import project
+from lib.sources import background
+from lib.zeropoint import relative_zeropoints
 
 FRAME_SIGMA_FLOOR = 0.01
 
@@ -58,7 +54,7 @@ def measure_frame(image, mask, header, settings):
     field = measure_field(
         image, max(noise, 1e-6), unusable, saturate=saturate, gain=gain,
         threshold=settings["detect_sigma"], min_area=settings["min_area"],
-        aperture=settings["aperture"], min_snr=settings["star_snr"],
+        aperture=settings["aperture"], min_snr=settings["star_snr"], hidden=False,
     )  # fmt: skip
     nstars = 0 if field is None else int(field.stars.sum())
     if nstars < settings["min_stars"]:
@@ -119,7 +115,7 @@ def tie_frames(frames, reference, band, settings):
     ra0, dec0 = mean_position(
         np.concatenate([f["ra"] for f in frames]), np.concatenate([f["dec"] for f in frames])
     )
-    planes = [gnomonic(f["ra"], f["dec"], ra0, dec0) for f in frames]
+    planes = [project(f["ra"], f["dec"], ra0, dec0) for f in frames]
     radius = settings["match_radius"]
     numbers, count = common_stars(planes, radius)
     rows = len(frames) + 1
@@ -131,7 +127,7 @@ def tie_frames(frames, reference, band, settings):
         error[i + 1, number] = frame["magnitude_error"]
         place[number] = planes[i]
     if reference is not None and band in reference:
-        at = gnomonic(reference["ra"], reference["dec"], ra0, dec0)
+        at = project(reference["ra"], reference["dec"], ra0, dec0)
         ours, theirs = match(place, at, radius)
         magnitude[0, ours] = np.asarray(reference[band], float)[theirs]
         errors = reference_errors(reference, band)[theirs]

@@ -5,7 +5,17 @@ Three exposures of the same sky can. The images are to be on one pixel grid, on 
 scale, with the sky at zero.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
+
+from lib.stats import sort_planes
+
+SLACK = 0.05
+"""Fraction by which profiles of one width differ still."""
+
+BROAD = 1.25
+"""Stars so much wider than in the reference cannot be compared with it."""
 
 
 def reference_image(images):
@@ -21,45 +31,94 @@ def reference_image(images):
     reference : ndarray of float32, shape (ny, nx)
         Of an even number of values the lower of the middle two: of two, that without the
         satellite. NaN where fewer than two images see the pixel.
-    number : ndarray of int, shape (ny, nx)
+    number : ndarray of uint16, shape (ny, nx)
         Values there.
     """
-    ordered = np.sort(images, axis=0)  # NaN last
-    number = np.isfinite(images).sum(axis=0)
-    middle = np.maximum(number - 1, 0) // 2
-    reference = np.take_along_axis(ordered, middle[None], axis=0)[0]
-    reference[number < 2] = np.nan
+    known = np.isfinite(images)
+    number = known.sum(axis=0, dtype=np.uint16)
+    ordered = np.where(known, images, np.float32(np.inf))
+    if len(images) <= 32:
+        sort_planes(ordered)
+    else:  # the network grows faster than the sort
+        ordered.sort(axis=0)
+    middle = (np.maximum(number, 1) - 1) // 2
+    reference = np.full(number.shape, np.nan, np.float32)
+    for at in range(int(middle.max(initial=0)) + 1):
+        np.copyto(reference, ordered[at], where=(middle == at) & (number > 1))
     return reference, number
 
 
-def seeing_tolerance(reference, noise, ratio, slack=0.05):
-    """Return by how much an image may differ from the reference near stars.
+@dataclass(frozen=True)
+class Reference:
+    """What exposures are compared with.
 
     Parameters
     ----------
-    reference : ndarray of float32, shape (ny, nx)
-    noise : float or ndarray of float32, shape (ny, nx)
-        Noise of a pixel. Where the smoothed reference is fainter than that, it is sky.
-    ratio : float
-        FWHM of the reference over that of the image. The peak of a star goes as its square.
-    slack : float
-        Fraction by which profiles of one width differ still.
-
-    Returns
-    -------
-    ndarray of float32, shape (ny, nx)
-        ``(|ratio^2 - 1| + slack) * max + range / 2``, both over 3 x 3 pixels: the second is what
-        half a pixel of misalignment makes.
+    image : ndarray of float32, shape (ny, nx)
+        NaN where unknown.
+    number : ndarray of int, shape (ny, nx)
+        Exposures that see the pixel.
+    highest, change : ndarray of float32, shape (ny, nx)
+        Largest value, and difference of the largest and the least, of 3 x 3 pixels; those of the
+        smoothed image where that is fainter than `noise`: the noise of the sky is no star.
+    lit : ndarray of bool, shape (ny, nx)
+        With more light of sources than a quarter of `noise`, in the mean of some 50 pixels.
+    centres : ndarray of bool, shape (ny, nx)
+        Within a quarter of `fwhm` of the peak of a source.
+    noise : float
+        Typical noise of a pixel of an exposure.
+    fwhm : float
+        Width of the stars [px].
     """
-    from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
 
-    known = np.nan_to_num(reference)
-    smooth = gaussian_filter(known, 1.0)
-    # The noise of the sky is no star.
-    light = np.where(smooth > noise, known, smooth)
-    highest = maximum_filter(light, 3)
-    change = highest - minimum_filter(light, 3)
-    return (abs(ratio**2 - 1) + slack) * np.maximum(highest, 0) + change / 2
+    image: np.ndarray
+    number: np.ndarray
+    highest: np.ndarray
+    change: np.ndarray
+    lit: np.ndarray
+    centres: np.ndarray
+    noise: float
+    fwhm: float
+
+    @classmethod
+    def describe(cls, image, number, noise, fwhm):
+        """Return the reference of an image made by `reference_image`."""
+        from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
+
+        known = np.nan_to_num(image)
+        smooth = gaussian_filter(known, 1.0)
+        peaks = (smooth > 0.7 * noise) & (smooth == maximum_filter(smooth, 3))
+        reach = max(1, int(np.rint(0.25 * fwhm)))
+        centres = maximum_filter(peaks, 2 * reach + 1)
+        light = np.where(smooth > noise, known, smooth)
+        highest = maximum_filter(light, 3)
+        change = highest - minimum_filter(light, 3)
+        lit = gaussian_filter(known, 2.0) > 0.25 * noise
+        return cls(image, number, np.maximum(highest, 0), change, lit, centres, float(noise), fwhm)
+
+    def part(self, where):
+        """Return a part of it."""
+        return Reference(
+            self.image[where], self.number[where], self.highest[where], self.change[where],
+            self.lit[where], self.centres[where], self.noise, self.fwhm,
+        )  # fmt: skip
+
+    def tolerance(self, fwhm):
+        """Return by how much an image may differ from the reference near stars.
+
+        Parameters
+        ----------
+        fwhm : float
+            Of the image. The peak of a star goes as its inverse square.
+
+        Returns
+        -------
+        ndarray of float32, shape (ny, nx)
+            ``(|ratio^2 - 1| + SLACK) * highest + change / 2``: the second is what half a pixel of
+            misalignment makes.
+        """
+        size = np.float32(abs((self.fwhm / fwhm) ** 2 - 1) + SLACK)
+        return size * self.highest + np.float32(0.5) * self.change
 
 
 def fit_line(rows, columns):
@@ -155,94 +214,143 @@ def follow_line(excess, centre, direction, width, length, step):
     -------
     ndarray of bool, shape (ny, nx)
     """
-    y, x = np.indices(excess.shape, dtype=np.float32)
-    y -= np.float32(centre[0])
-    x -= np.float32(centre[1])
-    across = np.abs(y * direction[1] - x * direction[0])
-    along = y * direction[0] + x * direction[1]
-    known = excess != 0
-    core = known & (across <= width / 2)
+    # Coordinates along and across, in steps of a pixel; only the strip that is asked for.
+    reach = np.hypot(*excess.shape)
+    along = np.arange(-np.ceil(reach / step) * step, reach, 1.0)
+    across = np.arange(-np.floor(3.5 * width + 2), 3.5 * width + 3)
+    values = _along_line(excess, centre, direction, along, across)
+    known = values != 0
     # A halo is bright beside the line too.
-    side = known & (across > 2 * width + 2) & (across <= 3.5 * width + 2)
-    band = np.zeros(excess.shape, bool)
-    if not core.any():
-        return band
-    first = int(np.floor(along.min() / step))
-    bins = int(np.floor(along.max() / step)) - first + 1
+    core = np.abs(across) <= width / 2
+    side = (np.abs(across) > 2 * width + 2) & (np.abs(across) <= 3.5 * width + 2)
+    bins = ((along - along[0]) // step).astype(int)
 
     def profile(part):
-        places = np.floor(along[part] / step).astype(int) - first
-        count = np.bincount(places, minlength=bins)
-        total = np.bincount(places, weights=excess[part], minlength=bins)
+        count = np.bincount(bins, weights=known[:, part].sum(axis=1))
+        total = np.bincount(bins, weights=values[:, part].sum(axis=1, dtype=np.float64))
         return count, total / np.maximum(count, 1)
 
     counts, means = profile(core)
     side_counts, side_means = profile(side)
-    known = (counts >= step) & (side_counts >= step)
+    seen = (counts >= step) & (side_counts >= step)
     noise = np.sqrt(1 / np.maximum(counts, 1) + 1 / np.maximum(side_counts, 1))
-    lit = known & (means - side_means > 3 * noise)
+    lit = seen & (means - side_means > 3 * noise)
+    band = np.zeros(excess.shape, bool)
     if not lit.any():
         return band
     start, end = np.flatnonzero(lit)[[0, -1]]
-    share = lit[start : end + 1].sum() / max(1, known[start : end + 1].sum())
+    share = lit[start : end + 1].sum() / max(1, seen[start : end + 1].sum())
     if (end - start + 1) * step < length or share < 0.7:
         return band
     # Where nothing is known beyond, as in a corner, it goes on.
-    while start > 0 and not known[start - 1]:
+    while start > 0 and not seen[start - 1]:
         start -= 1
-    while end < bins - 1 and not known[end + 1]:
+    while end < bins[-1] and not seen[end + 1]:
         end += 1
-    inside = (along >= (first + start - 1) * step) & (along <= (first + end + 2) * step)
-    return (across <= 1.5 * width + 1) & inside
+    first, last = along[0] + (start - 1) * step, along[0] + (end + 2) * step
+    half = 1.5 * width + 1
+    y, x = _line_pixels(
+        centre, direction, np.arange(first, last, 0.7), np.arange(-half, half + 0.35, 0.7)
+    )
+    inside = (y >= 0) & (x >= 0) & (y < excess.shape[0]) & (x < excess.shape[1])
+    band[y[inside], x[inside]] = True
+    return band
 
 
-def find_outliers(images, noises, fwhms, *, threshold=5.0, neighbour=2.5):
-    """Find the pixels of aligned exposures that the others contradict.
+def _line_pixels(centre, direction, along, across):
+    """Return rows and columns of the pixels at places along and across a line."""
+    y = centre[0] + along[:, None] * direction[0] - across * direction[1]
+    x = centre[1] + along[:, None] * direction[1] + across * direction[0]
+    return np.rint(y).astype(int), np.rint(x).astype(int)
+
+
+def _along_line(image, centre, direction, along, across):
+    """Return the nearest pixels along and across a line, 0 outside of the image."""
+    y, x = _line_pixels(centre, direction, along, across)
+    inside = (y >= 0) & (x >= 0) & (y < image.shape[0]) & (x < image.shape[1])
+    values = np.zeros(y.shape, image.dtype)
+    values[inside] = image[y[inside], x[inside]]
+    return values
+
+
+def centred_on_stars(outliers, beyond, reference):
+    """Return the outliers that are the centre of a star: it varies, or its profile does.
 
     Parameters
     ----------
-    images : ndarray of float32, shape (n, ny, nx)
-        On one grid and scale, sky at zero; NaN where an image has no value.
-    noises : sequence of float, or of ndarray of shape (ny, nx)
-        Noise of the pixels of each.
-    fwhms : sequence of float
-        Width of the stars on each [px].
+    outliers : ndarray of bool, shape (ny, nx)
+    beyond : ndarray of float32, shape (ny, nx)
+        Their significance.
+    reference : Reference
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+        Connected ones of no more pixels than a disc of 1.5 FWHM, the most significant of which
+        is a centre of the reference.
+    """
+    from scipy.ndimage import label
+
+    labels, count = label(outliers, np.ones((3, 3), bool))
+    rows, columns = np.nonzero(outliers)
+    numbers = labels[rows, columns]
+    best = np.zeros(count + 1, int)
+    order = np.argsort(beyond[rows, columns])
+    best[numbers[order]] = order  # the last that is written stays
+    star = reference.centres[rows[best], columns[best]]
+    star &= np.bincount(numbers, minlength=count + 1) <= np.pi * (1.5 * reference.fwhm) ** 2
+    stars = np.zeros(outliers.shape, bool)
+    stars[rows, columns] = star[numbers]
+    return stars
+
+
+def find_outliers(image, noise, fwhm, reference, *, threshold=5.0, neighbour=2.5):
+    """Find the pixels of an exposure that the others contradict.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        On the grid and scale of the reference, sky at zero; NaN where it has no value.
+    noise : float, or ndarray of float32, shape (ny, nx)
+        Of a pixel.
+    fwhm : float
+        Width of the stars [px].
+    reference : Reference
     threshold : float
-        Difference from the reference, in units of the noise and beyond the
-        `seeing_tolerance`, that makes an outlier.
+        Difference from the reference, in units of the noise and beyond its `tolerance`, that
+        makes an outlier.
     neighbour : float
         The same beside one.
 
     Returns
     -------
-    outliers, trails : ndarray of bool, shape (n, ny, nx)
-        Single pixels, and bands of straight trails. Nothing where fewer than three images see a
-        pixel: of two, none can tell which is right.
+    outliers, trails : ndarray of bool, shape (ny, nx)
+        Single pixels, and bands of straight trails. Nothing where fewer than three exposures see
+        a pixel: of two, none can tell which is right. Nothing where a star is brighter or fainter
+        than in the others.
     """
     from scipy.ndimage import binary_dilation, binary_propagation
 
-    images = np.asarray(images, np.float32)
-    outliers = np.zeros(images.shape, bool)
-    trails = np.zeros(images.shape, bool)
-    if len(images) < 3:
-        return outliers, trails
-    reference, number = reference_image(images)
-    told = number >= 3
-    usual = float(np.median(fwhms))
     square = np.ones((3, 3), bool)
-    for n, (image, noise, fwhm) in enumerate(zip(images, noises, fwhms, strict=True)):
-        # The median of m values has a variance of pi / 2 m.
-        error = noise * np.sqrt(1 + np.pi / 2 / np.maximum(number, 1))
-        difference = image - reference
-        tolerance = seeing_tolerance(reference, noise, usual / fwhm)
-        beyond = (np.abs(difference) - tolerance) / error
-        beyond = np.where(told & np.isfinite(difference), beyond, np.float32(0))
-        seeds = beyond > threshold
-        if seeds.any():
-            outliers[n] = binary_propagation(seeds, square, mask=beyond > neighbour)
-        # Trails are faint: looked for where no star needs tolerance.
-        quiet = told & np.isfinite(difference) & (tolerance < 0.5 * noise)
-        excess = np.where(quiet, difference / error, np.float32(0))
-        trails[n] = trail_pixels(excess, fwhm) & np.isfinite(image)
-        outliers[n] |= binary_dilation(outliers[n] & trails[n], square) & told
+    difference = image - reference.image
+    told = (reference.number >= 3) & np.isfinite(difference)
+    difference[~told] = 0
+    # The median of m values has a variance of pi / 2 m.
+    error = noise * np.sqrt(1 + np.float32(np.pi / 2) / np.maximum(reference.number, 1))
+    tolerance = reference.tolerance(fwhm)
+    beyond = np.abs(difference)
+    beyond -= tolerance
+    beyond /= error
+    # In much worse seeing the wings of stars are many times brighter than their tolerance.
+    comparable = told if fwhm < BROAD * reference.fwhm else told & ~reference.lit
+    outliers = (beyond > threshold) & comparable
+    if outliers.any():
+        outliers = binary_propagation(outliers, square, mask=(beyond > neighbour) & comparable)
+        outliers &= ~centred_on_stars(outliers, beyond, reference)
+        # The faint rim.
+        outliers = binary_dilation(outliers, square) & comparable
+    # Trails are faint: looked for where no star needs tolerance.
+    quiet = told & (tolerance < 0.5 * noise)
+    excess = np.where(quiet, difference / error, np.float32(0))
+    trails = trail_pixels(excess, fwhm) & np.isfinite(image)
     return outliers, trails

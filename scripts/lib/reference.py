@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lib.catalogues import check_angles, read_customcat
 from lib.coadd import smooth_flat
 from lib.frames import read_frame
-from lib.photometry import check_hours, read_custom_catalogue
 
 log = logging.getLogger("autoproc")
 
@@ -65,12 +65,13 @@ def find_reference(refcat, customcat, customcatfilt, records):
     first = records[0]["header"]
     if not (customcat and {first.get("BAND"), first.get("FILTER")} & set(customcatfilt)):
         return Reference(stars, source, stars, source, reason)
-    custom = read_custom_catalogue(customcat)
+    custom = read_customcat(customcat)
     for header in (record["header"] for record in records):
         if "CRVAL1" in header and "NAXIS1" in header:
-            check_hours(custom, header["CRVAL1"], header["CRVAL2"], 1.0, f"customcat {customcat}")
+            check_angles(custom, customcat, header["CRVAL1"], header["CRVAL2"])
             break
-    return Reference(stars, source, custom, Path(customcat).name, reason)
+    columns = {name: np.asarray(custom[name]) for name in custom.colnames}
+    return Reference(stars, source, columns, Path(customcat).name, reason)
 
 
 class FlatCache:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from lib.detection import CATALOGUE_COLUMNS
+from lib.detection import CATALOGUE_COLUMNS, run_again_if_killed
 from lib.distortion import sky_from_cards, tan_cards
-from lib.programs import ProgramFailed, find_program, run_program
+from lib.programs import ProgramFailed, find_program
 from lib.projection import project
 from lib.starlists import epoch_of
 
@@ -146,9 +146,7 @@ def read_head(path):
     return header
 
 
-def run_scamp(
-    exposures, reference, degree, options, *, crossid, threads=1, passes="joint", quiet=False
-):
+def run_scamp(exposures, reference, degree, options, *, crossid, passes="joint", quiet=False):
     """Solve frames jointly with SCAMP.
 
     Parameters
@@ -162,7 +160,6 @@ def run_scamp(
         Configuration of the step: match_resolution, min_snr, timeout.
     crossid : float
         Radius of identification [arcsec].
-    threads : int
     passes : {'loose', 'joint'}
         'loose' solves each exposure for itself.
     quiet : bool
@@ -197,7 +194,8 @@ def run_scamp(
         "CHECKPLOT_DEV": "NULL",
         "WRITE_XML": "N",
         "VERBOSE_TYPE": "QUIET" if quiet else "NORMAL",
-        "NTHREADS": threads,
+        # Several add up in the order in which they happen to be at work: another result each time.
+        "NTHREADS": 1,
     }
     names = [f"{k:05d}.ldac" for k in range(len(exposures))]
     argv = [find_program("scamp"), *names, "-c", "empty.scamp"]
@@ -210,7 +208,7 @@ def run_scamp(
         for name, exposure, ideal in zip(names, exposures, straight, strict=True):
             write_stars(folder / name, exposure, ideal)
         write_reference(folder / "reference.ldac", reference, epoch_of(exposures))
-        run_program(argv, timeout=options["timeout"], cwd=folder)
+        run_again_if_killed(argv, timeout=options["timeout"], cwd=folder)
         maps = []
         for name, ideal in zip(names, straight, strict=True):
             try:

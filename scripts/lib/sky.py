@@ -226,10 +226,12 @@ def noise_map(image, unusable, least, block=64):
     """
     from scipy.ndimage import median_filter
 
-    # Every third row is enough for 2 per cent.
+    # Every third row, pairs that share no pixel: 4 per cent, 2 in the median of nine squares.
     rows, good = image[::3], ~unusable[::3]
-    steps = np.abs(rows[:, 1:] - rows[:, :-1])
-    ranked, number = ranked_blocks(steps, good[:, 1:] & good[:, :-1], (block / 3, block))
+    even = image.shape[1] // 2 * 2
+    pairs = np.s_[:, 1:even:2], np.s_[:, :even:2]
+    steps, known = np.abs(rows[pairs[0]] - rows[pairs[1]]), good[pairs[0]] & good[pairs[1]]
+    ranked, number = ranked_blocks(steps, known, (block / 3, block / 2))
     lower = np.take_along_axis(ranked, (number // 4)[..., None], axis=-1)[..., 0]
     coarse = np.where(number > 50, lower / np.float32(QUARTER * np.sqrt(2)), np.float32(least))
     coarse = np.maximum(median_filter(coarse, 3, mode="nearest"), np.float32(least))

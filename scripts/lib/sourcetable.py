@@ -15,7 +15,7 @@ def source_table(coadd, wcs, zeropoint, gain, scale, settings):
     coadd : dict
         Of `calibrate_weight`.
     wcs : astropy.wcs.WCS
-    zeropoint : lib.photometry.Zeropoint
+    zeropoint : lib.zeropoint.Zeropoint
     gain, scale : float
         Electrons per unit; arcsec per pixel.
     settings : dict

@@ -1,10 +1,17 @@
 """Robust statistics of images, and the combination of many frames into one."""
 
+import functools
 import math
 
 import numpy as np
 
 MAD_TO_SIGMA = 1.482602218505602
+
+CHUNK = 1 << 15
+"""Columns of a stack that are worked on at once: they stay in the cache."""
+
+LONG_COLUMN = 100
+"""Planes beyond which a sorting network takes longer than sorting each column."""
 
 SAMPLE = 1 << 17
 """Pixels that tell the median of an image to 1/290 of their scatter."""
@@ -109,6 +116,7 @@ def half_sample_mode(values):
     return float(np.median(values))
 
 
+@functools.cache
 def merge_exchanges(count):
     """Return the compare-exchange pairs of Batcher's merge-exchange sort.
 
@@ -140,46 +148,92 @@ def merge_exchanges(count):
     return pairs
 
 
-def sort_planes(stack):
-    """Sort a stack of planes along its first axis, in place.
+def ranked_planes(stack):
+    """Sort a stack of planes along its first axis.
 
     A sorting network works on whole planes with `numpy.minimum` and `numpy.maximum`, which is
-    several times faster than sorting each short column by itself.
+    several times faster than sorting each short column by itself. Long columns are sorted each
+    by itself.
+
+    Parameters
+    ----------
+    stack : ndarray, shape (n, m)
+        Without NaN; give missing values as +inf. Overwritten.
+
+    Returns
+    -------
+    list of ndarray, each of shape (m,)
+        The lowest values first.
+    """
+    if len(stack) > LONG_COLUMN:
+        columns = np.ascontiguousarray(stack.T)
+        columns.sort(axis=-1)
+        return list(np.ascontiguousarray(columns.T))
+    planes, spare = list(stack), np.empty_like(stack[0])
+    for i, j in merge_exchanges(len(stack)):
+        np.minimum(planes[i], planes[j], out=spare)
+        np.maximum(planes[i], planes[j], out=planes[j])
+        planes[i], spare = spare, planes[i]
+    return planes
+
+
+def chunks(size, step):
+    """Yield slices that part a range of `size` in pieces of `step`."""
+    for start in range(0, size, step):
+        yield slice(start, min(start + step, size))
+
+
+def sort_planes(stack):
+    """Sort a stack of planes along its first axis, in place, see `ranked_planes`.
 
     Parameters
     ----------
     stack : ndarray, shape (n, ...)
-        Without NaN; give missing values as +inf.
+        C-contiguous, without NaN; give missing values as +inf.
     """
-    lower = np.empty_like(stack[0])
-    for i, j in merge_exchanges(len(stack)):
-        np.minimum(stack[i], stack[j], out=lower)
-        np.maximum(stack[i], stack[j], out=stack[j])
-        stack[i] = lower
+    flat = stack.view()
+    flat.shape = (len(stack), -1)
+    for part in chunks(flat.shape[1], CHUNK):
+        for row, plane in zip(flat[:, part], ranked_planes(flat[:, part].copy()), strict=True):
+            row[:] = plane
 
 
-def _median_of_sorted(stack, number):
-    """Return the median of each column of a sorted stack whose first `number` values count."""
-    if number.min() == len(stack):
-        middle = len(stack) // 2
-        if len(stack) % 2:
-            return stack[middle].copy()
-        return np.float32(0.5) * (stack[middle - 1] + stack[middle])
-    low = np.maximum(number - 1, 0) // 2
-    high = np.minimum(number // 2, len(stack) - 1)
-    pair = np.take_along_axis(stack, np.stack([low, high]), axis=0)
-    return np.where(number > 0, np.float32(0.5) * (pair[0] + pair[1]), np.float32(np.nan))
+def median_of_ranked(planes):
+    """Return the median of each column of sorted planes."""
+    half = len(planes) // 2
+    if len(planes) % 2:
+        return planes[half].copy()
+    return np.float32(0.5) * (planes[half - 1] + planes[half])
 
 
-def _extent_of_sorted(stack, number):
-    """Return second highest less second lowest value of each column of a sorted stack."""
-    if len(stack) < 4:
-        return np.full(stack.shape[1:], np.nan, np.float32)
-    if number.min() == len(stack):
-        return stack[-2] - stack[1]
-    high = np.take_along_axis(stack, np.maximum(number - 2, 0)[None], axis=0)[0]
-    with np.errstate(invalid="ignore"):
-        return np.where(number >= 4, high - stack[1], np.float32(np.nan))
+def deviation_of_ranked(planes, median):
+    """Return the median absolute deviation of each column of sorted planes.
+
+    The k values nearest to the median follow each other, so that the k-th smallest deviation is
+    that of the further end of such a run, where this is least.
+
+    Parameters
+    ----------
+    planes : list of ndarray of float32
+    median : ndarray of float32
+
+    Returns
+    -------
+    ndarray of float32
+    """
+    count = len(planes)
+    below = [median - plane for plane in planes[: count // 2 + 1]]
+    above = [plane - median for plane in planes[(count - 1) // 2 :]]
+    ranked = []
+    for number in {(count + 1) // 2, count // 2 + 1}:
+        runs = [(first, first + number - 1) for first in range(count - number + 1)]
+        ranked.append(
+            functools.reduce(
+                np.minimum,
+                (np.maximum(below[i], above[j - (count - 1) // 2]) for i, j in runs),
+            )
+        )
+    return ranked[0] if len(ranked) == 1 else np.float32(0.5) * (ranked[0] + ranked[1])
 
 
 def small_sample(count):
@@ -210,7 +264,7 @@ def clipped_mean(stack, clip=4.0):
     Parameters
     ----------
     stack : ndarray of float32, shape (n, ...)
-        NaN where a value is missing. Overwritten.
+        NaN where a value is missing.
     clip : float
         Values further than this many standard deviations from the median are left out.
 
@@ -224,34 +278,56 @@ def clipped_mean(stack, clip=4.0):
         Difference of the second highest and the second lowest value: large where values
         scatter, and not where one cosmic ray struck. NaN for fewer than 4 values.
     """
-    missing = ~np.isfinite(stack)
-    number = len(stack) - missing.sum(axis=0)
-    if len(stack) == 1:
-        mean = np.where(missing[0], np.float32(np.nan), stack[0])
-        return mean, number, np.full_like(mean, np.nan)
-    stack[missing] = np.inf
-    sort_planes(stack)
-    median = _median_of_sorted(stack, number)
-    extent = _extent_of_sorted(stack, number)
-    with np.errstate(invalid="ignore"):
-        deviation = np.abs(stack - median)
-    deviation[~np.isfinite(stack)] = np.inf
-    ranked = deviation.copy()
-    sort_planes(ranked)
-    spread = np.float32(MAD_TO_SIGMA) * _median_of_sorted(ranked, number)
-    spread[number < 2] = np.nan
-    usual = np.nanmedian(spread) if np.isfinite(spread).any() else np.float32(0)
-    usual *= np.float32(small_sample(len(stack)))
-    keep = deviation <= np.float32(clip) * np.fmax(spread, usual)
+    flat = stack.reshape(len(stack), -1)
+    size = flat.shape[1]
+    mean, median, spread, furthest, extent = np.full((5, size), np.nan, np.float32)
+    number = np.zeros(size, np.int32)
+    for part in chunks(size, CHUNK):
+        values = flat[:, part].copy()
+        finite = np.isfinite(values)
+        whole = finite.all()
+        number[part] = len(stack) if whole else finite.sum(axis=0)
+        if not whole:
+            values[~finite] = 0
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean[part] = values.sum(axis=0, dtype=np.float32) / number[part].astype(np.float32)
+        if not whole:
+            values[~finite] = np.inf
+        planes = ranked_planes(values)
+        # Columns of as many values each have the same formulas.
+        for count in np.unique(number[part]):
+            if count == 0:
+                continue
+            if whole:
+                where, ranked = part, planes
+            else:
+                index = np.flatnonzero(number[part] == count)
+                where, ranked = index + part.start, [plane[index] for plane in planes[:count]]
+            median[where] = middle = median_of_ranked(ranked)
+            furthest[where] = np.maximum(ranked[-1] - middle, middle - ranked[0])
+            if count > 1:
+                spread[where] = deviation_of_ranked(ranked, middle)
+            if count > 3:
+                extent[where] = ranked[-2] - ranked[1]
+    spread *= np.float32(MAD_TO_SIGMA)
+    known = regular_sample(spread)
+    known = known[np.isfinite(known)]
+    usual = np.float32(np.median(known) * small_sample(len(stack)) if known.size else 0)
+    limit = np.float32(clip) * np.fmax(spread, usual)
     # Two values are always as far from their median; their difference has twice the variance.
     pair = number == 2
-    keep[1] &= ~pair | (2 * deviation[1] <= np.float32(clip * np.sqrt(2)) * usual)
-    used = keep.sum(axis=0)
-    stack[~keep] = 0
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = stack.sum(axis=0, dtype=np.float32) / used.astype(np.float32)
-    # Equal values (no scatter at all) are all kept: deviation 0 <= 0.
-    return np.where(used > 0, mean, median), used, extent
+    limit[pair] = np.float32(clip * np.sqrt(0.5)) * usual
+    odd = np.flatnonzero(furthest > limit)
+    for part in chunks(odd.size, CHUNK):
+        index = odd[part]
+        values = flat[:, index]
+        keep = np.abs(values - median[index]) <= limit[index]
+        keep |= pair[index] & (values < median[index])
+        number[index] = used = keep.sum(axis=0)
+        total = np.where(keep, values, np.float32(0)).sum(axis=0, dtype=np.float32)
+        mean[index] = np.divide(total, used.astype(np.float32), out=median[index], where=used > 0)
+    shape = stack.shape[1:]
+    return mean.reshape(shape), number.reshape(shape), extent.reshape(shape)
 
 
 def combine(planes, shape, *, clip=4.0, memory=256e6, after=None):

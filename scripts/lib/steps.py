@@ -12,10 +12,10 @@ log = logging.getLogger("autoproc")
 
 
 def start_log(path):
-    """Send log records to the rule's log file, begun anew; the peak memory will end it."""
+    """Send log records to the rule's log file, begun anew; what the job used will end it."""
     stop_log()
-    atexit.unregister(log_memory)
-    atexit.register(log_memory)
+    atexit.unregister(log_usage)
+    atexit.register(log_usage)
     handler = logging.FileHandler(path, mode="w") if path else logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
@@ -25,14 +25,15 @@ def start_log(path):
     logging.getLogger("py.warnings").addHandler(handler)
 
 
-def log_memory():
-    """Log the most memory that this process, or a program it ran, has held."""
-    kilobytes = max(
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
+def log_usage():
+    """Log the most memory that this process, or a program it ran, has held, and their CPU time."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     if log.handlers:
-        log.info("peak memory %.0f MB", kilobytes / 1024)
+        log.info(
+            "peak memory %.0f MB, CPU %.2f s",
+            max(one.ru_maxrss for one in used) / 1024,
+            sum(one.ru_utime + one.ru_stime for one in used),
+        )
 
 
 def stop_log():

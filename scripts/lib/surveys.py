@@ -339,4 +339,6 @@ ASTROMETRIC = (GAIA, SDSS, TWOMASS, APASS, USNOB, PANSTARRS, SKYMAPPER)
 """Positions are taken from the first that has stars in the field."""
 PHOTOMETRIC = (GAIA_SYNTHETIC, TWOMASS, SDSS, PANSTARRS, SKYMAPPER, APASS)
 """Magnitudes are filled in this order, a band that is there being kept."""
+WIDE = (GAIA, GAIA_SYNTHETIC, TWOMASS)
+"""Catalogues of the surroundings of a field: positions, then magnitudes."""
 SURVEYS = {survey.table: survey for survey in (*ASTROMETRIC, GAIA_SYNTHETIC)}

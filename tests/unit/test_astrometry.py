@@ -169,7 +169,17 @@ def test_field_holds_the_frames():
     assert (field["ra"], field["dec"]) == pytest.approx((ra, dec + 1.0), abs=1e-3)
     # Half the distance of the two, half a diagonal and the uncertainty of the pointing.
     assert field["radius"] == pytest.approx(1.0 + np.hypot(200, 100) / 2000 + 0.02, abs=1e-3)
+    assert field["wide"] == field["radius"]
     assert field["epoch"] == 2010.0
+
+
+def test_field_reaches_as_far_as_frames_are_looked_for():
+    one = FACTS | {"ra": 150.0, "dec": 20.0}
+    narrow, wide = field_of([one]), field_of([one], 0.4)
+    assert wide["radius"] == narrow["radius"]
+    assert wide["wide"] == pytest.approx(np.hypot(200, 100) / 2000 + 0.4, abs=1e-3)
+    # A pointing that is less certain than that decides.
+    assert field_of([one | {"poserr": 1.0}], 0.4)["wide"] > 1.0
 
 
 def test_field_of_frames_that_tell_no_pointing():
@@ -177,6 +187,7 @@ def test_field_of_frames_that_tell_no_pointing():
         "ra": None,
         "dec": None,
         "radius": None,
+        "wide": None,
         "epoch": 2010.0,
     }
 

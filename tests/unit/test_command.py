@@ -1,7 +1,11 @@
 """The arguments of the original autoproc, and what becomes of them."""
 
+import importlib
 import json
+import re
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +35,16 @@ def options(words):
         elif key:
             found[key].append(word)
     return found
+
+
+def test_commands_are_installed_as_declared():
+    root = Path(__file__).resolve().parents[2]
+    declared = tomllib.loads((root / "pyproject.toml").read_text())["project"]["scripts"]
+    for target in declared.values():
+        module, _, function = target.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
+    (names,) = re.findall(r"for name in (autoproc.*); do", (root / "tools/install.sh").read_text())
+    assert set(names.split()) == set(declared)
 
 
 def test_steps_are_in_the_order_of_old():

@@ -1,7 +1,5 @@
 """Identification of stars: catalogues only, no pixels."""
 
-import os
-
 import numpy as np
 import pytest
 from scipy.spatial import cKDTree
@@ -20,8 +18,7 @@ from lib.matching import (
 )
 from lib.projection import deproject, project
 
-FIELDS = int(os.environ.get("AUTOPROC_MATCH_FIELDS", "10"))
-"""Random fields tried; the acceptance run takes 500."""
+SLOW = pytest.mark.slow
 
 POINTING_ERROR = 1200.0  # arcsec
 
@@ -93,10 +90,11 @@ def worst_corner(match, arguments, truth):
     return np.abs(wrong).max() / truth["pixel"]
 
 
-def test_random_fields_are_found_and_never_wrongly():
+@pytest.mark.parametrize("fields", [10, pytest.param(500, marks=SLOW)])
+def test_random_fields_are_found_and_never_wrongly(fields):
     rng = np.random.default_rng(20)
     findable = found = 0
-    for k in range(FIELDS):
+    for k in range(fields):
         arguments, truth = random_field(rng)
         findable += truth["common"] >= 8
         try:
@@ -107,13 +105,15 @@ def test_random_fields_are_found_and_never_wrongly():
         assert worst_corner(match, arguments, truth) < 5, f"field {k}: {match}"
         found += truth["common"] >= 8
     assert found >= 0.99 * findable - 0.5
-    assert findable > 0.5 * FIELDS
+    assert findable > 0.5 * fields
 
 
-def test_field_of_another_place_is_refused():
+# Crowded fields take seconds each: they are left to the slow test.
+@pytest.mark.parametrize("fields", [[10, 25], pytest.param([None] * 500, marks=SLOW)],
+                         ids=["sparse", "random"])  # fmt: skip
+def test_field_of_another_place_is_refused(fields):
     rng = np.random.default_rng(21)
-    # Crowded fields take seconds each: they are left to the acceptance run.
-    for stars in [None] * FIELDS if FIELDS > 10 else [10, 25]:
+    for stars in fields:
         arguments, _ = random_field(rng, stars=stars, elsewhere=True)
         with pytest.raises(NoMatch):
             match_stars(**arguments)

@@ -3,14 +3,10 @@
 import numpy as np
 import pytest
 import simulate
+from astropy.io import fits
 
-from lib.outliers import (
-    find_outliers,
-    fit_line,
-    reference_image,
-    seeing_tolerance,
-    trail_pixels,
-)
+from lib.aligned import AlignedFrame, combined_reference, mask_outliers
+from lib.outliers import Reference, find_outliers, fit_line, reference_image, trail_pixels
 
 SHAPE = (300, 340)
 NOISE = 20.0
@@ -39,6 +35,16 @@ def exposures(count=5, seed=1, fwhms=None, stars=80, shift=0.15):
     return images.astype(np.float32), scenes, list(fwhms), rng
 
 
+def find(images, noises, fwhms):
+    """Return the outliers and trails of all exposures."""
+    reference = Reference.describe(*reference_image(images), NOISE, float(np.median(fwhms)))
+    found = [
+        find_outliers(image, noise, fwhm, reference)
+        for image, noise, fwhm in zip(images, noises, fwhms, strict=True)
+    ]
+    return tuple(np.array(masks) for masks in zip(*found, strict=True))
+
+
 def noises(scenes):
     return [np.sqrt(scene + NOISE**2).astype(np.float32) for scene in scenes]
 
@@ -46,7 +52,7 @@ def noises(scenes):
 @pytest.mark.parametrize("count", [3, 5, 8])
 def test_stars_in_changing_seeing_are_no_outliers(count):
     images, scenes, fwhms, _ = exposures(count)
-    outliers, trails = find_outliers(images, noises(scenes), fwhms)
+    outliers, trails = find(images, noises(scenes), fwhms)
     assert not trails.any()
     # Two sides of a Gaussian beyond 5 sigma: none expected in a million pixels.
     assert outliers.mean() < 2e-5
@@ -64,7 +70,7 @@ def test_satellite_is_found_from_edge_to_edge(count):
             SHAPE, intercept, angle, peak * NOISE * sigma * np.sqrt(2 * np.pi), fwhms[n]
         )
         images[n] += trail
-        found = np.logical_or(*find_outliers(images, noises(scenes), fwhms))[n]
+        found = np.logical_or(*find(images, noises(scenes), fwhms))[n]
         bright = trail > 0.5 * peak * NOISE
         assert found[bright].mean() > 0.98
         far = trail < 1e-5 * NOISE  # two widths away and more
@@ -76,7 +82,7 @@ def test_cosmic_ray_that_a_single_frame_cannot_tell_from_a_star():
     images, scenes, fwhms, _ = exposures(4, seed=3)
     blob = simulate.render_sources(SHAPE, [150.3], [120.8], [6000.0], simulate.PSF(3.5), NOISE)
     images[2] += blob
-    outliers, _ = find_outliers(images, noises(scenes), fwhms)
+    outliers, _ = find(images, noises(scenes), fwhms)
     core = blob > 6 * NOISE
     assert core.sum() > 5 and outliers[2][core].all()
     assert not outliers[[0, 1, 3]][:, core].any()
@@ -85,7 +91,7 @@ def test_cosmic_ray_that_a_single_frame_cannot_tell_from_a_star():
 def test_two_exposures_cannot_tell():
     images, scenes, fwhms, _ = exposures(2)
     images[0, 100] += 1000
-    assert not np.any(find_outliers(images, noises(scenes), fwhms))
+    assert not np.any(find(images, noises(scenes), fwhms))
 
 
 def test_pixels_that_two_exposures_see_are_left_alone():
@@ -93,7 +99,7 @@ def test_pixels_that_two_exposures_see_are_left_alone():
     images[0, :, :100] = np.nan
     images[1, 50:52, 50:52] += 5000
     images[1, 50:52, 200:202] += 5000
-    outliers, _ = find_outliers(images, noises(scenes), fwhms)
+    outliers, _ = find(images, noises(scenes), fwhms)
     assert not outliers[:, :, :99].any()
     assert outliers[1, 50:52, 200:202].all()
 
@@ -110,7 +116,8 @@ def test_tolerance_covers_a_star_in_other_seeing():
     for here, usual in ((3.0, 4.5), (4.5, 3.0), (4.0, 4.0)):
         star = simulate.render_sources((41, 41), [20.2], [19.9], [1e5], simulate.PSF(here), 1.0)
         other = simulate.render_sources((41, 41), [20.5], [20.1], [1e5], simulate.PSF(usual), 1.0)
-        assert (np.abs(star - other) <= seeing_tolerance(other, 20.0, usual / here) + 60).all()
+        known = Reference.describe(other.astype("f4"), np.full(other.shape, 5), 20.0, usual)
+        assert (np.abs(star - other) <= known.tolerance(here) + 60).all()
 
 
 def test_line_through_pixels():
@@ -133,7 +140,7 @@ def test_faint_trails_are_found_and_none_that_are_not_there():
     hits = 0
     for seed in range(6):
         images, scenes, fwhms, rng = exposures(5, seed=20 + seed)
-        assert not find_outliers(images, noises(scenes), fwhms)[1].any()
+        assert not find(images, noises(scenes), fwhms)[1].any()
         sigma = fwhms[1] / 2.3548
         trail = simulate.satellite_trail(
             SHAPE,
@@ -143,7 +150,69 @@ def test_faint_trails_are_found_and_none_that_are_not_there():
             fwhms[1],
         )
         images[1] += trail
-        trails = find_outliers(images, noises(scenes), fwhms)[1]
+        trails = find(images, noises(scenes), fwhms)[1]
         assert not trails[[0, 2, 3, 4]].any()
         hits += trails[1][trail > 0.75 * NOISE].mean() > 0.95
     assert hits >= 5
+
+
+def write_aligned(folder, images, noise, corners, scale=2.0):
+    """Write parts of images as SWarp would, each from its corner on; return them opened."""
+    grid = fits.Header({"CRPIX1": 170.5, "CRPIX2": 150.5})
+    opened = []
+    for n, (image, (row, column)) in enumerate(zip(images, corners, strict=True)):
+        part = np.full((260, 300), np.nan, np.float32)
+        rows = slice(max(0, row), min(SHAPE[0], row + 260))
+        columns = slice(max(0, column), min(SHAPE[1], column + 300))
+        inside = (
+            slice(rows.start - row, rows.stop - row),
+            slice(columns.start - column, columns.stop - column),
+        )
+        part[inside] = image[rows, columns]
+        weight = np.where(np.isfinite(part), (scale / noise) ** 2, 0).astype(np.float32)
+        cards = fits.Header({"CRPIX1": 170.5 - column, "CRPIX2": 150.5 - row, "FLXSCALE": scale})
+        cards["GAIN"] = scale
+        path = folder / f"f{n}.resamp.fits"
+        fits.writeto(path, np.nan_to_num(part) / np.float32(scale), cards)
+        fits.writeto(path.with_suffix(".weight.fits"), weight, cards)
+        opened.append(AlignedFrame.open(path, grid, 4.0, NOISE))
+    return opened
+
+
+CORNERS = [(0, 0), (40, 40), (-20, -30), (60, 70), (20, 10)]
+
+
+def test_reference_of_files_in_bands_is_that_of_the_whole(tmp_path):
+    images, _, _, _ = exposures(5, seed=30, fwhms=[4.0] * 5)
+    frames = write_aligned(tmp_path, images, NOISE, CORNERS)
+    whole = np.full(images.shape, np.nan, np.float32)
+    for plane, image, (row, column) in zip(whole, images, CORNERS, strict=True):
+        part = (slice(max(0, row), row + 260), slice(max(0, column), column + 300))
+        plane[part] = image[part]
+    expected, number = reference_image(whole)
+    for memory in (1e9, 3e5):  # at once, and in bands of 17 rows
+        found, count = combined_reference(frames, SHAPE, memory)
+        np.testing.assert_array_equal(count, number)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    where, rows, noise = frames[1].rows(35, 45)
+    assert where == (slice(5, 10), slice(40, 340)) and rows.shape == (5, 300)
+    assert np.nanmedian(noise) == pytest.approx(NOISE)
+
+
+def test_pixels_that_the_others_contradict_lose_their_weight_on_disk(tmp_path):
+    images, _, _, _ = exposures(5, seed=31, fwhms=[4.0] * 5, shift=0)
+    images[1, 150:153, 160:163] += 2000
+    images[2, 20:60:3, 15:40:4] += 1000
+    images[3, 100:103, 120:123] += 2000
+    images[4, 100:103, 120:123] += 2000  # the same place again: no ray
+    frames = write_aligned(tmp_path, images, NOISE, CORNERS)
+    before = [fits.getdata(frame.weight).copy() for frame in frames]
+    counts = mask_outliers(frames, SHAPE, 1e8)
+    gone = [
+        (then > 0) & (fits.getdata(frame.weight) == 0)
+        for then, frame in zip(before, frames, strict=True)
+    ]
+    assert [int(mask.sum()) for mask in gone] == [outliers for outliers, _ in counts]
+    assert gone[1][110:113, 120:123].all() and gone[1].sum() <= 30
+    assert gone[2][41:80:3, 46:70:4].all()
+    assert not (gone[0].any() or gone[3].any() or gone[4].any())

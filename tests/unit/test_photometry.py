@@ -3,11 +3,27 @@
 import astropy.units as u
 import numpy as np
 import pytest
+import sep
 import stack
 from astropy.coordinates import SkyCoord
 
-from lib import photometry as ph
 from lib.calibration import calibrate_weight, coadd_zeropoint
+from lib.emptyapertures import aperture_noise, empty_apertures, summed_area
+from lib.growth import growth_curve, ring_fluxes
+from lib.pairs import common_stars, match
+from lib.photometry import aperture_fluxes, measure_field
+from lib.projection import project
+from lib.psf import Wings, moffat_alpha, moffat_fraction, moffat_fwhm
+from lib.sources import masked_background, select_stars
+from lib.starmodels import StarModels, share_light
+from lib.stats import half_sample_mode
+from lib.zeropoint import (
+    choose_colour,
+    expected_noise,
+    fit_spatial_term,
+    fit_zeropoint,
+    relative_zeropoints,
+)
 
 RA = 150.0
 
@@ -15,7 +31,7 @@ RA = 150.0
 def moffat_image(x, y, flux, fwhm, beta, shape, half=60, points=5):
     """Return the noiseless image of Moffat stars, each normalised to its total flux."""
     image = np.zeros(shape)
-    alpha = ph.moffat_alpha(fwhm, beta)
+    alpha = moffat_alpha(fwhm, beta)
     sub = (np.arange(points) - (points - 1) / 2) / points
     for xs, ys, f in zip(x, y, flux, strict=True):
         x0, x1 = max(0, int(xs) - half), min(shape[1], int(xs) + half + 1)
@@ -33,7 +49,7 @@ def moffat_image(x, y, flux, fwhm, beta, shape, half=60, points=5):
 
 def test_moffat_fwhm_and_alpha_are_inverse():
     for beta in (1.5, 2.5, 3.0, 4.7, 30.0):
-        assert ph.moffat_fwhm(ph.moffat_alpha(3.3, beta), beta) == pytest.approx(3.3, rel=1e-12)
+        assert moffat_fwhm(moffat_alpha(3.3, beta), beta) == pytest.approx(3.3, rel=1e-12)
 
 
 def test_moffat_fraction_is_the_integral_of_the_profile():
@@ -41,20 +57,20 @@ def test_moffat_fraction_is_the_integral_of_the_profile():
     r = np.linspace(0, radius, 200_001)
     density = (beta - 1) / (np.pi * alpha**2) * (1 + (r / alpha) ** 2) ** -beta
     integral = np.trapezoid(2 * np.pi * r * density, r)
-    assert ph.moffat_fraction(radius, alpha, beta) == pytest.approx(integral, rel=1e-6)
+    assert moffat_fraction(radius, alpha, beta) == pytest.approx(integral, rel=1e-6)
 
 
 def test_mode_is_not_moved_by_galaxies():
     rng = np.random.default_rng(1)
     sizes = np.concatenate([rng.normal(1.0, 0.03, 40), rng.uniform(1.2, 4.0, 60)])
-    assert ph.half_sample_mode(sizes) == pytest.approx(1.0, abs=0.06)
+    assert half_sample_mode(sizes) == pytest.approx(1.0, abs=0.06)
 
 
 def test_stars_are_told_from_galaxies_and_cosmic_rays():
     rng = np.random.default_rng(2)
     radius = np.concatenate([rng.normal(1.8, 0.05, 30), rng.uniform(2.6, 6, 20), [0.4, 0.5, 0.9]])
     n = radius.size
-    stars, locus = ph.select_stars(
+    stars, locus = select_stars(
         radius, np.full(n, 100.0), np.zeros(n, int), np.full(n, 10.0), 100.0
     )
     assert locus == pytest.approx(1.8, rel=0.03)
@@ -62,11 +78,11 @@ def test_stars_are_told_from_galaxies_and_cosmic_rays():
 
 
 def test_no_star_above_saturation_or_flagged():
-    stars, locus = ph.select_stars(
+    stars, locus = select_stars(
         np.full(3, 2.0), np.full(3, 99.0), np.array([0, 1, 0]), np.array([200.0, 1, 1]), 100.0
     )
     assert stars.tolist() == [False, False, True] and locus == pytest.approx(2.0)
-    none, locus = ph.select_stars(
+    none, locus = select_stars(
         np.full(2, 2.0), np.full(2, 5.0), np.zeros(2, int), np.ones(2), 100.0
     )
     assert not none.any() and np.isnan(locus)
@@ -83,7 +99,7 @@ def test_background_of_masked_sources_is_the_mean_of_skewed_noise():
     bad = np.zeros(image.shape, bool)
     bad[100:200, 100:240] = True
     image[bad] += 1000
-    level = ph.masked_background(image, bad, 128)
+    level = masked_background(image, bad, 128)
     inner = (slice(64, -64), slice(64, -64))
     # Noise of 4.5 over the 16,000 pixels of a mesh is 0.04; at the corner of a plane the filter
     # is off by up to the change over one mesh, 0.004 x 128 + 0.002 x 128.
@@ -94,12 +110,12 @@ def test_background_of_masked_sources_is_the_mean_of_skewed_noise():
 @pytest.mark.parametrize("shape", [(40, 300), (300, 40), (50, 50)])
 def test_background_of_small_images(shape):
     image = np.full(shape, 7.0, np.float32)
-    level = ph.masked_background(image, np.zeros(shape, bool), 64)
+    level = masked_background(image, np.zeros(shape, bool), 64)
     assert level.shape == shape and np.allclose(level, 7.0)
 
 
 def test_background_without_a_usable_pixel_is_zero():
-    assert not ph.masked_background(np.ones((64, 64), "f4"), np.ones((64, 64), bool)).any()
+    assert not masked_background(np.ones((64, 64), "f4"), np.ones((64, 64), bool)).any()
 
 
 @pytest.mark.parametrize("beta", [2.5, 3.0, 4.5])
@@ -111,12 +127,12 @@ def test_total_flux_of_moffat_stars(beta):
     flux = 10 ** rng.uniform(4.3, 5.3, x.size)
     image = moffat_image(x, y, flux, fwhm, beta, (800, 800), half=120)
     image = (image + rng.normal(0, noise, image.shape)).astype(np.float32)
-    field = ph.measure_field(image, noise, np.zeros(image.shape, bool), gain=1e9)
+    field = measure_field(image, noise, np.zeros(image.shape, bool), gain=1e9)
     # A pixel widens the profile a little: sqrt(4^2 + 0.68) at most.
     assert field.fwhm == pytest.approx(4.05, abs=0.08)
     assert field.stars.sum() >= 90 and field.ellipticity < 0.05
     plane = np.column_stack([x, y])
-    ours, theirs = ph.match(np.column_stack([field.sources["x"], field.sources["y"]]), plane, 1.0)
+    ours, theirs = match(np.column_stack([field.sources["x"], field.sources["y"]]), plane, 1.0)
     assert ours.size >= 98
     ratio = field.total[ours] / flux[theirs]
     error = np.median(field.error[ours] / field.flux[ours])
@@ -147,7 +163,7 @@ def test_neighbour_hidden_in_a_star_is_found_and_taken_away():
     flux = np.append(flux, np.full(len(more), 5e4))
     image = moffat_image(x, y, flux, 4.0, 3.0, (420, 320), half=80)
     image = (image + rng.normal(0, 5, image.shape)).astype(np.float32)
-    field = ph.measure_field(image, 5.0, np.zeros(image.shape, bool), gain=1e9)
+    field = measure_field(image, 5.0, np.zeros(image.shape, bool), gain=1e9)
     apart = np.hypot(field.sources["x"][:, None] - x, field.sources["y"][:, None] - y)
     assert apart.min(axis=0)[:2].max() < 1.0
     total = field.total[apart.argmin(axis=0)]
@@ -156,13 +172,13 @@ def test_neighbour_hidden_in_a_star_is_found_and_taken_away():
 
 
 def test_stars_that_share_an_aperture_are_solved_for():
-    wings = ph.Wings(ph.moffat_alpha(4.0, 3.0), 3.0, 1.0)
+    wings = Wings(moffat_alpha(4.0, 3.0), 3.0, 1.0)
     x, y = np.array([0.0, 4.0, 40.0]), np.array([0.0, 3.0, 0.0])
     flux = np.array([1000.0, 300.0, 500.0])
     image = moffat_image(x + 60, y + 60, flux, 4.0, 3.0, (120, 180), half=59)
-    sums, _, _ = ph.aperture_fluxes(image.astype("f4"), 1.0, x + 60, y + 60, [6.0])
-    part = float(ph.moffat_fraction(6.0, wings.alpha, 3.0))
-    found = ph.share_light(sums[:, 0], x, y, 6.0, part, wings)
+    sums, _, _ = aperture_fluxes(image.astype("f4"), 1.0, x + 60, y + 60, [6.0])
+    part = float(moffat_fraction(6.0, wings.alpha, 3.0))
+    found = share_light(sums[:, 0], x, y, 6.0, part, wings)
     # A hundredth of the brighter one: pixels are not points. The sums hold 25 % of the other.
     assert found == pytest.approx(flux, abs=0.01 * flux.max())
 
@@ -186,10 +202,52 @@ def test_zeropoint_of_images_is_within_its_error_of_the_truth(number):
         offsets.append(found.value - 25 - 2.5 * np.log10(60))
         pulls.append(offsets[-1] / found.error)
         assert found.n_stars >= 20
-    # 0.1, 0.8 and 1.2 are asked for; the rest is how well so many fields tell.
-    assert abs(np.mean(pulls)) < 0.1 + 2 / np.sqrt(number)
-    assert 0.8 - 1.5 / np.sqrt(number) < np.std(pulls) < 1.2 + 1.5 / np.sqrt(number)
+    # 0.1, 0.8 and 1.2 are asked for, of 200 fields; fewer do not tell as well.
+    chance = 0 if number >= 200 else 1 / np.sqrt(number)
+    assert abs(np.mean(pulls)) < 0.1 + 2 * chance
+    assert 0.8 - 1.5 * chance < np.std(pulls) < 1.2 + 1.5 * chance
     assert np.max(np.abs(offsets)) < 0.010
+
+
+def test_models_of_many_stars_are_those_of_each():
+    rng = np.random.default_rng(34)
+    x, y = rng.uniform(-3, 123, (2, 30))
+    flux = 10 ** rng.uniform(2, 6, 30)
+    flux[3] = 0
+    wings = Wings(2.5, 3.0, 0.9, 0.1, -0.05)
+    image = rng.normal(0, 1, (120, 110)).astype(np.float32)
+    models = StarModels(image, x, y, flux, wings, 1.0, 5.0)
+    rows, columns = np.indices(image.shape)
+    light = []
+    for i in range(30):
+        whole = flux[i] * wings.density(columns - x[i], rows - y[i])
+        near = np.maximum(abs(columns - np.rint(x[i])), abs(rows - np.rint(y[i])))
+        light.append(np.where(near <= models.half[i], whole, 0))
+    light = np.array(light)
+    assert models.residual == pytest.approx(image - light.sum(axis=0), abs=1e-5 * flux.max())
+    chosen = np.arange(30) % 2 == 0
+    assert models.image(chosen) == pytest.approx(light[chosen].sum(axis=0), abs=1e-5 * flux.max())
+    alone = [
+        sep.sum_circle((models.residual + light[i]).astype("f4"), [x[i]], [y[i]], 5.0)[0][0]
+        for i in range(30)
+    ]
+    assert models.apertures(5.0) == pytest.approx(alone, rel=1e-4, abs=0.1)
+
+
+def test_rings_about_stars_are_those_of_sep():
+    rng = np.random.default_rng(35)
+    image = rng.normal(10, 1, (150, 160)).astype(np.float32)
+    x, y = np.array([40.3, 100.7]), np.array([60.2, 80.9])
+    radii = np.array([2.0, 4.0, 9.0])
+    segments = np.zeros(image.shape, np.int32)
+    segments[58:63, 38:43], segments[66:70, 40:45] = 1, 7
+    flux, variance = ring_fluxes(image, 2.0, x, y, radii, 3.0, segments, np.array([1, 2]))
+    for k, (inner, outer) in enumerate(((0, 2), (2, 4), (4, 9))):
+        total, error, _ = sep.sum_circann(
+            image, x, y, inner, outer, err=2.0, gain=3.0, segmap=segments, seg_id=[1, 2]
+        )
+        assert flux[:, k] == pytest.approx(total, rel=1e-5)
+        assert variance[:, k] == pytest.approx(error**2, rel=1e-4)
 
 
 def test_faint_stars_do_not_bias_the_zero_point():
@@ -203,9 +261,9 @@ def test_faint_stars_do_not_bias_the_zero_point():
         reference = 25 - 2.5 * np.log10(flux)
         instrumental = -2.5 * np.log10(measured)
         small = np.full(60, 0.005)
-        plain.append(ph.fit_zeropoint(instrumental, error, reference, small).value - 25)
-        better = ph.expected_noise(instrumental, error, measured, flux, 5.0)
-        offsets.append(ph.fit_zeropoint(*better, reference, small).value - 25)
+        plain.append(fit_zeropoint(instrumental, error, reference, small).value - 25)
+        better = expected_noise(instrumental, error, measured, flux, 5.0)
+        offsets.append(fit_zeropoint(*better, reference, small).value - 25)
     # 200 fields of 60 stars of 0.05 mag: known to 0.0005.
     assert abs(np.mean(offsets)) < 0.0015 and np.mean(plain) > 0.0015
 
@@ -213,17 +271,17 @@ def test_faint_stars_do_not_bias_the_zero_point():
 def test_growth_curve_without_stars_is_assumed_and_says_so():
     image = np.zeros((100, 100), np.float32)
     none = np.empty(0)
-    curve = ph.growth_curve(image, 1.0, none, none, none, 3.0)
+    curve = growth_curve(image, 1.0, none, none, none, none, 3.0)
     assert curve.n_stars == 0 and curve.error == pytest.approx(0.03)
     radii = np.array([0.5, 2.0, 4.5, 9.0, 15.0, 500.0])
     fraction = curve.fraction(radii)
-    truth = ph.moffat_fraction(radii, ph.moffat_alpha(3.0, 3.0), 3.0)
+    truth = moffat_fraction(radii, moffat_alpha(3.0, 3.0), 3.0)
     assert np.all(np.diff(fraction) > 0)
     assert np.abs(fraction - truth)[1:].max() < 0.01
 
 
 def test_nothing_found_in_noise_free_emptiness():
-    assert ph.measure_field(np.zeros((64, 64), "f4"), 1.0, np.zeros((64, 64), bool)) is None
+    assert measure_field(np.zeros((64, 64), "f4"), 1.0, np.zeros((64, 64), bool)) is None
 
 
 # Matching ---------------------------------------------------------------------------------
@@ -234,7 +292,7 @@ def test_gnomonic_projection_agrees_with_astropy(ra0, dec0):
     centre = SkyCoord(ra0, dec0, unit="deg")
     angles, radii = np.array([10.0, 130.0, 250.0]), np.array([30.0, 200.0, 600.0])
     sky = centre.directional_offset_by(angles * u.deg, radii * u.arcsec)
-    plane = ph.gnomonic(sky.ra.deg, sky.dec.deg, ra0, dec0)
+    plane = project(sky.ra.deg, sky.dec.deg, ra0, dec0)
     distance = np.degrees(np.tan(np.radians(radii / 3600))) * 3600
     assert np.allclose(np.hypot(*plane.T), distance, atol=1e-5)
     assert np.allclose(np.degrees(np.arctan2(*plane.T)) % 360, angles, atol=1e-4)
@@ -243,21 +301,21 @@ def test_gnomonic_projection_agrees_with_astropy(ra0, dec0):
 def test_match_is_one_to_one_and_leaves_doubles_out():
     reference = np.array([[0, 0], [10, 0], [10.5, 0], [20, 0], [np.nan, 0], [50, 0]], float)
     plane = np.array([[0.3, 0], [-0.1, 0], [10.2, 0], [20.4, 0], [35, 0]], float)
-    ours, theirs = ph.match(plane, reference, 1.0)
+    ours, theirs = match(plane, reference, 1.0)
     assert dict(zip(ours.tolist(), theirs.tolist(), strict=True)) == {1: 0, 3: 3}
 
 
 def test_match_of_nothing():
     empty = np.empty((0, 2))
     for a, b in ((empty, np.zeros((3, 2))), (np.zeros((3, 2)), empty)):
-        assert ph.match(a, b, 1.0)[0].size == 0
-    assert ph.match(np.array([[0.0, 0]]), np.array([[0.1, 0]]), 1.0)[0].size == 1
+        assert match(a, b, 1.0)[0].size == 0
+    assert match(np.array([[0.0, 0]]), np.array([[0.1, 0]]), 1.0)[0].size == 1
 
 
 def test_stars_of_frames_get_common_numbers():
     stars = np.array([[0, 0], [10, 0], [20, 0], [30, 5]], float)
     frames = [stars[[0, 1]] + 0.1, stars + 0.0, stars[[3, 2]] - 0.1, np.empty((0, 2))]
-    numbers, count = ph.common_stars(frames, 1.0)
+    numbers, count = common_stars(frames, 1.0)
     assert count == 4
     assert numbers[0].tolist() == numbers[1][[0, 1]].tolist()
     assert numbers[2].tolist() == numbers[1][[3, 2]].tolist()
@@ -276,7 +334,7 @@ def test_relative_zeropoints_of_frames_with_outliers_and_gaps():
     magnitude = stars - truth[:, None] + rng.normal(0, 1, (n_frames, n_stars)) * error
     magnitude += np.where(rng.random(magnitude.shape) < 0.05, 1.5, 0.0)
     magnitude[rng.random(magnitude.shape) < 0.4] = np.nan
-    z, scatter, number, group = ph.relative_zeropoints(magnitude, error)
+    z, scatter, number, group = relative_zeropoints(magnitude, error)
     offset = (z - z.mean()) - (truth - truth.mean())
     # Some 35 stars of 0.01 to 0.03 mag each.
     assert np.abs(offset).max() < 0.012
@@ -288,7 +346,7 @@ def test_frames_without_common_star_are_in_other_groups():
     magnitude[0, :3] = magnitude[1, :3] = [15.0, 16, 17]
     magnitude[1, :3] += 0.5
     magnitude[2, 3:5] = [15.0, 16]
-    z, _, number, group = ph.relative_zeropoints(magnitude, np.full_like(magnitude, 0.01))
+    z, _, number, group = relative_zeropoints(magnitude, np.full_like(magnitude, 0.01))
     assert group[0] == group[1] != group[2]
     assert z[0] - z[1] == pytest.approx(0.5, abs=1e-6)
     assert np.isnan(z[2]) and np.isnan(z[3]) and number.tolist() == [3, 3, 0, 0]
@@ -314,14 +372,13 @@ def test_zeropoint_lies_within_its_stated_error(n, colour_term):
     pulls, offsets = [], []
     for _ in range(400):
         *data, colour = synthetic_field(rng, n, colour_term=colour_term)
-        fit = ph.fit_zeropoint(*data, colour, None, colour_name="g-r")
+        fit = fit_zeropoint(*data, colour, None, colour_name="g-r")
         at = fit.colour_term * (0.6 - fit.colour_at) if fit.colour else 0.0
         offsets.append(fit.value + at - 25.3)
         error = np.hypot(fit.error, fit.colour_term_error * (0.6 - fit.colour_at)
                          if fit.colour else 0.0)  # fmt: skip
         pulls.append(offsets[-1] / error)
-    # 400 fields tell the mean to 0.05 and the width to 0.035.
-    assert abs(np.mean(pulls)) < 0.1 + 0.05
+    assert abs(np.mean(pulls)) < 0.1
     assert 0.8 < np.std(pulls) < 1.2
     if n >= 20:
         assert np.std(offsets) < 0.01
@@ -332,7 +389,7 @@ def test_colour_term_is_found_with_its_error():
     pulls = []
     for _ in range(200):
         *data, colour = synthetic_field(rng, 50, colour_term=-0.12)
-        fit = ph.fit_zeropoint(*data, colour, None, colour_name="g-r")
+        fit = fit_zeropoint(*data, colour, None, colour_name="g-r")
         assert fit.colour == "g-r"
         pulls.append((fit.colour_term + 0.12) / fit.colour_term_error)
     assert abs(np.mean(pulls)) < 0.25 and 0.8 < np.std(pulls) < 1.25
@@ -348,7 +405,7 @@ def test_colours_that_share_the_error_of_the_magnitude_make_no_colour_term(sign)
         error = 0.05 + np.zeros(n)
         reference = truth + rng.normal(0, error)
         partner = truth - sign * other + rng.normal(0, error)
-        fit = ph.fit_zeropoint(
+        fit = fit_zeropoint(
             truth - 25 + rng.normal(0, 0.01, n), np.full(n, 0.01), reference, error,
             sign * (reference - partner), error * 2**0.5, sign * error**2, colour_name="J-H",
         )  # fmt: skip
@@ -357,12 +414,33 @@ def test_colours_that_share_the_error_of_the_magnitude_make_no_colour_term(sign)
     assert abs(np.mean(pulls)) < 0.5 and 0.8 < np.std(pulls) < 1.25
 
 
+def test_plane_in_position_is_found_with_its_error_and_none_where_there_is_none():
+    rng = np.random.default_rng(16)
+    pulls, found, false = [], 0, 0
+    for _ in range(400):
+        x, y = rng.uniform(0, 1000, (2, 40))
+        variance = rng.uniform(0.005, 0.02, 40) ** 2
+        residual = rng.normal(0, np.sqrt(variance + 0.01**2))
+        false += fit_spatial_term(residual, variance, x, y) is not None
+        plane = fit_spatial_term(residual + 6e-5 * x - 4e-5 * y, variance, x, y)
+        if plane is not None:
+            found += 1
+            pulls.append([(plane.dx - 6e-5) / plane.dx_error, (plane.dy + 4e-5) / plane.dy_error])
+    # 0.003 x 400 is 1; five or more by chance once in 200 times.
+    assert false <= 4
+    # A plane of 21 mmag rms, with 16 mmag of noise in 40 stars, is eight times its error.
+    assert found > 390
+    assert (np.abs(np.mean(pulls, axis=0)) < 0.2).all()
+    assert ((np.std(pulls, axis=0) > 0.85) & (np.std(pulls, axis=0) < 1.2)).all()
+    assert fit_spatial_term(residual[:19], variance[:19], x[:19], y[:19]) is None
+
+
 def test_no_colour_term_from_few_stars_or_one_colour():
     rng = np.random.default_rng(9)
     *data, colour = synthetic_field(rng, 8, colour_term=0.1)
-    assert ph.fit_zeropoint(*data, colour, None, colour_name="g-r").colour == ""
+    assert fit_zeropoint(*data, colour, None, colour_name="g-r").colour == ""
     *data, colour = synthetic_field(rng, 50)
-    fit = ph.fit_zeropoint(*data, np.full(50, 0.6), None, colour_name="g-r")
+    fit = fit_zeropoint(*data, np.full(50, 0.6), None, colour_name="g-r")
     assert fit.colour == "" and fit.colour_term == 0.0 and np.isnan(fit.colour_at)
 
 
@@ -370,16 +448,16 @@ def test_stars_of_unknown_colour_do_not_spoil_the_fit():
     rng = np.random.default_rng(10)
     *data, colour = synthetic_field(rng, 40)
     colour[:10] = np.nan
-    fit = ph.fit_zeropoint(*data, colour, None, colour_name="g-r")
+    fit = fit_zeropoint(*data, colour, None, colour_name="g-r")
     assert fit.value == pytest.approx(25.3, abs=0.02) and not fit.used[:10].any()
 
 
 def test_too_few_stars_give_no_zeropoint_but_a_reason():
-    fit = ph.fit_zeropoint(
+    fit = fit_zeropoint(
         np.array([-8.0, -9.0]), np.full(2, 0.01), np.array([17.0, 16.0]), np.full(2, 0.01)
     )
     assert not fit.known and fit.reason == "TOO_FEW_REFERENCE_STARS: 2 < 3"
-    nothing = ph.fit_zeropoint(np.empty(0), np.empty(0), np.empty(0), np.empty(0))
+    nothing = fit_zeropoint(np.empty(0), np.empty(0), np.empty(0), np.empty(0))
     assert not nothing.known and "0 < 3" in nothing.reason
 
 
@@ -388,7 +466,7 @@ def test_missing_reference_magnitudes_and_errors():
     instrumental, error, reference, reference_error, _ = synthetic_field(rng, 30, outliers=0)
     reference[:5] = np.nan
     reference_error[5:10] = np.nan
-    fit = ph.fit_zeropoint(instrumental, error, reference, reference_error)
+    fit = fit_zeropoint(instrumental, error, reference, reference_error)
     assert fit.n_matched == 25 and fit.value == pytest.approx(25.3, abs=0.03)
 
 
@@ -396,7 +474,7 @@ def test_intrinsic_scatter_is_what_the_errors_do_not_explain():
     rng = np.random.default_rng(12)
     data = synthetic_field(rng, 3000, intrinsic=0.05, outliers=0)[:4]
     # The fit adds 0.005 to every star.
-    assert ph.fit_zeropoint(*data).intrinsic == pytest.approx(0.05, abs=0.005)
+    assert fit_zeropoint(*data).intrinsic == pytest.approx(0.05, abs=0.005)
 
 
 def test_colour_is_the_one_most_stars_have():
@@ -404,10 +482,10 @@ def test_colour_is_the_one_most_stars_have():
     table = {"ra": np.zeros(n), "g": np.full(n, np.nan), "r": np.zeros(n) + 16.0,
              "i": np.zeros(n) + 15.5, "r_err": np.full(n, 0.01)}  # fmt: skip
     table["g"][:5] = 17.0
-    name, colour, error, covariance = ph.choose_colour("r", table, np.arange(n))
+    name, colour, error, covariance = choose_colour("r", table, np.arange(n))
     assert name == "r-i" and np.allclose(colour, 0.5) and np.isnan(error).all()
     assert np.allclose(covariance, 1e-4)
-    assert ph.choose_colour("J", table, np.arange(n))[0] == ""
+    assert choose_colour("J", table, np.arange(n))[0] == ""
 
 
 # Empty apertures --------------------------------------------------------------------------
@@ -417,7 +495,7 @@ def test_empty_apertures_touch_nothing_occupied():
     rng = np.random.default_rng(13)
     occupied = rng.random((300, 400)) < 0.0005
     radius = 6.0
-    x, y = ph.empty_apertures(occupied, radius)
+    x, y = empty_apertures(summed_area(occupied), radius)
     assert x.size > 300
     rows, columns = np.nonzero(occupied)
     distance = np.hypot(x[:, None] - columns, y[:, None] - rows)
@@ -427,68 +505,15 @@ def test_empty_apertures_touch_nothing_occupied():
 
 
 def test_no_room_for_apertures():
-    assert ph.empty_apertures(np.ones((50, 50), bool), 3.0)[0].size == 0
-    assert ph.empty_apertures(np.zeros((8, 8), bool), 10.0)[0].size == 0
+    assert empty_apertures(summed_area(np.ones((50, 50), bool)), 3.0)[0].size == 0
+    assert empty_apertures(summed_area(np.zeros((8, 8), bool)), 10.0)[0].size == 0
 
 
 def test_noise_of_white_noise_is_that_of_the_map():
     rng = np.random.default_rng(14)
     sigma = np.linspace(2, 6, 500)[None, :] * np.ones((500, 1))
     image = rng.normal(0, 1, sigma.shape) * sigma
-    x, y = ph.empty_apertures(np.zeros(image.shape, bool), 4.0)
+    x, y = empty_apertures(summed_area(np.zeros(image.shape, bool)), 4.0)
     maps = image.astype("f4"), (sigma**2).astype("f4")
-    _, ratio = ph.aperture_noise(*maps, x, y, 4.0, subpix=1)
+    _, ratio = aperture_noise(*maps, x, y, 4.0, subpix=1)
     assert ratio == pytest.approx(1.0, abs=0.04)
-
-
-# Custom catalogue -------------------------------------------------------------------------
-
-HEAD = "# ra dec u g r i z y B V R I J H K errors mode\n"
-
-
-def custom_line(ra, dec, value=16.0, error=0.02):
-    return " ".join(map(str, [ra, dec, *[value] * 13, *[error] * 13, 0])) + "\n"
-
-
-def test_custom_catalogue_is_read_first_line_skipped(tmp_path):
-    path = tmp_path / "custom.txt"
-    missing = custom_line(150.2, 20.2).replace("16.0", "nan", 1)
-    path.write_text(HEAD + custom_line(150.1, 20.1) + missing + "\n" + custom_line(150.3, 20, 0, 0))
-    table = ph.read_custom_catalogue(path)
-    assert table["ra"].tolist() == [150.1, 150.2, 150.3]
-    assert table["K"][0] == 16.0 and table["K_err"][0] == 0.02
-    assert np.isnan(table["u"][1]) and np.isnan(table["u_err"][1]) and table["g"][1] == 16.0
-    assert np.isnan(table["r"][2])
-
-
-@pytest.mark.parametrize(
-    "line, words",
-    [
-        ("150.1 20.1 16.0 16.5\n", "line 2: 4 columns where there must be 29"),
-        (custom_line("10:00:24", "+20:06:00"), "decimal degrees"),
-        (custom_line(150.1, 20.1, "bright"), "not all columns are numbers"),
-        (custom_line(400.0, 20.1), "ra must be 0 to 360"),
-        (custom_line(150.0, 120.1), "dec -90 to 90"),
-        ("", "no star"),
-    ],
-)
-def test_custom_catalogue_that_is_none_says_why(tmp_path, line, words):
-    path = tmp_path / "custom.txt"
-    path.write_text(HEAD + line)
-    with pytest.raises(ph.CatalogueError, match=words):
-        ph.read_custom_catalogue(path)
-
-
-def test_custom_catalogue_that_is_not_there(tmp_path):
-    with pytest.raises(ph.CatalogueError, match="cannot be read"):
-        ph.read_custom_catalogue(tmp_path / "none.txt")
-
-
-def test_hours_are_noticed_where_the_field_tells():
-    hours = {"ra": np.array([10.0, 10.001]), "dec": np.array([20.0, 20.01])}
-    with pytest.raises(ph.CatalogueError, match="hours"):
-        ph.check_hours(hours, 150.0, 20.0, 0.5, "customcat x")
-    degrees = {"ra": np.array([150.0]), "dec": np.array([20.0])}
-    ph.check_hours(degrees, 150.0, 20.0, 0.5, "customcat x")
-    elsewhere = {"ra": np.array([3.0]), "dec": np.array([20.0])}
-    ph.check_hours(elsewhere, 150.0, 20.0, 0.5, "customcat x")

@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -155,6 +156,58 @@ def test_southern_field_is_tied_to_gaia_by_its_own_stars(tmp_path):
     # from these, by published relations
     assert np.isfinite(table["V"]).all()
     assert any("Lupton" in source for source in table["R_src"])
+
+
+# --- a field whose pointing may be far off ---
+
+
+def asked_for(server):
+    """Return the catalogues and radii that a server was asked for."""
+    return [(request["-source"], float(request["-c.rd"])) for request in server.requests]
+
+
+def test_positions_reach_as_far_as_the_wide_search(tmp_path):
+    sky = Sky(radius=0.5, n=900)
+    with VizierServer(sky) as server:
+        table = online(server, tmp_path, wide=0.45)
+        narrow = online(server, tmp_path)
+        asked = asked_for(server)
+        online(server, tmp_path, wide=0.45)
+        assert asked_for(server) == asked  # the cache has them
+    away = separation(table["ra"], table["dec"], *FIELD[:2])
+    far = table[away > 0.3]
+    assert len(far) > 100 and away.max() == pytest.approx(0.45, abs=0.02)
+    # Only what tells positions is asked for so far off, and the field itself has all its stars.
+    assert {name for name, radius in asked if radius > 0.3} == {
+        "I/355/gaiadr3", "I/360/syntphot", "II/246/out"
+    }  # fmt: skip
+    assert len(table[away <= 0.2]) == len(narrow)
+    assert len(set(zip(table["ra"], table["dec"], strict=True))) == len(table)
+    truth_of(far, sky)
+    assert np.isfinite(far["r"]).any() and np.isfinite(far["J"]).any()
+
+
+def test_crowded_surroundings_are_their_brighter_stars(tmp_path, monkeypatch):
+    monkeypatch.setattr(refcat, "WIDE_ROWS", 400)
+    sky = Sky(radius=0.5, n=900)
+    with VizierServer(sky) as server:
+        narrow, table = online(server, tmp_path), online(server, tmp_path, wide=0.45)
+        # The field of another night there is asked for as if these had not been.
+        other = online(server, tmp_path, field=(150.0, 2.0, 0.4))
+    away = separation(table["ra"], table["dec"], *FIELD[:2])
+    assert (away <= 0.2).sum() == len(narrow)
+    assert 50 < (away > 0.2).sum() < 400
+    assert len(other) > len(table)
+
+
+def test_surroundings_that_cannot_be_had_are_done_without(server, tmp_path, caplog):
+    freeze([("first", *FIELD)], tmp_path, servers=[server.address])
+    table = online(None, tmp_path, value="offline", wide=0.6, servers=())
+    assert table.meta["source"] == "GaiaDR3" and len(table) > 80
+    assert separation(table["ra"], table["dec"], *FIELD[:2]).max() <= FIELD[2]
+    assert "no stars beyond 0.20 deg" in caplog.text
+    down = online(None, tmp_path, servers=["http://127.0.0.1:9"], wide=0.6, last_attempt=False)
+    assert len(down) == len(table)
 
 
 # --- quality of what Gaia gives ---
@@ -555,20 +608,41 @@ def test_wrong_field_is_named(tmp_path, line):
         read_fields(tmp_path / "f.txt")
 
 
-def test_program(server, tmp_path):
-    (tmp_path / "f.txt").write_text("first 150 2 0.2\n")
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--fields", tmp_path / "f.txt", "--out", tmp_path / "b",
-         "--server", server.address],
-        capture_output=True, text=True, timeout=60,
+def autoproc_refcat(folder, *words):
+    """Run the command as it is installed: in a module of its own, anywhere."""
+    source = SCRIPT.parents[1] / "src"
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "autoproc.refcat", *map(str, words)],
+        capture_output=True, text=True, timeout=60, cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(source)},
     )  # fmt: skip
+
+
+def test_command_freezes_a_bundle(server, tmp_path):
+    (tmp_path / "f.txt").write_text("first 150 2 0.2\n")
+    done = autoproc_refcat(tmp_path, "--fields", "f.txt", "--out", "b", "--server", server.address)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "b" / "bundle.json").is_file()
-    wrong = subprocess.run(
-        [sys.executable, SCRIPT, "--fields", tmp_path / "absent", "--out", tmp_path],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert wrong.returncode == 2 and "absent" in wrong.stderr
+    table = online(None, tmp_path / "b", value="offline", servers=())
+    assert table.meta["source"] == "GaiaDR3" and len(table) > 80
+
+
+def test_command_tells_what_is_missing(tmp_path):
+    (tmp_path / "f.txt").write_text("first 150 2 0.2\n")
+    with VizierServer(faults={"II/246/out": "http500"}) as server:
+        done = autoproc_refcat(
+            tmp_path, "--fields", "f.txt", "--out", "b", "--server", server.address
+        )
+    assert done.returncode == 1
+    assert "II/246/out" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_command_with_wrong_words(tmp_path):
+    wrong = autoproc_refcat(tmp_path, "--fields", "absent", "--out", ".")
+    assert wrong.returncode == 2
+    assert "absent" in wrong.stderr and "usage: autoproc-refcat" in wrong.stderr
+    helped = autoproc_refcat(tmp_path, "--help")
+    assert helped.returncode == 0 and "--fields" in helped.stdout
 
 
 # --- the rule ---

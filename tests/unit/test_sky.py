@@ -21,13 +21,17 @@ from skysub import fringe_excess, fringe_pattern, skysub_frame, subtract_sky
 from lib.frames import BAD, NODATA, SOURCE, Frame, write_frame
 from lib.mastersky import MasterSky, read_sky, write_sky
 from lib.sky import (
+    NONE,
     bilinear,
+    binned,
     block_sky,
     find_sources,
     fit_surface,
+    grown_by_size,
     noise_map,
     surface,
     time_windows,
+    unbinned,
 )
 
 SHAPE = (480, 560)
@@ -376,6 +380,79 @@ def test_long_series_are_parted_evenly():
     assert [len(part) for part in time_windows(mjd, 60, 20)] == [20, 20]
     assert time_windows(mjd[:10], 60, 8) == [list(range(10))]
     assert time_windows([1.0], 60, 8) == [[0]]
+
+
+def test_very_long_series_are_parted_however_their_sky_is():
+    mjd = np.arange(1000) / 1440
+    parts = time_windows(mjd, np.inf, 8, most=300)
+    assert [len(part) for part in parts] == [250] * 4
+    assert sum(parts, []) == list(range(1000))
+    assert len(time_windows(mjd[:300], np.inf, 8, most=300)) == 1
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (7, 8), (6, 9), (7, 9)])
+def test_squares_of_two_pixels(shape):
+    rng = np.random.default_rng(11)
+    image = rng.normal(0, 1, shape).astype(np.float32)
+    unusable = rng.random(shape) < 0.3
+    image[unusable] = np.nan
+    means, number = binned(image, unusable)
+    for (y, x), mean in np.ndenumerate(means):
+        part = np.s_[2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
+        good = image[part][~unusable[part]]
+        assert number[y, x] == good.size
+        assert mean == pytest.approx(good.mean() if good.size else 0, rel=1e-5)
+    squares = number > 2
+    pixels = unbinned(squares, shape)
+    assert pixels.shape == shape
+    np.testing.assert_array_equal(pixels[::2, ::2], squares)
+    np.testing.assert_array_equal(pixels[1::2, 1::2], squares[: shape[0] // 2, : shape[1] // 2])
+
+
+def test_areas_grow_each_by_its_own():
+    labels = np.zeros((60, 140), int)
+    places = {1: (30, 20), 2: (30, 50), 3: (30, 90), 4: (30, 130)}
+    steps = [NONE, 0, 3, 15, NONE]
+    for label, place in places.items():
+        labels[place] = label
+    grown = grown_by_size(labels, steps)
+    y, x = np.indices(labels.shape)
+    expected = np.zeros(labels.shape, bool)
+    for label in (1, 2, 3):
+        distance = np.hypot(y - places[label][0], x - places[label][1])
+        # An octagon: as far as the disc along the axes, a tenth further or less between.
+        assert grown[distance <= 0.95 * steps[label]].all()
+        expected |= distance <= 1.2 * steps[label] + 0.5
+    assert not (grown & ~expected).any()
+
+
+class ChangingSky(Camera):
+    """A sky whose pattern becomes another in the course of the series."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.other = 1 + simulate.low_order_pattern(SHAPE, 0.03, self.rng)
+
+    def sky(self, n):
+        part = n / (self.frames - 1)
+        pattern = (1 - part) * self.pattern + part * self.other
+        return self.level * self.changes[n] * pattern * self.planes[n]
+
+
+def test_a_sky_that_changes_is_followed_in_windows(tmp_path):
+    camera = ChangingSky(frames=24)
+    paths = camera.write(tmp_path)
+    whole = sky_from_frames(paths, structure=True)
+    windows = time_windows(np.arange(24) * 5 / 1440, 40, 8)
+    assert len(windows) == 3
+    left = {"whole": [], "window": []}
+    for window in windows:
+        own = sky_from_frames([paths[n] for n in window], structure=True)
+        for n in window[::3]:
+            for name, sky in (("whole", whole), ("window", own)):
+                rest, _ = left_over(camera, camera.frame(n), sky, n)
+                left[name].append(uniform_filter(rest, 10)[8:-8, 8:-8].std())
+    assert np.mean(left["window"]) < 0.5 * np.mean(left["whole"])
 
 
 def test_fringes_are_scaled_apart_from_the_sky():

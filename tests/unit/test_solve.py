@@ -10,11 +10,11 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
 
-from lib import detection, scamp
+from lib import detection
 from lib.detection import CATALOGUE_COLUMNS, detect
 from lib.distortion import fit_cards, sky_from_cards, starting_sky, tpv_terms
 from lib.frames import BAD, COSMIC, SATURATED, Frame, FrameRejected, write_frame
-from lib.programs import ProgramFailed
+from lib.programs import ProgramFailed, run_program
 from lib.projection import deproject, project
 from lib.residuals import plot_residuals, residuals, weighted_rms
 from lib.scamp import read_head, run_scamp
@@ -220,6 +220,23 @@ def test_group_is_solved_to_a_few_mas(pv):
     json.dumps(result, allow_nan=False)
 
 
+def test_scamp_runs_in_one_thread(monkeypatch):
+    """With more it adds up in another order now and then, and the last digits differ."""
+    commands = []
+
+    def note(argv, **how):
+        commands.append(argv)
+        return run_program(argv, **how)
+
+    monkeypatch.setattr(detection, "run_program", note)
+    rng = np.random.default_rng(2)
+    sky = simulated_sky(rng, 200)
+    exposures, _ = group(rng, sky, frames=3)
+    solved(exposures, reference_of(sky, rng))
+    assert commands
+    assert {argv[argv.index("-NTHREADS") + 1] for argv in commands} == {1}
+
+
 def test_scamp_alone_reproduces_the_truth():
     rng = np.random.default_rng(2)
     sky = simulated_sky(rng, 500)
@@ -280,12 +297,12 @@ def test_a_frame_of_another_place_is_rejected_and_the_others_go_on():
 
 def test_mirrored_turned_and_badly_pointed_group_is_found():
     rng = np.random.default_rng(6)
-    sky = simulated_sky(rng, 900, 600.0)
+    sky = simulated_sky(rng, 8000, 1800.0)
     exposures, truths = [], []
     for k in range(2):
-        true = cards(150 + 0.003 * k, 20.0, angle=130, parity=1, scale=SCALE * 1.04)
+        true = cards(150 + 0.003 * k, 20.0, angle=130, parity=1, scale=SCALE * 1.05)
         truths.append(true)
-        claimed = cards(150.05, 19.97)
+        claimed = cards(150.1, 19.684)  # 20' off
         exposures.append(simulated_exposure(f"2f{k}", true, claimed, sky, rng))
         exposures[-1].header["POSERR"] = 0.1
     result = solved(exposures, reference_of(sky, rng))
@@ -328,7 +345,7 @@ def test_scamp_failing_leaves_the_own_solution(monkeypatch, why):
     def fail(argv, **_):
         raise ProgramFailed(argv[0], why)
 
-    monkeypatch.setattr(scamp, "run_program", fail)
+    monkeypatch.setattr(detection, "run_program", fail)
     rng = np.random.default_rng(8)
     sky = simulated_sky(rng, 500)
     exposures, truths = group(rng, sky, frames=3)
@@ -544,6 +561,67 @@ def test_broken_source_extractor_is_no_verdict_on_the_frames(tmp_path, monkeypat
     table = Table({"ra": np.zeros(0), "dec": np.zeros(0)})
     with pytest.raises(ProgramFailed, match="exit code 1"):
         solve.solve([tmp_path / "2.fits"], table, {})
+
+
+def painted_frames(folder, number):
+    """Paint frames alike; return their paths."""
+    paths = []
+    for k in range(number):
+        paths.append(folder / f"zsfp2a{k}.fits")
+        painted_frame(paths[-1], [*GRID, (160.0, 88.0), (90.0, 166.0)])
+        fits.setval(paths[-1], "FRAME", value=f"2a{k}")
+    return paths
+
+
+def fail_at(monkeypatch, fails, why="exit code 1: no"):
+    """Let the calls of source-extractor fail that `fails`, given the number, says; count them."""
+    calls = []
+
+    def sometimes(argv, **how):
+        calls.append(argv)
+        if fails(len(calls)):
+            raise ProgramFailed(argv[0], why)
+        return run_program(argv, **how)
+
+    monkeypatch.setattr(detection, "run_program", sometimes)
+    return calls
+
+
+@pytest.mark.parametrize("why", ["exit code 1: no", "killed by SIGKILL: no output"])
+def test_passing_fault_costs_no_frame(tmp_path, monkeypatch, why):
+    paths = painted_frames(tmp_path, 3)
+    fail_at(monkeypatch, lambda number: number == 2, why)
+    exposures, rejected = solve.detect_all(paths, OPTIONS, 1)
+    assert ([e.name for e in exposures], rejected) == (["2a0", "2a1", "2a2"], {})
+
+
+def test_frame_that_cannot_be_searched_is_rejected(tmp_path, monkeypatch):
+    paths = painted_frames(tmp_path, 3)
+    calls = fail_at(monkeypatch, lambda number: number in (2, 4))
+    exposures, rejected = solve.detect_all(paths, OPTIONS, 1)
+    assert [e.name for e in exposures] == ["2a0", "2a2"]
+    assert rejected["2a1"]["code"] == "DETECTION_FAILED"
+    assert len(calls) == 5  # the last one proves that the machine is well
+
+
+def test_machine_that_breaks_down_is_no_verdict_on_the_rest(tmp_path, monkeypatch):
+    paths = painted_frames(tmp_path, 3)
+    fail_at(monkeypatch, lambda number: number > 1)
+    with pytest.raises(ProgramFailed, match="exit code 1"):
+        solve.detect_all(paths, OPTIONS, 1)
+
+
+def test_killed_scamp_is_run_again(monkeypatch):
+    rng = np.random.default_rng(2)
+    sky = simulated_sky(rng, 300)
+    exposures, _ = group(rng, sky, frames=3)
+    reference = reference_of(sky, rng)
+    expected = solved(exposures, reference)
+    for exposure in exposures:
+        exposure.match = None
+    calls = fail_at(monkeypatch, lambda number: number % 2, "killed by SIGKILL: no output")
+    assert solved(exposures, reference) == expected
+    assert len(calls) > 4
 
 
 def test_unreadable_scamp_header(tmp_path):

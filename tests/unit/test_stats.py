@@ -2,23 +2,47 @@ import numpy as np
 import pytest
 
 from lib.stats import (
+    SAMPLE,
     clipped_mean,
     combine,
+    deviation_of_ranked,
     half_sample_mode,
     mad_std,
+    median_of_ranked,
     merge_exchanges,
+    regular_sample,
     sigma_clipped_median,
     small_sample,
     sort_planes,
 )
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 16, 25, 100])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 16, 25, 100, 130])
 def test_network_sorts_any_number_of_planes(count):
     stack = np.random.default_rng(count).normal(size=(count, 3, 50)).astype(np.float32)
     expected = np.sort(stack, axis=0)
     sort_planes(stack)
     np.testing.assert_array_equal(stack, expected)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 9, 24, 25])
+def test_deviation_of_sorted_planes_is_the_median_deviation(count):
+    rng = np.random.default_rng(count)
+    # Whole numbers: many are equal.
+    stack = np.sort(rng.integers(0, 9, (count, 2000)).astype(np.float32), axis=0)
+    median = median_of_ranked(list(stack))
+    np.testing.assert_array_equal(median, np.median(stack, axis=0))
+    expected = np.median(np.abs(stack - np.median(stack, axis=0)), axis=0)
+    np.testing.assert_array_equal(deviation_of_ranked(list(stack), median), expected)
+
+
+@pytest.mark.parametrize("shape", [(50, 60), (2048, 2048), (1023, 1000), (600, 4200)])
+def test_sample_comes_from_all_columns_alike(shape):
+    columns = np.broadcast_to(np.arange(shape[1]), shape)
+    sample = regular_sample(columns)
+    assert min(columns.size, SAMPLE) / 2 < sample.size <= max(2 * SAMPLE, shape[1])
+    number = np.bincount(sample, minlength=shape[1])
+    assert np.ptp(number) <= 1
 
 
 def test_network_exchanges_are_few():

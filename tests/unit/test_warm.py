@@ -1,5 +1,6 @@
 """A job in the warm process is what it is in a process of its own."""
 
+import json
 import os
 import signal
 import subprocess
@@ -93,6 +94,39 @@ def test_environment_of_a_job(tmp_path):
     environment = warm.job_environment(1, "/scratch")
     assert environment["OMP_NUM_THREADS"] == environment["OPENBLAS_NUM_THREADS"] == "1"
     assert environment["TMPDIR"] == "/scratch"
+
+
+def test_each_job_is_told_the_threads_of_its_rule(tmp_path):
+    (tmp_path / "scripts").symlink_to(SCRIPTS)
+    write(
+        tmp_path / "job.py",
+        "import json, os\n"
+        "from pathlib import Path\n"
+        "warm = b'warm.py' in Path(f'/proc/{os.getppid()}/cmdline').read_bytes()\n"
+        "found = {'environment': dict(os.environ), 'warm': warm}\n"
+        "Path(snakemake.output[0]).write_text(json.dumps(found))\n",
+    )
+    write(
+        tmp_path / "Snakefile",
+        f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
+        "from lib import warm\n"
+        "assert warm.attach(workflow) is not None\n"
+        "rule all:\n    input: 't1.json', 't2.json'\n"
+        "rule job:\n    output: 't{n}.json'\n    threads: lambda wildcards: int(wildcards.n)\n"
+        "    script: 'job.py'\n",
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "AUTOPROC_WARM"}
+    environment |= dict.fromkeys(warm.THREAD_VARIABLES, "7")
+    argv = [sys.executable, "-m", "snakemake", "--cores", "8", "--directory", tmp_path]
+    subprocess.run(
+        [*argv, "--snakefile", tmp_path / "Snakefile"],
+        check=True, env=environment, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    for threads in (1, 2):
+        found = json.loads((tmp_path / f"t{threads}.json").read_text())
+        told = {found["environment"].get(name) for name in warm.THREAD_VARIABLES}
+        assert told == {str(threads)}
+        assert found["warm"] == (threads == 1)
 
 
 def test_job_dies_with_the_warm_process_and_the_next_is_refused(server, tmp_path):

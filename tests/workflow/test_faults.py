@@ -132,6 +132,18 @@ def test_jobs_killed_at_random_moments_are_done_again(fresh, reduced_night, seed
     check_ends_well(fresh, reduced_night)
 
 
+# ---------------------------------------------------------------------------- the same again
+
+
+def test_one_core_in_another_place_gives_the_same(fresh, reduced_night, tmp_path):
+    """Identical pixels, tables and headers, whatever the path and the number of cores."""
+    fresh.path.rename(tmp_path / "quite another place")
+    place = Place(tmp_path / "quite another place")
+    done = place.snakemake(cores=1)
+    assert done.code == 0, done.out
+    assert differences(place.products, reduced_night.products) == []
+
+
 # ---------------------------------------------------------------------------- two at once
 
 
@@ -233,6 +245,18 @@ def test_broken_swarp_fails_and_the_next_run_mends_it(reduced, reduced_night, ho
     check_ends_well(reduced, reduced_night)
 
 
+@pytest.mark.parametrize("how", one_in_ci("writes half a file"))
+def test_broken_extractor_fails_and_the_next_run_mends_it(reduced, reduced_night, how):
+    body = {"writes half a file": "printf 'SIMPLE  =' > stars.ldac"}.get(how, BROKEN[how])
+    env = fake(reduced, "source-extractor", "sex", "sextractor", body=body)
+    settings = {"astrometry": "{timeout: 4}"}
+    done = reduced.snakemake("--forcerun", "solve", env=env, **settings)
+    assert done.code != 0
+    assert "solve failed" in done.out
+    assert not list(reduced.products.glob("qa/astrometry/*.json"))
+    check_ends_well(reduced, reduced_night)
+
+
 def test_missing_program_is_named(reduced):
     """A machine without SWarp."""
     directory = reduced.path / "bin"
@@ -245,21 +269,6 @@ def test_missing_program_is_named(reduced):
     done = reduced.snakemake("--forcerun", "stack", env=environment(PATH=str(directory)))
     assert done.code != 0
     assert "swarp is not installed" in done.out
-
-
-# ---------------------------------------------------------------------------- no network
-
-
-def test_catalogue_servers_down(reduced):
-    nowhere = "http://127.0.0.1:9"
-    env = environment(http_proxy=nowhere, https_proxy=nowhere, HTTP_PROXY=nowhere,
-                      HTTPS_PROXY=nowhere, no_proxy="", NO_PROXY="")  # fmt: skip
-    done = reduced.snakemake(env=env, refcat="online", refcat_cache=reduced.path / "cache")
-    assert done.code == 0, done.out
-    for band in FILTERS:
-        header = fits.getheader(reduced.products / f"coadd{TARGET}.{band}.fits")
-        assert header["NSTACK"] == 3
-        assert header["ASTRCAT"] == "NONE"
 
 
 # ---------------------------------------------------------------------------- another version

@@ -74,6 +74,10 @@ def spoil(place):
     good.append("packed.fits.gz")
     good += [frames.write(name).name for name in FILE_NAMES]
     good.append(frames.write("backwards.fits", DATE_OBS="2022-01-27T23:00:00").name)
+    # Two exposures that began at the same time, as clocks that were set back make them.
+    moment = "2022-01-28T05:59:59"
+    good += [frames.write(name, counts + n, DATE_OBS=moment).name
+             for n, name in enumerate(("one.fits", "other.fits"))]  # fmt: skip
 
     bad[frames.write("{frame}.fits").name] = "BAD_FILE_NAME"
     path = frames.write("truncated.fits")
@@ -122,6 +126,11 @@ def spoil(place):
     path = frames.write("object-newline.fits", OBJECT="two lines?", OBJNAME="two lines?")
     path.write_bytes(path.read_bytes().replace(b"two lines?", b"two\nlines\0"))
     named[path.name] = "two\nlines"
+    # Nor letters beyond ASCII.
+    path = frames.write("object-letters.fits", OBJECT="letters XX YYY", OBJNAME="letters XX YYY")
+    content = path.read_bytes().replace(b"XX YYY", "é ☆".encode())
+    path.write_bytes(content)
+    named[path.name] = "letters é ☆"
     return good, bad, duplicates, named
 
 
@@ -211,6 +220,13 @@ def test_every_object_has_its_stack(night, rows):
         assert (night.products / f"coadd{target}.{BAND}.fits").exists(), name
         targets.add(target)
     assert len(targets) == len(named)
+
+
+def test_every_target_has_its_table(night, rows):
+    *_, named = night.added
+    for name in named:
+        target = str(rows[name]["target"])
+        assert "RA" in Table.read(night.products / f"{target}.ecsv").colnames, name
 
 
 def test_nothing_is_written_outside_imdir(night):

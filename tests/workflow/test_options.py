@@ -3,6 +3,7 @@
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -14,6 +15,7 @@ from workbench import (
     TARGET,
     TIME_LIMIT,
     WHOLE,
+    Run,
     autoproc_argv,
     autoproc_environment,
     run,
@@ -67,9 +69,17 @@ def test_start_takes_what_is_on_disk(reduced):
 
 
 @pytest.mark.parametrize("option", ["--only", "--step"])
-def test_only_does_one_step(reduced, option):
+def test_only_does_nothing_where_all_is_there(reduced, option):
     assert dry(reduced, option, "skysub") == {}
-    assert dry(reduced, option, "skysub", "--redo") == {"skysub": 6}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_only_does_one_step(reduced, step):
+    expected = of_steps(step)
+    expected.pop("refcat", None)
+    if step == "stack":
+        expected["night"] = 1  # the page follows
+    assert dry(reduced, "--only", step, "--redo") == expected
 
 
 def test_start_and_stop(reduced):
@@ -169,6 +179,28 @@ def test_customcat_serves_its_filters_only(reduced):
     assert after["SDSS-I"]["ABSZPCAT"] == before["SDSS-I"]["ABSZPCAT"]
 
 
+def test_function_of_old(reduced):
+    """As it was called: into another directory, and once more with `redo`."""
+    call = """
+from autoproc import autoproc, AutoprocError
+known = {"options": ["--dry-run"], "cores": 2, "refcat": "reference.ecsv"}
+autoproc(datadir='./raw/', imdir='./reduced/', redo=1, **known)
+print("=== in imredux", flush=True)
+autoproc(datadir='./raw/', imdir='./imredux/', redo=1, **known)
+try:
+    autoproc(only='sky')
+except AutoprocError as error:
+    print(error)
+"""
+    argv = [sys.executable, "-P", "-c", call]
+    done = run(argv, reduced.path, env=autoproc_environment())
+    assert done.code == 0, done.out
+    fresh, _, again = done.out.partition("=== in imredux")
+    assert Run(0, fresh).jobs == WHOLE
+    assert Run(0, again).jobs == {rule: n for rule, n in WHOLE.items() if rule != "refcat"}
+    assert ", ".join(STEPS) in again
+
+
 def test_par_file_of_the_working_directory(fresh):
     (fresh.path / "pipeautoproc.par").write_text("datadir: ./raw/\nimworkingdir: ./out/\n")
     argv = autoproc_argv("--config", "refcat=none", "--", "--dry-run")
@@ -191,37 +223,59 @@ def wait_until(condition, child, limit=TIME_LIMIT / 2):
         time.sleep(0.3)
 
 
+def watch(place):
+    """Begin to watch the raw frames of a place, a look each second."""
+    argv = autoproc_argv("--datadir", "raw", "--config", "refcat=reference.ecsv", "--watch", "1")
+    return subprocess.Popen(
+        [str(word) for word in argv],
+        cwd=place.path,
+        env=autoproc_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def end(child, how):
+    """Stop a watch and return what it said."""
+    child.send_signal(how)
+    said, _ = child.communicate(timeout=TIME_LIMIT / 4)
+    assert child.returncode == 0, said
+    assert "Traceback" not in said
+    assert "stopped" in said
+    return said
+
+
 def test_watch_takes_what_arrives(reduced):
-    """A night goes on: one frame comes piece by piece, then the command is stopped."""
+    """A night goes on: one frame comes piece by piece; the command is stopped and begun again."""
     coadd = reduced.products / f"coadd{TARGET}.SDSS-R.fits"
-    table = reduced.products / "frames.ecsv"
+    other = reduced.products / f"coadd{TARGET}.SDSS-I.fits"
+    table, page = reduced.products / "frames.ecsv", reduced.products / "night.html"
     part = reduced.path / "arriving"
     shutil.copy(science(reduced, "SDSS-R")[-1], part)
     with fits.open(part, mode="update") as hdus:
         hdus[0].header["DATE-OBS"] = "2022-01-28T05:30:00"
     content = part.read_bytes()
     new = reduced.raw / "20220128T053000C0o.fits"
+    untouched = other.stat().st_mtime_ns
 
-    argv = autoproc_argv("--datadir", "raw", "--config", "refcat=reference.ecsv", "--watch", "1")
-    with subprocess.Popen(
-        [str(word) for word in argv],
-        cwd=reduced.path,
-        env=autoproc_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as child:
+    with watch(reduced) as child:
         try:
             new.write_bytes(content[: len(content) // 2])
             wait_until(lambda: "TRUNCATED" in table.read_text(), child)
-            with open(new, "ab") as file:
-                file.write(content[len(content) // 2 :])
+        finally:
+            end(child, signal.SIGTERM)
+    with open(new, "ab") as file:
+        file.write(content[len(content) // 2 :])
+
+    with watch(reduced) as child:
+        try:
             wait_until(lambda: coadd.exists() and fits.getval(coadd, "NSTACK") == 4, child)
             wait_until(lambda: "TRUNCATED" not in table.read_text(), child)
+            wait_until(lambda: page.exists() and new.stem in page.read_text(), child)
         finally:
-            child.send_signal(signal.SIGINT)
-        said, _ = child.communicate(timeout=TIME_LIMIT / 4)
-    assert child.returncode == 0, said
-    assert "Traceback" not in said
-    assert "stopped" in said
+            end(child, signal.SIGINT)
+    assert "TRUNCATED" not in page.read_text()
+    # What the frame has no part in is not done again.
+    assert other.stat().st_mtime_ns == untouched

@@ -126,8 +126,8 @@ class Place:
 
 def simulated(path, **options):
     """Write raw frames and their reference table into `path`, which must be new."""
-    options = {"exposures": 3, "stars": 40, "seed": 7, "size": 512, "calibrations": 3} | options
-    night = simulate.Night(instrument="lmi", detector_truth=False, **options)
+    usual = {"instrument": "lmi", "size": 512, "exposures": 3, "stars": 40, "calibrations": 3}
+    night = simulate.Night(**usual | {"seed": 7, "detector_truth": False} | options)
     simulate.simulate_night(path, night)
     return Place(path)
 

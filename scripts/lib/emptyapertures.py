@@ -1,0 +1,92 @@
+"""Noise as empty apertures tell it."""
+
+import numpy as np
+import sep
+
+from lib.stats import sigma_clipped_median
+
+
+def summed_area(occupied):
+    """Return the number of occupied pixels below and left of each, shape (ny + 1, nx + 1)."""
+    total = np.zeros((occupied.shape[0] + 1, occupied.shape[1] + 1), np.int32)
+    np.cumsum(occupied, axis=0, out=total[1:, 1:])
+    np.cumsum(total[1:, 1:], axis=1, out=total[1:, 1:])
+    return total
+
+
+def empty_apertures(total, radius, number=6000, seed=1):
+    """Return centres of circular apertures that touch no occupied pixel.
+
+    Parameters
+    ----------
+    total : ndarray of int, shape (ny + 1, nx + 1)
+        Of `summed_area` for the pixels of sources and those without data.
+    radius : float
+        Pixels.
+    number : int
+        At most so many.
+    seed : int
+
+    Returns
+    -------
+    x, y : ndarray
+        Centres, on whole pixels, some radius apart: apertures that overlap by half still tell
+        nearly as much as separate ones.
+    """
+    ny, nx = total.shape[0] - 1, total.shape[1] - 1
+    rng = np.random.default_rng(seed)
+    reach = int(np.ceil(radius)) + 1
+    if min(nx, ny) <= 2 * reach + 2:
+        return np.empty(0), np.empty(0)
+    size = 2 * reach + 1
+    inside = (
+        total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]
+    )
+    free = np.flatnonzero(inside == 0)
+    if free.size == 0:
+        return np.empty(0), np.empty(0)
+    # Places drawn by chance, of which one in each cell of a grid stays.
+    row, column = np.divmod(free[rng.integers(0, free.size, 10 * number)], inside.shape[1])
+    step = max(2, int(np.ceil(radius)))
+    cell = (row // step) * (nx // step + 1) + column // step
+    _, chosen = np.unique(cell, return_index=True)
+    if chosen.size > number:
+        chosen = rng.choice(chosen, number, replace=False)
+    return (column[chosen] + reach).astype(float), (row[chosen] + reach).astype(float)
+
+
+def aperture_noise(image, variance, x, y, radius, subpix=5):
+    """Return the noise of empty apertures and its ratio to what a variance map says.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        Background-subtracted.
+    variance : ndarray of float32, same shape
+        Of a pixel, as if pixels were independent.
+    x, y : ndarray, shape (n,)
+        Centres of empty apertures.
+    radius : float
+        Pixels.
+    subpix : int
+        Sampling of the pixels on the rim. With 1 a pixel is in or out and the sum of the map is
+        the variance of independent pixels; with parts of pixels the sum of the map is larger than
+        that, by 9 % for a radius of 4.
+
+    Returns
+    -------
+    sigma : float
+        Robust standard deviation of the aperture sums.
+    ratio : float
+        Robust standard deviation of the sums over their errors by the map; its square is what
+        the variances must be multiplied with.
+    """
+    sums, _, _ = sep.sum_circle(image, x, y, radius, subpix=subpix)
+    expected, _, _ = sep.sum_circle(variance, x, y, radius, subpix=subpix)
+    good = expected > 0
+    return _clipped_std(sums[good]), _clipped_std(sums[good] / np.sqrt(expected[good]))
+
+
+def _clipped_std(values):
+    """Return the standard deviation without values beyond 3.5 sigma: half as noisy as the MAD."""
+    return sigma_clipped_median(values, sigma=3.5)[1]

@@ -1,0 +1,224 @@
+"""Sources of an image: background, detection, which are stars, which have neighbours.
+
+Arrays in, arrays out. Pixel coordinates are 0-based (x, y) with the centre of the first pixel at
+(0, 0), as in sep.
+"""
+
+import numpy as np
+import sep
+
+from lib.stats import half_sample_mode, mad_std
+
+
+def background(image, bad=None, box=64):
+    """Return the smooth background of an image and the noise about it.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    bad : ndarray of bool, same shape, optional
+        Pixels to leave out.
+    box : int
+        Side of a mesh in pixels.
+
+    Returns
+    -------
+    level : ndarray of float32, shape (ny, nx)
+    rms : float
+        Median noise of a pixel over the meshes.
+    """
+    box = int(min(box, max(16, min(image.shape) // 4)))
+    model = sep.Background(image, mask=bad, bw=box, bh=box, fw=3, fh=3)
+    return model.back(dtype=np.float32), float(model.globalrms)
+
+
+def masked_background(image, bad, box=128, sigma=3.0):
+    """Return the smooth background of an image whose sources are masked.
+
+    The clipped mean of meshes, median-filtered 3 x 3 and interpolated. Sources being masked, the
+    mean is right where the mode (2.5 median - 1.5 mean) is low by the skewness of photon noise,
+    and it is less noisy.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    bad : ndarray of bool, same shape
+        Sources and pixels without value.
+    box : int
+        Side of a mesh in pixels; made smaller for an image of less than four.
+    sigma : float
+        Clipping.
+
+    Returns
+    -------
+    ndarray of float32, shape (ny, nx)
+    """
+    from scipy.interpolate import RectBivariateSpline
+    from scipy.ndimage import distance_transform_edt, median_filter
+
+    ny, nx = image.shape
+    counts = [max(1, round(size / box)) for size in (ny, nx)]
+    edges = [
+        np.linspace(0, size, n + 1).astype(int) for size, n in zip((ny, nx), counts, strict=True)
+    ]
+    level = np.full(counts, np.nan)
+    for j in range(counts[0]):
+        rows = slice(edges[0][j], edges[0][j + 1])
+        for i in range(counts[1]):
+            columns = slice(edges[1][i], edges[1][i + 1])
+            values = image[rows, columns][~bad[rows, columns]]
+            if values.size < max(50, 0.1 * bad[rows, columns].size):
+                continue
+            for _ in range(3):
+                # Where to clip, a few thousand values tell well enough.
+                some = values[:: 1 + values.size // 4000]
+                middle, spread = np.median(some), mad_std(some)
+                kept = np.abs(values - middle) <= sigma * spread
+                if kept.all() or not kept.any():
+                    break
+                values = values[kept]
+            level[j, i] = values.mean(dtype=np.float64)
+    empty = np.isnan(level)
+    if empty.all():
+        return np.zeros(image.shape, np.float32)
+    if empty.any():
+        nearest = distance_transform_edt(empty, return_distances=False, return_indices=True)
+        level = level[tuple(nearest)]
+    level = median_filter(level, 3, mode="nearest")
+    centres = [0.5 * (edge[:-1] + edge[1:] - 1) for edge in edges]
+    if max(counts) == 1:
+        return np.full(image.shape, level[0, 0], np.float32)
+    # Constant beyond the outer centres: a spline would run away there.
+    if min(counts) == 1:
+        line = level.ravel()
+        axis = int(np.argmax(counts))
+        values = np.interp(np.arange(image.shape[axis]), centres[axis], line)
+        return np.broadcast_to(values[:, None] if axis == 0 else values, image.shape).astype("f4")
+    degree = [min(3, n - 1) for n in counts]
+    spline = RectBivariateSpline(*centres, level, kx=degree[0], ky=degree[1])
+    where = [
+        np.clip(np.arange(size), c[0], c[-1]) for size, c in zip((ny, nx), centres, strict=True)
+    ]
+    return spline(*where).astype(np.float32)
+
+
+def detect_sources(image, noise, bad=None, threshold=3.0, min_area=5):
+    """Detect and deblend sources in a background-subtracted image.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    noise : float or ndarray of float32, shape (ny, nx)
+        Standard deviation of a pixel.
+    bad : ndarray of bool, shape (ny, nx), optional
+        Pixels without value.
+    threshold : float
+        In units of `noise`, after smoothing with a small kernel.
+    min_area : int
+        Connected pixels above the threshold.
+
+    Returns
+    -------
+    sources : structured ndarray
+        As `sep.extract` gives: x, y, a, b, theta, peak, flux, flag, npix, ...
+    segments : ndarray of int32, shape (ny, nx)
+        Number (from 1) of the source that each pixel belongs to, 0 for none.
+    """
+    # A crowded field overflows sep's default buffer of 300,000 active pixels.
+    sep.set_extract_pixstack(int(max(300_000, 0.3 * image.size)))
+    sep.set_sub_object_limit(8192)
+    err = noise if np.ndim(noise) else None
+    level = threshold if np.ndim(noise) else threshold * noise
+    sources, segments = sep.extract(
+        image, level, err=err, mask=bad, minarea=min_area, segmentation_map=True
+    )
+    return sources, segments
+
+
+def grow_segments(segments, reach):
+    """Return a map of sources with each grown by `reach` pixels into the empty sky.
+
+    A sixth of the light of a faint star lies outside its isophote.
+    """
+    from scipy.ndimage import maximum_filter
+
+    grown = maximum_filter(segments, size=2 * reach + 1)
+    return np.where(segments > 0, segments, grown)
+
+
+def grow(mask, reach):
+    """Return a mask grown by `reach` pixels to each side."""
+    from scipy.ndimage import maximum_filter
+
+    return maximum_filter(mask, size=2 * reach + 1)
+
+
+def neighbour_distance(x, y, flux, ratio=0.02):
+    """Return the distance of each source to the next one that matters to it.
+
+    Parameters
+    ----------
+    x, y, flux : ndarray, shape (n,)
+    ratio : float
+        A neighbour matters when its flux is more than this part of the source's own.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Pixels; infinite for a lonely source.
+    """
+    from scipy.spatial import cKDTree
+
+    n = len(x)
+    nearest = np.full(n, np.inf)
+    if n < 2:
+        return nearest
+    k = min(n, 12)
+    distance, index = cKDTree(np.column_stack([x, y])).query(np.column_stack([x, y]), k=k)
+    matters = (flux[index] > ratio * flux[:, None]) & (index != np.arange(n)[:, None])
+    return np.where(matters, distance, np.inf).min(axis=1)
+
+
+def select_stars(radius, snr, flags, peak, saturate, *, min_snr=20.0, width=0.22, min_radius=0.7):
+    """Select point sources fit to measure the point-spread function.
+
+    Stars share one half-light radius; galaxies are larger, cosmic rays and hot pixels smaller.
+
+    Parameters
+    ----------
+    radius : ndarray, shape (n,)
+        Half-light radii [pixel].
+    snr : ndarray, shape (n,)
+        Signal-to-noise ratios.
+    flags : ndarray of int, shape (n,)
+        Only sources with 0 are taken.
+    peak : ndarray, shape (n,)
+        Highest pixel.
+    saturate : float
+        Level above which a pixel is not trusted.
+    min_snr : float
+    width : float
+        Half width of the stellar locus in ln(radius).
+    min_radius : float
+        Nothing optical is sharper [pixel].
+
+    Returns
+    -------
+    stars : ndarray of bool, shape (n,)
+    locus : float
+        Half-light radius of a star, NaN where there is none.
+    """
+    usable = (
+        (flags == 0) & (snr > min_snr) & (peak < saturate)
+        & np.isfinite(radius) & (radius > min_radius)
+    )  # fmt: skip
+    if not usable.any():
+        return usable, np.nan
+    logs = np.log(np.where(usable, radius, 1.0))
+    locus = half_sample_mode(logs[usable]) if usable.sum() > 4 else np.median(logs[usable])
+    for _ in range(3):
+        stars = usable & (np.abs(logs - locus) < width)
+        if not stars.any():
+            break
+        locus = np.median(logs[stars])
+    return stars, float(np.exp(locus))

@@ -1,0 +1,49 @@
+"""What speeds a plan up changes nothing else."""
+
+import gc
+
+import pytest
+from snakemake.sourcecache import LocalSourceFile, SourceCache
+
+from lib import planning
+
+
+@pytest.fixture
+def collector():
+    """Give the garbage collector back as it was."""
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
+    gc.unfreeze()
+
+
+def test_scripts_are_read_once(tmp_path):
+    script = tmp_path / "prepare.py"
+    script.write_text("print('é')\n", encoding="utf-8")
+    source, again = LocalSourceFile(str(script)), LocalSourceFile(str(script))
+    absent = LocalSourceFile(str(tmp_path / "absent.py"))
+    plain = SourceCache(tmp_path / "plain", tmp_path / "plain")
+    cache = SourceCache(tmp_path / "cache", tmp_path / "cache")
+    opened = []
+    plain_open = cache.open
+    cache.open = lambda *given: opened.append(given) or plain_open(*given)
+    planning.remember_sources(cache)
+    with plain.open(source) as expected:
+        text = expected.read()
+    for one in (source, again):
+        # A file of its own each time, at its beginning.
+        with cache.open(one) as file:
+            assert file.read() == text
+        assert cache.exists(one) and not cache.exists(absent)
+        assert cache.get_path(one).endswith("prepare.py")
+    assert len(opened) == 1
+    with plain.open(source, "rb") as expected, cache.open(source, "rb") as file:
+        assert file.read() == expected.read()
+    with pytest.raises(OSError):
+        cache.open(absent)
+
+
+def test_what_is_there_is_left_alone_by_the_collector(collector):
+    planning.spare_collector()
+    assert gc.isenabled() and gc.get_threshold() == planning.GENERATIONS
+    assert gc.get_freeze_count() > 0

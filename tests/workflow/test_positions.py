@@ -1,0 +1,107 @@
+"""How well positions agree with the sky of a simulated night: solved frames, and coadds."""
+
+import json
+
+import numpy as np
+import pytest
+import sep
+import simulate
+from astropy.io import fits
+from astropy.table import Table
+from astropy.wcs import WCS
+from scipy.spatial import cKDTree
+from workbench import simulated
+
+from lib.frames import UNUSABLE
+from lib.stats import mad_std
+
+# Robust rms per axis of single stars of a signal-to-noise ratio above 50, and their mean offset.
+COADD, OFFSET, FRAME = 5.0, 2.0, 15.0  # mas
+
+REFERENCE_STARS = 25  # that a stack has at least
+
+
+@pytest.fixture(scope="module", params=["lmi", "ratir"])
+def night(request, tmp_path_factory):
+    """A night of one camera of LMI; of one optical and one near-infrared camera of RATIR."""
+    if request.param == "lmi":
+        options = {"size": 1024, "filters": ("SDSS-R",), "exptime": 90.0, "stars": 60}
+    else:
+        options = {"cameras": ("C0", "C3"), "stars": 30}
+    place = simulated(
+        tmp_path_factory.mktemp(request.param),
+        **{"instrument": request.param, "exposures": 5, "seed": 3} | options,
+    )
+    done = place.snakemake()
+    assert done.code == 0, done.out
+    return place
+
+
+@pytest.fixture(scope="module")
+def sky(night):
+    """Every star of the night, at the epoch of observation."""
+    return simulate.load_truth(night.path)["stars"]
+
+
+def errors(ra, dec, stars):
+    """Return the offsets from the nearest true star [mas], east and north, shape (n, 2)."""
+    centre = np.median(ra), np.median(dec)
+    found, true = (
+        3600 * np.column_stack(simulate.tan_project(*where, *centre))
+        for where in ((ra, dec), (stars["ra"], stars["dec"]))
+    )
+    distance, nearest = cKDTree(true).query(found)
+    near = distance < 0.5
+    assert near.mean() > 0.9
+    return 1000 * (found - true[nearest])[near]
+
+
+def frame_stars(path):
+    """Return the positions of stars of S/N > 50 by the header of a frame: ra, dec [deg]."""
+    with fits.open(path) as hdus:
+        image, mask, header = hdus[0].data.astype(np.float32), hdus["MASK"].data, hdus[0].header
+    bad = (mask & UNUSABLE) > 0
+    background = sep.Background(image, mask=bad)
+    image -= background.back()
+    noise = background.globalrms
+    found = sep.extract(image, 5.0, err=noise, mask=bad)
+    width = np.median(np.sqrt(found["a"] * found["b"]))
+    place = found["x"], found["y"]
+    flux, error, _ = sep.sum_circle(
+        image, *place, 3 * width, err=noise, gain=header["GAIN"], mask=bad
+    )
+    x, y, flag = sep.winpos(image, *place, np.full(len(found), width), mask=bad)
+    good = (flux > 50 * error) & (found["flag"] == 0) & (flag == 0)
+    return WCS(header).all_pix2world(x[good], y[good], 0)
+
+
+def test_single_frames(night, sky):
+    solutions = sorted((night.products / "qa" / "astrometry").glob("*.json"))
+    assert solutions
+    for path in solutions:
+        frames = json.loads(path.read_text())["frames"]
+        assert len(frames) == 5
+        for name, entry in frames.items():
+            assert entry["status"] == "OK", (name, entry)
+            found = errors(*frame_stars(night.products / f"azsfp{name}.fits"), sky)
+            assert mad_std(found[:, 0]) < FRAME, name
+            assert mad_std(found[:, 1]) < FRAME, name
+
+
+def test_coadds(night, sky):
+    coadds = sorted(night.products.glob("coadd*.cat.fits"))
+    assert coadds
+    field = []
+    for path in coadds:
+        header = fits.getheader(path.with_name(path.name.replace(".cat.", ".")))
+        assert header["ASTRNST"] >= REFERENCE_STARS
+        sources = Table.read(path, hdu="SOURCES")
+        bright = (sources["FLUX_POINT"] > 50 * sources["FLUXERR_POINT"]) & (sources["FLAGS"] == 0)
+        found = errors(*(np.asarray(sources[key])[bright] for key in ("RA", "DEC")), sky)
+        assert len(found) > 20, path.name
+        assert np.abs(np.median(found, axis=0)).max() < OFFSET, path.name
+        field.append(found)
+    # Of all filters together: 30 stars alone tell a scatter to 15 % only.
+    east, north = np.concatenate(field).T
+    assert mad_std(east) < COADD
+    assert mad_std(north) < COADD
