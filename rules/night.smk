@@ -61,6 +61,7 @@ onstart:
     except ConfigError as error:
         refuse(error)
     places.sweep(IMDIR)
+    planning.look_once(workflow.scheduler)
     if PROGRESS:
         PROGRESS.begin()
     outcomes.record_run(IMDIR, config, workflow.cores, sys.argv, os.getcwd())

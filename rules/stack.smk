@@ -58,7 +58,7 @@ rule stack:
         f"{IMDIR}/logs/stack/{{stack}}.log",
     threads: 2
     params:
-        version=4,
+        version=5,
         settings=config["stack"],
         customcatfilt=config["customcatfilt"],
     script:
@@ -92,7 +92,7 @@ rule tables:
         # frames.ecsv is the night log.
         target=r"(?!frames\.)[A-Za-z0-9_+-]+",
     params:
-        version=1,
+        version=2,
         settings=config["stack"],
         target_radec=TARGET,
     script:

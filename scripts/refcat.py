@@ -416,8 +416,7 @@ def main(arguments=None):
 
     parser = argparse.ArgumentParser(
         prog="autoproc-refcat",
-        description="Fetch every catalogue's "
-        "answer for a list of fields, for a telescope without network.",
+        description="Freeze the catalogues of a list of fields, for a mountain without network.",
     )
     parser.add_argument("--fields", required=True, help="lines of: name ra dec radius [deg]")
     parser.add_argument("--out", required=True, help="directory to fill (refcat_cache)")

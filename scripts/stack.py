@@ -48,7 +48,7 @@ from lib.coaddheader import (
 from lib.framequality import flux_scales, judge_frames, low_weight, measure_frame, tie_frames
 from lib.frames import FrameRejected, atomic_path, read_frame, read_header
 from lib.reference import FlatCache, find_reference
-from lib.sourcetable import source_table
+from lib.sourcetable import significant, source_table
 from lib.zeropoint import Zeropoint
 from lib.zeropointplot import plot_zeropoint
 
@@ -68,6 +68,8 @@ DEFAULTS = {
     "max_offset": 1.0,
     "detect_sigma": 3.0,
     "catalogue_sigma": 1.5,
+    "catalogue_snr": 3.0,
+    "table_snr": 5.0,
     "min_area": 5,
     "star_snr": 20.0,
     "aperture": 1.5,
@@ -384,6 +386,7 @@ def run(
     table = source_table(coadd, wcs, zeropoint, gain, grid.scale, settings)
     if zeropoint.known:
         table.data["ZP_STAR"][stars["source"][zeropoint.used]] = True
+    table = significant(table, settings["catalogue_snr"])
     weight_header = wcs_cards(grid.header())
     weight_header["BUNIT"] = "electron-2"
     for key in ("CORRFAC", "CORRRAD", "CORRNAP", "WTSCALE", "NSTACK", "QCSTAT", "OBJECT", "FILTER"):

@@ -72,9 +72,8 @@ def join(coadds, cats, target, settings):
     seeing = [coadd.header["SEEING"] for coadd in coadds]
     radius = 0.4 * max(seeing, default=1.0)
     positions = [np.column_stack([cat["RA"], cat["DEC"]]) for cat in cats]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        quality = [cat["FLUX_POINT"] / cat["FLUXERR_POINT"] for cat in cats]
-    sky, found = unite_sources(positions, quality, radius)
+    quality = [cat["SNR"] for cat in cats]
+    sky, found = unite_sources(positions, quality, radius, settings["table_snr"])
     order = np.argsort(sky[:, 1], kind="stable")
     sky, found = sky[order], found[order]
     has_target = bool(np.isfinite(target[0]))

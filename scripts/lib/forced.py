@@ -50,7 +50,7 @@ class Coadd:
     fraction: float
 
 
-def unite_sources(positions, snr, radius):
+def unite_sources(positions, snr, radius, least=0.0):
     """Unite the sources of several tables.
 
     Parameters
@@ -61,6 +61,9 @@ def unite_sources(positions, snr, radius):
         Signal-to-noise ratios: the position of the best is taken.
     radius : float
         Nearer ones are the same source [arcsec].
+    least : float
+        Signal-to-noise ratio that a source must have in one table: the noise peaks of many tables
+        would outnumber the sources.
 
     Returns
     -------
@@ -81,7 +84,8 @@ def unite_sources(positions, snr, radius):
         better = quality > best[number]
         united[number[better]], best[number[better]] = sky[better], quality[better]
         found[number, k] = True
-    return united, found
+    good = best >= least
+    return united[good], found[good]
 
 
 def force(coadd, sky, extra=None):

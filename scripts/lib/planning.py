@@ -1,8 +1,9 @@
-"""Let Snakemake plan a large night quickly: one of 20,000 frames is 100,000 jobs."""
+"""Let Snakemake plan and run a large night quickly: one of 20,000 frames is 100,000 jobs."""
 
 import functools
 import gc
 import io
+import threading
 
 GENERATIONS = (100_000, 20, 50)
 """Thresholds of the garbage collector: a plan is millions of objects, hardly any of it garbage."""
@@ -43,3 +44,33 @@ def remember_sources(cache):
     cache.open = open_remembered
     cache.exists = functools.cache(cache.exists)
     cache.get_path = functools.cache(cache.get_path)
+
+
+def look_once(scheduler):
+    """Let the scheduler of a run wait for one later look at the ready jobs, not for many.
+
+    To start no more than 100 jobs a second, it looks again one second after each look. As it
+    looks after each job too, and each of these looks has its successors, a run of n jobs comes to
+    look n times a second, at files and jobs of all of it.
+
+    Parameters
+    ----------
+    scheduler : snakemake.scheduling.job_scheduler.JobScheduler
+        Its `_schedule_reevalutation` is replaced, where it has one.
+    """
+    if not hasattr(scheduler, "_schedule_reevalutation"):
+        return
+    waiting = threading.Lock()
+
+    def look():
+        waiting.release()
+        scheduler._open_jobs.release()
+
+    def look_later(delay):
+        if waiting.acquire(blocking=False):
+            timer = threading.Timer(delay, look)
+            # The end of the run waits for none.
+            timer.daemon = True
+            timer.start()
+
+    scheduler._schedule_reevalutation = look_later

@@ -65,6 +65,8 @@ def source_table(coadd, wcs, zeropoint, gain, scale, settings):
     add("FLUX_POINT", total)
     add("FLUXERR_POINT", total_error)
     magnitudes("POINT", total, total_error)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        add("SNR", np.where(total_error > 0, total / total_error, np.nan))
     # Kron's automatic aperture (Kron 1980, as in Bertin & Arnouts 1996).
     if n:
         a, b = np.maximum(source["a"], 0.5), np.maximum(source["b"], 0.5)
@@ -122,3 +124,17 @@ def source_table(coadd, wcs, zeropoint, gain, scale, settings):
         table.header["APCOR"] = (2.5 * np.log10(fraction), "[mag] correction of POINT to total")
         table.header["APCORERR"] = (1.0857 * field.growth.error, "[mag] its error")
     return table
+
+
+def significant(table, least):
+    """Return a source table without what is likely noise, and numbered anew.
+
+    Parameters
+    ----------
+    table : astropy.io.fits.BinTableHDU
+    least : float
+        Least S/N of a source. Where it is not known, the source stays.
+    """
+    rows = table.data[~(table.data["SNR"] < least)]
+    rows["NUMBER"] = np.arange(1, len(rows) + 1)
+    return fits.BinTableHDU(rows, table.header, name="SOURCES")

@@ -25,7 +25,7 @@ def plot_zeropoint(path, title, zeropoint, stars, shape):
     figure = Figure(figsize=(9, 6.5), dpi=90)
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2).ravel()
-    figure.subplots_adjust(0.1, 0.09, 0.97, 0.92, wspace=0.28, hspace=0.26)
+    figure.subplots_adjust(0.1, 0.09, 0.93, 0.92, wspace=0.28, hspace=0.26)
     if zeropoint.known:
         title += f"   ABSZPT {zeropoint.value:.3f} $\\pm$ {zeropoint.error:.3f}"
         used, residual = zeropoint.used, zeropoint.residual

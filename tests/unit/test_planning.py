@@ -1,6 +1,9 @@
 """What speeds a plan up changes nothing else."""
 
 import gc
+import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 from snakemake.sourcecache import LocalSourceFile, SourceCache
@@ -47,3 +50,27 @@ def test_what_is_there_is_left_alone_by_the_collector(collector):
     planning.spare_collector()
     assert gc.isenabled() and gc.get_threshold() == planning.GENERATIONS
     assert gc.get_freeze_count() > 0
+
+
+def test_later_looks_at_the_ready_jobs_do_not_multiply():
+    scheduler = SimpleNamespace(_open_jobs=threading.Semaphore(0), _schedule_reevalutation=None)
+    planning.look_once(scheduler)
+    looks = 0
+    for _ in range(3):
+        for _ in range(50):
+            scheduler._schedule_reevalutation(0.05)
+        assert scheduler._open_jobs.acquire(timeout=10)
+        time.sleep(0.2)
+        while scheduler._open_jobs.acquire(blocking=False):
+            looks += 1
+    assert looks == 0
+
+
+def test_this_snakemake_has_what_is_replaced():
+    """Where not, plans and runs would silently be slow."""
+    import inspect
+
+    from snakemake.scheduling.job_scheduler import JobScheduler
+
+    assert list(inspect.signature(JobScheduler._schedule_reevalutation).parameters)[1:] == ["delay"]
+    assert "self._open_jobs.acquire()" in inspect.getsource(JobScheduler.schedule)
