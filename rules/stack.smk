@@ -58,7 +58,7 @@ rule stack:
         f"{IMDIR}/logs/stack/{{stack}}.log",
     threads: 2
     params:
-        version=5,
+        version=6,
         settings=config["stack"],
         customcatfilt=config["customcatfilt"],
     script:

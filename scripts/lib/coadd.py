@@ -20,14 +20,6 @@ from lib.projection import project
 
 COMBINE_TYPES = {"median": "MEDIAN", "weighted": "WEIGHTED", "clipped": "CLIPPED"}
 
-PROJECTION_ERROR = 0.1
-"""Bound of SWarp's interpolation of the projection between the nodes of a grid [pixel].
-
-The error is largest at the very edge of a frame, where the splines end; inside it is a tenth of
-that and less. Under the default of 0.001 SWarp falls back on computing each pixel where a frame is
-distorted by some pixels, which takes four times as long.
-"""
-
 WCS_KEYS = ("CTYPE", "CUNIT", "CRVAL", "CRPIX", "CDELT", "CROTA", "CD", "PC", "PV", "LONPOLE",
             "LATPOLE", "RADESYS", "EQUINOX")  # fmt: skip
 
@@ -206,7 +198,6 @@ def swarp_options(grid, *, memory, clip_sigma, clip_fraction):
     """
     options = {
         "CELESTIAL_TYPE": "NATIVE", "PROJECTION_TYPE": "TAN",
-        "PROJECTION_ERR": f"{PROJECTION_ERROR:g}",
         "CENTER_TYPE": "MANUAL", "CENTER": f"{grid.ra:.7f},{grid.dec:.7f}",
         "PIXELSCALE_TYPE": "MANUAL", "PIXEL_SCALE": f"{grid.scale:.4f}",
         "IMAGE_SIZE": f"{grid.nx},{grid.ny}",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from astropy.io import fits
 from same import differences
-from workbench import FILTERS, ROOT, TARGET, TIME_LIMIT, WHOLE, Place, environment
+from workbench import FILTERS, ROOT, TARGET, TIME_LIMIT, WHOLE, Place, environment, simulated
 
 
 def begin(place, *words, cores=2, **options):
@@ -142,6 +142,18 @@ def test_one_core_in_another_place_gives_the_same(fresh, reduced_night, tmp_path
     done = place.snakemake(cores=1)
     assert done.code == 0, done.out
     assert differences(place.products, reduced_night.products) == []
+
+
+@pytest.mark.slow
+def test_near_infrared_night_gives_the_same_too(tmp_path):
+    """Its sky is made in two passes, its detector has two filters and a distortion."""
+    options = {"instrument": "ratir", "cameras": ("C3",), "exposures": 4, "stars": 30}
+    one = simulated(tmp_path / "one", **options)
+    other = one.copy(tmp_path / "quite" / "another place")
+    for place, cores in ((one, 2), (other, 1)):
+        done = place.snakemake(cores=cores)
+        assert done.code == 0, done.out
+    assert differences(one.products, other.products) == []
 
 
 # ---------------------------------------------------------------------------- two at once
