@@ -77,6 +77,11 @@ def stack_products(pattern):
     ]
 
 
+def table_of(target):
+    """Return the table of a target; frames.ecsv is the night log, so frames.target.ecsv."""
+    return f"{IMDIR}/{target}{'.target' if target == 'frames' else ''}.ecsv"
+
+
 # Rule tables takes: the coadds of a target, their weights and source tables.
 # Gives: <target>.ecsv, all its sources and the target itself, measured in every filter.
 rule tables:
@@ -85,12 +90,13 @@ rule tables:
         weights=stack_products("coadd{stack}.weight.fits"),
         cats=stack_products("coadd{stack}.cat.fits"),
     output:
-        f"{IMDIR}/{{target}}.ecsv",
+        f"{IMDIR}/{{target}}{{mark}}.ecsv",
     log:
-        f"{IMDIR}/logs/tables/{{target}}.log",
+        f"{IMDIR}/logs/tables/{{target}}{{mark}}.log",
     wildcard_constraints:
-        # frames.ecsv is the night log.
-        target=r"(?!frames\.)[A-Za-z0-9_+-]+",
+        # As `table_of` has it: frames.ecsv is the night log.
+        target=r"(?!frames\.ecsv)[A-Za-z0-9_+-]+",
+        mark=r"(?:\.target)?",
     params:
         version=2,
         settings=config["stack"],
@@ -114,7 +120,7 @@ rule lightcurve:
         frames=lambda wildcards: sum(frames_of_stacks(wildcards), []),
         coadds=stack_products("coadd{stack}.fits"),
         quality=stack_products("qa/stack/{stack}.json"),
-        joined=f"{IMDIR}/{{target}}.ecsv",
+        joined=lambda wildcards: table_of(wildcards.target),
     output:
         table=f"{IMDIR}/{{target}}.lightcurve.ecsv",
         plot=f"{IMDIR}/qa/lightcurve/{{target}}.png",
@@ -129,7 +135,7 @@ rule lightcurve:
 
 
 target_tables = [
-    f"{IMDIR}/{target}.{end}"
-    for target in sorted({stack.split(".")[0] for stack in NIGHT.stacks} - {"frames"})
-    for end in ("ecsv", "lightcurve.ecsv")
+    path
+    for target in sorted({stack.split(".")[0] for stack in NIGHT.stacks})
+    for path in (table_of(target), f"{IMDIR}/{target}.lightcurve.ecsv")
 ]
