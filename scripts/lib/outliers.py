@@ -37,10 +37,7 @@ def reference_image(images):
     known = np.isfinite(images)
     number = known.sum(axis=0, dtype=np.uint16)
     ordered = np.where(known, images, np.float32(np.inf))
-    if len(images) <= 32:
-        sort_planes(ordered)
-    else:  # the network grows faster than the sort
-        ordered.sort(axis=0)
+    sort_planes(ordered)
     middle = (np.maximum(number, 1) - 1) // 2
     reference = np.full(number.shape, np.nan, np.float32)
     for at in range(int(middle.max(initial=0)) + 1):
