@@ -61,7 +61,7 @@ rule solve:
         f"{IMDIR}/logs/solve/{{stack}}.log",
     threads: 2
     params:
-        version=2,
+        version=3,
         settings=config["astrometry"],
     script:
         "../scripts/solve.py"

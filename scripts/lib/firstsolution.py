@@ -340,9 +340,13 @@ def align(exposures, options):
 
 
 def fit_to_mean(exposures, degree, rounds=3):
-    """Fit aligned frames to the mean positions of their stars; the first keeps its map."""
-    for _ in range(rounds):
-        maps = maps_to_mean(exposures, merged_stars(exposures), degree)
+    """Fit aligned frames to the mean positions of their stars; the first keeps its map.
+
+    Before, once to the stars of the first alone: the mean holds what the others have in common.
+    """
+    for number in range(rounds + 1):
+        reference = merged_stars(exposures if number else exposures[:1])
+        maps = maps_to_mean(exposures, reference, degree)
         for exposure, sky in zip(exposures, maps, strict=True):
             exposure.sky, exposure.degree = sky, degree
 

@@ -736,6 +736,10 @@ def stack_numbers(stack, result, outcomes):
     reason = cards.get("QCREASON") or quality.get("reason") or ""
     if len(reason) >= CARD_TEXT and quality.get("flags"):
         reason = "; ".join(quality["flags"])
+    note = reason_in_words(str(reason))
+    why = quality.get("reference_reason")
+    if why and cards.get("ASTRCAT") == "NONE":
+        note += f" ({why})"
     return {
         "stack": stack,
         "target": target,
@@ -758,7 +762,7 @@ def stack_numbers(stack, result, outcomes):
         "positions": max(rms) if rms else None,
         "starsused": cards.get("ASTRNST"),
         "catalogue": cards.get("ASTRCAT", ""),
-        "note": reason_in_words(str(reason)),
+        "note": note,
     }
 
 

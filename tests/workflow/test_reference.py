@@ -106,4 +106,5 @@ def test_without_any_answer_the_night_is_reduced_and_flagged(reduced, tmp_path, 
     assert "positions not tied to a catalogue" in (reduced.products / "night.html").read_text()
     reason = Table.read(reduced.products / "refcat" / f"{TARGET}.ecsv").meta["reason"]
     assert "no catalogue could be had" in reason
+    assert done.out.count("no catalogue could be had") >= len(FILTERS)  # and the user is told
     assert ("127.0.0.1:9" if mode == "online" else "the cache") in reason
