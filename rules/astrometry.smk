@@ -59,7 +59,7 @@ rule solve:
         ),
     log:
         f"{IMDIR}/logs/solve/{{stack}}.log",
-    threads: 2
+    threads: threads_of_a_stack()
     params:
         version=3,
         settings=config["astrometry"],

@@ -109,6 +109,11 @@ def master(name):
     return NIGHT.masters.get(name, f"{IMDIR}/{name}.fits")
 
 
+def threads_of_a_stack(most=4):
+    """Return the threads of a job of one stack: few where the other stacks keep the cores busy."""
+    return max(1, min(most, (workflow.cores or 2) // max(1, len(NIGHT.stacks))))
+
+
 def masters_of(frame, *kinds):
     """Return the masters of these kinds that fit a frame, by kind."""
     found = NIGHT.match(frame)

@@ -56,7 +56,7 @@ rule stack:
         ),
     log:
         f"{IMDIR}/logs/stack/{{stack}}.log",
-    threads: 2
+    threads: threads_of_a_stack()
     params:
         version=6,
         settings=config["stack"],
