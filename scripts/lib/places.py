@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -150,7 +151,7 @@ class Claim:
 
 
 def sweep(imdir):
-    """Remove the half-written files that a killed process has left below `imdir`.
+    """Remove the half-written files and the folders of work that a killed process left in `imdir`.
 
     Parameters
     ----------
@@ -163,7 +164,13 @@ def sweep(imdir):
         What was removed.
     """
     removed = []
-    for folder, _, names in os.walk(imdir):
+    for folder, folders, names in os.walk(imdir):
+        for name in list(folders):
+            found = re.fullmatch(r"\.[a-z]+-(\d+)-.+", name)
+            if found and not _alive(int(found.group(1))):
+                shutil.rmtree(Path(folder, name), ignore_errors=True)
+                folders.remove(name)
+                removed.append(Path(folder, name))
         for name in names:
             found = re.fullmatch(r"\.(\d+)\..+|\..+\.(\d+)\.tmp", name)
             if found and not _alive(int(found.group(1) or found.group(2))):
