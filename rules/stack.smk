@@ -18,15 +18,18 @@ def stack_flats(wildcards):
     return list(flats)
 
 
+def stacks_of(target):
+    """Return the stacks of a target, one per filter."""
+    return [stack for stack in NIGHT.stacks if stack.split(".")[0] == target]
+
+
 def grid_frames(wildcards):
     """Return the frames whose footprint the coadd covers, where that is more than its own."""
     if config["stack"]["grid"] == "stack":
         return []
-    target = target_of(wildcards)
-    stacks = [stack for stack in NIGHT.stacks if stack.split(".")[0] == target]
     return [
         f"{IMDIR}/{SOLVED}{frame}.fits"
-        for stack in stacks
+        for stack in stacks_of(target_of(wildcards))
         for frame in NIGHT.stacks[stack]
     ]
 
@@ -65,15 +68,10 @@ rule stack:
         "../scripts/stack.py"
 
 
-def stacks_of(wildcards):
-    """Return the stacks of a target, one per filter."""
-    return [stack for stack in NIGHT.stacks if stack.split(".")[0] == wildcards.target]
-
-
 def stack_products(pattern):
     """Return the input function that gives one product of each stack of a target."""
     return lambda wildcards: [
-        f"{IMDIR}/{pattern.format(stack=stack)}" for stack in stacks_of(wildcards)
+        f"{IMDIR}/{pattern.format(stack=stack)}" for stack in stacks_of(wildcards.target)
     ]
 
 
@@ -109,7 +107,7 @@ def frames_of_stacks(wildcards):
     """Return the solved frames of each stack of a target, as lists."""
     return [
         [f"{IMDIR}/{SOLVED}{frame}.fits" for frame in NIGHT.stacks[stack]]
-        for stack in stacks_of(wildcards)
+        for stack in stacks_of(wildcards.target)
     ]
 
 

@@ -3,8 +3,6 @@
 import json
 import re
 
-STEP_VERSION = 1
-
 OLD_WCS = re.compile(
     r"(WCSAXES|WCSNAME|CTYPE\d|CUNIT\d|CRVAL\d|CRPIX\d|CRDER\d|CSYER\d|CDELT\d|CROTA\d"
     r"|CD\d_\d|CD00\d00\d|PC\d_\d|PC00\d00\d|PV\d_\d+|PS\d_\d+|LONPOLE|LATPOLE|RADESYS|RADECSYS"
@@ -89,7 +87,7 @@ if "snakemake" in globals():
 
     process(
         "astrometry",
-        STEP_VERSION,
+        snakemake.params.version,
         snakemake.input.frame,
         snakemake.output[0],
         work,

@@ -4,7 +4,7 @@ from dataclasses import astuple
 
 import numpy as np
 
-from lib.coadd import celestial_wcs, mean_position
+from lib.coadd import celestial_wcs, mean_position, pixel_scale
 from lib.frames import UNUSABLE, FrameRejected
 from lib.pairs import common_stars, match
 from lib.photometry import FLAG_NEIGHBOUR, measure_field
@@ -59,9 +59,9 @@ def measure_frame(image, mask, header, settings):
     nstars = 0 if field is None else int(field.stars.sum())
     if nstars < settings["min_stars"]:
         raise FrameRejected("TOO_FEW_STARS", f"{nstars} < {settings['min_stars']}")
-    scale = 3600 * np.sqrt(abs(np.linalg.det(celestial_wcs(header).pixel_scale_matrix)))
+    wcs = celestial_wcs(header)
     measured = {
-        "fwhm": field.fwhm, "seeing": field.fwhm * float(scale), "nstars": nstars,
+        "fwhm": field.fwhm, "seeing": field.fwhm * pixel_scale(wcs), "nstars": nstars,
         "ellipticity": field.ellipticity, "noise": noise, "aperture": field.aperture,
         "fraction": float(field.growth.fraction(field.aperture)),
         "wings": list(astuple(field.growth.wings(field.shape))),
@@ -78,9 +78,7 @@ def measure_frame(image, mask, header, settings):
     chosen = lonely if lonely.sum() >= 5 else field.stars & (field.flux > 0)
     index = np.flatnonzero(chosen)
     index = index[np.argsort(-field.flux[index])[:300]]
-    ra, dec = celestial_wcs(header).all_pix2world(
-        field.sources["x"][index], field.sources["y"][index], 0
-    )
+    ra, dec = wcs.all_pix2world(field.sources["x"][index], field.sources["y"][index], 0)
     exposure = max(float(header["EXPTIME"]), 1e-3)
     magnitude = -2.5 * np.log10(field.total[index] / exposure)
     error = 1.0857 * field.error[index] / field.flux[index]

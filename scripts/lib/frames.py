@@ -100,8 +100,14 @@ def read_header(path):
         return hdus[0].header.copy()
 
 
-def read_frame(path):
+def read_frame(path, extension=0):
     """Read a frame file.
+
+    Parameters
+    ----------
+    path : path-like
+    extension : int or str
+        Where the image is; the mask and the header are those of the file.
 
     Returns
     -------
@@ -110,9 +116,9 @@ def read_frame(path):
     """
     with fits.open(path, memmap=False) as hdus:
         header = hdus[0].header.copy()
-        if hdus[0].data is None:
+        if hdus[extension].data is None:
             return Frame(None, None, header)
-        image = np.asarray(hdus[0].data, dtype=np.float32)
+        image = np.asarray(hdus[extension].data, dtype=np.float32)
         if "MASK" in hdus:
             mask = np.asarray(hdus["MASK"].data, dtype=np.uint8)
         else:

@@ -64,13 +64,11 @@ def read_sky(path, name):
     -------
     lib.frames.Frame
     """
-    sky = read_frame(path)
+    extension = 0
     with fits.open(path, memmap=True, lazy_load_hdus=True) as hdus:
-        if sky.image is None or TABLE not in hdus:
-            return sky
-        table = hdus[TABLE].data
-        rows = np.flatnonzero(table["FRAME"] == name)
-        if rows.size:
-            number = int(table["GROUP"][rows[0]])
-            sky.image = np.asarray(hdus[f"WITHOUT{number}"].data, dtype=np.float32)
-    return sky
+        if TABLE in hdus:
+            table = hdus[TABLE].data
+            groups = table["GROUP"][table["FRAME"] == name]
+            if groups.size:
+                extension = f"WITHOUT{groups[0]}"
+    return read_frame(path, extension)
