@@ -71,7 +71,8 @@ rule stack:
 def stack_products(pattern):
     """Return the input function that gives one product of each stack of a target."""
     return lambda wildcards: [
-        f"{IMDIR}/{pattern.format(stack=stack)}" for stack in stacks_of(wildcards.target)
+        f"{IMDIR}/{pattern.format(stack=stack)}"
+        for stack in stacks_of(wildcards.target)
     ]
 
 
