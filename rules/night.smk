@@ -40,6 +40,8 @@ def tell_outcome():
     """Bring frames.ecsv and the page up to date, and say how the run ended."""
     if PROGRESS:
         PROGRESS.end()
+    # Again: jobs of a killed run may have died after this one began.
+    places.sweep(IMDIR)
     result, page_is_current = outcomes.finish_run(NIGHT, IMDIR)
     if not page_is_current:
         script = f"{workflow.basedir}/scripts/night.py"
