@@ -9,7 +9,7 @@ rule crclean:
     log:
         f"{IMDIR}/logs/crclean/{{frame}}.log",
     params:
-        version=6,
+        version=7,
         settings=config["crclean"],
     script:
         "../scripts/crclean.py"

@@ -30,6 +30,13 @@ FAINTEST = 4.0
 LOWEST = 1.5
 """[sigma] Neighbours further below the sky are taken to be there."""
 
+SHARPER = 4.0
+"""[sigma] By so much an edge is sharper than a star, to be none."""
+
+UNDERSAMPLED = 2.5
+"""[px] FWHM below which half the cosmic rays are no sharper than stars, pixel by pixel, and
+Laplacian edges are looked for too."""
+
 BORDER = 2
 """[px] Reach of `NEIGHBOURS`."""
 
@@ -237,12 +244,8 @@ def excess_over_star(image, unusable, sky_variance, index, width, ratios, bounds
     return best
 
 
-def find_cosmic_rays(image, unusable, sky_variance, fwhm, sigma=5.5, sigfrac=0.55, rounds=20):
-    """Find the pixels that are sharper than any star.
-
-    Each pixel is compared with the sharpest image the profile permits (`sharpest_ratios`), the
-    idea of Lupton's search in SDSS and LSST; then the neighbours of what was found, with a
-    lower threshold and without the pixels already found, until no more are.
+class Sharpness:
+    """How far the pixels of a frame exceed the sharpest star.
 
     Parameters
     ----------
@@ -253,6 +256,54 @@ def find_cosmic_rays(image, unusable, sky_variance, fwhm, sigma=5.5, sigfrac=0.5
         Variance of a pixel without source [electron^2].
     fwhm : float
         Of the stars [px].
+    """
+
+    def __init__(self, image, unusable, sky_variance, fwhm):
+        self.ratios, self.bounds = sharpest_ratios(LIKELY * fwhm), sharpest_ratios(NARROWER * fwhm)
+        self.shape = image.shape
+        self.width = image.shape[1] + 2 * BORDER
+        self.sky_variance = sky_variance
+        inside = np.s_[BORDER:-BORDER, BORDER:-BORDER]
+        padded = np.zeros((image.shape[0] + 2 * BORDER, self.width), np.float32)
+        padded[inside] = image
+        outside = np.ones(padded.shape, bool)
+        outside[inside] = unusable
+        self.pixels, self.excluded = padded.ravel(), outside.ravel()
+
+    def index(self, where):
+        """Return the places of the true pixels of an image in the padded, flattened one."""
+        y, x = np.divmod(np.flatnonzero(where), self.shape[1])
+        return (y + BORDER) * self.width + x + BORDER
+
+    def image(self, index):
+        """Return the image of the given places: the inverse of `index`."""
+        marked = np.zeros(self.pixels.size, bool)
+        marked[index] = True
+        return marked.reshape(-1, self.width)[BORDER:-BORDER, BORDER:-BORDER]
+
+    def sky(self, index):
+        """Return the variance of the sky at the given places."""
+        width = self.width
+        return self.sky_variance[index // width - BORDER, index % width - BORDER]
+
+    def excess(self, index):
+        """Return `excess_over_star` of the given places."""
+        return excess_over_star(
+            self.pixels, self.excluded, self.sky(index), index, self.width, self.ratios, self.bounds
+        )
+
+
+def find_cosmic_rays(sharpness, sigma=5.5, sigfrac=0.55, rounds=20):
+    """Find the pixels that are sharper than any star.
+
+    Each pixel is compared with the sharpest image the profile permits (`sharpest_ratios`), the
+    idea of Lupton's search in SDSS and LSST; then the neighbours of what was found, with a
+    lower threshold and without the pixels already found, until no more are.
+
+    Parameters
+    ----------
+    sharpness : Sharpness
+        Its pixels found are excluded from then on.
     sigma : float
         Excess over a star, in standard deviations.
     sigfrac : float
@@ -264,39 +315,27 @@ def find_cosmic_rays(image, unusable, sky_variance, fwhm, sigma=5.5, sigfrac=0.5
     -------
     ndarray of bool, shape (ny, nx)
     """
-    ratios, bounds = sharpest_ratios(LIKELY * fwhm), sharpest_ratios(NARROWER * fwhm)
-    ny, nx = image.shape
-    width = nx + 2 * BORDER
-    inside = np.s_[BORDER:-BORDER, BORDER:-BORDER]
-    padded = np.zeros((ny + 2 * BORDER, width), np.float32)
-    padded[inside] = image
-    outside = np.ones(padded.shape, bool)
-    outside[inside] = unusable
-    pixels, excluded = padded.ravel(), outside.ravel()
-
-    def sky_of(index):
-        return sky_variance[index // width - BORDER, index % width - BORDER]
+    pixels, excluded = sharpness.pixels, sharpness.excluded
 
     def sharp(index, threshold):
-        sky = sky_of(index)
-        excess = excess_over_star(pixels, excluded, sky, index, width, ratios, bounds)
-        return index[excess > threshold]
+        return index[sharpness.excess(index) > threshold]
 
-    bright = image > FAINTEST * np.sqrt(sky_variance)
-    bright &= ~unusable
-    y, x = np.divmod(np.flatnonzero(bright), nx)
-    new = sharp((y + BORDER) * width + x + BORDER, sigma)
-    found = np.zeros(pixels.size, bool)
-    around = np.array([dy * width + dx for dy, dx in _CROSS + _DIAGONAL])
+    faintest = FAINTEST * np.sqrt(sharpness.sky_variance)
+    inside = pixels.reshape(-1, sharpness.width)[BORDER:-BORDER, BORDER:-BORDER]
+    first = sharpness.index(inside > faintest)
+    new = sharp(first[~excluded[first]], sigma)
+    layers = [new]
+    around = np.array([dy * sharpness.width + dx for dy, dx in _CROSS + _DIAGONAL])
     for _ in range(rounds):
-        found[new] = excluded[new] = True
+        excluded[new] = True
         front = np.unique(new[:, None] + around)
         front = front[~excluded[front]]
-        front = front[pixels[front] > 2 * np.sqrt(sky_of(front))]
+        front = front[pixels[front] > 2 * np.sqrt(sharpness.sky(front))]
         new = sharp(front, sigma * sigfrac)
         if not new.size:
             break
-    return found.reshape(padded.shape)[inside]
+        layers.append(new)
+    return sharpness.image(np.concatenate(layers))
 
 
 def repair(image, flagged, unusable, sigma=1.0):
@@ -340,17 +379,23 @@ def repair(image, flagged, unusable, sigma=1.0):
     return filled
 
 
-def find_by_laplacian(image, unusable, *, sky, readnoise, saturate, sigma, sigfrac, objlim, rounds):
-    """Find cosmic rays by Laplacian edge detection.
+def find_by_laplacian(
+    image, unusable, sharpness, *, sky, readnoise, saturate, sigma, sigfrac, objlim, rounds
+):
+    """Find cosmic rays by Laplacian edge detection, and spare what a star can be.
 
     L.A.Cosmic (van Dokkum 2001, PASP 113, 1420) as implemented by astroscrappy. Its noise model
-    needs the photons of the sky, so the level subtracted before is handed back.
+    needs the photons of the sky, so the level subtracted before is handed back. Cores of stars
+    are edges too where a star is not much wider than a pixel: what is found counts only where
+    it is sharper than the sharpest star, and groups of pixels only where one is significantly.
 
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
         Sky-subtracted [electron].
     unusable : ndarray of bool, shape (ny, nx)
+    sharpness : Sharpness
+        Of the same image.
     sky : float
         Level that was subtracted [electron].
     readnoise, saturate : float
@@ -364,6 +409,7 @@ def find_by_laplacian(image, unusable, *, sky, readnoise, saturate, sigma, sigfr
     ndarray of bool, shape (ny, nx)
     """
     from astroscrappy import detect_cosmics
+    from scipy.ndimage import label
 
     found, _ = detect_cosmics(
         np.ascontiguousarray(image + np.float32(sky), np.float32),
@@ -380,17 +426,25 @@ def find_by_laplacian(image, unusable, *, sky, readnoise, saturate, sigma, sigfr
         fsmode="median",
         verbose=False,
     )
-    return found & ~unusable
+    found &= ~unusable
+    groups, number = label(found, np.ones((3, 3)))
+    group = groups[found]
+    excess = sharpness.excess(sharpness.index(found))
+    highest = np.full(number + 1, -np.inf, np.float32)
+    np.maximum.at(highest, group, excess)
+    found[found] = (excess > -np.inf) & (highest[group] > SHARPER)
+    return found
 
 
-def crclean_frame(frame, method="psf", sigma=5.5, sigfrac=0.55, objlim=5.0, iterations=2):
+def crclean_frame(frame, method="auto", sigma=5.5, sigfrac=0.55, objlim=3.0, iterations=4):
     """Flag and repair the cosmic rays of a sky-subtracted frame.
 
     Parameters
     ----------
     frame : Frame
-    method : {'psf', 'lacosmic'}
-        `find_cosmic_rays` or `find_by_laplacian`.
+    method : {'auto', 'psf', 'lacosmic'}
+        `find_cosmic_rays`, `find_by_laplacian`, or the first, and the second too where stars are
+        narrower than `UNDERSAMPLED`.
     sigma, sigfrac : float
         See there.
     objlim : float
@@ -418,12 +472,13 @@ def crclean_frame(frame, method="psf", sigma=5.5, sigfrac=0.55, objlim=5.0, iter
     fwhm *= np.sqrt(1 - elongation)
     if not np.isfinite(fwhm):
         fwhm = max(1.5, ASSUMED_SEEING / scale)
-    if method == "psf":
-        found = find_cosmic_rays(image, unusable, noise**2, fwhm, sigma, sigfrac)
-    else:
-        found = find_by_laplacian(
+    sharpness = Sharpness(image, unusable, noise**2, fwhm)
+    found = np.zeros(image.shape, bool)
+    if method == "lacosmic" or (method == "auto" and fwhm < UNDERSAMPLED):
+        found |= find_by_laplacian(
             image,
             unusable,
+            sharpness,
             sky=sky,
             readnoise=header["RDNOISE"],
             saturate=saturate,
@@ -432,6 +487,8 @@ def crclean_frame(frame, method="psf", sigma=5.5, sigfrac=0.55, objlim=5.0, iter
             objlim=objlim,
             rounds=iterations,
         )
+    if method != "lacosmic":
+        found |= find_cosmic_rays(sharpness, sigma, sigfrac)
     image = repair(frame.image, found, unusable)
     mask = frame.mask | found.view(np.uint8) * np.uint8(COSMIC | INTERPOLATED)
     header["NCOSMIC"] = (int(found.sum()), "pixels flagged as cosmic rays")
