@@ -53,7 +53,7 @@ rule makesky:
     log:
         f"{IMDIR}/logs/makesky/{{key}}.log",
     params:
-        version=7,
+        version=8,
         min_frames=config["makesky"]["min_frames"],
         clip=config["makesky"]["clip"],
         sigma=sky_smoothing,

@@ -15,7 +15,15 @@ from lib.frames import (
     read_frame,
     read_header,
 )
-from lib.masters import Input, master_header, pixel_noise, rejected_master, release, spool
+from lib.masters import (
+    Input,
+    master_header,
+    outliers,
+    pixel_noise,
+    rejected_master,
+    release,
+    spool,
+)
 from lib.mastersky import MasterSky, write_sky
 from lib.sky import block_sky, find_sources, fit_surface, surface
 from lib.stats import combine, mad_std, regular_sample
@@ -38,6 +46,10 @@ GROUPS = 5
 STARE = {"sigma": 10.0, "threshold": 0.9}
 """Of frames that all point alike: least smoothing [px], as what is smaller may be a source, and the
 threshold [sigma] above which one is looked for in their mean: about S/N 4."""
+
+ODD_SHAPE = 0.05
+"""A sky whose shape departs from its siblings' by no more, as a fraction of the noise, is one of
+them: the mean of a few frames does not show it."""
 
 CLEAR_PEAK = 8.0
 """A cross-correlation tells the offset where its peak is so many times its scatter."""
@@ -339,14 +351,46 @@ def own_surface(blocks, order):
 
     Returns
     -------
-    list of ndarray
+    tilts : list of ndarray
         Coefficients of ``blocks / common - 1``, see `lib.sky.fit_surface`.
+    left : ndarray, shape (n, rows, columns)
+        What the surface leaves of it.
     """
-    with warnings.catch_warnings():
-        # Squares that no frame shows.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        common = np.nanmedian(blocks, axis=0)
-    return [fit_surface(one / common - 1, order) for one in blocks]
+    levelled = blocks
+    # The median of tilted skies is not what they have in common, that of levelled ones is.
+    for _ in range(3):
+        with warnings.catch_warnings():
+            # Squares that no frame shows.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            common = np.nanmedian(levelled, axis=0)
+        tilts = [fit_surface(one / common - 1, order) for one in blocks]
+        planes = np.array([surface(tilt, common.shape) for tilt in tilts])
+        levelled = blocks / (1 + planes)
+    return tilts, blocks / common - 1 - planes
+
+
+def odd_shapes(left, noises):
+    """Return by how much each frame's sky is of another shape than its siblings', if it is.
+
+    The halo of a bright star that fills a frame is no sky, and no source that could be masked.
+
+    Parameters
+    ----------
+    left : ndarray, shape (n, rows, columns)
+        See `own_surface`.
+    noises : sequence of float
+        Noise of each frame's pixels.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Rms of what is left, as a fraction of the noise; 0 for those with no more than usual.
+    """
+    known = np.isfinite(left)
+    squares = np.where(known, left, 0) ** 2
+    rms = np.sqrt(squares.sum(axis=(1, 2)) / known.sum(axis=(1, 2)).clip(1)) / noises
+    apart = outliers(rms, ODD_SHAPE) & (rms > np.median(rms))
+    return np.where(apart, rms, 0.0)
 
 
 def offset(reference, image):
@@ -635,7 +679,19 @@ def sky_from_frames(paths, min_frames=2, sigma=3.0, clip=3.0, order=1, passes=1,
             blocks.append(block_sky(plane, free, every=3))
             plane[~free] = np.nan
             release(planes)
-        tilts = own_surface(np.array(blocks), order)
+        blocks = np.array(blocks)
+        tilts, left = own_surface(blocks, order)
+        odd = odd_shapes(left, [sky_noise(header) for _, header, _ in good])
+        kept = np.flatnonzero(odd == 0)
+        if min_frames <= len(kept) < len(good):
+            for (_, _, one), rms in zip(good, odd, strict=True):
+                if rms:
+                    one.why = f"SKY_SHAPE: {rms:.2f} of its noise apart from its siblings"
+            good, blocks = [good[n] for n in kept], blocks[kept]
+            for to, n in enumerate(kept):
+                planes[to] = planes[n]
+            planes = planes[: len(kept)]
+            tilts, _ = own_surface(blocks, order)
         for plane, tilt in zip(planes, tilts, strict=True):
             plane /= 1 + surface(tilt, shape)
             release(planes)

@@ -244,6 +244,21 @@ def test_too_few_or_unlike_frames(tmp_path):
     assert after.header["SKYNOTE"].startswith("TOO_FEW_FRAMES")
 
 
+def test_a_frame_full_of_light_is_no_sky(tmp_path):
+    """The halo of a star of first magnitude, which no mask covers, stays out of the others' sky."""
+    camera = Camera(frames=6, stars=30)
+    paths = camera.write(tmp_path)
+    y, x = np.indices(SHAPE)
+    halo = np.exp(-np.hypot(y - SHAPE[0] / 2, x - SHAPE[1] / 2) / 120)
+    with fits.open(paths[2], mode="update") as hdus:
+        hdus[0].data += (np.sqrt(camera.level) * halo).astype(np.float32)
+    sky = sky_from_frames(paths, passes=2, structure=True)
+    assert sky.header["NCOMBINE"] == 5
+    assert "SKY_SHAPE" in sky.header["LEFT1"]
+    left, _ = left_over(camera, camera.frame(0), sky, 0)
+    assert uniform_filter(left, 10)[8:-8, 8:-8].std() < 0.10
+
+
 def test_without_a_master_sky_the_median_is_subtracted():
     rng = np.random.default_rng(3)
     image = rng.normal(500, 10, SHAPE).astype(np.float32)
