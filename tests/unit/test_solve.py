@@ -9,6 +9,7 @@ from astrometry import apply_solution
 from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
+from starlink import Ast
 
 from lib import detection
 from lib.detection import CATALOGUE_COLUMNS, detect
@@ -149,6 +150,22 @@ def test_cards_reproduce_a_map(dec, pv):
     b = project(*sky_from_cards(true)(x, y), 0.01, dec)
     # Between the nodes too: 1 mas is far below what is asked of a solution.
     np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+@pytest.mark.parametrize("pv", [None, RADIAL])
+def test_cards_are_read_alike_by_ast(pv):
+    """AST is what DS9 reads coordinates with, WCSLIB what astropy does."""
+    made, _ = fit_cards(sky_from_cards(cards(angle=33, pv=pv)), SHAPE)
+    header = fits.Header(made | {"NAXIS": 2, "NAXIS1": SHAPE[1], "NAXIS2": SHAPE[0]})
+    channel = Ast.FitsChan()
+    for card in header.cards:
+        channel.putfits(str(card), False)
+    channel.Card = 1
+    x, y = np.random.default_rng(1).uniform(1, 900, (2, 50))
+    ra, dec = np.degrees(channel.read().tran([x, y]))
+    expected = np.array(WCS(header).all_pix2world(x, y, 1))
+    # Microarcseconds.
+    np.testing.assert_allclose([ra % 360, dec], expected, rtol=0, atol=3e-10)
 
 
 def test_starting_map_without_any_coordinates():
