@@ -93,12 +93,10 @@ def measure_fwhm(image, usable, noise, saturate=np.inf, floor=1.2, most=300, hal
     """
     width = image.shape[1]
     values = image.ravel()
-    inner = np.zeros(image.shape, bool)
-    inner[half:-half, half:-half] = True
-    inner &= usable
-    inner &= image > BRIGHT * noise
-    inner &= image < saturate
-    index = np.flatnonzero(inner)
+    index = np.flatnonzero(image > BRIGHT * noise)
+    index = index[usable.ravel()[index] & (values[index] < saturate)]
+    y, x = np.divmod(index, width)
+    index = index[(y >= half) & (y < len(image) - half) & (x >= half) & (x < width - half)]
     for dy, dx in _CROSS + _DIAGONAL:
         index = index[values[index] >= values[index + dy * width + dx]]
     index = index[np.argsort(values[index])[::-1][:most]]
@@ -252,17 +250,17 @@ class Sharpness:
     image : ndarray of float32, shape (ny, nx)
         Sky-subtracted [electron].
     unusable : ndarray of bool, shape (ny, nx)
-    sky_variance : ndarray of float32, shape (ny, nx)
-        Variance of a pixel without source [electron^2].
+    noise : ndarray of float32, shape (ny, nx)
+        Of a pixel without source [electron].
     fwhm : float
         Of the stars [px].
     """
 
-    def __init__(self, image, unusable, sky_variance, fwhm):
+    def __init__(self, image, unusable, noise, fwhm):
         self.ratios, self.bounds = sharpest_ratios(LIKELY * fwhm), sharpest_ratios(NARROWER * fwhm)
         self.shape = image.shape
         self.width = image.shape[1] + 2 * BORDER
-        self.sky_variance = sky_variance
+        self.noise = noise
         inside = np.s_[BORDER:-BORDER, BORDER:-BORDER]
         padded = np.zeros((image.shape[0] + 2 * BORDER, self.width), np.float32)
         padded[inside] = image
@@ -281,15 +279,16 @@ class Sharpness:
         marked[index] = True
         return marked.reshape(-1, self.width)[BORDER:-BORDER, BORDER:-BORDER]
 
-    def sky(self, index):
-        """Return the variance of the sky at the given places."""
-        width = self.width
-        return self.sky_variance[index // width - BORDER, index % width - BORDER]
+    def noise_at(self, index):
+        """Return the noise of the sky at the given places."""
+        y, x = np.divmod(index, self.width)
+        return self.noise[y - BORDER, x - BORDER]
 
     def excess(self, index):
         """Return `excess_over_star` of the given places."""
+        sky = self.noise_at(index) ** 2
         return excess_over_star(
-            self.pixels, self.excluded, self.sky(index), index, self.width, self.ratios, self.bounds
+            self.pixels, self.excluded, sky, index, self.width, self.ratios, self.bounds
         )
 
 
@@ -320,9 +319,8 @@ def find_cosmic_rays(sharpness, sigma=5.5, sigfrac=0.55, rounds=20):
     def sharp(index, threshold):
         return index[sharpness.excess(index) > threshold]
 
-    faintest = FAINTEST * np.sqrt(sharpness.sky_variance)
     inside = pixels.reshape(-1, sharpness.width)[BORDER:-BORDER, BORDER:-BORDER]
-    first = sharpness.index(inside > faintest)
+    first = sharpness.index(inside > FAINTEST * sharpness.noise)
     new = sharp(first[~excluded[first]], sigma)
     layers = [new]
     around = np.array([dy * sharpness.width + dx for dy, dx in _CROSS + _DIAGONAL])
@@ -330,7 +328,7 @@ def find_cosmic_rays(sharpness, sigma=5.5, sigfrac=0.55, rounds=20):
         excluded[new] = True
         front = np.unique(new[:, None] + around)
         front = front[~excluded[front]]
-        front = front[pixels[front] > 2 * np.sqrt(sharpness.sky(front))]
+        front = front[pixels[front] > 2 * sharpness.noise_at(front)]
         new = sharp(front, sigma * sigfrac)
         if not new.size:
             break
@@ -472,7 +470,7 @@ def crclean_frame(frame, method="auto", sigma=5.5, sigfrac=0.55, objlim=3.0, ite
     fwhm *= np.sqrt(1 - elongation)
     if not np.isfinite(fwhm):
         fwhm = max(1.5, ASSUMED_SEEING / scale)
-    sharpness = Sharpness(image, unusable, noise**2, fwhm)
+    sharpness = Sharpness(image, unusable, noise, fwhm)
     found = np.zeros(image.shape, bool)
     if method == "lacosmic" or (method == "auto" and fwhm < UNDERSAMPLED):
         found |= find_by_laplacian(
