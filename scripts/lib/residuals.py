@@ -68,12 +68,12 @@ def plot_residuals(path, reference, found, title):
         From `residuals`.
     title : str
     """
-    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, 2, figsize=(10, 9), layout="constrained")
+    figure = Figure(figsize=(10, 9), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 2)
     figure.suptitle(title)
     dx, dy = found["dx"] * 1000, found["dy"] * 1000
     vectors = axes[0, 0]
@@ -106,4 +106,3 @@ def plot_residuals(path, reference, found, title):
     axes[0, 1].legend()
     with atomic_path(path) as beside:
         figure.savefig(beside, format="png", dpi=80)
-    plt.close(figure)

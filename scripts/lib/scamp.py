@@ -1,6 +1,5 @@
 """Joint solution of frames by SCAMP, which is told which stars are which and does not match."""
 
-import io
 import tempfile
 from pathlib import Path
 
@@ -16,6 +15,41 @@ from lib.starlists import epoch_of
 FORMATS = {np.dtype("f8"): "D", np.dtype("f4"): "E", np.dtype("i2"): "I", np.dtype("i4"): "J"}
 """Column formats; SCAMP crashes where a column is not of the type source-extractor gives it."""
 
+BLOCK = 2880
+"""[byte] Size of the records of FITS."""
+
+
+def table_extension(name, columns, data, dimensions=()):
+    """Return a binary table extension as bytes.
+
+    Parameters
+    ----------
+    name : str
+    columns : list of (str, str)
+        Names and formats.
+    data : ndarray
+        Structured, of big-endian numbers or of bytes, a row an element.
+    dimensions : sequence of (str, str)
+        Cards of TDIM.
+    """
+    cards = [
+        ("XTENSION", "BINTABLE"),
+        ("BITPIX", 8),
+        ("NAXIS", 2),
+        ("NAXIS1", data.dtype.itemsize),
+        ("NAXIS2", len(data)),
+        ("PCOUNT", 0),
+        ("GCOUNT", 1),
+        ("TFIELDS", len(columns)),
+        ("EXTNAME", name),
+    ]
+    for number, (column, form) in enumerate(columns, start=1):
+        cards += [(f"TTYPE{number}", column), (f"TFORM{number}", form)]
+    head = fits.Header([*cards, *dimensions]).tostring().encode("ascii")
+    # Text is filled with blanks: on zeros, as astropy writes, SCAMP crashes.
+    fill = b" " if data.dtype.kind == "S" else b"\0"
+    return head + data.tobytes() + fill * (-data.nbytes % BLOCK)
+
 
 def write_ldac(path, header, columns):
     """Write a FITS_LDAC catalogue.
@@ -27,37 +61,23 @@ def write_ldac(path, header, columns):
         Of the image the catalogue stands for.
     columns : dict of str to ndarray
     """
+    primary = fits.Header({"SIMPLE": True, "BITPIX": 8, "NAXIS": 0, "EXTEND": True})
     block = header.tostring(padding=False).encode("ascii")
-    head = fits.Header(
-        {
-            "XTENSION": "BINTABLE",
-            "BITPIX": 8,
-            "NAXIS": 2,
-            "NAXIS1": len(block),
-            "NAXIS2": 1,
-            "PCOUNT": 0,
-            "GCOUNT": 1,
-            "TFIELDS": 1,
-            "EXTNAME": "LDAC_IMHEAD",
-            "TTYPE1": "Field Header Card",
-            "TFORM1": f"{len(block)}A",
-            "TDIM1": f"(80, {len(block) // 80})",
-        }
+    image = table_extension(
+        "LDAC_IMHEAD",
+        [("Field Header Card", f"{len(block)}A")],
+        np.array([block]),
+        [("TDIM1", f"(80, {len(block) // 80})")],
     )
-    table = fits.BinTableHDU.from_columns(
-        [
-            fits.Column(name, FORMATS[values.dtype], array=values)
-            for name, values in columns.items()
-        ],
-        name="LDAC_OBJECTS",
+    rows = np.empty(
+        len(next(iter(columns.values()))),
+        [(name, values.dtype.newbyteorder(">")) for name, values in columns.items()],
     )
-    # Written by hand: astropy ends strings with zeros, on which SCAMP crashes.
-    buffer = io.BytesIO()
-    fits.HDUList([fits.PrimaryHDU(), table]).writeto(buffer)
-    whole = buffer.getvalue()
-    padding = b" " * (-len(block) % 2880)
-    image = head.tostring().encode("ascii") + block + padding
-    Path(path).write_bytes(whole[:2880] + image + whole[2880:])
+    for name, values in columns.items():
+        rows[name] = values
+    forms = [(name, FORMATS[values.dtype]) for name, values in columns.items()]
+    objects = table_extension("LDAC_OBJECTS", forms, rows)
+    Path(path).write_bytes(primary.tostring().encode("ascii") + image + objects)
 
 
 class Straightened:

@@ -40,6 +40,22 @@ PRELOAD = (
 )
 """What the per-frame steps import."""
 
+PRELOAD_LATER = (
+    "solve",
+    "stack",
+    "lib.forced",
+    "astropy.io.ascii",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    "scipy.interpolate",
+    "scipy.sparse.csgraph",
+    "scipy.sparse.linalg",
+    "scipy.spatial",
+)
+"""What the steps of whole stacks import besides, when the first of them comes."""
+
+LATER_STEPS = ("solve", "stack", "tables", "lightcurve")
+
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "GOTO_NUM_THREADS",
@@ -242,6 +258,22 @@ def receive(control):
     return json.loads(words), socket.socket(fileno=numbers[0])
 
 
+def load(names):
+    """Import modules that the forks will share."""
+    missing = [name for name in names if name not in sys.modules]
+    for name in missing:
+        importlib.import_module(name)
+    if missing:
+        # Else the first collection in each fork would copy every page that holds an object.
+        gc.collect()
+        gc.freeze()
+
+
+def step_of(script):
+    """Return the step of a script that Snakemake made: tmp….<step>.py."""
+    return os.path.basename(script).removesuffix(".py").rpartition(".")[2]
+
+
 def serve(control):
     """Fork a process for each request; return its request in the fork, None at the end.
 
@@ -271,6 +303,8 @@ def serve(control):
                 os.kill(pid, signal.SIGTERM)
             return None
         request, reply = received
+        if step_of(request["script"]) in LATER_STEPS:
+            load(PRELOAD_LATER)
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
@@ -367,11 +401,7 @@ def main():
     path = sys.path[1:]
     control = socket.socket(fileno=int(number))
     sys.path[0] = scripts
-    for name in PRELOAD:
-        importlib.import_module(name)
-    # Else the first collection in each fork would copy every page that holds an object.
-    gc.collect()
-    gc.freeze()
+    load(PRELOAD)
     request = serve(control)
     if request is None:
         return

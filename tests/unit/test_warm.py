@@ -73,6 +73,14 @@ def test_jobs_are_apart(server, tmp_path):
     assert [server.run(job, environment) for _ in range(3)] == [0, 0, 0]
 
 
+def test_what_only_stacks_need_is_imported_when_the_first_comes(server, tmp_path):
+    text = "import sys; sys.exit(sum(name in sys.modules for name in {!r}))"
+    text = text.format(("matplotlib.figure", "scipy.spatial", "lib.forced"))
+    environment = warm.job_environment(1)
+    for name, loaded in (("prepare", 0), ("solve", 3), ("prepare", 3)):
+        assert server.run(write(tmp_path / f"tmpx1_y.{name}.py", text), environment) == loaded
+
+
 def test_jobs_run_at_the_same_time(server, tmp_path):
     slow = write(tmp_path / "slow.py", "import time; time.sleep(1)")
     server.run(write(tmp_path / "job.py", ""), warm.job_environment(1))
