@@ -1,4 +1,4 @@
-"""How well positions agree with the sky of a simulated night: solved frames, and coadds."""
+"""How well a simulated night is given back: pixels of frames, positions of frames and coadds."""
 
 import json
 
@@ -12,13 +12,16 @@ from astropy.wcs import WCS
 from scipy.spatial import cKDTree
 from workbench import simulated
 
-from lib.frames import UNUSABLE
+from lib.frames import COSMIC, UNUSABLE
 from lib.stats import mad_std
 
 # Robust rms per axis of single stars of a signal-to-noise ratio above 50, and their mean offset.
 COADD, OFFSET, FRAME = 5.0, 2.0, 15.0  # mas
 
 REFERENCE_STARS = 25  # that a stack has at least
+
+
+CALIBRATIONS = 3  # of a kind
 
 
 @pytest.fixture(scope="module", params=["lmi", "ratir"])
@@ -31,6 +34,9 @@ def night(request, tmp_path_factory):
     place = simulated(
         tmp_path_factory.mktemp(request.param),
         **{"instrument": request.param, "exposures": 5, "seed": 3} | options,
+        calibrations=CALIBRATIONS,
+        scenes=True,
+        detector_truth=True,
     )
     done = place.snakemake()
     assert done.code == 0, done.out
@@ -38,9 +44,14 @@ def night(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def sky(night):
+def truth(night):
+    return simulate.load_truth(night.path)
+
+
+@pytest.fixture(scope="module")
+def sky(truth):
     """Every star of the night, at the epoch of observation."""
-    return simulate.load_truth(night.path)["stars"]
+    return truth["stars"]
 
 
 def errors(ra, dec, stars):
@@ -73,6 +84,37 @@ def frame_stars(path):
     x, y, flag = sep.winpos(image, *place, np.full(len(found), width), mask=bad)
     good = (flux > 50 * error) & (found["flag"] == 0) & (flag == 0)
     return WCS(header).all_pix2world(x[good], y[good], 0)
+
+
+def test_pixels_differ_from_the_truth_by_their_noise(night, truth):
+    """The light of the sources through the pixels' response, and nothing else, but for noise."""
+    left = rays = 0
+    for path in sorted(night.products.glob("azsfp*.fits")):
+        with fits.open(path) as hdus:
+            image, mask, header = hdus[0].data, hdus["MASK"].data, hdus[0].header
+        entry = truth["frames"][header["FRAME"]]
+        true = simulate.load_pixels(truth, header["FRAME"])
+        assert image.shape == true["scene"].shape
+        good = (mask & (UNUSABLE ^ COSMIC) == 0) & (true["flat"] > 0)
+        usable = good & (mask & COSMIC == 0)
+        flat = np.where(good, true["flat"], 1)
+        light = true["scene"] * true["response"]
+        noise = np.sqrt(light + true["sky"] * flat + entry["read_noise"] ** 2) / flat
+        pull = (image - light / flat) / noise
+        empty = usable & (light < 0.2 * noise)
+        # The means of so many bias and flat frames have a noise of their own, never more than this.
+        assert 0.98 < pull[empty].std() < np.sqrt(1 + 1 / CALIBRATIONS), path.name
+        assert abs(pull[empty].mean()) < 0.10, path.name
+        # Beyond 5 sigma: rays too faint to be told from noise. 6e-7 were noise.
+        assert (np.abs(pull[empty]) > 5).mean() < 1e-4, path.name
+        stars = usable & (light > 2 * noise)
+        error = noise[stars].std() * np.sqrt(stars.sum()) / light[stars].sum()
+        ratio = image[stars].sum() / (light / flat)[stars].sum()
+        assert ratio == pytest.approx(1, abs=0.005 + 3 * error), path.name
+        hit = good & (true["cosmic"] > 10 * noise)
+        rays, left = rays + hit.sum(), left + (hit & usable).sum()
+    assert rays > 100
+    assert left <= 0.05 * rays
 
 
 def test_single_frames(night, sky):
