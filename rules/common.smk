@@ -59,6 +59,8 @@ except (ConfigError, InstrumentError, OSError) as error:
 
 planning.spare_collector()
 planning.remember_sources(workflow.sourcecache)
+planning.remember_parameters()
+planning.spare_reports(workflow)
 warm.attach(workflow)
 
 if workflow.remote_exec:

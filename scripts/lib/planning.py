@@ -46,6 +46,35 @@ def remember_sources(cache):
     cache.get_path = functools.cache(cache.get_path)
 
 
+def remember_parameters():
+    """Let Snakemake look once at which parameters a function of a rule takes, not once a job."""
+    from snakemake import common, jobs, rules
+
+    for module in (common, jobs, rules):
+        plain = getattr(module, "get_function_params", None)
+        if plain is not None and not hasattr(plain, "cache_clear"):
+            module.get_function_params = functools.cache(plain)
+
+
+def spare_reports(workflow):
+    """Let a dry run that is to say nothing of single jobs not put together what it would say.
+
+    Parameters
+    ----------
+    workflow : snakemake.workflow.Workflow
+    """
+    from snakemake.jobs import Job
+    from snakemake.settings.enums import Quietness
+
+    def say_nothing(*_, **__):
+        return None
+
+    plain = say_nothing.plain = getattr(Job.log_info, "plain", Job.log_info)
+    quiet = workflow.output_settings.quiet or set()
+    spared = workflow.dryrun and quiet & {Quietness.RULES, Quietness.ALL}
+    Job.log_info = say_nothing if spared else plain
+
+
 def look_once(scheduler):
     """Let the scheduler of a run wait for one later look at the ready jobs, not for many.
 

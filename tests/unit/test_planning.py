@@ -6,6 +6,8 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from snakemake import common, jobs, rules
+from snakemake.settings.enums import Quietness
 from snakemake.sourcecache import LocalSourceFile, SourceCache
 
 from lib import planning
@@ -44,6 +46,52 @@ def test_scripts_are_read_once(tmp_path):
         assert file.read() == expected.read()
     with pytest.raises(OSError):
         cache.open(absent)
+
+
+def test_parameters_of_a_function_are_looked_up_once(monkeypatch):
+    looks = []
+
+    def look(function):
+        looks.append(function)
+        return common_look(function)
+
+    common_look = common.get_function_params
+    for module in (common, jobs, rules):
+        monkeypatch.setattr(module, "get_function_params", look)
+    planning.remember_parameters()
+    planning.remember_parameters()
+
+    def threads(wildcards, attempt):
+        return attempt
+
+    assert [list(rules.get_function_params(threads)) for _ in range(3)] == [
+        ["wildcards", "attempt"]
+    ] * 3
+    assert looks == [threads]
+
+
+@pytest.mark.parametrize(
+    ("dryrun", "quiet", "said"),
+    [
+        (True, {Quietness.RULES}, False),
+        (True, {Quietness.ALL}, False),
+        (True, {Quietness.PROGRESS}, True),
+        (True, None, True),
+        (False, {Quietness.RULES}, True),
+    ],
+)
+def test_only_a_quiet_dry_run_says_nothing_of_jobs(monkeypatch, dryrun, quiet, said):
+    told = []
+    monkeypatch.setattr(jobs.Job, "log_info", lambda *_, **__: told.append(1))
+    settings = SimpleNamespace(quiet=quiet)
+    for _ in range(2):
+        planning.spare_reports(SimpleNamespace(dryrun=dryrun, output_settings=settings))
+    jobs.Job.log_info(None, indent=True)
+    assert bool(told) == said
+    # Another run of the same process has its reports.
+    planning.spare_reports(SimpleNamespace(dryrun=False, output_settings=settings))
+    jobs.Job.log_info(None)
+    assert len(told) == 1 + said
 
 
 def test_what_is_there_is_left_alone_by_the_collector(collector):
