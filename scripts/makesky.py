@@ -43,9 +43,14 @@ APART = 10.0
 GROUPS = 5
 """Groups of pointings, each with a sky of its own, which rests on four fifths of the frames."""
 
-STARE = {"sigma": 10.0, "threshold": 0.9}
-"""Of frames that all point alike: least smoothing [px], as what is smaller may be a source, and the
-threshold [sigma] above which one is looked for in their mean: about S/N 4."""
+STARE = {"sigma": 14.0, "hole": 8.0, "threshold": 0.9}
+"""Of frames that all point alike: least smoothing [px], as what is smaller may be a source; the
+hole in its kernel, and the threshold [sigma] above which a source is looked for in their mean:
+about S/N 4.
+
+The sky below a star can only come from around it. With the hole it does so everywhere: a kernel
+without takes a good part of their own noise from empty pixels, and the noise of empty apertures
+was two thirds of that of stars."""
 
 ODD_SHAPE = 0.05
 """A sky whose shape departs from its siblings' by no more, as a fraction of the noise, is one of
@@ -63,7 +68,7 @@ FACTS = {
 }
 
 
-def smooth_sky(sky, good, sigma):
+def smooth_sky(sky, good, sigma, hole=0.0):
     """Smooth a sky by a Gaussian that ignores pixels without value.
 
     Parameters
@@ -73,6 +78,9 @@ def smooth_sky(sky, good, sigma):
         Pixels with a value, or their weights.
     sigma : float
         Standard deviation of the Gaussian [px].
+    hole : float
+        That of a narrower Gaussian [px] that is taken from it, so that the kernel is 0 at its
+        centre and no pixel counts for itself.
 
     Returns
     -------
@@ -81,9 +89,15 @@ def smooth_sky(sky, good, sigma):
     """
     from scipy.ndimage import gaussian_filter
 
+    def smooth(values):
+        wide = gaussian_filter(values, sigma)
+        if hole > 0:
+            wide -= np.float32((hole / sigma) ** 2) * gaussian_filter(values, hole)
+        return wide
+
     good = good.astype(np.float32)
-    weight = gaussian_filter(good, sigma)
-    total = gaussian_filter(np.where(good > 0, (sky - 1) * good, np.float32(0)), sigma)
+    weight = smooth(good)
+    total = smooth(np.where(good > 0, (sky - 1) * good, np.float32(0)))
     return 1 + np.divide(total, weight, out=np.zeros_like(total), where=weight > 1e-3)
 
 
@@ -184,7 +198,7 @@ class Sky:
     hidden: np.ndarray
 
 
-def make_sky(planes, shape, sigma=3.0, clip=3.0, noise=None, threshold=2.0):
+def make_sky(planes, shape, sigma=3.0, clip=3.0, noise=None, threshold=2.0, hole=0.0):
     """Combine normalised frames to the sky.
 
     Parameters
@@ -202,6 +216,8 @@ def make_sky(planes, shape, sigma=3.0, clip=3.0, noise=None, threshold=2.0):
         tells how much pixel structure outlives the smoothing, see `keep_structure`.
     threshold : float
         Of the sources that the smoothing leaves out, see `lib.sky.find_sources`.
+    hole : float
+        In the kernel of the smoothing, see `smooth_sky`.
 
     Returns
     -------
@@ -215,11 +231,11 @@ def make_sky(planes, shape, sigma=3.0, clip=3.0, noise=None, threshold=2.0):
         # What is small and bright in the mean of the skies: stars too faint for the single frame,
         # at the same pixels each time, as in a series without dither.
         hidden = find_sources(np.where(good, mean, 1), ~good, threshold, grow=2, mesh=32)
-    image, smooth, kept = finish_sky(mean, number, good & ~hidden, sigma, noise)
+    image, smooth, kept = finish_sky(mean, number, good & ~hidden, sigma, noise, hole)
     return Sky(image, smooth, np.where(good, number, 0), kept, mean, extent, hidden)
 
 
-def finish_sky(mean, number, good, sigma=3.0, noise=None):
+def finish_sky(mean, number, good, sigma=3.0, noise=None, hole=0.0):
     """Turn the mean of frames into the sky.
 
     Parameters
@@ -229,7 +245,7 @@ def finish_sky(mean, number, good, sigma=3.0, noise=None):
         Frames that each pixel rests on.
     good : ndarray of bool, shape (ny, nx)
         Pixels that show sky.
-    sigma, noise : float
+    sigma, noise, hole : float
         See `make_sky`.
 
     Returns
@@ -238,10 +254,15 @@ def finish_sky(mean, number, good, sigma=3.0, noise=None):
     kept : float
         As in `Sky`.
     """
+    from scipy.ndimage import gaussian_filter
+
     sky = np.where(good, mean, np.float32(1))
     kept = 0.0
     if sigma > 0 and noise is None:
-        sky = smooth = smooth_sky(sky, good, sigma)
+        sky = smooth = smooth_sky(sky, good, sigma, hole)
+        if hole > 0:
+            # Small sources have the sky of the pixels about them, as all others have.
+            good = good | (gaussian_filter(good.astype(np.float32), sigma) > 0.2)
     else:
         smooth = smooth_sky(sky, good, sigma or 3.0)
         error = np.float32(noise or pixel_noise(sky)) / np.sqrt(np.maximum(number, 1))
@@ -703,7 +724,7 @@ def sky_from_frames(paths, min_frames=2, sigma=3.0, clip=3.0, order=1, passes=1,
             stare = max(groups) == 0
             if stare and not structure and sigma > 0:
                 sigma = max(sigma, STARE["sigma"])
-                sky = make_sky(planes, shape, sigma, clip, noise, STARE["threshold"])
+                sky = make_sky(planes, shape, sigma, clip, noise, STARE["threshold"], STARE["hole"])
             elif deep or defects.any():
                 sky = make_sky(planes, shape, sigma, clip, noise)
         without = {}

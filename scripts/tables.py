@@ -21,6 +21,9 @@ from lib.targets import parse_position, target_position
 
 log = logging.getLogger("autoproc")
 
+SAME = 0.7
+"""Sources nearer than so many FWHM are one: those of one coadd are at least 0.8 apart."""
+
 
 def measurable(header):
     """Return whether a coadd has what forced photometry needs."""
@@ -44,9 +47,11 @@ def read_coadd(path, weight_path, settings):
         found = detect_sources(clean, noise, None, settings["catalogue_sigma"])[1] > 0
         sources = ~covered | grow(found, 5)
     clean = np.where(covered, image - masked_background(image, sources, box), 0)
+    reach = int(np.ceil(0.75 * header["SEEPIX"]))
+    occupied = ~covered | grow(found, reach)
     wings = Wings(*(header[key] for key in ("PSFALPHA", "PSFBETA", "PSFNORM", "PSFE1", "PSFE2")))
     return Coadd(
-        str(header["FILTER"]), clean.astype(np.float32), variance, header, wings,
+        str(header["FILTER"]), clean.astype(np.float32), variance, occupied, header, wings,
         header["APRAD"] / header["PIXSCALE"], 10 ** (0.4 * header["APCOR"]),
     )  # fmt: skip
 
@@ -70,7 +75,7 @@ def join(coadds, cats, target, settings):
     astropy.table.Table
     """
     seeing = [coadd.header["SEEING"] for coadd in coadds]
-    radius = 0.4 * max(seeing, default=1.0)
+    radius = SAME * max(seeing, default=1.0)
     positions = [np.column_stack([cat["RA"], cat["DEC"]]) for cat in cats]
     quality = [cat["SNR"] for cat in cats]
     sky, found = unite_sources(positions, quality, radius, settings["table_snr"])

@@ -407,12 +407,19 @@ def read_customcat(path):
         words = line.replace(",", " ").split()
         if not words or words[0].startswith("#"):
             continue
+        # 10:00:24 -0:18:00, 10h00m24s -0d18m00s, or six fields for two
+        sexagesimal = set(words[0]) & set(":h") or len(words) == 4 + 3 + 2 * len(BANDS)
+        hint = "; positions are decimal degrees" if sexagesimal else ""
         if len(words) != 3 + 2 * len(BANDS):
-            raise CatalogueError(f"{path} line {number} has {len(words)} fields, not 29: {order}")
+            raise CatalogueError(
+                f"{path} line {number} has {len(words)} fields, not 29: {order}{hint}"
+            )
         try:
             rows.append([float(word) for word in words])
         except ValueError as why:
-            raise CatalogueError(f"{path} line {number}: {why}; the fields are {order}") from None
+            raise CatalogueError(
+                f"{path} line {number}: {why}; the fields are {order}{hint}"
+            ) from None
     if not rows:
         raise CatalogueError(f"{path} has no stars below its first line; the fields are {order}")
     values = np.array(rows)

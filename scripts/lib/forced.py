@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import sep
 from astropy.io import fits
+from scipy.spatial import cKDTree
 
 from lib.coadd import celestial_wcs, mean_position
 from lib.pairs import common_stars
@@ -12,6 +13,8 @@ from lib.photometry import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT
 from lib.plots import BAND_ORDER
 from lib.projection import project
 from lib.psf import Wings
+from lib.skystructure import local_excess
+from lib.sources import blended_errors
 from lib.starmodels import model_stars
 
 FLAG_REPAIRED = 32
@@ -33,6 +36,8 @@ class Coadd:
     filter : str
     image, variance : ndarray of float32, shape (ny, nx)
         Background-subtracted; variance 0 where there is no data.
+    occupied : ndarray of bool, shape (ny, nx)
+        Pixels of sources and those without data.
     header : astropy.io.fits.Header
     wings : lib.psf.Wings
     radius : float
@@ -44,6 +49,7 @@ class Coadd:
     filter: str
     image: np.ndarray
     variance: np.ndarray
+    occupied: np.ndarray
     header: fits.Header
     wings: Wings
     radius: float
@@ -60,7 +66,7 @@ def unite_sources(positions, snr, radius, least=0.0):
     snr : list of ndarray, shape (n_i,)
         Signal-to-noise ratios: the position of the best is taken.
     radius : float
-        Nearer ones are the same source [arcsec].
+        Nearer ones are the same source [arcsec], also those of one table.
     least : float
         Signal-to-noise ratio that a source must have in one table: the noise peaks of many tables
         would outnumber the sources.
@@ -84,7 +90,16 @@ def unite_sources(positions, snr, radius, least=0.0):
         better = quality > best[number]
         united[number[better]], best[number[better]] = sky[better], quality[better]
         found[number, k] = True
-    good = best >= least
+    # Two sources of one table may both lie near to one of another.
+    better = np.argsort(-best, kind="stable")
+    same = cKDTree(project(*united.T, *centre)).query_pairs(radius, output_type="ndarray")
+    rank = np.argsort(better)
+    alone = np.ones(count, bool)
+    for first, second in sorted(sorted(pair, key=rank.__getitem__) for pair in same.tolist()):
+        if alone[first]:
+            alone[second] = False
+            found[first] |= found[second]
+    good = alone & (best >= least)
     return united[good], found[good]
 
 
@@ -124,7 +139,10 @@ def force(coadd, sky, extra=None):
     flags[index[lost > 0.5 * area]] |= FLAG_OUTSIDE
     sums, _, _ = sep.sum_circle(coadd.image, x[index], y[index], radius, subpix=5)
     variance, _, _ = sep.sum_circle(coadd.variance, x[index], y[index], radius, subpix=5)
-    variance *= header["APNOISE"] ** 2
+    ratio = header["APNOISE"]
+    variance *= ratio**2 * local_excess(
+        coadd.image, coadd.variance, coadd.occupied, x[index], y[index], radius, ratio
+    ) ** 2  # fmt: skip
     gain = header["GAIN"]
     own = index < n
     error_sums = np.sqrt(variance + np.maximum(sums, 0) / gain)
@@ -140,7 +158,11 @@ def force(coadd, sky, extra=None):
         image = models.residual + models.image(near)
         alone[k] = sep.sum_circle(image, x[index[k : k + 1]], y[index[k : k + 1]], radius)[0][0]
     flux[index] = alone / coadd.fraction
-    error[index] = np.sqrt(variance + np.maximum(alone, 0) / gain) / coadd.fraction
+    errors = np.sqrt(variance + np.maximum(alone, 0) / gain)
+    errors[own] = blended_errors(
+        x[index[own]], y[index[own]], errors[own], radius, coadd.fraction, coadd.wings
+    )
+    error[index] = errors / coadd.fraction
     # What is taken away is known to its photon noise and a fiftieth.
     taken = np.abs(sums - alone)
     error[index] = np.hypot(error[index], np.hypot(0.02 * taken, np.sqrt(taken / gain)))

@@ -7,6 +7,7 @@ Arrays in, arrays out. Pixel coordinates are 0-based (x, y) with the centre of t
 import numpy as np
 import sep
 
+from lib.psf import Wings
 from lib.stats import half_sample_mode, mad_std
 
 
@@ -177,6 +178,56 @@ def neighbour_distance(x, y, flux, ratio=0.02):
     distance, index = cKDTree(np.column_stack([x, y])).query(np.column_stack([x, y]), k=k)
     matters = (flux[index] > ratio * flux[:, None]) & (index != np.arange(n)[:, None])
     return np.where(matters, distance, np.inf).min(axis=1)
+
+
+def blended_errors(x, y, error, radius, fraction, wings):
+    """Return the errors of aperture sums after the light of the neighbours was solved for.
+
+    Stars that share light have the fluxes M^-1 s of their aperture sums s, as
+    `lib.starmodels.share_light` has it: the nearer two are, the more noise goes from one to the
+    other. Sums of apertures that overlap share as much of their noise as of their area.
+
+    Parameters
+    ----------
+    x, y, error : ndarray, shape (n,)
+        Positions [pixel], and errors of the sums.
+    radius : float
+        Of the apertures [pixel].
+    fraction : float
+        Of a star's light in its own aperture.
+    wings : lib.psf.Wings
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    from scipy.spatial import cKDTree
+
+    blended = error.copy()
+    if len(x) < 2:
+        return blended
+    points = np.column_stack([x, y])
+    # The light of a star in an aperture at a distance, on rings of equal area and 24 angles.
+    rho = radius * np.sqrt((np.arange(60) + 0.5) / 60)[:, None]
+    phi = 2 * np.pi * (np.arange(24) + 0.5) / 24
+    at = np.linspace(0, 4 * radius, 81)
+    circular = Wings(wings.alpha, wings.beta, wings.norm)
+    density = circular.density(at[:, None, None] + rho * np.cos(phi), rho * np.sin(phi))
+    part = np.pi * radius**2 * density.mean(axis=(1, 2))
+    tree = cKDTree(points)
+    distance, index = tree.query(points, k=min(len(x), 9), distance_upper_bound=2 * radius)
+    for i in np.flatnonzero(np.isfinite(distance).sum(axis=1) > 1):
+        members = index[i][np.isfinite(distance[i])]
+        apart = np.hypot(*(points[members][:, None] - points[members]).T)
+        # As in the solution, those nearer than a third of the radius are not told apart.
+        light = np.where(apart > radius / 3, np.interp(apart, at, part), 0.0)
+        np.fill_diagonal(light, fraction)
+        half = np.minimum(apart / (2 * radius), 1)
+        overlap = 2 / np.pi * (np.arccos(half) - half * np.sqrt(1 - half**2))
+        weight = fraction * np.linalg.pinv(light)[0]
+        noise = weight * error[members]
+        blended[i] = max(error[i], np.sqrt(max(0.0, noise @ overlap @ noise)))
+    return blended
 
 
 def select_stars(radius, snr, flags, peak, saturate, *, min_snr=20.0, width=0.22, min_radius=0.7):

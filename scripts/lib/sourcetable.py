@@ -5,6 +5,99 @@ import sep
 from astropy.io import fits
 
 from lib.photometry import aperture_fluxes
+from lib.skystructure import local_excess
+from lib.sources import blended_errors
+
+KRON_FACTOR = 2.5
+"""Automatic apertures reach so many Kron radii."""
+
+KRON_LEAST = 3.5
+"""Least reach of an automatic aperture, in semi-axes of the source."""
+
+KRON_REGION = 6.0
+"""Kron radii are measured within so many semi-axes."""
+
+KRON_SLOPE = 0.15
+"""d ln(flux) / d ln(radius) at 2.5 Kron radii: of a star (Moffat, beta 3); 0.17 of a disc."""
+
+AXES_SLOPE = 0.1
+"""The same at 3.5 semi-axes: 0.09 of a star, 0.15 of a disc."""
+
+AXES_NOISE = 0.45
+"""Scatter of ln(semi-axis) of repeats, times the root of S/N: 0.3 of discs to 0.55 of stars."""
+
+
+def kron_photometry(coadd, gain, excess):
+    """Measure the sources of a coadd in automatic apertures.
+
+    The ellipse of a source's second moments, stretched to 2.5 Kron radii and to 3.5 semi-axes at
+    least (Kron 1980; Bertin & Arnouts 1996). Without that least reach the noise of faint sources
+    decides how large their apertures are. The errors hold the noise of an empty aperture of that
+    area, that of the source's photons, and what the flux changes as noise moves the Kron radius
+    and the semi-axes.
+
+    Parameters
+    ----------
+    coadd : dict
+        Of `calibrate_weight`, with a field.
+    gain : float
+        Electrons per unit.
+    excess : ndarray, shape (n,)
+        Of the noise at each source, as `lib.skystructure.local_excess` has it.
+
+    Returns
+    -------
+    flux, error : ndarray, shape (n,)
+    reach : ndarray, shape (n,)
+        Semi-major axes of the apertures [pixel].
+    flags : ndarray of int32, shape (n,)
+        16 and 128 of sep.
+    """
+    field = coadd["field"]
+    source = field.sources
+    x, y = source["x"].astype(float), source["y"].astype(float)
+    a, b = np.maximum(source["a"], 0.5), np.maximum(source["b"], 0.5)
+    ellipse = x, y, a, b, np.clip(source["theta"], -np.pi / 2, np.pi / 2)
+    own = {"seg_id": np.arange(1, x.size + 1), "segmap": field.segments}
+    radius, kron_flag = sep.kron_radius(coadd["image"], *ellipse, KRON_REGION, **own)
+    known = np.isfinite(radius) & (radius > 0)
+    stretch = np.maximum(np.where(known, KRON_FACTOR * radius, 0), KRON_LEAST)
+    flux, _, flag = sep.sum_ellipse(coadd["image"], *ellipse, stretch, subpix=5, **own)
+    variance, _, _ = sep.sum_ellipse(coadd["variance"], *ellipse, stretch, subpix=5)
+    ratio = excess * np.interp(stretch * np.sqrt(a * b), coadd["radii"], coadd["ratios"])
+    free = stretch > KRON_LEAST
+    variance *= ratio**2 * np.where(free, kron_excess(stretch), 1.0)
+    light = np.maximum(flux, 0)
+    error = np.sqrt(np.maximum(variance, 0) + light / gain)
+    # The isophote moves the less the brighter the source: (slope scatter flux)^2.
+    error = np.sqrt(error**2 + (AXES_SLOPE * AXES_NOISE) ** 2 * light * error)
+    return flux, error, stretch * a, ((flag & 16) | (kron_flag & 128)).astype(np.int32)
+
+
+def kron_excess(stretch):
+    """Return the variance of an automatic flux over that of its aperture held fast.
+
+    The Kron radius r1 = sum(r I) / sum(I) feels the noise of each pixel by (r - r1) / sum(I), and
+    the flux follows it along the growth curve: a pixel at r counts (r < R) + g (r - r1), with
+    R = 2.5 r1 and g = `KRON_SLOPE` / r1, out to `KRON_REGION`.
+
+    Parameters
+    ----------
+    stretch : ndarray, shape (n,)
+        R, in semi-axes.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    r1 = stretch / KRON_FACTOR
+    inner, outer = np.minimum(stretch, KRON_REGION), KRON_REGION
+    g = KRON_SLOPE / r1
+    # Integrals of r, (r - r1) r and (r - r1)^2 r.
+    fixed = stretch**2 / 2
+    both = inner**3 / 3 - r1 * inner**2 / 2
+    moved = outer**4 / 4 - 2 * r1 * outer**3 / 3 + r1**2 * outer**2 / 2
+    return 1 + (2 * g * both + g**2 * moved) / fixed
 
 
 def source_table(coadd, wcs, zeropoint, gain, scale, settings):
@@ -55,11 +148,18 @@ def source_table(coadd, wcs, zeropoint, gain, scale, settings):
     noise = np.sqrt(coadd["variance"]).astype(np.float32)
     if n:
         ratio = np.interp(field.aperture, coadd["radii"], coadd["ratios"])
+        excess = local_excess(
+            coadd["image"], coadd["variance"], coadd["occupied"], x, y, field.aperture, ratio
+        )
+        ratio = ratio * excess
         point, _, _ = sep.sum_circle(coadd["variance"], x, y, field.aperture, subpix=5)
         photon = np.maximum(field.flux, 0) / gain
-        variance = np.maximum(point, 0) * ratio**2 + photon
         fraction = float(field.growth.fraction(field.aperture))
-        total, total_error = field.flux / fraction, np.sqrt(variance) / fraction
+        total_error = blended_errors(
+            x, y, np.sqrt(np.maximum(point, 0) * ratio**2 + photon), field.aperture, fraction,
+            field.growth.wings(),
+        )  # fmt: skip
+        total, total_error = field.flux / fraction, total_error / fraction
     else:
         total = total_error = x
     add("FLUX_POINT", total)
@@ -67,22 +167,10 @@ def source_table(coadd, wcs, zeropoint, gain, scale, settings):
     magnitudes("POINT", total, total_error)
     with np.errstate(divide="ignore", invalid="ignore"):
         add("SNR", np.where(total_error > 0, total / total_error, np.nan))
-    # Kron's automatic aperture (Kron 1980, as in Bertin & Arnouts 1996).
     if n:
-        a, b = np.maximum(source["a"], 0.5), np.maximum(source["b"], 0.5)
-        theta = np.clip(source["theta"], -np.pi / 2, np.pi / 2)
-        kron, kron_flag = sep.kron_radius(
-            coadd["image"], x, y, a, b, theta, 6.0, seg_id=np.arange(1, n + 1),
-            segmap=field.segments,
-        )  # fmt: skip
-        kron = np.where(np.isfinite(kron) & (kron > 0), kron, 1.4)
-        stretch = np.maximum(2.5 * kron, 3.5 / np.sqrt(a * b))
-        auto, auto_error, auto_flag = sep.sum_ellipse(
-            coadd["image"], x, y, a, b, theta, stretch, err=noise, gain=gain, subpix=5,
-            seg_id=np.arange(1, n + 1), segmap=field.segments,
-        )  # fmt: skip
-        flags = field.flags | (auto_flag & 16).astype(np.int32) | (kron_flag & 128).astype(np.int32)
-        kron_radius = stretch * a * scale
+        auto, auto_error, reach, kron_flags = kron_photometry(coadd, gain, excess)
+        flags = field.flags | kron_flags
+        kron_radius = reach * scale
     else:
         auto = auto_error = kron_radius = x
         flags = np.zeros(0, np.int32)
@@ -94,7 +182,7 @@ def source_table(coadd, wcs, zeropoint, gain, scale, settings):
             flux, _, _ = aperture_fluxes(coadd["image"], noise, x, y, [radius])
             flux = flux[:, 0]
             empty, _, _ = sep.sum_circle(coadd["variance"], x, y, radius, subpix=5)
-            ratio = np.interp(radius, coadd["radii"], coadd["ratios"])
+            ratio = excess * np.interp(radius, coadd["radii"], coadd["ratios"])
             error = np.sqrt(np.maximum(empty, 0) * ratio**2 + np.maximum(flux, 0) / gain)
         else:
             flux = error = x

@@ -2,11 +2,15 @@
 
 import numpy as np
 import pytest
+import stack
+import tables
 from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
 from running import reduce
 from scipy.spatial import cKDTree
+
+from lib.forced import FLAG_NEIGHBOUR, force, unite_sources
 
 
 def rows_of(imdir):
@@ -44,22 +48,24 @@ def arcsat(real_data, tmp_path_factory):
     return night / "imredux"
 
 
+def johnson(g, r):
+    """Return B and V (AB) of stars: Johnson magnitudes by Jester et al. 2005 (AJ 130, 873), to AB
+    by Blanton & Roweis 2007 (AJ 133, 734)."""
+    return g + 0.39 * (g - r) + 0.21 - 0.09, g - 0.59 * (g - r) - 0.01 + 0.02
+
+
 def sdss_reference(path):
     """Turn the SDSS table into a reference table with B and V (AB).
 
-    Johnson magnitudes by Jester et al. 2005 (AJ 130, 873), to AB by Blanton & Roweis 2007
-    (AJ 133, 734); full moon, so that only stars of 13 to 17.6 mag serve.
+    Full moon, so that only stars of 13 to 17.6 mag serve.
     """
     sdss = Table.read(path)
     g, r = np.asarray(sdss["g_psf"]), np.asarray(sdss["r_psf"])
-    v = g - 0.59 * (g - r) - 0.01
-    b = g + 0.39 * (g - r) + 0.21
-    table = Table(
-        {"ra": sdss["ra"], "dec": sdss["dec"], "g": g, "r": r, "B": b - 0.09, "V": v + 0.02}
-    )
+    b, v = johnson(g, r)
+    table = Table({"ra": sdss["ra"], "dec": sdss["dec"], "g": g, "r": r, "B": b, "V": v})
     for band in "grBV":
         table[f"{band}_err"] = 0.02
-    return table[(v > 13) & (v < 17.6)]
+    return table[(v > 13.02) & (v < 17.62)]
 
 
 def test_efosc2_stacks_both_targets_without_reference(efosc2):
@@ -143,6 +149,61 @@ def test_cafos_positions_and_zero_point_against_sdss(cafos, band):
     for axis in offset.T * 3600:
         assert robust_rms(axis) <= 0.3
         assert abs(np.median(axis)) < 0.1
+
+
+def measure_at(imdir, band, ra, dec):
+    """Return AB magnitudes at positions of the CAFOS coadd, their errors, and flags.
+
+    With the sources of the coadd, so that the light of neighbours is theirs.
+    """
+    path = imdir / f"coaddNCG2420_{band}.Johnson{band}.fits"
+    weight, cat = (path.with_name(f"{path.stem}.{end}.fits") for end in ("weight", "cat"))
+    coadd = tables.read_coadd(path, weight, stack.DEFAULTS)
+    rows = fits.getdata(cat, "SOURCES")
+    wanted = np.column_stack([ra, dec])
+    sky, found = unite_sources(
+        [wanted, np.column_stack([rows["RA"], rows["DEC"]])],
+        [np.full(len(wanted), np.inf), rows["SNR"]], tables.SAME * coadd.header["SEEING"],
+    )  # fmt: skip
+    place = [np.flatnonzero((sky == one).all(axis=1))[0] for one in wanted]
+    assert found[place, 0].all()
+    flux, error, flags = (values[place] for values in force(coadd, sky))
+    with np.errstate(invalid="ignore"):
+        magnitude = coadd.header["ABSZPT"] - 2.5 * np.log10(flux)
+    return magnitude, 1.0857 * error / flux, flags
+
+
+@pytest.mark.parametrize("band", ["B", "V"])
+def test_cafos_magnitudes_are_those_of_the_literature(cafos, real_data, band):
+    """The independent list has seven stars in the coadd, five without an SDSS magnitude.
+
+    All are faint for a full moon, near bright stars, and no frame was dithered.
+    """
+    stars = Table.read(real_data("cafos_ngc2420_BV") / "eas342_g_star_photom.csv")
+    true = johnson(np.asarray(stars["g"]), np.asarray(stars["r"]))["BV".index(band)]
+    magnitude, error, _ = measure_at(cafos, band, stars["ra"], stars["dec"])
+    inside = np.isfinite(magnitude)
+    assert inside.sum() == 7
+    difference, error = (magnitude - true)[inside], error[inside]
+    mean_error = np.sum(error**-2.0) ** -0.5
+    mean = np.sum(difference / error**2) * mean_error**2
+    assert abs(mean) < min(3 * mean_error, 0.1)
+    # chi^2 of seven differences: 24.3 in one case of a thousand.
+    assert np.sum((difference / error) ** 2) < 24.3
+
+
+@pytest.mark.parametrize("band", ["B", "V"])
+def test_cafos_errors_are_the_scatter_of_sdss_stars(cafos, band):
+    """Of stars as faint as those of the list."""
+    reference = sdss_reference_of(cafos)
+    reference = reference[reference[band] > 16.6]
+    magnitude, error, flags = measure_at(cafos, band, reference["ra"], reference["dec"])
+    usable = np.isfinite(magnitude) & ((flags & ~FLAG_NEIGHBOUR) == 0) & (error < 0.3)
+    pull = ((magnitude - reference[band]) / np.hypot(error, 0.02))[usable]
+    assert pull.size >= 20
+    # 25 pulls tell their scatter to 14 %.
+    assert 0.6 < robust_rms(pull) < 1.4
+    assert abs(np.median(pull)) < 1.0
 
 
 def sdss_reference_of(imdir):

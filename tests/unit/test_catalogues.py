@@ -237,6 +237,9 @@ def test_customcat(tmp_path):
         ("150 2 15 16\n", "line 2 has 4 fields, not 29"),
         (customcat_line(150, [1] * 13, [1] * 13).replace(" 1 ", " x ", 1), "line 2"),
         ("", "no stars"),
+        (customcat_line("10:00:24", [1] * 13, [1] * 13), "line 2: .*decimal degrees"),
+        (customcat_line("10h00m24s", [1] * 13, [1] * 13), "line 2: .*decimal degrees"),
+        (customcat_line("10 00 24 0 18", [1] * 13, [1] * 13), "33 fields.*decimal degrees"),
     ],
 )
 def test_wrong_customcat_names_the_line(tmp_path, text, words):

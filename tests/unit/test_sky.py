@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import sep
 import simulate
 from astropy.io import fits
 from makesky import (
+    STARE,
     DitheredSum,
     Persistence,
     keep_structure,
@@ -15,7 +17,7 @@ from makesky import (
     smooth_sky,
 )
 from scipy.fft import rfft2
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 from skysub import fringe_excess, fringe_pattern, skysub_frame, subtract_sky
 
 from lib.frames import BAD, NODATA, SOURCE, Frame, write_frame
@@ -339,6 +341,36 @@ def test_smoothing_ignores_gaps():
     good = np.ones(sky.shape, bool)
     sky[20:30, 20:30], good[20:30, 20:30] = 99, False
     np.testing.assert_allclose(smooth_sky(sky, good, 3.0), 1.05, rtol=1e-5)
+
+
+def test_a_kernel_with_a_hole_counts_no_pixel_for_itself():
+    sky = np.ones((81, 81), np.float32)
+    sky[40, 40] = 2
+    smooth = smooth_sky(sky, np.ones(sky.shape, bool), 14.0, 8.0) - 1
+    assert abs(smooth[40, 40]) < 1e-6 < smooth[40, 50] < 1e-3
+    assert smooth.min() > -1e-6
+
+
+@pytest.mark.parametrize(("hole", "low", "high"), [(STARE["hole"], 0.85, 1.15), (0.0, 0.5, 0.8)])
+def test_empty_apertures_tell_the_noise_of_stars_without_dither(hole, low, high):
+    """Noise and structure: the sky below stars is interpolated, elsewhere it must be so too."""
+    rng, size, radius = np.random.default_rng(12), 480, 6.0
+    structure = gaussian_filter(rng.normal(0, 1, (size, size)), 10)
+    structure *= 0.003 / structure.std()
+    noise = (structure + rng.normal(0, 0.01, (3, size, size))).astype(np.float32)
+    places = np.arange(40, size - 39, 40)
+    stars = np.array([(x, y) for x in places for y in places])
+    planes = 1 + noise
+    yy, xx = np.mgrid[:size, :size]
+    for x, y in stars:
+        planes[:, np.hypot(xx - x, yy - y) < 9] = np.nan
+    sky = make_sky(planes, (size, size), STARE["sigma"] if hole else 10.0, hole=hole).image
+    left = np.ascontiguousarray(1 + noise.mean(axis=0) - sky)
+    at_stars, empty = (
+        sep.sum_circle(left, *(stars + step).T.astype(float), radius)[0].std() for step in (0, 20)
+    )
+    # The standard deviation of 100 is good to 7 %.
+    assert low < empty / at_stars < high
 
 
 def test_one_frame_is_its_own_sky():

@@ -5,6 +5,7 @@ import json
 import lightcurve
 import numpy as np
 import pytest
+import sep
 import stack
 import tables
 from astropy.io import fits
@@ -13,6 +14,9 @@ from starfields import DEC, RA, ZP, make_stars, write_night, write_reference
 
 from lib.forced import FLAG_OUTSIDE, filter_order, magnitudes, unite_sources
 from lib.frames import FrameRejected, read_frame, reject, write_frame
+from lib.psf import Wings, moffat_alpha, moffat_fraction
+from lib.sources import blended_errors
+from lib.starmodels import share_light
 from lib.targets import TargetError, parse_position, target_position
 
 TARGET = (RA + 0.004, DEC - 0.003)
@@ -264,6 +268,32 @@ def test_sources_are_united_at_the_position_of_the_best():
     row = np.flatnonzero(found.all(axis=1))
     assert sky[row[0]] == pytest.approx(second[0])
     assert len(unite_sources([], [], 0.5)[0]) == 0
+
+
+def test_two_sources_of_one_table_within_the_radius_are_one():
+    """As where a blend is found as one source in one filter, and as two in another."""
+    blend = np.array([[RA, DEC]])
+    two = np.array([[RA, DEC + 0.3 / 3600], [RA, DEC - 0.15 / 3600], [RA, DEC + 0.01]])
+    sky, found = unite_sources([blend, two], [np.array([9.0]), np.array([20.0, 5, 7])], 0.5)
+    assert len(sky) == 2 and sky[np.argmin(sky[:, 1])] == pytest.approx(two[0])
+    assert found[np.argmin(sky[:, 1])].all()
+
+
+@pytest.mark.parametrize("apart", [0.8, 1.0, 1.5, 2.5])
+def test_errors_of_blends_are_the_scatter_of_their_solution(apart):
+    """Three stars in white noise, `apart` FWHM from each other."""
+    fwhm, noise, rng = 4.0, 3.0, np.random.default_rng(6)
+    radius, alpha = 1.5 * fwhm, moffat_alpha(fwhm, 3.0)
+    wings, fraction = Wings(alpha, 3.0, 1.0), float(moffat_fraction(radius, alpha, 3.0))
+    x = 40 + apart * fwhm * np.array([0, 1, 0.5])
+    y = 40 + apart * fwhm * np.array([0, 0, 0.9])
+    image = rng.normal(0, noise, (600, 90, 90)).astype(np.float32)
+    sums = np.array([sep.sum_circle(one, x, y, radius, subpix=5)[0] for one in image])
+    solved = np.array([share_light(one, x, y, radius, fraction, wings) for one in sums])
+    error = blended_errors(x, y, sums.std(axis=0), radius, fraction, wings)
+    # The standard deviation of 600 is good to 3 %.
+    assert error == pytest.approx(fraction * solved.std(axis=0), rel=0.1)
+    assert (error[0] > 2 * sums[:, 0].std()) == (apart <= 1)
 
 
 def test_filters_from_blue_to_red():
