@@ -26,6 +26,9 @@ AXES_SLOPE = 0.1
 AXES_NOISE = 0.45
 """Scatter of ln(semi-axis) of repeats, times the root of S/N: 0.3 of discs to 0.55 of stars."""
 
+WINDOW = 2.0 / 2.3548
+"""Standard deviation of the window of positions, in half-light radii of stars."""
+
 
 def kron_photometry(coadd, gain, excess):
     """Measure the sources of a coadd in automatic apertures.
@@ -100,6 +103,49 @@ def kron_excess(stretch):
     return 1 + (2 * g * both + g**2 * moved) / fixed
 
 
+def position_errors(image, x, y, locus, variance, gain):
+    """Return the errors of windowed positions, mean of both axes.
+
+    A position is where the sum of W(x - x0) (x - x0) I vanishes, with a Gaussian W as wide as a
+    star. Noise moves it by its own such sum, over the slope of that of the source (compare
+    ERRX2WIN in the manual of source-extractor).
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+        Without background.
+    x, y : ndarray, shape (n,)
+        [pixel].
+    locus : float
+        Half-light radius of stars [pixel].
+    variance : ndarray, shape (n,)
+        Of the sky in a pixel at each source, what pixels share included.
+    gain : float
+        Electrons per unit.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        [pixel]; infinite where no light is left that tells the place.
+    """
+    window = WINDOW * locus
+    half = int(np.ceil(4 * window))
+    grid = np.arange(-half, half + 1)
+    row, column = y.round().astype(int), x.round().astype(int)
+    rows = (row[:, None] + grid).clip(0, image.shape[0] - 1)
+    columns = (column[:, None] + grid).clip(0, image.shape[1] - 1)
+    light = np.nan_to_num(image[rows[:, :, None], columns[:, None, :]])
+    dy2, dx2 = ((grid + (whole - one)[:, None]) ** 2 for whole, one in ((row, y), (column, x)))
+    r2 = dy2[:, :, None] + dx2[:, None, :]
+    weight = np.exp(-r2 / (2 * window**2))
+    # Mean of both axes: half of r^2 for x^2.
+    slope = np.sum(weight * light * (1 - r2 / (2 * window**2)), axis=(1, 2))
+    photons = np.sum(weight**2 * r2 / 2 * np.maximum(light, 0), axis=(1, 2)) / gain
+    empty = variance * np.pi * window**4 / 2
+    with np.errstate(divide="ignore"):
+        return np.sqrt(photons + empty) / np.maximum(slope, 0)
+
+
 def source_table(coadd, wcs, zeropoint, gain, scale, settings):
     """Return the table of all sources of a coadd.
 
@@ -135,6 +181,17 @@ def source_table(coadd, wcs, zeropoint, gain, scale, settings):
     add("NUMBER", np.arange(1, n + 1), kind="J")
     add("RA", ra, "deg", "D")
     add("DEC", dec, "deg", "D")
+    if n:
+        ratio = np.interp(2 * field.locus, coadd["radii"], coadd["ratios"])
+        pixel = coadd["variance"][y.round().astype(int), x.round().astype(int)]
+        place_error = (
+            1000
+            * scale
+            * position_errors(coadd["image"], x, y, field.locus, pixel * ratio**2, gain)
+        )
+    else:
+        place_error = x
+    add("POSERR", place_error, "mas")
     add("X", x + 1, "pix", "D")
     add("Y", y + 1, "pix", "D")
 

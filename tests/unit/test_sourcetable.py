@@ -126,6 +126,30 @@ def test_errors_are_the_scatter_of_repeats(repeats, name):
         assert abs(kept.mean()) < 3 * bound
 
 
+def test_errors_of_positions_are_the_scatter_of_repeats(repeats):
+    move, error, snr, disc = (
+        np.concatenate(part)
+        for part in zip(
+            *(
+                (
+                    np.ravel([a["X"] - b["X"], a["Y"] - b["Y"]]),
+                    np.tile(np.hypot(a["POSERR"], b["POSERR"]) / 1000, 2),
+                    np.tile(np.minimum(a["SNR"], b["SNR"]), 2),
+                    np.tile(disc, 2),
+                )
+                for a, b, disc in repeats[0]
+            ),
+            strict=True,
+        )
+    )
+    for low, high in ((10, 20), (20, 50), (50, 250)):
+        # The window is that of stars, which also tells the noise that pixels share.
+        for kind, most in ((~disc, 1.2), (disc, 1.35)):
+            pull = (move / error)[(snr >= low) & (snr < high) & kind]
+            assert pull.size > 60
+            assert 0.8 < 1.4826 * np.median(np.abs(pull)) < most, (low, high, most)
+
+
 def test_automatic_apertures_hold_most_of_the_light_and_are_steady(repeats):
     for a, b, _ in repeats[0]:
         bright = a["SNR"] > 50
