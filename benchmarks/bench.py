@@ -300,6 +300,7 @@ def chain(folder, size, exposures, cores=1):
     begin = time.monotonic()
     found["Snakemake"] = measure_program([*argv, "--forceall", *config], cwd=folder)
     found["wall"] = time.monotonic() - begin
+    found["stack jobs"] = logged_cpu(folder, "stack")
     scripts = list((folder / ".snakemake" / "scripts").glob("*.py"))
     found["jobs"] = len(scripts)
     found["dry"] = measure_program([*argv, "--dry-run", *config], cwd=folder)
@@ -324,6 +325,12 @@ def rule_cpu(folder, scripts, rule):
         for path in scripts
         if path.name.endswith(f".{rule}.py")
     )
+
+
+def logged_cpu(folder, rule):
+    """Return the CPU seconds that the jobs of a rule gave at the end of their logs."""
+    said = [path.read_text() for path in (folder / "imredux" / "logs" / rule).glob("*.log")]
+    return sum(float(re.findall(r"CPU ([\d.]+) s", words)[-1]) for words in said)
 
 
 def swarp_alone(folder):
@@ -476,13 +483,16 @@ def report(found):
     )
     names = {"Snakemake": "Snakemake", "without the warm process": "Snakemake, AUTOPROC_WARM=0",
              "pool": "the same scripts in a pool, no Snakemake",
-             "stack": "stack, all filters", "SWarp": "SWarp alone, the same frames",
+             "stack jobs": "stack, all filters, jobs of the warm process",
+             "stack": "stack, all filters, each in an interpreter of its own",
+             "SWarp": "SWarp alone, the same frames",
              "solve": "solve (detection included), all filters"}  # fmt: skip
     rows = [[words, seconds(night[name])] for name, words in names.items()]
     parts.append(table(["", "CPU s"], rows))
     parts.append(
         f"Snakemake over pool: {night['Snakemake'] / night['pool']:.2f}; stack over SWarp: "
-        f"{night['stack'] / night['SWarp']:.2f}; solve: {night['solve'] / night['frames']:.2f} CPU "
+        f"{night['stack jobs'] / night['SWarp']:.2f}, {night['stack'] / night['SWarp']:.2f} in "
+        f"interpreters of their own; solve: {night['solve'] / night['frames']:.2f} CPU "
         f"s a frame. Start of Snakemake and dry run: {seconds(night['dry'])} s."
     )
     parts.append("### Large nights")

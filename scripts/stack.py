@@ -1,8 +1,9 @@
 """stack: the frames of one target and filter become one image with a zero point.
 
 Each frame is measured (seeing, shape, stars), tied to the others by the stars they share, and left
-out with a number where it is no good; SWarp resamples and combines the rest; the coadd's weight map
-is brought to the noise of empty apertures, its zero point fitted, its sources listed.
+out with a number where it is no good; SWarp resamples the rest, which are compared with each other
+and combined; the coadd's weight map is brought to the noise of empty apertures, its zero point
+fitted, its sources listed.
 """
 
 import json
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from lib.aligned import AlignedFrame, mask_outliers
+from lib.aligned import AlignedFrame, combine_aligned, mask_outliers
 from lib.calibration import calibrate_weight, coadd_zeropoint
 from lib.catalogues import CatalogueError, separation
 from lib.coadd import (
@@ -26,9 +27,11 @@ from lib.coadd import (
     common_grid,
     effective_gain,
     frame_outline,
+    frame_weight,
     mean_position,
     median_penalty,
     resample_frame,
+    resting_on,
     sky_variance,
     swarp_options,
     wcs_cards,
@@ -47,6 +50,7 @@ from lib.coaddheader import (
 )
 from lib.framequality import flux_scales, judge_frames, low_weight, measure_frame, tie_frames
 from lib.frames import FrameRejected, atomic_path, read_frame, read_header
+from lib.programs import ProgramFailed
 from lib.reference import FlatCache, find_reference
 from lib.sourcetable import significant, source_table
 from lib.zeropoint import Zeropoint
@@ -113,9 +117,10 @@ def survey_frames(paths, settings):
     -------
     list of dict
         One per frame: name, path, header, used (whether it still may be), reason, code and what
-        `measure_frame` found.
+        `measure_frame` found; the frame itself as long as those kept take a quarter of `memory`.
     """
     records = []
+    room = 1e6 * settings["memory"] / 4
     for path in paths:
         frame = read_frame(path)
         header = frame.header
@@ -130,6 +135,10 @@ def survey_frames(paths, settings):
             record.update(measure_frame(frame.image, frame.mask, header, settings))
         except FrameRejected as why:
             leave_out(record, why)
+            continue
+        room -= frame.image.nbytes + frame.mask.nbytes
+        if room > 0:
+            record["frame"] = frame
     return records
 
 
@@ -150,7 +159,7 @@ def select_frames(records, reference, band, settings):
     alive = [record for record in records if record["used"]]
     if not alive:
         return []
-    outlines = [frame_outline(record["header"]) for record in alive]
+    outlines = [frame_outline(record["header"], record["wcs"]) for record in alive]
     centres = np.array([mean_position(*outline.T) for outline in outlines])
     # From the frame nearest to the others, not from their mean: one astray must not move it.
     distances = np.array([separation(*centres.T, *centre) for centre in centres])
@@ -218,9 +227,11 @@ def build_coadd(used, grid, settings, flats, workdir, threads):
         clip_fraction=settings["clip_fraction"],
     )  # fmt: skip
 
+    where = grid.header()
+
     def resample(number):
         record = used[number]
-        frame = read_frame(record["path"])
+        frame = record.pop("frame", None) or read_frame(record["path"])
         header = frame.header
         variance = record["variance"]
         if record["modelled"]:
@@ -229,33 +240,45 @@ def build_coadd(used, grid, settings, flats, workdir, threads):
                 float(header.get("GAIN", 1.0)),
                 flats.get(header.get("FLATFILE", ""), frame.image.shape),
             )  # fmt: skip
-        return resample_frame(
-            f"f{number + 1:05d}", frame.image, frame.mask, header, variance, record["scale"],
-            workdir, options, settings["timeout"],
+        weight, repaired = frame_weight(frame.mask, variance)
+        path = resample_frame(
+            f"f{number + 1:05d}", frame.image, weight, header, record["scale"], workdir, options,
+            settings["timeout"],
         )  # fmt: skip
+        aligned = AlignedFrame.open(
+            path, where, record["seeing"] / grid.scale,
+            record["scale"] * float(np.sqrt(record["variance"])),
+        )  # fmt: skip
+        repaired &= np.isfinite(frame.image)
+        if repaired.any():
+            aligned.drop(*resting_on(repaired, record["wcs"], grid))
+        return aligned
 
     for header in (record["header"] for record in used if record["modelled"]):
         flats.get(header.get("FLATFILE", ""), (header["NAXIS2"], header["NAXIS1"]))
     # A frame a thread: a program with one thread each loses less than one with many.
     with ThreadPoolExecutor(threads) as pool:
-        names = list(pool.map(resample, range(len(used))))
+        aligned = list(pool.map(resample, range(len(used))))
     if settings["outliers"] and len(used) >= 3:
-        where = grid.header()
-        aligned = [
-            AlignedFrame.open(
-                Path(workdir) / name,
-                where,
-                record["seeing"] / grid.scale,
-                record["scale"] * float(np.sqrt(record["variance"])),
-            )
-            for name, record in zip(names, used, strict=True)
-        ]
         counts = mask_outliers(aligned, (grid.ny, grid.nx), 1e6 * settings["memory"])
         for record, (outliers, trails) in zip(used, counts, strict=True):
             record.update(outliers=outliers, trail=trails)
-    return combine_resampled(
-        names, settings["combine"], grid, workdir, options, settings["timeout"], threads
-    )
+    version = str(fits.getheader(aligned[0].image).get("SOFTVERS", "")).strip()
+    if settings["combine"] == "clipped":
+        image, weight = combine_resampled(
+            [frame.image.name for frame in aligned], settings["combine"], grid, workdir, options,
+            settings["timeout"], threads,
+        )  # fmt: skip
+    else:
+        image, weight = combine_aligned(
+            aligned, (grid.ny, grid.nx), settings["combine"], 1e6 * settings["memory"]
+        )
+    bad = ~np.isfinite(image) | ~np.isfinite(weight)
+    image[bad] = 0
+    weight[bad] = 0
+    if not weight.any():
+        raise ProgramFailed("swarp", "the coadd has no pixel with weight")
+    return image, weight, version
 
 
 @dataclass(frozen=True)
@@ -324,15 +347,17 @@ def run(
     if not used:
         write_rejected(products, header, summary, records)
         return
-    footprint = [record["header"] for record in used]
-    if grid_frames:
-        others = [read_header(path) for path in grid_frames]
-        others = [h for h in others if h.get("NAXIS") == 2 and h.get("QCSTAT") != "REJECTED"]
-        footprint = others or footprint
-    grid = common_grid(footprint)
+    others = [read_header(path) for path in grid_frames]
+    others = [h for h in others if h.get("NAXIS") == 2 and h.get("QCSTAT") != "REJECTED"]
+    if others:
+        grid = common_grid(others)
+    else:
+        grid = common_grid(
+            [record["header"] for record in used], [record["wcs"] for record in used]
+        )
     # Temporary files lie beside the product: there is room for it there.
     with tempfile.TemporaryDirectory(
-        prefix=f".stack-{os.getpid()}-", dir=Path(coadd_path).resolve().parent
+        prefix=f".{os.getpid()}.stack-", dir=Path(coadd_path).resolve().parent
     ) as workdir:
         cache = FlatCache(flats, Path(used[0]["path"]).parent)
         image, weight, swarp = build_coadd(used, grid, settings, cache, workdir, threads)

@@ -1,9 +1,9 @@
 """Weights, the output grid, SWarp, and what a coadd's gain and saturation are.
 
-SWarp runs twice. First each frame is resampled; then the weights of pixels that draw on a repaired
-pixel are set to zero here; then the resampled frames are combined. In one run SWarp would give
-weight zero to the whole 6 x 6 pixels that its kernel reaches from one masked pixel: a hundredth of
-the pixels hit by cosmic rays would cost a third of every frame.
+SWarp resamples each frame; then the weights of pixels that draw on a repaired pixel are set to zero
+here; then the resampled frames are combined (`lib.aligned`, or SWarp again where it shall clip). In
+one run SWarp would give weight zero to the whole 6 x 6 pixels that its kernel reaches from one
+masked pixel: a hundredth of the pixels hit by cosmic rays would cost a third of every frame.
 """
 
 from dataclasses import dataclass
@@ -26,12 +26,11 @@ WCS_KEYS = ("CTYPE", "CUNIT", "CRVAL", "CRPIX", "CDELT", "CROTA", "CD", "PC", "P
 
 def wcs_cards(header):
     """Return the cards of a header that make its celestial coordinates, and nothing else."""
-    cards = fits.Header()
+    cards = {}
     for card in header.cards:
-        stem = card.keyword.rstrip("0123456789_")
-        if stem in WCS_KEYS and card.keyword not in cards:
-            cards.append(card)
-    return cards
+        if card.keyword.rstrip("0123456789_") in WCS_KEYS:
+            cards.setdefault(card.keyword, card)
+    return fits.Header(cards.values())
 
 
 def celestial_wcs(header):
@@ -106,10 +105,10 @@ def frame_weight(mask, variance):
     """
     unusable = (mask & UNUSABLE) > 0
     repaired = unusable & ((mask & INTERPOLATED) > 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        weight = np.where(np.asarray(variance) > 0, 1.0 / np.asarray(variance), 0.0)
-    weight = np.broadcast_to(weight, mask.shape).astype(np.float32)
-    weight[(unusable & ~repaired) | ~np.isfinite(weight)] = 0
+    variance = np.asarray(variance)
+    weight = np.zeros(mask.shape, np.float32)
+    np.divide(1.0, variance, out=weight, where=(variance > 0) & ~(unusable & ~repaired),
+              casting="same_kind")  # fmt: skip
     return weight, repaired
 
 
@@ -139,9 +138,9 @@ class Grid:
         return header
 
 
-def frame_outline(header, points=9):
+def frame_outline(header, wcs=None, points=9):
     """Return positions along the edge of a frame, shape (4 points, 2) [deg]."""
-    wcs = celestial_wcs(header)
+    wcs = wcs or celestial_wcs(header)
     nx, ny = header["NAXIS1"], header["NAXIS2"]
     t = np.linspace(0, 1, points)
     x = np.concatenate([t, np.ones(points), t[::-1], np.zeros(points)]) * nx - 0.5
@@ -156,21 +155,26 @@ def mean_position(ra, dec):
     return float(east), float(np.degrees(np.arctan2(z, np.hypot(x, y))))
 
 
-def common_grid(headers):
+def common_grid(headers, systems=None):
     """Return the grid that covers some frames: of one stack, or of all filters of a target.
 
     Parameters
     ----------
     headers : sequence of astropy.io.fits.Header
         With image size and WCS.
+    systems : sequence of astropy.wcs.WCS, optional
+        Their WCS, where they have been read.
 
     Returns
     -------
     Grid
         North up, east left, of the median pixel scale, centred on the footprint.
     """
-    outlines = np.concatenate([frame_outline(header) for header in headers])
-    scale = float(np.median([pixel_scale(celestial_wcs(header)) for header in headers]))
+    systems = systems or [celestial_wcs(header) for header in headers]
+    outlines = np.concatenate(
+        [frame_outline(header, wcs) for header, wcs in zip(headers, systems, strict=True)]
+    )
+    scale = float(np.median([pixel_scale(wcs) for wcs in systems]))
     scale = round(scale, 4)
     ra, dec = mean_position(*outlines.T)
     for _ in range(3):  # the middle of the extremes, on the plane tangent there
@@ -214,18 +218,36 @@ def swarp_options(grid, *, memory, clip_sigma, clip_fraction):
     return [word for key, value in options.items() for word in (f"-{key}", value)]
 
 
-def resample_frame(name, image, mask, header, variance, scale, workdir, options, timeout):
-    """Resample one frame with SWarp and write its weight map on the new grid.
+def write_image(path, image, cards):
+    """Write a FITS image of 32-bit floats, of which none else will ever ask for a checksum.
+
+    Parameters
+    ----------
+    path : path-like
+    image : ndarray, shape (ny, nx)
+    cards : astropy.io.fits.Header
+        Without those of the structure.
+    """
+    header = fits.Header([
+        ("SIMPLE", True), ("BITPIX", -32), ("NAXIS", 2), ("NAXIS1", image.shape[1]),
+        ("NAXIS2", image.shape[0]), *cards.cards,
+    ])  # fmt: skip
+    with open(path, "wb") as file:
+        file.write(header.tostring().encode("ascii"))
+        image.astype(">f4").tofile(file)
+        file.write(bytes(-file.tell() % 2880))
+
+
+def resample_frame(name, image, weight, header, scale, workdir, options, timeout):
+    """Resample one frame with SWarp.
 
     Parameters
     ----------
     name : str
         Stem of the files in `workdir`.
-    image, mask : ndarray, shape (ny, nx)
+    image, weight : ndarray of float32, shape (ny, nx)
     header : astropy.io.fits.Header
         WCS, GAIN and SATURATE are read.
-    variance : float or ndarray
-        Of a pixel without sources.
     scale : float
         What the pixels are multiplied with at the combination.
     workdir : path-like
@@ -236,18 +258,19 @@ def resample_frame(name, image, mask, header, variance, scale, workdir, options,
 
     Returns
     -------
-    str
-        Name of the resampled image in `workdir`; its weight map lies beside it.
+    Path
+        Of the resampled image in `workdir`; its weight map lies beside it.
     """
     workdir = Path(workdir)
-    weight, repaired = frame_weight(mask, variance)
     good = np.isfinite(image)
+    if not good.all():
+        image, weight = np.where(good, image, 0), np.where(good, weight, 0)
     cards = wcs_cards(header)
     cards["FLXSCALE"] = float(scale)
     cards["GAIN"] = float(header.get("GAIN", 1.0))
     cards["SATURATE"] = float(header.get("SATURATE", 1e9))
-    fits.writeto(workdir / f"{name}.fits", np.where(good, image, 0).astype(np.float32), cards)
-    fits.writeto(workdir / f"{name}.weight.fits", np.where(good, weight, 0))
+    write_image(workdir / f"{name}.fits", image, cards)
+    write_image(workdir / f"{name}.weight.fits", weight, fits.Header())
     # SWarp reads a stray default.swarp or .head beside it: the directory is its own and new.
     run_program(
         [find_program("swarp"), f"{name}.fits", *options, "-COMBINE", "N", "-NTHREADS", "1"],
@@ -255,18 +278,14 @@ def resample_frame(name, image, mask, header, variance, scale, workdir, options,
     )  # fmt: skip
     for suffix in (".fits", ".weight.fits"):
         (workdir / f"{name}{suffix}").unlink()
-    image_path = workdir / f"{name}.resamp.fits"
-    weight_path = workdir / f"{name}.resamp.weight.fits"
-    if not (image_path.exists() and weight_path.exists()):
+    path = workdir / f"{name}.resamp.fits"
+    if not (path.exists() and path.with_suffix(".weight.fits").exists()):
         raise ProgramFailed("swarp", f"{name} was not resampled")
-    repaired &= good
-    if repaired.any():
-        mask_resampled(weight_path, image_path, repaired, celestial_wcs(header))
-    return image_path.name
+    return path
 
 
-def mask_resampled(weight_path, image_path, repaired, wcs):
-    """Set the weight of resampled pixels to zero that rest mainly on repaired ones.
+def resting_on(repaired, wcs, grid):
+    """Return the pixels of the grid that rest mainly on some pixels of a frame.
 
     Those are the pixels within the main lobe of the kernel, one pixel to each side; the sum of
     the kernel's outer lobes is a fifth of it at most, and what they add is a repaired value, not
@@ -274,26 +293,24 @@ def mask_resampled(weight_path, image_path, repaired, wcs):
 
     Parameters
     ----------
-    weight_path, image_path : path-like
-        Resampled weight map, changed in place, and image, for its WCS.
     repaired : ndarray of bool, shape (ny, nx)
         On the frame before resampling.
     wcs : astropy.wcs.WCS
         Of the frame before resampling.
+    grid : Grid
+
+    Returns
+    -------
+    row, column : ndarray of int
+        On the grid, or outside of it.
     """
     y, x = np.nonzero(repaired)
-    target = celestial_wcs(fits.getheader(image_path))
-    u, v = target.all_world2pix(*wcs.all_pix2world(x, y, 0), 0)
-    reach = max(1, int(np.rint(pixel_scale(wcs) / pixel_scale(target))))
+    east, north = project(*wcs.all_pix2world(x, y, 0), grid.ra, grid.dec).T / grid.scale
+    reach = max(1, int(np.rint(pixel_scale(wcs) / grid.scale)))
     offset = np.arange(-reach, reach + 1)
-    with fits.open(weight_path, mode="update", memmap=False) as hdus:
-        weight = hdus[0].data
-        column = np.rint(u).astype(int)[:, None, None] + offset[None, None, :]
-        row = np.rint(v).astype(int)[:, None, None] + offset[None, :, None]
-        column, row = np.broadcast_arrays(column, row)
-        inside = (column >= 0) & (row >= 0)
-        inside &= (column < weight.shape[1]) & (row < weight.shape[0])
-        weight[row[inside], column[inside]] = 0
+    column = np.rint((grid.nx - 1) / 2 - east).astype(int)[:, None, None] + offset[None, None, :]
+    row = np.rint((grid.ny - 1) / 2 + north).astype(int)[:, None, None] + offset[None, :, None]
+    return tuple(axis.ravel() for axis in np.broadcast_arrays(row, column))
 
 
 def combine_resampled(names, combine, grid, workdir, options, timeout, threads=1):
@@ -302,7 +319,7 @@ def combine_resampled(names, combine, grid, workdir, options, timeout, threads=1
     Parameters
     ----------
     names : list of str
-        Resampled images in `workdir`.
+        Of resampled images in `workdir`.
     combine : {'median', 'weighted', 'clipped'}
     grid : Grid
     workdir : path-like
@@ -313,13 +330,11 @@ def combine_resampled(names, combine, grid, workdir, options, timeout, threads=1
     Returns
     -------
     image, weight : ndarray of float32, shape (grid.ny, grid.nx)
-    version : str
-        Of SWarp.
 
     Raises
     ------
     lib.programs.ProgramFailed
-        Also where the output is missing, of the wrong size or without any weight.
+        Also where the output is missing or of the wrong size.
     """
     workdir = Path(workdir)
     (workdir / "frames.list").write_text("\n".join(names) + "\n", encoding="ascii")
@@ -332,18 +347,13 @@ def combine_resampled(names, combine, grid, workdir, options, timeout, threads=1
     for name in ("coadd.fits", "coadd.weight.fits"):
         if not (workdir / name).exists():
             raise ProgramFailed("swarp", f"{name} was not written")
-    image, header = fits.getdata(workdir / "coadd.fits", header=True)
-    weight = fits.getdata(workdir / "coadd.weight.fits")
+    image, weight = (
+        np.ascontiguousarray(fits.getdata(workdir / name), dtype=np.float32)
+        for name in ("coadd.fits", "coadd.weight.fits")
+    )
     if image.shape != (grid.ny, grid.nx):
         raise ProgramFailed("swarp", f"coadd is {image.shape}, asked for {(grid.ny, grid.nx)}")
-    image = np.ascontiguousarray(image, dtype=np.float32)
-    weight = np.ascontiguousarray(weight, dtype=np.float32)
-    if not np.any(weight > 0):
-        raise ProgramFailed("swarp", "the coadd has no pixel with weight")
-    bad = ~np.isfinite(image) | ~np.isfinite(weight)
-    image[bad] = 0
-    weight[bad] = 0
-    return image, weight, str(header.get("SOFTVERS", "")).strip()
+    return image, weight
 
 
 def median_penalty(number):

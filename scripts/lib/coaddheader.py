@@ -136,7 +136,7 @@ def shape_cards(coadd, scale):
     cards["CORRFAC"] = (coadd["correlation"], "variance in apertures over that of pixels")
     cards["CORRRAD"] = (coadd["corr_radius"] * scale, "[arcsec] radius of those apertures")
     cards["CORRNAP"] = (coadd["apertures"], "empty apertures; 0: CORRFAC not measured")
-    cards["WTSCALE"] = (coadd["factor"], "factor on SWarp's weights")
+    cards["WTSCALE"] = (coadd["factor"], "factor on the combined weights")
     return cards
 
 

@@ -81,10 +81,9 @@ def aperture_noise(image, variance, x, y, radius, subpix=5):
         Robust standard deviation of the sums over their errors by the map; its square is what
         the variances must be multiplied with.
     """
-    sums, _, _ = sep.sum_circle(image, x, y, radius, subpix=subpix)
-    expected, _, _ = sep.sum_circle(variance, x, y, radius, subpix=subpix)
+    sums, expected, _ = sep.sum_circle(image, x, y, radius, var=variance, subpix=subpix)
     good = expected > 0
-    return _clipped_std(sums[good]), _clipped_std(sums[good] / np.sqrt(expected[good]))
+    return _clipped_std(sums[good]), _clipped_std(sums[good] / expected[good])
 
 
 def _clipped_std(values):

@@ -33,8 +33,8 @@ def measure_frame(image, mask, header, settings):
     Returns
     -------
     dict
-        fwhm [pixel], seeing [arcsec], ellipticity, nstars, noise [stored units], and of the
-        stars ra, dec [deg], magnitude (of total flux per second) and its error.
+        fwhm [pixel], seeing [arcsec], ellipticity, nstars, noise [stored units], the WCS, and of
+        the stars ra, dec [deg], magnitude (of total flux per second) and its error.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def measure_frame(image, mask, header, settings):
         "fwhm": field.fwhm, "seeing": field.fwhm * pixel_scale(wcs), "nstars": nstars,
         "ellipticity": field.ellipticity, "noise": noise, "aperture": field.aperture,
         "fraction": float(field.growth.fraction(field.aperture)),
-        "wings": list(astuple(field.growth.wings(field.shape))),
+        "wings": list(astuple(field.growth.wings(field.shape))), "wcs": wcs,
     }  # fmt: skip
     if field.ellipticity > settings["max_ellipticity"]:
         raise FrameRejected(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.psf import Wings, moffat_alpha, moffat_fraction
+from lib.psf import Wings, fit_bounded, moffat_alpha, moffat_fraction, moffat_slopes
 from lib.starmodels import tile_sums
 from lib.stats import MAD_TO_SIGMA
 
@@ -67,8 +67,8 @@ class GrowthCurve:
 
 
 def growth_curve(
-    image, noise, x, y, flux, isolation, fwhm, gain=0.0, segments=None, numbers=None, max_stars=40,
-    models=None,
+    image, noise, x, y, flux, isolation, fwhm, gain=0.0, segments=None, numbers=None, reach=0,
+    max_stars=40, models=None, one_noise=None,
 ):  # fmt: skip
     """Measure the growth curve of the stars of an image.
 
@@ -95,11 +95,16 @@ def growth_curve(
     segments, numbers : ndarray of int, optional
         Map of sources, and the number in it of each star: pixels of other sources are replaced by
         the mean of their ring.
+    reach : int
+        Sources of the map are grown by so many pixels: a sixth of the light of a faint star lies
+        outside its isophote.
     max_stars : int
         The brightest so many are used.
     models : lib.starmodels.StarModels, optional
         Of all sources, in the order of their numbers, which have been taken away from `image`:
         that of each star is added where it is measured.
+    one_noise : float, optional
+        Median of `noise`.
 
     Returns
     -------
@@ -125,7 +130,7 @@ def growth_curve(
     index = index[np.argsort(-flux[index], kind="stable")[:max_stars]]
     rings, variance = ring_fluxes(
         image, noise, x[index], y[index], radii, gain, segments,
-        None if numbers is None else numbers[index], models,
+        None if numbers is None else numbers[index], reach, models,
     )  # fmt: skip
     inside = slice(None, reference_at + 1)
     normal = rings[:, inside].sum(axis=1, keepdims=True)
@@ -138,8 +143,6 @@ def growth_curve(
     cumulative = np.cumsum(mean)
     cumulative /= cumulative[reference_at]
 
-    from scipy.optimize import least_squares
-
     outer = np.flatnonzero(radii > 0.8 * fwhm)
     inner_edge = np.append(0, radii)[outer]
     outer_edge = radii[outer]
@@ -149,32 +152,43 @@ def growth_curve(
     weight = 1.0 / (variance[:, outer] + RING_FLOOR**2)
     inverse = (weight / normal).sum(axis=0) / weight.sum(axis=0)
     area = np.pi * (outer_edge**2 - inner_edge**2)
-    lift = SKY_ERROR * float(np.median(noise)) * area * inverse
+    lift = SKY_ERROR * float(np.median(noise) if one_noise is None else one_noise) * area * inverse
 
     def misfit(p):
         alpha, beta, norm = np.exp(p[:3])
         wing = moffat_fraction(outer_edge, alpha, beta) - moffat_fraction(inner_edge, alpha, beta)
+        along = [norm * (far - near) for far, near in zip(
+            moffat_slopes(outer_edge, alpha, beta), moffat_slopes(inner_edge, alpha, beta),
+            strict=True,
+        )]  # fmt: skip
         # A weak prior on beta keeps the wings sane where they are all noise.
         prior = [np.log(beta / beta0) / 0.5, p[3]]
-        return np.append((norm * wing + p[3] * lift - mean[outer]) / sigma, prior)
+        slopes = np.stack([*along, norm * wing, lift], axis=1) / sigma[:, None]
+        return (
+            np.append((norm * wing + p[3] * lift - mean[outer]) / sigma, prior),
+            np.vstack([slopes, [[0, 2.0, 0, 0], [0, 0, 0, 1.0]]]),
+        )
 
     start = np.append(np.log([moffat_alpha(fwhm, beta0), beta0, 1.05]), 0.0)
     span = np.append(np.log([4.0, 6.0, 1.6]), 5.0)
-    fit = least_squares(misfit, start, bounds=(start - span, start + span))
-    alpha, beta, norm = np.exp(fit.x[:3])
+    try:
+        best, residual, slopes = fit_bounded(misfit, start, start - span, start + span)
+    except (RuntimeError, np.linalg.LinAlgError):
+        return fallback
+    alpha, beta, norm = np.exp(best[:3])
 
     def total(p):
         return 1.0 + np.exp(p[2]) * (
             1.0 - moffat_fraction(radii[reference_at], np.exp(p[0]), np.exp(p[1]))
         )
 
-    covariance = np.linalg.pinv(fit.jac.T @ fit.jac) * max(
-        1.0, 2 * fit.cost / max(1, len(outer) - 2)
+    covariance = np.linalg.pinv(slopes.T @ slopes) * max(
+        1.0, residual @ residual / max(1, len(outer) - 2)
     )
     step = 1e-4
-    slope = np.array([(total(fit.x + step * e) - total(fit.x - step * e)) for e in np.eye(4)])
+    slope = np.array([(total(best + step * e) - total(best - step * e)) for e in np.eye(4)])
     slope /= 2 * step
-    whole = total(fit.x)
+    whole = total(best)
     beyond = norm * (1.0 - moffat_fraction(radii[-1], alpha, beta)) / whole
     error = np.sqrt(max(0.0, slope @ covariance @ slope) / whole**2 + (0.2 * beyond) ** 2)
     return GrowthCurve(
@@ -183,7 +197,9 @@ def growth_curve(
     )  # fmt: skip
 
 
-def ring_fluxes(image, noise, x, y, radii, gain=0.0, segments=None, numbers=None, models=None):
+def ring_fluxes(
+    image, noise, x, y, radii, gain=0.0, segments=None, numbers=None, reach=0, models=None
+):
     """Sum rings about stars, the pixels of other sources replaced by the mean of the ring.
 
     Parameters
@@ -194,7 +210,7 @@ def ring_fluxes(image, noise, x, y, radii, gain=0.0, segments=None, numbers=None
         Outer radii; the first ring is a disc [pixel].
     segments, numbers : ndarray of int, optional
         Map of sources, and the number in it of each star.
-    models
+    reach, models
         As for `growth_curve`.
 
     Returns
@@ -202,23 +218,54 @@ def ring_fluxes(image, noise, x, y, radii, gain=0.0, segments=None, numbers=None
     flux, variance : ndarray, shape (n, k)
     """
     half = int(np.ceil(radii[-1])) + 2
-    offset = np.arange(-half, half + 1)
     column, row = np.rint(x).astype(int), np.rint(y).astype(int)
-    # A star has its rings on the image; what is repeated at the edge lies beyond them.
-    rows = np.clip(row[:, None] + offset, 0, image.shape[0] - 1)[:, :, None]
-    columns = np.clip(column[:, None] + offset, 0, image.shape[1] - 1)[:, None, :]
-    tiles = image[rows, columns]
+    where = _square(column, row, half, image.shape)
+    tiles = image[where]
     if models is not None:
         tiles += models.light(numbers - 1, half)
-    options = {"err": noise[rows, columns] if np.ndim(noise) else noise, "gain": gain or None}
+    options = {"err": noise[where] if np.ndim(noise) else noise, "gain": gain or None}
     if segments is not None:
-        options |= {"segmap": segments[rows, columns], "seg_id": numbers.astype(np.int32)}
+        around = _square(column, row, half + reach, image.shape)
+        map_there = _grown(segments[around], reach)
+        options |= {"segmap": map_there, "seg_id": numbers.astype(np.int32)}
     flux = np.empty((len(x), len(radii)))
     variance = np.empty_like(flux)
     for k, (inner, outer) in enumerate(zip([0.0, *radii[:-1]], radii, strict=True)):
         flux[:, k], error = tile_sums(tiles, x - column, y - row, outer, inner, **options)
         variance[:, k] = error**2
     return flux, variance
+
+
+def _square(column, row, half, shape):
+    """Return the indices of squares about pixels, those beyond the edge of the image repeated."""
+    # A star has its rings on the image: what is repeated lies beyond them.
+    offset = np.arange(-half, half + 1)
+    rows = np.clip(row[:, None] + offset, 0, shape[0] - 1)[:, :, None]
+    columns = np.clip(column[:, None] + offset, 0, shape[1] - 1)[:, None, :]
+    return rows, columns
+
+
+def _grown(segments, reach):
+    """Return squares of a map of sources, each source grown into the empty sky.
+
+    Parameters
+    ----------
+    segments : ndarray of int, shape (n, m + 2 reach, m + 2 reach)
+    reach : int
+
+    Returns
+    -------
+    ndarray of int, shape (n, m, m)
+        Without the rim: in an empty pixel the highest number within `reach` along both axes.
+    """
+    if not reach:
+        return segments
+    size = segments.shape[1] - 2 * reach
+    steps = range(2 * reach + 1)
+    largest = np.maximum.reduce([segments[:, k : k + size] for k in steps])
+    largest = np.maximum.reduce([largest[:, :, k : k + size] for k in steps])
+    own = segments[:, reach:-reach, reach:-reach]
+    return np.where(own > 0, own, largest)
 
 
 def _assumed_curve(radii, reference, fwhm, beta=3.0):

@@ -6,10 +6,14 @@ scale, with the sky at zero.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from lib.stats import sort_planes
+from lib.stats import CHUNK, chunks, ranked_planes
+
+ROWS = 64
+"""Rows of an image that are worked on at once: they stay in the cache."""
 
 SLACK = 0.05
 """Fraction by which profiles of one width differ still."""
@@ -34,15 +38,42 @@ def reference_image(images):
     number : ndarray of uint16, shape (ny, nx)
         Values there.
     """
-    known = np.isfinite(images)
-    number = known.sum(axis=0, dtype=np.uint16)
-    ordered = np.where(known, images, np.float32(np.inf))
-    sort_planes(ordered)
-    middle = (np.maximum(number, 1) - 1) // 2
-    reference = np.full(number.shape, np.nan, np.float32)
-    for at in range(int(middle.max(initial=0)) + 1):
-        np.copyto(reference, ordered[at], where=(middle == at) & (number > 1))
-    return reference, number
+    flat = images.reshape(len(images), -1)
+    reference = np.full(flat.shape[1], np.nan, np.float32)
+    number = np.zeros(flat.shape[1], np.uint16)
+    for part in chunks(flat.shape[1], CHUNK):
+        values = flat[:, part].copy()
+        missing = np.isnan(values)
+        count = len(images) - missing.sum(axis=0, dtype=np.uint16)
+        values[missing] = np.inf
+        ordered = ranked_planes(values)
+        for several in np.unique(count):
+            if several > 1:
+                middle = ordered[(int(several) - 1) // 2]
+                np.copyto(reference[part], middle, where=count == several)
+        number[part] = count
+    return reference.reshape(images.shape[1:]), number.reshape(images.shape[1:])
+
+
+def extremes(image, extreme):
+    """Return the largest or the least value of 3 x 3 pixels about each.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+    extreme : {numpy.maximum, numpy.minimum}
+
+    Returns
+    -------
+    ndarray, shape (ny, nx)
+    """
+    rows = image.copy()
+    extreme(rows[1:], image[:-1], out=rows[1:])
+    extreme(rows[:-1], image[1:], out=rows[:-1])
+    found = rows.copy()
+    extreme(found[:, 1:], rows[:, :-1], out=found[:, 1:])
+    extreme(found[:, :-1], rows[:, 1:], out=found[:, :-1])
+    return found
 
 
 @dataclass(frozen=True)
@@ -58,47 +89,74 @@ class Reference:
     highest, change : ndarray of float32, shape (ny, nx)
         Largest value, and difference of the largest and the least, of 3 x 3 pixels; those of the
         smoothed image where that is fainter than `noise`: the noise of the sky is no star.
-    lit : ndarray of bool, shape (ny, nx)
-        With more light of sources than a quarter of `noise`, in the mean of some 50 pixels.
-    centres : ndarray of bool, shape (ny, nx)
-        Within a quarter of `fwhm` of the peak of a source.
+    smooth : ndarray of float32, shape (ny, nx)
+        The image smoothed by a Gaussian of 1 pixel, 0 for NaN.
     noise : float
         Typical noise of a pixel of an exposure.
     fwhm : float
         Width of the stars [px].
+    whole : Reference, optional
+        That of which this is a part.
+    where : tuple of slice, optional
+        Which part.
     """
 
     image: np.ndarray
     number: np.ndarray
     highest: np.ndarray
     change: np.ndarray
-    lit: np.ndarray
-    centres: np.ndarray
+    smooth: np.ndarray
     noise: float
     fwhm: float
+    whole: "Reference | None" = None
+    where: tuple | None = None
 
     @classmethod
     def describe(cls, image, number, noise, fwhm):
         """Return the reference of an image made by `reference_image`."""
-        from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
+        from scipy.ndimage import gaussian_filter
 
         known = np.nan_to_num(image)
         smooth = gaussian_filter(known, 1.0)
-        peaks = (smooth > 0.7 * noise) & (smooth == maximum_filter(smooth, 3))
-        reach = max(1, int(np.rint(0.25 * fwhm)))
-        centres = maximum_filter(peaks, 2 * reach + 1)
         light = np.where(smooth > noise, known, smooth)
-        highest = maximum_filter(light, 3)
-        change = highest - minimum_filter(light, 3)
-        lit = gaussian_filter(known, 2.0) > 0.25 * noise
-        return cls(image, number, np.maximum(highest, 0), change, lit, centres, float(noise), fwhm)
+        highest = extremes(light, np.maximum)
+        change = highest - extremes(light, np.minimum)
+        return cls(image, number, np.maximum(highest, 0), change, smooth, float(noise), fwhm)
 
     def part(self, where):
         """Return a part of it."""
         return Reference(
             self.image[where], self.number[where], self.highest[where], self.change[where],
-            self.lit[where], self.centres[where], self.noise, self.fwhm,
+            self.smooth[where], self.noise, self.fwhm, self, where,
         )  # fmt: skip
+
+    @cached_property
+    def doubt(self):
+        """Noise of an exposure less the image, in units of that of an exposure."""
+        if self.whole is not None:
+            return self.whole.doubt[self.where]
+        # The median of m values has a variance of pi / 2 m.
+        return np.sqrt(1 + np.float32(np.pi / 2) / np.maximum(self.number, 1)).astype(np.float32)
+
+    @cached_property
+    def lit(self):
+        """Pixels with more light than a quarter of `noise`, in the mean of some 50, (ny, nx)."""
+        if self.whole is not None:
+            return self.whole.lit[self.where]
+        from scipy.ndimage import gaussian_filter
+
+        return gaussian_filter(np.nan_to_num(self.image), 2.0) > 0.25 * self.noise
+
+    @cached_property
+    def centres(self):
+        """Pixels within a quarter of `fwhm` of the peak of a source, shape (ny, nx)."""
+        if self.whole is not None:
+            return self.whole.centres[self.where]
+        from scipy.ndimage import maximum_filter
+
+        peaks = self.smooth > 0.7 * self.noise
+        peaks &= self.smooth == extremes(self.smooth, np.maximum)
+        return maximum_filter(peaks, 2 * max(1, int(np.rint(0.25 * self.fwhm))) + 1)
 
     def tolerance(self, fwhm):
         """Return by how much an image may differ from the reference near stars.
@@ -115,7 +173,9 @@ class Reference:
             misalignment makes.
         """
         size = np.float32(abs((self.fwhm / fwhm) ** 2 - 1) + SLACK)
-        return size * self.highest + np.float32(0.5) * self.change
+        tolerance = np.float32(0.5) * self.change
+        tolerance += size * self.highest
+        return tolerance
 
 
 def fit_line(rows, columns):
@@ -140,6 +200,36 @@ def fit_line(rows, columns):
     # A uniform line of length L has a variance of L^2 / 12.
     thickness, length = np.sqrt(12 * np.maximum(values, 0))
     return centre, vectors[:, 1], float(length), float(thickness)
+
+
+def box_sums(image):
+    """Return the sums of 5 x 5 pixels about each, those beyond the edge reflected.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+
+    Returns
+    -------
+    ndarray of float32, shape (ny, nx)
+    """
+    ny, nx = image.shape
+    sums = np.empty(image.shape, np.float32)
+    padded = np.empty((ROWS + 4, nx + 4), np.float32)
+    rows = np.pad(np.arange(ny), 2, mode="symmetric")
+    for part in chunks(ny, ROWS):
+        size = part.stop - part.start
+        block = padded[: size + 4]
+        block[:, 2:-2] = image[rows[part.start : part.stop + 4]]
+        block[:, :2], block[:, -2:] = block[:, 3:1:-1], block[:, -3:-5:-1]
+        column = block[:size] + block[4:]
+        for k in (1, 2, 3):
+            column += block[k : k + size]
+        total = sums[part]
+        np.add(column[:, :-4], column[:, 4:], out=total)
+        for k in (1, 2, 3):
+            total += column[:, k : k + nx]
+    return sums
 
 
 def trail_pixels(excess, width, *, sigma=0.6, length=40, most=20, step=16):
@@ -168,17 +258,19 @@ def trail_pixels(excess, width, *, sigma=0.6, length=40, most=20, step=16):
     ndarray of bool, shape (ny, nx)
         A band of 1.5 `width` on either side of each trail, as far as it is bright.
     """
-    from scipy.ndimage import label, uniform_filter
+    from scipy.ndimage import label
 
     # A bright pixel shall not make 25 of them bright.
     excess = excess.clip(-5, 5)
-    bright = uniform_filter(excess, 5) > sigma
+    bright = box_sums(excess) > 25 * sigma
     found = np.zeros(excess.shape, bool)
     labels, _ = label(bright, np.ones((3, 3), bool))
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    y, x = np.nonzero(bright)
-    labels_there = labels[y, x]
+    places = np.flatnonzero(bright)
+    labels_there = labels.ravel()[places]
+    sizes = np.bincount(labels_there, minlength=1)
+    if sizes.max() < 25:
+        return found
+    y, x = np.divmod(places, excess.shape[1])
     for number in np.argsort(sizes)[::-1][:most]:
         piece = labels_there == number
         if sizes[number] < 25 or found[y[piece], x[piece]].mean() > 0.5:
@@ -270,35 +362,46 @@ def _along_line(image, centre, direction, along, across):
     return values
 
 
-def centred_on_stars(outliers, beyond, reference):
-    """Return the outliers that are the centre of a star: it varies, or its profile does.
+def contradicted(beyond, comparable, reference, threshold, neighbour):
+    """Return the pixels beyond a threshold with their neighbours beyond a lower one, and a rim.
+
+    What is the centre of a star is left out: it varies, or its profile does. That is where the most
+    significant pixel of connected ones, of no more than a disc of 1.5 FWHM, is a centre of the
+    reference.
 
     Parameters
     ----------
-    outliers : ndarray of bool, shape (ny, nx)
     beyond : ndarray of float32, shape (ny, nx)
-        Their significance.
+        Significance of the difference from the reference.
+    comparable : ndarray of bool, shape (ny, nx)
     reference : Reference
+    threshold, neighbour : float
 
     Returns
     -------
     ndarray of bool, shape (ny, nx)
-        Connected ones of no more pixels than a disc of 1.5 FWHM, the most significant of which
-        is a centre of the reference.
     """
     from scipy.ndimage import label
 
-    labels, count = label(outliers, np.ones((3, 3), bool))
-    rows, columns = np.nonzero(outliers)
-    numbers = labels[rows, columns]
+    high = (beyond > neighbour) & comparable
+    places = np.flatnonzero(high)
+    significance = beyond.ravel()[places]
+    if not (significance > threshold).any():
+        return np.zeros(beyond.shape, bool)
+    labels, count = label(high, np.ones((3, 3), bool))
+    numbers = labels.ravel()[places]
+    kept = np.zeros(count + 1, bool)
+    kept[numbers[significance > threshold]] = True
     best = np.zeros(count + 1, int)
-    order = np.argsort(beyond[rows, columns])
-    best[numbers[order]] = order  # the last that is written stays
-    star = reference.centres[rows[best], columns[best]]
+    order = np.argsort(significance)
+    best[numbers[order]] = places[order]  # the last that is written stays
+    star = reference.centres[np.divmod(best, beyond.shape[1])]
     star &= np.bincount(numbers, minlength=count + 1) <= np.pi * (1.5 * reference.fwhm) ** 2
-    stars = np.zeros(outliers.shape, bool)
-    stars[rows, columns] = star[numbers]
-    return stars
+    kept &= ~star
+    outliers = np.zeros(beyond.shape, bool)
+    outliers.ravel()[places] = kept[numbers]
+    # The faint rim.
+    return extremes(outliers, np.maximum) & comparable
 
 
 def find_outliers(image, noise, fwhm, reference, *, threshold=5.0, neighbour=2.5):
@@ -326,28 +429,30 @@ def find_outliers(image, noise, fwhm, reference, *, threshold=5.0, neighbour=2.5
         a pixel: of two, none can tell which is right. Nothing where a star is brighter or fainter
         than in the others.
     """
-    from scipy.ndimage import binary_dilation, binary_propagation
-
-    square = np.ones((3, 3), bool)
-    difference = image - reference.image
-    told = (reference.number >= 3) & np.isfinite(difference)
-    difference[~told] = 0
-    # The median of m values has a variance of pi / 2 m.
-    error = noise * np.sqrt(1 + np.float32(np.pi / 2) / np.maximum(reference.number, 1))
-    tolerance = reference.tolerance(fwhm)
-    beyond = np.abs(difference)
-    beyond -= tolerance
-    beyond /= error
     # In much worse seeing the wings of stars are many times brighter than their tolerance.
-    comparable = told if fwhm < BROAD * reference.fwhm else told & ~reference.lit
-    outliers = (beyond > threshold) & comparable
-    if outliers.any():
-        outliers = binary_propagation(outliers, square, mask=(beyond > neighbour) & comparable)
-        outliers &= ~centred_on_stars(outliers, beyond, reference)
-        # The faint rim.
-        outliers = binary_dilation(outliers, square) & comparable
-    # Trails are faint: looked for where no star needs tolerance.
-    quiet = told & (tolerance < 0.5 * noise)
-    excess = np.where(quiet, difference / error, np.float32(0))
-    trails = trail_pixels(excess, fwhm) & np.isfinite(image)
+    comparable = reference.number >= 3
+    if fwhm >= BROAD * reference.fwhm:
+        comparable &= ~reference.lit
+    beyond, excess = np.empty_like(image), np.empty_like(image)
+    for rows in chunks(len(image), ROWS):
+        there = reference.part(np.s_[rows])
+        here = noise[rows] if np.ndim(noise) else noise
+        difference = image[rows] - there.image
+        known = np.isfinite(difference)
+        comparable[rows] &= known
+        difference[~known] = 0
+        error = here * there.doubt
+        tolerance = there.tolerance(fwhm)
+        far = np.abs(difference)
+        far -= tolerance
+        np.divide(far, error, out=beyond[rows])
+        # Trails are faint: looked for where no star needs tolerance.
+        known &= there.number >= 3
+        known &= tolerance < np.float32(0.5) * here
+        difference[~known] = 0
+        error[~known] = 1
+        np.divide(difference, error, out=excess[rows])
+    outliers = contradicted(beyond, comparable, reference, threshold, neighbour)
+    trails = trail_pixels(excess, fwhm)
+    trails &= np.isfinite(image)
     return outliers, trails

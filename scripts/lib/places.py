@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from lib.config import ConfigError
@@ -165,19 +164,17 @@ def sweep(imdir):
     """
     removed = []
     for folder, folders, names in os.walk(imdir):
-        for name in list(folders):
-            found = re.fullmatch(r"\.[a-z]+-(\d+)-.+", name)
-            if found and not _alive(int(found.group(1))):
-                shutil.rmtree(Path(folder, name), ignore_errors=True)
-                folders.remove(name)
-                removed.append(Path(folder, name))
-        for name in names:
+        for name in [*folders, *names]:
             found = re.fullmatch(r"\.(\d+)\..+|\..+\.(\d+)\.tmp", name)
-            if found and not _alive(int(found.group(1) or found.group(2))):
-                path = Path(folder, name)
-                with suppress(FileNotFoundError):
-                    path.unlink()
-                removed.append(path)
+            if not found or _alive(int(found.group(1) or found.group(2))):
+                continue
+            path = Path(folder, name)
+            if name in folders:
+                shutil.rmtree(path, ignore_errors=True)
+                folders.remove(name)
+            else:
+                path.unlink(missing_ok=True)
+            removed.append(path)
     return removed
 
 

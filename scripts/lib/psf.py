@@ -20,6 +20,70 @@ def moffat_alpha(fwhm, beta):
     return fwhm / (2.0 * np.sqrt(2.0 ** (1.0 / beta) - 1.0))
 
 
+def moffat_slopes(radius, alpha, beta):
+    """Return the derivatives of `moffat_fraction` by ln(alpha) and ln(beta)."""
+    square = (np.asarray(radius, float) / alpha) ** 2
+    log = np.log1p(square)
+    wings = np.exp((1.0 - beta) * log)
+    return 2.0 * (1.0 - beta) * square * wings / (1.0 + square), beta * log * wings
+
+
+def fit_bounded(model, start, low, high, *, tolerance=1e-12, iterations=100):
+    """Minimise a sum of squares of a few parameters within bounds.
+
+    Levenberg and Marquardt's method; a parameter at a bound that would leave it rests. For the
+    handful of points of a profile it takes a tenth of the time of a general library.
+
+    Parameters
+    ----------
+    model : callable
+        Gives the residuals, shape (m,), and their derivatives, shape (m, k), of parameters.
+    start, low, high : array_like, shape (k,)
+    tolerance : float
+        Relative change of the sum of squares at which it ends.
+    iterations : int
+
+    Returns
+    -------
+    parameters : ndarray, shape (k,)
+    residual : ndarray, shape (m,)
+    slopes : ndarray, shape (m, k)
+
+    Raises
+    ------
+    RuntimeError
+        The iterations were not enough.
+    """
+    low, high = np.asarray(low, float), np.asarray(high, float)
+    point = np.clip(np.asarray(start, float), low, high)
+    residual, slopes = model(point)
+    damping = 1e-3
+    for _ in range(iterations):
+        gradient = slopes.T @ residual
+        free = ~(((point <= low) & (gradient > 0)) | ((point >= high) & (gradient < 0)))
+        if not free.any():
+            return point, residual, slopes
+        normal = slopes[:, free].T @ slopes[:, free]
+        scale = np.maximum(np.diag(normal), 1e-30)
+        cost = residual @ residual
+        while True:
+            step = np.zeros(point.size)
+            step[free] = np.linalg.solve(normal + damping * np.diag(scale), -gradient[free])
+            trial = np.clip(point + step, low, high)
+            residual_there, slopes_there = model(trial)
+            there = residual_there @ residual_there
+            if there <= cost:
+                break
+            damping *= 10.0
+            if damping > 1e12:  # no way down: this is the minimum
+                return point, residual, slopes
+        point, residual, slopes = trial, residual_there, slopes_there
+        damping = max(damping / 10.0, 1e-12)
+        if cost - there <= tolerance * cost:
+            return point, residual, slopes
+    raise RuntimeError(f"no minimum within {iterations} iterations")
+
+
 def fit_profile(image, x, y, flux, guess, max_stars=60):
     """Fit a circular Moffat profile to the mean radial profile of stars.
 
@@ -42,8 +106,6 @@ def fit_profile(image, x, y, flux, guess, max_stars=60):
     fwhm, beta : float
         NaN where the fit fails.
     """
-    from scipy.optimize import curve_fit
-
     half = int(np.ceil(2.5 * guess)) + 1
     inside = (
         (x > half + 1) & (y > half + 1)
@@ -62,28 +124,41 @@ def fit_profile(image, x, y, flux, guess, max_stars=60):
     radius = np.hypot(
         (row - y[chosen])[:, None, None] + offsets[None, :, None],
         (column - x[chosen])[:, None, None] + offsets[None, None, :],
-    ).ravel()
-    value = (cutouts / flux[chosen][:, None, None]).ravel()
-    ring = (radius / 0.25).astype(int)
-    order = np.argsort(ring, kind="stable")
-    edges = np.searchsorted(ring[order], np.arange(int(2.5 * guess / 0.25) + 2))
-    r, v, n = [], [], []
-    for begin, end in zip(edges[:-1], edges[1:], strict=True):
-        if end - begin >= 3:
-            members = order[begin:end]
-            r.append(np.median(radius[members]))
-            v.append(np.median(value[members]))
-            n.append(end - begin)
-    if len(r) < 6:
+    )
+    rings = int(2.5 * guess / 0.25) + 1
+    near = radius < 0.25 * rings
+    value = (cutouts / flux[chosen][:, None, None])[near]
+    radius = radius[near]
+    # Sorted within each ring; small integers are sorted fast.
+    ring = (radius / 0.25).astype(np.uint8 if rings < 256 else np.int64)
+    order = np.argsort(value)
+    value = value[order[np.argsort(ring[order], kind="stable")]]
+    radius.sort()
+    count = np.bincount(ring, minlength=rings)
+    begin = np.cumsum(count) - count
+    several = count >= 3
+    if several.sum() < 6:
         return np.nan, np.nan
-    r, v, n = np.array(r), np.array(v), np.array(n)
-    try:
-        (_, alpha, beta), _ = curve_fit(
-            lambda r, top, alpha, beta: top * (1 + (r / alpha) ** 2) ** -beta,
-            r, v, p0=(v.max(), moffat_alpha(guess, 3.0), 3.0), sigma=1 / np.sqrt(n),
-            bounds=((0, 0.2, 1.1), (np.inf, 20 * guess, 50.0)),
+    middle = [(begin + (count - odd) // 2)[several] for odd in (1, 0)]
+    r, v = (0.5 * (sorted_[middle[0]] + sorted_[middle[1]]) for sorted_ in (radius, value))
+    weight = np.sqrt(count[several])
+
+    def misfit(p):
+        top, alpha, beta = p
+        square = (r / alpha) ** 2
+        shape = (1 + square) ** -beta
+        slopes = np.stack(
+            [shape, 2 * beta * top * shape * square / (1 + square) / alpha,
+             -top * shape * np.log1p(square)], axis=1,
         )  # fmt: skip
-    except RuntimeError:
+        return weight * (top * shape - v), weight[:, None] * slopes
+
+    try:
+        (_, alpha, beta), _, _ = fit_bounded(
+            misfit, (v.max(), moffat_alpha(guess, 3.0), 3.0),
+            (0, 0.2, 1.1), (np.inf, 20 * guess, 50.0),
+        )  # fmt: skip
+    except (RuntimeError, np.linalg.LinAlgError):
         return np.nan, np.nan
     return float(moffat_fwhm(alpha, beta)), float(beta)
 

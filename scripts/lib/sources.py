@@ -136,17 +136,6 @@ def detect_sources(image, noise, bad=None, threshold=3.0, min_area=5):
     return sources, segments
 
 
-def grow_segments(segments, reach):
-    """Return a map of sources with each grown by `reach` pixels into the empty sky.
-
-    A sixth of the light of a faint star lies outside its isophote.
-    """
-    from scipy.ndimage import maximum_filter
-
-    grown = maximum_filter(segments, size=2 * reach + 1)
-    return np.where(segments > 0, segments, grown)
-
-
 def grow(mask, reach):
     """Return a mask grown by `reach` pixels to each side."""
     from scipy.ndimage import maximum_filter

@@ -6,6 +6,9 @@ import sep
 from lib.psf import Wings
 from lib.sources import detect_sources
 
+MANY = 10**5
+"""Pixels of models that are worked on at once: they stay in the cache."""
+
 
 class StarModels:
     """An image without its stars: each modelled by the wings of the growth curve.
@@ -64,13 +67,19 @@ class StarModels:
 
     def _add(self, image, index, sign=1):
         """Add the models of stars to an image, in place: many of one size at a time."""
-        sizes = np.ceil(self.half[index] / 4).astype(int) * 4
-        for half in np.unique(sizes):
-            members = index[sizes == half]
-            for some in np.array_split(members, 1 + members.size * (2 * half + 1) ** 2 // 10**6):
-                for i, stamp in zip(some, self.light(some, half), strict=True):
+        for half in np.unique(self.half[index]):
+            members = index[self.half[index] == half]
+            offset = np.arange(-half, half + 1, dtype=np.float32)
+            for some in np.array_split(members, 1 + members.size * offset.size**2 // MANY):
+                dy, dx = (
+                    (centre[some] - place[some]).astype(np.float32)[:, None] + offset
+                    for centre, place in ((self.row, self.y), (self.column, self.x))
+                )
+                stamps = self.wings.density(dx[:, None, :], dy[:, :, None])
+                stamps *= (sign * self.flux[some]).astype(np.float32)[:, None, None]
+                for i, stamp in zip(some, stamps, strict=True):
                     corner = (self.row[i] - half, self.column[i] - half)
-                    add_stamp(image, (0, 0), corner, sign * stamp)
+                    add_stamp(image, (0, 0), corner, stamp)
 
     def apertures(self, radius):
         """Return the sum of each star alone in a circle, the others taken away, shape (n,)."""

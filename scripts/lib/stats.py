@@ -183,21 +183,6 @@ def chunks(size, step):
         yield slice(start, min(start + step, size))
 
 
-def sort_planes(stack):
-    """Sort a stack of planes along its first axis, in place, see `ranked_planes`.
-
-    Parameters
-    ----------
-    stack : ndarray, shape (n, ...)
-        C-contiguous, without NaN; give missing values as +inf.
-    """
-    flat = stack.view()
-    flat.shape = (len(stack), -1)
-    for part in chunks(flat.shape[1], CHUNK):
-        for row, plane in zip(flat[:, part], ranked_planes(flat[:, part].copy()), strict=True):
-            row[:] = plane
-
-
 def median_of_ranked(planes):
     """Return the median of each column of sorted planes."""
     half = len(planes) // 2

@@ -27,7 +27,7 @@ def plot_zeropoint(path, title, zeropoint, stars, shape):
     axes = figure.subplots(2, 2).ravel()
     figure.subplots_adjust(0.1, 0.09, 0.93, 0.92, wspace=0.28, hspace=0.26)
     if zeropoint.known:
-        title += f"   ABSZPT {zeropoint.value:.3f} $\\pm$ {zeropoint.error:.3f}"
+        title += f"   ABSZPT {zeropoint.value:.3f} ± {zeropoint.error:.3f}"
         used, residual = zeropoint.used, zeropoint.residual
         span = max(4 * zeropoint.scatter, 0.05)
         for axis, key, label in (

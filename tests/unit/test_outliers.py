@@ -4,9 +4,27 @@ import numpy as np
 import pytest
 import simulate
 from astropy.io import fits
+from scipy.ndimage import maximum_filter, minimum_filter, uniform_filter
 
-from lib.aligned import AlignedFrame, combined_reference, mask_outliers
-from lib.outliers import Reference, find_outliers, fit_line, reference_image, trail_pixels
+from lib.aligned import (
+    AlignedFrame,
+    combine_aligned,
+    combine_mean,
+    combine_median,
+    combined_reference,
+    mask_outliers,
+)
+from lib.coadd import Grid, combine_resampled, swarp_options
+from lib.outliers import (
+    ROWS,
+    Reference,
+    box_sums,
+    extremes,
+    find_outliers,
+    fit_line,
+    reference_image,
+    trail_pixels,
+)
 
 SHAPE = (300, 340)
 NOISE = 20.0
@@ -110,6 +128,16 @@ def test_reference_is_the_lower_median():
     reference, number = reference_image(images[:, None].astype(np.float32))
     np.testing.assert_array_equal(reference[0], [1, 3, 6, nan])
     np.testing.assert_array_equal(number[0], [2, 4, 3, 1])
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (ROWS, 30), (2 * ROWS + 3, 41)])
+def test_filters_are_those_of_scipy(shape):
+    image = np.random.default_rng(40).normal(size=shape).astype(np.float32)
+    np.testing.assert_array_equal(extremes(image, np.maximum), maximum_filter(image, 3))
+    np.testing.assert_array_equal(extremes(image, np.minimum), minimum_filter(image, 3))
+    mask = image > 1
+    np.testing.assert_array_equal(extremes(mask, np.maximum), maximum_filter(mask, 3))
+    np.testing.assert_allclose(box_sums(image), 25 * uniform_filter(image, 5), atol=1e-4)
 
 
 def test_tolerance_covers_a_star_in_other_seeing():
@@ -216,3 +244,58 @@ def test_pixels_that_the_others_contradict_lose_their_weight_on_disk(tmp_path):
     assert gone[1][110:113, 120:123].all() and gone[1].sum() <= 30
     assert gone[2][41:80:3, 46:70:4].all()
     assert not (gone[0].any() or gone[3].any() or gone[4].any())
+
+
+# Combination ------------------------------------------------------------------------------
+
+
+def test_median_and_mean_of_known_values():
+    nan = np.nan
+    values = np.array([[1, 1, 5, nan, 7, nan], [3, 9, 4, 2, 9, nan], [8, 2, nan, 0, 20, nan]], "f4")
+    sharp = np.array([[1, 1, 2, 0, 0, 0], [1, 2, 1, 0.5, 0, 0], [1, 0, 0, 0, 0, 0]], "f4")
+    median, weight = combine_median(values, sharp)
+    # Without weight the median of what there is, but for the 0 of pixels beyond the frame.
+    np.testing.assert_allclose(median, [3, 5, 4.5, 2, 9, 0])
+    # Of two, the variance of their mean; of three, SWarp's formula.
+    three = 2 * 3**2 * (3 + np.pi / 2 - 1) / (np.pi * 3**2)
+    np.testing.assert_allclose(weight, [three, 4 / 1.25, 4 / 1.25, 0.25, 0, 0], rtol=1e-6)
+    mean, weight = combine_mean(values, sharp)
+    np.testing.assert_allclose(mean, [4, 37 / 5, 24 / 5, 2, 9, 0], rtol=1e-6)
+    np.testing.assert_allclose(weight, [3, 5, 5, 0.25, 0, 0])
+
+
+@pytest.mark.parametrize("combine", ["median", "weighted"])
+@pytest.mark.parametrize("count", [2, 5, 6])
+def test_combination_is_that_of_swarp(tmp_path, combine, count):
+    images, _, _, rng = exposures(count, seed=41, fwhms=[4.0] * count)
+    corners = [(0, 0), (40, 40), (10, 30), (35, 5), (20, 10), (5, 25)][:count]
+    frames = write_aligned(tmp_path, images, NOISE, corners)
+    for frame, (row, column) in zip(frames, corners, strict=True):
+        with fits.open(frame.image, mode="update") as hdus:
+            # The cards by which SWarp knows where a frame lies, and that the grid has been its.
+            hdus[0].header.update(
+                CTYPE1="RA---TAN", CTYPE2="DEC--TAN", CUNIT1="deg", CUNIT2="deg", CRVAL1=150.0,
+                CRVAL2=20.0, CD1_1=-1e-4, CD1_2=0.0, CD2_1=0.0, CD2_2=1e-4, COMIN1=column + 1,
+                COMIN2=row + 1,
+            )  # fmt: skip
+        # Weights that differ, and none in places.
+        weight = fits.getdata(frame.weight) * rng.uniform(0.5, 2)
+        weight[rng.uniform(size=weight.shape) < 0.2] = 0
+        header = fits.getheader(frame.image)
+        fits.writeto(frame.weight, weight.astype("f4"), header, overwrite=True)
+    grid = {"CRPIX1": 170.5, "CRPIX2": 150.5}
+    frames = [AlignedFrame.open(frame.image, grid, 4.0, NOISE) for frame in frames]
+    theirs, their_weight = combine_resampled(
+        [frame.image.name for frame in frames], combine, Grid(150.0, 20.0, 0.36, *SHAPE[::-1]),
+        tmp_path,
+        swarp_options(
+            Grid(150.0, 20.0, 0.36, *SHAPE[::-1]), memory=64, clip_sigma=4, clip_fraction=0.3
+        ),
+        60,
+    )  # fmt: skip
+    for memory in (1e9, 1e6):  # at once, and in bands
+        image, weight = combine_aligned(frames, SHAPE, combine, memory)
+        known = their_weight > 0
+        np.testing.assert_array_equal(weight > 0, known)
+        np.testing.assert_allclose(weight[known], their_weight[known], rtol=1e-5)
+        np.testing.assert_allclose(image[known], theirs[known], rtol=1e-5, atol=1e-4 * NOISE)

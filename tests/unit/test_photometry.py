@@ -13,7 +13,14 @@ from lib.growth import growth_curve, ring_fluxes
 from lib.pairs import common_stars, match
 from lib.photometry import aperture_fluxes, measure_field
 from lib.projection import project
-from lib.psf import Wings, moffat_alpha, moffat_fraction, moffat_fwhm
+from lib.psf import (
+    Wings,
+    fit_bounded,
+    moffat_alpha,
+    moffat_fraction,
+    moffat_fwhm,
+    moffat_slopes,
+)
 from lib.sources import masked_background, select_stars
 from lib.starmodels import StarModels, share_light
 from lib.stats import half_sample_mode
@@ -58,6 +65,41 @@ def test_moffat_fraction_is_the_integral_of_the_profile():
     density = (beta - 1) / (np.pi * alpha**2) * (1 + (r / alpha) ** 2) ** -beta
     integral = np.trapezoid(2 * np.pi * r * density, r)
     assert moffat_fraction(radius, alpha, beta) == pytest.approx(integral, rel=1e-6)
+
+
+def test_slopes_of_the_moffat_fraction():
+    radius, alpha, beta, step = np.linspace(0, 12, 9), 3.0, 2.7, 1e-5
+    by_alpha, by_beta = (
+        (moffat_fraction(radius, *up) - moffat_fraction(radius, *down)) / (2 * step)
+        for up, down in (
+            ((alpha * np.exp(step), beta), (alpha * np.exp(-step), beta)),
+            ((alpha, beta * np.exp(step)), (alpha, beta * np.exp(-step))),
+        )
+    )
+    found = moffat_slopes(radius, alpha, beta)
+    np.testing.assert_allclose(found[0], by_alpha, atol=1e-8)
+    np.testing.assert_allclose(found[1], by_beta, atol=1e-8)
+
+
+@pytest.mark.parametrize("high", [(9.0, 9.0), (9.0, 0.3), (1.0, 9.0)])
+def test_fit_within_bounds_is_that_of_scipy(high):
+    from scipy.optimize import least_squares
+
+    t = np.linspace(0, 4, 30)
+    data = 2.0 * np.exp(-0.7 * t) + np.random.default_rng(42).normal(0, 0.01, t.size)
+
+    def misfit(p):
+        shape = np.exp(-p[1] * t)
+        return p[0] * shape - data, np.stack([shape, -p[0] * t * shape], axis=1)
+
+    start, low = (0.5, 0.1), (0.0, 0.0)
+    best, residual, slopes = fit_bounded(misfit, start, low, high)
+    expected = least_squares(
+        lambda p: misfit(p)[0], start, bounds=(low, high), xtol=1e-12, ftol=1e-12
+    )
+    np.testing.assert_allclose(best, expected.x, rtol=1e-5)
+    np.testing.assert_array_equal(residual, misfit(best)[0])
+    assert slopes.shape == (30, 2)
 
 
 def test_mode_is_not_moved_by_galaxies():
@@ -248,6 +290,26 @@ def test_rings_about_stars_are_those_of_sep():
         )
         assert flux[:, k] == pytest.approx(total, rel=1e-5)
         assert variance[:, k] == pytest.approx(error**2, rel=1e-4)
+
+
+def test_other_sources_are_grown_where_rings_are_measured():
+    from scipy.ndimage import maximum_filter
+
+    rng = np.random.default_rng(43)
+    image = rng.normal(10, 1, (150, 160)).astype(np.float32)
+    x, y = np.array([40.3, 17.8, 100.7]), np.array([60.2, 128.4, 80.9])
+    radii = np.array([2.0, 4.0, 9.0])
+    segments = np.zeros(image.shape, np.int32)
+    segments[58:63, 38:43], segments[66:70, 46:51], segments[146:, 10:14] = 1, 7, 8
+    grown = np.where(segments > 0, segments, maximum_filter(segments, 2 * 3 + 1))
+    numbers = np.array([1, 2, 3])
+    found = ring_fluxes(image, 2.0, x, y, radii, 3.0, segments, numbers, 3)
+    for here, there in zip(
+        found, ring_fluxes(image, 2.0, x, y, radii, 3.0, grown, numbers), strict=True
+    ):
+        np.testing.assert_array_equal(here, there)
+    plain, _ = ring_fluxes(image, 2.0, x, y, radii, 3.0, segments, numbers)
+    assert (plain[0] != found[0][0]).any()
 
 
 def test_faint_stars_do_not_bias_the_zero_point():

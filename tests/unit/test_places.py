@@ -13,8 +13,8 @@ def test_leavings_of_the_dead_are_swept(tmp_path):
     dead, alive = done.pid, os.getpid()
     for pid in (dead, alive):
         (tmp_path / f".{pid}.coaddx.r.fits").touch()
-        (tmp_path / f".stack-{pid}-abc").mkdir()
-        (tmp_path / f".stack-{pid}-abc" / "f00001.fits").touch()
+        (tmp_path / f".{pid}.stack-abc").mkdir()
+        (tmp_path / f".{pid}.stack-abc" / "f00001.fits").touch()
     (tmp_path / "qa").mkdir()
     (tmp_path / "qa" / f".{dead}.x.json").touch()
     kept = {".run", ".nightlog.json", "coaddx.r.fits"}
@@ -22,5 +22,5 @@ def test_leavings_of_the_dead_are_swept(tmp_path):
         (tmp_path / name).touch()
     assert len(sweep(tmp_path)) == 3
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == kept | {"qa", f".{alive}.coaddx.r.fits", f".stack-{alive}-abc"}
+    assert left == kept | {"qa", f".{alive}.coaddx.r.fits", f".{alive}.stack-abc"}
     assert not any((tmp_path / "qa").iterdir())

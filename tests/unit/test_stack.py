@@ -22,7 +22,16 @@ from starfields import (
     write_reference,
 )
 
-from lib.coadd import celestial_wcs, common_grid, effective_gain, frame_weight, median_penalty
+from lib.coadd import (
+    celestial_wcs,
+    common_grid,
+    effective_gain,
+    frame_weight,
+    median_penalty,
+    resting_on,
+    wcs_cards,
+    write_image,
+)
 from lib.frames import BAD, COSMIC, INTERPOLATED, reject, write_frame
 from lib.frames import FrameRejected as Rejected
 from lib.psf import moffat_alpha
@@ -215,6 +224,37 @@ def test_unusable_pixels_weigh_nothing():
     weight, repaired = frame_weight(mask, 4.0)
     assert weight.tolist() == [[0.25, 0.0, 0.25, 0.25]]
     assert repaired.tolist() == [[False, False, True, False]]
+
+
+def test_images_for_swarp_are_fits(tmp_path, recwarn):
+    image = np.random.default_rng(44).normal(size=(37, 53)).astype(np.float32)
+    cards = wcs_cards(make_header())
+    cards["FLXSCALE"] = 1.25
+    write_image(tmp_path / "a.fits", image, cards)
+    with fits.open(tmp_path / "a.fits") as hdus:
+        hdus.verify("exception")
+        np.testing.assert_array_equal(hdus[0].data, image)
+        for key in cards:
+            value = cards[key]  # a card has room for some 15 digits
+            expected = value if isinstance(value, str) else pytest.approx(value, rel=1e-12)
+            assert hdus[0].header[key] == expected
+    assert (tmp_path / "a.fits").stat().st_size % 2880 == 0 and not recwarn
+
+
+def test_pixels_of_the_grid_that_rest_on_repaired_ones():
+    header = make_header(shift=(20.3, -10.6))
+    header["NAXIS1"] = header["NAXIS2"] = SIZE
+    grid = common_grid([header])
+    repaired = np.zeros((SIZE, SIZE), bool)
+    repaired[200, 150] = repaired[90, 310] = True
+    wcs = celestial_wcs(header)
+    row, column = resting_on(repaired, wcs, grid)
+    expected = set()
+    for x, y in ((150, 200), (310, 90)):
+        u, v = celestial_wcs(grid.header()).all_world2pix(*wcs.all_pix2world(x, y, 0), 0)
+        u, v = round(float(u)), round(float(v))
+        expected |= {(v + j, u + i) for j in (-1, 0, 1) for i in (-1, 0, 1)}
+    assert set(zip(row.tolist(), column.tolist(), strict=True)) == expected
 
 
 def test_masked_pixels_do_not_reach_the_coadd(tmp_path):
