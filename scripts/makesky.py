@@ -52,8 +52,8 @@ The sky below a star can only come from around it. With the hole it does so ever
 without takes a good part of their own noise from empty pixels, and the noise of empty apertures
 was two thirds of that of stars."""
 
-ODD_SHAPE = 0.05
-"""A sky whose shape departs from its siblings' by no more, as a fraction of the noise, is one of
+ODD_SHAPE = 0.1
+"""A sky whose shape departs from that of all by no more, as a fraction of the noise, is one of
 them: the mean of a few frames does not show it."""
 
 CLEAR_PEAK = 8.0
@@ -410,7 +410,7 @@ def odd_shapes(left, noises):
     known = np.isfinite(left)
     squares = np.where(known, left, 0) ** 2
     rms = np.sqrt(squares.sum(axis=(1, 2)) / known.sum(axis=(1, 2)).clip(1)) / noises
-    apart = outliers(rms, ODD_SHAPE) & (rms > np.median(rms))
+    apart = outliers(rms, 0.0) & (rms > max(ODD_SHAPE, np.median(rms)))
     return np.where(apart, rms, 0.0)
 
 

@@ -295,21 +295,19 @@ def make_cards(jobs, stamps, imdir, cores=1):
 
 def read_coadd(imdir, stack):
     """Return image, weight and source table of a coadd, each None where it is not there."""
-    image = weight = sources = None
-    path = imdir / f"coadd{stack}.fits"
-    if path.exists():
-        image = fits.getdata(path, 0)
-    path = imdir / f"coadd{stack}.weight.fits"
-    if path.exists():
-        weight = fits.getdata(path, 0)
-    path = imdir / f"coadd{stack}.cat.fits"
-    if path.exists():
+
+    def read(name, hdu):
+        path = imdir / name
+        if not path.exists():
+            return None
         with fits.open(path, memmap=False) as hdus:
-            for hdu in hdus[1:]:
-                if hdu.data is not None and {"X", "Y"} <= set(hdu.columns.names):
-                    sources = hdu.data
-                    break
-    return image, weight, sources
+            return hdus[hdu].data if len(hdus) > hdu else None
+
+    return (
+        read(f"coadd{stack}.fits", 0),
+        read(f"coadd{stack}.weight.fits", 0),
+        read(f"coadd{stack}.cat.fits", 1),
+    )
 
 
 def mark_sources(sources, shape, most):

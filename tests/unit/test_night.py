@@ -693,3 +693,10 @@ def test_time_left_follows_the_steps():
     assert estimate.left(30.0, running=10.0) == pytest.approx(20 * 30 / 50)
     estimate.finish("stack", 30.0)
     assert estimate.left(35.0) == 0
+
+
+def test_stack_without_frames_has_a_header_and_no_picture(tmp_path):
+    for name in ("coaddx.r.fits", "coaddx.r.weight.fits", "coaddx.r.cat.fits"):
+        fits.PrimaryHDU(header=fits.Header({"QCSTAT": "REJECTED"})).writeto(tmp_path / name)
+    assert page.read_coadd(tmp_path, "x.r") == (None, None, None)
+    assert page.read_coadd(tmp_path, "y.r") == (None, None, None)

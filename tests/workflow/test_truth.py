@@ -142,15 +142,16 @@ def test_coadds(night, sky):
         assert header["ASTRNST"] >= REFERENCE_STARS
         sources = Table.read(path, hdu="SOURCES")
         bright = (sources["FLUX_POINT"] > 50 * sources["FLUXERR_POINT"]) & (sources["FLAGS"] == 0)
-        ra, dec, stated = (np.asarray(sources[key])[bright] for key in ("RA", "DEC", "POSERR"))
-        found = errors(ra, dec, sky)
+        found = errors(*(np.asarray(sources[key])[bright] for key in ("RA", "DEC")), sky)
         assert len(found) > 20, path.name
         assert np.abs(np.median(found, axis=0)).max() < OFFSET, path.name
         field.append(found)
+        # What noise moves; brighter stars feel the solution, which is good to 1 or 2 mas.
+        noisy = (sources["SNR"] > 10) & (sources["POSERR"] > 4) & (sources["FLAGS"] == 0)
+        ra, dec, stated = (np.asarray(sources[key])[noisy] for key in ("RA", "DEC", "POSERR"))
         pulls.append(errors(ra, dec, sky, stated))
     # Of all filters together: 30 stars alone tell a scatter to 15 % only.
     east, north = np.concatenate(field).T
     assert mad_std(east) < COADD
     assert mad_std(north) < COADD
-    # The solution adds a mas to the errors of the stars themselves, which are 1 to 10.
-    assert 0.8 < mad_std(np.concatenate(pulls)) < 1.3
+    assert 0.8 < mad_std(np.concatenate(pulls)) < 1.2
