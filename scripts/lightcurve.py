@@ -19,7 +19,7 @@ from lib.forced import FLAG_OUTSIDE, FLAG_REPAIRED, LIMIT_SIGMA, filter_order, m
 from lib.frames import INTERPOLATED, SATURATED, UNUSABLE, atomic_path, read_frame
 from lib.photometry import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT
 from lib.psf import Wings
-from lib.sources import background, detect_sources, grow, masked_background
+from lib.sources import background, background_without, detect_sources
 from lib.starmodels import StarModels
 from lib.targets import parse_position, target_position
 
@@ -68,8 +68,8 @@ def measure_exposure(frame, position, sources, fluxes, seen):
     image = np.where(np.isfinite(image), image, 0).astype(np.float32)
     level, noise = background(image, bad, BOX)
     noise = max(noise, 1e-6)
-    found = detect_sources(image - level, noise, None, 2.0)[1] > 0
-    image = image - masked_background(image, bad | grow(found, 5), BOX)
+    segments = detect_sources(image - level, noise, None, 2.0)[1]
+    image = image - background_without(image, bad, segments, BOX)
     x, y = x - x0, y - y0
     flags = 0
     u, v = wcs.all_world2pix(*sources.T, 0) if len(sources) else (np.empty(0), np.empty(0))

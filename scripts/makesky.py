@@ -226,13 +226,32 @@ def make_sky(planes, shape, sigma=3.0, clip=3.0, noise=None, threshold=2.0, hole
     mean, number, extent = combine(planes, shape, clip=clip, after=lambda: release(planes))
     # What one frame alone shows would take that frame's noise, and its star, away.
     good = np.isfinite(mean) & (number >= min(2, len(planes)))
-    hidden = np.zeros(shape, bool)
+    number = np.where(good, number, 0)
+    return sky_of_mean(mean, number, extent, sigma, noise, threshold, hole)
+
+
+def sky_of_mean(mean, number, extent, sigma=3.0, noise=None, threshold=2.0, hole=0.0):
+    """Smooth combined frames, for `make_sky`.
+
+    Parameters
+    ----------
+    mean, number, extent : ndarray, shape (ny, nx)
+        See `Sky`; a number of 0 where no sky is shown.
+    sigma, noise, threshold, hole : float
+        See `make_sky`.
+
+    Returns
+    -------
+    Sky
+    """
+    good = number > 0
+    hidden = np.zeros(good.shape, bool)
     if sigma > 0 and noise is None:
         # What is small and bright in the mean of the skies: stars too faint for the single frame,
         # at the same pixels each time, as in a series without dither.
         hidden = find_sources(np.where(good, mean, 1), ~good, threshold, grow=2, mesh=32)
     image, smooth, kept = finish_sky(mean, number, good & ~hidden, sigma, noise, hole)
-    return Sky(image, smooth, np.where(good, number, 0), kept, mean, extent, hidden)
+    return Sky(image, smooth, number, kept, mean, extent, hidden)
 
 
 def finish_sky(mean, number, good, sigma=3.0, noise=None, hole=0.0):
@@ -722,11 +741,14 @@ def sky_from_frames(paths, min_frames=2, sigma=3.0, clip=3.0, order=1, passes=1,
             defects, deep, places = look_again(planes, good, tilts, sky.smooth, passes > 1)
             groups = pointing_groups(places)
             stare = max(groups) == 0
+            if deep or defects.any():
+                sky = make_sky(planes, shape, sigma, clip, noise)
             if stare and not structure and sigma > 0:
                 sigma = max(sigma, STARE["sigma"])
-                sky = make_sky(planes, shape, sigma, clip, noise, STARE["threshold"], STARE["hole"])
-            elif deep or defects.any():
-                sky = make_sky(planes, shape, sigma, clip, noise)
+                sky = sky_of_mean(
+                    sky.mean, sky.number, sky.extent, sigma,
+                    threshold=STARE["threshold"], hole=STARE["hole"],
+                )  # fmt: skip
         without = {}
         if not stare:
             noises = [sky_noise(header) for _, header, _ in good]

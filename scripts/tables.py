@@ -16,7 +16,7 @@ from lib.forced import LIMIT_SIGMA, Coadd, filter_order, force, magnitudes, unit
 from lib.frames import atomic_path
 from lib.projection import project
 from lib.psf import Wings
-from lib.sources import detect_sources, grow, masked_background
+from lib.sources import background_without, detect_sources, grow
 from lib.targets import parse_position, target_position
 
 log = logging.getLogger("autoproc")
@@ -40,18 +40,20 @@ def read_coadd(path, weight_path, settings):
     variance[covered] = 1.0 / weight[covered]
     noise = np.where(covered, np.sqrt(variance), np.sqrt(variance.max())).astype(np.float32)
     box = settings["background_box"]
-    sources = ~covered
+
+    def flattened(segments):
+        level = background_without(image, ~covered, segments, box)
+        return np.where(covered, image - level, 0).astype(np.float32)
+
+    clean = flattened(np.zeros(image.shape, bool))
     for _ in range(2):
-        clean = np.where(covered, image - masked_background(image, sources, box), 0)
-        clean = clean.astype(np.float32)
-        found = detect_sources(clean, noise, None, settings["catalogue_sigma"])[1] > 0
-        sources = ~covered | grow(found, 5)
-    clean = np.where(covered, image - masked_background(image, sources, box), 0)
+        segments = detect_sources(clean, noise, None, settings["catalogue_sigma"])[1]
+        clean = flattened(segments)
     reach = int(np.ceil(0.75 * header["SEEPIX"]))
-    occupied = ~covered | grow(found, reach)
+    occupied = ~covered | grow(segments > 0, reach)
     wings = Wings(*(header[key] for key in ("PSFALPHA", "PSFBETA", "PSFNORM", "PSFE1", "PSFE2")))
     return Coadd(
-        str(header["FILTER"]), clean.astype(np.float32), variance, occupied, header, wings,
+        str(header["FILTER"]), clean, variance, occupied, header, wings,
         header["APRAD"] / header["PIXSCALE"], 10 ** (0.4 * header["APCOR"]),
     )  # fmt: skip
 

@@ -8,7 +8,13 @@ from lib.framequality import reference_errors
 from lib.pairs import match
 from lib.photometry import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT, measure_field
 from lib.projection import project
-from lib.sources import background, detect_sources, grow, masked_background, neighbour_distance
+from lib.sources import (
+    background,
+    background_without,
+    detect_sources,
+    grow,
+    neighbour_distance,
+)
 from lib.stats import MAD_TO_SIGMA
 from lib.zeropoint import Zeropoint, choose_colour, expected_noise, fit_spatial_term, fit_zeropoint
 
@@ -48,9 +54,8 @@ def calibrate_weight(image, weight, settings, saturate, gain):
     noise = np.where(covered, np.sqrt(variance) * pixel_noise, worst).astype(np.float32)
     # Again without the sources: their wings lift a background that is found through them, by a
     # part of the noise that costs the total flux of faint stars a per cent.
-    segments = detect_sources(clean, noise, None, settings["catalogue_sigma"])[1] > 0
-    sources = grow(segments, 5)
-    level = masked_background(image, ~covered | sources, settings["background_box"])
+    segments = detect_sources(clean, noise, None, settings["catalogue_sigma"])[1]
+    level = background_without(image, ~covered, segments, settings["background_box"])
     clean = np.where(covered, image - level, 0).astype(np.float32)
     options = {
         "saturate": saturate, "gain": gain, "threshold": settings["catalogue_sigma"],
@@ -61,8 +66,9 @@ def calibrate_weight(image, weight, settings, saturate, gain):
     if field is not None:
         # And without the light of the stars outside their masks, which in a crowded field is sky
         # to the mesh.
-        sources = ~covered | grow(field.segments > 0, 5)
-        level = level + masked_background(field.residual, sources, settings["background_box"])
+        level = level + background_without(
+            field.residual, ~covered, field.segments, settings["background_box"]
+        )
         clean = np.where(covered, image - level, 0).astype(np.float32)
         field = measure_field(clean, noise, ~covered, **options) or field
     occupied = ~covered

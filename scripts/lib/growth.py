@@ -4,7 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.psf import Wings, fit_bounded, moffat_alpha, moffat_fraction, moffat_slopes
+from lib.psf import (
+    Wings,
+    fit_bounded,
+    moffat_alpha,
+    moffat_fraction,
+    moffat_slopes,
+    squares_about,
+)
 from lib.starmodels import tile_sums
 from lib.stats import MAD_TO_SIGMA
 
@@ -219,13 +226,14 @@ def ring_fluxes(
     """
     half = int(np.ceil(radii[-1])) + 2
     column, row = np.rint(x).astype(int), np.rint(y).astype(int)
-    where = _square(column, row, half, image.shape)
+    # A star has its rings on the image: what is repeated lies beyond them.
+    where = squares_about(column, row, half, image.shape)
     tiles = image[where]
     if models is not None:
         tiles += models.light(numbers - 1, half)
     options = {"err": noise[where] if np.ndim(noise) else noise, "gain": gain or None}
     if segments is not None:
-        around = _square(column, row, half + reach, image.shape)
+        around = squares_about(column, row, half + reach, image.shape)
         map_there = _grown(segments[around], reach)
         options |= {"segmap": map_there, "seg_id": numbers.astype(np.int32)}
     flux = np.empty((len(x), len(radii)))
@@ -234,15 +242,6 @@ def ring_fluxes(
         flux[:, k], error = tile_sums(tiles, x - column, y - row, outer, inner, **options)
         variance[:, k] = error**2
     return flux, variance
-
-
-def _square(column, row, half, shape):
-    """Return the indices of squares about pixels, those beyond the edge of the image repeated."""
-    # A star has its rings on the image: what is repeated lies beyond them.
-    offset = np.arange(-half, half + 1)
-    rows = np.clip(row[:, None] + offset, 0, shape[0] - 1)[:, :, None]
-    columns = np.clip(column[:, None] + offset, 0, shape[1] - 1)[:, None, :]
-    return rows, columns
 
 
 def _grown(segments, reach):

@@ -5,6 +5,23 @@ from dataclasses import dataclass
 import numpy as np
 
 
+def squares_about(column, row, half, shape):
+    """Return the indices of squares about pixels, those beyond the edge of the image repeated.
+
+    Parameters
+    ----------
+    column, row : ndarray of int, shape (n,)
+    half : int
+        The squares have 2 half + 1 pixels to a side.
+    shape : tuple of int
+        Of the image.
+    """
+    offset = np.arange(-half, half + 1)
+    rows = np.clip(row[:, None] + offset, 0, shape[0] - 1)[:, :, None]
+    columns = np.clip(column[:, None] + offset, 0, shape[1] - 1)[:, None, :]
+    return rows, columns
+
+
 def moffat_fraction(radius, alpha, beta):
     """Return the part of a Moffat star's light within `radius`: 1 - (1 + r^2/alpha^2)^(1-beta)."""
     return 1.0 - (1.0 + (np.asarray(radius, float) / alpha) ** 2) ** (1.0 - beta)
@@ -118,9 +135,7 @@ def fit_profile(image, x, y, flux, guess, max_stars=60):
     offsets = np.arange(-half, half + 1)
     column = np.rint(x[chosen]).astype(int)
     row = np.rint(y[chosen]).astype(int)
-    cutouts = image[
-        row[:, None, None] + offsets[None, :, None], column[:, None, None] + offsets[None, None, :]
-    ]
+    cutouts = image[squares_about(column, row, half, image.shape)]
     radius = np.hypot(
         (row - y[chosen])[:, None, None] + offsets[None, :, None],
         (column - x[chosen])[:, None, None] + offsets[None, None, :],
@@ -194,6 +209,23 @@ class Wings:
         r2 **= -self.beta
         r2 *= self.norm * (self.beta - 1) / (np.pi * self.alpha**2)
         return r2
+
+    def aperture_share(self, radius):
+        """Return the part of a star's light in circular apertures at some distances from it.
+
+        On rings of equal area and 24 angles; without the ellipticity.
+
+        Returns
+        -------
+        distance, part : ndarray, shape (81,)
+            Up to four radii; to be interpolated.
+        """
+        rho = radius * np.sqrt((np.arange(60) + 0.5) / 60)[:, None]
+        phi = 2 * np.pi * (np.arange(24) + 0.5) / 24
+        at = np.linspace(0, 4 * radius, 81)
+        density = Wings(self.alpha, self.beta, self.norm).density
+        mean = density(at[:, None, None] + rho * np.cos(phi), rho * np.sin(phi)).mean(axis=(1, 2))
+        return at, np.pi * radius**2 * mean
 
     def reach(self, density):
         """Return the radius beyond which the surface brightness is below `density` [pixel]."""

@@ -7,7 +7,6 @@ Arrays in, arrays out. Pixel coordinates are 0-based (x, y) with the centre of t
 import numpy as np
 import sep
 
-from lib.psf import Wings
 from lib.stats import half_sample_mode, mad_std
 
 
@@ -136,6 +135,11 @@ def detect_sources(image, noise, bad=None, threshold=3.0, min_area=5):
     return sources, segments
 
 
+def background_without(image, bad, segments, box):
+    """Return `masked_background` of an image, its sources and 5 pixels about them masked."""
+    return masked_background(image, bad | grow(segments > 0, 5), box)
+
+
 def grow(mask, reach):
     """Return a mask grown by `reach` pixels to each side."""
     from scipy.ndimage import maximum_filter
@@ -196,20 +200,14 @@ def blended_errors(x, y, error, radius, fraction, wings):
     if len(x) < 2:
         return blended
     points = np.column_stack([x, y])
-    # The light of a star in an aperture at a distance, on rings of equal area and 24 angles.
-    rho = radius * np.sqrt((np.arange(60) + 0.5) / 60)[:, None]
-    phi = 2 * np.pi * (np.arange(24) + 0.5) / 24
-    at = np.linspace(0, 4 * radius, 81)
-    circular = Wings(wings.alpha, wings.beta, wings.norm)
-    density = circular.density(at[:, None, None] + rho * np.cos(phi), rho * np.sin(phi))
-    part = np.pi * radius**2 * density.mean(axis=(1, 2))
+    share = wings.aperture_share(radius)
     tree = cKDTree(points)
     distance, index = tree.query(points, k=min(len(x), 9), distance_upper_bound=2 * radius)
     for i in np.flatnonzero(np.isfinite(distance).sum(axis=1) > 1):
         members = index[i][np.isfinite(distance[i])]
         apart = np.hypot(*(points[members][:, None] - points[members]).T)
         # As in the solution, those nearer than a third of the radius are not told apart.
-        light = np.where(apart > radius / 3, np.interp(apart, at, part), 0.0)
+        light = np.where(apart > radius / 3, np.interp(apart, *share), 0.0)
         np.fill_diagonal(light, fraction)
         half = np.minimum(apart / (2 * radius), 1)
         overlap = 2 / np.pi * (np.arccos(half) - half * np.sqrt(1 - half**2))

@@ -5,6 +5,7 @@ import sep
 from astropy.io import fits
 
 from lib.photometry import aperture_fluxes
+from lib.psf import squares_about
 from lib.skystructure import local_excess
 from lib.sources import blended_errors
 
@@ -132,9 +133,7 @@ def position_errors(image, x, y, locus, variance, gain):
     half = int(np.ceil(4 * window))
     grid = np.arange(-half, half + 1)
     row, column = y.round().astype(int), x.round().astype(int)
-    rows = (row[:, None] + grid).clip(0, image.shape[0] - 1)
-    columns = (column[:, None] + grid).clip(0, image.shape[1] - 1)
-    light = np.nan_to_num(image[rows[:, :, None], columns[:, None, :]])
+    light = np.nan_to_num(image[squares_about(column, row, half, image.shape)])
     dy2, dx2 = ((grid + (whole - one)[:, None]) ** 2 for whole, one in ((row, y), (column, x)))
     r2 = dy2[:, :, None] + dx2[:, None, :]
     weight = np.exp(-r2 / (2 * window**2))
@@ -208,12 +207,15 @@ def source_table(coadd, wcs, zeropoint, gain, scale, settings):
         excess = local_excess(
             coadd["image"], coadd["variance"], coadd["occupied"], x, y, field.aperture, ratio
         )
-        ratio = ratio * excess
-        point, _, _ = sep.sum_circle(coadd["variance"], x, y, field.aperture, subpix=5)
-        photon = np.maximum(field.flux, 0) / gain
+
+        def aperture_error(flux, radius):
+            ratio = excess * np.interp(radius, coadd["radii"], coadd["ratios"])
+            empty, _, _ = sep.sum_circle(coadd["variance"], x, y, radius, subpix=5)
+            return np.sqrt(np.maximum(empty, 0) * ratio**2 + np.maximum(flux, 0) / gain)
+
         fraction = float(field.growth.fraction(field.aperture))
         total_error = blended_errors(
-            x, y, np.sqrt(np.maximum(point, 0) * ratio**2 + photon), field.aperture, fraction,
+            x, y, aperture_error(field.flux, field.aperture), field.aperture, fraction,
             field.growth.wings(),
         )  # fmt: skip
         total, total_error = field.flux / fraction, total_error / fraction
@@ -238,9 +240,7 @@ def source_table(coadd, wcs, zeropoint, gain, scale, settings):
         if n:
             flux, _, _ = aperture_fluxes(coadd["image"], noise, x, y, [radius])
             flux = flux[:, 0]
-            empty, _, _ = sep.sum_circle(coadd["variance"], x, y, radius, subpix=5)
-            ratio = excess * np.interp(radius, coadd["radii"], coadd["ratios"])
-            error = np.sqrt(np.maximum(empty, 0) * ratio**2 + np.maximum(flux, 0) / gain)
+            error = aperture_error(flux, radius)
         else:
             flux = error = x
         add(f"FLUX_APER{k}", flux)

@@ -3,7 +3,6 @@
 import numpy as np
 import sep
 
-from lib.psf import Wings
 from lib.sources import detect_sources
 
 MANY = 10**5
@@ -190,13 +189,7 @@ def share_light(sums, x, y, radius, fraction, wings):
         return sums / fraction
     apart = np.hypot(*(axis[pairs[:, 0]] - axis[pairs[:, 1]] for axis in (x, y)))
     pairs, apart = pairs[apart > radius / 3], apart[apart > radius / 3]
-    # Light of a star in an aperture at a distance, on rings of equal area and 24 angles.
-    rho = radius * np.sqrt((np.arange(60) + 0.5) / 60)[:, None]
-    phi = 2 * np.pi * (np.arange(24) + 0.5) / 24
-    at = np.linspace(0, 4 * radius, 81)[:, None, None]
-    density = Wings(wings.alpha, wings.beta, wings.norm).density
-    share = density(at + rho * np.cos(phi), rho * np.sin(phi)).mean(axis=(1, 2))
-    part = np.interp(apart, at.ravel(), np.pi * radius**2 * share)
+    part = np.interp(apart, *wings.aperture_share(radius))
     row, column = np.concatenate([pairs, pairs[:, ::-1]]).T
     matrix = fraction * eye_array(n) + coo_array((np.tile(part, 2), (row, column)), shape=(n, n))
     return spsolve(matrix.tocsc(), sums)

@@ -235,6 +235,15 @@ def fake(place, *names, body):
     return environment(PATH=f"{directory}:{os.environ['PATH']}")
 
 
+def check_rule_fails_and_is_mended(place, reference, env, rule, section, products):
+    """Assert that a rule with a broken program leaves nothing, and is done by the next run."""
+    done = place.snakemake("--forcerun", rule, env=env, **{section: "{timeout: 4}"})
+    assert done.code != 0
+    assert f"{rule} failed" in done.out
+    assert not list(place.products.glob(products))
+    check_ends_well(place, reference)
+
+
 @pytest.mark.parametrize("how", one_in_ci("hangs"))
 def test_broken_scamp_loses_no_frame(reduced, how):
     env = fake(reduced, "scamp", body=BROKEN[how])
@@ -249,24 +258,16 @@ def test_broken_scamp_loses_no_frame(reduced, how):
 @pytest.mark.parametrize("how", one_in_ci("crashes"))
 def test_broken_swarp_fails_and_the_next_run_mends_it(reduced, reduced_night, how):
     env = fake(reduced, "swarp", "SWarp", body=BROKEN[how])
-    settings = {"stack": "{timeout: 4}"}
-    done = reduced.snakemake("--forcerun", "stack", env=env, **settings)
-    assert done.code != 0
-    assert "stack failed" in done.out
-    assert not list(reduced.products.glob("coadd*.fits"))
-    check_ends_well(reduced, reduced_night)
+    check_rule_fails_and_is_mended(reduced, reduced_night, env, "stack", "stack", "coadd*.fits")
 
 
 @pytest.mark.parametrize("how", one_in_ci("writes half a file"))
 def test_broken_extractor_fails_and_the_next_run_mends_it(reduced, reduced_night, how):
     body = {"writes half a file": "printf 'SIMPLE  =' > stars.ldac"}.get(how, BROKEN[how])
     env = fake(reduced, "source-extractor", "sex", "sextractor", body=body)
-    settings = {"astrometry": "{timeout: 4}"}
-    done = reduced.snakemake("--forcerun", "solve", env=env, **settings)
-    assert done.code != 0
-    assert "solve failed" in done.out
-    assert not list(reduced.products.glob("qa/astrometry/*.json"))
-    check_ends_well(reduced, reduced_night)
+    check_rule_fails_and_is_mended(
+        reduced, reduced_night, env, "solve", "astrometry", "qa/astrometry/*.json"
+    )
 
 
 def test_missing_program_is_named(reduced):
