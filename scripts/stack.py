@@ -1,9 +1,9 @@
 """stack: the frames of one target and filter become one image with a zero point.
 
 Each frame is measured (seeing, shape, stars), tied to the others by the stars they share, and left
-out with a number where it is no good; SWarp resamples the rest, which are compared with each other
-and combined; the coadd's weight map is brought to the noise of empty apertures, its zero point
-fitted, its sources listed.
+out with a number where it is no good. The rest are resampled, compared with each other and
+combined. The coadd's weight map is brought to the noise of empty apertures, its zero point fitted,
+its sources listed.
 """
 
 import json
@@ -23,17 +23,14 @@ from lib.calibration import calibrate_weight, coadd_zeropoint
 from lib.catalogues import CatalogueError, separation
 from lib.coadd import (
     celestial_wcs,
-    combine_resampled,
     common_grid,
     effective_gain,
     frame_outline,
     frame_weight,
     mean_position,
     median_penalty,
-    resample_frame,
     resting_on,
     sky_variance,
-    swarp_options,
     wcs_cards,
 )
 from lib.coaddheader import (
@@ -50,8 +47,8 @@ from lib.coaddheader import (
 )
 from lib.framequality import flux_scales, judge_frames, low_weight, measure_frame, tie_frames
 from lib.frames import FrameRejected, atomic_path, read_frame, read_header
-from lib.programs import ProgramFailed
 from lib.reference import FlatCache, find_reference
+from lib.resample import resample
 from lib.sourcetable import significant, source_table
 from lib.zeropoint import Zeropoint
 from lib.zeropointplot import plot_zeropoint
@@ -90,7 +87,6 @@ DEFAULTS = {
     "clip_sigma": 4.0,
     "clip_fraction": 0.3,
     "memory": 512,
-    "timeout": 3600,
 }
 """Config section ``stack`` with its defaults; docs/stack.md says what each does."""
 
@@ -219,20 +215,13 @@ def build_coadd(used, grid, settings, flats, workdir, threads):
     Returns
     -------
     image, weight : ndarray of float32
-    version : str
-        Of SWarp.
     """
-    options = swarp_options(
-        grid, memory=settings["memory"], clip_sigma=settings["clip_sigma"],
-        clip_fraction=settings["clip_fraction"],
-    )  # fmt: skip
+    where = celestial_wcs(grid.header())
 
-    where = grid.header()
-
-    def resample(number):
+    def align(number):
         record = used[number]
         frame = record.pop("frame", None) or read_frame(record["path"])
-        header = frame.header
+        header, wcs = frame.header, record["wcs"]
         variance = record["variance"]
         if record["modelled"]:
             variance = sky_variance(
@@ -241,44 +230,35 @@ def build_coadd(used, grid, settings, flats, workdir, threads):
                 flats.get(header.get("FLATFILE", ""), frame.image.shape),
             )  # fmt: skip
         weight, repaired = frame_weight(frame.mask, variance)
-        path = resample_frame(
-            f"f{number + 1:05d}", frame.image, weight, header, record["scale"], workdir, options,
-            settings["timeout"],
-        )  # fmt: skip
-        aligned = AlignedFrame.open(
-            path, where, record["seeing"] / grid.scale,
-            record["scale"] * float(np.sqrt(record["variance"])),
+        outline = frame_outline(record["header"], wcs)
+        image, weight, corner = resample(frame.image, weight, wcs, where, outline, record["scale"])
+        aligned = AlignedFrame.keep(
+            Path(workdir) / f"f{number + 1:05d}", image, weight, corner,
+            gain=float(header.get("GAIN", 1.0)) / record["scale"],
+            fwhm=record["seeing"] / grid.scale,
+            noise=record["scale"] * float(np.sqrt(record["variance"])),
         )  # fmt: skip
         repaired &= np.isfinite(frame.image)
         if repaired.any():
-            aligned.drop(*resting_on(repaired, record["wcs"], grid))
+            aligned.drop(*resting_on(repaired, wcs, grid))
         return aligned
 
     for header in (record["header"] for record in used if record["modelled"]):
         flats.get(header.get("FLATFILE", ""), (header["NAXIS2"], header["NAXIS1"]))
-    # A frame a thread: a program with one thread each loses less than one with many.
     with ThreadPoolExecutor(threads) as pool:
-        aligned = list(pool.map(resample, range(len(used))))
+        aligned = list(pool.map(align, range(len(used))))
     if settings["outliers"] and len(used) >= 3:
         counts = mask_outliers(aligned, (grid.ny, grid.nx), 1e6 * settings["memory"])
         for record, (outliers, trails) in zip(used, counts, strict=True):
             record.update(outliers=outliers, trail=trails)
-    version = str(fits.getheader(aligned[0].image).get("SOFTVERS", "")).strip()
-    if settings["combine"] == "clipped":
-        image, weight = combine_resampled(
-            [frame.image.name for frame in aligned], settings["combine"], grid, workdir, options,
-            settings["timeout"], threads,
-        )  # fmt: skip
-    else:
-        image, weight = combine_aligned(
-            aligned, (grid.ny, grid.nx), settings["combine"], 1e6 * settings["memory"]
-        )
+    image, weight = combine_aligned(
+        aligned, (grid.ny, grid.nx), settings["combine"], 1e6 * settings["memory"],
+        settings["clip_sigma"], settings["clip_fraction"],
+    )  # fmt: skip
     bad = ~np.isfinite(image) | ~np.isfinite(weight)
     image[bad] = 0
     weight[bad] = 0
-    if not weight.any():
-        raise ProgramFailed("swarp", "the coadd has no pixel with weight")
-    return image, weight, version
+    return image, weight
 
 
 @dataclass(frozen=True)
@@ -345,7 +325,8 @@ def run(
         "reference_reason": reference.reason, "version": version,
     }  # fmt: skip
     if not used:
-        write_rejected(products, header, summary, records)
+        reason = f"NO_FRAMES: 0 of {len(records)} frames can be stacked"
+        write_rejected(products, header, summary, records, reason)
         return
     others = [read_header(path) for path in grid_frames]
     others = [h for h in others if h.get("NAXIS") == 2 and h.get("QCSTAT") != "REJECTED"]
@@ -360,7 +341,11 @@ def run(
         prefix=f".{os.getpid()}.stack-", dir=Path(coadd_path).resolve().parent
     ) as workdir:
         cache = FlatCache(flats, Path(used[0]["path"]).parent)
-        image, weight, swarp = build_coadd(used, grid, settings, cache, workdir, threads)
+        image, weight = build_coadd(used, grid, settings, cache, workdir, threads)
+    if not weight.any():
+        reason = f"NO_WEIGHT: in no pixel, of {len(used)} frames"
+        write_rejected(products, header, summary, records, reason)
+        return
 
     headers = [record["header"] for record in used]
     scales = np.array([record["scale"] for record in used])
@@ -395,7 +380,6 @@ def run(
         **limit_cards(coadd, zeropoint, grid.scale),
         **position_cards(field, sky, reference, headers, settings["match_radius"]),
         **outlier_cards(used),
-        "SWARPVER": (swarp, "version of SWarp"),
         "QCSTAT": ("OK", "fit for use: OK or REJECTED"),
     }
     if np.isfinite(saturate):
@@ -427,7 +411,7 @@ def run(
         status="OK", flags=flags, reason=header.get("QCREASON", ""),
         limmag=header.get("LIMMAG"), astrms=[header.get("ASTRMS1"), header.get("ASTRMS2")],
         astrnst=header.get("ASTRNST", 0), exptime=header["EXPTIME"], gain=gain,
-        saturate=float(saturate), swarp=swarp, size=[grid.nx, grid.ny], scale=grid.scale,
+        saturate=float(saturate), size=[grid.nx, grid.ny], scale=grid.scale,
         nsources=len(table.data), fwhm=header.get("SEEPIX"), seeing=header.get("SEEING"),
         ellipticity=header.get("ELLIPTIC"), aperture_correction_error=header.get("APCORERR"),
         growth_stars=header.get("APCORNST", 0), correlation=coadd["correlation"],
@@ -447,17 +431,17 @@ def run(
         plot_zeropoint(plot_path, Path(coadd_path).stem, zeropoint, stars, image.shape)
 
 
-def write_rejected(products, header, summary, records):
-    """Write the products of a stack without frames: headers without data."""
+def write_rejected(products, header, summary, records, reason):
+    """Write the products of a stack without an image: headers without data."""
     header["QCSTAT"] = ("REJECTED", "fit for use: OK or REJECTED")
     header["QCSTEP"] = ("stack", "step that rejected it")
-    header["QCREASON"] = f"NO_FRAMES: 0 of {len(records)} frames can be stacked"
+    header["QCREASON"] = reason
     for path in (products.weight, products.cat, products.coadd):
         write_fits(path, [fits.PrimaryHDU(header=header)])
     summary.update(status="REJECTED", reason=header["QCREASON"])
     write_summary(products.qa, summary, records)
     if products.plot:
-        nothing = Zeropoint(reason="NO_FRAMES")
+        nothing = Zeropoint(reason=reason.partition(":")[0])
         plot_zeropoint(products.plot, Path(products.coadd).stem, nothing, {}, (1, 1))
 
 

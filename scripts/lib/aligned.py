@@ -6,10 +6,10 @@ coadd, and a band of rows of all.
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from astropy.io import fits
 
 from lib.outliers import Reference, find_outliers, reference_image
 from lib.stats import CHUNK, chunks, ranked_planes
@@ -22,67 +22,47 @@ BAND = 1 << 23
 
 @dataclass(frozen=True)
 class AlignedFrame:
-    """A resampled frame and its weight map, as SWarp has left them on disk.
+    """A resampled frame and its weight map, kept on disk.
 
     Parameters
     ----------
-    image, weight : Path
-    begin : tuple of int
-        Where the pixels begin in the two files [byte].
+    path : Path
+        Image, then weight (inverse variance), float32 of this machine, in units of the coadd.
     shape : tuple of int
         (ny, nx).
     corner : tuple of int
         Row and column of the first pixel on the grid of the coadd.
-    scale : float
-        What its pixels are multiplied with at the combination.
     gain : float
-        Electrons per unit.
+        Electrons per unit of the coadd.
     fwhm : float
         Width of the stars [pixel of the grid].
     noise : float
         Of a typical pixel, in units of the coadd.
     """
 
-    image: Path
-    weight: Path
-    begin: tuple
+    path: Path
     shape: tuple
     corner: tuple
-    scale: float
     gain: float
     fwhm: float
     noise: float
 
     @classmethod
-    def open(cls, path, grid, fwhm, noise):
-        """Return a resampled frame.
+    def keep(cls, path, image, weight, corner, **described):
+        """Write a resampled frame, and return it.
 
         Parameters
         ----------
         path : path-like
-            Image; its weight map lies beside it.
-        grid : astropy.io.fits.Header
-            WCS of the grid, of which the frame covers a part.
-        fwhm, noise : float
-            As of the class.
+        image, weight : ndarray of float32, shape (ny, nx)
+        corner : tuple of int
+        **described
+            gain, fwhm and noise of the class.
         """
-        path = Path(path)
-        weight = path.with_suffix(".weight.fits")
-        begin = []
-        for name in (weight, path):
-            with fits.open(name) as hdus:
-                begin.append(hdus[0].fileinfo()["datLoc"])
-                header = hdus[0].header
-                if header["BITPIX"] != -32:
-                    raise ValueError(f"{name}: BITPIX is {header['BITPIX']}, not -32")
-                corner = tuple(
-                    int(np.rint(grid[key] - header[key])) for key in ("CRPIX2", "CRPIX1")
-                )
-                shape = (header["NAXIS2"], header["NAXIS1"])
-        # The change of the area of a pixel, FLASCALE, is in the pixels already.
-        scale = float(header.get("FLXSCALE", 1.0))
-        gain = float(header.get("GAIN", 0.0)) or np.inf
-        return cls(path, weight, tuple(begin[::-1]), shape, corner, scale, gain, fwhm, noise)
+        with open(path, "wb") as file:
+            image.tofile(file)
+            weight.tofile(file)
+        return cls(Path(path), image.shape, tuple(corner), **described)
 
     def pixels(self, first, last):
         """Return image and weight of rows of the grid.
@@ -92,22 +72,20 @@ class AlignedFrame:
         where : tuple of slice
             The part of those rows, and of the columns of the grid, that the frame covers.
         image : ndarray of float32
-            In units of the coadd; also where the weight is zero.
+            Also where the weight is zero.
         weight : ndarray of float32
-            As in the file.
         """
-        begin, end = np.clip((first - self.corner[0], last - self.corner[0]), 0, self.shape[0])
+        ny, nx = self.shape
+        begin, end = np.clip((first - self.corner[0], last - self.corner[0]), 0, ny)
         end = max(begin, end)
         top = begin + self.corner[0] - first
-        left = self.corner[1]
-        where = (slice(top, top + end - begin), slice(left, left + self.shape[1]))
+        where = (slice(top, top + end - begin), slice(self.corner[1], self.corner[1] + nx))
         image, weight = (
             np.fromfile(
-                path, ">f4", (end - begin) * self.shape[1], offset=at + 4 * begin * self.shape[1]
-            ).reshape(-1, self.shape[1]).byteswap(inplace=True).view("<f4")
-            for path, at in zip((self.image, self.weight), self.begin, strict=True)
-        )  # fmt: skip
-        image *= np.float32(self.scale)
+                self.path, np.float32, (end - begin) * nx, offset=4 * (begin + plane * ny) * nx
+            ).reshape(-1, nx)
+            for plane in (0, 1)
+        )
         return where, image, weight
 
     def values(self, first, last):
@@ -136,8 +114,8 @@ class AlignedFrame:
         """
         where, image, weight = self.values(first, last)
         with np.errstate(divide="ignore"):
-            variance = np.divide(np.float32(self.scale**2), weight, out=weight)
-        variance += light * np.float32(self.scale / self.gain)
+            variance = np.divide(1, weight, out=weight)
+        variance += light * np.float32(1 / self.gain)
         noise = np.sqrt(variance, out=variance)
         np.copyto(noise, np.nan, where=np.isnan(image))
         return where, image, noise
@@ -153,7 +131,7 @@ class AlignedFrame:
         row, column = row - self.corner[0], column - self.corner[1]
         inside = (row >= 0) & (column >= 0) & (row < self.shape[0]) & (column < self.shape[1])
         if inside.any():
-            weight = np.memmap(self.weight, ">f4", "r+", self.begin[1], self.shape)
+            weight = np.memmap(self.path, np.float32, "r+", 4 * np.prod(self.shape), self.shape)
             weight[row[inside], column[inside]] = 0
 
 
@@ -214,8 +192,8 @@ def _paste(plane, values, where):
         plane[rows, left:right] = values[:, left - columns.start : right - columns.start]
 
 
-def combine_aligned(frames, shape, combine, memory):
-    """Combine aligned frames by the plain median or the weighted mean, band by band.
+def combine_aligned(frames, shape, combine, memory, clip_sigma=4.0, clip_fraction=0.3):
+    """Combine aligned frames, band by band.
 
     As SWarp combines them: values without weight count only where there are no others, and the
     result has no weight then.
@@ -225,9 +203,11 @@ def combine_aligned(frames, shape, combine, memory):
     frames : list of AlignedFrame
     shape : tuple of int
         Of the grid.
-    combine : {'median', 'weighted'}
+    combine : {'median', 'weighted', 'clipped'}
     memory : float
         Bytes that a band of all frames may take.
+    clip_sigma, clip_fraction : float
+        Of `combine_clipped`.
 
     Returns
     -------
@@ -250,9 +230,15 @@ def combine_aligned(frames, shape, combine, memory):
             _paste(plane, pixels, where)
             np.copyto(weights, 0, where=~(np.isfinite(pixels) & (weights > 0)))
             np.sqrt(weights, out=weights)
-            weights *= np.float32(1 / frame.scale)
             _paste(inverse, weights, where)
-        method = combine_median if combine == "median" else combine_mean
+        method = {
+            "median": combine_median,
+            "weighted": combine_mean,
+            "clipped": partial(
+                combine_clipped, gains=[frame.gain for frame in inside], sigma=clip_sigma,
+                fraction=clip_fraction,
+            ),
+        }[combine]  # fmt: skip
         for rows in chunks(last - first, max(1, CHUNK // shape[1])):
             there = slice(first + rows.start, first + rows.stop)
             image[there], weight[there] = method(values[:, rows], sharp[:, rows])
@@ -328,6 +314,35 @@ def combine_mean(values, sharp):
     total *= weights
     mean = np.divide(total.sum(axis=0), weight, out=np.zeros_like(weight), where=weight > 0)
     return _without_weight(mean, weight > 0, values), weight
+
+
+def combine_clipped(values, sharp, gains, sigma, fraction):
+    """Return the weighted mean of the values near the median; for the rest see `combine_median`.
+
+    A value is near where it differs from the median by at most `sigma` of its noise, the photons
+    of the median included, and `fraction` of the median. Of two that differ from each other by
+    more, none is. Source: Gruen, Seitz & Bernstein 2014, PASP 126, 158.
+
+    Parameters
+    ----------
+    values, sharp : ndarray of float32, shape (n, ...)
+    gains : array_like, shape (n,)
+        Electrons per unit.
+    sigma, fraction : float
+    """
+    median, _ = combine_median(values, sharp)
+    light = np.abs(median)
+    known = sharp > 0
+    variance = np.divide(1, sharp, out=np.zeros_like(sharp), where=known)
+    variance *= variance
+    for plane, gain in zip(variance, gains, strict=True):
+        plane += light / np.float32(gain)
+    distance = np.abs(values - median)
+    two = known.sum(axis=0) == 2
+    np.copyto(distance, 2 * distance, where=two)
+    np.copyto(variance, (variance * known).sum(axis=0), where=two)
+    near = distance <= np.float32(sigma) * np.sqrt(variance) + np.float32(fraction) * light
+    return combine_mean(values, np.where(near, sharp, 0))
 
 
 def combine_median(values, sharp):

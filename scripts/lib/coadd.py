@@ -1,13 +1,6 @@
-"""Weights, the output grid, SWarp, and what a coadd's gain and saturation are.
-
-SWarp resamples each frame; then the weights of pixels that draw on a repaired pixel are set to zero
-here; then the resampled frames are combined (`lib.aligned`, or SWarp again where it shall clip). In
-one run SWarp would give weight zero to the whole 6 x 6 pixels that its kernel reaches from one
-masked pixel: a hundredth of the pixels hit by cosmic rays would cost a third of every frame.
-"""
+"""Weights, the output grid, and what a coadd's gain and saturation are."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
@@ -15,10 +8,7 @@ from astropy.wcs import WCS
 
 from lib.catalogues import unit_vectors
 from lib.frames import INTERPOLATED, UNUSABLE
-from lib.programs import ProgramFailed, find_program, run_program
 from lib.projection import project
-
-COMBINE_TYPES = {"median": "MEDIAN", "weighted": "WEIGHTED", "clipped": "CLIPPED"}
 
 WCS_KEYS = ("CTYPE", "CUNIT", "CRVAL", "CRPIX", "CDELT", "CROTA", "CD", "PC", "PV", "LONPOLE",
             "LATPOLE", "RADESYS", "EQUINOX")  # fmt: skip
@@ -73,22 +63,8 @@ def sky_variance(sky, read_noise, gain=1.0, flat=None):
     return max(sky, 0.0) / gain / response + (read_noise / gain / response) ** 2
 
 
-def smooth_flat(flat, size=5):
-    """Return a flat without pixel-to-pixel noise, NaN and non-positive pixels kept as NaN.
-
-    SWarp takes for a resampled pixel the least weight of the 36 that its kernel reaches: with a
-    noisy flat it would always pick the worst of them.
-    """
-    from scipy.ndimage import uniform_filter
-
-    good = np.isfinite(flat) & (flat > 0)
-    total = uniform_filter(np.where(good, flat, 0).astype(np.float32), size, mode="nearest")
-    count = uniform_filter(good.astype(np.float32), size, mode="nearest")
-    return np.where(good, total / np.maximum(count, 1e-6), np.nan)
-
-
 def frame_weight(mask, variance):
-    """Return the weight map of a frame for SWarp, and the pixels it must not see.
+    """Return the weight map of a frame, and the pixels that are no measurement.
 
     Parameters
     ----------
@@ -189,101 +165,6 @@ def common_grid(headers, systems=None):
     return Grid(round(ra, 7), round(dec, 7), scale, int(nx), int(ny))
 
 
-def swarp_options(grid, *, memory, clip_sigma, clip_fraction):
-    """Return the arguments common to both runs of SWarp.
-
-    Parameters
-    ----------
-    grid : Grid
-    memory : int
-        Megabytes for each of SWarp's buffers.
-    clip_sigma, clip_fraction : float
-        Of COMBINE_TYPE CLIPPED (Gruen et al. 2014, PASP 126, 158).
-    """
-    options = {
-        "CELESTIAL_TYPE": "NATIVE", "PROJECTION_TYPE": "TAN",
-        "CENTER_TYPE": "MANUAL", "CENTER": f"{grid.ra:.7f},{grid.dec:.7f}",
-        "PIXELSCALE_TYPE": "MANUAL", "PIXEL_SCALE": f"{grid.scale:.4f}",
-        "IMAGE_SIZE": f"{grid.nx},{grid.ny}",
-        "RESAMPLING_TYPE": "LANCZOS3", "RESAMPLE_DIR": ".", "RESAMPLE_SUFFIX": ".resamp.fits",
-        "WEIGHT_TYPE": "MAP_WEIGHT", "WEIGHT_SUFFIX": ".weight.fits", "RESCALE_WEIGHTS": "N",
-        "SUBTRACT_BACK": "N", "FSCALASTRO_TYPE": "FIXED", "FSCALE_KEYWORD": "FLXSCALE",
-        "FSCALE_DEFAULT": "1.0", "GAIN_KEYWORD": "GAIN", "SATLEV_KEYWORD": "SATURATE",
-        "CLIP_SIGMA": f"{clip_sigma:g}", "CLIP_AMPFRAC": f"{clip_fraction:g}",
-        "BLANK_BADPIXELS": "N", "DELETE_TMPFILES": "N", "WRITE_FILEINFO": "N",
-        "WRITE_XML": "N", "VERBOSE_TYPE": "QUIET",
-        "VMEM_DIR": ".", "VMEM_MAX": str(4 * memory), "MEM_MAX": str(memory),
-        "COMBINE_BUFSIZE": str(memory), "NOPENFILES_MAX": "512",
-    }  # fmt: skip
-    return [word for key, value in options.items() for word in (f"-{key}", value)]
-
-
-def write_image(path, image, cards):
-    """Write a FITS image of 32-bit floats, of which none else will ever ask for a checksum.
-
-    Parameters
-    ----------
-    path : path-like
-    image : ndarray, shape (ny, nx)
-    cards : astropy.io.fits.Header
-        Without those of the structure.
-    """
-    header = fits.Header([
-        ("SIMPLE", True), ("BITPIX", -32), ("NAXIS", 2), ("NAXIS1", image.shape[1]),
-        ("NAXIS2", image.shape[0]), *cards.cards,
-    ])  # fmt: skip
-    with open(path, "wb") as file:
-        file.write(header.tostring().encode("ascii"))
-        image.astype(">f4").tofile(file)
-        file.write(bytes(-file.tell() % 2880))
-
-
-def resample_frame(name, image, weight, header, scale, workdir, options, timeout):
-    """Resample one frame with SWarp.
-
-    Parameters
-    ----------
-    name : str
-        Stem of the files in `workdir`.
-    image, weight : ndarray of float32, shape (ny, nx)
-    header : astropy.io.fits.Header
-        WCS, GAIN and SATURATE are read.
-    scale : float
-        What the pixels are multiplied with at the combination.
-    workdir : path-like
-    options : list of str
-        Of `swarp_options`.
-    timeout : float
-        Seconds.
-
-    Returns
-    -------
-    Path
-        Of the resampled image in `workdir`; its weight map lies beside it.
-    """
-    workdir = Path(workdir)
-    good = np.isfinite(image)
-    if not good.all():
-        image, weight = np.where(good, image, 0), np.where(good, weight, 0)
-    cards = wcs_cards(header)
-    cards["FLXSCALE"] = float(scale)
-    cards["GAIN"] = float(header.get("GAIN", 1.0))
-    cards["SATURATE"] = float(header.get("SATURATE", 1e9))
-    write_image(workdir / f"{name}.fits", image, cards)
-    write_image(workdir / f"{name}.weight.fits", weight, fits.Header())
-    # SWarp reads a stray default.swarp or .head beside it: the directory is its own and new.
-    run_program(
-        [find_program("swarp"), f"{name}.fits", *options, "-COMBINE", "N", "-NTHREADS", "1"],
-        timeout=timeout, cwd=workdir,
-    )  # fmt: skip
-    for suffix in (".fits", ".weight.fits"):
-        (workdir / f"{name}{suffix}").unlink()
-    path = workdir / f"{name}.resamp.fits"
-    if not (path.exists() and path.with_suffix(".weight.fits").exists()):
-        raise ProgramFailed("swarp", f"{name} was not resampled")
-    return path
-
-
 def resting_on(repaired, wcs, grid):
     """Return the pixels of the grid that rest mainly on some pixels of a frame.
 
@@ -311,49 +192,6 @@ def resting_on(repaired, wcs, grid):
     column = np.rint((grid.nx - 1) / 2 - east).astype(int)[:, None, None] + offset[None, None, :]
     row = np.rint((grid.ny - 1) / 2 + north).astype(int)[:, None, None] + offset[None, :, None]
     return tuple(axis.ravel() for axis in np.broadcast_arrays(row, column))
-
-
-def combine_resampled(names, combine, grid, workdir, options, timeout, threads=1):
-    """Combine resampled frames with SWarp.
-
-    Parameters
-    ----------
-    names : list of str
-        Of resampled images in `workdir`.
-    combine : {'median', 'weighted', 'clipped'}
-    grid : Grid
-    workdir : path-like
-    options : list of str
-    timeout : float
-    threads : int
-
-    Returns
-    -------
-    image, weight : ndarray of float32, shape (grid.ny, grid.nx)
-
-    Raises
-    ------
-    lib.programs.ProgramFailed
-        Also where the output is missing or of the wrong size.
-    """
-    workdir = Path(workdir)
-    (workdir / "frames.list").write_text("\n".join(names) + "\n", encoding="ascii")
-    run_program(
-        [find_program("swarp"), "@frames.list", *options, "-RESAMPLE", "N",
-         "-COMBINE_TYPE", COMBINE_TYPES[combine], "-NTHREADS", str(threads),
-         "-IMAGEOUT_NAME", "coadd.fits", "-WEIGHTOUT_NAME", "coadd.weight.fits"],
-        timeout=timeout, cwd=workdir,
-    )  # fmt: skip
-    for name in ("coadd.fits", "coadd.weight.fits"):
-        if not (workdir / name).exists():
-            raise ProgramFailed("swarp", f"{name} was not written")
-    image, weight = (
-        np.ascontiguousarray(fits.getdata(workdir / name), dtype=np.float32)
-        for name in ("coadd.fits", "coadd.weight.fits")
-    )
-    if image.shape != (grid.ny, grid.nx):
-        raise ProgramFailed("swarp", f"coadd is {image.shape}, asked for {(grid.ny, grid.nx)}")
-    return image, weight
 
 
 def median_penalty(number):

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from lib.catalogues import check_angles, read_customcat
-from lib.coadd import smooth_flat
 from lib.frames import read_frame
 
 log = logging.getLogger("autoproc")
@@ -75,7 +74,7 @@ def find_reference(refcat, customcat, customcatfilt, records):
 
 
 class FlatCache:
-    """Smoothed flats by name, each read once.
+    """Flats by name, each read once.
 
     Parameters
     ----------
@@ -99,7 +98,8 @@ class FlatCache:
             flat = None
             if path.exists():
                 master = read_frame(path)
-                flat = None if master.image is None else smooth_flat(master.image)
+                if master.image is not None:
+                    flat = np.where(master.image > 0, master.image, np.nan)
             else:
                 log.warning("flat %s is not there: weights without it", name)
             self.flats[name] = flat

@@ -14,7 +14,6 @@ from lib.aligned import (
     combined_reference,
     mask_outliers,
 )
-from lib.coadd import Grid, combine_resampled, swarp_options
 from lib.outliers import (
     ROWS,
     Reference,
@@ -25,6 +24,7 @@ from lib.outliers import (
     reference_image,
     trail_pixels,
 )
+from lib.programs import find_program, run_program
 
 SHAPE = (300, 340)
 NOISE = 20.0
@@ -184,10 +184,9 @@ def test_faint_trails_are_found_and_none_that_are_not_there():
     assert hits >= 5
 
 
-def write_aligned(folder, images, noise, corners, scale=2.0):
-    """Write parts of images as SWarp would, each from its corner on; return them opened."""
-    grid = fits.Header({"CRPIX1": 170.5, "CRPIX2": 150.5})
-    opened = []
+def write_aligned(folder, images, noise, corners):
+    """Keep parts of images, each from its corner on; return them as frames."""
+    frames = []
     for n, (image, (row, column)) in enumerate(zip(images, corners, strict=True)):
         part = np.full((260, 300), np.nan, np.float32)
         rows = slice(max(0, row), min(SHAPE[0], row + 260))
@@ -197,14 +196,19 @@ def write_aligned(folder, images, noise, corners, scale=2.0):
             slice(columns.start - column, columns.stop - column),
         )
         part[inside] = image[rows, columns]
-        weight = np.where(np.isfinite(part), (scale / noise) ** 2, 0).astype(np.float32)
-        cards = fits.Header({"CRPIX1": 170.5 - column, "CRPIX2": 150.5 - row, "FLXSCALE": scale})
-        cards["GAIN"] = scale
-        path = folder / f"f{n}.resamp.fits"
-        fits.writeto(path, np.nan_to_num(part) / np.float32(scale), cards)
-        fits.writeto(path.with_suffix(".weight.fits"), weight, cards)
-        opened.append(AlignedFrame.open(path, grid, 4.0, NOISE))
-    return opened
+        weight = np.where(np.isfinite(part), 1 / noise**2, 0).astype(np.float32)
+        frames.append(
+            AlignedFrame.keep(
+                folder / f"f{n}", np.nan_to_num(part), weight, (row, column), gain=1.0, fwhm=4.0,
+                noise=NOISE,
+            )
+        )  # fmt: skip
+    return frames
+
+
+def weights(frame):
+    """Return the weight map of a frame as it is on disk."""
+    return np.fromfile(frame.path, np.float32).reshape(2, *frame.shape)[1]
 
 
 CORNERS = [(0, 0), (40, 40), (-20, -30), (60, 70), (20, 10)]
@@ -234,12 +238,9 @@ def test_pixels_that_the_others_contradict_lose_their_weight_on_disk(tmp_path):
     images[3, 100:103, 120:123] += 2000
     images[4, 100:103, 120:123] += 2000  # the same place again: no ray
     frames = write_aligned(tmp_path, images, NOISE, CORNERS)
-    before = [fits.getdata(frame.weight).copy() for frame in frames]
+    before = [weights(frame) for frame in frames]
     counts = mask_outliers(frames, SHAPE, 1e8)
-    gone = [
-        (then > 0) & (fits.getdata(frame.weight) == 0)
-        for then, frame in zip(before, frames, strict=True)
-    ]
+    gone = [(then > 0) & (weights(frame) == 0) for then, frame in zip(before, frames, strict=True)]
     assert [int(mask.sum()) for mask in gone] == [outliers for outliers, _ in counts]
     assert gone[1][110:113, 120:123].all() and gone[1].sum() <= 30
     assert gone[2][41:80:3, 46:70:4].all()
@@ -264,37 +265,52 @@ def test_median_and_mean_of_known_values():
     np.testing.assert_allclose(weight, [3, 5, 5, 0.25, 0, 0])
 
 
-@pytest.mark.parametrize("combine", ["median", "weighted"])
+def combine_by_swarp(folder, frames, combine, clip):
+    """Combine aligned frames with SWarp; return image and weight."""
+    for n, frame in enumerate(frames):
+        image, weight = np.fromfile(frame.path, np.float32).reshape(2, *frame.shape)
+        row, column = frame.corner
+        # The cards by which SWarp knows where a frame lies, and that the grid has been its.
+        cards = fits.Header({
+            "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CUNIT1": "deg", "CUNIT2": "deg",
+            "CRVAL1": 150.0, "CRVAL2": 20.0, "CRPIX1": 170.5 - column, "CRPIX2": 150.5 - row,
+            "CD1_1": -1e-4, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 1e-4, "COMIN1": column + 1,
+            "COMIN2": row + 1, "GAIN": frame.gain,
+        })  # fmt: skip
+        fits.writeto(folder / f"{n}.resamp.fits", image, cards)
+        fits.writeto(folder / f"{n}.resamp.weight.fits", weight, cards)
+    options = {
+        "c": "empty", "COMBINE_TYPE": combine.upper(), "RESAMPLE": "N", "SUBTRACT_BACK": "N",
+        "WEIGHT_TYPE": "MAP_WEIGHT", "RESCALE_WEIGHTS": "N", "CENTER_TYPE": "MANUAL",
+        "CENTER": "150,20", "PIXELSCALE_TYPE": "MANUAL", "PIXEL_SCALE": "0.36",
+        "IMAGE_SIZE": f"{SHAPE[1]},{SHAPE[0]}", "PROJECTION_TYPE": "TAN", "WRITE_XML": "N",
+        "BLANK_BADPIXELS": "N", "CLIP_SIGMA": str(clip[0]), "CLIP_AMPFRAC": str(clip[1]),
+        "NTHREADS": "1",
+    }  # fmt: skip
+    (folder / "empty").write_text("")
+    names = [f"{n}.resamp.fits" for n in range(len(frames))]
+    words = [word for key, value in options.items() for word in (f"-{key}", value)]
+    run_program([find_program("swarp"), *names, *words], timeout=60, cwd=folder)
+    return fits.getdata(folder / "coadd.fits"), fits.getdata(folder / "coadd.weight.fits")
+
+
+@pytest.mark.parametrize("combine", ["median", "weighted", "clipped"])
 @pytest.mark.parametrize("count", [2, 5, 6])
 def test_combination_is_that_of_swarp(tmp_path, combine, count):
     images, _, _, rng = exposures(count, seed=41, fwhms=[4.0] * count)
+    images[rng.uniform(size=images.shape) < 0.02] += 20 * NOISE
     corners = [(0, 0), (40, 40), (10, 30), (35, 5), (20, 10), (5, 25)][:count]
     frames = write_aligned(tmp_path, images, NOISE, corners)
-    for frame, (row, column) in zip(frames, corners, strict=True):
-        with fits.open(frame.image, mode="update") as hdus:
-            # The cards by which SWarp knows where a frame lies, and that the grid has been its.
-            hdus[0].header.update(
-                CTYPE1="RA---TAN", CTYPE2="DEC--TAN", CUNIT1="deg", CUNIT2="deg", CRVAL1=150.0,
-                CRVAL2=20.0, CD1_1=-1e-4, CD1_2=0.0, CD2_1=0.0, CD2_2=1e-4, COMIN1=column + 1,
-                COMIN2=row + 1,
-            )  # fmt: skip
+    for frame in frames:
         # Weights that differ, and none in places.
-        weight = fits.getdata(frame.weight) * rng.uniform(0.5, 2)
+        image, weight = np.fromfile(frame.path, np.float32).reshape(2, *frame.shape)
+        weight *= rng.uniform(0.5, 2)
         weight[rng.uniform(size=weight.shape) < 0.2] = 0
-        header = fits.getheader(frame.image)
-        fits.writeto(frame.weight, weight.astype("f4"), header, overwrite=True)
-    grid = {"CRPIX1": 170.5, "CRPIX2": 150.5}
-    frames = [AlignedFrame.open(frame.image, grid, 4.0, NOISE) for frame in frames]
-    theirs, their_weight = combine_resampled(
-        [frame.image.name for frame in frames], combine, Grid(150.0, 20.0, 0.36, *SHAPE[::-1]),
-        tmp_path,
-        swarp_options(
-            Grid(150.0, 20.0, 0.36, *SHAPE[::-1]), memory=64, clip_sigma=4, clip_fraction=0.3
-        ),
-        60,
-    )  # fmt: skip
+        np.stack([image, weight]).tofile(frame.path)
+    clip = (3.0, 0.2)
+    theirs, their_weight = combine_by_swarp(tmp_path, frames, combine, clip)
     for memory in (1e9, 1e6):  # at once, and in bands
-        image, weight = combine_aligned(frames, SHAPE, combine, memory)
+        image, weight = combine_aligned(frames, SHAPE, combine, memory, *clip)
         known = their_weight > 0
         np.testing.assert_array_equal(weight > 0, known)
         np.testing.assert_allclose(weight[known], their_weight[known], rtol=1e-5)

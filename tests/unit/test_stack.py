@@ -29,8 +29,6 @@ from lib.coadd import (
     frame_weight,
     median_penalty,
     resting_on,
-    wcs_cards,
-    write_image,
 )
 from lib.frames import BAD, COSMIC, INTERPOLATED, reject, write_frame
 from lib.frames import FrameRejected as Rejected
@@ -224,21 +222,6 @@ def test_unusable_pixels_weigh_nothing():
     weight, repaired = frame_weight(mask, 4.0)
     assert weight.tolist() == [[0.25, 0.0, 0.25, 0.25]]
     assert repaired.tolist() == [[False, False, True, False]]
-
-
-def test_images_for_swarp_are_fits(tmp_path, recwarn):
-    image = np.random.default_rng(44).normal(size=(37, 53)).astype(np.float32)
-    cards = wcs_cards(make_header())
-    cards["FLXSCALE"] = 1.25
-    write_image(tmp_path / "a.fits", image, cards)
-    with fits.open(tmp_path / "a.fits") as hdus:
-        hdus.verify("exception")
-        np.testing.assert_array_equal(hdus[0].data, image)
-        for key in cards:
-            value = cards[key]  # a card has room for some 15 digits
-            expected = value if isinstance(value, str) else pytest.approx(value, rel=1e-12)
-            assert hdus[0].header[key] == expected
-    assert (tmp_path / "a.fits").stat().st_size % 2880 == 0 and not recwarn
 
 
 def test_pixels_of_the_grid_that_rest_on_repaired_ones():
