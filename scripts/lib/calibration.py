@@ -54,15 +54,15 @@ def calibrate_weight(image, weight, settings, saturate, gain):
     noise = np.where(covered, np.sqrt(variance) * pixel_noise, worst).astype(np.float32)
     # Again without the sources: their wings lift a background that is found through them, by a
     # part of the noise that costs the total flux of faint stars a per cent.
-    segments = detect_sources(clean, noise, None, settings["catalogue_sigma"])[1]
-    level = background_without(image, ~covered, segments, settings["background_box"])
+    detected = detect_sources(clean, noise, None, settings["catalogue_sigma"], settings["min_area"])
+    level = background_without(image, ~covered, detected[1], settings["background_box"])
     clean = np.where(covered, image - level, 0).astype(np.float32)
     options = {
         "saturate": saturate, "gain": gain, "threshold": settings["catalogue_sigma"],
         "min_area": settings["min_area"], "aperture": settings["aperture"],
         "min_snr": settings["star_snr"],
     }  # fmt: skip
-    field = measure_field(clean, noise, ~covered, hidden=False, **options)
+    field = measure_field(clean, noise, ~covered, hidden=False, detected=detected, **options)
     if field is not None:
         # And without the light of the stars outside their masks, which in a crowded field is sky
         # to the mesh.

@@ -114,7 +114,7 @@ class StarField:
 
 def measure_field(
     image, noise, bad, *, saturate=np.inf, gain=1.0, threshold=3.0, min_area=5, aperture=1.5,
-    min_snr=20.0, hidden=True,
+    min_snr=20.0, hidden=True, detected=None,
 ):  # fmt: skip
     """Find the sources of an image and measure its point-spread function on the stars.
 
@@ -140,12 +140,14 @@ def measure_field(
         Whether to look for the neighbours that were taken for a part of a star. They lift the
         growth curve by a few thousandths. Without, the sources that are no stars to measure with
         keep the positions of the detection, and have no half-light radius.
+    detected : tuple, optional
+        What `detect_sources` has found, where that is known.
 
     Returns
     -------
     StarField, or None where nothing is found.
     """
-    sources, segments = detect_sources(image, noise, None, threshold, min_area)
+    sources, segments = detected or detect_sources(image, noise, None, threshold, min_area)
     if len(sources) == 0:
         return None
     one_noise = float(np.median(noise)) if np.ndim(noise) else float(noise)

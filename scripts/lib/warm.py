@@ -66,6 +66,12 @@ THREAD_VARIABLES = (
 )
 """What Snakemake sets to the threads of a job."""
 
+MALLOC = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=67108864"
+    ":glibc.malloc.trim_threshold=134217728"
+)
+"""Tunables of glibc: arrays take memory anew and page by page for each operation otherwise."""
+
 TEMPORARY_VARIABLES = ("TMPDIR", "TMP", "TEMPDIR", "TEMP")
 
 LONGEST_REQUEST = 1 << 20
@@ -102,6 +108,7 @@ class Warm:
     def _start(self):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, "1")
+        environment.setdefault("GLIBC_TUNABLES", MALLOC)
         argv = [sys.executable, __file__, str(theirs.fileno()), self.scripts]
         try:
             self._process = subprocess.Popen(
