@@ -66,13 +66,16 @@ def spare_reports(workflow):
     from snakemake.jobs import Job
     from snakemake.settings.enums import Quietness
 
-    def say_nothing(*_, **__):
-        return None
+    plain = getattr(Job.log_info, "plain", Job.log_info)
+    quiet = bool((workflow.output_settings.quiet or set()) & {Quietness.RULES, Quietness.ALL})
 
-    plain = say_nothing.plain = getattr(Job.log_info, "plain", Job.log_info)
-    quiet = workflow.output_settings.quiet or set()
-    spared = workflow.dryrun and quiet & {Quietness.RULES, Quietness.ALL}
-    Job.log_info = say_nothing if spared else plain
+    def log_info(job, *args, **options):
+        # Whether it is a dry run, the workflow knows only once all rules are read.
+        if not (quiet and workflow.dryrun):
+            plain(job, *args, **options)
+
+    log_info.plain = plain
+    Job.log_info = log_info
 
 
 def look_once(scheduler):

@@ -1,16 +1,20 @@
 """What speeds a plan up changes nothing else."""
 
 import gc
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from snakemake import common, jobs, rules
-from snakemake.settings.enums import Quietness
 from snakemake.sourcecache import LocalSourceFile, SourceCache
 
 from lib import planning
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
 @pytest.fixture
@@ -70,28 +74,42 @@ def test_parameters_of_a_function_are_looked_up_once(monkeypatch):
     assert looks == [threads]
 
 
+COUNTED = """
+import sys
+sys.path.insert(0, {scripts!r})
+from snakemake.jobs import Job
+from lib import planning
+
+def counted(*args, plain=Job.log_info, **options):
+    print("told of a job")
+    plain(*args, **options)
+
+Job.log_info = counted
+planning.spare_reports(workflow)
+planning.spare_reports(workflow)
+
+rule all:
+    output: "a"
+    shell: "touch a"
+"""
+
+
 @pytest.mark.parametrize(
-    ("dryrun", "quiet", "said"),
+    ("words", "said"),
     [
-        (True, {Quietness.RULES}, False),
-        (True, {Quietness.ALL}, False),
-        (True, {Quietness.PROGRESS}, True),
-        (True, None, True),
-        (False, {Quietness.RULES}, True),
+        ("--dry-run --quiet rules", False),
+        ("--dry-run --quiet all", False),
+        ("--dry-run --quiet progress", True),
+        ("--dry-run", True),
+        ("--quiet rules", True),
     ],
 )
-def test_only_a_quiet_dry_run_says_nothing_of_jobs(monkeypatch, dryrun, quiet, said):
-    told = []
-    monkeypatch.setattr(jobs.Job, "log_info", lambda *_, **__: told.append(1))
-    settings = SimpleNamespace(quiet=quiet)
-    for _ in range(2):
-        planning.spare_reports(SimpleNamespace(dryrun=dryrun, output_settings=settings))
-    jobs.Job.log_info(None, indent=True)
-    assert bool(told) == said
-    # Another run of the same process has its reports.
-    planning.spare_reports(SimpleNamespace(dryrun=False, output_settings=settings))
-    jobs.Job.log_info(None)
-    assert len(told) == 1 + said
+def test_only_a_quiet_dry_run_says_nothing_of_jobs(tmp_path, words, said):
+    (tmp_path / "Snakefile").write_text(COUNTED.format(scripts=str(SCRIPTS)))
+    argv = [sys.executable, "-m", "snakemake", "--cores", "1", *words.split()]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.count("told of a job") == said
+    assert (tmp_path / "a").exists() == ("--dry-run" not in words)
 
 
 def test_what_is_there_is_left_alone_by_the_collector(collector):
