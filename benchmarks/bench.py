@@ -261,6 +261,68 @@ def combinations(size, count=25):
     }
 
 
+# --- Resampling ----------------------------------------------------------------------------
+
+
+def bent_cards(shape, bend):
+    """Return the WCS of a frame turned by 1 degree, its corners moved out by so many pixels."""
+    from lib.distortion import fit_cards
+    from lib.projection import deproject
+
+    middle = (np.array(shape[::-1]) + 1) / 2
+    radius = np.hypot(*middle)
+
+    def sky(x, y):
+        u, v = np.asarray(x, float) - middle[0], np.asarray(y, float) - middle[1]
+        r = np.hypot(u, v) / radius
+        u, v = (0.3 * w * (1 + bend / radius * (0.8 * r**2 + 0.2 * r**6)) for w in (u, v))
+        turn = np.radians(1.0)
+        east, north = np.cos(turn) * u - np.sin(turn) * v, np.sin(turn) * u + np.cos(turn) * v
+        return deproject(np.stack([-east, north], axis=1), 150.0, 20.0)
+
+    return fits.Header(fit_cards(sky, shape)[0])
+
+
+def resampling(size, folder):
+    """Measure the resampling of a frame, from file to file, here and by SWarp."""
+    from lib.aligned import AlignedFrame
+    from lib.coadd import celestial_wcs, common_grid, frame_outline
+    from lib.programs import find_program
+    from lib.resample import resample
+
+    shape = (size, size)
+    image = simulated_frame(size) - np.float32(SKY)
+    found = {}
+    for name, bend in (("TAN", 0.0), ("TPV, corners 20 pixels off", 20.0)):
+        header = bent_cards(shape, bend)
+        fits.writeto(folder / "a.fits", image, header, overwrite=True)
+        fits.writeto(folder / "a.weight.fits", np.ones(shape, np.float32), overwrite=True)
+        header["NAXIS1"], header["NAXIS2"] = size, size
+        grid = common_grid([header])
+
+        def ours(header=header, grid=grid):
+            wcs = celestial_wcs(header)
+            planes = (fits.getdata(folder / f"{name}.fits") for name in ("a", "a.weight"))
+            *pixels, corner = resample(
+                *planes, wcs, celestial_wcs(grid.header()), frame_outline(header, wcs)
+            )
+            AlignedFrame.keep(folder / "out", *pixels, corner, gain=1.0, fwhm=3.0, noise=1.0)
+
+        words = {
+            "COMBINE": "N", "SUBTRACT_BACK": "N", "WEIGHT_TYPE": "MAP_WEIGHT", "NTHREADS": "1",
+            "RESAMPLING_TYPE": "LANCZOS3", "WRITE_XML": "N", "CENTER_TYPE": "MANUAL",
+            "CENTER": f"{grid.ra:.7f},{grid.dec:.7f}", "PIXELSCALE_TYPE": "MANUAL",
+            "PIXEL_SCALE": f"{grid.scale:.4f}", "IMAGE_SIZE": f"{grid.nx},{grid.ny}",
+        }  # fmt: skip
+        argv = [find_program("swarp"), "a.fits"]
+        argv += [word for key, value in words.items() for word in (f"-{key}", value)]
+        found[name] = {
+            "ours": measure(ours)["cpu"],
+            "SWarp": min(measure_program(argv, cwd=folder) for _ in range(3)),
+        }
+    return found
+
+
 # --- The whole chain -----------------------------------------------------------------------
 
 
@@ -477,6 +539,10 @@ def report(found):
     rows = [[name, seconds(one["cpu"]), f"{one['cpu'] / ours:.1f}", f"{one['peak']:.0f}"]
             for name, one in found["combination"].items()]  # fmt: skip
     parts.append(table(["", "CPU s", "relative", "MB"], rows))
+    parts.append(f"### Resampling of a frame of {size}², from file to file")
+    rows = [[name, seconds(one["ours"]), seconds(one["SWarp"]), f"{one['SWarp'] / one['ours']:.1f}"]
+            for name, one in found["resampling"].items()]  # fmt: skip
+    parts.append(table(["", "CPU s", "SWarp alone: CPU s", "ratio"], rows))
     night = found["chain"]
     parts.append(
         f"### A night: {night['frames']} science frames of {night['size']}², {night['jobs']} jobs"
@@ -542,6 +608,7 @@ def main():
             found["steps"][str(size)] = steps_at(size, folder)
         found["combination_size"] = 256 if quick else 2048
         found["combination"] = combinations(found["combination_size"])
+        found["resampling"] = resampling(found["combination_size"], folder)
         size, exposures = (512, 3) if quick else (1024, 10)
         found["chain"] = chain(folder / "night", size, exposures) | {"size": size}
         found["plans"] = {}

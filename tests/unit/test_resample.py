@@ -5,6 +5,7 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from lib import resample as module
 from lib.coadd import celestial_wcs, common_grid, frame_outline, wcs_cards
 from lib.distortion import fit_cards
 from lib.programs import find_program, run_program
@@ -13,6 +14,7 @@ from lib.resample import (
     EXACT,
     TABLE,
     area_ratio,
+    compiled,
     lanczos_table,
     places_in_frame,
     resample,
@@ -195,6 +197,21 @@ def test_finer_frames_keep_flux_and_noise(parts):
     assert np.std(boxes) == pytest.approx(expected, rel=4 / np.sqrt(2 * len(boxes)))
     light = stars(shape, [(shape[1] / 2, shape[0] / 2)], sigma=1.6 * parts)
     assert aligned(fine, light, grid=grid)[1].sum() == pytest.approx(1e5, rel=3e-4)
+
+
+def test_compiled_code_that_cannot_be_kept_is_compiled_anew(monkeypatch):
+    plain, kept = module.njit, []
+
+    def nowhere(signature, *, cache=False, **options):
+        kept.append(cache)
+        if cache:
+            raise RuntimeError("no locator available")
+        return plain(signature, **options)
+
+    monkeypatch.setattr(module, "njit", nowhere)
+    double = compiled("f8(f8)")(lambda x: 2 * x)
+    assert double(4.0) == 8.0
+    assert kept == [True, False]
 
 
 def test_frame_beside_the_grid_is_an_error():
