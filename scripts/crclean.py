@@ -3,8 +3,8 @@
 import numpy as np
 
 from lib.frames import BAD, COSMIC, INTERPOLATED, NODATA, SATURATED, Frame
-from lib.sky import noise_map
-from lib.stats import half_sample_mode
+from lib.sky import bilinear_at, noise_map
+from lib.stats import chunks, half_sample_mode
 from lib.steps import log, process
 
 FWHM_PER_SIGMA = 2.3548
@@ -40,6 +40,9 @@ Laplacian edges are looked for too."""
 BORDER = 2
 """[px] Reach of `NEIGHBOURS`."""
 
+AT_ONCE = 1 << 13
+"""Pixels compared with their neighbours at once: these stay in the cache."""
+
 
 def _opposite(*pairs):
     return [((dy, dx), (-dy, -dx)) for dy, dx in pairs]
@@ -58,6 +61,9 @@ NEIGHBOURS = [
 """Sets of neighbours (dy, dx) that a pixel is compared with: pairs across it, so that a track
 stands out in one direction at least, and rings, which say most about a lone pixel."""
 
+PLACES = sorted({place for ring in NEIGHBOURS for place in ring})
+"""All of them."""
+
 
 def measure_fwhm(image, usable, noise, saturate=np.inf, floor=1.2, most=300, half=9):
     """Measure the width of the stars on a frame.
@@ -71,8 +77,8 @@ def measure_fwhm(image, usable, noise, saturate=np.inf, floor=1.2, most=300, hal
     image : ndarray of float32, shape (ny, nx)
         Sky-subtracted.
     usable : ndarray of bool, shape (ny, nx)
-    noise : ndarray of float32, shape (ny, nx)
-        Noise of the sky.
+    noise : ndarray of float32, shape (rows, columns)
+        Noise of the sky: a coarse map, see `lib.sky.noise_map`.
     saturate : float
         Brighter maxima are left out.
     floor : float
@@ -93,10 +99,12 @@ def measure_fwhm(image, usable, noise, saturate=np.inf, floor=1.2, most=300, hal
     """
     width = image.shape[1]
     values = image.ravel()
-    index = np.flatnonzero(image > BRIGHT * noise)
-    index = index[usable.ravel()[index] & (values[index] < saturate)]
+    index = np.flatnonzero(image > np.float32(BRIGHT) * noise.min())
     y, x = np.divmod(index, width)
-    index = index[(y >= half) & (y < len(image) - half) & (x >= half) & (x < width - half)]
+    kept = (y >= half) & (y < len(image) - half) & (x >= half) & (x < width - half)
+    kept &= usable.ravel()[index] & (values[index] < saturate)
+    kept &= values[index] > BRIGHT * bilinear_at(noise, image.shape, y, x)
+    index = index[kept]
     for dy, dx in _CROSS + _DIAGONAL:
         index = index[values[index] >= values[index + dy * width + dx]]
     index = index[np.argsort(values[index])[::-1][:most]]
@@ -142,32 +150,30 @@ def measure_fwhm(image, usable, noise, saturate=np.inf, floor=1.2, most=300, hal
     return float(np.median(fwhm[agree])), float(np.median(elongation[agree])), number
 
 
-def star_profile(fwhm, dy=0.0, dx=0.0, beta=3.0, half=BORDER, over=7):
-    """Return a Moffat profile integrated over the pixels.
+def star_profiles(fwhm, dy, dx, half=BORDER, over=7):
+    """Return Moffat profiles, of exponent 3, integrated over the pixels.
 
     Parameters
     ----------
     fwhm : float
         [px].
-    dy, dx : float
-        Centre [px] off the central pixel's.
-    beta : float
-        Moffat exponent.
+    dy, dx : array_like, shape (n,)
+        Centres [px] off the central pixel's.
     half : int
-        The profile covers ``2 * half + 1`` pixels a side.
+        The profiles cover ``2 * half + 1`` pixels a side.
     over : int
         Points per pixel and axis.
 
     Returns
     -------
-    ndarray, shape (2 * half + 1, 2 * half + 1)
+    ndarray, shape (n, 2 * half + 1, 2 * half + 1)
     """
-    alpha = fwhm / 2 / np.sqrt(2 ** (1 / beta) - 1)
+    alpha = fwhm / 2 / np.sqrt(2 ** (1 / 3) - 1)
     size = 2 * half + 1
     points = (np.arange(size * over) + 0.5) / over - 0.5 - half
-    radius2 = (points[:, None] - dy) ** 2 + (points[None, :] - dx) ** 2
-    profile = (1 + radius2 / alpha**2) ** -beta
-    return profile.reshape(size, over, size, over).mean(axis=(1, 3))
+    rows, columns = (((points - np.asarray(at)[:, None]) / alpha) ** 2 for at in (dy, dx))
+    width = 1 + rows[:, :, None] + columns[:, None, :]
+    return (1 / (width * width * width)).reshape(-1, size, over, size, over).mean(axis=(2, 4))
 
 
 def sharpest_ratios(fwhm):
@@ -189,28 +195,25 @@ def sharpest_ratios(fwhm):
     -------
     ndarray, shape (len(NEIGHBOURS),)
     """
-    places = [(dy, dx) for dy in np.linspace(-0.5, 0.5, 5) for dx in np.linspace(-0.5, 0.5, 5)]
+    dy, dx = np.repeat(np.linspace(-0.5, 0.5, 5), 5), np.tile(np.linspace(-0.5, 0.5, 5), 5)
     # Point reflection changes no ratio.
-    profiles = [star_profile(max(fwhm, 1.0), dy, dx) for dy, dx in places if (dy, dx) >= (0, 0)]
-    return np.array(
-        [
-            max(p[BORDER, BORDER] / np.mean([p[BORDER + y, BORDER + x] for y, x in ring])
-                for p in profiles)
-            for ring in NEIGHBOURS
-        ]
-    )  # fmt: skip
+    profiles = star_profiles(max(fwhm, 1.0), dy[12:], dx[12:])
+    around = [
+        np.mean([profiles[:, BORDER + y, BORDER + x] for y, x in ring], axis=0)
+        for ring in NEIGHBOURS
+    ]
+    return (profiles[:, BORDER, BORDER] / around).max(axis=1)
 
 
-def excess_over_star(image, unusable, sky_variance, index, width, ratios, bounds):
+def excess_over_star(image, noise, index, width, ratios, bounds):
     """Return how many standard deviations pixels exceed the sharpest star.
 
     Parameters
     ----------
     image : ndarray of float32, shape (n,)
-        Flattened, with a border of `BORDER` unusable pixels.
-    unusable : ndarray of bool, shape (n,)
-    sky_variance : ndarray of float32, shape (m,)
-        Of the pixels looked at.
+        Flattened; NaN where unusable, and in a border of `BORDER` pixels.
+    noise : ndarray of float32, shape (m,)
+        Of the sky of the pixels looked at.
     index : ndarray of int, shape (m,)
         Pixels looked at.
     width : int
@@ -226,19 +229,24 @@ def excess_over_star(image, unusable, sky_variance, index, width, ratios, bounds
         The largest over all `NEIGHBOURS` whose pixels are all usable; -inf where there is none.
     """
     best = np.full(index.size, -np.inf, np.float32)
-    value, sky = image[index], sky_variance
-    lowest = -LOWEST * np.sqrt(sky)
-    for ring, ratio, bound in zip(NEIGHBOURS, ratios, bounds, strict=True):
-        places = [index + (dy * width + dx) for dy, dx in ring]
-        n = len(ring)
+    for part in chunks(index.size, AT_ONCE):
+        value, sky = image[index[part]], noise[part] ** 2
         # A hole in the sky is a defect, beside which the sky itself would look sharp.
-        mean = sum(np.maximum(image[place], lowest) for place in places) / np.float32(n)
-        usable = ~np.logical_or.reduce([unusable[place] for place in places])
-        usable &= value > bound * mean
-        # Photons of the star that may be there, at least the noise with which it is known.
-        star = np.maximum(mean, 0) + np.sqrt(sky / n)
-        variance = sky * (1 + ratio**2 / n) + ratio * star * (1 + ratio / n)
-        np.maximum(best, (value - ratio * mean) / np.sqrt(variance), out=best, where=usable)
+        lowest = np.float32(-LOWEST) * noise[part]
+        near = {
+            (dy, dx): np.maximum(image.take(index[part] + (dy * width + dx)), lowest)
+            for dy, dx in PLACES
+        }
+        for ring, ratio, bound in zip(NEIGHBOURS, ratios.tolist(), bounds.tolist(), strict=True):
+            n = len(ring)
+            mean = sum(near[place] for place in ring) / n
+            # Photons of the star that may be there, at least the noise with which it is known.
+            star = np.maximum(mean, 0) + noise[part] / n**0.5
+            variance = sky * (1 + ratio**2 / n) + star * (ratio * (1 + ratio / n))
+            excess = (value - ratio * mean) / np.sqrt(variance)
+            # NaN, where a neighbour is unusable, is not above the bound.
+            excess[~(value > bound * mean)] = -np.inf
+            np.maximum(best[part], excess, out=best[part])
     return best
 
 
@@ -250,8 +258,8 @@ class Sharpness:
     image : ndarray of float32, shape (ny, nx)
         Sky-subtracted [electron].
     unusable : ndarray of bool, shape (ny, nx)
-    noise : ndarray of float32, shape (ny, nx)
-        Of a pixel without source [electron].
+    noise : ndarray of float32, shape (rows, columns)
+        Of a pixel without source [electron]: a coarse map, see `lib.sky.noise_map`.
     fwhm : float
         Of the stars [px].
     """
@@ -261,12 +269,11 @@ class Sharpness:
         self.shape = image.shape
         self.width = image.shape[1] + 2 * BORDER
         self.noise = noise
-        inside = np.s_[BORDER:-BORDER, BORDER:-BORDER]
-        padded = np.zeros((image.shape[0] + 2 * BORDER, self.width), np.float32)
-        padded[inside] = image
-        outside = np.ones(padded.shape, bool)
-        outside[inside] = unusable
-        self.pixels, self.excluded = padded.ravel(), outside.ravel()
+        padded = np.full((image.shape[0] + 2 * BORDER, self.width), np.nan, np.float32)
+        self.inside = padded[BORDER:-BORDER, BORDER:-BORDER]
+        self.inside[:] = image
+        self.inside[unusable] = np.nan
+        self.pixels = padded.ravel()
 
     def index(self, where):
         """Return the places of the true pixels of an image in the padded, flattened one."""
@@ -282,14 +289,11 @@ class Sharpness:
     def noise_at(self, index):
         """Return the noise of the sky at the given places."""
         y, x = np.divmod(index, self.width)
-        return self.noise[y - BORDER, x - BORDER]
+        return bilinear_at(self.noise, self.shape, y - BORDER, x - BORDER)
 
-    def excess(self, index):
-        """Return `excess_over_star` of the given places."""
-        sky = self.noise_at(index) ** 2
-        return excess_over_star(
-            self.pixels, self.excluded, sky, index, self.width, self.ratios, self.bounds
-        )
+    def excess(self, index, noise):
+        """Return `excess_over_star` of the given places, with the noise of the sky there."""
+        return excess_over_star(self.pixels, noise, index, self.width, self.ratios, self.bounds)
 
 
 def find_cosmic_rays(sharpness, sigma=5.5, sigfrac=0.55, rounds=20):
@@ -302,7 +306,7 @@ def find_cosmic_rays(sharpness, sigma=5.5, sigfrac=0.55, rounds=20):
     Parameters
     ----------
     sharpness : Sharpness
-        Its pixels found are excluded from then on.
+        Its pixels found are NaN from then on.
     sigma : float
         Excess over a star, in standard deviations.
     sigfrac : float
@@ -314,22 +318,22 @@ def find_cosmic_rays(sharpness, sigma=5.5, sigfrac=0.55, rounds=20):
     -------
     ndarray of bool, shape (ny, nx)
     """
-    pixels, excluded = sharpness.pixels, sharpness.excluded
+    pixels = sharpness.pixels
 
-    def sharp(index, threshold):
-        return index[sharpness.excess(index) > threshold]
+    def sharp(index, lowest, threshold):
+        noise = sharpness.noise_at(index)
+        bright = pixels[index] > lowest * noise
+        index, noise = index[bright], noise[bright]
+        return index[sharpness.excess(index, noise) > threshold]
 
-    inside = pixels.reshape(-1, sharpness.width)[BORDER:-BORDER, BORDER:-BORDER]
-    first = sharpness.index(inside > FAINTEST * sharpness.noise)
-    new = sharp(first[~excluded[first]], sigma)
+    first = sharpness.index(sharpness.inside > np.float32(FAINTEST) * sharpness.noise.min())
+    new = sharp(first, FAINTEST, sigma)
     layers = [new]
     around = np.array([dy * sharpness.width + dx for dy, dx in _CROSS + _DIAGONAL])
     for _ in range(rounds):
-        excluded[new] = True
+        pixels[new] = np.nan
         front = np.unique(new[:, None] + around)
-        front = front[~excluded[front]]
-        front = front[pixels[front] > 2 * sharpness.noise_at(front)]
-        new = sharp(front, sigma * sigfrac)
+        new = sharp(front[~np.isnan(pixels[front])], 2.0, sigma * sigfrac)
         if not new.size:
             break
         layers.append(new)
@@ -427,7 +431,8 @@ def find_by_laplacian(
     found &= ~unusable
     groups, number = label(found, np.ones((3, 3)))
     group = groups[found]
-    excess = sharpness.excess(sharpness.index(found))
+    index = sharpness.index(found)
+    excess = sharpness.excess(index, sharpness.noise_at(index))
     highest = np.full(number + 1, -np.inf, np.float32)
     np.maximum.at(highest, group, excess)
     found[found] = (excess > -np.inf) & (highest[group] > SHARPER)
@@ -489,7 +494,7 @@ def crclean_frame(frame, method="auto", sigma=5.5, sigfrac=0.55, objlim=3.0, ite
         found |= find_cosmic_rays(sharpness, sigma, sigfrac)
     image = repair(frame.image, found, unusable)
     mask = frame.mask | found.view(np.uint8) * np.uint8(COSMIC | INTERPOLATED)
-    header["NCOSMIC"] = (int(found.sum()), "pixels flagged as cosmic rays")
+    header["NCOSMIC"] = (int(np.count_nonzero(found)), "pixels flagged as cosmic rays")
     return Frame(image, mask, header)
 
 

@@ -36,7 +36,8 @@ def flatten_image(image, mask, flat, low_response=0.3):
     """
     fitting(flat, image.shape, "FLAT")
     mask = mask | (flat.mask & (BAD | NODATA))
-    mask |= (~(flat.image >= low_response)).view(np.uint8) * np.uint8(NODATA)
+    # NaN too.
+    mask[~(flat.image >= low_response)] |= NODATA
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         image = image / flat.image
     np.copyto(image, 0, where=mask & NODATA > 0)
@@ -69,8 +70,9 @@ def flatten_frame(frame, flat=None, low_response=0.3, source_threshold=1.5):
     if flat is not None:
         image, mask = flatten_image(image, mask, flat, low_response)
     unusable = mask & (BAD | NODATA) > 0
-    if unusable.mean() > 0.9:
-        raise FrameRejected("NO_DATA", f"{unusable.mean():.2f} of the pixels unusable > 0.9")
+    part = np.count_nonzero(unusable) / unusable.size
+    if part > 0.9:
+        raise FrameRejected("NO_DATA", f"{part:.2f} of the pixels unusable > 0.9")
     sources = find_sources(image, unusable, source_threshold)
     mask |= (sources & ~unusable).view(np.uint8) * np.uint8(SOURCE)
     level, noise = sky_level(image, mask, sources)
@@ -82,7 +84,7 @@ def flatten_frame(frame, flat=None, low_response=0.3, source_threshold=1.5):
     header["SKYNOISE"] = (noise, "pixel noise of the sky, in BUNIT")
     if header.get("EXPTIME", 0) > 0:
         header["CTRATE"] = (level / header["EXPTIME"], "sky level per second")
-    header["NSATUR"] = (int((mask & SATURATED > 0).sum()), "saturated pixels, and beside them")
+    header["NSATUR"] = (np.count_nonzero(mask & SATURATED), "saturated pixels, and beside them")
     return Frame(image, mask, header)
 
 

@@ -26,7 +26,7 @@ from lib.masters import (
 )
 from lib.mastersky import MasterSky, write_sky
 from lib.sky import block_sky, find_sources, fit_surface, surface
-from lib.stats import combine, mad_std, regular_sample
+from lib.stats import CHUNK, chunks, combine, mad_std, regular_sample
 from lib.steps import log, record_step, start_log
 
 NOT_SKY = BAD | SATURATED | NODATA | COSMIC | SOURCE
@@ -56,6 +56,9 @@ ODD_SHAPE = 0.1
 """A sky whose shape departs from that of all by no more, as a fraction of the noise, is one of
 them: the mean of a few frames does not show it."""
 
+COARSE = 2.5
+"""Smoothing [px] from which on it is done on an image of half the size."""
+
 CLEAR_PEAK = 8.0
 """A cross-correlation tells the offset where its peak is so many times its scatter."""
 
@@ -66,6 +69,44 @@ FACTS = {
     "binning": "BINNING",
     "readout": "READOUT",
 }
+
+
+def halved(values):
+    """Return an image of half the size: each pixel of 4 x 4, by weights (1, 3, 3, 1) / 8.
+
+    Fine structure, which half as many pixels cannot hold, does not come back as coarse one. Beyond
+    the edge is 0.
+    """
+    odd = [(0, size % 2) for size in values.shape]
+    if any(after for _, after in odd):
+        values = np.pad(values, odd)
+    for axis in (0, 1):
+        values = np.moveaxis(values, axis, 0)
+        pairs = values[0::2] + values[1::2]
+        pairs *= np.float32(3)
+        pairs[1:] += values[1:-1:2]
+        pairs[:-1] += values[2::2]
+        pairs *= np.float32(0.125)
+        values = np.moveaxis(pairs, 0, axis)
+    return values
+
+
+def doubled(coarse, shape):
+    """Return an image of twice the size, or a row less: linear between the pixels' centres."""
+    for axis in (1, 0):
+        # Of each pair of pixels, one is nearer to the square before, one to that after.
+        far = coarse * np.float32(0.25)
+        near = coarse - far
+        size = list(coarse.shape)
+        size[axis] *= 2
+        image = np.empty(size, np.float32)
+        fine, before = np.moveaxis(image, axis, 0), np.moveaxis(far, axis, 0)
+        near = np.moveaxis(near, axis, 0)
+        np.add(near[1:], before[:-1], out=fine[2::2])
+        np.add(near[:-1], before[1:], out=fine[1:-1:2])
+        fine[0], fine[-1] = coarse.take(0, axis), coarse.take(-1, axis)
+        coarse = image
+    return coarse[: shape[0], : shape[1]]
 
 
 def smooth_sky(sky, good, sigma, hole=0.0):
@@ -95,23 +136,30 @@ def smooth_sky(sky, good, sigma, hole=0.0):
             wide -= np.float32((hole / sigma) ** 2) * gaussian_filter(values, hole)
         return wide
 
-    good = good.astype(np.float32)
-    weight = smooth(good)
-    total = smooth(np.where(good > 0, (sky - 1) * good, np.float32(0)))
-    return 1 + np.divide(total, weight, out=np.zeros_like(total), where=weight > 1e-3)
+    weight = good.astype(np.float32)
+    total = sky - np.float32(1)
+    total *= weight
+    coarse = sigma >= COARSE and hole == 0
+    if coarse:
+        # On the way there and back, they are smoothed too: each time with a variance of 0.75.
+        weight, total = halved(weight), halved(total)
+        sigma = np.sqrt((sigma**2 - 1.5) / 4)
+    weight, total = smooth(weight), smooth(total)
+    smoothed = np.divide(total, weight, out=np.zeros_like(total), where=weight > 1e-3)
+    smoothed += 1
+    return doubled(smoothed, sky.shape) if coarse else smoothed
 
 
-def fill_sky(sky, good, reach=16.0, step=4):
+def fill_sky(sky, good, reach=16.0):
     """Fill the pixels that no frame shows free of sources from those around them.
 
     Parameters
     ----------
     sky : ndarray of float32, shape (ny, nx)
+        Smooth, and finite everywhere.
     good : ndarray of bool, shape (ny, nx)
     reach : float
         Standard deviation of the Gaussian by which those around are weighted [px].
-    step : int
-        It is applied to the means of squares of so many pixels, and is linear between them.
 
     Returns
     -------
@@ -119,22 +167,11 @@ def fill_sky(sky, good, reach=16.0, step=4):
     """
     if good.all():
         return sky
-    from scipy.ndimage import map_coordinates
-
-    def squares(values):
-        values = np.pad(values, [(0, -size % step) for size in values.shape])
-        rows = values.reshape(-1, step, values.shape[1]).sum(axis=1)
-        return rows.reshape(len(rows), -1, step).sum(axis=2)
-
-    number = squares(good.astype(np.float32))
-    total = squares(np.where(good, sky - 1, np.float32(0)))
-    means = 1 + np.divide(total, number, out=total, where=number > 0)
-    around = smooth_sky(means, number / step**2, reach / step)
-    where = np.nonzero(~good)
-    places = [(index + 0.5) / step - 0.5 for index in where]
-    filled = sky.copy()
-    filled[where] = map_coordinates(around, places, order=1, mode="nearest")
-    return filled
+    # As it is smooth, every fourth pixel tells enough.
+    some = np.ix_(*(np.minimum(np.arange(0, size, 4) + 2, size - 1) for size in sky.shape))
+    around = smooth_sky(sky[some], good[some], reach / 4)
+    around = doubled(doubled(around, [-(-size // 2) for size in sky.shape]), sky.shape)
+    return np.where(good, sky, around)
 
 
 def keep_structure(sky, smooth, good, variance):
@@ -155,18 +192,24 @@ def keep_structure(sky, smooth, good, variance):
     -------
     sky : ndarray of float32, shape (ny, nx)
     kept : float
-        Part of the structure that was kept, in the median of the pixels.
+        Part of the structure that was kept, where the noise is that of the median pixel.
     """
-    deviation = np.where(good, sky - smooth, np.float32(0))
-    peculiar = good & (deviation**2 > 16 * variance)
     if not good.any():
         return sky, 1.0
-    sample, shown = regular_sample(good), regular_sample(deviation)
+    sample = regular_sample(good)
+    shown = (regular_sample(sky) - regular_sample(smooth))[sample]
     usual = float(np.median(regular_sample(variance)[sample]))
-    structure = max(0.0, mad_std(shown[sample]) ** 2 - usual)
-    weight = np.divide(structure, structure + variance, out=np.ones_like(sky), where=variance > 0)
-    weight[peculiar] = 1
-    return smooth + weight * deviation, float(np.median(regular_sample(weight)[sample]))
+    structure = np.float32(max(0.0, mad_std(shown) ** 2 - usual))
+    kept = np.empty_like(sky)
+    # Slab by slab: what is between the lines stays in the cache.
+    for rows in chunks(len(sky), max(1, CHUNK // sky.shape[1])):
+        noise = variance[rows]
+        deviation = np.where(good[rows], sky[rows] - smooth[rows], np.float32(0))
+        # Without noise, all is structure.
+        weight = structure / np.maximum(structure + noise, np.finfo(np.float32).tiny)
+        weight[deviation**2 > 16 * noise] = 1
+        np.add(smooth[rows], weight * deviation, out=kept[rows])
+    return kept, float(structure / (structure + usual)) if structure + usual > 0 else 1.0
 
 
 @dataclass
@@ -245,16 +288,27 @@ def sky_of_mean(mean, number, extent, sigma=3.0, noise=None, threshold=2.0, hole
     Sky
     """
     good = number > 0
-    hidden = np.zeros(good.shape, bool)
+    sky = np.where(good, mean, np.float32(1))
     if sigma > 0 and noise is None:
         # What is small and bright in the mean of the skies: stars too faint for the single frame,
         # at the same pixels each time, as in a series without dither.
-        hidden = find_sources(np.where(good, mean, 1), ~good, threshold, grow=2, mesh=32)
-    image, smooth, kept = finish_sky(mean, number, good & ~hidden, sigma, noise, hole)
+        hidden = find_sources(sky, ~good, threshold, grow=2, mesh=32)
+    else:
+        # What stands out.
+        deviation = sky - smooth_sky(sky, good, sigma or 3.0)
+        hidden = np.abs(deviation) >= 4 * error_of_mean(sky, number, noise)
+        hidden &= good
+    image, smooth, kept = finish_sky(mean, number, good, hidden, sigma, noise, hole)
     return Sky(image, smooth, number, kept, mean, extent, hidden)
 
 
-def finish_sky(mean, number, good, sigma=3.0, noise=None, hole=0.0):
+def error_of_mean(sky, number, noise=None):
+    """Return the noise of each pixel of a mean of `number` frames; see `finish_sky`."""
+    noise = np.float32(noise or pixel_noise(sky))
+    return (noise / np.sqrt(np.maximum(np.arange(number.max() + 1), 1, dtype=np.float32)))[number]
+
+
+def finish_sky(mean, number, good, hidden, sigma=3.0, noise=None, hole=0.0):
     """Turn the mean of frames into the sky.
 
     Parameters
@@ -264,6 +318,8 @@ def finish_sky(mean, number, good, sigma=3.0, noise=None, hole=0.0):
         Frames that each pixel rests on.
     good : ndarray of bool, shape (ny, nx)
         Pixels that show sky.
+    hidden : ndarray of bool, shape (ny, nx)
+        Pixels that the smoothing leaves out.
     sigma, noise, hole : float
         See `make_sky`.
 
@@ -276,28 +332,27 @@ def finish_sky(mean, number, good, sigma=3.0, noise=None, hole=0.0):
     from scipy.ndimage import gaussian_filter
 
     sky = np.where(good, mean, np.float32(1))
-    kept = 0.0
-    if sigma > 0 and noise is None:
-        sky = smooth = smooth_sky(sky, good, sigma, hole)
+    calm = good & ~hidden
+    smooth = smooth_sky(sky, calm, sigma or 3.0, hole)
+    plain = sigma > 0 and noise is None
+    if plain:
+        kept = 0.0
+        good = calm
         if hole > 0:
             # Small sources have the sky of the pixels about them, as all others have.
             good = good | (gaussian_filter(good.astype(np.float32), sigma) > 0.2)
+        sky = smooth = fill_sky(smooth, good)
     else:
-        smooth = smooth_sky(sky, good, sigma or 3.0)
-        error = np.float32(noise or pixel_noise(sky)) / np.sqrt(np.maximum(number, 1))
-        # Once more, without the pixels that stand out.
-        calm = good & (np.abs(sky - smooth) < 4 * error)
-        smooth = smooth_sky(np.where(calm, sky, 1), calm, sigma or 3.0)
+        kept = 1.0
         if sigma > 0:
-            sky, kept = keep_structure(sky, smooth, good & (number > 2), error**2)
-        else:
-            kept = 1.0
-    plain = smooth is sky
-    smooth = fill_sky(smooth, good)
-    sky = smooth if plain else fill_sky(sky, good)
+            variance = error_of_mean(sky, number, noise) ** 2
+            sky, kept = keep_structure(sky, smooth, good & (number > 2), variance)
+        smooth = fill_sky(smooth, good)
+        sky = np.where(good, sky, smooth)
     level = np.median(regular_sample(sky)[regular_sample(good)])
     level = level if np.isfinite(level) else np.float32(1)
-    return (sky / level).astype(np.float32), smooth / level, kept
+    smooth = smooth / np.float32(level)
+    return smooth if plain else sky / np.float32(level), smooth, kept
 
 
 def pointing_groups(places, most=GROUPS, apart=APART):
@@ -357,23 +412,26 @@ def skies_without(planes, sky, groups, noises, sigma, clip, noise):
     ndarray of float32, shape (ny, nx)
         For each group, in order: the sky of the other groups' frames.
     """
-    number = max(groups) + 1
-    sums = np.zeros((number, *sky.mean.shape), np.float32)
-    counts = np.zeros(sums.shape, np.int16)
-    for plane, group, one in zip(planes, groups, noises, strict=True):
-        bound = np.fmax(np.float32(clip * one), sky.extent)
-        with np.errstate(invalid="ignore"):
-            used = np.abs(plane - sky.mean) <= bound
-        sums[group] += np.where(used, plane, 0)
-        counts[group] += used
-        release(plane)
-    total, every = sums.sum(axis=0), counts.sum(axis=0)
     sizes = np.bincount(groups)
-    for group in range(number):
-        others = every - counts[group]
-        good = (others >= min(2, len(planes) - sizes[group])) & ~sky.hidden
-        mean = np.divide(total - sums[group], others, out=np.ones_like(total), where=others > 0)
-        yield finish_sky(mean, others, good, sigma, noise)[0]
+    shape = sky.mean.shape
+    means = np.zeros((sizes.size, *shape), np.float32)
+    numbers = np.zeros(means.shape, np.int16)
+    # Slab by slab: the frames' pixels stay in the cache.
+    for rows in chunks(shape[0], max(1, CHUNK // shape[1])):
+        sums, counts = means[:, rows], numbers[:, rows]
+        for plane, group, one in zip(planes, groups, noises, strict=True):
+            bound = np.fmax(np.float32(clip * one), sky.extent[rows])
+            with np.errstate(invalid="ignore"):
+                used = np.abs(plane[rows] - sky.mean[rows]) <= bound
+            sums[group] += np.where(used, plane[rows], np.float32(0))
+            counts[group] += used
+        np.subtract(sums.sum(axis=0), sums, out=sums)
+        np.subtract(counts.sum(axis=0, dtype=np.int16), counts, out=counts)
+        sums /= np.maximum(counts, 1)
+        release(planes)
+    for mean, number, size in zip(means, numbers, sizes, strict=True):
+        good = number >= min(2, len(planes) - size)
+        yield finish_sky(mean, number, good, sky.hidden, sigma, noise)[0]
 
 
 def own_surface(blocks, order):
@@ -433,13 +491,24 @@ def odd_shapes(left, noises):
     return np.where(apart, rms, 0.0)
 
 
+def spectrum(image):
+    """Return the Fourier transform of an image: half its size, padded to what is done fast."""
+    from scipy.fft import next_fast_len, rfft2
+
+    image = halved(image)
+    rows, columns = image.shape
+    # Even, as the way back takes it to be.
+    columns = 2 * next_fast_len(-(-columns // 2), real=True)
+    return rfft2(image, (next_fast_len(rows), columns))
+
+
 def offset(reference, image):
     """Return by how many whole pixels an image is shifted against a reference.
 
     Parameters
     ----------
-    reference : ndarray of complex, shape (ny, nx // 2 + 1)
-        `scipy.fft.rfft2` of the reference: sources on zero.
+    reference : ndarray of complex
+        `spectrum` of the reference, which has the shape of the image: sources on zero.
     image : ndarray of float32, shape (ny, nx)
 
     Returns
@@ -448,16 +517,21 @@ def offset(reference, image):
         ``image[y + dy, x + dx]`` shows what ``reference[y, x]`` does; None where the highest peak
         of the cross-correlation does not stand out.
     """
-    from scipy.fft import irfft2, rfft2
+    from scipy.fft import irfft2
 
-    correlation = irfft2(np.conj(reference) * rfft2(image), image.shape)
-    peak = np.unravel_index(np.argmax(correlation), image.shape)
-    if correlation[peak] <= max(0, CLEAR_PEAK * correlation.std(dtype=float)):
+    correlation = irfft2(spectrum(image) * np.conj(reference))
+    peak = np.unravel_index(np.argmax(correlation), correlation.shape)
+    top = correlation[peak]
+    if top <= max(0, CLEAR_PEAK * correlation.std()):
         return None
-    return tuple(
-        int(place if place <= size // 2 else place - size)
-        for place, size in zip(peak, image.shape, strict=True)
-    )
+    shift = []
+    for place, line in zip(peak, (correlation[:, peak[1]], correlation[peak[0]]), strict=True):
+        # The top of a parabola: to a pixel of the image, of which two are one here.
+        before, after = (float(line[(place + step) % line.size]) for step in (-1, 1))
+        bend = before - 2 * float(top) + after
+        place += 0.5 * (before - after) / bend if bend < 0 else 0.0
+        shift.append(round(2 * (place if place <= line.size / 2 else place - line.size)))
+    return tuple(shift)
 
 
 class DitheredSum:
@@ -491,17 +565,16 @@ class DitheredSum:
         dy, dx : int or None
             None where the frame could not be registered, or lies too far away.
         """
-        from scipy.fft import rfft2
-
         limit = np.float32(self.brightest)
-        bright = np.where(sources, excess.clip(0, limit), np.float32(0))
+        bright = np.zeros_like(excess)
+        bright[sources] = excess[sources].clip(0, limit)
         if self.reference is None:
             shift = (0, 0) if bright.any() else None
             if shift:
-                self.reference = rfft2(bright)
+                self.reference = spectrum(bright)
                 self.margin = tuple(size // 4 for size in excess.shape)
-                self.total = np.pad(np.zeros_like(excess), [(m, m) for m in self.margin])
-                self.depth = np.zeros_like(self.total)
+                size = [n + 2 * m for n, m in zip(excess.shape, self.margin, strict=True)]
+                self.total, self.depth = np.zeros(size, np.float32), np.zeros(size, np.uint16)
         else:
             shift = offset(self.reference, bright)
         if shift and any(abs(s) > m for s, m in zip(shift, self.margin, strict=True)):
@@ -509,7 +582,7 @@ class DitheredSum:
         self.shifts.append(shift)
         if shift:
             place = self.place(shift, excess.shape)
-            self.total[place] += np.where(usable, excess.clip(-limit, limit), 0)
+            self.total[place] += excess.clip(-limit, limit) * usable
             self.depth[place] += usable
         return shift
 
@@ -525,8 +598,8 @@ class DitheredSum:
             return [None for _ in self.shifts]
         seen = self.depth > 0
         # Noise 1 everywhere, whatever the number of frames.
-        total = np.divide(self.total, np.sqrt(self.depth), out=self.total, where=seen)
-        found = find_sources(total, ~seen, threshold)
+        self.total /= np.sqrt(np.maximum(self.depth, 1), dtype=np.float32)
+        found = find_sources(self.total, ~seen, threshold)
         return [shift and found[self.place(shift, shape)] for shift in self.shifts]
 
 
@@ -539,7 +612,7 @@ class Persistence:
     sigma : float
         Excess, in units of the noise, that makes a pixel stand out.
     line_sigma : float
-        The same of the median of a piece of a column or row.
+        The same of a piece of a column or row, of which more than half exceeds it.
     length : int
         Of such a piece [px].
     apart : float
@@ -566,15 +639,18 @@ class Persistence:
         self.high += usable & (excess > self.sigma)
         self.low += usable & (excess < -self.sigma)
         self.looks += usable
-        for values, (pieces, high, low) in zip((excess, excess.T), self.lines, strict=True):
-            for n, piece in enumerate(pieces):
-                median = np.median(values[piece], axis=0)
-                high[n] += median > self.line_sigma
-                low[n] += median < -self.line_sigma
+        above, below = excess > self.line_sigma, excess < -self.line_sigma
+        for axis, (pieces, high, low) in enumerate(self.lines):
+            for beyond, times in ((above, high), (below, low)):
+                values = np.moveaxis(beyond, axis, 0)
+                for n, piece in enumerate(pieces):
+                    number = values[piece].sum(axis=0, dtype=np.uint16)
+                    times[n] += number > (piece.stop - piece.start) / 2
 
     def defects(self, least=3, share=0.9):
         """Return the pixels that stood out the same way in nearly all of 3 pointings or more."""
-        need = np.maximum(np.ceil(share * self.looks), least)
+        need = np.maximum(np.ceil(share * np.arange(len(self.pointings) + 1)), least)
+        need = need.astype(np.int16)[self.looks]
         found = (self.high >= need) | (self.low >= need)
         need = max(least, share * len(self.pointings))
         for bad, (pieces, high, low) in zip((found, found.T), self.lines, strict=True):
@@ -647,10 +723,13 @@ def look_again(planes, good, tilts, smooth, deep):
             path, header, one = good[n]
             frame = read_frame(path)
             usable = frame.mask & (BAD | SATURATED | NODATA) == 0
-            image = frame.image / (1 + surface(tilts[n], smooth.shape)) / np.float32(one.level)
-            excess = np.where(usable, (image - smooth) / np.float32(sky_noise(header)), 0)
+            excess = frame.image / (1 + surface(tilts[n], smooth.shape))
+            excess /= np.float32(one.level)
+            excess -= smooth
+            excess /= np.float32(sky_noise(header))
+            np.copyto(excess, 0, where=~usable)
             # Saturated cores are sources, and the brightest.
-            excess[frame.mask & SATURATED > 0] = np.inf
+            np.copyto(excess, np.inf, where=frame.mask & SATURATED > 0)
             shift = together.add(excess, usable, frame.mask & SOURCE > 0)
             log.info("%s shift %s", one.name, shift or "unknown")
             places[n] = (target, shift)
@@ -714,7 +793,7 @@ def sky_from_frames(paths, min_frames=2, sigma=3.0, clip=3.0, order=1, passes=1,
         blocks = []
         for plane, (path, _, one) in zip(planes, good, strict=True):
             frame = read_frame(path)
-            plane[:] = frame.image / np.float32(one.level)
+            np.divide(frame.image, np.float32(one.level), out=plane)
             free = frame.mask & NOT_SKY == 0
             blocks.append(block_sky(plane, free, every=3))
             plane[~free] = np.nan

@@ -67,7 +67,7 @@ def subtract_sky(image, mask, sky=None, order=0):
         tilt = float(np.ptp(surface(coefficients, (129, 129))))
         if sky is not None:
             model *= sky
-        image = image - model
+        image = np.subtract(image, model, out=model)
         _, noise, _ = sigma_clipped_median(regular_sample(image)[regular_sample(free)])
     else:
         image = image - (np.float32(level) if sky is None else np.float32(level) * sky)

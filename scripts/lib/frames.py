@@ -157,7 +157,8 @@ def write_frame(path, frame, extensions=()):
     if frame.image is None:
         hdus = fits.HDUList([fits.PrimaryHDU(header=header)])
     else:
-        image = np.asarray(frame.image, dtype=np.float32)
+        # In the order of bytes that FITS has: astropy would swap them for each checksum.
+        image = np.asarray(frame.image, dtype=">f4")
         mask = fits.ImageHDU(np.asarray(frame.mask, dtype=np.uint8), name="MASK")
         for bit, meaning in MASK_BITS.items():
             mask.header[f"BIT{bit}"] = meaning

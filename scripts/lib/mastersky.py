@@ -46,7 +46,8 @@ def write_sky(path, sky):
         ]
         extensions.append(fits.BinTableHDU.from_columns(columns, name=TABLE))
         for number, image in sky.without.items():
-            extensions.append(fits.ImageHDU(np.asarray(image, np.float32), name=f"WITHOUT{number}"))
+            # In the byte order of the file: astropy would change it and back, six times.
+            extensions.append(fits.ImageHDU(np.asarray(image, ">f4"), name=f"WITHOUT{number}"))
     write_frame(path, sky, extensions)
 
 

@@ -51,8 +51,13 @@ def binned(image, unusable):
         means = sums(image)
         means *= np.float32(0.25)
         return means, np.full(means.shape, 4, np.uint8)
-    number = sums((~unusable).view(np.uint8))
-    means = sums(np.where(unusable, np.float32(0), image))
+    # Two bytes at once: as one number, the halves of which are added.
+    rows = (~unusable).view(np.uint8)
+    pairs = np.ascontiguousarray(rows[0::2] + rows[1::2]).view(np.uint16)
+    number = ((pairs & 255) + (pairs >> 8)).astype(np.uint8)
+    image = image.copy()
+    np.copyto(image, 0, where=unusable)
+    means = sums(image)
     means /= np.maximum(number, 1)
     return means, number
 
@@ -82,11 +87,11 @@ def unbinned(squares, shape):
 def smoothed(image, side):
     """Return an image convolved with (side, 1 - 2 side, side) along rows and columns."""
     for axis in (0, 1):
-        values = np.moveaxis(image, axis, 0)
-        result = np.moveaxis(image * np.float32(1 - 2 * side), axis, 0)
-        result[1:] += values[:-1] * np.float32(side)
-        result[:-1] += values[1:] * np.float32(side)
-        image = np.moveaxis(result, 0, axis)
+        part = np.moveaxis(image * np.float32(side), axis, 0)
+        image = image * np.float32(1 - 2 * side)
+        result = np.moveaxis(image, axis, 0)
+        result[1:] += part[:-1]
+        result[:-1] += part[1:]
     return image
 
 
@@ -119,12 +124,20 @@ def grown_by_size(labels, steps):
     ndarray of bool, shape (ny, nx)
     """
     steps = np.asarray(steps, np.uint16)
-    left = steps[labels]
+    left = steps.take(labels)
     grown = np.zeros(labels.shape, bool)
     for step in range(int(steps[steps < NONE].max(initial=0)), 0, -1):
         grown |= left == step
         grown = spread(grown, corners=step % 2 == 1)
     return grown | (left == 0)
+
+
+def extents(labels, places, count):
+    """Return how many pixels each of `count` areas spans, from the label and place of each."""
+    low, high = np.full(count, np.iinfo(np.int64).max), np.zeros(count, np.int64)
+    np.minimum.at(low, labels, places)
+    np.maximum.at(high, labels, places)
+    return high - low + 1
 
 
 def find_sources(image, unusable, threshold=1.5, grow=4, mesh=64, minarea=6):
@@ -154,7 +167,7 @@ def find_sources(image, unusable, threshold=1.5, grow=4, mesh=64, minarea=6):
     ndarray of bool, shape (ny, nx)
     """
     import sep
-    from scipy.ndimage import find_objects, label
+    from scipy.ndimage import label
 
     means, number = binned(np.asarray(image, np.float32), unusable)
     blank = number < 2
@@ -163,16 +176,19 @@ def find_sources(image, unusable, threshold=1.5, grow=4, mesh=64, minarea=6):
     means -= background.back()
     if number.min() < 4:
         # Where pixels are missing, the mean is less certain.
-        means *= np.sqrt(np.arange(5, dtype=np.float32) / 4)[number]
+        means *= np.sqrt(np.arange(5, dtype=np.float32) / 4).take(number)
         means[blank] = 0
     # Squares have half the noise of pixels.
     limit = SQUARE_LIMIT * 2 * threshold * max(background.globalrms, 1e-6)
-    labels, count = label(smoothed(means, SQUARE_SIDE) > limit, np.ones((3, 3), bool))
+    above = smoothed(means, SQUARE_SIDE) > limit
+    labels, count = label(above, np.ones((3, 3), bool))
     if not count:
         return np.zeros(image.shape, bool)
-    area = 4 * np.bincount(labels.ravel())[1:]
+    index = np.flatnonzero(above)
+    of = labels.ravel()[index] - 1
+    area = 4 * np.bincount(of)
     # A hot column is long, and has no wings.
-    width = [2 * min(y.stop - y.start, x.stop - x.start) for y, x in find_objects(labels)]
+    width = 2 * np.minimum(*(extents(of, at, count) for at in np.divmod(index, labels.shape[1])))
     radius = grow + 0.6 * np.minimum(np.sqrt(area), width)
     steps = np.where(area < minarea, NONE, radius // 2)
     return unbinned(grown_by_size(labels, [NONE, *steps]), image.shape)
@@ -204,7 +220,7 @@ def sky_level(image, mask, sources):
 
 
 def noise_map(image, unusable, least, block=64):
-    """Return the noise of each pixel's sky: as photons and read-out make it, or as measured.
+    """Return the noise of the sky: as photons and read-out make it, or as measured.
 
     Where the flat is low, where a detector is noisier, or where structure was left, the noise
     measured exceeds the one that header numbers tell.
@@ -220,9 +236,10 @@ def noise_map(image, unusable, least, block=64):
 
     Returns
     -------
-    ndarray of float32, shape (ny, nx)
-        From the lower quartile of the absolute differences of neighbours in a row, which stars
-        hardly move; bilinear between the squares; nowhere below `least`.
+    ndarray of float32, shape (rows, columns)
+        Of each square, see `bilinear`: from the lower quartile of the absolute differences of
+        neighbours in a row, which stars hardly move; nowhere below `least`. One value for all
+        where it is nowhere much above.
     """
     from scipy.ndimage import median_filter
 
@@ -236,8 +253,8 @@ def noise_map(image, unusable, least, block=64):
     coarse = np.where(number > 50, lower / np.float32(QUARTER * np.sqrt(2)), np.float32(least))
     coarse = np.maximum(median_filter(coarse, 3, mode="nearest"), np.float32(least))
     if coarse.max() < 1.05 * least:
-        return np.full(image.shape, least, np.float32)
-    return bilinear(coarse, image.shape)
+        return np.full((1, 1), least, np.float32)
+    return coarse
 
 
 def ranked_blocks(image, usable, block):
@@ -262,7 +279,8 @@ def ranked_blocks(image, usable, block):
     starts = [np.linspace(0, size, n + 1)[:-1].astype(int)
               for size, n in zip(image.shape, counts, strict=True)]  # fmt: skip
     height, width = (size // n for size, n in zip(image.shape, counts, strict=True))
-    filled = np.where(usable, image, np.float32(np.inf))
+    filled = image.copy()
+    np.copyto(filled, np.inf, where=~usable)
     values = np.empty((*counts, height, width), np.float32)
     for i, y in enumerate(starts[0]):
         for j, x in enumerate(starts[1]):
@@ -287,16 +305,64 @@ def bilinear(coarse, shape):
         Linear between the centres of the parts, constant beyond the outermost.
     """
 
-    def weights(size, parts):
-        place = ((np.arange(size) + 0.5) * parts / size - 0.5).clip(0, parts - 1)
-        near = np.minimum(place.astype(int), max(parts - 2, 0))
+    matrices = []
+    for size, parts in zip(shape, coarse.shape, strict=True):
+        near, after = between(np.arange(size), size, parts)
         matrix = np.zeros((size, parts), np.float32)
-        matrix[np.arange(size), near] = 1 - (place - near)
-        matrix[np.arange(size), np.minimum(near + 1, parts - 1)] += place - near
-        return matrix
+        matrix[np.arange(size), near] = 1 - after
+        matrix[np.arange(size), np.minimum(near + 1, parts - 1)] += after
+        matrices.append(matrix)
+    return matrices[0] @ np.asarray(coarse, np.float32) @ matrices[1].T
 
-    rows, columns = (weights(*pair) for pair in zip(shape, coarse.shape, strict=True))
-    return rows @ np.asarray(coarse, np.float32) @ columns.T
+
+def bilinear_at(coarse, shape, y, x):
+    """Return `bilinear` at some pixels only.
+
+    Parameters
+    ----------
+    coarse : ndarray of float32, shape (rows, columns)
+    shape : tuple of int
+        (ny, nx) of the image.
+    y, x : ndarray of int, shape (n,)
+
+    Returns
+    -------
+    ndarray of float32, shape (n,)
+    """
+    if coarse.size == 1:
+        return np.full(y.shape, coarse[0, 0], np.float32)
+    (row, down), (column, right) = (
+        between(*args) for args in zip((y, x), shape, coarse.shape, strict=True)
+    )
+    rows, columns = coarse.shape
+    first = row * columns + column
+    values = coarse.ravel()
+    step = np.minimum(column + 1, columns - 1) - column
+    upper = values[first] * (1 - right) + values[first + step] * right
+    first += (np.minimum(row + 1, rows - 1) - row) * columns
+    lower = values[first] * (1 - right) + values[first + step] * right
+    return upper * (1 - down) + lower * down
+
+
+def between(pixel, size, parts):
+    """Return between which of the equal parts of an axis pixels lie.
+
+    Parameters
+    ----------
+    pixel : ndarray of int
+    size, parts : int
+        Pixels and parts of the axis.
+
+    Returns
+    -------
+    near : ndarray of int
+        The part whose centre is before the pixel, but not the last of several.
+    after : ndarray of float32
+        Distance from its centre, in parts; 0 to 1.
+    """
+    place = ((pixel + 0.5) * (parts / size) - 0.5).clip(0, parts - 1)
+    near = np.minimum(place.astype(int), max(parts - 2, 0))
+    return near, (place - near).astype(np.float32)
 
 
 def block_sky(image, free, block=64, least=0.3, every=1):

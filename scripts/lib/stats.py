@@ -76,19 +76,37 @@ def sigma_clipped_median(values, sigma=3.0, iterations=5):
     number : int
     """
     values = np.asarray(values).ravel()
-    values = values[np.isfinite(values)]
+    values = np.sort(values[np.isfinite(values)])
     if values.size == 0:
         return np.nan, np.nan, 0
-    median = np.median(values)
-    spread = MAD_TO_SIGMA * np.median(np.abs(values - median)) or values.std(dtype=np.float64)
+
+    def median_between(first, last):
+        return float(values[(first + last - 1) // 2 : (first + last) // 2 + 1].mean())
+
+    def std_between(first, last):
+        part = shifted[first:last]
+        return math.sqrt(max(0.0, part @ part / part.size - part.mean() ** 2))
+
+    # Of sorted values, those kept are a run, and so are those nearest to the median.
+    first, last = 0, values.size
+    median = median_between(first, last)
+    shifted = values - np.float64(median)
+    halves = (values.size + 1) // 2, values.size // 2 + 1
+    near = [np.maximum(-shifted[: last + 1 - half], shifted[half - 1 :]).min() for half in halves]
+    spread = MAD_TO_SIGMA * sum(near) / 2 or std_between(first, last)
     for _ in range(iterations):
-        kept = values[np.abs(values - median) <= sigma * spread] if spread > 0 else values
-        if kept.size == values.size:
+        if spread == 0:
             break
-        values = kept
-        median = np.median(values)
-        spread = values.std(dtype=np.float64)
-    return float(median), float(values.std(dtype=np.float64)), int(values.size)
+        bounds = median - sigma * spread, median + sigma * spread
+        kept = (
+            max(first, int(np.searchsorted(values, bounds[0], "left"))),
+            min(last, int(np.searchsorted(values, bounds[1], "right"))),
+        )
+        if kept == (first, last):
+            break
+        first, last = kept
+        median, spread = median_between(first, last), std_between(first, last)
+    return median, std_between(first, last), last - first
 
 
 def half_sample_mode(values):
@@ -239,7 +257,7 @@ def small_sample(count):
     return 1.42 if count == 2 else 1 + 1 / (count - 1.85)
 
 
-def clipped_mean(stack, clip=4.0):
+def clipped_mean(stack, clip=4.0, out=None):
     """Return the mean of each column of a stack, without its outliers.
 
     The scatter of a column is its median absolute deviation, and at least the typical one of
@@ -252,6 +270,8 @@ def clipped_mean(stack, clip=4.0):
         NaN where a value is missing.
     clip : float
         Values further than this many standard deviations from the median are left out.
+    out : tuple of 3 ndarray, optional
+        Contiguous arrays for what is returned.
 
     Returns
     -------
@@ -264,55 +284,85 @@ def clipped_mean(stack, clip=4.0):
         scatter, and not where one cosmic ray struck. NaN for fewer than 4 values.
     """
     flat = stack.reshape(len(stack), -1)
-    size = flat.shape[1]
-    mean, median, spread, furthest, extent = np.full((5, size), np.nan, np.float32)
-    number = np.zeros(size, np.int32)
+    count, size = flat.shape
+    if out is None:
+        out = [np.empty(stack.shape[1:], kind) for kind in (np.float32, np.int32, np.float32)]
+    mean, number, extent = (array.reshape(-1) for array in out)
+    median, spread, furthest = (np.empty(size, np.float32) for _ in range(3))
     for part in chunks(size, CHUNK):
         values = flat[:, part].copy()
         finite = np.isfinite(values)
-        whole = finite.all()
-        number[part] = len(stack) if whole else finite.sum(axis=0)
-        if not whole:
+        known = finite.sum(axis=0, dtype=np.uint16)
+        numbers = np.bincount(known, minlength=count + 1)
+        if numbers[count] < known.size:
             values[~finite] = 0
         with np.errstate(invalid="ignore", divide="ignore"):
-            mean[part] = values.sum(axis=0, dtype=np.float32) / number[part].astype(np.float32)
-        if not whole:
+            mean[part] = values.sum(axis=0, dtype=np.float32) / known.astype(np.float32)
+        if numbers[count] < known.size:
             values[~finite] = np.inf
+        number[part] = known
         planes = ranked_planes(values)
-        # Columns of as many values each have the same formulas.
-        for count in np.unique(number[part]):
-            if count == 0:
+        facts = [array[part] for array in (median, spread, furthest, extent)]
+        # Columns of as many values each have the same formulas. Most have all: done in place, with
+        # nonsense in the others, which are done after them.
+        in_place = numbers[count] > known.size / 2
+        if in_place:
+            with np.errstate(invalid="ignore"):
+                describe_ranked(planes, facts)
+        for few in np.flatnonzero(numbers):
+            if few == count and in_place:
                 continue
-            if whole:
-                where, ranked = part, planes
-            else:
-                index = np.flatnonzero(number[part] == count)
-                where, ranked = index + part.start, [plane[index] for plane in planes[:count]]
-            median[where] = middle = median_of_ranked(ranked)
-            furthest[where] = np.maximum(ranked[-1] - middle, middle - ranked[0])
-            if count > 1:
-                spread[where] = deviation_of_ranked(ranked, middle)
-            if count > 3:
-                extent[where] = ranked[-2] - ranked[1]
-    spread *= np.float32(MAD_TO_SIGMA)
-    known = regular_sample(spread)
-    known = known[np.isfinite(known)]
-    usual = np.float32(np.median(known) * small_sample(len(stack)) if known.size else 0)
-    limit = np.float32(clip) * np.fmax(spread, usual)
-    # Two values are always as far from their median; their difference has twice the variance.
-    pair = number == 2
-    limit[pair] = np.float32(clip * np.sqrt(0.5)) * usual
-    odd = np.flatnonzero(furthest > limit)
-    for part in chunks(odd.size, CHUNK):
-        index = odd[part]
-        values = flat[:, index]
-        keep = np.abs(values - median[index]) <= limit[index]
-        keep |= pair[index] & (values < median[index])
-        number[index] = used = keep.sum(axis=0)
+            index = np.flatnonzero(known == few)
+            found = [np.empty(index.size, np.float32) for _ in facts]
+            describe_ranked([plane.take(index) for plane in planes[:few]], found)
+            for fact, values in zip(facts, found, strict=True):
+                fact[index] = values
+    sample = regular_sample(spread)
+    sample = sample[np.isfinite(sample)]
+    usual = np.float32(np.median(sample) * small_sample(count) if sample.size else 0)
+    for part in chunks(size, CHUNK):
+        limit = np.float32(clip) * np.fmax(spread[part], usual)
+        # Two values are always as far from their median; their difference has twice the variance.
+        pair = number[part] == 2
+        limit[pair] = np.float32(clip * np.sqrt(0.5)) * usual
+        odd = np.flatnonzero(furthest[part] > limit)
+        if not odd.size:
+            continue
+        middle, limit, pair = median[part][odd], limit[odd], pair[odd]
+        values = np.stack([plane.take(odd) for plane in flat[:, part]], axis=-1).T
+        keep = np.abs(values - middle) <= limit
+        keep |= pair & (values < middle)
+        used = keep.sum(axis=0, dtype=np.uint16)
+        number[part][odd] = used
         total = np.where(keep, values, np.float32(0)).sum(axis=0, dtype=np.float32)
-        mean[index] = np.divide(total, used.astype(np.float32), out=median[index], where=used > 0)
-    shape = stack.shape[1:]
-    return mean.reshape(shape), number.reshape(shape), extent.reshape(shape)
+        mean[part][odd] = np.divide(total, used.astype(np.float32), out=middle, where=used > 0)
+    return tuple(out)
+
+
+def describe_ranked(planes, facts):
+    """Write what is known of the columns of sorted planes, for `clipped_mean`.
+
+    Parameters
+    ----------
+    planes : list of ndarray of float32, each of shape (m,)
+        The lowest values first; none where there are no values.
+    facts : list of 4 ndarray of float32, each of shape (m,)
+        Overwritten: median, standard deviation by the median absolute deviation, distance of the
+        value furthest from the median, and difference of the second highest and second lowest;
+        NaN where there are too few values.
+    """
+    median, spread, furthest, extent = facts
+    few = len(planes)
+    for fact, least in zip(facts, (1, 2, 1, 4), strict=True):
+        if few < least:
+            fact.fill(np.nan)
+    if few > 0:
+        median[:] = median_of_ranked(planes)
+        np.maximum(planes[-1] - median, median - planes[0], out=furthest)
+    if few > 1:
+        np.multiply(deviation_of_ranked(planes, median), np.float32(MAD_TO_SIGMA), out=spread)
+    if few > 3:
+        np.subtract(planes[-2], planes[1], out=extent)
 
 
 def combine(planes, shape, *, clip=4.0, memory=256e6, after=None):
@@ -340,13 +390,14 @@ def combine(planes, shape, *, clip=4.0, memory=256e6, after=None):
         How far each pixel scatters between the images, see `clipped_mean`.
     """
     rows = max(1, int(memory / 4 // (4 * len(planes) * shape[1])))
-    mean = np.empty(shape, np.float32)
-    extent = np.empty(shape, np.float32)
-    number = np.empty(shape, np.int32)
+    combined = [np.empty(shape, kind) for kind in (np.float32, np.int32, np.float32)]
     for start in range(0, shape[0], rows):
         part = slice(start, min(start + rows, shape[0]))
-        stack = np.stack([np.asarray(plane[part], np.float32) for plane in planes])
-        mean[part], number[part], extent[part] = clipped_mean(stack, clip)
+        if isinstance(planes, np.ndarray) and planes.dtype == np.float32:
+            stack = planes[:, part]
+        else:
+            stack = np.stack([np.asarray(plane[part], np.float32) for plane in planes])
+        clipped_mean(stack, clip, [array[part] for array in combined])
         if after:
             after()
-    return mean, number, extent
+    return tuple(combined)

@@ -35,6 +35,7 @@ PRELOAD = (
     "lib.detector",
     "lib.sky",
     "lib.masters",
+    "scipy.fft",
     "scipy.ndimage",
     "sep",
 )

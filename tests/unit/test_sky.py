@@ -9,14 +9,15 @@ from makesky import (
     STARE,
     DitheredSum,
     Persistence,
+    fill_sky,
     keep_structure,
     make_sky,
     offset,
     pointing_groups,
     sky_from_frames,
     smooth_sky,
+    spectrum,
 )
-from scipy.fft import rfft2
 from scipy.ndimage import gaussian_filter, uniform_filter
 from skysub import fringe_excess, fringe_pattern, skysub_frame, subtract_sky
 
@@ -25,6 +26,7 @@ from lib.mastersky import MasterSky, read_sky, write_sky
 from lib.sky import (
     NONE,
     bilinear,
+    bilinear_at,
     binned,
     block_sky,
     find_sources,
@@ -296,9 +298,22 @@ def test_offsets_of_dithered_frames():
     for n in range(1, 4):
         image = np.where(camera.scene(n) > 300, 3, 0).astype(np.float32)
         expected = camera.moves[n] - camera.moves[0]
-        found = offset(rfft2(first), image)
+        found = offset(spectrum(first), image)
         assert np.abs(np.subtract(found, expected)).max() <= 1
-    assert offset(rfft2(first), np.zeros(SHAPE, np.float32)) is None
+    assert offset(spectrum(first), np.zeros(SHAPE, np.float32)) is None
+
+
+@pytest.mark.parametrize("shape", [(61, 149), (150, 82), (97, 203)])
+def test_offsets_of_frames_of_any_size(shape):
+    rng = np.random.default_rng(14)
+    wide = gaussian_filter((rng.random((260, 300)) > 0.995) * 100.0, 1.2).astype(np.float32)
+
+    def seen_from(y, x):
+        return np.ascontiguousarray(wide[y : y + shape[0], x : x + shape[1]])
+
+    reference = spectrum(seen_from(30, 40))
+    for dy, dx in ((0, 0), (3, -7), (-14, 10), (1, 0), (0, -1)):
+        assert offset(reference, seen_from(30 - dy, 40 - dx)) == (dy, dx)
 
 
 def test_sum_of_frames_shows_what_one_does_not():
@@ -341,6 +356,33 @@ def test_smoothing_ignores_gaps():
     good = np.ones(sky.shape, bool)
     sky[20:30, 20:30], good[20:30, 20:30] = 99, False
     np.testing.assert_allclose(smooth_sky(sky, good, 3.0), 1.05, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(200, 240), (201, 243)])
+def test_smoothing_on_half_the_pixels_is_that_of_a_gaussian(shape):
+    rng = np.random.default_rng(15)
+    noise = rng.normal(0, 1, shape).astype(np.float32)
+    smooth = smooth_sky(1 + noise, np.ones(shape, bool), 3.0) - 1
+    expected = gaussian_filter(noise, 3.0)
+    inside = np.s_[12:-12, 12:-12]
+    assert (smooth - expected)[inside].std() < 0.02 * expected[inside].std()
+    plane = np.add.outer(0.01 * np.arange(shape[0]), 0.02 * np.arange(shape[1]))
+    kept = smooth_sky(plane.astype(np.float32), np.ones(shape, bool), 3.0)
+    np.testing.assert_allclose(kept[inside], plane[inside], atol=1e-3)
+
+
+def test_what_no_frame_shows_is_filled_from_around():
+    rng = np.random.default_rng(16)
+    smooth = (1 + 1e-4 * np.arange(SHAPE[1]) + np.zeros((SHAPE[0], 1))).astype(np.float32)
+    good = rng.random(SHAPE) > 0.05
+    good[100:130, 200:230] = good[:9] = good[:, -7:] = False
+    filled = fill_sky(np.where(good, smooth, np.float32(9)), good)
+    np.testing.assert_array_equal(filled[good], smooth[good])
+    wrong = np.abs(filled - smooth)
+    # Among good pixels, to two pixels' worth of the slope; in the hole, to some of its 30.
+    assert wrong[200:, 50:-50].max() < 2e-4 and wrong[100:130, 200:230].max() < 7e-4
+    # A slope is not continued: half a Gaussian has its middle 13 pixels, 0.0013, from its edge.
+    assert wrong.max() < 2.5e-3
 
 
 def test_a_kernel_with_a_hole_counts_no_pixel_for_itself():
@@ -397,6 +439,10 @@ def test_coarse_map_between_its_points():
     fine = bilinear(coarse, (4, 6))
     np.testing.assert_allclose(fine[0], [1, 1.25, 1.75, 2.25, 2.75, 3])
     np.testing.assert_allclose(fine[:, 0], [1, 1.75, 3.25, 4])
+    for part in (coarse, coarse[:1], coarse[:, :1], coarse[:1, :1], fine):
+        y, x = np.indices((4, 6)).reshape(2, -1)
+        at = bilinear_at(part.astype(np.float32), (4, 6), y, x)
+        np.testing.assert_allclose(at, bilinear(part, (4, 6)).ravel(), rtol=1e-6)
 
 
 def test_noise_is_at_least_that_of_the_photons():
@@ -406,7 +452,7 @@ def test_noise_is_at_least_that_of_the_photons():
     unusable = np.zeros(image.shape, bool)
     unusable[::7] = True
     image[::7] = 1e6
-    noise = noise_map(image.astype(np.float32), unusable, 10.0)
+    noise = bilinear(noise_map(image.astype(np.float32), unusable, 10.0), image.shape)
     assert np.median(noise[:, :80]) == pytest.approx(10, rel=0.05)
     assert np.median(noise[:, 230:]) == pytest.approx(20, rel=0.05)
     assert noise_map(image.astype(np.float32), unusable, 50.0) == pytest.approx(50)

@@ -68,6 +68,41 @@ def test_clipped_median_ignores_outliers_and_gaps():
     assert sigma_clipped_median([])[2] == 0
 
 
+@pytest.mark.parametrize("size", [1, 2, 9, 10_000, 10_001])
+@pytest.mark.parametrize("whole", [False, True])
+def test_clipped_median_is_that_of_the_values_kept(size, whole):
+    rng = np.random.default_rng(size)
+    values = np.concatenate([rng.normal(50, 9, size), rng.uniform(0, 1000, size // 5)])
+    values = np.round(values) if whole else values.astype(np.float32)
+    kept = values
+    spread = 1.482602218505602 * np.median(np.abs(kept - np.median(kept)))
+    for _ in range(5):
+        near = np.abs(kept - np.median(kept)) <= 3 * spread if spread > 0 else kept == kept
+        if near.all():
+            break
+        kept = kept[near]
+        spread = kept.std(dtype=float)
+    median, std, number = sigma_clipped_median(values)
+    assert median == np.median(kept) and number == kept.size
+    assert std == pytest.approx(kept.std(dtype=float), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("gaps", [0.02, 0.2, 0.7])
+def test_clipped_mean_of_columns_with_gaps_is_that_of_each_alone(gaps):
+    rng = np.random.default_rng(7)
+    stack = rng.normal(100, 5, (6, 3000)).astype(np.float32)
+    stack[rng.random(stack.shape) < gaps] = np.nan
+    # So wide that nothing is clipped.
+    mean, number, extent = clipped_mean(stack, clip=1e4)
+    for column, *found in zip(stack.T, mean, number, extent, strict=True):
+        values = np.sort(column[np.isfinite(column)])
+        assert found[1] == values.size
+        if values.size:
+            assert found[0] == pytest.approx(values.mean(), rel=1e-6)
+        expected = values[-2] - values[1] if values.size > 3 else np.nan
+        assert found[2] == pytest.approx(expected, nan_ok=True)
+
+
 @pytest.mark.parametrize("count", [3, 5, 12])
 def test_clipped_mean_rejects_a_cosmic_ray_and_keeps_the_noise_low(count):
     rng = np.random.default_rng(count)
