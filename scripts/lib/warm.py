@@ -2,8 +2,9 @@
 
 Snakemake starts an interpreter for each job, which imports numpy and astropy anew: half a second of
 CPU, more than a step's work on a small frame. Here the first job starts one process that imports
-what the steps share and then waits; each job is a fork of it, which has all that loaded. Whatever
-else a job is, it stays: a process of its own, with its own exit code, environment and memory.
+what the steps share and then waits; each job is a fork of it, which has all that loaded. The steps
+of whole stacks, which need more, have another. Whatever else a job is, it stays: a process of its
+own, with its own exit code, environment and memory.
 
 Jobs with more than one thread, in containers or in conda environments, and all jobs where the warm
 process cannot be had, run as Snakemake runs them. So do all with ``AUTOPROC_WARM=0``.
@@ -53,9 +54,13 @@ PRELOAD_LATER = (
     "scipy.sparse.linalg",
     "scipy.spatial",
 )
-"""What the steps of whole stacks import besides, when the first of them comes."""
+"""What the steps of whole stacks import besides."""
 
 LATER_STEPS = ("solve", "stack", "tables", "lightcurve")
+"""They have a warm process of their own."""
+
+BEFORE_LATER = ("skysub", "crclean")
+"""Steps of frames at whose first job that is started, so that it is ready when it is needed."""
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -98,19 +103,34 @@ class Warm:
     ----------
     scripts : path-like
         Directory of the scripts, from which `PRELOAD` is imported.
+    later : bool
+        Whether `PRELOAD_LATER` is imported, too.
     """
 
-    def __init__(self, scripts):
+    def __init__(self, scripts, later=False):
         self.scripts = str(scripts)
+        self.later = later
         self._control = None
         self._process = None
         self._guard = threading.Lock()
+
+    def start(self):
+        """Start the process, if that has not been done; it gets ready while others work.
+
+        Raises
+        ------
+        Unavailable
+        """
+        with self._guard:
+            if self._process is None:
+                self._start()
 
     def _start(self):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, "1")
         environment.setdefault("GLIBC_TUNABLES", MALLOC)
         argv = [sys.executable, __file__, str(theirs.fileno()), self.scripts]
+        argv += ["later"] if self.later else []
         try:
             self._process = subprocess.Popen(
                 argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment
@@ -137,10 +157,9 @@ class Warm:
         words = json.dumps(request).encode()
         if len(words) > LONGEST_REQUEST:
             raise Unavailable(f"request of {len(words)} bytes")
+        self.start()
         # Snakemake calls from several threads: a request must go out in one piece.
         with self._guard:
-            if self._process is None:
-                self._start()
             head = len(words).to_bytes(4, "big")
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [reply.fileno()]))]
             try:
@@ -186,6 +205,11 @@ class Warm:
         return int.from_bytes(status, "big", signed=True)
 
 
+def step_of(script):
+    """Return the step of a script that Snakemake made: tmp….<step>.py."""
+    return os.path.basename(script).removesuffix(".py").rpartition(".")[2]
+
+
 def job_environment(threads, tmpdir=None):
     """Return the environment that Snakemake gives a job of so many threads."""
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
@@ -211,7 +235,8 @@ def attach(workflow):
 
     if os.environ.get("AUTOPROC_WARM") == "0" or not hasattr(PythonScript, "execute_script"):
         return None
-    warm = Warm(os.path.join(workflow.basedir, "scripts"))
+    scripts = os.path.join(workflow.basedir, "scripts")
+    warm, later = Warm(scripts), Warm(scripts, later=True)
     plain = getattr(PythonScript.execute_script, "plain", PythonScript.execute_script)
 
     def execute_script(self, fname, edit=False):
@@ -224,8 +249,11 @@ def attach(workflow):
         if special or self.threads != 1 or not self.is_local:
             return plain(self, fname, edit)
         environment = job_environment(self.threads, self.resources.get("tmpdir"))
+        step = step_of(fname)
         try:
-            code = warm.run(fname, environment)
+            if step in BEFORE_LATER:
+                later.start()
+            code = (later if step in LATER_STEPS else warm).run(fname, environment)
         except Unavailable:
             return plain(self, fname, edit)
         if code:
@@ -268,18 +296,11 @@ def receive(control):
 
 def load(names):
     """Import modules that the forks will share."""
-    missing = [name for name in names if name not in sys.modules]
-    for name in missing:
+    for name in names:
         importlib.import_module(name)
-    if missing:
-        # Else the first collection in each fork would copy every page that holds an object.
-        gc.collect()
-        gc.freeze()
-
-
-def step_of(script):
-    """Return the step of a script that Snakemake made: tmp….<step>.py."""
-    return os.path.basename(script).removesuffix(".py").rpartition(".")[2]
+    # Else the first collection in each fork would copy every page that holds an object.
+    gc.collect()
+    gc.freeze()
 
 
 def serve(control):
@@ -311,8 +332,6 @@ def serve(control):
                 os.kill(pid, signal.SIGTERM)
             return None
         request, reply = received
-        if step_of(request["script"]) in LATER_STEPS:
-            load(PRELOAD_LATER)
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
@@ -405,11 +424,11 @@ def exit_code(stop):
 
 def main():
     """Import what is shared, serve, and in each fork run the script."""
-    number, scripts = sys.argv[1:]
+    number, scripts, *later = sys.argv[1:]
     path = sys.path[1:]
     control = socket.socket(fileno=int(number))
     sys.path[0] = scripts
-    load(PRELOAD)
+    load(PRELOAD + PRELOAD_LATER if later else PRELOAD)
     request = serve(control)
     if request is None:
         return

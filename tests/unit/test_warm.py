@@ -73,12 +73,38 @@ def test_jobs_are_apart(server, tmp_path):
     assert [server.run(job, environment) for _ in range(3)] == [0, 0, 0]
 
 
-def test_what_only_stacks_need_is_imported_when_the_first_comes(server, tmp_path):
-    text = "import sys; sys.exit(sum(name in sys.modules for name in {!r}))"
-    text = text.format(("matplotlib.figure", "scipy.spatial", "lib.forced"))
-    environment = warm.job_environment(1)
-    for name, loaded in (("prepare", 0), ("solve", 3), ("prepare", 3)):
-        assert server.run(write(tmp_path / f"tmpx1_y.{name}.py", text), environment) == loaded
+def test_what_only_stacks_need_is_imported_for_them(tmp_path):
+    (tmp_path / "scripts").symlink_to(SCRIPTS)
+    steps = ("prepare", "crclean", "solve", "stack")
+    for step in steps:
+        write(
+            tmp_path / f"{step}.py",
+            "import json, os, sys\n"
+            "from pathlib import Path\n"
+            "names = ('matplotlib.figure', 'scipy.spatial', 'lib.forced', 'lib.resample')\n"
+            "found = [os.getppid(), *(name in sys.modules for name in names)]\n"
+            "Path(snakemake.output[0]).write_text(json.dumps(found))\n",
+        )
+    rules = "".join(
+        f"rule {step}:\n    output: '{step}.json'\n    script: '{step}.py'\n" for step in steps
+    )
+    write(
+        tmp_path / "Snakefile",
+        f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
+        "from lib import warm\n"
+        "assert warm.attach(workflow) is not None\n"
+        f"rule all:\n    input: {[f'{step}.json' for step in steps]}\n{rules}",
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "AUTOPROC_WARM"}
+    argv = [sys.executable, "-m", "snakemake", "--cores", "1", "--directory", tmp_path]
+    subprocess.run(
+        [*argv, "--snakefile", tmp_path / "Snakefile"],
+        check=True, env=environment, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    found = {step: json.loads((tmp_path / f"{step}.json").read_text()) for step in steps}
+    assert [sum(found[step][1:]) for step in steps] == [0, 0, 4, 4]
+    parents = [found[step][0] for step in steps]
+    assert parents[0] == parents[1] != parents[2] == parents[3]
 
 
 def test_jobs_run_at_the_same_time(server, tmp_path):
