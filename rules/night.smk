@@ -27,9 +27,10 @@ rule night:
     log:
         f"{IMDIR}/logs/night/night.log",
     localrule: True
-    threads: 2
+    # Pictures of few frames take less than an interpreter of its own, which two threads need.
+    threads: 2 if len(NIGHT.stack_of) > 400 else 1
     params:
-        version=1,
+        version=2,
         night_log=outcomes.log_digest(NIGHT),
         imdir=IMDIR,
     script:

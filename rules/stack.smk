@@ -97,7 +97,7 @@ rule tables:
         target=r"(?!frames\.ecsv)[A-Za-z0-9_+-]+",
         mark=r"(?:\.target)?",
     params:
-        version=3,
+        version=4,
         settings=config["stack"],
         target_radec=TARGET,
     script:

@@ -73,24 +73,54 @@ def find_solution(solved, frame):
     return solution
 
 
-if "snakemake" in globals():
-    from lib.frames import Frame
-    from lib.steps import process
+def run(source, target, solved, frame, version, log_path):
+    """Write a frame with its solution; only the header changes.
 
+    Parameters
+    ----------
+    source, target : path-like
+    solved : dict
+        File of rule solve.
+    frame : str
+    version : int
+        Of the step.
+    log_path : path-like, or None
+    """
+    from lib.exchange import copy_with_header
+    from lib.frames import Frame, FrameRejected, atomic_path, read_header
+    from lib.steps import log, process, record_step, start_log
+
+    parameters = {"catalogue": solved["catalogue"]}
+    start_log(log_path)
+    header = read_header(source)
+    try:
+        solution = find_solution(solved, frame)
+    except FrameRejected:
+        solution = None
+    if solution and header.get("QCSTAT") == "OK" and "DATASUM" in header:
+        header = apply_solution(header, solution, solved["catalogue"])
+        record_step(header, "astrometry", version, parameters)
+        with atomic_path(target) as beside:
+            copy_with_header(source, beside, header)
+        log.info("wrote %s", target)
+        return
+
+    def work(frame_file):
+        entry = find_solution(solved, frame)
+        header = apply_solution(frame_file.header, entry, solved["catalogue"])
+        return Frame(frame_file.image, frame_file.mask, header)
+
+    process("astrometry", version, source, target, work, log_path=log_path, parameters=parameters)
+
+
+if "snakemake" in globals():
     with open(snakemake.input.solution) as file:
         solved = json.load(file)
-
-    def work(frame):
-        solution = find_solution(solved, snakemake.wildcards.frame)
-        header = apply_solution(frame.header, solution, solved["catalogue"])
-        return Frame(frame.image, frame.mask, header)
-
-    process(
-        "astrometry",
-        snakemake.params.version,
+    run(
         snakemake.input.frame,
         snakemake.output[0],
-        work,
-        log_path=snakemake.log[0],
-        parameters={"catalogue": solved["catalogue"]},
+        solved,
+        snakemake.wildcards.frame,
+        snakemake.params.version,
+        snakemake.log[0],
     )

@@ -15,8 +15,9 @@ from astropy.io import fits
 from astropy.table import Table
 
 from lib.coadd import celestial_wcs
+from lib.exchange import map_frame
 from lib.forced import FLAG_OUTSIDE, FLAG_REPAIRED, LIMIT_SIGMA, filter_order, magnitudes
-from lib.frames import INTERPOLATED, SATURATED, UNUSABLE, atomic_path, read_frame
+from lib.frames import INTERPOLATED, SATURATED, UNUSABLE, atomic_path
 from lib.photometry import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT
 from lib.psf import Wings
 from lib.sources import background, background_without, detect_sources
@@ -163,7 +164,8 @@ COLUMNS = {
 
 def _row(path, name, quality, exptime, zeropoint, position, near, light):
     """Return the row of one frame."""
-    frame = read_frame(path)
+    # Only what lies about the target is read from disk.
+    frame = map_frame(path)
     header = frame.header
     own = str(header.get("FRAME", Path(path).stem))
     seen = quality.get("frames", {}).get(own, {})

@@ -16,6 +16,7 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ import numpy as np
 from astropy.io import fits
 
 from lib import outcomes, plots
+from lib.exchange import map_images, read_table
 from lib.fields import frame_centre
 from lib.frames import COSMIC, FrameRejected, read_frame
 from lib.outcomes import CHAIN, is_number, read_json, write_if_changed
@@ -33,7 +35,7 @@ log = logging.getLogger("autoproc")
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
-CARD_VERSION = 1
+CARD_VERSION = 2
 """Raised when what is kept of a frame for the page changes."""
 
 
@@ -168,11 +170,72 @@ def raw_picture(path, facts, size):
     """Return a picture of the raw frame, overscan subtracted, or why there is none."""
     from lib.detector import assemble
 
+    small = quick_look(path, facts, size)
+    if small is None:
+        try:
+            # What is burnt out is not shown, and takes long to tell.
+            image, _, _ = assemble(path, facts | {"saturate": math.inf, "linear": None})
+        except FrameRejected as why:
+            return {"why": str(why)}
+        small = plots.block_mean(image, plots.block_factor(image.shape, size))
+    return {"src": plots.encode(plots.stretch(small), 75, "jpeg")}
+
+
+def quick_look(path, facts, size):
+    """Make a raw frame of one amplifier small before anything else is done to it.
+
+    Parameters
+    ----------
+    path : path-like
+    facts : dict
+        Of the night log.
+    size : int
+        Most pixels on a side.
+
+    Returns
+    -------
+    ndarray of float32, or None
+        As stored but for zero point and scale, overscan subtracted. None for a frame of more
+        amplifiers, and where the file is not what the night log saw.
+    """
+    from lib.detector import overscan_level, section
+
+    if len(facts["amplifiers"]) != 1:
+        return None
+    (amplifier,) = facts["amplifiers"]
     try:
-        image, _, _ = assemble(path, facts)
-    except FrameRejected as why:
-        return {"why": str(why)}
-    return {"src": plots.frame_picture(image, size)}
+        how = {"memmap": True, "do_not_scale_image_data": True}
+        with open(path, "rb") as file, fits.open(file, **how) as hdus:
+            raw = np.squeeze(hdus[amplifier["hdu"]].data)
+        pixels = raw[section(amplifier["data"])]
+        if pixels.shape != tuple(facts["shape"]):
+            return None
+        factor = plots.block_factor(pixels.shape, size)
+        small = plots.block_mean(pixels, factor)
+        if amplifier.get("overscan"):
+            level = overscan_level(raw, amplifier["overscan"], amplifier["data"])
+            along = 0 if level.shape[0] > 1 else 1
+            number = small.shape[along]
+            level = level.ravel()[: number * factor].reshape(number, factor).mean(axis=1)
+            small = small - np.expand_dims(level, 1 - along)
+    except (OSError, EOFError, IndexError, TypeError, ValueError, zlib.error):
+        return None
+    flip_y, flip_x = amplifier.get("flip") or (False, False)
+    return small[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
+
+
+def look_at(path):
+    """Return header (list of lines), image and mask of a frame, the latter two as on disk.
+
+    They are mapped: all that is wanted is to make them small. Both are None where the frame was
+    rejected.
+    """
+    header, images = map_images(path)
+    image = images.get("")
+    mask = images.get("MASK")
+    if image is not None and mask is None:
+        mask = np.zeros(image.shape, np.uint8)
+    return header, image, mask
 
 
 def make_card(job):
@@ -186,7 +249,7 @@ def make_card(job):
     Returns
     -------
     dict
-        pictures: list of {title, src or why}; thumb: data URI; header, logs.
+        pictures: list of {title, src or why}; thumb: data URI; header: list of lines; logs.
     """
     imdir, frame, size = Path(job["imdir"]), job["frame"], job["size"]
     pictures, thumb, header = [], "", []
@@ -194,22 +257,21 @@ def make_card(job):
         pictures.append({"title": "raw"} | raw_picture(job["raw"], job["facts"], size))
     flattened = imdir / f"fp{frame}.fits"
     if flattened.exists():
-        image = read_frame(flattened)
-        if image.image is not None:
-            picture = plots.frame_picture(image.image, size)
+        _, image, _ = look_at(flattened)
+        if image is not None:
+            picture = plots.frame_picture(image, size)
             pictures.append({"title": "flat-fielded", "src": picture})
         del image
     if job["product"]:
-        product = read_frame(imdir / job["product"])
-        header = [[card.keyword, str(card.value), card.comment] for card in product.header.cards]
-        image, mask = product.image, product.mask
+        header, image, mask = look_at(imdir / job["product"])
         if image is not None and not job["product"].startswith(("p", "fp")):
             valid = (mask & (plots.BAD | plots.NODATA)) == 0
-            picture = plots.frame_picture(image, size, valid)
+            picture, thumb = plots.covered_pictures(
+                image, valid, (size, job["thumb"]), (75, 60), "jpeg"
+            )
             pictures.append({"title": "sky-subtracted", "src": picture})
-            thumb = plots.frame_picture(image, job["thumb"], valid, quality=50)
         if image is not None:
-            number = int((mask & COSMIC > 0).sum())
+            number = np.count_nonzero(mask & COSMIC)
             pictures.append(
                 {"title": f"mask ({number} px cosmic)", "src": plots.mask_picture(mask, size)}
             )
@@ -294,20 +356,13 @@ def make_cards(jobs, stamps, imdir, cores=1):
 
 
 def read_coadd(imdir, stack):
-    """Return image, weight and source table of a coadd, each None where it is not there."""
-
-    def read(name, hdu):
-        path = imdir / name
-        if not path.exists():
-            return None
-        with fits.open(path, memmap=False) as hdus:
-            return hdus[hdu].data if len(hdus) > hdu else None
-
-    return (
-        read(f"coadd{stack}.fits", 0),
-        read(f"coadd{stack}.weight.fits", 0),
-        read(f"coadd{stack}.cat.fits", 1),
-    )
+    """Return image and weight (as on disk) and source table of a coadd, None for what it lacks."""
+    paths = [imdir / f"coadd{stack}{kind}.fits" for kind in ("", ".weight", ".cat")]
+    image, weight = (map_images(path)[1].get("") if path.exists() else None for path in paths[:2])
+    try:
+        return image, weight, read_table(paths[2], "SOURCES")
+    except (FileNotFoundError, KeyError):
+        return image, weight, None
 
 
 def mark_sources(sources, shape, most):
@@ -321,26 +376,24 @@ def mark_sources(sources, shape, most):
     """
     if sources is None or len(sources) == 0:
         return []
-    if {"FLUX_POINT", "FLUXERR_POINT"} <= set(sources.columns.names):
+    names = sources.dtype.names
+    if {"FLUX_POINT", "FLUXERR_POINT"} <= set(names):
         sources = sources[~(sources["FLUX_POINT"] < 5 * sources["FLUXERR_POINT"])]
-    names = sources.columns.names
     flux = np.asarray(sources["FLUX_AUTO"] if "FLUX_AUTO" in names else sources["X"], float)
-    order = np.argsort(-np.nan_to_num(flux))[:most]
-    magnitude = np.asarray(sources["MAG_AUTO"], float) if "MAG_AUTO" in names else None
-    star = sources["STAR"] if "STAR" in names else np.zeros(len(sources), bool)
-    zero = sources["ZP_STAR"] if "ZP_STAR" in names else np.zeros(len(sources), bool)
-    number = sources["NUMBER"] if "NUMBER" in names else np.arange(1, len(sources) + 1)
-    marked = []
-    for i in order:
-        value = None if magnitude is None else rounded(magnitude[i], 2)
-        marked.append(
-            [
-                rounded((sources["X"][i] - 0.5) / shape[1], 4),
-                rounded(1 - (sources["Y"][i] - 0.5) / shape[0], 4),
-                value, int(bool(star[i])), int(bool(zero[i])), int(number[i]),
-            ]
-        )  # fmt: skip
-    return marked
+    sources = sources[np.argsort(-np.nan_to_num(flux))[:most]]
+
+    def column(name, missing):
+        return sources[name].tolist() if name in names else [missing] * len(sources)
+
+    marked = zip(
+        (sources["X"] - 0.5) / shape[1], 1 - (sources["Y"] - 0.5) / shape[0],
+        column("MAG_AUTO", None), column("STAR", False), column("ZP_STAR", False),
+        sources["NUMBER"].tolist(), strict=True,
+    )  # fmt: skip
+    return [
+        [rounded(x, 4), rounded(y, 4), rounded(magnitude, 2), int(star), int(zero), number]
+        for x, y, magnitude, star, zero, number in marked
+    ]
 
 
 def rounded(value, digits):
@@ -381,7 +434,7 @@ def compare_reference(sources, reference, cards, band, radius=2.0, most=1500):
         ``zeropoint``: list of [reference magnitude, reference - ours, used, x, y];
         ``positions``: list of [x, y, east, north] with the offsets [mas].
     """
-    if sources is None or reference is None or not {"RA", "DEC"} <= set(sources.columns.names):
+    if sources is None or reference is None or not {"RA", "DEC"} <= set(sources.dtype.names):
         return {"zeropoint": [], "positions": []}
     from scipy.spatial import cKDTree
 
@@ -400,7 +453,7 @@ def compare_reference(sources, reference, cards, band, radius=2.0, most=1500):
         return {"zeropoint": [], "positions": []}
     distance, nearest = cKDTree(theirs[known]).query(ours, distance_upper_bound=radius)
     hit = np.flatnonzero(np.isfinite(distance))
-    flags = np.asarray(sources["FLAGS"]) if "FLAGS" in sources.columns.names else None
+    flags = np.asarray(sources["FLAGS"]) if "FLAGS" in sources.dtype.names else None
     if flags is not None:
         clean = hit[(flags[hit] & ~1) == 0]
         hit = clean if clean.size else hit
@@ -458,8 +511,9 @@ def show_stack(stack, result, night_outcome, imdir, reference, sizes):
     if image is None or image.ndim != 2:
         return shown
     valid = np.isfinite(image) if weight is None else weight > 0
-    shown["tile"] = plots.frame_picture(image, sizes.tile, valid, sizes.quality)
-    shown["picture"] = plots.frame_picture(image, sizes.coadd, valid, sizes.quality)
+    shown["picture"], shown["tile"] = plots.covered_pictures(
+        image, valid, (sizes.coadd, sizes.tile), (sizes.quality, sizes.quality)
+    )
     if weight is not None:
         factor = plots.block_factor(weight.shape, sizes.tile)
         small = plots.block_mean(weight, factor)
@@ -554,9 +608,7 @@ def on_one_grid(chosen, imdir, sizes):
     shape = (first["NAXIS2"], first["NAXIS1"])
     factor = plots.block_factor(shape, sizes.coadd // 2)
     ny, nx = shape[0] // factor, shape[1] // factor
-    y, x = np.mgrid[:ny, :nx]
-    centres = [v * factor + (factor - 1) / 2 for v in (x.ravel(), y.ravel())]
-    sky = coadd_wcs(first).all_pix2world(*centres, 0)
+    y, x = (np.arange(n) * factor + (factor - 1) / 2 for n in (ny, nx))
     planes = []
     for stack, cards in chosen:
         image, weight, _ = read_coadd(imdir, stack)
@@ -566,14 +618,47 @@ def on_one_grid(chosen, imdir, sizes):
         valid = np.isfinite(image) if weight is None else weight > 0
         small, covered = plots.reduce_covered(image, valid, factor)
         small[~covered] = np.nan
-        column, row = coadd_wcs(cards).all_world2pix(*sky, 0)
-        column = np.rint((column - (factor - 1) / 2) / factor).astype(int)
-        row = np.rint((row - (factor - 1) / 2) / factor).astype(int)
+        column, row = (
+            np.rint((place.ravel() - (factor - 1) / 2) / factor).astype(int)
+            for place in between_grids(coadd_wcs(first), coadd_wcs(cards), x, y)
+        )
         inside = (column >= 0) & (row >= 0) & (column < small.shape[1]) & (row < small.shape[0])
         plane = np.full(ny * nx, np.nan, np.float32)
         plane[inside] = small[row[inside], column[inside]]
         planes.append(plane.reshape(ny, nx))
     return planes
+
+
+def between_grids(one, other, x, y, nodes=9, degree=3):
+    """Return where the pixels of one image lie on another of the same sky.
+
+    Two tangent planes differ by a shift, a turn and, over degrees, a little curvature: what a few
+    places tell holds for all.
+
+    Parameters
+    ----------
+    one, other : astropy.wcs.WCS
+    x, y : ndarray, shapes (nx,), (ny,)
+        Columns and rows on the first [pixel].
+
+    Returns
+    -------
+    column, row : ndarray, shape (ny, nx)
+    """
+    from numpy.polynomial import chebyshev
+
+    unit = [np.linspace(-1, 1, max(2, len(axis))) for axis in (x, y)]
+    u, v = (axis.ravel() for axis in np.meshgrid(*2 * [np.linspace(-1, 1, nodes)]))
+    places = [
+        0.5 * ((1 - w) * axis[0] + (1 + w) * axis[-1])
+        for w, axis in zip((u, v), (x, y), strict=True)
+    ]
+    targets = other.all_world2pix(*one.all_pix2world(*places, 0), 0)
+    base = chebyshev.chebvander2d(u, v, [degree, degree])
+    fitted = np.linalg.lstsq(base, np.transpose(targets), rcond=None)[0]
+    fitted = fitted.reshape(degree + 1, degree + 1, 2)
+    on_grid = [w[: len(axis)] for w, axis in zip(unit, (x, y), strict=True)]
+    return [chebyshev.chebgrid2d(*on_grid, fitted[..., k]).T for k in (0, 1)]
 
 
 # --------------------------------------------------------------------------------------------

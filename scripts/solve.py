@@ -237,6 +237,8 @@ def solve_jointly(exposures, reference, options):
     for method, fit in methods.items():
         with scamp_may_fail(summary):
             validated[method] = validate_degrees(exposures, reference, number, degrees, fit)
+        # Both fit the same polynomial: the degree that the stars can carry is known now.
+        degrees = degrees and [best_solution(validated)[1]]
     method, degree = best_solution(validated)
     maps = None
     with scamp_may_fail(summary):

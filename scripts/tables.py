@@ -16,7 +16,7 @@ from lib.forced import LIMIT_SIGMA, Coadd, filter_order, force, magnitudes, unit
 from lib.frames import atomic_path
 from lib.projection import project
 from lib.psf import Wings
-from lib.sources import background_without, detect_sources, grow
+from lib.sources import background, background_without, detect_sources, grow
 from lib.targets import parse_position, target_position
 
 log = logging.getLogger("autoproc")
@@ -41,14 +41,11 @@ def read_coadd(path, weight_path, settings):
     noise = np.where(covered, np.sqrt(variance), np.sqrt(variance.max())).astype(np.float32)
     box = settings["background_box"]
 
-    def flattened(segments):
-        level = background_without(image, ~covered, segments, box)
-        return np.where(covered, image - level, 0).astype(np.float32)
-
-    clean = flattened(np.zeros(image.shape, bool))
-    for _ in range(2):
-        segments = detect_sources(clean, noise, None, settings["catalogue_sigma"])[1]
-        clean = flattened(segments)
+    level, _ = background(image, ~covered, box)
+    clean = np.where(covered, image - level, 0).astype(np.float32)
+    segments = detect_sources(clean, noise, None, settings["catalogue_sigma"])[1]
+    level = background_without(image, ~covered, segments, box)
+    clean = np.where(covered, image - level, 0).astype(np.float32)
     reach = int(np.ceil(0.75 * header["SEEPIX"]))
     occupied = ~covered | grow(segments > 0, reach)
     wings = Wings(*(header[key] for key in ("PSFALPHA", "PSFBETA", "PSFNORM", "PSFE1", "PSFE2")))

@@ -5,11 +5,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from astropy.io import fits
 
-from lib.frames import UNUSABLE, FrameRejected, read_frame
+from lib.exchange import map_frame, read_table, write_image
+from lib.frames import UNUSABLE, FrameRejected
 from lib.programs import ProgramFailed, find_program, run_program
 from lib.starlists import Exposure
+from lib.stats import regular_sample
 
 log = logging.getLogger("autoproc")
 
@@ -36,23 +37,30 @@ def detection_arrays(image, mask):
 
     Parameters
     ----------
-    image : ndarray of float, shape (ny, nx)
+    image : ndarray of float32, shape (ny, nx)
+        Of any byte order.
     mask : ndarray of uint8, shape (ny, nx)
 
     Returns
     -------
-    image : ndarray of float32
+    image : ndarray of float32, of the same byte order
         Unusable pixels replaced by the median of the rest.
-    weight : ndarray of float32
+    weight : ndarray of uint8
         0 for unusable pixels, else 1.
-    flag : ndarray of int16
+    flag : ndarray of uint8
         The mask's unusable bits.
     """
-    bad = ((mask & UNUSABLE) > 0) | ~np.isfinite(image)
-    level = np.median(image[~bad]) if not bad.all() else 0.0
-    clean = np.where(bad, np.float32(level), image).astype(np.float32)
-    flag = np.where(bad, np.maximum(mask & UNUSABLE, 1), 0).astype(np.int16)
-    return clean, (~bad).astype(np.float32), flag
+    flag = mask & np.uint8(UNUSABLE)
+    finite = np.isfinite(image)
+    # What is not finite and not masked has the lowest bit: any will do.
+    flag[~finite & (flag == 0)] = 1
+    bad = flag > 0
+    clean = np.array(image)
+    if not bad.all():
+        some, left_out = regular_sample(image), regular_sample(bad)
+        sound = some[~left_out] if not left_out.all() else image[~bad]
+        clean[bad] = np.median(sound)
+    return clean, (~bad).view(np.uint8), flag
 
 
 def run_again_if_killed(argv, **how):
@@ -99,7 +107,8 @@ def run_extractor(image, weight, flag, header, options):
         "PIXEL_SCALE": header.get("PIXSCALE", 1.0),
         "BACK_SIZE": 64,
         "BACKPHOTO_TYPE": "LOCAL",
-        "MEMORY_PIXSTACK": 3000000,
+        # It is cleared before use: a large one takes longer than the search.
+        "MEMORY_PIXSTACK": max(300_000, int(0.3 * image.size)),
         "VERBOSE_TYPE": "QUIET",
         "WRITE_XML": "N",
     }
@@ -112,11 +121,12 @@ def run_extractor(image, weight, flag, header, options):
         (folder / "columns.param").write_text("\n".join(CATALOGUE_COLUMNS) + "\n")
         (folder / "gauss.conv").write_text("CONV NORM\n1 2 1\n2 4 2\n1 2 1\n")
         for stem, data in (("image", image), ("weight", weight), ("flag", flag)):
-            fits.writeto(folder / f"{stem}.fits", data)
+            write_image(folder / f"{stem}.fits", data)
         run_again_if_killed(argv, timeout=options["timeout"], cwd=folder)
-        with fits.open(folder / "stars.ldac", memmap=False) as hdus:
-            table = np.array(hdus["LDAC_OBJECTS"].data)
-    return table.astype(table.dtype.newbyteorder("="))
+        try:
+            return read_table(folder / "stars.ldac", "LDAC_OBJECTS")
+        except (OSError, ValueError, KeyError) as why:
+            raise ProgramFailed("source-extractor", f"{type(why).__name__} {why}") from why
 
 
 def select_stars(table, min_snr):
@@ -165,7 +175,7 @@ def detect(path, options):
     FrameRejected
         Rejected before, no usable pixel, or too few stars.
     """
-    frame = read_frame(path)
+    frame = map_frame(path)
     name = frame_name(path, frame.header)
     if frame.rejected or frame.image is None:
         code, _, numbers = (frame.reason or "REJECTED").partition(": ")

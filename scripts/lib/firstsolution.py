@@ -8,7 +8,7 @@ import logging
 import numpy as np
 from astropy.wcs import WCS
 
-from lib.distortion import sky_from_wcs, system_cards
+from lib.distortion import remembering, sky_from_wcs, system_cards
 from lib.jointfit import fit_alone
 from lib.matching import Mapping, NoMatch, match_stars, same_orientation
 from lib.projection import deproject, project
@@ -76,6 +76,7 @@ def identify(
 def moved(sky, mapping, centre):
     """Return the map `sky` followed by a linear map of the tangent plane about `centre`."""
 
+    @remembering
     def changed(x, y):
         return deproject(mapping(project(*sky(x, y), *centre)), *centre)
 

@@ -1,10 +1,11 @@
 """Least-squares maps to the sky: of one frame alone, and of all frames and stars together."""
 
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 
 import numpy as np
 
-from lib.distortion import polynomial, tpv_terms
+from lib.distortion import polynomial, remembering, tpv_terms
 from lib.matching import fit_mapping, nearest_pairs, same_orientation
 from lib.projection import deproject, project
 from lib.starlists import merged_stars, on_one_plane, pair_on_plane
@@ -68,6 +69,7 @@ def fit_alone(exposure, reference, degree, *, tolerance=None, accuracy=0.01):
                 break
             good = now
 
+    @remembering
     def sky(x, y):
         p = project(*base_sky(x, y), *centre)
         return deproject(p + polynomial(*(p.T / half), terms) @ coefficients, *centre)
@@ -215,6 +217,7 @@ class Detector:
         # The detector's distortion in pixels, turned onto the sky as the frame is.
         turned = shared @ self.matrix.T
 
+        @remembering
         def sky(x, y):
             linear, common = self.bases(x, y)
             points = project(*self.sky(x, y), *self.centre)
@@ -231,15 +234,30 @@ def fit_jointly(exposures, reference, degree):
     list of callable
         Map of each frame to the sky.
     """
-    maps = joint_maps(exposures, reference, degree)
+    found = gather(exposures, reference)
+    maps = joint_maps(exposures, reference, degree, found)
     for _ in range(2 if degree > 1 else 0):
         # Stars that the distortion had moved out of reach are identified now.
-        again = [replace(e, sky=sky) for e, sky in zip(exposures, maps, strict=True)]
-        maps = joint_maps(again, reference, degree)
+        again = [copy(exposure) for exposure in exposures]
+        for exposure, sky in zip(again, maps, strict=True):
+            exposure.sky = sky
+        before, found = found, gather(again, reference)
+        if identified_alike(before, found, len(reference)):
+            break
+        maps = joint_maps(again, reference, degree, found)
     return maps
 
 
-def joint_maps(exposures, reference, degree, *, freedom=5e-4, accuracy=0.01):
+def identified_alike(one, other, known, part=0.01):
+    """Tell whether two identifications (`gather`) agree but for a `part` of the known stars."""
+    pairs = []
+    for frame, star, source, *_ in (one, other):
+        mine = source < known
+        pairs.append(set(zip(*(a[mine].tolist() for a in (frame, star, source)), strict=True)))
+    return len(pairs[0] ^ pairs[1]) <= part * len(pairs[0])
+
+
+def joint_maps(exposures, reference, degree, found, *, freedom=5e-4, accuracy=0.01):
     """Fit all frames and all stars together, robustly.
 
     Unknown are the position of each star, three linear terms per axis for each frame and a
@@ -254,6 +272,8 @@ def joint_maps(exposures, reference, degree, *, freedom=5e-4, accuracy=0.01):
     reference : Reference
     degree : int
         Of the shared polynomial.
+    found : tuple
+        Of `gather`.
     freedom : float
         Expected spread of scale and rotation [rad] between frames (refraction, flexure).
     accuracy : float
@@ -264,7 +284,7 @@ def joint_maps(exposures, reference, degree, *, freedom=5e-4, accuracy=0.01):
     list of callable
         Map of each frame to the sky.
     """
-    frame, star, source, start, centre = gather(exposures, reference)
+    frame, star, source, start, centre = found
     # Shared linear terms too: those of a frame are only its difference from the group.
     terms = tpv_terms(degree)[1:]
     detectors = [Detector(e, terms, centre) for e in exposures]
@@ -369,9 +389,12 @@ def solve_robustly(
     ndarray
         The unknowns.
     """
-    from scipy.sparse import diags
+    from scipy.sparse import csc_array, csr_array, eye_array
     from scipy.sparse.linalg import splu
 
+    measured, transposed = design[: 2 * (len(error) + len(known_error))], design.T.tocsr()
+    # A source whose measurements are all left out is held where it was.
+    hold = 1e-9 * eye_array(design.shape[1], format="csr")
     n, known = len(error), len(known_error)
     least = floor
     good, good_known = np.ones(n, bool), np.ones(known, bool)
@@ -384,11 +407,13 @@ def solve_robustly(
                 1 / prior_error**2,
             ]
         )
-        weighted = design.T @ diags(weight)
-        # A source whose measurements are all left out is held where it was.
-        normal = (weighted @ design + diags(np.full(design.shape[1], 1e-9))).tocsc()
+        values = transposed.data * weight[transposed.indices]
+        weighted = csr_array((values, transposed.indices, transposed.indptr), transposed.shape)
+        normal = weighted @ design + hold
+        # It is symmetric: its rows are its columns.
+        normal = csc_array((normal.data, normal.indices, normal.indptr), normal.shape)
         solution = splu(normal).solve(weighted @ right)
-        residual = design[: 2 * (n + known)] @ solution - right[: 2 * (n + known)]
+        residual = measured @ solution - right[: 2 * (n + known)]
         residual, off = residual[: 2 * n].reshape(2, n), residual[2 * n :].reshape(2, known)
         pull, pull_known = residual / sigma, off / known_error
         now = np.all(np.abs(pull) < clip * max(mad_std(pull[:, good]), 1.0), axis=0)

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 
 from lib.frames import BAD, COSMIC, NODATA, NONLINEAR, SATURATED, SOURCE, TRAIL
-from lib.stats import mad_std
+from lib.stats import mad_std, regular_sample
 
 MASK_COLOURS = (
     (SOURCE, (38, 70, 110)),
@@ -22,6 +22,9 @@ MASK_COLOURS = (
 
 BAND_ORDER = "u B g V r R i I z Z y Y J H K".split()
 """Bands and filters from blue to red."""
+
+SAMPLE = 1 << 14
+"""Pixels that tell the levels of a picture: its median to a hundredth of the noise."""
 
 
 def block_factor(shape, size):
@@ -45,8 +48,14 @@ def block_mean(image, factor):
         return np.asarray(image, np.float32)
     ny, nx = image.shape[0] // factor, image.shape[1] // factor
     rows = image[: ny * factor, : nx * factor].reshape(ny, factor, nx * factor)
-    rows = rows.sum(axis=1, dtype=np.float32)
-    return rows.reshape(ny, nx, factor).sum(axis=2) / np.float32(factor**2)
+    # Truths are counted in bytes as far as these reach: nothing is to be converted.
+    few = image.dtype == bool and factor < 16
+    rows = rows.view(np.uint8).sum(axis=1, dtype=np.uint8) if few else rows.sum(axis=1, dtype="f4")
+    # A sum along an axis this short takes several times as long.
+    total = rows[:, ::factor].copy()
+    for k in range(1, factor):
+        total += rows[:, k::factor]
+    return total.astype(np.float32, copy=False) / np.float32(factor**2)
 
 
 def reduce_covered(image, valid, factor):
@@ -66,18 +75,48 @@ def reduce_covered(image, valid, factor):
         0 where there is no data.
     valid : ndarray of bool, same shape
     """
-    from scipy.ndimage import binary_fill_holes, distance_transform_edt
-
-    valid = valid & np.isfinite(image)
-    part = block_mean(valid, factor)
     total = block_mean(np.where(valid, image, np.float32(0)), factor)
+    if not np.isfinite(total).all():
+        valid = valid & np.isfinite(image)
+        total = block_mean(np.where(valid, image, np.float32(0)), factor)
+    part = block_mean(valid, factor)
     covered = part >= 0.25
     small = np.where(covered, total / np.maximum(part, np.float32(0.25)), np.float32(0))
-    holes = binary_fill_holes(covered) & ~covered
-    if holes.any():
-        nearest = distance_transform_edt(~covered, return_distances=False, return_indices=True)
-        small[holes] = small[tuple(axis[holes] for axis in nearest)]
-    return small, covered | holes
+    return small, covered | fill_enclosed(small, covered)
+
+
+def fill_enclosed(image, covered):
+    """Give pixels that are enclosed by data the value of those beside them, in place.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+    covered : ndarray of bool, shape (ny, nx)
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+        Which they are.
+    """
+    from scipy.ndimage import label
+
+    empty, number = label(~covered)
+    closed = np.ones(number + 1, bool)
+    closed[0] = False
+    closed[np.concatenate([empty[0], empty[-1], empty[:, 0], empty[:, -1]])] = False
+    filled = closed[empty]
+    known = covered.copy()
+    y, x = np.nonzero(filled)
+    # From the rim inwards, each by the mean of its four neighbours that are known.
+    while y.size:
+        around = (y + [[1], [-1], [0], [0]], x + [[0], [0], [1], [-1]])
+        there = known[around]
+        number = there.sum(axis=0)
+        now = number > 0
+        values = np.where(there, image[around], 0).sum(axis=0)[now] / number[now]
+        image[y[now], x[now]], known[y[now], x[now]] = values, True
+        y, x = y[~now], x[~now]
+    return filled
 
 
 def block_bits(mask, factor):
@@ -112,7 +151,9 @@ def stretch(image, valid=None, *, low=1.5, soft=4.0, high=99.7):
     ndarray of uint8, shape (ny, nx)
     """
     ok = np.isfinite(image) if valid is None else valid & np.isfinite(image)
-    values = image[ok]
+    values = regular_sample(image, SAMPLE)[regular_sample(ok, SAMPLE)]
+    if values.size < SAMPLE // 100:
+        values = image[ok]
     if values.size == 0:
         return np.zeros(image.shape, np.uint8)
     middle = np.median(values)
@@ -139,38 +180,65 @@ def linear_grey(image, low=0.5, high=99.5):
 
 def mask_colours(mask):
     """Return a picture of a mask, shape (ny, nx, 3): each bit in its colour, none black."""
-    picture = np.zeros((*mask.shape, 3), np.uint8)
+    values = np.arange(256)
+    colours = np.zeros((256, 3), np.uint8)
     for bit, colour in MASK_COLOURS:
-        picture[mask & bit > 0] = colour
-    return picture
+        colours[values & bit > 0] = colour
+    return colours[mask]
 
 
-def encode(picture, quality=70):
-    """Return a picture (uint8, first row at the bottom) as a data URI of an image/webp.
+def encode(picture, quality=70, kind="webp"):
+    """Return a picture (uint8, first row at the bottom) as a data URI.
 
     Parameters
     ----------
     picture : ndarray of uint8, shape (ny, nx) or (ny, nx, 3)
     quality : int
         1 to 100; 0 for a lossless picture of few colours.
+    kind : {'webp', 'jpeg'}
+        'webp' is finer for its size, 'jpeg' ten times as fast.
     """
-    from PIL import Image
+    # The plugins by name, else Pillow looks for them in some forty.
+    from PIL import Image, JpegImagePlugin, WebPImagePlugin  # noqa: F401
 
     buffer = io.BytesIO()
     image = Image.fromarray(np.ascontiguousarray(picture[::-1]))
-    if quality:
-        image.save(buffer, "WEBP", quality=quality, method=2)
+    if kind == "jpeg":
+        image.save(buffer, "JPEG", quality=quality)
+    elif quality:
+        image.save(buffer, "WEBP", quality=quality, method=0)
     else:
-        image.save(buffer, "WEBP", lossless=True, quality=30, method=2)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+        image.save(buffer, "WEBP", lossless=True, quality=0, method=0)
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def frame_picture(image, size, valid=None, quality=60):
+def frame_picture(image, size, quality=75):
     """Return the data URI of a picture of a frame, at most `size` pixels on a side."""
-    factor = block_factor(image.shape, size)
-    if valid is None:
-        return encode(stretch(block_mean(image, factor)), quality)
-    return encode(stretch(*reduce_covered(image, valid, factor)), quality)
+    return encode(stretch(block_mean(image, block_factor(image.shape, size))), quality, "jpeg")
+
+
+def covered_pictures(image, valid, sizes, qualities, kind="webp"):
+    """Return the data URIs of pictures of an image with pixels that do not count.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+    valid : ndarray of bool, shape (ny, nx)
+    sizes : sequence of int
+        Most pixels on a side of each, the largest first: it is what the others are made of.
+    qualities : sequence of int
+    kind : str
+        As for `encode`.
+
+    Returns
+    -------
+    list of str
+    """
+    pictures = []
+    for size, quality in zip(sizes, qualities, strict=True):
+        image, valid = reduce_covered(image, valid, block_factor(image.shape, size))
+        pictures.append(encode(stretch(image, valid), quality, kind))
+    return pictures
 
 
 def mask_picture(mask, size):

@@ -4,80 +4,13 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from astropy.io import fits
 
 from lib.detection import CATALOGUE_COLUMNS, run_again_if_killed
-from lib.distortion import sky_from_cards, tan_cards
+from lib.distortion import remembering, sky_from_tpv, tan_cards
+from lib.exchange import read_head, write_ldac
 from lib.programs import ProgramFailed, find_program
 from lib.projection import project
 from lib.starlists import epoch_of
-
-FORMATS = {np.dtype("f8"): "D", np.dtype("f4"): "E", np.dtype("i2"): "I", np.dtype("i4"): "J"}
-"""Column formats; SCAMP crashes where a column is not of the type source-extractor gives it."""
-
-BLOCK = 2880
-"""[byte] Size of the records of FITS."""
-
-
-def table_extension(name, columns, data, dimensions=()):
-    """Return a binary table extension as bytes.
-
-    Parameters
-    ----------
-    name : str
-    columns : list of (str, str)
-        Names and formats.
-    data : ndarray
-        Structured, of big-endian numbers or of bytes, a row an element.
-    dimensions : sequence of (str, str)
-        Cards of TDIM.
-    """
-    cards = [
-        ("XTENSION", "BINTABLE"),
-        ("BITPIX", 8),
-        ("NAXIS", 2),
-        ("NAXIS1", data.dtype.itemsize),
-        ("NAXIS2", len(data)),
-        ("PCOUNT", 0),
-        ("GCOUNT", 1),
-        ("TFIELDS", len(columns)),
-        ("EXTNAME", name),
-    ]
-    for number, (column, form) in enumerate(columns, start=1):
-        cards += [(f"TTYPE{number}", column), (f"TFORM{number}", form)]
-    head = fits.Header([*cards, *dimensions]).tostring().encode("ascii")
-    # Text is filled with blanks: on zeros, as astropy writes, SCAMP crashes.
-    fill = b" " if data.dtype.kind == "S" else b"\0"
-    return head + data.tobytes() + fill * (-data.nbytes % BLOCK)
-
-
-def write_ldac(path, header, columns):
-    """Write a FITS_LDAC catalogue.
-
-    Parameters
-    ----------
-    path : path-like
-    header : astropy.io.fits.Header
-        Of the image the catalogue stands for.
-    columns : dict of str to ndarray
-    """
-    primary = fits.Header({"SIMPLE": True, "BITPIX": 8, "NAXIS": 0, "EXTEND": True})
-    block = header.tostring(padding=False).encode("ascii")
-    image = table_extension(
-        "LDAC_IMHEAD",
-        [("Field Header Card", f"{len(block)}A")],
-        np.array([block]),
-        [("TDIM1", f"(80, {len(block) // 80})")],
-    )
-    rows = np.empty(
-        len(next(iter(columns.values()))),
-        [(name, values.dtype.newbyteorder(">")) for name, values in columns.items()],
-    )
-    for name, values in columns.items():
-        rows[name] = values
-    forms = [(name, FORMATS[values.dtype]) for name, values in columns.items()]
-    objects = table_extension("LDAC_OBJECTS", forms, rows)
-    Path(path).write_bytes(primary.tostring().encode("ascii") + image + objects)
 
 
 class Straightened:
@@ -103,6 +36,10 @@ class Straightened:
         p = project(*self.sky(x, y), *self.centre)
         return tuple((p @ self.inverse.T + self.middle).T)
 
+    def followed_by(self, sky):
+        """Return the map of pixels that `sky`, a map of straightened pixels, makes."""
+        return remembering(lambda x, y: sky(*self(x, y)))
+
     def cards(self):
         """TAN cards of the straightened frame."""
         cards = tan_cards(self.centre, self.middle, self.matrix / 3600.0)
@@ -111,20 +48,21 @@ class Straightened:
 
 def write_stars(path, exposure, straight):
     """Write the stars of an exposure, straightened, as the catalogue that SCAMP reads."""
-    header = fits.Header()
-    header["SIMPLE"] = True
-    header["BITPIX"] = -32
-    header["NAXIS"] = 2
-    header["NAXIS1"], header["NAXIS2"] = exposure.shape[1], exposure.shape[0]
-    header["EXPTIME"] = float(exposure.header.get("EXPTIME", 1.0))
-    header["FILTER"] = "one"
-    header["MJD-OBS"] = exposure.mjd
-    header.update(straight.cards())
+    cards = {
+        "SIMPLE": True,
+        "BITPIX": -32,
+        "NAXIS": 2,
+        "NAXIS1": exposure.shape[1],
+        "NAXIS2": exposure.shape[0],
+        "EXPTIME": float(exposure.header.get("EXPTIME", 1.0)),
+        "FILTER": "one",
+        "MJD-OBS": exposure.mjd,
+    }
     u, v = straight(exposure.x, exposure.y)
     columns = {"XWIN_IMAGE": u, "YWIN_IMAGE": v}
     columns |= {name: exposure.stars[name] for name in CATALOGUE_COLUMNS[2:10]}
     columns["FLAGS"] = np.zeros(len(u), np.int16)
-    write_ldac(path, header, columns)
+    write_ldac(path, cards | straight.cards(), columns)
 
 
 def write_reference(path, reference, epoch):
@@ -141,29 +79,7 @@ def write_reference(path, reference, epoch):
         "MAGERR": np.full(len(reference), 0.05),
         "OBSDATE": np.full(len(reference), epoch),
     }
-    write_ldac(path, fits.Header({"SIMPLE": True, "BITPIX": 8, "NAXIS": 0}), columns)
-
-
-def read_head(path):
-    """Read the WCS cards of a .head file written by SCAMP.
-
-    Raises
-    ------
-    ValueError
-        A card is missing or not finite.
-    """
-    header = fits.Header()
-    for line in Path(path).read_text(encoding="latin-1").splitlines():
-        key = line[:8].strip()
-        if key.startswith(("CTYPE", "CRVAL", "CRPIX", "CD1_", "CD2_", "PV1_", "PV2_")):
-            header.append(fits.Card.fromstring(line))
-    for key in ("CTYPE1", "CRVAL1", "CRVAL2", "CD1_1", "CD1_2", "CD2_1", "CD2_2"):
-        if key not in header:
-            raise ValueError(f"{path}: no {key}")
-    values = [v for v in header.values() if not isinstance(v, str)]
-    if not np.all(np.isfinite(values)):
-        raise ValueError(f"{path}: not finite")
-    return header
+    write_ldac(path, {"SIMPLE": True, "BITPIX": 8, "NAXIS": 0}, columns)
 
 
 def run_scamp(exposures, reference, degree, options, *, crossid, passes="joint", quiet=False):
@@ -232,8 +148,8 @@ def run_scamp(exposures, reference, degree, options, *, crossid, passes="joint",
         maps = []
         for name, ideal in zip(names, straight, strict=True):
             try:
-                inner = sky_from_cards(read_head(folder / name.replace(".ldac", ".head")))
+                inner = sky_from_tpv(read_head(folder / name.replace(".ldac", ".head")))
             except (OSError, ValueError) as why:
                 raise ProgramFailed("scamp", str(why)) from why
-            maps.append(lambda x, y, ideal=ideal, inner=inner: inner(*ideal(x, y)))
+            maps.append(ideal.followed_by(inner))
     return maps

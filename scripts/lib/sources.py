@@ -53,7 +53,7 @@ def masked_background(image, bad, box=128, sigma=3.0):
     -------
     ndarray of float32, shape (ny, nx)
     """
-    from scipy.interpolate import RectBivariateSpline
+    from scipy.interpolate import BSpline, make_interp_spline
     from scipy.ndimage import distance_transform_edt, median_filter
 
     ny, nx = image.shape
@@ -94,12 +94,16 @@ def masked_background(image, bad, box=128, sigma=3.0):
         axis = int(np.argmax(counts))
         values = np.interp(np.arange(image.shape[axis]), centres[axis], line)
         return np.broadcast_to(values[:, None] if axis == 0 else values, image.shape).astype("f4")
-    degree = [min(3, n - 1) for n in counts]
-    spline = RectBivariateSpline(*centres, level, kx=degree[0], ky=degree[1])
-    where = [
-        np.clip(np.arange(size), c[0], c[-1]) for size, c in zip((ny, nx), centres, strict=True)
-    ]
-    return spline(*where).astype(np.float32)
+    middle = level.mean()
+    level = level - middle
+    bases = []
+    for axis, (size, centre) in enumerate(zip((ny, nx), centres, strict=True)):
+        spline = make_interp_spline(centre, np.moveaxis(level, axis, 0), min(3, centre.size - 1))
+        level = np.moveaxis(spline.c, 0, axis)
+        where = np.clip(np.arange(size), centre[0], centre[-1])
+        bases.append(BSpline.design_matrix(where, spline.t, spline.k).toarray().astype("f4"))
+    # A product of matrices: the splines of rows and columns are independent.
+    return bases[0] @ level.astype(np.float32) @ bases[1].T + np.float32(middle)
 
 
 def detect_sources(image, noise, bad=None, threshold=3.0, min_area=5):

@@ -1,6 +1,7 @@
 """Lists of stars: those measured on an exposure and those of known position, and which is which."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from astropy.io import fits
@@ -53,44 +54,66 @@ class Exposure:
     by_neighbours: bool = False
     alone: bool = False
 
-    @property
+    def __post_init__(self):
+        self._matrices = {}
+
+    def _column(self, values):
+        """A column that cannot change, so that maps know it again."""
+        values = np.ascontiguousarray(values)
+        values.flags.writeable = False
+        return values
+
+    @cached_property
     def x(self):
-        return self.stars["XWIN_IMAGE"]
+        return self._column(self.stars["XWIN_IMAGE"])
 
-    @property
+    @cached_property
     def y(self):
-        return self.stars["YWIN_IMAGE"]
+        return self._column(self.stars["YWIN_IMAGE"])
 
-    @property
+    @cached_property
     def magnitude(self):
-        return -2.5 * np.log10(self.stars["FLUX_AUTO"])
+        return self._column(-2.5 * np.log10(self.stars["FLUX_AUTO"]))
 
-    @property
+    @cached_property
     def error(self):
         """Position error per axis [pixel]."""
         a, b = self.stars["ERRAWIN_IMAGE"], self.stars["ERRBWIN_IMAGE"]
-        return np.sqrt((a**2 + b**2) / 2)
+        return self._column(np.sqrt((a**2 + b**2) / 2))
 
     @property
     def middle(self):
         """Pixel coordinates of the middle."""
         return np.array([(self.shape[1] + 1) / 2, (self.shape[0] + 1) / 2])
 
+    @cached_property
+    def _cross(self):
+        """Pixels by which a map is told: the middle, and an eighth of the frame to each side."""
+        cx, cy = self.middle
+        h = min(self.shape) / 8
+        x = self._column([cx, cx + h, cx - h, cx, cx])
+        return x, self._column([cy, cy, cy, cy + h, cy - h]), h
+
     def centre(self, sky=None):
         """Position of the middle, ra and dec [deg]."""
-        ra, dec = (sky or self.sky)(*self.middle[:, None])
+        x, y, _ = self._cross
+        ra, dec = (sky or self.sky)(x, y)
         return float(ra[0]), float(dec[0])
 
     def local_matrix(self, sky=None):
         """Derivative of the tangent plane [arcsec] by pixel at the middle, shape (2, 2)."""
         sky = sky or self.sky
-        cx, cy = self.middle
-        h = min(self.shape) / 8
-        x = np.array([cx, cx + h, cx - h, cx, cx])
-        y = np.array([cy, cy, cy, cy + h, cy - h])
-        ra, dec = sky(x, y)
-        p = project(ra, dec, ra[0], dec[0])
-        return np.stack([p[1] - p[2], p[3] - p[4]], axis=1) / (2 * h)
+        if sky not in self._matrices:
+            x, y, h = self._cross
+            ra, dec = sky(x, y)
+            p = project(ra, dec, ra[0], dec[0])
+            matrix = np.stack([p[1] - p[2], p[3] - p[4]], axis=1) / (2 * h)
+            matrix.flags.writeable = False
+            # Those of maps that are given up are not kept for ever.
+            if len(self._matrices) > 7:
+                self._matrices.clear()
+            self._matrices[sky] = matrix
+        return self._matrices[sky]
 
     @property
     def scale(self):

@@ -6,8 +6,9 @@ what the steps share and then waits; each job is a fork of it, which has all tha
 of whole stacks, which need more, have another. Whatever else a job is, it stays: a process of its
 own, with its own exit code, environment and memory.
 
-Jobs with more than one thread, in containers or in conda environments, and all jobs where the warm
-process cannot be had, run as Snakemake runs them. So do all with ``AUTOPROC_WARM=0``.
+Other jobs with more than one thread, jobs in containers or in conda environments, and all jobs
+where the warm process cannot be had, run as Snakemake runs them. So do all with
+``AUTOPROC_WARM=0``.
 
 The two processes talk over a socket pair, which has no name on disk: nothing is left behind by a
 crash, and when one of the two ends, the other sees the end of the stream.
@@ -33,6 +34,7 @@ PRELOAD = (
     "snakemake.logging",
     "snakemake.iocontainers",
     "lib.steps",
+    "lib.exchange",
     "lib.detector",
     "lib.sky",
     "lib.masters",
@@ -57,7 +59,8 @@ PRELOAD_LATER = (
 """What the steps of whole stacks import besides."""
 
 LATER_STEPS = ("solve", "stack", "tables", "lightcurve")
-"""They have a warm process of their own."""
+"""They have a warm process of their own, with any number of threads: these are of our own making,
+not of a library that has been loaded for one."""
 
 BEFORE_LATER = ("skysub", "crclean")
 """Steps of frames at whose first job that is started, so that it is ready when it is needed."""
@@ -246,10 +249,10 @@ def attach(workflow):
             or self.env_modules is not None
             or self.bench_record is not None
         )
-        if special or self.threads != 1 or not self.is_local:
+        step = step_of(fname)
+        if special or (self.threads != 1 and step not in LATER_STEPS) or not self.is_local:
             return plain(self, fname, edit)
         environment = job_environment(self.threads, self.resources.get("tmpdir"))
-        step = step_of(fname)
         try:
             if step in BEFORE_LATER:
                 later.start()

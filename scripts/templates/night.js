@@ -184,8 +184,7 @@
       body.append(make("details", {}, make("summary", {}, `log of ${name_}`), make("pre", {}, text)));
     }
     if (more.header.length) {
-      const text = more.header.map(([key, value, comment]) => `${key.padEnd(8)} ${value}${comment ? "  / " + comment : ""}`).join("\n");
-      body.append(make("details", {}, make("summary", {}, "header of the last product"), make("pre", {}, text)));
+      body.append(make("details", {}, make("summary", {}, "header of the last product"), make("pre", {}, more.header.join("\n"))));
     }
   }
 

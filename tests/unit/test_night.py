@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
+from astropy.wcs import WCS
 from PIL import Image
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from lib import outcomes, plots, progress
+from lib.detector import assemble
 from lib.frames import COSMIC, SATURATED, Frame, FrameRejected, reject, write_frame
 from lib.nightlog import COLUMNS
 
@@ -293,6 +295,99 @@ def test_reduced_picture_has_no_holes_within_the_data():
     small, covered = plots.reduce_covered(image, valid, 4)
     assert small[1, 1] == 3 and small[8, 7] > 100
     assert covered[:, :12].all() and not covered[:, 12:].any()
+
+
+def test_enclosed_pixels_take_the_value_beside_them():
+    image = np.add.outer(np.zeros(20), np.arange(20.0)).astype(np.float32)
+    covered = np.ones(image.shape, bool)
+    covered[5:12, 5:9] = covered[15, 15] = False  # enclosed
+    covered[3:6, 17:] = False  # open to the rim
+    image[~covered] = 0
+    filled = plots.fill_enclosed(image, covered)
+    assert filled.sum() == 29 and filled[5:12, 5:9].all() and filled[15, 15]
+    assert image[15, 15] == 15
+    assert image[5:12, 5].max() < image[5:12, 8].min()
+    assert 4 <= image[5:12, 5:9].min() and image[5:12, 5:9].max() <= 9
+    assert (image[3:6, 17:] == 0).all()
+
+
+def test_picture_and_thumbnail_show_the_same():
+    rng = np.random.default_rng(5)
+    image = rng.normal(0, 1, (600, 400)).astype(">f4")
+    image[300:320, 100:120] += 1000
+    image[0, 0] = np.nan
+    valid = np.ones(image.shape, bool)
+    uris = plots.covered_pictures(image, valid, (200, 50), (90, 90))
+    large, small = (
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("L"))
+        for uri in uris
+    )
+    assert (large.shape, small.shape) == ((200, 133), (50, 33))
+    # The star stands where it is, rows from the top.
+    for picture in (large, small):
+        y, x = np.unravel_index(np.argmax(picture), picture.shape)
+        assert abs(x / picture.shape[1] - 110 / 400) < 0.05
+        assert abs(y / picture.shape[0] - 290 / 600) < 0.05
+
+
+@pytest.mark.parametrize("flip", [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("overscan", [None, [0, 90, 150, 170], [90, 100, 10, 150]])
+def test_quick_look_at_a_raw_frame_is_what_assembling_gives(tmp_path, overscan, flip):
+    rng = np.random.default_rng(6)
+    raw = rng.normal(1000, 10, (100, 170)) + 3 * np.arange(100)[:, None] + np.arange(170)
+    fits.PrimaryHDU(raw.astype(np.uint16)).writeto(tmp_path / "2.fits")
+    amplifier = {
+        "hdu": 0, "data": [4, 88, 10, 150], "overscan": overscan, "flip": flip, "origin": [0, 0],
+    }  # fmt: skip
+    facts = {"shape": [84, 140], "amplifiers": [amplifier], "saturate": 60000, "linear": None}
+    small = page.quick_look(tmp_path / "2.fits", facts, 20)
+    image, _, _ = assemble(tmp_path / "2.fits", facts)
+    if flip == (False, False):
+        expected = plots.block_mean(image, 7)
+    else:
+        # The blocks begin at the first pixel read, whatever side it is on.
+        turned = image[:: -1 if flip[0] else 1, :: -1 if flip[1] else 1]
+        expected = plots.block_mean(turned, 7)[:: -1 if flip[0] else 1, :: -1 if flip[1] else 1]
+    assert small.shape == (12, 20)
+    # Of a stored image the zero point is not told; sums of 49 numbers of 30,000 in float32.
+    np.testing.assert_allclose(small - small.mean(), expected - expected.mean(), atol=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:File may have been truncated")
+@pytest.mark.parametrize("size", [3000, 20000])
+def test_quick_look_leaves_broken_files_to_others(tmp_path, size):
+    fits.PrimaryHDU(np.zeros((100, 170), np.uint16)).writeto(tmp_path / "2.fits")
+    words = (tmp_path / "2.fits").read_bytes()
+    (tmp_path / "2.fits").write_bytes(words[:size])
+    amplifier = {"hdu": 0, "data": [0, 100, 0, 170], "overscan": None, "origin": [0, 0]}
+    facts = {"shape": [100, 170], "amplifiers": [amplifier], "saturate": 60000}
+    assert page.quick_look(tmp_path / "2.fits", facts, 20) is None
+    assert "UNREADABLE" in page.raw_picture(tmp_path / "2.fits", facts, 20)["why"]
+
+
+@pytest.mark.parametrize("degrees", [0.1, 2.0])
+def test_pixels_between_grids_are_those_of_the_coordinates(degrees):
+    step = degrees / 500
+
+    def made(ra, dec, angle):
+        wcs = WCS(naxis=2)
+        wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = (
+            ["RA---TAN", "DEC--TAN"],
+            [ra, dec],
+            [250, 250],
+        )
+        a = np.radians(angle)
+        wcs.wcs.cd = step * np.array([[-np.cos(a), np.sin(a)], [np.sin(a), np.cos(a)]])
+        return wcs
+
+    one, other = made(10.0, 60.0, 0), made(10.0 + degrees / 3, 60.0 - degrees / 4, 30)
+    x, y = np.arange(0, 500, 7.0), np.arange(0, 400, 7.0)
+    column, row = page.between_grids(one, other, x, y)
+    assert column.shape == row.shape == (len(y), len(x))
+    grid = np.meshgrid(x, y)
+    expected = other.all_world2pix(*one.all_pix2world(*(v.ravel() for v in grid), 0), 0)
+    np.testing.assert_allclose(column.ravel(), expected[0], atol=0.1)
+    np.testing.assert_allclose(row.ravel(), expected[1], atol=0.1)
 
 
 def test_target_is_where_config_or_pointing_say():

@@ -13,12 +13,20 @@ from starlink import Ast
 
 from lib import detection
 from lib.detection import CATALOGUE_COLUMNS, detect
-from lib.distortion import fit_cards, sky_from_cards, starting_sky, tpv_terms
+from lib.distortion import (
+    fit_cards,
+    remembering,
+    sky_from_cards,
+    sky_from_tpv,
+    starting_sky,
+    tpv_terms,
+)
+from lib.exchange import read_head
 from lib.frames import BAD, COSMIC, SATURATED, Frame, FrameRejected, write_frame
 from lib.programs import ProgramFailed, run_program
 from lib.projection import deproject, project
 from lib.residuals import plot_residuals, residuals, weighted_rms
-from lib.scamp import read_head, run_scamp
+from lib.scamp import run_scamp
 from lib.starlists import Exposure, Reference, reference_extent, reference_from_table
 from lib.validation import degrees_allowed
 
@@ -150,6 +158,49 @@ def test_cards_reproduce_a_map(dec, pv):
     b = project(*sky_from_cards(true)(x, y), 0.01, dec)
     # Between the nodes too: 1 mas is far below what is asked of a solution.
     np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 5, 7])
+def test_quick_map_of_tpv_is_that_of_wcslib(degree):
+    rng = np.random.default_rng(degree)
+    made = cards(359.99, 70.0, angle=33)
+    if degree > 1:
+        made |= {"CTYPE1": "RA---TPV", "CTYPE2": "DEC--TPV", "PV1_1": 1.001, "PV2_1": 0.999}
+        for axis in (1, 2):
+            for index, i, j in tpv_terms(degree):
+                if i + j > 1:
+                    made[f"PV{axis}_{index}"] = rng.normal() * 0.05 ** (1 - i - j) * 1e-3
+    x, y = rng.uniform(1, 900, (2, 50))
+    ra, dec = sky_from_tpv(made)(x, y)
+    expected = sky_from_cards(made)(x, y)
+    # Microarcseconds.
+    np.testing.assert_allclose([ra, dec], expected, rtol=0, atol=1e-10)
+
+
+def test_quick_map_refuses_radial_terms():
+    with pytest.raises(ValueError, match="PV1_3"):
+        sky_from_tpv(cards(pv={"PV1_1": 1.0, "PV1_3": 0.1}))
+
+
+def test_maps_remember_only_what_cannot_change():
+    calls = []
+
+    @remembering
+    def sky(x, y):
+        calls.append(len(x))
+        return x + 1, y + 1
+
+    x, y = np.arange(3.0), np.arange(3.0)
+    sky(x, y)
+    x[0] = 5
+    assert sky(x, y)[0][0] == 6
+    assert len(calls) == 2
+    for values in (x, y):
+        values.flags.writeable = False
+    assert sky(x, y) is sky(x, y)
+    assert len(calls) == 3
+    with pytest.raises(ValueError, match="read-only"):
+        sky(x, y)[0][0] = 0
 
 
 @pytest.mark.parametrize("pv", [None, RADIAL])

@@ -96,7 +96,7 @@ def test_what_only_stacks_need_is_imported_for_them(tmp_path):
         f"rule all:\n    input: {[f'{step}.json' for step in steps]}\n{rules}",
     )
     environment = {key: value for key, value in os.environ.items() if key != "AUTOPROC_WARM"}
-    argv = [sys.executable, "-m", "snakemake", "--cores", "1", "--directory", tmp_path]
+    argv = [sys.executable, "-m", "snakemake", "--cores", "2", "--directory", tmp_path]
     subprocess.run(
         [*argv, "--snakefile", tmp_path / "Snakefile"],
         check=True, env=environment, stderr=subprocess.DEVNULL,

@@ -1,0 +1,356 @@
+"""FITS files as simple as our own and as those that the AstrOmatic programs take and give back.
+
+Written and read as bytes, in a tenth of the time that astropy takes, which must be ready for all
+that FITS allows.
+"""
+
+import math
+import mmap
+import shutil
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+
+from lib.frames import Frame
+
+BLOCK = 2880
+"""[byte] Size of the records of FITS."""
+
+COPIED = 1 << 20
+"""[byte] Copied at once."""
+
+END = f"{'END':80}".encode("ascii")
+
+BITPIX = {np.dtype("f4"): -32, np.dtype("u1"): 8}
+"""Of images."""
+
+FORMATS = {np.dtype("f8"): "D", np.dtype("f4"): "E", np.dtype("i2"): "I", np.dtype("i4"): "J"}
+"""Of columns; SCAMP crashes where one is not of the type source-extractor gives it."""
+
+IMAGES = {str(bits): kind.newbyteorder(">") for kind, bits in BITPIX.items()}
+
+NEEDED = (
+    "CTYPE1", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2", "CD1_1", "CD1_2", "CD2_1", "CD2_2",
+)  # fmt: skip
+"""Cards of a solution."""
+
+TYPES = {form: kind.newbyteorder(">") for kind, form in FORMATS.items()} | {"L": np.dtype("S1")}
+
+
+def card(key, value):
+    """Return a card of a header, 80 characters.
+
+    Parameters
+    ----------
+    key : str
+    value : bool, int, float or str
+    """
+    if isinstance(value, str):
+        text = "'{:8}'".format(value.replace("'", "''"))
+    elif isinstance(value, bool):
+        text = f"{'T' if value else 'F':>20}"
+    else:
+        text = f"{value!r:>20}".upper()
+    return f"{key:8}= {text:70}"
+
+
+def header_bytes(cards, fill=True):
+    """Return a header, up to END or filled to whole records."""
+    text = "".join(card(key, value) for key, value in cards.items()) + f"{'END':80}"
+    return (text + " " * (-len(text) % BLOCK if fill else 0)).encode("ascii")
+
+
+def write_image(path, image):
+    """Write an image.
+
+    Parameters
+    ----------
+    path : path-like
+    image : ndarray of float32 or uint8, shape (ny, nx)
+        Of any byte order.
+    """
+    ny, nx = image.shape
+    bits = BITPIX[image.dtype.newbyteorder("=")]
+    cards = {"SIMPLE": True, "BITPIX": bits, "NAXIS": 2, "NAXIS1": nx, "NAXIS2": ny}
+    with open(path, "wb") as file:
+        file.write(header_bytes(cards))
+        file.write(image.astype(image.dtype.newbyteorder(">"), copy=False))
+        file.write(bytes(-image.nbytes % BLOCK))
+
+
+def table_extension(name, columns, data, dimensions=None):
+    """Return a binary table extension as bytes.
+
+    Parameters
+    ----------
+    name : str
+    columns : list of (str, str)
+        Names and formats.
+    data : ndarray
+        Structured, of big-endian numbers or of bytes, a row an element.
+    dimensions : dict of str to str, optional
+        Cards of TDIM.
+    """
+    cards = {
+        "XTENSION": "BINTABLE",
+        "BITPIX": 8,
+        "NAXIS": 2,
+        "NAXIS1": data.dtype.itemsize,
+        "NAXIS2": len(data),
+        "PCOUNT": 0,
+        "GCOUNT": 1,
+        "TFIELDS": len(columns),
+        "EXTNAME": name,
+    }
+    for number, (column, form) in enumerate(columns, start=1):
+        cards |= {f"TTYPE{number}": column, f"TFORM{number}": form}
+    # Text is filled with blanks: on zeros, as astropy writes, SCAMP crashes.
+    fill = b" " if data.dtype.kind == "S" else b"\0"
+    head = header_bytes(cards | (dimensions or {}))
+    return head + data.tobytes() + fill * (-data.nbytes % BLOCK)
+
+
+def write_ldac(path, cards, columns):
+    """Write a FITS_LDAC catalogue.
+
+    Parameters
+    ----------
+    path : path-like
+    cards : dict
+        Header of the image the catalogue stands for.
+    columns : dict of str to ndarray
+    """
+    block = header_bytes(cards, fill=False)
+    image = table_extension(
+        "LDAC_IMHEAD",
+        [("Field Header Card", f"{len(block)}A")],
+        np.array([block]),
+        {"TDIM1": f"(80, {len(block) // 80})"},
+    )
+    rows = np.empty(
+        len(next(iter(columns.values()))),
+        [(name, values.dtype.newbyteorder(">")) for name, values in columns.items()],
+    )
+    for name, values in columns.items():
+        rows[name] = values
+    forms = [(name, FORMATS[values.dtype]) for name, values in columns.items()]
+    objects = table_extension("LDAC_OBJECTS", forms, rows)
+    primary = header_bytes({"SIMPLE": True, "BITPIX": 8, "NAXIS": 0, "EXTEND": True})
+    Path(path).write_bytes(primary + image + objects)
+
+
+def read_table(path, extension):
+    """Read a table.
+
+    Parameters
+    ----------
+    path : path-like
+    extension : str
+        EXTNAME.
+
+    Returns
+    -------
+    ndarray
+        Structured, of booleans and of numbers in this machine's byte order.
+
+    Raises
+    ------
+    KeyError
+        There is no such table.
+    ValueError
+        Not all of it is there, or it has columns of other kinds.
+    """
+    words = Path(path).read_bytes()
+    found = next((hdu for hdu in _hdus(words) if hdu[0].get("EXTNAME") == extension), None)
+    if found is None:
+        raise KeyError(f"{path}: no {extension}")
+    cards, _, lengths, at, size = found
+    columns = range(1, int(cards["TFIELDS"]) + 1)
+    names = [cards[f"TTYPE{k}"] for k in columns]
+    forms = [cards[f"TFORM{k}"].removeprefix("1") for k in columns]
+    if not set(forms) <= set(TYPES):
+        raise ValueError(f"{path}: columns {sorted(set(forms) - set(TYPES))}")
+    kinds = [TYPES[form] for form in forms]
+    stored = np.dtype(list(zip(names, kinds, strict=True)))
+    if stored.itemsize != lengths[0] or len(words) < at + size:
+        raise ValueError(f"{path}: {len(words)} bytes, not {at + size}")
+    rows = np.frombuffer(words, stored, lengths[1], at)
+    native = [bool if form == "L" else TYPES[form].newbyteorder("=") for form in forms]
+    table = np.empty(len(rows), list(zip(names, native, strict=True)))
+    for name, form in zip(names, forms, strict=True):
+        table[name] = rows[name] == b"T" if form == "L" else rows[name]
+    return table
+
+
+def map_images(path):
+    """Map the images of a file.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    lines : list of str
+        Primary header, END left out.
+    images : dict of str to ndarray
+        As they are on disk, by EXTNAME, that of the primary HDU is "".
+
+    Raises
+    ------
+    ValueError
+        The file is not whole, or no file of plain images.
+    """
+    with open(path, "rb") as file:
+        words = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    header, images = [], {}
+    for cards, lines, lengths, at, size in _hdus(words):
+        header = header or lines
+        if not lengths or cards.get("XTENSION") == "BINTABLE":
+            continue
+        kind = IMAGES.get(cards["BITPIX"])
+        if kind is None or len(lengths) != 2 or "BZERO" in cards or "BSCALE" in cards:
+            raise ValueError(f"{path}: no plain images")
+        if at + size > len(words):
+            raise ValueError(f"{path}: {len(words)} bytes, not {at + size}")
+        pixels = np.frombuffer(words, kind, math.prod(lengths), at)
+        images[cards.get("EXTNAME", "")] = pixels.reshape(lengths[::-1])
+    return header, images
+
+
+def map_frame(path):
+    """Return a frame as `lib.frames.read_frame` does, but as it is on disk, read where it is used.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    lib.frames.Frame
+    """
+    with fits.open(path, memmap=True) as hdus:
+        image = hdus[0].data
+        mask = hdus["MASK"].data if image is not None and "MASK" in hdus else None
+        if image is not None and mask is None:
+            mask = np.zeros(image.shape, np.uint8)
+        return Frame(image, mask, hdus[0].header)
+
+
+def copy_with_header(source, target, header):
+    """Write a copy of a file with another primary header, its data untouched.
+
+    Parameters
+    ----------
+    source, target : path-like
+    header : astropy.io.fits.Header
+        True for the data, with their DATASUM; its CHECKSUM is made 0, that of the copy is right.
+
+    Raises
+    ------
+    ValueError
+        The source ends before its data do.
+    """
+    zero = "0" * 16
+    header["CHECKSUM"] = (zero, "HDU checksum")
+    words = header.tostring().encode("ascii")
+    value = encode_checksum(ones_sum(words, int(header["DATASUM"])))
+    card = f"CHECKSUM= '{zero}'".encode("ascii")
+    with open(source, "rb") as old, open(target, "wb") as new:
+        new.write(words.replace(card, card.replace(zero.encode("ascii"), value.encode("ascii")), 1))
+        block = b""
+        while END not in (block[k : k + 80] for k in range(0, len(block), 80)):
+            block = old.read(BLOCK)
+            if len(block) < BLOCK:
+                raise ValueError(f"{source}: a header without end")
+        shutil.copyfileobj(old, new, COPIED)
+
+
+def ones_sum(data, start=0):
+    """Return the ones' complement sum of bytes as 32-bit words.
+
+    Source: FITS standard 4.0, appendix J.
+
+    Parameters
+    ----------
+    data : bytes
+        Whole records.
+    start : int
+        Sum of what comes before.
+    """
+    total = start + int(np.frombuffer(data, ">u4").sum(dtype=np.uint64))
+    while total >> 32:
+        total = (total & 0xFFFFFFFF) + (total >> 32)
+    return total
+
+
+def encode_checksum(total):
+    """Return the value of CHECKSUM by which an HDU of a sum has the sum -0.
+
+    Source: FITS standard 4.0, appendix J: each byte of the complement is spread over four
+    characters that are digits or letters, and all are turned by one.
+
+    Parameters
+    ----------
+    total : int
+        `ones_sum` of the HDU with sixteen characters 0.
+    """
+    columns = []
+    for byte in (~total & 0xFFFFFFFF).to_bytes(4, "big"):
+        four = [byte // 4 + ord("0")] * 4
+        four[0] += byte % 4
+        for first in (0, 2):
+            while not (chr(four[first]).isalnum() and chr(four[first + 1]).isalnum()):
+                four[first] += 1
+                four[first + 1] -= 1
+        columns.append(four)
+    text = "".join(chr(column[k]) for k in range(4) for column in columns)
+    return text[-1] + text[:-1]
+
+
+def _hdus(words):
+    """Yield the cards of each HDU as text, its lines, lengths of axes, first byte and bytes."""
+    at = 0
+    while at < len(words):
+        lines = []
+        while "END" not in (line[:8].rstrip() for line in lines[-BLOCK // 80 :]):
+            block = words[at : at + BLOCK].decode("ascii", "replace")
+            if len(block) < BLOCK:
+                raise ValueError(f"a header ends after {len(words)} bytes")
+            lines += [block[k : k + 80] for k in range(0, BLOCK, 80)]
+            at += BLOCK
+        lines = [line.rstrip() for line in lines]
+        lines = lines[: lines.index("END")]
+        cards = {line[:8].rstrip(): line[10:].partition("/")[0].strip(" '") for line in lines}
+        lengths = [int(cards[f"NAXIS{k}"]) for k in range(1, int(cards["NAXIS"]) + 1)]
+        size = abs(int(cards["BITPIX"])) // 8 * math.prod(lengths) if lengths else 0
+        yield cards, lines, lengths, at, size
+        at += size + -size % BLOCK
+
+
+def read_head(path):
+    """Read the WCS cards of a .head file written by SCAMP.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ValueError
+        A card is missing, or is no finite number.
+    """
+    cards = {}
+    for line in Path(path).read_text(encoding="latin-1").splitlines():
+        key, text = line[:8].strip(), line[10:].partition("/")[0].strip()
+        if key.startswith("CTYPE"):
+            cards[key] = text.strip("' ")
+        elif key.startswith(("CRVAL", "CRPIX", "CD1_", "CD2_", "PV1_", "PV2_")):
+            cards[key] = float(text)
+    for key in NEEDED:
+        if key not in cards:
+            raise ValueError(f"{path}: no {key}")
+    if not all(math.isfinite(value) for value in cards.values() if not isinstance(value, str)):
+        raise ValueError(f"{path}: not finite")
+    return cards
