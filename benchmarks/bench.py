@@ -171,12 +171,12 @@ def steps_at(size, folder):
                 read_frame(folder / f"{source}.fits")
             write_frame(copy, product)
 
-        found[name] = measure(lambda work=work, target=target: write_frame(target, work()))
-        found[name]["io"] = measure(in_and_out)["cpu"]
+        found[name] = measure(lambda work=work, target=target: write_frame(target, work()), 9)
+        found[name]["io"] = measure(in_and_out, 9)["cpu"]
     last = folder / "zsfp.fits"
     other = folder / "copy.fits"
-    found["read + write of a frame"] = measure(lambda: write_frame(other, read_frame(last)))
-    found["the same bytes, copied"] = measure(lambda: other.write_bytes(last.read_bytes()))
+    found["read + write of a frame"] = measure(lambda: write_frame(other, read_frame(last)), 9)
+    found["the same bytes, copied"] = measure(lambda: other.write_bytes(last.read_bytes()), 9)
     found |= cosmics_at(read_frame(folder / "sfp.fits"))
     return found
 
@@ -617,7 +617,7 @@ def main():
         found["combination_size"] = 256 if quick else 2048
         found["combination"] = combinations(found["combination_size"])
         found["resampling"] = resampling(found["combination_size"], folder)
-        size, exposures = (512, 3) if quick else (1024, 10)
+        size, exposures = (512, 3) if quick else (1024, 25)
         found["chain"] = chain(folder / "night", size, exposures) | {"size": size}
         found["plans"] = {}
         for count in (100, 500) if quick else (500, 5000, 20_000):
