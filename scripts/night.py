@@ -797,7 +797,7 @@ def program_versions():
     from lib.steps import software_versions
 
     found = {"Python": sys.version.split()[0]}
-    for name in ("source-extractor", "scamp", "swarp"):
+    for name in ("source-extractor", "scamp"):
         try:
             done = subprocess.run(
                 [find_program(name), "-v"], capture_output=True, text=True, timeout=10, check=False
@@ -809,8 +809,8 @@ def program_versions():
         except (OSError, subprocess.TimeoutExpired):
             found[name] = "unknown"
     return found | software_versions(
-        "snakemake", "numpy", "scipy", "astropy", "astroscrappy", "sep", "ccdproc", "plotly",
-        "itables",
+        "snakemake", "numpy", "scipy", "numba", "astropy", "astroscrappy", "sep", "ccdproc",
+        "plotly", "itables",
     )  # fmt: skip
 
 
