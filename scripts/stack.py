@@ -26,11 +26,11 @@ from lib.coadd import (
     common_grid,
     effective_gain,
     frame_outline,
+    frame_variance,
     frame_weight,
     mean_position,
     median_penalty,
     resting_on,
-    sky_variance,
     wcs_cards,
 )
 from lib.coaddheader import (
@@ -182,11 +182,7 @@ def select_frames(records, reference, band, settings):
         exposure = np.array([float(record["header"]["EXPTIME"]) for record in alive])
         _, scales = flux_scales(exposure, [record["transparency"] for record in alive])
         for record, scale in zip(alive, scales, strict=True):
-            header = record["header"]
-            variance = sky_variance(
-                float(header.get("SKYSUB", 0.0)), float(header.get("RDNOISE", 0.0)),
-                float(header.get("GAIN", 1.0)),
-            )  # fmt: skip
+            variance = frame_variance(record["header"])
             record["modelled"] = variance > 0
             # Without sky and read noise in the header the noise measured must do.
             record["variance"] = float(variance) if variance > 0 else record["noise"] ** 2
@@ -224,11 +220,8 @@ def build_coadd(used, grid, settings, flats, workdir, threads):
         header, wcs = frame.header, record["wcs"]
         variance = record["variance"]
         if record["modelled"]:
-            variance = sky_variance(
-                float(header.get("SKYSUB", 0.0)), float(header.get("RDNOISE", 0.0)),
-                float(header.get("GAIN", 1.0)),
-                flats.get(header.get("FLATFILE", ""), frame.image.shape),
-            )  # fmt: skip
+            flat = flats.get(header.get("FLATFILE", ""), frame.image.shape)
+            variance = frame_variance(header, flat)
         weight, repaired = frame_weight(frame.mask, variance)
         outline = frame_outline(record["header"], wcs)
         image, weight, corner = resample(frame.image, weight, wcs, where, outline, record["scale"])

@@ -63,6 +63,14 @@ def sky_variance(sky, read_noise, gain=1.0, flat=None):
     return max(sky, 0.0) / gain / response + (read_noise / gain / response) ** 2
 
 
+def frame_variance(header, flat=None):
+    """Return `sky_variance` by the header of a frame; 0 where it tells neither sky nor noise."""
+    return sky_variance(
+        float(header.get("SKYSUB", 0.0)), float(header.get("RDNOISE", 0.0)),
+        float(header.get("GAIN", 1.0)), flat,
+    )  # fmt: skip
+
+
 def frame_weight(mask, variance):
     """Return the weight map of a frame, and the pixels that are no measurement.
 
