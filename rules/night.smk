@@ -27,8 +27,8 @@ rule night:
     log:
         f"{IMDIR}/logs/night/night.log",
     localrule: True
-    # Pictures of few frames take less than an interpreter of its own, which two threads need.
-    threads: 2 if len(NIGHT.stack_of) > 400 else 1
+    # By then nothing else runs.
+    threads: 2
     params:
         version=2,
         night_log=outcomes.log_digest(NIGHT),

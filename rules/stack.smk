@@ -61,7 +61,7 @@ rule stack:
         f"{IMDIR}/logs/stack/{{stack}}.log",
     threads: threads_of_a_stack()
     params:
-        version=9,
+        version=10,
         settings=config["stack"],
         customcatfilt=config["customcatfilt"],
     script:
@@ -97,7 +97,7 @@ rule tables:
         target=r"(?!frames\.ecsv)[A-Za-z0-9_+-]+",
         mark=r"(?:\.target)?",
     params:
-        version=4,
+        version=5,
         settings=config["stack"],
         target_radec=TARGET,
     script:

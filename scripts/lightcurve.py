@@ -20,7 +20,7 @@ from lib.forced import FLAG_OUTSIDE, FLAG_REPAIRED, LIMIT_SIGMA, filter_order, m
 from lib.frames import INTERPOLATED, SATURATED, UNUSABLE, atomic_path
 from lib.photometry import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT
 from lib.psf import Wings
-from lib.sources import background, background_without, detect_sources
+from lib.sources import background, background_without, detect_sources, spread_mesh
 from lib.starmodels import StarModels
 from lib.targets import parse_position, target_position
 
@@ -70,7 +70,7 @@ def measure_exposure(frame, position, sources, fluxes, seen):
     level, noise = background(image, bad, BOX)
     noise = max(noise, 1e-6)
     segments = detect_sources(image - level, noise, None, 2.0)[1]
-    image = image - background_without(image, bad, segments, BOX)
+    image = image - spread_mesh(background_without(image, bad, segments, BOX), image.shape)
     x, y = x - x0, y - y0
     flags = 0
     u, v = wcs.all_world2pix(*sources.T, 0) if len(sources) else (np.empty(0), np.empty(0))

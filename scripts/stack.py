@@ -49,7 +49,7 @@ from lib.framequality import flux_scales, judge_frames, low_weight, measure_fram
 from lib.frames import FrameRejected, atomic_path, read_frame, read_header
 from lib.reference import FlatCache, find_reference
 from lib.resample import resample
-from lib.sourcetable import significant, source_table
+from lib.sourcetable import map_hdus, significant, source_table
 from lib.zeropoint import Zeropoint
 from lib.zeropointplot import plot_zeropoint
 
@@ -398,7 +398,7 @@ def run(
     table_header = header.copy()
     for card in wcs_cards(header):
         del table_header[card]
-    write_fits(cat_path, [fits.PrimaryHDU(header=table_header), table])
+    write_fits(cat_path, [fits.PrimaryHDU(header=table_header), table, *map_hdus(coadd)])
     write_fits(coadd_path, [fits.PrimaryHDU(image, header), provenance_table(records)])
     summary.update(
         status="OK", flags=flags, reason=header.get("QCREASON", ""),

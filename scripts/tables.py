@@ -12,11 +12,11 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
+from lib.calibration import subtract_mesh
 from lib.forced import LIMIT_SIGMA, Coadd, filter_order, force, magnitudes, unite_sources
 from lib.frames import atomic_path
 from lib.projection import project
 from lib.psf import Wings
-from lib.sources import background, background_without, detect_sources, grow
 from lib.targets import parse_position, target_position
 
 log = logging.getLogger("autoproc")
@@ -30,24 +30,17 @@ def measurable(header):
     return header.get("QCSTAT") == "OK" and "PSFALPHA" in header and "APCOR" in header
 
 
-def read_coadd(path, weight_path, settings):
-    """Read a coadd, take its background away, and make its variance of its weight."""
+def read_coadd(path, weight_path, cat_path):
+    """Read a coadd without its background, and its variance, as its sources were measured."""
     header = fits.getheader(path)
     image = fits.getdata(path).astype(np.float32)
     weight = fits.getdata(weight_path).astype(np.float32)
     covered = weight > 0
     variance = np.zeros_like(weight)
     variance[covered] = 1.0 / weight[covered]
-    noise = np.where(covered, np.sqrt(variance), np.sqrt(variance.max())).astype(np.float32)
-    box = settings["background_box"]
-
-    level, _ = background(image, ~covered, box)
-    clean = np.where(covered, image - level, 0).astype(np.float32)
-    segments = detect_sources(clean, noise, None, settings["catalogue_sigma"])[1]
-    level = background_without(image, ~covered, segments, box)
-    clean = np.where(covered, image - level, 0).astype(np.float32)
-    reach = int(np.ceil(0.75 * header["SEEPIX"]))
-    occupied = ~covered | grow(segments > 0, reach)
+    with fits.open(cat_path) as cat:
+        clean = subtract_mesh(image, cat["BACKGROUND"].data, covered)
+        occupied = cat["OCCUPIED"].data.astype(bool)
     wings = Wings(*(header[key] for key in ("PSFALPHA", "PSFBETA", "PSFNORM", "PSFE1", "PSFE2")))
     return Coadd(
         str(header["FILTER"]), clean, variance, occupied, header, wings,
@@ -148,7 +141,7 @@ def run(coadds, weights, cats, output, *, target_radec=None, settings, version=1
         if not measurable(headers[k]):
             left_out[name] = headers[k].get("QCREASON", "no source was measured")
             continue
-        used.append(read_coadd(coadds[k], weights[k], settings))
+        used.append(read_coadd(coadds[k], weights[k], cats[k]))
         tables.append(fits.getdata(cats[k], "SOURCES"))
     target = target_position(parse_position(target_radec), headers)
     table = join(used, tables, target, settings)

@@ -14,6 +14,7 @@ from lib.sources import (
     detect_sources,
     grow,
     neighbour_distance,
+    spread_mesh,
 )
 from lib.stats import MAD_TO_SIGMA
 from lib.zeropoint import Zeropoint, choose_colour, expected_noise, fit_spatial_term, fit_zeropoint
@@ -40,7 +41,9 @@ def calibrate_weight(image, weight, settings, saturate, gain):
         field (StarField or None), image (background-subtracted), variance (calibrated, 0 where
         no weight), covered (bool), factor (the weights were multiplied with it), correlation
         (variance in apertures over variance of pixels), radii and ratios (noise in apertures
-        over that by the calibrated map), apertures (number of empty ones), sky_sigma, occupied.
+        over that by the calibrated map), apertures (number of empty ones), corr_radius, mesh
+        (the background, of `lib.sources.background_mesh`), occupied (pixels of sources and those
+        without weight).
     """
     covered = weight > 0
     level, _ = background(image, ~covered, settings["background_box"])
@@ -55,8 +58,8 @@ def calibrate_weight(image, weight, settings, saturate, gain):
     # Again without the sources: their wings lift a background that is found through them, by a
     # part of the noise that costs the total flux of faint stars a per cent.
     detected = detect_sources(clean, noise, None, settings["catalogue_sigma"], settings["min_area"])
-    level = background_without(image, ~covered, detected[1], settings["background_box"])
-    clean = np.where(covered, image - level, 0).astype(np.float32)
+    mesh = background_without(image, ~covered, detected[1], settings["background_box"])
+    clean = subtract_mesh(image, mesh, covered)
     options = {
         "saturate": saturate, "gain": gain, "threshold": settings["catalogue_sigma"],
         "min_area": settings["min_area"], "aperture": settings["aperture"],
@@ -66,10 +69,10 @@ def calibrate_weight(image, weight, settings, saturate, gain):
     if field is not None:
         # And without the light of the stars outside their masks, which in a crowded field is sky
         # to the mesh.
-        level = level + background_without(
+        mesh = mesh + background_without(
             field.residual, ~covered, field.segments, settings["background_box"]
         )
-        clean = np.where(covered, image - level, 0).astype(np.float32)
+        clean = subtract_mesh(image, mesh, covered)
         field = measure_field(clean, noise, ~covered, **options) or field
     occupied = ~covered
     fwhm = 3.0
@@ -92,9 +95,26 @@ def calibrate_weight(image, weight, settings, saturate, gain):
     return {
         "field": field, "image": clean, "variance": variance, "covered": covered,
         "factor": 1.0 / at**2, "correlation": (at / pixel_noise) ** 2, "radii": radii,
-        "ratios": ratios, "apertures": apertures, "occupied": occupied, "level": level,
+        "ratios": ratios, "apertures": apertures, "occupied": occupied, "mesh": mesh,
         "corr_radius": fwhm,
     }  # fmt: skip
+
+
+def subtract_mesh(image, mesh, covered):
+    """Return a coadd without its background; 0 where nothing covers it.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    mesh : ndarray
+        Of `lib.sources.background_mesh`.
+    covered : ndarray of bool, shape (ny, nx)
+
+    Returns
+    -------
+    ndarray of float32, shape (ny, nx)
+    """
+    return np.where(covered, image - spread_mesh(mesh, image.shape), np.float32(0))
 
 
 def limiting_flux(coadd, seed=7):

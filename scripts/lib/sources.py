@@ -33,11 +33,15 @@ def background(image, bad=None, box=64):
 
 
 def masked_background(image, bad, box=128, sigma=3.0):
-    """Return the smooth background of an image whose sources are masked.
+    """Return the smooth background of an image whose sources are masked, as `background_mesh`."""
+    return spread_mesh(background_mesh(image, bad, box, sigma), image.shape)
 
-    The clipped mean of meshes, median-filtered 3 x 3 and interpolated. Sources being masked, the
-    mean is right where the mode (2.5 median - 1.5 mean) is low by the skewness of photon noise,
-    and it is less noisy.
+
+def background_mesh(image, bad, box=128, sigma=3.0):
+    """Return the background of an image whose sources are masked, in meshes.
+
+    Their clipped means, median-filtered 3 x 3. Sources being masked, the mean is right where the
+    mode (2.5 median - 1.5 mean) is low by the skewness of photon noise, and it is less noisy.
 
     Parameters
     ----------
@@ -51,16 +55,13 @@ def masked_background(image, bad, box=128, sigma=3.0):
 
     Returns
     -------
-    ndarray of float32, shape (ny, nx)
+    ndarray of float64, shape (rows of meshes, columns of meshes)
+        Zeros where no mesh has enough pixels.
     """
-    from scipy.interpolate import BSpline, make_interp_spline
     from scipy.ndimage import distance_transform_edt, median_filter
 
-    ny, nx = image.shape
-    counts = [max(1, round(size / box)) for size in (ny, nx)]
-    edges = [
-        np.linspace(0, size, n + 1).astype(int) for size, n in zip((ny, nx), counts, strict=True)
-    ]
+    counts = [max(1, round(size / box)) for size in image.shape]
+    edges = _mesh_edges(image.shape, counts)
     level = np.full(counts, np.nan)
     for j in range(counts[0]):
         rows = slice(edges[0][j], edges[0][j + 1])
@@ -80,24 +81,47 @@ def masked_background(image, bad, box=128, sigma=3.0):
             level[j, i] = values.mean(dtype=np.float64)
     empty = np.isnan(level)
     if empty.all():
-        return np.zeros(image.shape, np.float32)
+        return np.zeros(counts)
     if empty.any():
         nearest = distance_transform_edt(empty, return_distances=False, return_indices=True)
         level = level[tuple(nearest)]
-    level = median_filter(level, 3, mode="nearest")
-    centres = [0.5 * (edge[:-1] + edge[1:] - 1) for edge in edges]
+    return median_filter(level, 3, mode="nearest")
+
+
+def _mesh_edges(shape, counts):
+    """Return where the meshes of an image begin, and where the last ends, for each axis."""
+    return [np.linspace(0, size, n + 1).astype(int) for size, n in zip(shape, counts, strict=True)]
+
+
+def spread_mesh(mesh, shape):
+    """Interpolate the background in meshes by a bicubic spline.
+
+    Parameters
+    ----------
+    mesh : ndarray, shape (rows of meshes, columns of meshes)
+        Of `background_mesh`.
+    shape : tuple of int
+        Of the image.
+
+    Returns
+    -------
+    ndarray of float32, shape `shape`
+    """
+    from scipy.interpolate import BSpline, make_interp_spline
+
+    counts = mesh.shape
+    centres = [0.5 * (edge[:-1] + edge[1:] - 1) for edge in _mesh_edges(shape, counts)]
     if max(counts) == 1:
-        return np.full(image.shape, level[0, 0], np.float32)
+        return np.full(shape, mesh[0, 0], np.float32)
     # Constant beyond the outer centres: a spline would run away there.
     if min(counts) == 1:
-        line = level.ravel()
         axis = int(np.argmax(counts))
-        values = np.interp(np.arange(image.shape[axis]), centres[axis], line)
-        return np.broadcast_to(values[:, None] if axis == 0 else values, image.shape).astype("f4")
-    middle = level.mean()
-    level = level - middle
+        values = np.interp(np.arange(shape[axis]), centres[axis], mesh.ravel())
+        return np.broadcast_to(values[:, None] if axis == 0 else values, shape).astype("f4")
+    middle = mesh.mean()
+    level = mesh - middle
     bases = []
-    for axis, (size, centre) in enumerate(zip((ny, nx), centres, strict=True)):
+    for axis, (size, centre) in enumerate(zip(shape, centres, strict=True)):
         spline = make_interp_spline(centre, np.moveaxis(level, axis, 0), min(3, centre.size - 1))
         level = np.moveaxis(spline.c, 0, axis)
         where = np.clip(np.arange(size), centre[0], centre[-1])
@@ -140,8 +164,8 @@ def detect_sources(image, noise, bad=None, threshold=3.0, min_area=5):
 
 
 def background_without(image, bad, segments, box):
-    """Return `masked_background` of an image, its sources and 5 pixels about them masked."""
-    return masked_background(image, bad | grow(segments > 0, 5), box)
+    """Return `background_mesh` of an image, its sources and 5 pixels about them masked."""
+    return background_mesh(image, bad | grow(segments > 0, 5), box)
 
 
 def grow(mask, reach):

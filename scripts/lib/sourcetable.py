@@ -271,6 +271,27 @@ def source_table(coadd, wcs, zeropoint, gain, scale, settings):
     return table
 
 
+def map_hdus(coadd):
+    """Return what else the sources were measured with, for those who measure again.
+
+    Parameters
+    ----------
+    coadd : dict
+        Of `calibrate_weight`.
+
+    Returns
+    -------
+    list of ImageHDU, CompImageHDU
+        ``BACKGROUND``, the meshes of the background; ``OCCUPIED``, shape (ny, nx), 1 for pixels
+        that belong to sources, with a rim, and those without weight.
+    """
+    occupied = coadd["occupied"].astype(np.uint8)
+    return [
+        fits.ImageHDU(coadd["mesh"], name="BACKGROUND"),
+        fits.CompImageHDU(occupied, name="OCCUPIED", compression_type="RICE_1"),
+    ]
+
+
 def significant(table, least):
     """Return a source table without what is likely noise, and numbered anew.
 

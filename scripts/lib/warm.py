@@ -48,7 +48,9 @@ PRELOAD_LATER = (
     "solve",
     "stack",
     "lib.forced",
+    "night",
     "astropy.io.ascii",
+    "jinja2",
     "matplotlib.backends.backend_agg",
     "matplotlib.figure",
     "scipy.interpolate",
@@ -58,7 +60,7 @@ PRELOAD_LATER = (
 )
 """What the steps of whole stacks import besides."""
 
-LATER_STEPS = ("solve", "stack", "tables", "lightcurve")
+LATER_STEPS = ("solve", "stack", "tables", "lightcurve", "night")
 """They have a warm process of their own, with any number of threads: these are of our own making,
 not of a library that has been loaded for one."""
 

@@ -154,6 +154,29 @@ def test_forced_magnitudes_are_true_within_their_errors(night):
         assert np.abs(np.median(difference)) < 0.01
 
 
+def test_forced_flux_of_a_lonely_source_is_that_of_its_own_coadd(night):
+    """Position, aperture and background are the same: there is no noise between the two."""
+    _, _, stacks, table = night
+    compared = 0
+    for s in stacks:
+        name = fits.getval(s[0], "FILTER")
+        cat = fits.getdata(s[2], "SOURCES")
+
+        def apart_from(other, cat=cat):
+            east = (cat["RA"][:, None] - other["RA"]) * np.cos(np.radians(DEC))
+            return 3600 * np.hypot(east, cat["DEC"][:, None] - other["DEC"])
+
+        apart = apart_from(table[1:])
+        who = apart.argmin(axis=1) + 1
+        lonely = ((apart < 12).sum(axis=1) == 1) & ((apart_from(cat) < 12).sum(axis=1) == 1)
+        # The table has the position of the filter that shows it best.
+        same = lonely & (apart.min(axis=1) < 1e-3)
+        forced, own = table[f"FLUX_{name}"][who[same]], cat["FLUX_POINT"][same]
+        assert np.all(np.abs(forced - own) < 0.01 * cat["FLUXERR_POINT"][same])
+        compared += same.sum()
+    assert compared > 10
+
+
 def test_target_has_the_first_row_also_where_it_is_not_seen(night):
     _, _, _, table = night
     assert table["TARGET"].sum() == 1 and table["TARGET"][0]
