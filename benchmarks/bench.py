@@ -294,7 +294,7 @@ def bent_cards(shape, bend):
 def resampling(size, folder):
     """Measure the resampling of a frame, from file to file, here and by SWarp."""
     from lib.aligned import AlignedFrame
-    from lib.coadd import celestial_wcs, common_grid, frame_outline
+    from lib.coadd import celestial_wcs, common_grid
     from lib.programs import find_program
     from lib.resample import resample
 
@@ -306,14 +306,12 @@ def resampling(size, folder):
         fits.writeto(folder / "a.fits", image, header, overwrite=True)
         fits.writeto(folder / "a.weight.fits", np.ones(shape, np.float32), overwrite=True)
         header["NAXIS1"], header["NAXIS2"] = size, size
-        grid = common_grid([header])
+        grid = common_grid([celestial_wcs(header)])
 
         def ours(header=header, grid=grid):
             wcs = celestial_wcs(header)
             planes = (fits.getdata(folder / f"{name}.fits") for name in ("a", "a.weight"))
-            *pixels, corner = resample(
-                *planes, wcs, celestial_wcs(grid.header()), frame_outline(header, wcs)
-            )
+            *pixels, corner = resample(*planes, wcs, grid.wcs)
             AlignedFrame.keep(folder / "out", *pixels, corner, gain=1.0, fwhm=3.0, noise=1.0)
 
         words = {

@@ -86,31 +86,17 @@ def run(source, target, solved, frame, version, log_path):
         Of the step.
     log_path : path-like, or None
     """
-    from lib.exchange import copy_with_header
-    from lib.frames import Frame, FrameRejected, atomic_path, read_header
-    from lib.steps import log, process, record_step, start_log
-
-    parameters = {"catalogue": solved["catalogue"]}
-    start_log(log_path)
-    header = read_header(source)
-    try:
-        solution = find_solution(solved, frame)
-    except FrameRejected:
-        solution = None
-    if solution and header.get("QCSTAT") == "OK" and "DATASUM" in header:
-        header = apply_solution(header, solution, solved["catalogue"])
-        record_step(header, "astrometry", version, parameters)
-        with atomic_path(target) as beside:
-            copy_with_header(source, beside, header)
-        log.info("wrote %s", target)
-        return
+    from lib.frames import Frame
+    from lib.steps import process
 
     def work(frame_file):
-        entry = find_solution(solved, frame)
-        header = apply_solution(frame_file.header, entry, solved["catalogue"])
-        return Frame(frame_file.image, frame_file.mask, header)
+        solution = find_solution(solved, frame)
+        return Frame(None, None, apply_solution(frame_file.header, solution, solved["catalogue"]))
 
-    process("astrometry", version, source, target, work, log_path=log_path, parameters=parameters)
+    process(
+        "astrometry", version, source, target, work, log_path=log_path,
+        parameters={"catalogue": solved["catalogue"]}, header_only=True,
+    )  # fmt: skip
 
 
 if "snakemake" in globals():

@@ -15,9 +15,8 @@ from astropy.io import fits
 from astropy.table import Table
 
 from lib.coadd import celestial_wcs
-from lib.exchange import map_frame
 from lib.forced import FLAG_OUTSIDE, FLAG_REPAIRED, LIMIT_SIGMA, filter_order, magnitudes
-from lib.frames import INTERPOLATED, SATURATED, UNUSABLE, atomic_path
+from lib.frames import INTERPOLATED, SATURATED, UNUSABLE, atomic_path, map_frame
 from lib.photometry import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT
 from lib.psf import Wings
 from lib.sources import background, background_without, detect_sources, spread_mesh

@@ -155,7 +155,7 @@ def select_frames(records, reference, band, settings):
     alive = [record for record in records if record["used"]]
     if not alive:
         return []
-    outlines = [frame_outline(record["header"], record["wcs"]) for record in alive]
+    outlines = [frame_outline(record["wcs"]) for record in alive]
     centres = np.array([mean_position(*outline.T) for outline in outlines])
     # From the frame nearest to the others, not from their mean: one astray must not move it.
     distances = np.array([separation(*centres.T, *centre) for centre in centres])
@@ -212,7 +212,6 @@ def build_coadd(used, grid, settings, flats, workdir, threads):
     -------
     image, weight : ndarray of float32
     """
-    where = celestial_wcs(grid.header())
 
     def align(number):
         record = used[number]
@@ -223,8 +222,7 @@ def build_coadd(used, grid, settings, flats, workdir, threads):
             flat = flats.get(header.get("FLATFILE", ""), frame.image.shape)
             variance = frame_variance(header, flat)
         weight, repaired = frame_weight(frame.mask, variance)
-        outline = frame_outline(record["header"], wcs)
-        image, weight, corner = resample(frame.image, weight, wcs, where, outline, record["scale"])
+        image, weight, corner = resample(frame.image, weight, wcs, grid.wcs, record["scale"])
         aligned = AlignedFrame.keep(
             Path(workdir) / f"f{number + 1:05d}", image, weight, corner,
             gain=float(header.get("GAIN", 1.0)) / record["scale"],
@@ -323,12 +321,8 @@ def run(
         return
     others = [read_header(path) for path in grid_frames]
     others = [h for h in others if h.get("NAXIS") == 2 and h.get("QCSTAT") != "REJECTED"]
-    if others:
-        grid = common_grid(others)
-    else:
-        grid = common_grid(
-            [record["header"] for record in used], [record["wcs"] for record in used]
-        )
+    systems = [celestial_wcs(h) for h in others] or [record["wcs"] for record in used]
+    grid = common_grid(systems)
     # Temporary files lie beside the product: there is room for it there.
     with tempfile.TemporaryDirectory(
         prefix=f".{os.getpid()}.stack-", dir=Path(coadd_path).resolve().parent
@@ -351,10 +345,9 @@ def run(
     )
     weight *= np.float32(coadd["factor"])
     field = coadd["field"]
-    wcs = celestial_wcs(grid.header())
     sky = np.empty((0, 2))
     if field is not None:
-        sky = np.column_stack(wcs.all_pix2world(field.sources["x"], field.sources["y"], 0))
+        sky = np.column_stack(grid.wcs.all_pix2world(field.sources["x"], field.sources["y"], 0))
     zeropoint, stars = coadd_zeropoint(
         field, sky, reference.photometric, band, settings, gain, grid.scale
     )
@@ -385,7 +378,7 @@ def run(
     words = " ".join(f"{key}={value}" for key, value in settings.items())
     header.add_history(f"autoproc stack v{version} {words}")
 
-    table = source_table(coadd, wcs, zeropoint, gain, grid.scale, settings)
+    table = source_table(coadd, grid.wcs, zeropoint, gain, grid.scale, settings)
     if zeropoint.known:
         table.data["ZP_STAR"][stars["source"][zeropoint.used]] = True
     table = significant(table, settings["catalogue_snr"])

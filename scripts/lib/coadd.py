@@ -1,6 +1,7 @@
 """Weights, the output grid, and what a coadd's gain and saturation are."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from astropy.io import fits
@@ -121,11 +122,15 @@ class Grid:
             header[key] = value
         return header
 
+    @cached_property
+    def wcs(self):
+        """WCS of the grid, with its size."""
+        return celestial_wcs(self.header())
 
-def frame_outline(header, wcs=None, points=9):
-    """Return positions along the edge of a frame, shape (4 points, 2) [deg]."""
-    wcs = wcs or celestial_wcs(header)
-    nx, ny = header["NAXIS1"], header["NAXIS2"]
+
+def frame_outline(wcs, points=9):
+    """Return positions along the edge of a frame by its `celestial_wcs`, (4 points, 2) [deg]."""
+    nx, ny = wcs.pixel_shape
     t = np.linspace(0, 1, points)
     x = np.concatenate([t, np.ones(points), t[::-1], np.zeros(points)]) * nx - 0.5
     y = np.concatenate([np.zeros(points), t, np.ones(points), t[::-1]]) * ny - 0.5
@@ -139,25 +144,20 @@ def mean_position(ra, dec):
     return float(east), float(np.degrees(np.arctan2(z, np.hypot(x, y))))
 
 
-def common_grid(headers, systems=None):
+def common_grid(systems):
     """Return the grid that covers some frames: of one stack, or of all filters of a target.
 
     Parameters
     ----------
-    headers : sequence of astropy.io.fits.Header
-        With image size and WCS.
-    systems : sequence of astropy.wcs.WCS, optional
-        Their WCS, where they have been read.
+    systems : sequence of astropy.wcs.WCS
+        Their `celestial_wcs`.
 
     Returns
     -------
     Grid
         North up, east left, of the median pixel scale, centred on the footprint.
     """
-    systems = systems or [celestial_wcs(header) for header in headers]
-    outlines = np.concatenate(
-        [frame_outline(header, wcs) for header, wcs in zip(headers, systems, strict=True)]
-    )
+    outlines = np.concatenate([frame_outline(wcs) for wcs in systems])
     scale = float(np.median([pixel_scale(wcs) for wcs in systems]))
     scale = round(scale, 4)
     ra, dec = mean_position(*outlines.T)

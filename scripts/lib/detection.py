@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.exchange import map_frame, read_table, write_image
-from lib.frames import UNUSABLE, FrameRejected
+from lib.exchange import read_table, write_image
+from lib.frames import UNUSABLE, FrameRejected, map_frame
 from lib.programs import ProgramFailed, find_program, run_program
 from lib.starlists import Exposure
 from lib.stats import regular_sample

@@ -10,9 +10,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from astropy.io import fits
-
-from lib.frames import Frame
 
 BLOCK = 2880
 """[byte] Size of the records of FITS."""
@@ -219,25 +216,6 @@ def map_images(path):
     return header, images
 
 
-def map_frame(path):
-    """Return a frame as `lib.frames.read_frame` does, but as it is on disk, read where it is used.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    lib.frames.Frame
-    """
-    with fits.open(path, memmap=True) as hdus:
-        image = hdus[0].data
-        mask = hdus["MASK"].data if image is not None and "MASK" in hdus else None
-        if image is not None and mask is None:
-            mask = np.zeros(image.shape, np.uint8)
-        return Frame(image, mask, hdus[0].header)
-
-
 def copy_with_header(source, target, header):
     """Write a copy of a file with another primary header, its data untouched.
 
@@ -245,20 +223,20 @@ def copy_with_header(source, target, header):
     ----------
     source, target : path-like
     header : astropy.io.fits.Header
-        True for the data, with their DATASUM; its CHECKSUM is made 0, that of the copy is right.
+        True for the data; where it has their DATASUM, it gets a CHECKSUM that is right.
 
     Raises
     ------
     ValueError
         The source ends before its data do.
     """
-    zero = "0" * 16
-    header["CHECKSUM"] = (zero, "HDU checksum")
-    words = header.tostring().encode("ascii")
-    value = encode_checksum(ones_sum(words, int(header["DATASUM"])))
-    card = f"CHECKSUM= '{zero}'".encode("ascii")
+    header.remove("CHECKSUM", ignore_missing=True)
+    if "DATASUM" in header:
+        header["CHECKSUM"] = ("0" * 16, "HDU checksum")
+        words = header.tostring().encode("ascii")
+        header["CHECKSUM"] = encode_checksum(ones_sum(words, int(header["DATASUM"])))
     with open(source, "rb") as old, open(target, "wb") as new:
-        new.write(words.replace(card, card.replace(zero.encode("ascii"), value.encode("ascii")), 1))
+        new.write(header.tostring().encode("ascii"))
         block = b""
         while END not in (block[k : k + 80] for k in range(0, len(block), 80)):
             block = old.read(BLOCK)

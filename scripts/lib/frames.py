@@ -128,6 +128,25 @@ def read_frame(path, extension=0):
     return Frame(image, mask, header)
 
 
+def map_frame(path):
+    """Return a frame as `read_frame` does, but as it is on disk, read where it is used.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    Frame
+    """
+    with fits.open(path, memmap=True) as hdus:
+        image = hdus[0].data
+        mask = hdus["MASK"].data if image is not None and "MASK" in hdus else None
+        if image is not None and mask is None:
+            mask = np.zeros(image.shape, np.uint8)
+        return Frame(image, mask, hdus[0].header)
+
+
 @contextmanager
 def atomic_path(path):
     """Give a temporary name beside `path`, renamed to it when the block succeeds."""

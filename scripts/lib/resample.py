@@ -9,6 +9,8 @@ import logging
 import numpy as np
 from numba import njit
 
+from lib.coadd import frame_outline
+
 log = logging.getLogger("autoproc")
 
 LOBES = 3
@@ -48,12 +50,14 @@ TABLE = lanczos_table()
 
 def compiled(signature):
     """Return a decorator that compiles a function for one signature, and keeps the result."""
+    # A product and a sum may be rounded once, as the processor's own operation does.
+    options = {"nogil": True, "fastmath": {"contract"}}
 
     def compile_it(function):
         try:
-            return njit(signature, nogil=True, cache=True)(function)
+            return njit(signature, cache=True, **options)(function)
         except RuntimeError:  # no directory to keep it in can be written
-            return njit(signature, nogil=True)(function)
+            return njit(signature, **options)(function)
 
     return compile_it
 
@@ -85,6 +89,7 @@ def _interpolate(image, weight, near, table, spans, axes, places, factor, out, o
     ny, nx = image.shape
     phases = table.shape[0] - 1
     degree = places.shape[2] - 1
+    one, two = np.uint64(1), np.uint64(2)
     x, y = np.empty(out.shape[1]), np.empty(out.shape[1])
     for row in range(out.shape[0]):
         first, last = spans[row]
@@ -101,30 +106,35 @@ def _interpolate(image, weight, near, table, spans, axes, places, factor, out, o
             # Also false for NaN.
             if not (px >= 2 and py >= 2 and px < nx - 3 and py < ny - 3):
                 continue
-            ix, iy = int(px), int(py)
+            # Unsigned: else each use asks whether it counts from the end.
+            ix, iy = np.uint64(px), np.uint64(py)
             at = (px - ix) * phases
-            k = int(at)
+            k = np.uint64(at)
             part = np.float32(at - k)
-            a0 = table[k, 0] + part * (table[k + 1, 0] - table[k, 0])
-            a1 = table[k, 1] + part * (table[k + 1, 1] - table[k, 1])
-            a2 = table[k, 2] + part * (table[k + 1, 2] - table[k, 2])
-            a3 = table[k, 3] + part * (table[k + 1, 3] - table[k, 3])
-            a4 = table[k, 4] + part * (table[k + 1, 4] - table[k, 4])
-            a5 = table[k, 5] + part * (table[k + 1, 5] - table[k, 5])
+            a0 = table[k, 0] + part * (table[k + one, 0] - table[k, 0])
+            a1 = table[k, 1] + part * (table[k + one, 1] - table[k, 1])
+            a2 = table[k, 2] + part * (table[k + one, 2] - table[k, 2])
+            a3 = table[k, 3] + part * (table[k + one, 3] - table[k, 3])
+            a4 = table[k, 4] + part * (table[k + one, 4] - table[k, 4])
+            a5 = table[k, 5] + part * (table[k + one, 5] - table[k, 5])
             at = (py - iy) * phases
-            k = int(at)
+            k = np.uint64(at)
             part = np.float32(at - k)
             total = np.float32(0)
+            i0 = ix - two
+            i1, i2, i3 = i0 + one, i0 + two, ix + one
+            i4, i5 = ix + two, ix + two + one
             for j in range(6):
-                line = iy + j - 2
+                line = iy - two + np.uint64(j)
                 value = (
-                    a0 * image[line, ix - 2] + a1 * image[line, ix - 1] + a2 * image[line, ix]
-                    + a3 * image[line, ix + 1] + a4 * image[line, ix + 2] + a5 * image[line, ix + 3]
+                    a0 * image[line, i0] + a1 * image[line, i1] + a2 * image[line, i2]
+                    + a3 * image[line, i3] + a4 * image[line, i4] + a5 * image[line, i5]
                 )  # fmt: skip
-                total += (table[k, j] + part * (table[k + 1, j] - table[k, j])) * value
+                total += (table[k, j] + part * (table[k + one, j] - table[k, j])) * value
             out[row, column] = factor * total
             if near[iy, ix] == 0:
-                out_weight[row, column] = weight[int(py + 0.5), int(px + 0.5)] / (factor * factor)
+                nearest = weight[np.uint64(py + 0.5), np.uint64(px + 0.5)]
+                out_weight[row, column] = nearest / (factor * factor)
 
 
 def rows_of_outline(outline, shape):
@@ -246,7 +256,7 @@ def binned(image, weight, corner, parts):
     return sums, least / np.float32(parts**2), tuple(at // parts for at in corner)
 
 
-def resample(image, weight, wcs, grid, outline, scale=1.0):
+def resample(image, weight, wcs, grid, scale=1.0):
     """Resample a frame, its flux kept.
 
     A value has no weight where the kernel reaches a pixel without weight, and is 0 where it
@@ -259,9 +269,7 @@ def resample(image, weight, wcs, grid, outline, scale=1.0):
     image, weight : ndarray of float32, shape (ny, nx)
         Weight is the inverse variance; image is not used where it is not finite.
     wcs, grid : astropy.wcs.WCS
-        Of the frame and of the grid, the latter with its size.
-    outline : ndarray, shape (n, 2)
-        ra, dec along the edge of the frame [deg].
+        Of the frame and of the grid, with their sizes.
     scale : float
         With which the flux is multiplied.
 
@@ -284,10 +292,10 @@ def resample(image, weight, wcs, grid, outline, scale=1.0):
     area = area_ratio(wcs, grid, image.shape)
     parts = int(np.rint(np.sqrt(area)))
     if parts > 1:
-        fine = resample(image, weight, wcs, divided(grid, parts), outline, scale)
+        fine = resample(image, weight, wcs, divided(grid, parts), scale)
         return binned(*fine, parts)
     shape = grid.pixel_shape[::-1]
-    corners = np.column_stack(grid.all_world2pix(*outline.T, 0))
+    corners = np.column_stack(grid.all_world2pix(*frame_outline(wcs).T, 0))
     first, ends = rows_of_outline(corners, shape)
     filled = ends[:, 0] <= ends[:, 1]
     if not filled.any():

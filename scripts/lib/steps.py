@@ -6,7 +6,16 @@ import resource
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from lib.frames import FrameRejected, read_frame, reject, write_frame
+from lib.exchange import copy_with_header
+from lib.frames import (
+    Frame,
+    FrameRejected,
+    atomic_path,
+    read_frame,
+    read_header,
+    reject,
+    write_frame,
+)
 
 log = logging.getLogger("autoproc")
 
@@ -51,7 +60,9 @@ def record_step(header, step, step_version, parameters=None):
     header.add_history(" ".join(words))
 
 
-def process(step, step_version, source, target, work, *, log_path=None, parameters=None):
+def process(
+    step, step_version, source, target, work, *, log_path=None, parameters=None, header_only=False
+):
     """Read a frame, work on it and write the result.
 
     A frame that was rejected before is passed on; one that `work` finds unfit is written as
@@ -69,9 +80,11 @@ def process(step, step_version, source, target, work, *, log_path=None, paramete
     log_path : path-like, optional
     parameters : dict, optional
         Configuration written to the header.
+    header_only : bool
+        Whether `work` changes nothing but the header: it is given no pixels, they are copied.
     """
     start_log(log_path)
-    frame = read_frame(source)
+    frame = Frame(None, None, read_header(source)) if header_only else read_frame(source)
     if frame.rejected:
         log.info("passed on: %s", frame.reason)
     else:
@@ -82,7 +95,11 @@ def process(step, step_version, source, target, work, *, log_path=None, paramete
             log.warning("rejected: %s", why)
             frame = reject(header, step, why)
         record_step(frame.header, step, step_version, parameters)
-    write_frame(target, frame)
+    if header_only and not frame.rejected:
+        with atomic_path(target) as beside:
+            copy_with_header(source, beside, frame.header)
+    else:
+        write_frame(target, frame)
     log.info("wrote %s", target)
 
 

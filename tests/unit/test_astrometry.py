@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import astrometry
 import numpy as np
 import pytest
 from astrometry import apply_solution, find_solution
@@ -12,10 +13,10 @@ from astropy.wcs import WCS
 
 from lib.distortion import fit_cards, sky_from_cards, tan_cards
 from lib.fields import field_of, frame_centre
-from lib.frames import Frame, FrameRejected, write_frame
+from lib.frames import Frame, FrameRejected, read_frame, write_frame
 from lib.programs import find_program, run_program
 from lib.projection import deproject
-from lib.steps import process, stop_log
+from lib.steps import stop_log
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -127,11 +128,8 @@ def test_swarp_and_astropy_read_a_solved_frame_alike(tmp_path, degree):
     frame = Frame(image.astype(np.float32), np.zeros(image.shape, np.uint8), header)
     write_frame(tmp_path / "zsfp2a.fits", frame)
 
-    def work(frame):
-        header = apply_solution(frame.header, SOLUTION | {"cards": cards}, "GaiaDR3")
-        return Frame(frame.image, frame.mask, header)
-
-    process("astrometry", 1, tmp_path / "zsfp2a.fits", tmp_path / "azsfp2a.fits", work)
+    solved = {"catalogue": "GaiaDR3", "frames": {"2a": SOLUTION | {"cards": cards}}}
+    astrometry.run(tmp_path / "zsfp2a.fits", tmp_path / "azsfp2a.fits", solved, "2a", 1, None)
     stop_log()
     words = "azsfp2a.fits[0] -c empty -SUBTRACT_BACK N -IMAGEOUT_NAME b.fits"
     words += " -WEIGHTOUT_NAME w.fits -PROJECTION_TYPE TAN -WRITE_XML N -VERBOSE_TYPE QUIET"
@@ -153,6 +151,31 @@ def test_swarp_and_astropy_read_a_solved_frame_alike(tmp_path, degree):
         farthest = max(farthest, np.hypot(*(other - [cx, cy])))
     # Ten times what is allowed above: neglect of the distortion would be seen.
     assert farthest > 0.3
+
+
+def test_frame_without_solution_is_rejected_and_a_rejected_one_passed_on(tmp_path):
+    solved = {"catalogue": "GaiaDR3", "frames": {
+        "2a": SOLUTION, "2b": {"status": "REJECTED", "code": "TOO_FEW_STARS", "numbers": "2 < 6"},
+    }}  # fmt: skip
+    rng = np.random.default_rng(1)
+    image = rng.normal(size=(30, 40)).astype(np.float32)
+    mask = rng.integers(0, 3, image.shape).astype(np.uint8)
+    found = {}
+    for name in ("2a", "2b"):
+        source, target = tmp_path / f"zsfp{name}.fits", tmp_path / f"azsfp{name}.fits"
+        write_frame(source, Frame(image, mask, fits.Header({"EXPTIME": 1.0})))
+        astrometry.run(source, target, solved, name, 1, tmp_path / "log")
+        found[name] = read_frame(target)
+    astrometry.run(target, tmp_path / "again.fits", solved, "2a", 1, tmp_path / "log")
+    stop_log()
+    assert not found["2a"].rejected
+    np.testing.assert_array_equal(found["2a"].image, image)
+    np.testing.assert_array_equal(found["2a"].mask, mask)
+    assert "astrometry v1 catalogue=GaiaDR3" in str(found["2a"].header["HISTORY"])
+    for frame in (found["2b"], read_frame(tmp_path / "again.fits")):
+        assert frame.image is None
+        assert frame.reason == "TOO_FEW_STARS: 2 < 6"
+        assert frame.header["QCSTEP"] == "astrometry"
 
 
 FACTS = {"shape": (200, 100), "pixscale": 3.6, "poserr": 0.02, "mjd": 51544.5 + 3652.5}

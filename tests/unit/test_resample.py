@@ -48,12 +48,10 @@ def turned(angle, scale=0.3, shape=SIZE, shift=(0.0, 0.0), bend=0.0):
 def aligned(header, image, weight=None, grid=None, scale=1.0):
     """Resample a frame; return the grid's WCS, and image and weight on the whole grid."""
     wcs = celestial_wcs(header)
-    grid = celestial_wcs((grid or common_grid([header])).header())
+    grid = (grid or common_grid([wcs])).wcs
     if weight is None:
         weight = np.full(image.shape, NOISE**-2, np.float32)
-    part, known, (row, column) = resample(
-        image, weight, wcs, grid, frame_outline(header, wcs), scale
-    )
+    part, known, (row, column) = resample(image, weight, wcs, grid, scale)
     whole = np.zeros((2, *grid.pixel_shape[::-1]), np.float32)
     ny, nx = part.shape
     whole[:, row : row + ny, column : column + nx] = part, known
@@ -91,9 +89,10 @@ def test_kernel_is_the_windowed_sinc():
 @pytest.mark.parametrize("bend", [0.0, 20.0])
 def test_places_are_exact_in_every_pixel(angle, bend):
     header = turned(angle, bend=bend)
-    wcs, grid = celestial_wcs(header), celestial_wcs(common_grid([header]).header())
+    wcs = celestial_wcs(header)
+    grid = common_grid([wcs]).wcs
     shape = grid.pixel_shape[::-1]
-    outline = np.column_stack(grid.all_world2pix(*frame_outline(header, wcs).T, 0))
+    outline = np.column_stack(grid.all_world2pix(*frame_outline(wcs).T, 0))
     first, ends = rows_of_outline(outline, shape)
     rows = np.arange(first, first + len(ends))
     axes, places = places_in_frame(wcs, grid, rows, ends)
@@ -179,7 +178,7 @@ def test_finer_frames_keep_flux_and_noise(parts):
     shape = (SIZE[0] * parts, SIZE[1] * parts)
     fine = turned(12.0, 0.3 / parts, shape)
     coarse = turned(12.0)
-    grid = common_grid([coarse])
+    grid = common_grid([celestial_wcs(coarse)])
     rng = np.random.default_rng(7)
     noise = rng.normal(0, NOISE, shape).astype(np.float32)
     _, image, weight = aligned(fine, noise, grid=grid, scale=1.5)
@@ -218,7 +217,7 @@ def test_frame_beside_the_grid_is_an_error():
     header, far = turned(0.0), turned(0.0)
     far["CRVAL2"] += 1.0
     with pytest.raises(ValueError, match="beside the grid"):
-        aligned(header, np.zeros(SIZE, np.float32), grid=common_grid([far]))
+        aligned(header, np.zeros(SIZE, np.float32), grid=common_grid([celestial_wcs(far)]))
 
 
 @pytest.mark.parametrize("angle, bend", [(0.2, 0.0), (30.0, 20.0), (90.0, 8.0)])

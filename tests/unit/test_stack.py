@@ -227,14 +227,14 @@ def test_unusable_pixels_weigh_nothing():
 def test_pixels_of_the_grid_that_rest_on_repaired_ones():
     header = make_header(shift=(20.3, -10.6))
     header["NAXIS1"] = header["NAXIS2"] = SIZE
-    grid = common_grid([header])
+    grid = common_grid([celestial_wcs(header)])
     repaired = np.zeros((SIZE, SIZE), bool)
     repaired[200, 150] = repaired[90, 310] = True
     wcs = celestial_wcs(header)
     row, column = resting_on(repaired, wcs, grid)
     expected = set()
     for x, y in ((150, 200), (310, 90)):
-        u, v = celestial_wcs(grid.header()).all_world2pix(*wcs.all_pix2world(x, y, 0), 0)
+        u, v = grid.wcs.all_world2pix(*wcs.all_pix2world(x, y, 0), 0)
         u, v = round(float(u)), round(float(v))
         expected |= {(v + j, u + i) for j in (-1, 0, 1) for i in (-1, 0, 1)}
     assert set(zip(row.tolist(), column.tolist(), strict=True)) == expected
@@ -791,11 +791,11 @@ def test_grid_holds_all_frames_north_up():
         header = make_header(angle, shift)
         header["NAXIS"], header["NAXIS1"], header["NAXIS2"] = 2, SIZE, SIZE + 50
         headers.append(header)
-    grid = common_grid(headers)
+    grid = common_grid([celestial_wcs(header) for header in headers])
     assert grid.scale == pytest.approx(SCALE)
-    wcs = celestial_wcs(grid.header())
+    wcs = grid.wcs
     for header in headers:
-        x, y = wcs.all_world2pix(*stack.frame_outline(header).T, 0)
+        x, y = wcs.all_world2pix(*stack.frame_outline(celestial_wcs(header)).T, 0)
         assert x.min() > -0.5 and y.min() > -0.5
         assert x.max() < grid.nx - 0.5 and y.max() < grid.ny - 0.5
     east = wcs.all_pix2world([[10, 10], [9, 10], [10, 11]], 0)
@@ -807,7 +807,7 @@ def test_grid_across_ra_zero_and_near_the_pole(ra, dec):
     header = make_header()
     header["CRVAL1"], header["CRVAL2"] = ra, dec
     header["NAXIS1"] = header["NAXIS2"] = SIZE
-    grid = common_grid([header])
+    grid = common_grid([celestial_wcs(header)])
     assert abs((grid.ra - ra + 180) % 360 - 180) * np.cos(np.radians(dec)) * 3600 < 2
     assert grid.dec == pytest.approx(dec, abs=2 / 3600)
     assert SIZE < grid.nx < 1.1 * SIZE and SIZE < grid.ny < 1.1 * SIZE
@@ -817,7 +817,7 @@ def test_coadd_lies_on_the_grid_asked_for(night, tmp_path):
     _, _, paths, reference = night
     out, _ = run(tmp_path, paths[:2], refcat=reference, grid_frames=paths)
     everything = [stack.read_header(path) for path in paths]
-    grid = common_grid(everything)
+    grid = common_grid([celestial_wcs(header) for header in everything])
     header = fits.getheader(out["coadd"])
     assert (header["NAXIS1"], header["NAXIS2"]) == (grid.nx, grid.ny)
     assert (header["CRVAL1"], header["CRVAL2"]) == (grid.ra, grid.dec)
