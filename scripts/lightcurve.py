@@ -15,6 +15,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from lib.coadd import celestial_wcs
+from lib.figures import new_figure, save_figure
 from lib.forced import FLAG_OUTSIDE, FLAG_REPAIRED, LIMIT_SIGMA, filter_order, magnitudes
 from lib.frames import INTERPOLATED, SATURATED, UNUSABLE, atomic_path, map_frame
 from lib.photometry import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT
@@ -216,14 +217,8 @@ def plot_light_curve(path, table, title):
         Of `light_curve`.
     title : str
     """
-    # Without pyplot and its layout engine: a third of the time.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), dpi=90)
-    FigureCanvasAgg(figure)
-    axis = figure.subplots()
-    figure.subplots_adjust(0.1, 0.11, 0.97, 0.92)
+    figure, axes = new_figure((8, 5), (0.1, 0.11, 0.97, 0.92))
+    axis = axes[0, 0]
     known = np.isfinite(table["MJD"])
     start = np.floor(np.min(table["MJD"][known])) if known.any() else 0.0
     calibrated = np.isfinite(table["MAG"]).any() or np.isfinite(table["LIMIT"]).any()
@@ -257,8 +252,7 @@ def plot_light_curve(path, table, title):
         axis.text(0.02, 0.5, "the target was not measured")
         axis.set_axis_off()
     axis.set_title(title)
-    with atomic_path(path) as beside:
-        figure.savefig(beside, format="png")
+    save_figure(figure, path, ticks=8)
 
 
 def run(stacks, joined, output, plot, *, target_radec=None, version=1):

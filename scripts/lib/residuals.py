@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib.frames import atomic_path
+from lib.figures import new_figure, save_figure
 from lib.starlists import pair_up
 from lib.stats import mad_std
 
@@ -68,14 +68,8 @@ def plot_residuals(path, reference, found, title):
         From `residuals`.
     title : str
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 9), dpi=80)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 2)
-    # A layout engine draws all twice to find these.
-    figure.subplots_adjust(0.07, 0.07, 0.98, 0.92, wspace=0.22, hspace=0.2)
+    margins = (0.085, 0.07, 0.98, 0.92)
+    figure, axes = new_figure((9, 8), margins, 2, 2, wspace=0.25, hspace=0.2)
     figure.suptitle(title)
     dx, dy = found["dx"] * 1000, found["dy"] * 1000
     vectors = axes[0, 0]
@@ -106,8 +100,4 @@ def plot_residuals(path, reference, found, title):
         axis.axhline(0, color="0.5", lw=0.8)
         axis.set(xlabel=label, ylabel="frame - reference [mas]", ylim=(-limit, limit))
     axes[0, 1].legend(loc="upper left")
-    for axis in axes.flat:
-        # Drawing labels takes most of the time.
-        axis.locator_params(nbins=4)
-    with atomic_path(path) as beside:
-        figure.savefig(beside, format="png", pil_kwargs={"compress_level": 3})
+    save_figure(figure, path, ticks=4)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib.frames import atomic_path
+from lib.figures import new_figure, save_figure
 
 
 def plot_zeropoint(path, title, zeropoint, stars, shape):
@@ -18,14 +18,9 @@ def plot_zeropoint(path, title, zeropoint, stars, shape):
     shape : tuple of int
         Of the coadd.
     """
-    # Without pyplot and its layout engine: a third of the time.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 6.5), dpi=90)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 2).ravel()
-    figure.subplots_adjust(0.1, 0.09, 0.93, 0.92, wspace=0.28, hspace=0.26)
+    margins = (0.1, 0.09, 0.93, 0.92)
+    figure, axes = new_figure((9, 6.5), margins, 2, 2, wspace=0.28, hspace=0.26)
+    axes = axes.ravel()
     if zeropoint.known:
         title += f"   ABSZPT {zeropoint.value:.3f} ± {zeropoint.error:.3f}"
         used, residual = zeropoint.used, zeropoint.residual
@@ -56,5 +51,4 @@ def plot_zeropoint(path, title, zeropoint, stars, shape):
         for axis in axes:
             axis.set_axis_off()
     figure.suptitle(title)
-    with atomic_path(path) as beside:
-        figure.savefig(beside, format="png")
+    save_figure(figure, path)
