@@ -32,12 +32,15 @@ import types
 
 PRELOAD = (
     "snakemake.logging",
+    "snakemake.io",
     "snakemake.iocontainers",
     "lib.steps",
     "lib.exchange",
     "lib.detector",
     "lib.sky",
     "lib.masters",
+    "lib.mastersky",
+    "astropy.table",
     "scipy.fft",
     "scipy.ndimage",
     "sep",
