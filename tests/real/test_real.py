@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import stack
 import tables
 from astropy.io import fits
 from astropy.table import Table
@@ -158,7 +157,7 @@ def measure_at(imdir, band, ra, dec):
     """
     path = imdir / f"coaddNCG2420_{band}.Johnson{band}.fits"
     weight, cat = (path.with_name(f"{path.stem}.{end}.fits") for end in ("weight", "cat"))
-    coadd = tables.read_coadd(path, weight, stack.DEFAULTS)
+    coadd = tables.read_coadd(path, weight, cat)
     rows = fits.getdata(cat, "SOURCES")
     wanted = np.column_stack([ra, dec])
     sky, found = unite_sources(
