@@ -27,7 +27,7 @@ import stack
 from lib.coadd import celestial_wcs
 from lib.frames import read_frame, write_frame
 from lib.psf import moffat_alpha
-from lib.sources import detect_sources, grow, masked_background
+from lib.sources import background_without, detect_sources, spread_mesh
 from lib.stats import mad_std
 
 
@@ -184,8 +184,8 @@ def look_for(folder, header, cat, ra, dec, limit):
     image = fits.getdata(folder / "c.fits").astype(np.float32)
     covered = fits.getdata(folder / "c.weight.fits") > 0
     noise = mad_std(image[covered])
-    sources = grow(detect_sources(image, noise, ~covered, 1.5)[1] > 0, 5)
-    image = image - masked_background(image, ~covered | sources)
+    segments = detect_sources(image, noise, ~covered, 1.5)[1]
+    image = image - spread_mesh(background_without(image, ~covered, segments, 128), image.shape)
     wcs = celestial_wcs(header)
     x, y = wcs.all_world2pix(ra, dec, 0)
     apart = np.hypot(cat["X"][:, None] - 1 - x, cat["Y"][:, None] - 1 - y)

@@ -32,11 +32,6 @@ def background(image, bad=None, box=64):
     return model.back(dtype=np.float32), float(model.globalrms)
 
 
-def masked_background(image, bad, box=128, sigma=3.0):
-    """Return the smooth background of an image whose sources are masked, as `background_mesh`."""
-    return spread_mesh(background_mesh(image, bad, box, sigma), image.shape)
-
-
 def background_mesh(image, bad, box=128, sigma=3.0):
     """Return the background of an image whose sources are masked, in meshes.
 

@@ -21,7 +21,7 @@ from lib.psf import (
     moffat_fwhm,
     moffat_slopes,
 )
-from lib.sources import masked_background, select_stars
+from lib.sources import background_mesh, select_stars, spread_mesh
 from lib.starmodels import StarModels, share_light
 from lib.stats import half_sample_mode
 from lib.zeropoint import (
@@ -141,7 +141,7 @@ def test_background_of_masked_sources_is_the_mean_of_skewed_noise():
     bad = np.zeros(image.shape, bool)
     bad[100:200, 100:240] = True
     image[bad] += 1000
-    level = masked_background(image, bad, 128)
+    level = spread_mesh(background_mesh(image, bad, 128), image.shape)
     inner = (slice(64, -64), slice(64, -64))
     # Noise of 4.5 over the 16,000 pixels of a mesh is 0.04; at the corner of a plane the filter
     # is off by up to the change over one mesh, 0.004 x 128 + 0.002 x 128.
@@ -152,12 +152,13 @@ def test_background_of_masked_sources_is_the_mean_of_skewed_noise():
 @pytest.mark.parametrize("shape", [(40, 300), (300, 40), (50, 50)])
 def test_background_of_small_images(shape):
     image = np.full(shape, 7.0, np.float32)
-    level = masked_background(image, np.zeros(shape, bool), 64)
+    level = spread_mesh(background_mesh(image, np.zeros(shape, bool), 64), shape)
     assert level.shape == shape and np.allclose(level, 7.0)
 
 
 def test_background_without_a_usable_pixel_is_zero():
-    assert not masked_background(np.ones((64, 64), "f4"), np.ones((64, 64), bool)).any()
+    mesh = background_mesh(np.ones((64, 64), "f4"), np.ones((64, 64), bool))
+    assert not spread_mesh(mesh, (64, 64)).any()
 
 
 @pytest.mark.parametrize("beta", [2.5, 3.0, 4.5])
