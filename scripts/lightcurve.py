@@ -17,7 +17,7 @@ from astropy.table import Table
 from lib.coadd import celestial_wcs
 from lib.figures import new_figure, save_figure
 from lib.forced import FLAG_OUTSIDE, FLAG_REPAIRED, LIMIT_SIGMA, filter_order, magnitudes
-from lib.frames import INTERPOLATED, SATURATED, UNUSABLE, atomic_path, map_frame
+from lib.frames import INTERPOLATED, SATURATED, UNUSABLE, atomic_path, read_frame
 from lib.photometry import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT
 from lib.psf import Wings
 from lib.sources import background, background_without, detect_sources, spread_mesh
@@ -165,7 +165,7 @@ COLUMNS = {
 def _row(path, name, quality, exptime, zeropoint, position, near, light):
     """Return the row of one frame."""
     # Only what lies about the target is read from disk.
-    frame = map_frame(path)
+    frame = read_frame(path, mapped=True)
     header = frame.header
     own = str(header.get("FRAME", Path(path).stem))
     seen = quality.get("frames", {}).get(own, {})

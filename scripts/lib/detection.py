@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.exchange import read_table, write_image
-from lib.frames import UNUSABLE, FrameRejected, map_frame
+from lib.frames import UNUSABLE, FrameRejected, read_frame
 from lib.programs import ProgramFailed, find_program, run_program
 from lib.starlists import Exposure
 from lib.stats import regular_sample
@@ -175,7 +175,7 @@ def detect(path, options):
     FrameRejected
         Rejected before, no usable pixel, or too few stars.
     """
-    frame = map_frame(path)
+    frame = read_frame(path, mapped=True)
     name = frame_name(path, frame.header)
     if frame.rejected or frame.image is None:
         code, _, numbers = (frame.reason or "REJECTED").partition(": ")

@@ -100,7 +100,7 @@ def read_header(path):
         return hdus[0].header.copy()
 
 
-def read_frame(path, extension=0):
+def read_frame(path, extension=0, mapped=False):
     """Read a frame file.
 
     Parameters
@@ -108,43 +108,26 @@ def read_frame(path, extension=0):
     path : path-like
     extension : int or str
         Where the image is; the mask and the header are those of the file.
+    mapped : bool
+        Whether image and mask stay as they are on disk, read where they are used.
 
     Returns
     -------
     Frame
-        Image and mask in native byte order; a mask of zeros where the file has none.
+        Image and mask in native byte order, unless `mapped`; a mask of zeros where the file has
+        none.
     """
-    with fits.open(path, memmap=False) as hdus:
+    with fits.open(path, memmap=mapped) as hdus:
         header = hdus[0].header.copy()
-        if hdus[extension].data is None:
+        image = hdus[extension].data
+        if image is None:
             return Frame(None, None, header)
-        image = np.asarray(hdus[extension].data, dtype=np.float32)
-        if "MASK" in hdus:
-            mask = np.asarray(hdus["MASK"].data, dtype=np.uint8)
-        else:
-            mask = np.zeros(image.shape, np.uint8)
+        mask = hdus["MASK"].data if "MASK" in hdus else np.zeros(image.shape, np.uint8)
     if mask.shape != image.shape:
         raise ValueError(f"{path}: mask has shape {mask.shape}, image {image.shape}")
+    if not mapped:
+        image, mask = np.asarray(image, dtype=np.float32), np.asarray(mask, dtype=np.uint8)
     return Frame(image, mask, header)
-
-
-def map_frame(path):
-    """Return a frame as `read_frame` does, but as it is on disk, read where it is used.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    Frame
-    """
-    with fits.open(path, memmap=True) as hdus:
-        image = hdus[0].data
-        mask = hdus["MASK"].data if image is not None and "MASK" in hdus else None
-        if image is not None and mask is None:
-            mask = np.zeros(image.shape, np.uint8)
-        return Frame(image, mask, hdus[0].header)
 
 
 @contextmanager

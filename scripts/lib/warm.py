@@ -45,7 +45,7 @@ PRELOAD = (
     "scipy.ndimage",
     "sep",
 )
-"""What the per-frame steps import."""
+"""What the steps of frames, masters and skies import."""
 
 PRELOAD_LATER = (
     "solve",
