@@ -20,31 +20,31 @@ def robust_rms(values):
     return 1.4826 * np.median(np.abs(values - np.median(values)))
 
 
-@pytest.fixture(scope="session")
-def efosc2(real_data, tmp_path_factory):
-    night = tmp_path_factory.mktemp("efosc2")
-    done = reduce(night, datadir=real_data("efosc2_g"), imdir="imredux", refcat="none")
-    assert done.returncode == 0, done.stderr[-3000:]
-    return night / "imredux"
+@pytest.fixture(scope="module")
+def efosc2(real_data, passing_folder):
+    with passing_folder("efosc2") as night:
+        done = reduce(night, datadir=real_data("efosc2_g"), imdir="imredux", refcat="none")
+        assert done.returncode == 0, done.stderr[-3000:]
+        yield night / "imredux"
 
 
-@pytest.fixture(scope="session")
-def cafos(real_data, tmp_path_factory):
-    night = tmp_path_factory.mktemp("cafos")
-    folder = real_data("cafos_ngc2420_BV")
-    reference = sdss_reference(folder / "sdss_dr18_ngc2420.csv")
-    reference.write(night / "sdss.ecsv", format="ascii.ecsv")
-    done = reduce(night, datadir=folder, imdir="imredux", refcat="sdss.ecsv")
-    assert done.returncode == 0, done.stderr[-3000:]
-    return night / "imredux"
+@pytest.fixture(scope="module")
+def cafos(real_data, passing_folder):
+    with passing_folder("cafos") as night:
+        folder = real_data("cafos_ngc2420_BV")
+        reference = sdss_reference(folder / "sdss_dr18_ngc2420.csv")
+        reference.write(night / "sdss.ecsv", format="ascii.ecsv")
+        done = reduce(night, datadir=folder, imdir="imredux", refcat="sdss.ecsv")
+        assert done.returncode == 0, done.stderr[-3000:]
+        yield night / "imredux"
 
 
-@pytest.fixture(scope="session")
-def arcsat(real_data, tmp_path_factory):
-    night = tmp_path_factory.mktemp("arcsat")
-    done = reduce(night, datadir=real_data("arcsat_xo1b_z"), imdir="imredux", refcat="none")
-    assert done.returncode == 0, done.stderr[-3000:]
-    return night / "imredux"
+@pytest.fixture(scope="module")
+def arcsat(real_data, passing_folder):
+    with passing_folder("arcsat") as night:
+        done = reduce(night, datadir=real_data("arcsat_xo1b_z"), imdir="imredux", refcat="none")
+        assert done.returncode == 0, done.stderr[-3000:]
+        yield night / "imredux"
 
 
 def johnson(g, r):

@@ -151,18 +151,20 @@ def contents(place):
 
 
 @pytest.fixture(scope="module")
-def night(raw_night, tmp_path_factory):
+def night(raw_night, passing_folder):
     """The spoilt night, reduced."""
-    place = raw_night.copy(tmp_path_factory.mktemp("hostile") / "up" / "night")
-    place.first = [path.name for path in science(place, BAND)]
-    place.added = spoil(place)
-    place.raw.chmod(0o555)
-    place.before = everything(place)
-    place.contents = contents(place)
-    place.outside = sorted(path.name for path in place.path.parent.parent.rglob("*")
-                           if place.path not in path.parents)  # fmt: skip
-    place.said = place.snakemake()
-    return place
+    with passing_folder("hostile") as folder:
+        place = raw_night.copy(folder / "up" / "night")
+        place.first = [path.name for path in science(place, BAND)]
+        place.added = spoil(place)
+        place.raw.chmod(0o555)
+        place.before = everything(place)
+        place.contents = contents(place)
+        place.outside = sorted(path.name for path in place.path.parent.parent.rglob("*")
+                               if place.path not in path.parents)  # fmt: skip
+        place.said = place.snakemake()
+        yield place
+        place.raw.chmod(0o755)
 
 
 @pytest.fixture(scope="module")

@@ -25,22 +25,23 @@ CALIBRATIONS = 3  # of a kind
 
 
 @pytest.fixture(scope="module", params=["lmi", "ratir"])
-def night(request, tmp_path_factory):
+def night(request, passing_folder):
     """A night of one camera of LMI; of one optical and one near-infrared camera of RATIR."""
     if request.param == "lmi":
         options = {"size": 1024, "filters": ("SDSS-R",), "exptime": 90.0, "stars": 60}
     else:
         options = {"cameras": ("C0", "C3"), "stars": 30}
-    place = simulated(
-        tmp_path_factory.mktemp(request.param),
-        **{"instrument": request.param, "exposures": 5, "seed": 3} | options,
-        calibrations=CALIBRATIONS,
-        scenes=True,
-        detector_truth=True,
-    )
-    done = place.snakemake()
-    assert done.code == 0, done.out
-    return place
+    with passing_folder(request.param) as folder:
+        place = simulated(
+            folder,
+            **{"instrument": request.param, "exposures": 5, "seed": 3} | options,
+            calibrations=CALIBRATIONS,
+            scenes=True,
+            detector_truth=True,
+        )
+        done = place.snakemake()
+        assert done.code == 0, done.out
+        yield place
 
 
 @pytest.fixture(scope="module")
