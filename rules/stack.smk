@@ -112,21 +112,21 @@ def frames_of_stacks(wildcards):
     ]
 
 
-# Rule lightcurve takes: the solved frames of a target, its coadds, what the stack measured, and
-# its table. Gives: <target>.lightcurve.ecsv and a plot, the target in every exposure.
+# Rule lightcurve takes: the solved frames of a target, its coadds, their source tables and what
+# the stack measured. Gives: <target>.lightcurve.ecsv and a plot, the target in every exposure.
 rule lightcurve:
     input:
         frames=lambda wildcards: sum(frames_of_stacks(wildcards), []),
         coadds=stack_products("coadd{stack}.fits"),
+        cats=stack_products("coadd{stack}.cat.fits"),
         quality=stack_products("qa/stack/{stack}.json"),
-        joined=lambda wildcards: table_of(wildcards.target),
     output:
         table=f"{IMDIR}/{{target}}.lightcurve.ecsv",
         plot=f"{IMDIR}/qa/lightcurve/{{target}}.png",
     log:
         f"{IMDIR}/logs/lightcurve/{{target}}.log",
     params:
-        version=1,
+        version=2,
         frames=frames_of_stacks,
         target_radec=TARGET,
     script:

@@ -101,15 +101,13 @@ def measure_exposure(frame, position, sources, fluxes, seen):
     return float(alone[0]) / seen["fraction"], error / seen["fraction"], flags
 
 
-def light_curve(stacks, joined, position, version=1):
+def light_curve(stacks, position):
     """Measure the target in every frame of its stacks.
 
     Parameters
     ----------
     stacks : list of tuple
-        Header of the coadd, its quality numbers (qa/stack), paths of its frames.
-    joined : astropy.table.Table
-        Of rule tables: the neighbours.
+        Header of the coadd, its sources, its quality numbers (qa/stack), paths of its frames.
     position : tuple of float
         ra, dec [deg], NaN where unknown.
 
@@ -119,18 +117,11 @@ def light_curve(stacks, joined, position, version=1):
         One row per frame, in order of time.
     """
     rows = []
-    for header, quality, paths in stacks:
+    for header, (near, light), quality, paths in stacks:
         name = str(header.get("FILTER", ""))
         exptime = quality.get("exptime") or np.nan
         zeropoint = header.get("ABSZPT", np.nan)
         zeropoint = np.nan if zeropoint is None else zeropoint - 2.5 * np.log10(exptime)
-        near, light = np.empty((0, 2)), np.empty(0)
-        if f"FLUX_{name}" in joined.colnames:
-            others = ~np.asarray(joined["TARGET"], bool)
-            flux = np.asarray(joined[f"FLUX_{name}"], float)[others]
-            seen = flux > 5 * np.asarray(joined[f"FLUXERR_{name}"], float)[others]
-            near = np.column_stack([joined["RA"][others][seen], joined["DEC"][others][seen]])
-            light = flux[seen]
         for path in paths:
             rows.append(_row(path, name, quality, exptime, zeropoint, position, near, light))
     rows.sort(key=lambda row: (row["MJD"], row["FILTER"]))
@@ -139,6 +130,28 @@ def light_curve(stacks, joined, position, version=1):
         table[key] = np.array([row[key] for row in rows], dtype=kind)
         table[key].unit, table[key].description = unit, what
     return table
+
+
+def read_sources(path):
+    """Return ra, dec [deg] and total fluxes of the sources of a coadd that are surely there.
+
+    Parameters
+    ----------
+    path : path-like
+        coadd….cat.fits, without a table where the stack was rejected.
+
+    Returns
+    -------
+    position : ndarray, shape (n, 2)
+    flux : ndarray, shape (n,)
+        In units of the coadd.
+    """
+    with fits.open(path) as cat:
+        if "SOURCES" not in cat:
+            return np.empty((0, 2)), np.empty(0)
+        sources = cat["SOURCES"].data
+        sure = sources[sources["FLUX_POINT"] > 5 * sources["FLUXERR_POINT"]]
+        return np.column_stack([sure["RA"], sure["DEC"]]), sure["FLUX_POINT"].astype(float)
 
 
 COLUMNS = {
@@ -255,15 +268,13 @@ def plot_light_curve(path, table, title):
     save_figure(figure, path, ticks=8)
 
 
-def run(stacks, joined, output, plot, *, target_radec=None, version=1):
+def run(stacks, output, plot, *, target_radec=None, version=1):
     """Make the light curve of a target.
 
     Parameters
     ----------
     stacks : list of tuple
-        Path of the coadd, of its quality numbers, and of its frames.
-    joined : path-like
-        Table of rule tables.
+        Path of the coadd, of its source table, of its quality numbers, and of its frames.
     output, plot : path-like
     target_radec
         As `lib.targets.parse_position` takes it.
@@ -271,12 +282,12 @@ def run(stacks, joined, output, plot, *, target_radec=None, version=1):
         Of the step.
     """
     read = []
-    for coadd, quality, frames in stacks:
+    for coadd, cat, quality, frames in stacks:
         numbers = json.loads(Path(quality).read_text(encoding="utf-8"))
-        read.append((fits.getheader(coadd), numbers, frames))
-    headers = [header for header, _, _ in read]
+        read.append((fits.getheader(coadd), read_sources(cat), numbers, frames))
+    headers = [header for header, *_ in read]
     ra, dec, source = target_position(parse_position(target_radec), headers)
-    table = light_curve(read, Table.read(joined, format="ascii.ecsv"), (ra, dec))
+    table = light_curve(read, (ra, dec))
     table.meta = {
         "object": str(headers[0].get("OBJECT", "")), "step": f"lightcurve v{version}",
         "ra": ra, "dec": dec, "target_source": source or "none: the pointing is not known",
@@ -297,8 +308,8 @@ if "snakemake" in globals():
 
     smk = snakemake
     start_log(smk.log[0])
+    of_stacks = (smk.input.coadds, smk.input.cats, smk.input.quality, smk.params.frames)
     run(
-        list(zip(smk.input.coadds, smk.input.quality, smk.params.frames, strict=True)),
-        smk.input.joined, smk.output.table, smk.output.plot,
+        list(zip(*of_stacks, strict=True)), smk.output.table, smk.output.plot,
         target_radec=smk.params.target_radec, version=smk.params.version,
     )  # fmt: skip

@@ -942,11 +942,12 @@ def gather(night, result, config, imdir, cores=1):
         shown["rank"] = plots.colour_rank(shown["filter"], shown["band"])
         return shown
 
+    made = {stack: entry["cards"] for stack, entry in result.stacks.items() if entry["cards"]}
     with ThreadPoolExecutor(max(1, cores)) as pool:
+        composites = pool.submit(make_composites, made, imdir, sizes)
+        masters = pool.submit(show_masters, result, imdir, sizes)
         stacks = list(pool.map(one_stack, result.stacks))
     stacks.sort(key=lambda one: (one["target"], one["rank"], one["filter"]))
-    made = {stack: entry["cards"] for stack, entry in result.stacks.items() if entry["cards"]}
-    composites = make_composites(made, imdir, sizes)
 
     timeline = []
     for frame in night.science:
@@ -991,7 +992,7 @@ def gather(night, result, config, imdir, cores=1):
         "datadir": str(config["datadir"]),
         "now": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "stacks": stacks,
-        "composites": composites,
+        "composites": composites.result(),
         "targets": targets,
         "left": show_left_out(night, result),
         "nfiles": len(night.rows),
@@ -999,7 +1000,7 @@ def gather(night, result, config, imdir, cores=1):
         "nused": sum(1 for frame in night.science if result.frames[frame].used),
         "nbad": len(result.left_out),
         "mismatches": calibration_mismatches(night),
-        "masters": show_masters(result, imdir, sizes),
+        "masters": masters.result(),
         "remarks": list(getattr(night, "notes", [])),
         "durations": durations,
         "elapsed": max((one["end"] for one in durations), default=0.0) - run["begun"],

@@ -1,7 +1,7 @@
 """A warm process that runs the rules' scripts, so that packages are imported once a run.
 
 Snakemake starts an interpreter for each job, which imports numpy and astropy anew: half a second of
-CPU, more than a step's work on a small frame. Here the first job starts one process that imports
+CPU, more than a step's work on a small frame. Here one process, started with the run, imports
 what the steps share and then waits; each job is a fork of it, which has all that loaded. The steps
 of whole stacks, which need more, have another. Whatever else a job is, it stays: a process of its
 own, with its own exit code, environment and memory.
@@ -105,7 +105,7 @@ class Unavailable(Exception):
 
 
 class Warm:
-    """The warm process, seen from Snakemake; started by the first job.
+    """The warm process, seen from Snakemake; started by the first job, if not before.
 
     Parameters
     ----------
@@ -120,6 +120,7 @@ class Warm:
         self.later = later
         self._control = None
         self._process = None
+        self._asked = False
         self._guard = threading.Lock()
 
     def start(self):
@@ -154,6 +155,8 @@ class Warm:
     def stop(self):
         """End the warm process, and with it the jobs that still run."""
         self._control.close()
+        if not self._asked:
+            self._process.kill()
         try:
             self._process.wait(STOP_PATIENCE)
         except subprocess.TimeoutExpired:
@@ -168,6 +171,7 @@ class Warm:
         self.start()
         # Snakemake calls from several threads: a request must go out in one piece.
         with self._guard:
+            self._asked = True
             head = len(words).to_bytes(4, "big")
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [reply.fileno()]))]
             try:
@@ -269,7 +273,30 @@ def attach(workflow):
 
     execute_script.plain = plain
     PythonScript.execute_script = execute_script
+    start_with(workflow, warm)
     return warm
+
+
+def start_with(workflow, warm):
+    """Start a warm process when a run begins, while Snakemake finds out what there is to do.
+
+    Parameters
+    ----------
+    workflow : snakemake.workflow.Workflow
+    warm : Warm
+    """
+    execute = workflow.execute
+
+    def execute_warm(executor_plugin, **settings):
+        kind = executor_plugin.common_settings
+        # On a cluster the jobs run elsewhere.
+        if not (kind.dryrun_exec or kind.touch_exec or kind.non_local_exec):
+            # Else the first job tries again.
+            with contextlib.suppress(Unavailable):
+                warm.start()
+        return execute(executor_plugin=executor_plugin, **settings)
+
+    workflow.execute = execute_warm
 
 
 # --- In the warm process -------------------------------------------------------------------

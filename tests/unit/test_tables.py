@@ -90,8 +90,8 @@ def join(folder, stacks, **options):
 
 def follow(folder, stacks, **options):
     path, plot = folder / "truth.lightcurve.ecsv", folder / "truth.png"
-    parts = [(s[0], s[3], s[4]) for s in stacks]
-    lightcurve.run(parts, folder / "truth.ecsv", path, plot, **options)
+    parts = [(s[0], *s[2:]) for s in stacks]
+    lightcurve.run(parts, path, plot, **options)
     assert plot.stat().st_size > 0
     return Table.read(path, format="ascii.ecsv")
 
@@ -259,14 +259,13 @@ def test_light_curve_follows_the_target(night):
 
 def test_frames_left_out_of_the_stack_are_in_the_light_curve(night, tmp_path):
     _, _, stacks, _ = night
-    coadd, *_, quality, frames = stacks[0]
+    coadd, weight, cat, quality, frames = stacks[0]
     numbers = json.loads(quality.read_text())
     name = list(numbers["frames"])[1]
     numbers["frames"][name].update(used=False, reason="LOW_WEIGHT: 0.05 < 0.1")
     other = tmp_path / "r.json"
     other.write_text(json.dumps(numbers))
-    (tmp_path / "truth.ecsv").write_text((quality.parent / "truth.ecsv").read_text())
-    curve = follow(tmp_path, [(coadd, None, None, other, frames)])
+    curve = follow(tmp_path, [(coadd, weight, cat, other, frames)])
     row = curve[list(curve["FRAME"]).index(name)]
     assert not row["USED"] and row["REASON"].startswith("LOW_WEIGHT") and np.isfinite(row["MAG"])
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -207,12 +208,48 @@ def test_this_snakemake_can_be_attached_to():
     """What `attach` relies on is there; where not, jobs would silently run slowly."""
     import inspect
 
+    from snakemake.api import Workflow
     from snakemake.script import PythonScript, ScriptBase
+    from snakemake_interface_executor_plugins.settings import CommonSettings
 
     assert list(inspect.signature(PythonScript.execute_script).parameters)[:2] == ["self", "fname"]
     known = inspect.signature(ScriptBase.__init__).parameters
     needed = {"container_img", "conda_env", "env_modules", "bench_record", "threads", "resources"}
     assert needed | {"is_local"} <= set(known)
+    assert "executor_plugin" in inspect.signature(Workflow.execute).parameters
+    kinds = {"dryrun_exec", "touch_exec", "non_local_exec"}
+    assert kinds <= set(inspect.signature(CommonSettings).parameters)
+
+
+@pytest.mark.parametrize("kind", ["local_exec", "dryrun_exec", "touch_exec", "non_local_exec"])
+def test_started_with_a_run_that_will_use_it(kind, server):
+    """While Snakemake plans; a dry run and the like have nothing for it to do."""
+    settings = dict.fromkeys(("dryrun_exec", "touch_exec", "non_local_exec"), False)
+    executor = SimpleNamespace(common_settings=SimpleNamespace(**settings | {kind: True}))
+    started = []
+
+    class Workflow:
+        def execute(self, executor_plugin, updated_files):
+            started.append(server._process is not None)
+            return executor_plugin is executor and updated_files
+
+    workflow = Workflow()
+    warm.start_with(workflow, server)
+    assert workflow.execute(executor_plugin=executor, updated_files=["a"]) == ["a"]
+    assert started == [kind == "local_exec"]
+
+
+def test_warm_process_that_nobody_asked_ends_at_once(tmp_path):
+    scripts = tmp_path / "scripts"
+    (scripts / "lib").mkdir(parents=True)
+    (scripts / "lib" / "__init__.py").touch()
+    # As slow to get ready as can be.
+    (scripts / "lib" / "steps.py").write_text("import time; time.sleep(60)\n")
+    unused = warm.Warm(scripts)
+    unused.start()
+    begun = time.monotonic()
+    unused.stop()
+    assert time.monotonic() - begun < 5 and unused._process.returncode is not None
 
 
 def waited_for(path, seconds=20):
