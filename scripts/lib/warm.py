@@ -273,7 +273,9 @@ def attach(workflow):
 
     execute_script.plain = plain
     PythonScript.execute_script = execute_script
-    start_with(workflow, warm)
+    # A job of a cluster may have no use for it.
+    if not workflow.remote_exec:
+        start_with(workflow, warm)
     return warm
 
 
@@ -351,8 +353,6 @@ def serve(control):
     os.set_blocking(tell, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    # Ctrl-C reaches the jobs, being in the same group; this process ends with Snakemake.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     running = {}
     while True:
         ready, _, _ = select.select([control, wake], [], [])
@@ -459,6 +459,8 @@ def exit_code(stop):
 
 def main():
     """Import what is shared, serve, and in each fork run the script."""
+    # Ctrl-C reaches the jobs, being in the same group; this process ends with Snakemake.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     number, scripts, *later = sys.argv[1:]
     path = sys.path[1:]
     control = socket.socket(fileno=int(number))
