@@ -19,6 +19,9 @@ from lib.frames import (
 
 log = logging.getLogger("autoproc")
 
+_earlier_jobs = {"seconds": 0.0}
+"""CPU time that earlier jobs of this process have used."""
+
 
 def start_log(path):
     """Send log records to the rule's log file, begun anew; what the job used will end it."""
@@ -37,12 +40,20 @@ def start_log(path):
 def log_usage():
     """Log the most memory that this process, or a program it ran, has held, and their CPU time."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    seconds = sum(one.ru_utime + one.ru_stime for one in used)
     if log.handlers:
         log.info(
             "peak memory %.0f MB, CPU %.2f s",
             max(one.ru_maxrss for one in used) / 1024,
-            sum(one.ru_utime + one.ru_stime for one in used),
+            seconds - _earlier_jobs["seconds"],
         )
+    _earlier_jobs["seconds"] = seconds
+
+
+def end_log():
+    """Log what the job used and close its log; another job may follow in the same process."""
+    log_usage()
+    stop_log()
 
 
 def stop_log():
@@ -101,6 +112,7 @@ def process(
     else:
         write_frame(target, frame)
     log.info("wrote %s", target)
+    end_log()
 
 
 def software_versions(*packages):

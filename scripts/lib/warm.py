@@ -4,7 +4,9 @@ Snakemake starts an interpreter for each job, which imports numpy and astropy an
 CPU, more than a step's work on a small frame. Here one process, started with the run, imports
 what the steps share and then waits; each job is a fork of it, which has all that loaded. The steps
 of whole stacks, which need more, have another. Whatever else a job is, it stays: a process of its
-own, with its own exit code, environment and memory.
+own, with its own exit code, environment and memory. Only the steps of single frames, of which a
+night has thousands, go on in the process of the one before, if that ended well: a third of their
+time is memory that the kernel must clear for a new process.
 
 Other jobs with more than one thread, jobs in containers or in conda environments, and all jobs
 where the warm process cannot be had, run as Snakemake runs them. So do all with
@@ -28,7 +30,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import types
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
 
 PRELOAD = (
     "snakemake.logging",
@@ -66,6 +72,12 @@ PRELOAD_LATER = (
 LATER_STEPS = ("solve", "stack", "tables", "lightcurve", "night")
 """They have a warm process of their own, with any number of threads: these are of our own making,
 not of a library that has been loaded for one."""
+
+FRAME_STEPS = ("prepare", "flatten", "skysub", "crclean", "astrometry")
+"""Their jobs end with `lib.steps.process`, which leaves nothing open: another may follow."""
+
+IDLE_PATIENCE = 1.0
+"""[s] After which a process without a job ends, and its memory is free."""
 
 BEFORE_LATER = ("skysub", "crclean")
 """Steps of frames at whose first job that is started, so that it is ready when it is needed."""
@@ -172,11 +184,9 @@ class Warm:
         # Snakemake calls from several threads: a request must go out in one piece.
         with self._guard:
             self._asked = True
-            head = len(words).to_bytes(4, "big")
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [reply.fileno()]))]
             try:
-                self._control.sendmsg([head], rights)
-                self._control.sendall(words)
+                send(self._control, words, rights)
             except OSError as error:
                 raise Unavailable(str(error)) from error
 
@@ -215,6 +225,12 @@ class Warm:
                     return -signal.SIGKILL
                 status += part
         return int.from_bytes(status, "big", signed=True)
+
+
+def send(stream, words, rights=()):
+    """Send words, their number before them, as `receive` takes them."""
+    stream.sendmsg([len(words).to_bytes(4, "big")], rights)
+    stream.sendall(words)
 
 
 def step_of(script):
@@ -312,9 +328,9 @@ def die_with_parent():
         return
 
 
-def receive(control):
-    """Return the next request and the socket for its answer, or None at the end."""
-    head, rights, _, _ = control.recvmsg(4, socket.CMSG_SPACE(array.array("i").itemsize))
+def receive(stream):
+    """Return the next request and the socket for its answer, if one came; None at the end."""
+    head, rights, _, _ = stream.recvmsg(4, socket.CMSG_SPACE(array.array("i").itemsize))
     if not head:
         return None
     numbers = array.array("i")
@@ -324,11 +340,11 @@ def receive(control):
     left = int.from_bytes(head, "big")
     words = bytearray()
     while len(words) < left:
-        part = control.recv(left - len(words))
+        part = stream.recv(left - len(words))
         if not part:
             return None
         words += part
-    return json.loads(words), socket.socket(fileno=numbers[0])
+    return json.loads(words), socket.socket(fileno=numbers[0]) if numbers else None
 
 
 def load(names):
@@ -340,12 +356,44 @@ def load(names):
     gc.freeze()
 
 
+@dataclass
+class Worker:
+    """A fork of the warm process.
+
+    Parameters
+    ----------
+    link : socket.socket
+        To it: requests one way, a byte for each job that ended well the other.
+    reply : socket.socket or None
+        For the exit code of its job; None where it has no job.
+    idle_since : float
+    """
+
+    link: socket.socket
+    reply: socket.socket | None
+    idle_since: float = 0.0
+
+    def end(self, code):
+        """Tell Snakemake the exit code of the job, if there is one."""
+        if self.reply is not None:
+            answer(self.reply, code.to_bytes(4, "big", signed=True))
+            self.reply.close()
+            self.reply = None
+
+
 def serve(control):
-    """Fork a process for each request; return its request in the fork, None at the end.
+    """Give each request to a process, a new fork or one that has no job.
 
     Parameters
     ----------
     control : socket.socket
+
+    Returns
+    -------
+    request : dict or None
+        In a fork its first request; None at the end.
+    link : socket.socket or None
+        In a fork, to the warm process.
     """
     # A child's end wakes the loop through this pipe.
     wake, tell = os.pipe()
@@ -353,44 +401,87 @@ def serve(control):
     os.set_blocking(tell, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    running = {}
+    workers = {}
     while True:
-        ready, _, _ = select.select([control, wake], [], [])
+        busy = {one.link: one for one in workers.values() if one.reply}
+        patience = IDLE_PATIENCE if len(busy) < len(workers) else None
+        ready, _, _ = select.select([control, wake, *busy], [], [], patience)
+        for worker in (busy[link] for link in ready if link in busy):
+            # Else it has ended, of which the system tells more.
+            if has_said(worker.link):
+                worker.end(0)
+                worker.idle_since = time.monotonic()
         if wake in ready:
             os.read(wake, 4096)
-            report(running)
+            report(workers)
+        dismiss_idle(workers)
         if control not in ready:
             continue
         received = receive(control)
         if received is None:
-            for pid in running:
+            for pid in workers:
                 os.kill(pid, signal.SIGTERM)
-            return None
+            return None, None
         request, reply = received
+        if step_of(request["script"]) in FRAME_STEPS and hand_on(request, reply, workers):
+            continue
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             die_with_parent()
-            for one in (control, reply, *running.values()):
+            others = [end for one in workers.values() for end in (one.link, one.reply) if end]
+            for one in (control, reply, ours, *others):
                 one.close()
             os.close(wake)
             os.close(tell)
-            return request
-        running[pid] = reply
+            return request, theirs
+        theirs.close()
+        workers[pid] = Worker(ours, reply)
         answer(reply, b"+")
 
 
-def report(running):
-    """Tell Snakemake the exit codes of the jobs that have ended."""
-    while running:
+def has_said(link):
+    """Read a byte from a process; return whether there was one."""
+    try:
+        return bool(link.recv(1))
+    except OSError:
+        return False
+
+
+def hand_on(request, reply, workers):
+    """Give a request to a process that has no job; return whether there was one."""
+    for worker in workers.values():
+        if worker.reply is None and worker.link.fileno() >= 0:
+            try:
+                send(worker.link, json.dumps(request).encode())
+            except OSError:  # killed
+                continue
+            worker.reply = reply
+            answer(reply, b"+")
+            return True
+    return False
+
+
+def report(workers):
+    """Tell Snakemake the exit codes of the processes that have ended."""
+    while workers:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
             return
-        reply = running.pop(pid)
-        answer(reply, os.waitstatus_to_exitcode(status).to_bytes(4, "big", signed=True))
-        reply.close()
+        worker = workers.pop(pid)
+        worker.end(os.waitstatus_to_exitcode(status))
+        worker.link.close()
+
+
+def dismiss_idle(workers):
+    """Let the processes end that have had no job for long."""
+    long_ago = time.monotonic() - IDLE_PATIENCE
+    for worker in workers.values():
+        if worker.reply is None and worker.idle_since < long_ago:
+            worker.link.close()
 
 
 def answer(reply, words):
@@ -447,6 +538,45 @@ def leave(code):
     os._exit(code)
 
 
+def may_stay(request):
+    """Tell whether the process of a job that ended well may take another."""
+    return step_of(request["script"]) in FRAME_STEPS and threading.active_count() == 1
+
+
+def next_request(link):
+    """Say that the job ended well, and wait for another; return None where none comes.
+
+    Parameters
+    ----------
+    link : socket.socket
+        To the warm process.
+
+    Returns
+    -------
+    dict or None
+    """
+    # Ctrl-C ends a process without a job.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    try:
+        link.sendall(b".")
+        received = receive(link)
+    except OSError:
+        received = None
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What was warned of once is warned of again.
+    with warnings.catch_warnings():
+        forget_peak()
+    return received and received[0]
+
+
+def forget_peak():
+    """Let the kernel measure the peak memory of this process anew (proc(5), clear_refs)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def exit_code(stop):
     """Return the exit code that a SystemExit stands for; a message is printed."""
     if stop.code is None:
@@ -466,17 +596,18 @@ def main():
     control = socket.socket(fileno=int(number))
     sys.path[0] = scripts
     load(PRELOAD + PRELOAD_LATER if later else PRELOAD)
-    request = serve(control)
-    if request is None:
-        return
-    code = 1
-    try:
-        run_script(request, path)
-        code = 0
-    except SystemExit as stop:
-        code = exit_code(stop)
-    finally:
-        leave(code)
+    request, link = serve(control)
+    while request is not None:
+        code = 1
+        try:
+            run_script(request, path)
+            code = 0
+        except SystemExit as stop:
+            code = exit_code(stop)
+        finally:
+            if code or not may_stay(request):
+                leave(code)
+        request = next_request(link)
 
 
 if __name__ == "__main__":

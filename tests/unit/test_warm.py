@@ -74,6 +74,114 @@ def test_jobs_are_apart(server, tmp_path):
     assert [server.run(job, environment) for _ in range(3)] == [0, 0, 0]
 
 
+SAY_PID = "import os; from pathlib import Path; Path('pid').write_text(str(os.getpid()))\n"
+
+
+def frame_job(server, folder, text="", **environment):
+    """Run a script as step flatten; return its exit code and process id."""
+    script = write(folder / "tmp1.flatten.py", SAY_PID + text)
+    (folder / "pid").unlink(missing_ok=True)
+    code = server.run(script, warm.job_environment(1) | environment)
+    return code, waited_for(folder / "pid")
+
+
+def test_frame_steps_share_a_process(server, tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    says = (
+        "import __main__, json, os, sys, warnings\n"
+        "found = [os.getcwd(), os.environ.get('MINE'), sys.argv, sys.path[0], dir(__main__), []]\n"
+        "warnings.showwarning = lambda message, *_: found[5].append(str(message))\n"
+        "shared = vars(os).setdefault('__warningregistry__', {})\n"
+        "for _ in range(2): warnings.warn_explicit('seen', UserWarning, 'os', 1, 'os', shared)\n"
+        "Path('found').write_text(json.dumps(found))\n"
+    )
+    monkeypatch.chdir(tmp_path / "a")
+    code, first = frame_job(server, tmp_path / "a", says + "left_over = 1\n", MINE="1")
+    assert code == 0
+    monkeypatch.chdir(tmp_path / "b")
+    code, second = frame_job(server, tmp_path / "b", says)
+    assert (code, second) == (0, first)
+    one, two = (json.loads((tmp_path / name / "found").read_text()) for name in ("a", "b"))
+    assert one[:2] == [str(tmp_path / "a"), "1"] and two[:2] == [str(tmp_path / "b"), None]
+    assert two[2:4] == [[str(tmp_path / "b" / "tmp1.flatten.py")], str(tmp_path / "b")]
+    assert "left_over" not in two[4]
+    assert one[5] == two[5] == ["seen"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("import sys; sys.exit(3)", 3),
+        ("os.kill(os.getpid(), 9)", -9),
+        ("raise ValueError", 1),
+        ("import threading as t, time; t.Thread(target=time.sleep, args=(1,)).start()", 0),
+    ],
+)
+def test_after_a_job_that_ended_badly_comes_a_new_process(
+    text, code, server, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    first = frame_job(server, tmp_path, text)
+    second = frame_job(server, tmp_path)
+    assert (first[0], second[0]) == (code, 0)
+    assert first[1] != second[1] and is_gone(first[1])
+
+
+def test_process_without_a_job_ends_or_may_be_killed(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, first = frame_job(server, tmp_path)
+    os.kill(first, signal.SIGKILL)
+    assert is_gone(first)
+    code, second = frame_job(server, tmp_path)
+    assert code == 0 and second != first
+    assert is_gone(second, 10 * warm.IDLE_PATIENCE)
+    code, third = frame_job(server, tmp_path)
+    assert code == 0 and third != second
+
+
+def test_frame_steps_at_the_same_time_have_processes_of_their_own(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "import os, sys, time; time.sleep(0.5); open(str(os.getpid()), 'a').write('x')"
+    script = write(tmp_path / "crclean.py", text)
+    for _ in range(2):
+        threads = [
+            threading.Thread(target=server.run, args=(script, warm.job_environment(1)))
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    jobs = [path.read_text() for path in tmp_path.iterdir() if path.name.isdigit()]
+    assert jobs == ["xx"] * 3
+
+
+def test_log_tells_what_each_job_of_a_process_has_used(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    work = (
+        f"import sys; sys.path.append({str(SCRIPTS)!r})\n"
+        "from lib import steps\n"
+        "steps.start_log('{log}')\n"
+        "import numpy as np, time\n"
+        "a = np.ones({number})\n"
+        "end = time.process_time() + {seconds}\n"
+        "while time.process_time() < end: pass\n"
+        "del a\n"
+        "steps.end_log()\n"
+    )
+    first = frame_job(server, tmp_path, work.format(log="one", number="50_000_000", seconds=1.0))
+    second = frame_job(server, tmp_path, work.format(log="two", number=1, seconds=0.0))
+    assert first == second
+    peaks, seconds = [], []
+    for log in ("one", "two"):
+        words = (tmp_path / log).read_text().split()
+        peaks.append(float(words[words.index("memory") + 1]))
+        seconds.append(float(words[words.index("CPU") + 1]))
+    assert seconds[0] >= 1.0 > 0.5 > seconds[1]
+    assert peaks[0] - peaks[1] > 300
+
+
 def test_what_only_stacks_need_is_imported_for_them(tmp_path):
     (tmp_path / "scripts").symlink_to(SCRIPTS)
     steps = ("prepare", "crclean", "solve", "stack")
