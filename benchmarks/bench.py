@@ -204,10 +204,10 @@ def cosmics_at(frame):
 
 def startup(folder):
     """Measure what a job costs before and after its work, in both kinds of process."""
-    script = folder / "job.py"
     environment = warm.job_environment(1)
     found = {}
     for step in ("prepare", "flatten", "skysub", "crclean", "astrometry"):
+        script = folder / f"job.{step}.py"
         script.write_text(
             f"import sys; sys.path.append({str(ROOT / 'scripts')!r})\n"
             "from snakemake.logging import logger\nfrom snakemake.iocontainers import Snakemake\n"
@@ -218,10 +218,12 @@ def startup(folder):
         )
         server = warm.Warm(ROOT / "scripts")
         server.run(str(script), environment)
+        # What a process has used is counted when it has ended.
+        time.sleep(2 * warm.IDLE_PATIENCE)
         begin = process_cpu(server._process.pid)
         for _ in range(20):
             server.run(str(script), environment)
-        time.sleep(0.1)
+        time.sleep(2 * warm.IDLE_PATIENCE)
         forked = (process_cpu(server._process.pid) - begin) / 20
         server.stop()
         found[step] = {"plain": plain, "warm": forked}
@@ -577,7 +579,7 @@ def report(found):
         "ms a job",
         "MB",
     ]
-    rows = [[count, str(one["jobs"]), seconds(one["cold"]), seconds(one["again"]),
+    rows = [[count, str(one["jobs"]), seconds(one["cold"]), seconds(max(0.0, one["again"])),
              f"{one['dry']:.1f}", f"{1000 * one['dry'] / one['jobs']:.2f}", f"{one['memory']:.0f}"]
             for count, one in found["plans"].items()]  # fmt: skip
     parts.append(table(head, rows))

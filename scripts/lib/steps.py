@@ -112,7 +112,6 @@ def process(
     else:
         write_frame(target, frame)
     log.info("wrote %s", target)
-    end_log()
 
 
 def software_versions(*packages):

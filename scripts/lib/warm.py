@@ -74,7 +74,7 @@ LATER_STEPS = ("solve", "stack", "tables", "lightcurve", "night")
 not of a library that has been loaded for one."""
 
 FRAME_STEPS = ("prepare", "flatten", "skysub", "crclean", "astrometry")
-"""Their jobs end with `lib.steps.process`, which leaves nothing open: another may follow."""
+"""Their jobs leave nothing open but their log: another may follow in the same process."""
 
 IDLE_PATIENCE = 1.0
 """[s] After which a process without a job ends, and its memory is free."""
@@ -555,6 +555,7 @@ def next_request(link):
     -------
     dict or None
     """
+    importlib.import_module("lib.steps").end_log()
     # Ctrl-C ends a process without a job.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     for stream in (sys.stdout, sys.stderr):

@@ -168,7 +168,6 @@ def test_log_tells_what_each_job_of_a_process_has_used(server, tmp_path, monkeyp
         "end = time.process_time() + {seconds}\n"
         "while time.process_time() < end: pass\n"
         "del a\n"
-        "steps.end_log()\n"
     )
     first = frame_job(server, tmp_path, work.format(log="one", number="50_000_000", seconds=1.0))
     second = frame_job(server, tmp_path, work.format(log="two", number=1, seconds=0.0))

@@ -1,5 +1,6 @@
 """What is done, and what is not done again."""
 
+import re
 import shutil
 
 import pytest
@@ -66,6 +67,15 @@ def test_nothing_is_written_beside_imdir(reduced_night):
 def test_no_frame_is_left_half_written(reduced_night):
     hidden = {path.name for path in reduced_night.products.rglob(".*")}
     assert hidden <= {".nightlog.json", ".run"}
+
+
+def test_each_log_ends_with_what_the_job_has_used(reduced_night):
+    logs = sorted((reduced_night.products / "logs").rglob("*.log"))
+    assert len(logs) == sum(WHOLE.values())
+    for path in logs:
+        last = path.read_text().splitlines()[-1]
+        used = re.search(r"INFO peak memory (\d+) MB, CPU ([\d.]+) s$", last)
+        assert used and int(used[1]) > 20, path
 
 
 def test_second_run_does_nothing(reduced):
