@@ -206,7 +206,7 @@ def startup(folder):
     """Measure what a job costs before and after its work, in both kinds of process."""
     environment = warm.job_environment(1)
     found = {}
-    for step in ("prepare", "flatten", "skysub", "crclean", "astrometry"):
+    for step in warm.FRAME_STEPS:
         script = folder / f"job.{step}.py"
         script.write_text(
             f"import sys; sys.path.append({str(ROOT / 'scripts')!r})\n"

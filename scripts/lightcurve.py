@@ -15,6 +15,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from lib.coadd import celestial_wcs
+from lib.exchange import read_table
 from lib.figures import new_figure, save_figure
 from lib.forced import FLAG_OUTSIDE, FLAG_REPAIRED, LIMIT_SIGMA, filter_order, magnitudes
 from lib.frames import INTERPOLATED, SATURATED, UNUSABLE, atomic_path, read_frame
@@ -146,12 +147,12 @@ def read_sources(path):
     flux : ndarray, shape (n,)
         In units of the coadd.
     """
-    with fits.open(path) as cat:
-        if "SOURCES" not in cat:
-            return np.empty((0, 2)), np.empty(0)
-        sources = cat["SOURCES"].data
-        sure = sources[sources["FLUX_POINT"] > 5 * sources["FLUXERR_POINT"]]
-        return np.column_stack([sure["RA"], sure["DEC"]]), sure["FLUX_POINT"].astype(float)
+    try:
+        sources = read_table(path, "SOURCES")
+    except KeyError:
+        return np.empty((0, 2)), np.empty(0)
+    sure = sources[sources["FLUX_POINT"] > 5 * sources["FLUXERR_POINT"]]
+    return np.column_stack([sure["RA"], sure["DEC"]]), sure["FLUX_POINT"].astype(float)
 
 
 COLUMNS = {

@@ -13,6 +13,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from lib.calibration import subtract_mesh
+from lib.exchange import read_table
 from lib.forced import LIMIT_SIGMA, Coadd, filter_order, force, magnitudes, unite_sources
 from lib.frames import atomic_path
 from lib.projection import project
@@ -142,7 +143,7 @@ def run(coadds, weights, cats, output, *, target_radec=None, settings, version=1
             left_out[name] = headers[k].get("QCREASON", "no source was measured")
             continue
         used.append(read_coadd(coadds[k], weights[k], cats[k]))
-        tables.append(fits.getdata(cats[k], "SOURCES"))
+        tables.append(read_table(cats[k], "SOURCES"))
     target = target_position(parse_position(target_radec), headers)
     table = join(used, tables, target, settings)
     table.meta = {

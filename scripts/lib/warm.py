@@ -430,7 +430,6 @@ def serve(control):
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
             die_with_parent()
             others = [end for one in workers.values() for end in (one.link, one.reply) if end]
             for one in (control, reply, ours, *others):
@@ -565,10 +564,10 @@ def next_request(link):
         received = receive(link)
     except OSError:
         received = None
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    # What was warned of once is warned of again.
+    forget_peak()
+    # Its end lets what was warned of once be warned of again.
     with warnings.catch_warnings():
-        forget_peak()
+        pass
     return received and received[0]
 
 
@@ -599,6 +598,7 @@ def main():
     load(PRELOAD + PRELOAD_LATER if later else PRELOAD)
     request, link = serve(control)
     while request is not None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         code = 1
         try:
             run_script(request, path)
@@ -609,6 +609,7 @@ def main():
             if code or not may_stay(request):
                 leave(code)
         request = next_request(link)
+    leave(0)
 
 
 if __name__ == "__main__":
