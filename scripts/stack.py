@@ -224,7 +224,8 @@ def build_coadd(used, grid, settings, flats, workdir, threads):
         weight, repaired = frame_weight(frame.mask, variance)
         image, weight, corner = resample(frame.image, weight, wcs, grid.wcs, record["scale"])
         aligned = AlignedFrame.keep(
-            Path(workdir) / f"f{number + 1:05d}", image, weight, corner,
+            image, weight, corner,
+            path=Path(workdir) / f"f{number + 1:05d}" if number >= held else None,
             gain=float(header.get("GAIN", 1.0)) / record["scale"],
             fwhm=record["seeing"] / grid.scale,
             noise=record["scale"] * float(np.sqrt(record["variance"])),
@@ -234,6 +235,8 @@ def build_coadd(used, grid, settings, flats, workdir, threads):
             aligned.drop(*resting_on(repaired, wcs, grid))
         return aligned
 
+    # The first of them stay in memory, as far as they take half of it.
+    held = int(1e6 * settings["memory"] / 2 / (8 * grid.nx * grid.ny))
     for header in (record["header"] for record in used if record["modelled"]):
         flats.get(header.get("FLATFILE", ""), (header["NAXIS2"], header["NAXIS1"]))
     with ThreadPoolExecutor(threads) as pool:

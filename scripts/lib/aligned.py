@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.outliers import Reference, find_outliers, reference_image
-from lib.stats import CHUNK, chunks, ranked_planes
+from lib.outliers import Reference, find_outliers
+from lib.ranking import lower_median, median_without_weight, weighted_median
+from lib.stats import CHUNK, chunks
 
 log = logging.getLogger("autoproc")
 
@@ -22,12 +23,13 @@ BAND = 1 << 23
 
 @dataclass(frozen=True)
 class AlignedFrame:
-    """A resampled frame and its weight map, kept on disk.
+    """A resampled frame and its weight map, in memory or on disk.
 
     Parameters
     ----------
-    path : Path
-        Image, then weight (inverse variance), float32 of this machine, in units of the coadd.
+    planes : tuple of ndarray of float32, shape (ny, nx), or Path
+        Image and weight (inverse variance), in units of the coadd. On disk one follows the other,
+        as this machine has them.
     shape : tuple of int
         (ny, nx).
     corner : tuple of int
@@ -40,7 +42,7 @@ class AlignedFrame:
         Of a typical pixel, in units of the coadd.
     """
 
-    path: Path
+    planes: tuple | Path
     shape: tuple
     corner: tuple
     gain: float
@@ -48,21 +50,25 @@ class AlignedFrame:
     noise: float
 
     @classmethod
-    def keep(cls, path, image, weight, corner, **described):
-        """Write a resampled frame, and return it.
+    def keep(cls, image, weight, corner, path=None, **described):
+        """Return a resampled frame.
 
         Parameters
         ----------
-        path : path-like
         image, weight : ndarray of float32, shape (ny, nx)
         corner : tuple of int
+        path : path-like, optional
+            Where to write it; without it stays in memory.
         **described
             gain, fwhm and noise of the class.
         """
-        with open(path, "wb") as file:
-            image.tofile(file)
-            weight.tofile(file)
-        return cls(Path(path), image.shape, tuple(corner), **described)
+        planes = (image, weight)
+        if path:
+            with open(path, "wb") as file:
+                for plane in planes:
+                    plane.tofile(file)
+            planes = Path(path)
+        return cls(planes, image.shape, tuple(corner), **described)
 
     def pixels(self, first, last):
         """Return image and weight of rows of the grid.
@@ -71,57 +77,26 @@ class AlignedFrame:
         -------
         where : tuple of slice
             The part of those rows, and of the columns of the grid, that the frame covers.
-        image : ndarray of float32
-            Also where the weight is zero.
-        weight : ndarray of float32
+        image, weight : ndarray of float32
+            Not to be written to.
         """
         ny, nx = self.shape
         begin, end = np.clip((first - self.corner[0], last - self.corner[0]), 0, ny)
         end = max(begin, end)
         top = begin + self.corner[0] - first
         where = (slice(top, top + end - begin), slice(self.corner[1], self.corner[1] + nx))
+        if not isinstance(self.planes, Path):
+            return where, *(plane[begin:end] for plane in self.planes)
         image, weight = (
             np.fromfile(
-                self.path, np.float32, (end - begin) * nx, offset=4 * (begin + plane * ny) * nx
+                self.planes, np.float32, (end - begin) * nx, offset=4 * (begin + plane * ny) * nx
             ).reshape(-1, nx)
             for plane in (0, 1)
         )
         return where, image, weight
 
-    def values(self, first, last):
-        """Return what `pixels` does, with NaN in the image where the frame has no value."""
-        where, image, weight = self.pixels(first, last)
-        known = weight > 0
-        known &= np.isfinite(image)
-        np.copyto(image, np.nan, where=~known)
-        return where, image, weight
-
-    def rows(self, first, last, light=0):
-        """Return image and standard deviation of rows of the grid, in units of the coadd.
-
-        Parameters
-        ----------
-        first, last : int
-        light : float or ndarray of float32
-            Of the sources in those rows of the frame, in units of the coadd: it has its noise too.
-
-        Returns
-        -------
-        where : tuple of slice
-            The part of those rows, and of the columns of the grid, that the frame covers.
-        image, noise : ndarray of float32
-            NaN where the frame has no value.
-        """
-        where, image, weight = self.values(first, last)
-        with np.errstate(divide="ignore"):
-            variance = np.divide(1, weight, out=weight)
-        variance += light * np.float32(1 / self.gain)
-        noise = np.sqrt(variance, out=variance)
-        np.copyto(noise, np.nan, where=np.isnan(image))
-        return where, image, noise
-
     def drop(self, row, column):
-        """Set the weight of pixels to zero, on disk.
+        """Set the weight of pixels to zero.
 
         Parameters
         ----------
@@ -130,13 +105,17 @@ class AlignedFrame:
         """
         row, column = row - self.corner[0], column - self.corner[1]
         inside = (row >= 0) & (column >= 0) & (row < self.shape[0]) & (column < self.shape[1])
-        if inside.any():
-            weight = np.memmap(self.path, np.float32, "r+", 4 * np.prod(self.shape), self.shape)
-            weight[row[inside], column[inside]] = 0
+        if not inside.any():
+            return
+        if isinstance(self.planes, Path):
+            weight = np.memmap(self.planes, np.float32, "r+", 4 * np.prod(self.shape), self.shape)
+        else:
+            weight = self.planes[1]
+        weight[row[inside], column[inside]] = 0
 
 
 def combined_reference(frames, shape, memory):
-    """Return the lower median of aligned frames and the number of values, band by band.
+    """Return the `lower_median` of aligned frames and the number of values, band by band.
 
     Parameters
     ----------
@@ -153,43 +132,51 @@ def combined_reference(frames, shape, memory):
     """
     image = np.full(shape, np.nan, np.float32)
     number = np.zeros(shape, np.uint16)
-    band = None
-    for first, last, inside in _bands(frames, shape, memory / 10):
-        size = (max(1, len(inside)), last - first, shape[1])
-        if band is None or band.shape != size:
-            band = np.empty(size, np.float32)
-        band.fill(np.nan)
-        for plane, frame in zip(band, inside, strict=False):
-            where, values, _ = frame.values(first, last)
-            _paste(plane, values, where)
-        image[first:last], number[first:last] = reference_image(band)
+    for rows, _, values, weights in _bands(frames, shape, memory):
+        image[rows], number[rows] = lower_median(values, weights)
     return image, number
 
 
-def _bands(frames, shape, pixels):
-    """Part the rows of a grid in bands of so many pixels of all frames.
+def _bands(frames, shape, memory):
+    """Part the rows of a grid in bands, and gather what the frames have there.
 
     Yields
     ------
-    first, last : int
+    rows : slice
     inside : list of AlignedFrame
-        Those that reach into the band.
+        Those that reach into the band: one at least.
+    values, weights : ndarray of float32, shape (n, rows, columns)
+        Of those frames, 0 beyond their edges.
     """
     # As much as stays in the cache, but not by the handful of rows: files are opened for each band.
     height = max(64, BAND // (4 * shape[1] * len(frames)))
-    height = max(1, min(height, int(pixels / (shape[1] * len(frames)))))
+    # Of each pixel two numbers, and as many again where they are combined.
+    height = max(1, min(height, int(memory / 16 / (shape[1] * len(frames)))))
+    band = np.empty((2, 0, 0, 0), np.float32)
     for first in range(0, shape[0], height):
         last = min(first + height, shape[0])
-        reach = [f for f in frames if f.corner[0] < last and f.corner[0] + f.shape[0] > first]
-        yield first, last, reach
+        inside = [f for f in frames if f.corner[0] < last and f.corner[0] + f.shape[0] > first]
+        if not inside:
+            continue
+        if band.shape[1:3] != (len(inside), last - first):
+            band = np.empty((2, len(inside), last - first, shape[1]), np.float32)
+        for planes, frame in zip(band.swapaxes(0, 1), inside, strict=True):
+            where, *parts = frame.pixels(first, last)
+            for plane, part in zip(planes, parts, strict=True):
+                _paste(plane, part, where)
+        yield slice(first, last), inside, *band
 
 
 def _paste(plane, values, where):
-    """Write a part into a plane, what lies outside of it left out."""
+    """Write a part into a plane, what lies outside of it left out, and 0 all around."""
     rows, columns = where
     left, right = max(0, columns.start), min(plane.shape[1], columns.stop)
-    if right > left:
-        plane[rows, left:right] = values[:, left - columns.start : right - columns.start]
+    right = max(left, right)
+    plane[: rows.start] = 0
+    plane[rows.stop :] = 0
+    plane[rows, :left] = 0
+    plane[rows, right:] = 0
+    plane[rows, left:right] = values[:, left - columns.start : right - columns.start]
 
 
 def combine_aligned(frames, shape, combine, memory, clip_sigma=4.0, clip_fraction=0.3):
@@ -213,35 +200,23 @@ def combine_aligned(frames, shape, combine, memory, clip_sigma=4.0, clip_fractio
     -------
     image, weight : ndarray of float32, shape `shape`
         0 where no frame has a pixel. The weight is the inverse variance of independent pixels; for
-        the median by the formula of `combine_median`.
+        the median by the formula of `weighted_median`.
     """
     image, weight = np.zeros((2, *shape), np.float32)
-    size = None
-    for first, last, inside in _bands(frames, shape, memory / 25):
-        if not inside:
+    for rows, inside, values, weights in _bands(frames, shape, memory):
+        if combine == "median":
+            image[rows], weight[rows] = weighted_median(values, weights)
             continue
-        if size != (len(inside), last - first, shape[1]):
-            size = (len(inside), last - first, shape[1])
-            values, sharp = np.empty((2, *size), np.float32)
-        values.fill(np.nan)
-        sharp.fill(0)
-        for plane, inverse, frame in zip(values, sharp, inside, strict=True):
-            where, pixels, weights = frame.pixels(first, last)
-            _paste(plane, pixels, where)
-            np.copyto(weights, 0, where=~(np.isfinite(pixels) & (weights > 0)))
-            np.sqrt(weights, out=weights)
-            _paste(inverse, weights, where)
         method = {
-            "median": combine_median,
             "weighted": combine_mean,
             "clipped": partial(
                 combine_clipped, gains=[frame.gain for frame in inside], sigma=clip_sigma,
                 fraction=clip_fraction,
             ),
         }[combine]  # fmt: skip
-        for rows in chunks(last - first, max(1, CHUNK // shape[1])):
-            there = slice(first + rows.start, first + rows.stop)
-            image[there], weight[there] = method(values[:, rows], sharp[:, rows])
+        for part in chunks(rows.stop - rows.start, max(1, CHUNK // shape[1])):
+            there = slice(rows.start + part.start, rows.start + part.stop)
+            image[there], weight[there] = method(values[:, part], weights[:, part])
     return image, weight
 
 
@@ -282,13 +257,10 @@ def mask_outliers(frames, shape, memory):
             slice(part.start - at, part.stop - at)
             for part, at in zip(inside, frame.corner, strict=True)
         )
-        known = reference.part(inside)
-        light = np.zeros(frame.shape, np.float32)
-        light[cut] = known.highest
-        _, image, noise = frame.rows(
-            frame.corner[0], frame.corner[0] + frame.shape[0], light
-        )  # fmt: skip
-        outliers, trails = find_outliers(image[cut], noise[cut], frame.fwhm, known)
+        _, *planes = frame.pixels(frame.corner[0], frame.corner[0] + frame.shape[0])
+        outliers, trails = find_outliers(
+            *(plane[cut] for plane in planes), frame.gain, frame.fwhm, reference.part(inside)
+        )
         outliers &= ~trails
         if outliers.any():
             seen[inside] += outliers
@@ -305,19 +277,19 @@ def mask_outliers(frames, shape, memory):
     return counts
 
 
-def combine_mean(values, sharp):
-    """Return the weighted mean of values; for the parameters see `combine_median`."""
-    weights = sharp * sharp
+def combine_mean(values, weights):
+    """Return the weighted mean of values; for the parameters see `weighted_median`."""
+    known = (weights > 0) & np.isfinite(values)
+    weights = np.where(known, weights, 0)
     weight = weights.sum(axis=0)
-    known = weights > 0
     total = np.where(known, values, 0)
     total *= weights
     mean = np.divide(total.sum(axis=0), weight, out=np.zeros_like(weight), where=weight > 0)
-    return _without_weight(mean, weight > 0, values), weight
+    return median_without_weight(mean, weight, values), weight
 
 
-def combine_clipped(values, sharp, gains, sigma, fraction):
-    """Return the weighted mean of the values near the median; for the rest see `combine_median`.
+def combine_clipped(values, weights, gains, sigma, fraction):
+    """Return the weighted mean of the values near the median; for the rest see `weighted_median`.
 
     A value is near where it differs from the median by at most `sigma` of its noise, the photons
     of the median included, and `fraction` of the median. Of two that differ from each other by
@@ -325,16 +297,15 @@ def combine_clipped(values, sharp, gains, sigma, fraction):
 
     Parameters
     ----------
-    values, sharp : ndarray of float32, shape (n, ...)
+    values, weights : ndarray of float32, shape (n, ...)
     gains : array_like, shape (n,)
         Electrons per unit.
     sigma, fraction : float
     """
-    median, _ = combine_median(values, sharp)
+    median, _ = weighted_median(values, weights)
     light = np.abs(median)
-    known = sharp > 0
-    variance = np.divide(1, sharp, out=np.zeros_like(sharp), where=known)
-    variance *= variance
+    known = (weights > 0) & np.isfinite(values)
+    variance = np.divide(1, weights, out=np.zeros_like(weights), where=known)
     for plane, gain in zip(variance, gains, strict=True):
         plane += light / np.float32(gain)
     distance = np.abs(values - median)
@@ -342,61 +313,7 @@ def combine_clipped(values, sharp, gains, sigma, fraction):
     np.copyto(distance, 2 * distance, where=two)
     np.copyto(variance, (variance * known).sum(axis=0), where=two)
     near = distance <= np.float32(sigma) * np.sqrt(variance) + np.float32(fraction) * light
-    return combine_mean(values, np.where(near, sharp, 0))
-
-
-def combine_median(values, sharp):
-    """Return the median of values with weight, and the inverse of its variance.
-
-    Source of the variance: SWarp's, right within 3 % for Gaussian noise: of n >= 3 values
-    pi/2 n^2 / ((sum 1/sigma)^2 (n + c)), where c is pi/2 - 1 for odd n and pi - 2 for even n.
-
-    Parameters
-    ----------
-    values : ndarray of float32, shape (n, ...)
-        NaN where there is none.
-    sharp : ndarray of float32, shape (n, ...)
-        1 / sigma of each; 0 where a value has no weight.
-
-    Returns
-    -------
-    median, weight : ndarray of float32, shape (...)
-    """
-    known = sharp > 0
-    count = known.sum(axis=0)
-    ordered = ranked_planes(np.where(known, values, np.float32(np.inf)).reshape(len(values), -1))
-    ordered = [plane.reshape(count.shape) for plane in ordered]
-    total = sharp.sum(axis=0)
-    median, weight = np.zeros((2, *count.shape), np.float32)
-    for n in np.unique(count):
-        if n == 0:
-            continue
-        where = count == n
-        middle = np.float32(0.5) * (ordered[(n - 1) // 2] + ordered[n // 2])
-        np.copyto(median, middle, where=where)
-        if n > 2:
-            spread = n + (np.pi / 2 - 1 if n % 2 else np.pi - 2)
-            np.copyto(weight, np.float32(2 * spread / (np.pi * n**2)) * total**2, where=where)
-        else:
-            each = np.divide(1, sharp, out=np.zeros_like(sharp), where=known & where)
-            variance = (each * each).sum(axis=0)
-            np.divide(np.float32(n**2), variance, out=weight, where=where)
-    return _without_weight(median, count > 0, values), weight
-
-
-def _without_weight(combined, known, values):
-    """Return combined values with the median of all where none has weight: cores of stars."""
-    lost = ~known
-    if lost.any():
-        others = values[:, lost]
-        # What is 0 lies beyond the edge of the frame.
-        seen = np.isfinite(others) & (others != 0)
-        ordered = np.sort(np.where(seen, others, np.float32(np.inf)), axis=0)
-        count = np.maximum(seen.sum(axis=0), 1)
-        column = np.arange(count.size)
-        middle = ordered[(count - 1) // 2, column] + ordered[count // 2, column]
-        combined[lost] = np.where(seen.any(axis=0), np.float32(0.5) * middle, 0)
-    return combined
+    return combine_mean(values, np.where(near, weights, 0))
 
 
 def _flat(mask, inside, shape):

@@ -10,49 +10,14 @@ from functools import cached_property
 
 import numpy as np
 
-from lib.stats import CHUNK, chunks, ranked_planes
-
-ROWS = 64
-"""Rows of an image that are worked on at once: they stay in the cache."""
+from lib.compiled import compiled
+from lib.ranking import INFINITE
 
 SLACK = 0.05
 """Fraction by which profiles of one width differ still."""
 
 BROAD = 1.25
 """Stars so much wider than in the reference cannot be compared with it."""
-
-
-def reference_image(images):
-    """Return the lower median of each pixel, which one bright outlier does not move.
-
-    Parameters
-    ----------
-    images : ndarray of float32, shape (n, ny, nx)
-        NaN where an image has no value.
-
-    Returns
-    -------
-    reference : ndarray of float32, shape (ny, nx)
-        Of an even number of values the lower of the middle two: of two, that without the
-        satellite. NaN where fewer than two images see the pixel.
-    number : ndarray of uint16, shape (ny, nx)
-        Values there.
-    """
-    flat = images.reshape(len(images), -1)
-    reference = np.full(flat.shape[1], np.nan, np.float32)
-    number = np.zeros(flat.shape[1], np.uint16)
-    for part in chunks(flat.shape[1], CHUNK):
-        values = flat[:, part].copy()
-        missing = np.isnan(values)
-        count = len(images) - missing.sum(axis=0, dtype=np.uint16)
-        values[missing] = np.inf
-        ordered = ranked_planes(values)
-        for several in np.unique(count):
-            if several > 1:
-                middle = ordered[(int(several) - 1) // 2]
-                np.copyto(reference[part], middle, where=count == several)
-        number[part] = count
-    return reference.reshape(images.shape[1:]), number.reshape(images.shape[1:])
 
 
 def extremes(image, extreme):
@@ -113,7 +78,7 @@ class Reference:
 
     @classmethod
     def describe(cls, image, number, noise, fwhm):
-        """Return the reference of an image made by `reference_image`."""
+        """Return the reference of an image made by `lib.ranking.lower_median`."""
         from scipy.ndimage import gaussian_filter
 
         known = np.nan_to_num(image)
@@ -132,11 +97,15 @@ class Reference:
 
     @cached_property
     def doubt(self):
-        """Noise of an exposure less the image, in units of that of an exposure."""
+        """Noise of an exposure less the image, in units of that of an exposure, shape (n + 1,).
+
+        For each number of exposures that see a pixel.
+        """
         if self.whole is not None:
-            return self.whole.doubt[self.where]
+            return self.whole.doubt
         # The median of m values has a variance of pi / 2 m.
-        return np.sqrt(1 + np.float32(np.pi / 2) / np.maximum(self.number, 1)).astype(np.float32)
+        number = np.maximum(np.arange(self.number.max(initial=0) + 1, dtype=np.uint16), 1)
+        return np.sqrt(1 + np.float32(np.pi / 2) / number)
 
     @cached_property
     def lit(self):
@@ -158,24 +127,18 @@ class Reference:
         peaks &= self.smooth == extremes(self.smooth, np.maximum)
         return maximum_filter(peaks, 2 * max(1, int(np.rint(0.25 * self.fwhm))) + 1)
 
-    def tolerance(self, fwhm):
-        """Return by how much an image may differ from the reference near stars.
+    def size(self, fwhm):
+        """Return the part of its light by which a star in an image may differ from the reference.
+
+        ``|ratio^2 - 1| + SLACK``: the peak of a star goes as the inverse square of its width.
+        To this comes half of `change`, which is what half a pixel of misalignment makes.
 
         Parameters
         ----------
         fwhm : float
-            Of the image. The peak of a star goes as its inverse square.
-
-        Returns
-        -------
-        ndarray of float32, shape (ny, nx)
-            ``(|ratio^2 - 1| + SLACK) * highest + change / 2``: the second is what half a pixel of
-            misalignment makes.
+            Of the image.
         """
-        size = np.float32(abs((self.fwhm / fwhm) ** 2 - 1) + SLACK)
-        tolerance = np.float32(0.5) * self.change
-        tolerance += size * self.highest
-        return tolerance
+        return np.float32(abs((self.fwhm / fwhm) ** 2 - 1) + SLACK)
 
 
 def fit_line(rows, columns):
@@ -202,6 +165,7 @@ def fit_line(rows, columns):
     return centre, vectors[:, 1], float(length), float(thickness)
 
 
+@compiled("f4[:,::1](f4[:,::1])")
 def box_sums(image):
     """Return the sums of 5 x 5 pixels about each, those beyond the edge reflected.
 
@@ -214,22 +178,74 @@ def box_sums(image):
     ndarray of float32, shape (ny, nx)
     """
     ny, nx = image.shape
-    sums = np.empty(image.shape, np.float32)
-    padded = np.empty((ROWS + 4, nx + 4), np.float32)
-    rows = np.pad(np.arange(ny), 2, mode="symmetric")
-    for part in chunks(ny, ROWS):
-        size = part.stop - part.start
-        block = padded[: size + 4]
-        block[:, 2:-2] = image[rows[part.start : part.stop + 4]]
-        block[:, :2], block[:, -2:] = block[:, 3:1:-1], block[:, -3:-5:-1]
-        column = block[:size] + block[4:]
-        for k in (1, 2, 3):
-            column += block[k : k + size]
-        total = sums[part]
-        np.add(column[:, :-4], column[:, 4:], out=total)
-        for k in (1, 2, 3):
-            total += column[:, k : k + nx]
+    sums = np.empty((ny, nx), np.float32)
+    column = np.empty(nx + 4, np.float32)
+    for y in range(ny):
+        part = column[2 : nx + 2]
+        part[:] = 0
+        for step in range(-2, 3):
+            # Reflected about the edge, as often as it takes.
+            row = (y + step) % (2 * ny)
+            line = image[min(row, 2 * ny - 1 - row)]
+            for x in range(nx):
+                part[x] += line[x]
+        column[1], column[0] = column[2], column[2 + min(1, nx - 1)]
+        column[nx + 2], column[nx + 3] = column[nx + 1], column[max(2, nx)]
+        total = sums[y]
+        for x in range(nx):
+            total[x] = column[x] + column[x + 1] + column[x + 2] + column[x + 3] + column[x + 4]
     return sums
+
+
+@compiled("void(i8[::1], i8, i8)")
+def _join(parent, one, other):
+    """Make one group of those of two pixels; the first pixel stands for it."""
+    while parent[one] != one:
+        one = parent[one]
+    while parent[other] != other:
+        other = parent[other]
+    parent[max(one, other)] = min(one, other)
+
+
+@compiled("i8[::1](i8[::1], i8)")
+def connected(places, width):
+    """Return which pixels of a mask hang together, across corners too.
+
+    Parameters
+    ----------
+    places : ndarray of int, shape (n,)
+        Flat indices of the pixels, ascending.
+    width : int
+        Of the image.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+        Number of the group of each, from 0, in order of their first pixels.
+    """
+    parent = np.arange(places.size)
+    above = 0
+    for n in range(places.size):
+        place = places[n]
+        column = place % width
+        while places[above] < place - width - 1:
+            above += 1
+        before = above
+        while before < n and places[before] <= place - width + 1:
+            # Not across the edges of the image.
+            if places[before] % width == column + places[before] + width - place:
+                _join(parent, before, n)
+            before += 1
+        if n and column and places[n - 1] == place - 1:
+            _join(parent, n - 1, n)
+    number, count = np.empty_like(parent), 0
+    for n in range(places.size):
+        if parent[n] == n:
+            number[n] = count
+            count += 1
+        else:
+            number[n] = number[parent[n]]
+    return number
 
 
 def trail_pixels(excess, width, *, sigma=0.6, length=40, most=20, step=16):
@@ -241,7 +257,7 @@ def trail_pixels(excess, width, *, sigma=0.6, length=40, most=20, step=16):
     Parameters
     ----------
     excess : ndarray of float32, shape (ny, nx)
-        Difference from the reference in units of its noise; 0 where unknown.
+        Difference from the reference in units of its noise, cut at 5; 0 where unknown.
     width : float
         Width of the stars [px].
     sigma : float
@@ -258,21 +274,16 @@ def trail_pixels(excess, width, *, sigma=0.6, length=40, most=20, step=16):
     ndarray of bool, shape (ny, nx)
         A band of 1.5 `width` on either side of each trail, as far as it is bright.
     """
-    from scipy.ndimage import label
-
-    # A bright pixel shall not make 25 of them bright.
-    excess = excess.clip(-5, 5)
     bright = box_sums(excess) > 25 * sigma
     found = np.zeros(excess.shape, bool)
-    labels, _ = label(bright, np.ones((3, 3), bool))
     places = np.flatnonzero(bright)
-    labels_there = labels.ravel()[places]
-    sizes = np.bincount(labels_there, minlength=1)
+    labels = connected(places, excess.shape[1])
+    sizes = np.bincount(labels, minlength=1)
     if sizes.max() < 25:
         return found
     y, x = np.divmod(places, excess.shape[1])
     for number in np.argsort(sizes)[::-1][:most]:
-        piece = labels_there == number
+        piece = labels == number
         if sizes[number] < 25 or found[y[piece], x[piece]].mean() > 0.5:
             continue
         centre, direction, long, thick = fit_line(y[piece], x[piece])
@@ -381,22 +392,20 @@ def contradicted(beyond, comparable, reference, threshold, neighbour):
     -------
     ndarray of bool, shape (ny, nx)
     """
-    from scipy.ndimage import label
-
     high = (beyond > neighbour) & comparable
     places = np.flatnonzero(high)
     significance = beyond.ravel()[places]
     if not (significance > threshold).any():
         return np.zeros(beyond.shape, bool)
-    labels, count = label(high, np.ones((3, 3), bool))
-    numbers = labels.ravel()[places]
-    kept = np.zeros(count + 1, bool)
+    numbers = connected(places, beyond.shape[1])
+    count = numbers.max() + 1
+    kept = np.zeros(count, bool)
     kept[numbers[significance > threshold]] = True
-    best = np.zeros(count + 1, int)
+    best = np.zeros(count, int)
     order = np.argsort(significance)
     best[numbers[order]] = places[order]  # the last that is written stays
     star = reference.centres[np.divmod(best, beyond.shape[1])]
-    star &= np.bincount(numbers, minlength=count + 1) <= np.pi * (1.5 * reference.fwhm) ** 2
+    star &= np.bincount(numbers, minlength=count) <= np.pi * (1.5 * reference.fwhm) ** 2
     kept &= ~star
     outliers = np.zeros(beyond.shape, bool)
     outliers.ravel()[places] = kept[numbers]
@@ -404,15 +413,51 @@ def contradicted(beyond, comparable, reference, threshold, neighbour):
     return extremes(outliers, np.maximum) & comparable
 
 
-def find_outliers(image, noise, fwhm, reference, *, threshold=5.0, neighbour=2.5):
+@compiled(
+    "void(f4[:,::1], f4[:,::1], f4[:,::1], u2[:,::1], f4[:,::1], f4[:,::1], f4[::1], i8, i8, f4,"
+    " f4, f4[:,::1], f4[:,::1], b1[:,::1])"
+)
+def _compare(
+    images, weights, references, numbers, highs, changes, doubt, top, left, per_gain, size,
+    beyond, excess, known,
+):  # fmt: skip
+    """Fill the last three for `find_outliers`; the references begin at row `top`, column `left`."""
+    zero, half, limit = np.float32(0), np.float32(0.5), np.float32(5)
+    rows, columns = images.shape
+    errors = np.empty(columns, np.float32)
+    for y in range(rows):
+        there = (top + y, slice(left, left + columns))
+        image, weight, reference, number = images[y], weights[y], references[there], numbers[there]
+        high, change = highs[there], changes[there]
+        for x in range(columns):
+            errors[x] = doubt[number[x]]
+        for x in range(columns):
+            difference = image[x] - reference[x]
+            valued = (weight[x] > 0) & (abs(image[x]) < INFINITE)
+            noise = np.sqrt(np.float32(1) / weight[x] + high[x] * per_gain)
+            error = noise * errors[x]
+            tolerance = half * change[x] + size * high[x]
+            far = (abs(difference) - tolerance) / error
+            pull = min(max(difference / error, -limit), limit)
+            # Trails are faint: looked for where no star needs tolerance. A bright pixel shall not
+            # make all those about it bright.
+            plain = valued & (number[x] >= 3) & (tolerance < half * noise)
+            known[y, x] = valued
+            beyond[y, x] = far if valued else zero
+            excess[y, x] = pull if plain else zero
+
+
+def find_outliers(image, weight, gain, fwhm, reference, *, threshold=5.0, neighbour=2.5):
     """Find the pixels of an exposure that the others contradict.
 
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
-        On the grid and scale of the reference, sky at zero; NaN where it has no value.
-    noise : float, or ndarray of float32, shape (ny, nx)
-        Of a pixel.
+        On the grid and scale of the reference, sky at zero.
+    weight : ndarray of float32, shape (ny, nx)
+        Inverse variance without the photon noise of the sources; 0 where there is no value.
+    gain : float
+        Electrons per unit.
     fwhm : float
         Width of the stars [px].
     reference : Reference
@@ -429,30 +474,20 @@ def find_outliers(image, noise, fwhm, reference, *, threshold=5.0, neighbour=2.5
         a pixel: of two, none can tell which is right. Nothing where a star is brighter or fainter
         than in the others.
     """
+    beyond, excess = np.empty((2, *image.shape), np.float32)
+    known = np.empty(image.shape, bool)
+    image, weight = (np.ascontiguousarray(plane, np.float32) for plane in (image, weight))
+    whole = reference.whole or reference
+    top, left = (part.start for part in reference.where) if reference.where else (0, 0)
+    _compare(
+        image, weight, whole.image, whole.number, whole.highest, whole.change, whole.doubt,
+        top, left, np.float32(1 / gain), reference.size(fwhm), beyond, excess, known,
+    )  # fmt: skip
+    comparable = known & (reference.number >= 3)
     # In much worse seeing the wings of stars are many times brighter than their tolerance.
-    comparable = reference.number >= 3
     if fwhm >= BROAD * reference.fwhm:
         comparable &= ~reference.lit
-    beyond, excess = np.empty_like(image), np.empty_like(image)
-    for rows in chunks(len(image), ROWS):
-        there = reference.part(np.s_[rows])
-        here = noise[rows] if np.ndim(noise) else noise
-        difference = image[rows] - there.image
-        known = np.isfinite(difference)
-        comparable[rows] &= known
-        difference[~known] = 0
-        error = here * there.doubt
-        tolerance = there.tolerance(fwhm)
-        far = np.abs(difference)
-        far -= tolerance
-        np.divide(far, error, out=beyond[rows])
-        # Trails are faint: looked for where no star needs tolerance.
-        known &= there.number >= 3
-        known &= tolerance < np.float32(0.5) * here
-        difference[~known] = 0
-        error[~known] = 1
-        np.divide(difference, error, out=excess[rows])
     outliers = contradicted(beyond, comparable, reference, threshold, neighbour)
     trails = trail_pixels(excess, fwhm)
-    trails &= np.isfinite(image)
+    trails &= known
     return outliers, trails

@@ -7,9 +7,9 @@ by a Lanczos kernel. The places follow the exact coordinates of both, distortion
 import logging
 
 import numpy as np
-from numba import njit
 
 from lib.coadd import frame_outline
+from lib.compiled import compiled
 
 log = logging.getLogger("autoproc")
 
@@ -48,20 +48,6 @@ def lanczos_table(phases=PHASES):
 TABLE = lanczos_table()
 
 
-def compiled(signature):
-    """Return a decorator that compiles a function for one signature, and keeps the result."""
-    # A product and a sum may be rounded once, as the processor's own operation does.
-    options = {"nogil": True, "fastmath": {"contract"}}
-
-    def compile_it(function):
-        try:
-            return njit(signature, cache=True, **options)(function)
-        except RuntimeError:  # no directory to keep it in can be written
-            return njit(signature, **options)(function)
-
-    return compile_it
-
-
 @compiled("u1[:,::1](f4[:,::1])")
 def _near_zero_weight(weight):
     """Return 1 at each floor(place) whose kernel reaches a pixel without weight."""
@@ -78,7 +64,9 @@ def _near_zero_weight(weight):
 
 @compiled(
     "void(f4[:,::1], f4[:,::1], u1[:,::1], f4[:,::1], i8[:,::1], f8[:,::1], f8[:,:,::1], f4,"
-    " f4[:,::1], f4[:,::1])"
+    " f4[:,::1], f4[:,::1])",
+    # A product and a sum may be rounded once, as the processor's own operation does.
+    fastmath={"contract"},
 )
 def _interpolate(image, weight, near, table, spans, axes, places, factor, out, out_weight):
     """Fill `out` and `out_weight`, which are zero.

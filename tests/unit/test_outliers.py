@@ -1,30 +1,33 @@
 """Outliers of aligned exposures with satellites and cosmic rays of known place."""
 
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import simulate
 from astropy.io import fits
-from scipy.ndimage import maximum_filter, minimum_filter, uniform_filter
+from scipy.ndimage import label, maximum_filter, minimum_filter, uniform_filter
 
 from lib.aligned import (
     AlignedFrame,
     combine_aligned,
     combine_mean,
-    combine_median,
     combined_reference,
     mask_outliers,
 )
 from lib.outliers import (
-    ROWS,
+    SLACK,
     Reference,
     box_sums,
+    connected,
     extremes,
     find_outliers,
     fit_line,
-    reference_image,
     trail_pixels,
 )
 from lib.programs import find_program, run_program
+from lib.ranking import lower_median, weighted_median
 
 SHAPE = (300, 340)
 NOISE = 20.0
@@ -55,10 +58,13 @@ def exposures(count=5, seed=1, fwhms=None, stars=80, shift=0.15):
 
 def find(images, noises, fwhms):
     """Return the outliers and trails of all exposures."""
-    reference = Reference.describe(*reference_image(images), NOISE, float(np.median(fwhms)))
+    weights = np.isfinite(images) / np.array(noises) ** 2
+    described = *lower_median(images, weights), NOISE, float(np.median(fwhms))
+    reference = Reference.describe(*described)
+    # The noise is that of the sources too: no electron more.
     found = [
-        find_outliers(image, noise, fwhm, reference)
-        for image, noise, fwhm in zip(images, noises, fwhms, strict=True)
+        find_outliers(image, weight, np.inf, fwhm, reference)
+        for image, weight, fwhm in zip(images, weights, fwhms, strict=True)
     ]
     return tuple(np.array(masks) for masks in zip(*found, strict=True))
 
@@ -125,12 +131,44 @@ def test_pixels_that_two_exposures_see_are_left_alone():
 def test_reference_is_the_lower_median():
     nan = np.nan
     images = np.array([[1, 1, nan, nan], [9, 5, 7, nan], [nan, 3, 2, 4], [nan, 8, 6, nan]])
-    reference, number = reference_image(images[:, None].astype(np.float32))
-    np.testing.assert_array_equal(reference[0], [1, 3, 6, nan])
-    np.testing.assert_array_equal(number[0], [2, 4, 3, 1])
+    weights = np.array([[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 1], [1, 1, 1, 1]])
+    reference, number = lower_median(images, weights)
+    np.testing.assert_array_equal(reference, [1, 3, 6, nan])
+    np.testing.assert_array_equal(number, [2, 4, 2, 1])
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (ROWS, 30), (2 * ROWS + 3, 41)])
+@pytest.mark.parametrize("count", [1, 2, 9, 120])
+def test_medians_are_those_of_numpy(count):
+    rng = np.random.default_rng(count)
+    values = rng.normal(100, 20, (count, 40, 37)).astype(np.float32)
+    weights = rng.uniform(0.5, 2, values.shape).astype(np.float32)
+    weights[rng.uniform(size=values.shape) < 0.3] = 0
+    values[rng.uniform(size=values.shape) < 0.1] = np.nan
+    known = (weights > 0) & np.isfinite(values)
+    number = known.sum(axis=0)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        middle = np.nanmedian(np.where(known, values, np.nan), axis=0)
+        everything = np.nan_to_num(np.nanmedian(values, axis=0))
+        lower = np.nanquantile(np.where(known, values, np.nan), 0.5, axis=0, method="lower")
+    median, weight = weighted_median(values, weights)
+    np.testing.assert_array_equal(weight > 0, number > 0)
+    np.testing.assert_allclose(median, np.where(number > 0, middle, everything), rtol=1e-6)
+    median, counted = lower_median(values, weights)
+    np.testing.assert_array_equal(counted, number)
+    np.testing.assert_array_equal(median, np.where(number > 1, lower, np.nan))
+
+
+@pytest.mark.parametrize("density", [0.0, 0.01, 0.2, 0.45, 1.0])
+def test_pixels_hang_together_as_scipy_has_it(density):
+    for shape in ((60, 50), (40, 1), (1, 40), (30, 2)):
+        mask = np.random.default_rng(7).uniform(size=shape) < density
+        labels, _ = label(mask, np.ones((3, 3)))
+        places = np.flatnonzero(mask)
+        np.testing.assert_array_equal(connected(places, shape[1]), labels.ravel()[places] - 1)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (64, 30), (131, 41), (2, 1)])
 def test_filters_are_those_of_scipy(shape):
     image = np.random.default_rng(40).normal(size=shape).astype(np.float32)
     np.testing.assert_array_equal(extremes(image, np.maximum), maximum_filter(image, 3))
@@ -145,7 +183,9 @@ def test_tolerance_covers_a_star_in_other_seeing():
         star = simulate.render_sources((41, 41), [20.2], [19.9], [1e5], simulate.PSF(here), 1.0)
         other = simulate.render_sources((41, 41), [20.5], [20.1], [1e5], simulate.PSF(usual), 1.0)
         known = Reference.describe(other.astype("f4"), np.full(other.shape, 5), 20.0, usual)
-        assert (np.abs(star - other) <= known.tolerance(here) + 60).all()
+        tolerance = known.size(here) * known.highest + known.change / 2
+        assert (np.abs(star - other) <= tolerance + 60).all()
+        assert known.size(usual) == pytest.approx(SLACK)
 
 
 def test_line_through_pixels():
@@ -185,7 +225,7 @@ def test_faint_trails_are_found_and_none_that_are_not_there():
 
 
 def write_aligned(folder, images, noise, corners):
-    """Keep parts of images, each from its corner on; return them as frames."""
+    """Keep parts of images, each from its corner on, every other on disk; return them as frames."""
     frames = []
     for n, (image, (row, column)) in enumerate(zip(images, corners, strict=True)):
         part = np.full((260, 300), np.nan, np.float32)
@@ -197,18 +237,17 @@ def write_aligned(folder, images, noise, corners):
         )
         part[inside] = image[rows, columns]
         weight = np.where(np.isfinite(part), 1 / noise**2, 0).astype(np.float32)
-        frames.append(
-            AlignedFrame.keep(
-                folder / f"f{n}", np.nan_to_num(part), weight, (row, column), gain=1.0, fwhm=4.0,
-                noise=NOISE,
-            )
-        )  # fmt: skip
+        path = folder / f"f{n}" if n % 2 else None
+        described = {"path": path, "gain": 1.0, "fwhm": 4.0, "noise": NOISE}
+        frames.append(AlignedFrame.keep(np.nan_to_num(part), weight, (row, column), **described))
     return frames
 
 
-def weights(frame):
-    """Return the weight map of a frame as it is on disk."""
-    return np.fromfile(frame.path, np.float32).reshape(2, *frame.shape)[1]
+def planes(frame):
+    """Return image and weight map of a frame."""
+    if isinstance(frame.planes, tuple):
+        return np.array(frame.planes)
+    return np.fromfile(frame.planes, np.float32).reshape(2, *frame.shape)
 
 
 CORNERS = [(0, 0), (40, 40), (-20, -30), (60, 70), (20, 10)]
@@ -221,26 +260,30 @@ def test_reference_of_files_in_bands_is_that_of_the_whole(tmp_path):
     for plane, image, (row, column) in zip(whole, images, CORNERS, strict=True):
         part = (slice(max(0, row), row + 260), slice(max(0, column), column + 300))
         plane[part] = image[part]
-    expected, number = reference_image(whole)
-    for memory in (1e9, 3e5):  # at once, and in bands of 17 rows
+    expected, number = lower_median(whole, np.isfinite(whole))
+    for memory in (1e9, 5e5):  # at once, and in bands of 18 rows
         found, count = combined_reference(frames, SHAPE, memory)
         np.testing.assert_array_equal(count, number)
         np.testing.assert_allclose(found, expected, rtol=1e-6)
-    where, rows, noise = frames[1].rows(35, 45)
-    assert where == (slice(5, 10), slice(40, 340)) and rows.shape == (5, 300)
-    assert np.nanmedian(noise) == pytest.approx(NOISE)
+    for frame, (row, column) in zip(frames[1:3], CORNERS[1:], strict=False):
+        where, rows, weight = frame.pixels(35, 45)
+        first = max(0, row - 35)
+        assert where == (slice(first, 10), slice(column, column + 300))
+        np.testing.assert_array_equal(rows, planes(frame)[0][35 + first - row : 45 - row])
+        assert np.median(weight) == pytest.approx(1 / NOISE**2)
 
 
-def test_pixels_that_the_others_contradict_lose_their_weight_on_disk(tmp_path):
+def test_pixels_that_the_others_contradict_lose_their_weight(tmp_path):
     images, _, _, _ = exposures(5, seed=31, fwhms=[4.0] * 5, shift=0)
     images[1, 150:153, 160:163] += 2000
     images[2, 20:60:3, 15:40:4] += 1000
     images[3, 100:103, 120:123] += 2000
     images[4, 100:103, 120:123] += 2000  # the same place again: no ray
     frames = write_aligned(tmp_path, images, NOISE, CORNERS)
-    before = [weights(frame) for frame in frames]
+    before = [planes(frame)[1] for frame in frames]
     counts = mask_outliers(frames, SHAPE, 1e8)
-    gone = [(then > 0) & (weights(frame) == 0) for then, frame in zip(before, frames, strict=True)]
+    after = [planes(frame)[1] for frame in frames]
+    gone = [(then > 0) & (now == 0) for then, now in zip(before, after, strict=True)]
     assert [int(mask.sum()) for mask in gone] == [outliers for outliers, _ in counts]
     assert gone[1][110:113, 120:123].all() and gone[1].sum() <= 30
     assert gone[2][41:80:3, 46:70:4].all()
@@ -253,14 +296,14 @@ def test_pixels_that_the_others_contradict_lose_their_weight_on_disk(tmp_path):
 def test_median_and_mean_of_known_values():
     nan = np.nan
     values = np.array([[1, 1, 5, nan, 7, nan], [3, 9, 4, 2, 9, nan], [8, 2, nan, 0, 20, nan]], "f4")
-    sharp = np.array([[1, 1, 2, 0, 0, 0], [1, 2, 1, 0.5, 0, 0], [1, 0, 0, 0, 0, 0]], "f4")
-    median, weight = combine_median(values, sharp)
+    weights = np.array([[1, 1, 4, 0, 0, 0], [1, 4, 1, 0.25, 0, 0], [1, 0, 0, 0, 0, 0]], "f4")
+    median, weight = weighted_median(values, weights)
     # Without weight the median of what there is, but for the 0 of pixels beyond the frame.
     np.testing.assert_allclose(median, [3, 5, 4.5, 2, 9, 0])
     # Of two, the variance of their mean; of three, SWarp's formula.
     three = 2 * 3**2 * (3 + np.pi / 2 - 1) / (np.pi * 3**2)
     np.testing.assert_allclose(weight, [three, 4 / 1.25, 4 / 1.25, 0.25, 0, 0], rtol=1e-6)
-    mean, weight = combine_mean(values, sharp)
+    mean, weight = combine_mean(values, weights)
     np.testing.assert_allclose(mean, [4, 37 / 5, 24 / 5, 2, 9, 0], rtol=1e-6)
     np.testing.assert_allclose(weight, [3, 5, 5, 0.25, 0, 0])
 
@@ -268,7 +311,7 @@ def test_median_and_mean_of_known_values():
 def combine_by_swarp(folder, frames, combine, clip):
     """Combine aligned frames with SWarp; return image and weight."""
     for n, frame in enumerate(frames):
-        image, weight = np.fromfile(frame.path, np.float32).reshape(2, *frame.shape)
+        image, weight = planes(frame)
         row, column = frame.corner
         # The cards by which SWarp knows where a frame lies, and that the grid has been its.
         cards = fits.Header({
@@ -301,12 +344,12 @@ def test_combination_is_that_of_swarp(tmp_path, combine, count):
     images[rng.uniform(size=images.shape) < 0.02] += 20 * NOISE
     corners = [(0, 0), (40, 40), (10, 30), (35, 5), (20, 10), (5, 25)][:count]
     frames = write_aligned(tmp_path, images, NOISE, corners)
-    for frame in frames:
+    for n, frame in enumerate(frames):
         # Weights that differ, and none in places.
-        image, weight = np.fromfile(frame.path, np.float32).reshape(2, *frame.shape)
+        image, weight = planes(frame)
         weight *= rng.uniform(0.5, 2)
         weight[rng.uniform(size=weight.shape) < 0.2] = 0
-        np.stack([image, weight]).tofile(frame.path)
+        frames[n] = replace(frame, planes=(image, weight))
     clip = (3.0, 0.2)
     theirs, their_weight = combine_by_swarp(tmp_path, frames, combine, clip)
     for memory in (1e9, 1e6):  # at once, and in bands

@@ -5,8 +5,9 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from lib import resample as module
+from lib import compiled as module
 from lib.coadd import celestial_wcs, common_grid, frame_outline, wcs_cards
+from lib.compiled import compiled
 from lib.distortion import fit_cards
 from lib.programs import find_program, run_program
 from lib.projection import deproject
@@ -14,7 +15,6 @@ from lib.resample import (
     EXACT,
     TABLE,
     area_ratio,
-    compiled,
     lanczos_table,
     places_in_frame,
     resample,

@@ -1,0 +1,25 @@
+"""Loops over pixels, compiled by numba: where an array operation a step would pass all pixels
+through memory a dozen times."""
+
+from numba import njit
+
+
+def compiled(signature, **options):
+    """Return a decorator that compiles a function for one signature, and keeps the result.
+
+    Parameters
+    ----------
+    signature : str
+    **options
+        Of `numba.njit`.
+    """
+    # To divide by zero is no error: to ask each time would keep the processor from vectors.
+    options |= {"nogil": True, "error_model": "numpy"}
+
+    def compile_it(function):
+        try:
+            return njit(signature, cache=True, **options)(function)
+        except RuntimeError:  # no directory to keep it in can be written
+            return njit(signature, **options)(function)
+
+    return compile_it
