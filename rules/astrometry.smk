@@ -61,7 +61,7 @@ rule solve:
         f"{IMDIR}/logs/solve/{{stack}}.log",
     threads: threads_of_a_stack()
     params:
-        version=4,
+        version=5,
         settings=config["astrometry"],
     script:
         "../scripts/solve.py"

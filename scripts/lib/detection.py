@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.exchange import read_table, write_image
-from lib.frames import UNUSABLE, FrameRejected, read_frame
+from lib.frames import SATURATED, UNUSABLE, FrameRejected, read_frame
 from lib.programs import ProgramFailed, find_program, run_program
 from lib.starlists import Exposure
 from lib.stats import regular_sample
@@ -32,6 +32,10 @@ CATALOGUE_COLUMNS = (
 )
 
 
+FEW = 0.02
+"""Part of a frame that may be unusable without a weight map, which takes a quarter more time."""
+
+
 def detection_arrays(image, mask):
     """Prepare an image for detection.
 
@@ -44,9 +48,8 @@ def detection_arrays(image, mask):
     Returns
     -------
     image : ndarray of float32, of the same byte order
-        Unusable pixels replaced by the median of the rest.
-    weight : ndarray of uint8
-        0 for unusable pixels, else 1.
+        Unusable pixels replaced by the mean of usable ones next to them, else by the median of
+        all. What is saturated stays: with a hole in it a star would be several.
     flag : ndarray of uint8
         The mask's unusable bits.
     """
@@ -55,12 +58,41 @@ def detection_arrays(image, mask):
     # What is not finite and not masked has the lowest bit: any will do.
     flag[~finite & (flag == 0)] = 1
     bad = flag > 0
+    hidden = (flag & np.uint8(~SATURATED & 0xFF) > 0) | ~finite
     clean = np.array(image)
-    if not bad.all():
+    if hidden.any() and not bad.all():
         some, left_out = regular_sample(image), regular_sample(bad)
         sound = some[~left_out] if not left_out.all() else image[~bad]
-        clean[bad] = np.median(sound)
-    return clean, (~bad).view(np.uint8), flag
+        clean[hidden] = repaired(image, hidden, np.median(sound))
+    return clean, flag
+
+
+def repaired(image, hidden, otherwise):
+    """Return for each hidden pixel the mean of those of its four neighbours that are not hidden.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+    hidden : ndarray of bool, shape (ny, nx)
+    otherwise : float
+        Where all four are.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    row, column = np.nonzero(hidden)
+    total, number = np.zeros((2, row.size))
+    for down, right in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        # Beyond the edge lies the pixel itself, which is hidden.
+        near = (
+            (row + down).clip(0, image.shape[0] - 1),
+            (column + right).clip(0, image.shape[1] - 1),
+        )
+        shown = ~hidden[near]
+        total[shown] += image[near][shown]
+        number += shown
+    return np.where(number > 0, total / np.maximum(number, 1), otherwise)
 
 
 def run_again_if_killed(argv, **how):
@@ -75,7 +107,7 @@ def run_again_if_killed(argv, **how):
         return run_program(argv, **how)
 
 
-def run_extractor(image, weight, flag, header, options):
+def run_extractor(image, flag, header, options):
     """Run source-extractor on the arrays of `detection_arrays`.
 
     Returns
@@ -96,8 +128,7 @@ def run_extractor(image, weight, flag, header, options):
         "ANALYSIS_THRESH": options["detect_threshold"],
         "DETECT_MINAREA": options["detect_minarea"],
         "DEBLEND_MINCONT": 0.005,
-        "WEIGHT_TYPE": "MAP_WEIGHT",
-        "WEIGHT_IMAGE": "weight.fits",
+        "WEIGHT_TYPE": "NONE",
         "FLAG_IMAGE": "flag.fits",
         "FLAG_TYPE": "OR",
         "GAIN": header.get("GAIN", 1.0),
@@ -112,6 +143,11 @@ def run_extractor(image, weight, flag, header, options):
         "VERBOSE_TYPE": "QUIET",
         "WRITE_XML": "N",
     }
+    files = {"image": image, "flag": flag}
+    usable = flag == 0
+    if usable.mean() < 1 - FEW:
+        settings |= {"WEIGHT_TYPE": "MAP_WEIGHT", "WEIGHT_IMAGE": "weight.fits"}
+        files["weight"] = usable.view(np.uint8)
     argv = [find_program("source-extractor"), "image.fits", "-c", "empty.sex"]
     for key, value in settings.items():
         argv += [f"-{key}", value]
@@ -120,7 +156,7 @@ def run_extractor(image, weight, flag, header, options):
         (folder / "empty.sex").write_text("# all settings are on the command line\n")
         (folder / "columns.param").write_text("\n".join(CATALOGUE_COLUMNS) + "\n")
         (folder / "gauss.conv").write_text("CONV NORM\n1 2 1\n2 4 2\n1 2 1\n")
-        for stem, data in (("image", image), ("weight", weight), ("flag", flag)):
+        for stem, data in files.items():
             write_image(folder / f"{stem}.fits", data)
         run_again_if_killed(argv, timeout=options["timeout"], cwd=folder)
         try:
@@ -180,11 +216,11 @@ def detect(path, options):
     if frame.rejected or frame.image is None:
         code, _, numbers = (frame.reason or "REJECTED").partition(": ")
         raise FrameRejected(code, numbers)
-    image, weight, flag = detection_arrays(frame.image, frame.mask)
-    if not weight.any():
+    image, flag = detection_arrays(frame.image, frame.mask)
+    if flag.all():
         raise FrameRejected("TOO_FEW_STARS", f"0 < {options['min_stars']}, no usable pixel")
     try:
-        table = run_extractor(image, weight, flag, frame.header, options)
+        table = run_extractor(image, flag, frame.header, options)
     except ProgramFailed as why:
         raise FrameRejected("DETECTION_FAILED", str(why)) from why
     stars = select_stars(table, options["min_snr"])
