@@ -1,7 +1,7 @@
 """A warm process that runs the rules' scripts, so that packages are imported once a run.
 
 Snakemake starts an interpreter for each job, which imports numpy and astropy anew: half a second of
-CPU, more than a step's work on a small frame. Here one process, started with the run, imports
+CPU, more than a step's work on a small frame. Here one process, started at once, imports
 what the steps share and then waits; each job is a fork of it, which has all that loaded. The steps
 of whole stacks, which need more, have another. Whatever else a job is, it stays: a process of its
 own, with its own exit code, environment and memory. Only the steps of single frames, of which a
@@ -167,6 +167,7 @@ class Warm:
     def stop(self):
         """End the warm process, and with it the jobs that still run."""
         self._control.close()
+        atexit.unregister(self.stop)
         if not self._asked:
             self._process.kill()
         try:
@@ -174,6 +175,11 @@ class Warm:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def put_off(self):
+        """End the process; the next job starts another."""
+        self.stop()
+        self._process = None
 
     def _send(self, request, reply):
         """Hand a request and the socket for its answer to the warm process."""
@@ -291,12 +297,14 @@ def attach(workflow):
     PythonScript.execute_script = execute_script
     # A job of a cluster may have no use for it.
     if not workflow.remote_exec:
-        start_with(workflow, warm)
+        start_for(workflow, warm)
     return warm
 
 
-def start_with(workflow, warm):
-    """Start a warm process when a run begins, while Snakemake finds out what there is to do.
+def start_for(workflow, warm):
+    """Start a warm process while Snakemake finds out what there is to do.
+
+    Snakemake tells only afterwards whether it is to run jobs here: if not, the process ends again.
 
     Parameters
     ----------
@@ -308,13 +316,14 @@ def start_with(workflow, warm):
     def execute_warm(executor_plugin, **settings):
         kind = executor_plugin.common_settings
         # On a cluster the jobs run elsewhere.
-        if not (kind.dryrun_exec or kind.touch_exec or kind.non_local_exec):
-            # Else the first job tries again.
-            with contextlib.suppress(Unavailable):
-                warm.start()
+        if kind.dryrun_exec or kind.touch_exec or kind.non_local_exec:
+            warm.put_off()
         return execute(executor_plugin=executor_plugin, **settings)
 
-    workflow.execute = execute_warm
+    # Else the first job tries again.
+    with contextlib.suppress(Unavailable):
+        warm.start()
+        workflow.execute = execute_warm
 
 
 # --- In the warm process -------------------------------------------------------------------

@@ -329,8 +329,8 @@ def test_this_snakemake_can_be_attached_to():
 
 
 @pytest.mark.parametrize("kind", ["local_exec", "dryrun_exec", "touch_exec", "non_local_exec"])
-def test_started_with_a_run_that_will_use_it(kind, server):
-    """While Snakemake plans; a dry run and the like have nothing for it to do."""
+def test_started_while_snakemake_plans(kind, server, tmp_path):
+    """A dry run and the like have nothing for it to do, and a cluster has jobs of its own."""
     settings = dict.fromkeys(("dryrun_exec", "touch_exec", "non_local_exec"), False)
     executor = SimpleNamespace(common_settings=SimpleNamespace(**settings | {kind: True}))
     started = []
@@ -341,9 +341,14 @@ def test_started_with_a_run_that_will_use_it(kind, server):
             return executor_plugin is executor and updated_files
 
     workflow = Workflow()
-    warm.start_with(workflow, server)
+    warm.start_for(workflow, server)
+    process = server._process
+    assert process.poll() is None
     assert workflow.execute(executor_plugin=executor, updated_files=["a"]) == ["a"]
     assert started == [kind == "local_exec"]
+    assert (process.poll() is None) == started[0]
+    # What is left to do here, as a local rule of a cluster, has one again.
+    assert server.run(write(tmp_path / "job.py", "pass"), warm.job_environment(1)) == 0
 
 
 def test_warm_process_that_nobody_asked_ends_at_once(tmp_path):
