@@ -566,8 +566,8 @@ class DitheredSum:
             None where the frame could not be registered, or lies too far away.
         """
         limit = np.float32(self.brightest)
-        bright = np.zeros_like(excess)
-        bright[sources] = excess[sources].clip(0, limit)
+        bright = excess.clip(0, limit)
+        np.copyto(bright, 0, where=~sources)
         if self.reference is None:
             shift = (0, 0) if bright.any() else None
             if shift:
@@ -582,8 +582,11 @@ class DitheredSum:
         self.shifts.append(shift)
         if shift:
             place = self.place(shift, excess.shape)
-            self.total[place] += excess.clip(-limit, limit) * usable
-            self.depth[place] += usable
+            moved = excess.clip(-limit, limit)
+            np.copyto(moved, 0, where=~usable)
+            self.total[place] += moved
+            # Of the same type: numpy would convert it piece by piece.
+            self.depth[place] += usable.astype(np.uint16)
         return shift
 
     def place(self, shift, shape):
@@ -614,7 +617,7 @@ class Persistence:
     line_sigma : float
         The same of a piece of a column or row, of which more than half exceeds it.
     length : int
-        Of such a piece [px].
+        Of such a piece [px], 255 at most.
     apart : float
         Pointings nearer to each other [px] show the same sources at the same pixels.
     """
@@ -622,7 +625,7 @@ class Persistence:
     def __init__(self, shape, sigma=4.0, line_sigma=1.5, length=64, apart=APART):
         self.sigma, self.line_sigma, self.apart = sigma, line_sigma, apart
         self.pointings = []
-        self.high, self.low, self.looks = np.zeros((3, *shape), np.int16)
+        self.high, self.low, self.hidden = np.zeros((3, *shape), np.int16)
         # Per axis: where pieces begin, how often each was high, and low.
         self.lines = []
         for size, across in (shape, shape[::-1]):
@@ -636,27 +639,33 @@ class Persistence:
             if other == target and np.hypot(*np.subtract(place, shift)) < self.apart:
                 return
         self.pointings.append((target, shift))
-        self.high += usable & (excess > self.sigma)
-        self.low += usable & (excess < -self.sigma)
-        self.looks += usable
+        # Few pixels: to count only those is faster.
+        for times, there in (
+            (self.high, usable & (excess > self.sigma)),
+            (self.low, usable & (excess < -self.sigma)),
+            (self.hidden, ~usable),
+        ):
+            times.reshape(-1)[np.flatnonzero(there)] += 1
         above, below = excess > self.line_sigma, excess < -self.line_sigma
         for axis, (pieces, high, low) in enumerate(self.lines):
             for beyond, times in ((above, high), (below, low)):
-                values = np.moveaxis(beyond, axis, 0)
+                values = np.moveaxis(beyond, axis, 0).view(np.uint8)
                 for n, piece in enumerate(pieces):
-                    number = values[piece].sum(axis=0, dtype=np.uint16)
+                    # A piece has no more pixels than a byte can count.
+                    number = values[piece].sum(axis=0, dtype=np.uint8)
                     times[n] += number > (piece.stop - piece.start) / 2
 
     def defects(self, least=3, share=0.9):
         """Return the pixels that stood out the same way in nearly all of 3 pointings or more."""
+        looks = len(self.pointings) - self.hidden
         need = np.maximum(np.ceil(share * np.arange(len(self.pointings) + 1)), least)
-        need = need.astype(np.int16)[self.looks]
+        need = need.astype(np.int16)[looks]
         found = (self.high >= need) | (self.low >= need)
         need = max(least, share * len(self.pointings))
         for bad, (pieces, high, low) in zip((found, found.T), self.lines, strict=True):
             for n, piece in enumerate(pieces):
                 bad[piece, (high[n] >= need) | (low[n] >= need)] = True
-        return found & (self.looks > 0)
+        return found & (looks > 0)
 
 
 def sky_noise(header):
