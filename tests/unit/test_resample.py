@@ -13,9 +13,10 @@ from lib.programs import find_program, run_program
 from lib.projection import deproject
 from lib.resample import (
     EXACT,
-    TABLE,
+    KERNEL,
+    _fill_weights,
     area_ratio,
-    lanczos_table,
+    lanczos_weights,
     places_in_frame,
     resample,
     rows_of_outline,
@@ -74,15 +75,15 @@ def stars(shape, places, sigma=1.6, flux=1e5):
 
 
 def test_kernel_is_the_windowed_sinc():
-    assert TABLE.shape[1] == 6
-    np.testing.assert_allclose(TABLE.sum(axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(TABLE[[0, -1]], np.eye(6)[[2, 3]], atol=1e-7)
+    place = np.linspace(0, 1, 1025)
+    weights = np.empty((6, place.size), np.float32)
+    _fill_weights((2 * place - 1).astype(np.float32), KERNEL, weights, place.size)
+    np.testing.assert_allclose(weights.sum(axis=0), 1, atol=1e-6)
+    np.testing.assert_allclose(weights[:, [0, -1]], np.eye(6)[:, [2, 3]], atol=1e-7)
     half = np.array([0.5, 1.5, 2.5])
     expected = np.sinc(half) * np.sinc(half / 3)
-    np.testing.assert_allclose(TABLE[512, 3:], expected / (2 * expected.sum()), rtol=1e-5)
-    # Linear between the entries.
-    fine = lanczos_table(8 * (len(TABLE) - 1))[4::8]
-    np.testing.assert_allclose((TABLE[1:] + TABLE[:-1]) / 2, fine, atol=2e-6)
+    np.testing.assert_allclose(weights[3:, 512], expected / (2 * expected.sum()), rtol=1e-5)
+    np.testing.assert_allclose(weights.T, lanczos_weights(place), atol=4e-7)
 
 
 @pytest.mark.parametrize("angle", [0.0, 1.0, 45.0, 90.0, 200.0])
