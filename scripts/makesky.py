@@ -34,6 +34,9 @@ NOT_SKY = BAD | SATURATED | NODATA | COSMIC | SOURCE
 NOISY = 3.0
 """Frames whose noise, relative to their sky, is so much above the best one's tell nothing."""
 
+HELD = 128e6
+"""Bytes of frames that stay in memory after the first look at them."""
+
 ENOUGH = 40
 """Frames of different pointing that tell defects from sources."""
 
@@ -696,7 +699,7 @@ def judge_frames(headers):
     return inputs, shape
 
 
-def look_again(planes, good, tilts, smooth, deep):
+def look_again(planes, good, tilts, smooth, deep, read=read_frame):
     """Look at the frames less their sky: for what the first sky could not know.
 
     Parameters
@@ -710,6 +713,8 @@ def look_again(planes, good, tilts, smooth, deep):
         The sky, without pixel structure.
     deep : bool
         Look for sources that only the sum of the frames of a target shows.
+    read : callable
+        Gives the frame of a path; its arrays are left as they are.
 
     Returns
     -------
@@ -730,7 +735,7 @@ def look_again(planes, good, tilts, smooth, deep):
         together = DitheredSum()
         for n in members:
             path, header, one = good[n]
-            frame = read_frame(path)
+            frame = read(path)
             usable = frame.mask & (BAD | SATURATED | NODATA) == 0
             excess = frame.image / (1 + surface(tilts[n], smooth.shape))
             excess /= np.float32(one.level)
@@ -798,10 +803,18 @@ def sky_from_frames(paths, min_frames=2, sigma=3.0, clip=3.0, order=1, passes=1,
         why = FrameRejected("TOO_FEW_FRAMES", f"{len(good)} < {min_frames}")
         return MasterSky(None, None, rejected_master("sky", facts, inputs, why).header)
     noise = np.median([sky_noise(header) for _, header, _ in good]) if structure else None
+    held = {}
+
+    def read(path):
+        frame = held.get(path) or read_frame(path)
+        if len(held) < HELD / (5 * np.prod(shape)):
+            held[path] = frame
+        return frame
+
     with spool(len(good), shape) as planes:
         blocks = []
         for plane, (path, _, one) in zip(planes, good, strict=True):
-            frame = read_frame(path)
+            frame = read(path)
             np.divide(frame.image, np.float32(one.level), out=plane)
             free = frame.mask & NOT_SKY == 0
             blocks.append(block_sky(plane, free, every=3))
@@ -826,7 +839,7 @@ def sky_from_frames(paths, min_frames=2, sigma=3.0, clip=3.0, order=1, passes=1,
         sky = make_sky(planes, shape, sigma, clip, noise)
         deep, defects = 0, np.zeros(shape, bool)
         for _ in range(max(1, passes - 1)):
-            defects, deep, places = look_again(planes, good, tilts, sky.smooth, passes > 1)
+            defects, deep, places = look_again(planes, good, tilts, sky.smooth, passes > 1, read)
             groups = pointing_groups(places)
             stare = max(groups) == 0
             if deep or defects.any():

@@ -7,7 +7,8 @@ Arrays in, arrays out. Pixel coordinates are 0-based (x, y) with the centre of t
 import numpy as np
 import sep
 
-from lib.stats import half_sample_mode, mad_std
+from lib.compiled import compiled
+from lib.stats import MAD_TO_SIGMA, half_sample_mode
 
 
 def background(image, bad=None, box=64):
@@ -57,23 +58,8 @@ def background_mesh(image, bad, box=128, sigma=3.0):
 
     counts = [max(1, round(size / box)) for size in image.shape]
     edges = _mesh_edges(image.shape, counts)
-    level = np.full(counts, np.nan)
-    for j in range(counts[0]):
-        rows = slice(edges[0][j], edges[0][j + 1])
-        for i in range(counts[1]):
-            columns = slice(edges[1][i], edges[1][i + 1])
-            values = image[rows, columns][~bad[rows, columns]]
-            if values.size < max(50, 0.1 * bad[rows, columns].size):
-                continue
-            for _ in range(3):
-                # Where to clip, a few thousand values tell well enough.
-                some = values[:: 1 + values.size // 4000]
-                middle, spread = np.median(some), mad_std(some)
-                kept = np.abs(values - middle) <= sigma * spread
-                if kept.all() or not kept.any():
-                    break
-                values = values[kept]
-            level[j, i] = values.mean(dtype=np.float64)
+    image, bad = np.ascontiguousarray(image, np.float32), np.ascontiguousarray(bad)
+    level = _mesh_levels(image, bad, *edges, sigma)
     empty = np.isnan(level)
     if empty.all():
         return np.zeros(counts)
@@ -81,6 +67,44 @@ def background_mesh(image, bad, box=128, sigma=3.0):
         nearest = distance_transform_edt(empty, return_distances=False, return_indices=True)
         level = level[tuple(nearest)]
     return median_filter(level, 3, mode="nearest")
+
+
+@compiled("f8[:,:](f4[:,::1], b1[:,::1], i8[::1], i8[::1], f8)")
+def _mesh_levels(image, bad, rows, columns, sigma):
+    """Return the clipped means of the meshes between rows and columns, NaN for too few pixels."""
+    level = np.full((rows.size - 1, columns.size - 1), np.nan)
+    for j in range(level.shape[0]):
+        for i in range(level.shape[1]):
+            size = (rows[j + 1] - rows[j]) * (columns[i + 1] - columns[i])
+            values, number = np.empty(size + 1, np.float32), 0
+            for y in range(rows[j], rows[j + 1]):
+                for x in range(columns[i], columns[i + 1]):
+                    # What is bad is overwritten by the next.
+                    values[number] = image[y, x]
+                    number += not bad[y, x]
+            if number < max(50, 0.1 * size):
+                continue
+            for _ in range(3):
+                # Where to clip, a few thousand values tell well enough.
+                some = values[: number : 1 + number // 4000].copy()
+                middle = np.float32(np.median(some))
+                spread = MAD_TO_SIGMA * np.median(np.abs(some - middle))
+                limit, kept = np.float32(sigma * spread), 0
+                for n in range(number):
+                    kept += abs(values[n] - middle) <= limit
+                if kept in (0, number):
+                    break
+                kept = 0
+                for n in range(number):
+                    value = values[n]
+                    values[kept] = value
+                    kept += abs(value - middle) <= limit
+                number = kept
+            total = 0.0
+            for n in range(number):
+                total += values[n]
+            level[j, i] = total / number
+    return level
 
 
 def _mesh_edges(shape, counts):
