@@ -134,4 +134,6 @@ done
 .venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes "${requirements[@]}" ||
     fail "pip could not install ${locks[*]}, see above; is the network there?"
 install_commands
+# Loops over pixels are compiled once, here and not in the first night.
+PYTHONPATH=scripts .venv/bin/python -c "import stack" || fail "scripts/stack.py cannot be imported, see above."
 echo "$fingerprint" >"$stamp"
