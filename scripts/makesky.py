@@ -699,7 +699,7 @@ def judge_frames(headers):
     return inputs, shape
 
 
-def look_again(planes, good, tilts, smooth, deep, read=read_frame):
+def look_again(planes, good, tilts, smooth, deep, read):
     """Look at the frames less their sky: for what the first sky could not know.
 
     Parameters

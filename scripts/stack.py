@@ -213,6 +213,9 @@ def build_coadd(used, grid, settings, flats, workdir, threads):
     image, weight : ndarray of float32
     """
 
+    # The first of them stay in memory, as far as they take half of it.
+    held = int(1e6 * settings["memory"] / 2 / (8 * grid.nx * grid.ny))
+
     def align(number):
         record = used[number]
         frame = record.pop("frame", None) or read_frame(record["path"])
@@ -235,8 +238,6 @@ def build_coadd(used, grid, settings, flats, workdir, threads):
             aligned.drop(*resting_on(repaired, wcs, grid))
         return aligned
 
-    # The first of them stay in memory, as far as they take half of it.
-    held = int(1e6 * settings["memory"] / 2 / (8 * grid.nx * grid.ny))
     for header in (record["header"] for record in used if record["modelled"]):
         flats.get(header.get("FLATFILE", ""), (header["NAXIS2"], header["NAXIS1"]))
     with ThreadPoolExecutor(threads) as pool:

@@ -10,7 +10,7 @@ from lib.exchange import read_table, write_image
 from lib.frames import SATURATED, UNUSABLE, FrameRejected, read_frame
 from lib.programs import ProgramFailed, find_program, run_program
 from lib.starlists import Exposure
-from lib.stats import regular_sample
+from lib.stats import neighbour_means, regular_sample
 
 log = logging.getLogger("autoproc")
 
@@ -58,41 +58,14 @@ def detection_arrays(image, mask):
     # What is not finite and not masked has the lowest bit: any will do.
     flag[~finite & (flag == 0)] = 1
     bad = flag > 0
-    hidden = (flag & np.uint8(~SATURATED & 0xFF) > 0) | ~finite
+    hidden = ((flag & np.uint8(UNUSABLE & ~SATURATED)) > 0) | ~finite
     clean = np.array(image)
     if hidden.any() and not bad.all():
         some, left_out = regular_sample(image), regular_sample(bad)
         sound = some[~left_out] if not left_out.all() else image[~bad]
-        clean[hidden] = repaired(image, hidden, np.median(sound))
+        means, number = neighbour_means(image, ~hidden, *np.nonzero(hidden))
+        clean[hidden] = np.where(number > 0, means, np.median(sound))
     return clean, flag
-
-
-def repaired(image, hidden, otherwise):
-    """Return for each hidden pixel the mean of those of its four neighbours that are not hidden.
-
-    Parameters
-    ----------
-    image : ndarray, shape (ny, nx)
-    hidden : ndarray of bool, shape (ny, nx)
-    otherwise : float
-        Where all four are.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-    """
-    row, column = np.nonzero(hidden)
-    total, number = np.zeros((2, row.size))
-    for down, right in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-        # Beyond the edge lies the pixel itself, which is hidden.
-        near = (
-            (row + down).clip(0, image.shape[0] - 1),
-            (column + right).clip(0, image.shape[1] - 1),
-        )
-        shown = ~hidden[near]
-        total[shown] += image[near][shown]
-        number += shown
-    return np.where(number > 0, total / np.maximum(number, 1), otherwise)
 
 
 def run_again_if_killed(argv, **how):

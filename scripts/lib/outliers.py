@@ -462,8 +462,8 @@ def find_outliers(image, weight, gain, fwhm, reference, *, threshold=5.0, neighb
         Width of the stars [px].
     reference : Reference
     threshold : float
-        Difference from the reference, in units of the noise and beyond its `tolerance`, that
-        makes an outlier.
+        Difference from the reference, in units of the noise and beyond what stars may differ by
+        (`Reference.size`), that makes an outlier.
     neighbour : float
         The same beside one.
 
@@ -477,6 +477,7 @@ def find_outliers(image, weight, gain, fwhm, reference, *, threshold=5.0, neighb
     beyond, excess = np.empty((2, *image.shape), np.float32)
     known = np.empty(image.shape, bool)
     image, weight = (np.ascontiguousarray(plane, np.float32) for plane in (image, weight))
+    # Rows of the whole are contiguous, as the loop wants them; a part's are not known to be.
     whole = reference.whole or reference
     top, left = (part.start for part in reference.where) if reference.where else (0, 0)
     _compare(

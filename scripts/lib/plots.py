@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 
 from lib.frames import BAD, COSMIC, NODATA, NONLINEAR, SATURATED, SOURCE, TRAIL
-from lib.stats import mad_std, regular_sample
+from lib.stats import mad_std, neighbour_means, regular_sample
 
 MASK_COLOURS = (
     (SOURCE, (38, 70, 110)),
@@ -109,12 +109,9 @@ def fill_enclosed(image, covered):
     y, x = np.nonzero(filled)
     # From the rim inwards, each by the mean of its four neighbours that are known.
     while y.size:
-        around = (y + [[1], [-1], [0], [0]], x + [[0], [0], [1], [-1]])
-        there = known[around]
-        number = there.sum(axis=0)
+        means, number = neighbour_means(image, known, y, x)
         now = number > 0
-        values = np.where(there, image[around], 0).sum(axis=0)[now] / number[now]
-        image[y[now], x[now]], known[y[now], x[now]] = values, True
+        image[y[now], x[now]], known[y[now], x[now]] = means[now], True
         y, x = y[~now], x[~now]
     return filled
 

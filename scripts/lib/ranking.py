@@ -30,12 +30,10 @@ def _rank_columns(values, weights, exchanges, start, width, tile, number):
             high[t] = b if a < b else a
 
 
-@compiled("void(f4[:,::1], f4[:,::1], i8[:,::1], f4[::1], u2[::1])")
-def _lower_medians(values, weights, exchanges, median, count):
+@compiled("void(f4[:,::1], f4[:,::1], i8[:,::1], f4[:,::1], f4[::1], u2[::1])")
+def _lower_medians(values, weights, exchanges, tile, median, count):
     """Fill `median` and `count` of `lower_median`."""
-    size = median.size
-    step = max(16, TILE // values.shape[0] // 16 * 16)
-    tile = np.empty((values.shape[0], step), np.float32)
+    size, step = median.size, tile.shape[1]
     number = np.empty(step, np.int32)
     for start in range(0, size, step):
         width = min(step, size - start)
@@ -46,12 +44,10 @@ def _lower_medians(values, weights, exchanges, median, count):
             median[start + t] = tile[(known - 1) // 2, t] if known > 1 else np.float32(np.nan)
 
 
-@compiled("void(f4[:,::1], f4[:,::1], i8[:,::1], f4[::1], f4[::1], f4[::1])")
-def _medians(values, weights, exchanges, factors, median, weight):
+@compiled("void(f4[:,::1], f4[:,::1], i8[:,::1], f4[:,::1], f4[::1], f4[::1], f4[::1])")
+def _medians(values, weights, exchanges, tile, factors, median, weight):
     """Fill `median` and `weight` of `weighted_median`; 0 where no value has weight."""
-    size = median.size
-    step = max(16, TILE // values.shape[0] // 16 * 16)
-    tile = np.empty((values.shape[0], step), np.float32)
+    size, step = median.size, tile.shape[1]
     number = np.empty(step, np.int32)
     total = np.empty(step, np.float32)
     for start in range(0, size, step):
@@ -105,10 +101,12 @@ def _fill_without_weight(values, lost, median):
 
 
 def _in_columns(*stacks):
-    """Return stacks of planes as arrays of shape (n, pixels), and the network that sorts n."""
-    exchanges = np.array(merge_exchanges(len(stacks[0])), np.int64).reshape(-1, 2)
+    """Return stacks of planes as arrays (n, pixels), the network that sorts n, and room to sort."""
+    count = len(stacks[0])
+    exchanges = np.array(merge_exchanges(count), np.int64).reshape(-1, 2)
     columns = (np.ascontiguousarray(stack, np.float32) for stack in stacks)
-    return *(stack.reshape(len(stack), -1) for stack in columns), exchanges
+    tile = np.empty((count, max(16, TILE // count // 16 * 16)), np.float32)
+    return *(stack.reshape(count, -1) for stack in columns), exchanges, tile
 
 
 def lower_median(values, weights):
@@ -153,9 +151,9 @@ def weighted_median(values, weights):
     median, weight = np.empty((2, *shape), np.float32)
     n = np.arange(1, len(values) + 1)
     factors = 2 * (n + np.where(n % 2, np.pi / 2 - 1, np.pi - 2)) / (np.pi * n**2)
-    values, weights, exchanges = _in_columns(values, weights)
+    values, *others = _in_columns(values, weights)
     factors = np.append(0, factors).astype(np.float32)
-    _medians(values, weights, exchanges, factors, median.reshape(-1), weight.reshape(-1))
+    _medians(values, *others, factors, median.reshape(-1), weight.reshape(-1))
     return median_without_weight(median, weight, values), weight
 
 

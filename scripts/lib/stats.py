@@ -37,6 +37,34 @@ def regular_sample(image, number=SAMPLE):
     return image.reshape(-1)[::step]
 
 
+def neighbour_means(image, known, row, column):
+    """Return for some pixels the mean of those of their four neighbours that are known.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+    known : ndarray of bool, shape (ny, nx)
+        False for the pixels themselves: beyond the edge of the image each is its own neighbour.
+    row, column : ndarray of int, shape (n,)
+
+    Returns
+    -------
+    mean : ndarray, shape (n,)
+        0 where no neighbour is known.
+    number : ndarray of int, shape (n,)
+        Known neighbours.
+    """
+    ny, nx = image.shape
+    around = (
+        (row + [[-1], [1], [0], [0]]).clip(0, ny - 1),
+        (column + [[0], [0], [-1], [1]]).clip(0, nx - 1),
+    )
+    there = known[around]
+    number = there.sum(axis=0)
+    total = np.where(there, image[around], 0).sum(axis=0, dtype=float)
+    return total / np.maximum(number, 1), number
+
+
 def mad_std(values):
     """Return the standard deviation of a Gaussian with the values' median absolute deviation.
 
