@@ -245,7 +245,7 @@ def combinations(size, count=25):
     from astropy.nddata import CCDData
     from astropy.stats import mad_std
 
-    from lib.stats import combine
+    from lib.combination import combine
 
     rng = np.random.default_rng(2)
     planes = rng.normal(1000, 10, (count, size, size)).astype(np.float32)

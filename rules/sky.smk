@@ -53,7 +53,7 @@ rule makesky:
     log:
         f"{IMDIR}/logs/makesky/{{key}}.log",
     params:
-        version=10,
+        version=11,
         min_frames=config["makesky"]["min_frames"],
         clip=config["makesky"]["clip"],
         sigma=sky_smoothing,

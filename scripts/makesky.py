@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lib.combination import combine
 from lib.frames import (
     BAD,
     COSMIC,
@@ -26,7 +27,7 @@ from lib.masters import (
 )
 from lib.mastersky import MasterSky, write_sky
 from lib.sky import block_sky, find_sources, fit_surface, surface
-from lib.stats import CHUNK, chunks, combine, mad_std, regular_sample
+from lib.stats import CHUNK, chunks, mad_std, regular_sample
 from lib.steps import log, record_step, start_log
 
 NOT_SKY = BAD | SATURATED | NODATA | COSMIC | SOURCE
@@ -35,7 +36,7 @@ NOISY = 3.0
 """Frames whose noise, relative to their sky, is so much above the best one's tell nothing."""
 
 HELD = 128e6
-"""Bytes of frames that stay in memory after the first look at them."""
+"""Bytes of frames that stay open after the first look at them."""
 
 ENOUGH = 40
 """Frames of different pointing that tell defects from sources."""
@@ -230,7 +231,7 @@ class Sky:
     kept : float
         Part of the pixel structure that is in the image.
     mean, extent : ndarray of float32, shape (ny, nx)
-        The mean of the frames, and how far they scatter, as from `lib.stats.combine`.
+        The mean of the frames, and how far they scatter, as from `lib.combination.combine`.
     hidden : ndarray of bool, shape (ny, nx)
         Pixels that the smoothing left out.
     """
@@ -806,7 +807,7 @@ def sky_from_frames(paths, min_frames=2, sigma=3.0, clip=3.0, order=1, passes=1,
     held = {}
 
     def read(path):
-        frame = held.get(path) or read_frame(path)
+        frame = held.get(path) or read_frame(path, mapped=True)
         if len(held) < HELD / (5 * np.prod(shape)):
             held[path] = frame
         return frame

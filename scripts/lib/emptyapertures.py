@@ -39,17 +39,29 @@ def empty_apertures(total, radius, number=6000, seed=1):
     if min(nx, ny) <= 2 * reach + 2:
         return np.empty(0), np.empty(0)
     size = 2 * reach + 1
-    inside = (
-        total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]
-    )
-    free = np.flatnonzero(inside == 0)
-    if free.size == 0:
-        return np.empty(0), np.empty(0)
+    rows, columns = ny + 1 - size, nx + 1 - size
+
+    def occupied(row, column):
+        """Return how many pixels of the squares that begin there are occupied."""
+        top, right = row + size, column + size
+        return total[top, right] - total[row, right] - total[top, column] + total[row, column]
+
     # Places drawn by chance, of which one in each cell of a grid stays.
-    row, column = np.divmod(free[rng.integers(0, free.size, 10 * number)], inside.shape[1])
+    row, column = rng.integers(0, [[rows], [columns]], (2, 20 * number))
+    free = np.flatnonzero(occupied(row, column) == 0)
+    if free.size < 2 * number:
+        # There is little room: look everywhere.
+        everywhere = np.arange(rows)[:, None], np.arange(columns)
+        row, column = np.nonzero(occupied(*everywhere) == 0)
+        if row.size == 0:
+            return np.empty(0), np.empty(0)
+        free = rng.integers(0, row.size, 10 * number)
+    row, column = row[free], column[free]
     step = max(2, int(np.ceil(radius)))
     cell = (row // step) * (nx // step + 1) + column // step
-    _, chosen = np.unique(cell, return_index=True)
+    first = np.full((ny // step + 1) * (nx // step + 1), -1)
+    first[cell[::-1]] = np.arange(cell.size)[::-1]
+    chosen = first[first >= 0]
     if chosen.size > number:
         chosen = rng.choice(chosen, number, replace=False)
     return (column[chosen] + reach).astype(float), (row[chosen] + reach).astype(float)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from astropy.io import fits
 
+from lib.combination import combine
 from lib.frames import BAD, NODATA, Frame, FrameRejected
-from lib.stats import SAMPLE, combine, mad_std, regular_sample, sigma_clipped_median
+from lib.stats import SAMPLE, mad_std, regular_sample, sigma_clipped_median
 
 log = logging.getLogger("autoproc")
 
@@ -92,12 +93,13 @@ def outliers(values, floor, sigma=5.0):
 
 def block_medians(image, blocks=8):
     """Return the medians of `blocks` x `blocks` parts of an image: its large-scale shape."""
-    rows = np.array_split(np.arange(image.shape[0]), blocks)
-    columns = np.array_split(np.arange(image.shape[1]), blocks)
-    # Every third row is enough.
+    # Of each part 2000 pixels or more, odd and even rows and columns alike: they tell its median
+    # to 3 per cent of the noise.
+    every = max(1, int(np.sqrt(image.size / blocks**2 / 2000))) | 1
+    rows, columns = (np.array_split(np.arange(size), blocks) for size in image.shape)
     return np.array(
         [
-            [np.median(image[r[0] : r[-1] + 1 : 3, c[0] : c[-1] + 1]) for c in columns]
+            [np.median(image[r[0] : r[-1] + 1 : every, c[0] : c[-1] + 1 : every]) for c in columns]
             for r in rows
             if r.size
         ]
@@ -138,7 +140,7 @@ def unstable_pixels(extent, expected, count, sigma=5.0):
     Parameters
     ----------
     extent : ndarray of float32, shape (ny, nx)
-        As from `lib.stats.combine`.
+        As from `lib.combination.combine`.
     expected : float or ndarray of float32
         Noise of a pixel relative to the usual one's. How large that is tells the extent itself.
     count : int
@@ -226,7 +228,7 @@ def combine_inputs(names, read, judge, shape, *, clip, minimum=1):
         image.
     shape : tuple of int
     clip : float
-        See `lib.stats.clipped_mean`.
+        See `lib.combination.clipped_mean`.
     minimum : int
         Inputs needed.
 
@@ -234,7 +236,7 @@ def combine_inputs(names, read, judge, shape, *, clip, minimum=1):
     -------
     mean : ndarray of float32, shape (ny, nx)
     extent : ndarray of float32, shape (ny, nx)
-        How far each pixel scatters between the inputs, see `lib.stats.clipped_mean`.
+        How far each pixel scatters between the inputs, see `lib.combination.clipped_mean`.
     inputs : list of Input
 
     Raises

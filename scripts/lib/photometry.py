@@ -13,6 +13,7 @@ from lib.growth import GrowthCurve, growth_curve
 from lib.psf import Wings, fit_profile, mean_shape, moffat_alpha, moffat_fraction
 from lib.sources import detect_sources, neighbour_distance, select_stars
 from lib.starmodels import hidden_sources, model_stars
+from lib.stats import regular_sample
 
 # Flags beyond those of sep (1 merged, 2 truncated, 4 8 numerical, 16 aperture truncated,
 # 32 aperture with masked pixels, 64 all masked, 128 Kron radius not positive).
@@ -150,7 +151,7 @@ def measure_field(
     sources, segments = detected or detect_sources(image, noise, None, threshold, min_area)
     if len(sources) == 0:
         return None
-    one_noise = float(np.median(noise)) if np.ndim(noise) else float(noise)
+    one_noise = float(np.median(regular_sample(noise)) if np.ndim(noise) else noise)
     described = describe_sources(
         image, noise, bad, sources, one_noise, saturate=saturate, gain=gain, min_snr=min_snr,
         aperture=aperture, faint=hidden,

@@ -44,6 +44,7 @@ PRELOAD = (
     "lib.exchange",
     "lib.detector",
     "lib.sky",
+    "lib.combination",
     "lib.masters",
     "lib.mastersky",
     "astropy.table",
