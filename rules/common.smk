@@ -5,7 +5,12 @@ from pathlib import Path
 
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
-from lib import planning, warm
+from lib import warm
+
+# First of all: it gets ready while the rest is read.
+warm.attach(workflow)
+
+from lib import planning
 from lib.config import ConfigError, check_config, load_schema
 from lib.instruments import InstrumentError, list_instruments
 from lib.nightlog import scan
@@ -61,7 +66,6 @@ planning.spare_collector()
 planning.remember_sources(workflow.sourcecache)
 planning.remember_parameters()
 planning.spare_reports(workflow)
-warm.attach(workflow)
 
 if workflow.remote_exec:
 

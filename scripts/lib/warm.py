@@ -4,9 +4,9 @@ Snakemake starts an interpreter for each job, which imports numpy and astropy an
 CPU, more than a step's work on a small frame. Here one process, started at once, imports
 what the steps share and then waits; each job is a fork of it, which has all that loaded. The steps
 of whole stacks, which need more, have another. Whatever else a job is, it stays: a process of its
-own, with its own exit code, environment and memory. Only the steps of single frames, of which a
-night has thousands, go on in the process of the one before, if that ended well: a third of their
-time is memory that the kernel must clear for a new process.
+own, with its own exit code, environment and memory. Only jobs of the same kind of step go on in the
+process of the one before, if that ended well and did not take much memory: a sixth to a third of
+their time is memory that the kernel must clear for a new process.
 
 Other jobs with more than one thread, jobs in containers or in conda environments, and all jobs
 where the warm process cannot be had, run as Snakemake runs them. So do all with
@@ -24,6 +24,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -75,7 +76,12 @@ LATER_STEPS = ("solve", "stack", "tables", "lightcurve", "night")
 not of a library that has been loaded for one."""
 
 FRAME_STEPS = ("prepare", "flatten", "skysub", "crclean", "astrometry")
+
+HANDED_ON = ("bias", "dark", "flat", "makesky", *FRAME_STEPS, *LATER_STEPS)
 """Their jobs leave nothing open but their log: another may follow in the same process."""
+
+MUCH_MEMORY = 600
+"""[MB] A job that has held more ends its process, so that all of it is free."""
 
 IDLE_PATIENCE = 1.0
 """[s] After which a process without a job ends, and its memory is free."""
@@ -95,9 +101,13 @@ THREAD_VARIABLES = (
 
 MALLOC = (
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=67108864"
-    ":glibc.malloc.trim_threshold=134217728"
+    ":glibc.malloc.trim_threshold=536870912"
 )
 """Tunables of glibc: arrays take memory anew and page by page for each operation otherwise."""
+
+COLLECTOR = (20_000, 10, 10)
+"""Thresholds of the garbage collector: arrays are freed without it, and it looks at every header
+card that is alive."""
 
 TEMPORARY_VARIABLES = ("TMPDIR", "TMP", "TEMPDIR", "TEMP")
 
@@ -364,6 +374,7 @@ def load(names):
     # Else the first collection in each fork would copy every page that holds an object.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*COLLECTOR)
 
 
 @dataclass
@@ -431,9 +442,12 @@ def serve(control):
         if received is None:
             for pid in workers:
                 os.kill(pid, signal.SIGTERM)
+            # So that the time they used is counted.
+            for pid in workers:
+                os.waitpid(pid, 0)
             return None, None
         request, reply = received
-        if step_of(request["script"]) in FRAME_STEPS and hand_on(request, reply, workers):
+        if step_of(request["script"]) in HANDED_ON and hand_on(request, reply, workers):
             continue
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         pid = os.fork()
@@ -549,7 +563,9 @@ def leave(code):
 
 def may_stay(request):
     """Tell whether the process of a job that ended well may take another."""
-    return step_of(request["script"]) in FRAME_STEPS and threading.active_count() == 1
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    known = step_of(request["script"]) in HANDED_ON
+    return known and held < MUCH_MEMORY and threading.active_count() == 1
 
 
 def next_request(link):
