@@ -24,6 +24,8 @@ rule refcat:
     log:
         f"{IMDIR}/logs/refcat/{{target}}.log",
     retries: 2
+    # A server is slow: it may take its time while frames are reduced.
+    priority: int(config["refcat"] == "online")
     # On a cluster the nodes may have no network.
     localrule: True
     resources:

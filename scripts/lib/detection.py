@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from lib.exchange import read_table, write_image
-from lib.frames import SATURATED, UNUSABLE, FrameRejected, read_frame
+from lib.frames import FrameRejected, read_frame
 from lib.programs import ProgramFailed, find_program, run_program
+from lib.sources import detection_arrays
 from lib.starlists import Exposure
-from lib.stats import neighbour_means, regular_sample
 
 log = logging.getLogger("autoproc")
 
@@ -34,38 +34,6 @@ CATALOGUE_COLUMNS = (
 
 FEW = 0.02
 """Part of a frame that may be unusable without a weight map, which takes a quarter more time."""
-
-
-def detection_arrays(image, mask):
-    """Prepare an image for detection.
-
-    Parameters
-    ----------
-    image : ndarray of float32, shape (ny, nx)
-        Of any byte order.
-    mask : ndarray of uint8, shape (ny, nx)
-
-    Returns
-    -------
-    image : ndarray of float32, of the same byte order
-        Unusable pixels replaced by the mean of usable ones next to them, else by the median of
-        all. What is saturated stays: with a hole in it a star would be several.
-    flag : ndarray of uint8
-        The mask's unusable bits.
-    """
-    flag = mask & np.uint8(UNUSABLE)
-    finite = np.isfinite(image)
-    # What is not finite and not masked has the lowest bit: any will do.
-    flag[~finite & (flag == 0)] = 1
-    bad = flag > 0
-    hidden = ((flag & np.uint8(UNUSABLE & ~SATURATED)) > 0) | ~finite
-    clean = np.array(image)
-    if hidden.any() and not bad.all():
-        some, left_out = regular_sample(image), regular_sample(bad)
-        sound = some[~left_out] if not left_out.all() else image[~bad]
-        means, number = neighbour_means(image, ~hidden, *np.nonzero(hidden))
-        clean[hidden] = np.where(number > 0, means, np.median(sound))
-    return clean, flag
 
 
 def run_again_if_killed(argv, **how):

@@ -5,11 +5,11 @@ from dataclasses import astuple
 import numpy as np
 
 from lib.coadd import celestial_wcs, mean_position, pixel_scale
-from lib.frames import UNUSABLE, FrameRejected
+from lib.frames import FrameRejected
 from lib.pairs import common_stars, match
 from lib.photometry import FLAG_NEIGHBOUR, measure_field
 from lib.projection import project
-from lib.sources import background
+from lib.sources import background, detection_arrays
 from lib.zeropoint import relative_zeropoints
 
 FRAME_SIGMA_FLOOR = 0.01
@@ -41,10 +41,8 @@ def measure_frame(image, mask, header, settings):
     FrameRejected
         TOO_FEW_STARS, TRAILED or BAD_SEEING.
     """
-    good = np.isfinite(image)
-    if not good.all():
-        image = np.where(good, image, 0).astype(np.float32)
-    unusable = ((mask & UNUSABLE) > 0) | ~good
+    image, flag = detection_arrays(image, mask)
+    unusable = flag > 0
     if unusable.all():
         raise FrameRejected("NO_USABLE_PIXEL")
     level, noise = background(image, unusable, 64)

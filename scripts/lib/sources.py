@@ -8,7 +8,8 @@ import numpy as np
 import sep
 
 from lib.compiled import compiled
-from lib.stats import MAD_TO_SIGMA, half_sample_mode
+from lib.frames import SATURATED, UNUSABLE
+from lib.stats import MAD_TO_SIGMA, half_sample_mode, neighbour_means, regular_sample
 
 
 def background(image, bad=None, box=64):
@@ -85,8 +86,8 @@ def _mesh_levels(image, bad, rows, columns, sigma):
             if number < max(50, 0.1 * size):
                 continue
             for _ in range(3):
-                # Where to clip, a few thousand values tell well enough.
-                some = values[: number : 1 + number // 4000].copy()
+                # Where to clip, a thousand values tell well enough.
+                some = values[: number : 1 + number // 1000].copy()
                 middle = np.float32(np.median(some))
                 spread = MAD_TO_SIGMA * np.median(np.abs(some - middle))
                 limit, kept = np.float32(sigma * spread), 0
@@ -147,6 +148,38 @@ def spread_mesh(mesh, shape):
         bases.append(BSpline.design_matrix(where, spline.t, spline.k).toarray().astype("f4"))
     # A product of matrices: the splines of rows and columns are independent.
     return bases[0] @ level.astype(np.float32) @ bases[1].T + np.float32(middle)
+
+
+def detection_arrays(image, mask):
+    """Prepare a frame for detection.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        Of any byte order.
+    mask : ndarray of uint8, shape (ny, nx)
+
+    Returns
+    -------
+    image : ndarray of float32, of the same byte order
+        Unusable pixels replaced by the mean of usable ones next to them, else by the median of
+        all. What is saturated stays: with a hole in it a star would be several.
+    flag : ndarray of uint8
+        The mask's unusable bits.
+    """
+    flag = mask & np.uint8(UNUSABLE)
+    finite = np.isfinite(image)
+    # What is not finite and not masked has the lowest bit: any will do.
+    flag[~finite & (flag == 0)] = 1
+    bad = flag > 0
+    hidden = ((flag & np.uint8(UNUSABLE & ~SATURATED)) > 0) | ~finite
+    clean = np.array(image)
+    if hidden.any() and not bad.all():
+        some, left_out = regular_sample(image), regular_sample(bad)
+        sound = some[~left_out] if not left_out.all() else image[~bad]
+        means, number = neighbour_means(image, ~hidden, *np.nonzero(hidden))
+        clean[hidden] = np.where(number > 0, means, np.median(sound))
+    return clean, flag
 
 
 def detect_sources(image, noise, bad=None, threshold=3.0, min_area=5):

@@ -286,9 +286,11 @@ def map_hdus(coadd):
         that belong to sources, with a rim, and those without weight.
     """
     occupied = coadd["occupied"].astype(np.uint8)
+    # A row a tile, as is usual, takes four times as long to write and to read.
+    tile = (min(64, occupied.shape[0]), occupied.shape[1])
     return [
         fits.ImageHDU(coadd["mesh"], name="BACKGROUND"),
-        fits.CompImageHDU(occupied, name="OCCUPIED", compression_type="RICE_1"),
+        fits.CompImageHDU(occupied, name="OCCUPIED", compression_type="RICE_1", tile_shape=tile),
     ]
 
 
