@@ -7,16 +7,10 @@ import subprocess
 from lib import outcomes, places, progress
 
 
-def final_frames(wildcards):
-    """Return the last product of every science frame."""
-    return [f"{IMDIR}/{SOLVED}{frame}.fits" for frame in NIGHT.stack_of]
-
-
 rule night:
     input:
-        coadds=coadds,
-        frames=final_frames,
-        tables=target_tables,
+        # They rest on the coadds and on every frame.
+        target_tables,
     output:
         report(
             f"{IMDIR}/night.html",

@@ -31,7 +31,7 @@ REDRAW_INTERVAL = 0.3
 PLAIN_INTERVAL = 30.0
 """Seconds between lines of a run whose output is no terminal."""
 
-NOT_STEPS = {"all", "total"}
+NOT_STEPS = {"all", "targets", "total"}
 
 
 class Estimate:

@@ -77,9 +77,9 @@ def test_jobs_are_apart(server, tmp_path):
 SAY_PID = "import os; from pathlib import Path; Path('pid').write_text(str(os.getpid()))\n"
 
 
-def frame_job(server, folder, text="", **environment):
-    """Run a script as step flatten; return its exit code and process id."""
-    script = write(folder / "tmp1.flatten.py", SAY_PID + text)
+def frame_job(server, folder, text="", step="flatten", **environment):
+    """Run a script as a step; return its exit code and process id."""
+    script = write(folder / f"tmp1.{step}.py", SAY_PID + text)
     (folder / "pid").unlink(missing_ok=True)
     code = server.run(script, warm.job_environment(1) | environment)
     return code, waited_for(folder / "pid")
@@ -126,6 +126,51 @@ def test_after_a_job_that_ended_badly_comes_a_new_process(
     second = frame_job(server, tmp_path)
     assert (first[0], second[0]) == (code, 0)
     assert first[1] != second[1] and is_gone(first[1])
+
+
+def test_masters_and_stacks_go_on_in_a_process_too(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jobs = [frame_job(server, tmp_path, step=step) for step in ("flat", "prepare", "stack", "flat")]
+    assert len(set(jobs)) == 1
+    # Catalogue servers are asked by a process that ends.
+    _, alone = frame_job(server, tmp_path, step="refcat")
+    assert alone != jobs[0][1] and is_gone(alone)
+
+
+def test_much_memory_is_given_back(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, first = frame_job(server, tmp_path)
+    held = f"a = bytearray({warm.MUCH_MEMORY} * 2**20); a[::4096] = a[::4096]\ndel a\n"
+    assert frame_job(server, tmp_path, held, step="stack") == (0, first)
+    assert is_gone(first, 0.5 * warm.IDLE_PATIENCE)
+    assert frame_job(server, tmp_path)[0] == 0
+
+
+def test_time_of_jobs_is_counted_when_the_warm_process_ends(tmp_path):
+    work = "import time\nend = time.process_time() + 1\nwhile time.process_time() < end: pass\n"
+    job = write(tmp_path / "tmp1.flatten.py", work)
+    asks = (
+        "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from lib.warm import Warm, job_environment\n"
+        "server = Warm(sys.argv[1])\n"
+        "server.run(sys.argv[2], job_environment(1))\n"
+        # Its process waits for another job.
+        "server.stop()\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "print(used.ru_utime + used.ru_stime)"
+    )
+    argv = [sys.executable, "-c", asks, SCRIPTS, job]
+    used = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+    start = (
+        "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from lib import warm; warm.load(warm.PRELOAD)\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "print(used.ru_utime + used.ru_stime)"
+    )
+    argv = [sys.executable, "-c", start, SCRIPTS]
+    alone = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+    # One start costs somewhat more than another.
+    assert float(used) > 0.5 * float(alone) + 1
 
 
 def test_process_without_a_job_ends_or_may_be_killed(server, tmp_path, monkeypatch):

@@ -138,6 +138,23 @@ def test_excluded_frame_leaves_its_stack(reduced):
     assert "dome in the beam" in (reduced.products / "frames.ecsv").read_text()
 
 
+def test_targets_in_parts_are_the_whole_night(fresh):
+    for path in science(fresh, "SDSS-R"):
+        fits.setval(path, "OBJNAME", value="OTHER")
+    # Each target has one filter now, and its two tables are one half of all.
+    every = fresh.dry()
+    first = fresh.dry("--batch", "targets=1/2", "targets")
+    assert first["stack"] == first["flat"] == 1 and first["prepare"] == 3
+    assert first.keys() == every.keys() - {"night"}
+    for part, said in ((1, "1 of 2 stacks in"), (2, "\n2 stacks in")):
+        done = fresh.snakemake("--batch", f"targets={part}/2", "targets")
+        assert done.code == 0 and said in done.out, done.out
+        assert len(fresh.names("coadd*.weight.fits")) == part
+    # The page is that of all.
+    assert "OTHER.SDSS-R" in (fresh.products / "night.html").read_text()
+    assert fresh.snakemake().did_nothing
+
+
 @pytest.mark.parametrize(
     "step, last", [("prepare", "prepare"), ("crclean", "crclean"), ("astrometry", "astrometry")]
 )
