@@ -457,6 +457,31 @@ def test_seeing_and_shape_of_frames(night):
     assert found["noise"] == pytest.approx(np.sqrt(464), rel=0.05)
 
 
+def test_hot_pixels_do_not_change_what_a_frame_tells(night):
+    """They are masked, as many as a near-infrared array has, and brighter than most stars."""
+    _, _, paths, _ = night
+    with fits.open(paths[0]) as hdus:
+        image, mask, header = hdus[0].data.astype("f4"), hdus["MASK"].data.copy(), hdus[0].header
+    plain = stack.measure_frame(image, mask, header, stack.DEFAULTS)
+    hot = np.random.default_rng(8).random(image.shape) < 0.003
+    found = stack.measure_frame(
+        np.where(hot, np.float32(5000), image), np.where(hot, mask | BAD, mask), header,
+        stack.DEFAULTS,
+    )  # fmt: skip
+    # One in the core of a star, where its 30 pixels lie, takes that star away.
+    assert found["nstars"] > (1 - 0.003) ** 30 * plain["nstars"] - 3 * np.sqrt(plain["nstars"] / 10)
+    assert found["fwhm"] == pytest.approx(plain["fwhm"], rel=0.01)
+    ours, theirs = (np.column_stack([one["ra"], one["dec"]]) for one in (found, plain))
+    distance = np.hypot(*(ours[:, None] - theirs).T).T * 3600
+    near = distance.argmin(axis=1)
+    same = distance.min(axis=1) < 0.3
+    assert same.sum() > 0.8 * len(theirs)
+    change = found["magnitude"][same] - plain["magnitude"][near[same]]
+    pull = change / found["magnitude_error"][same]
+    # What one pixel in the wings is worth, once it has the mean of its neighbours.
+    assert np.abs(pull).max() < 1 and np.abs(np.median(change)) < 0.002
+
+
 def test_frames_far_away_or_without_common_star(tmp_path):
     rng = np.random.default_rng(25)
     stars = make_stars(rng)
