@@ -470,8 +470,16 @@ def large_night(folder, count, target=200):
             file.truncate(size)
 
 
-def plan(count, folder):
-    """Measure the night log and the dry run of a night of so many raw frames."""
+def plan(count, folder, part=2000):
+    """Measure the night log and the dry run of a night of so many raw frames.
+
+    Parameters
+    ----------
+    count : int
+    folder : Path
+    part : int
+        The dry run is measured once more, of so many of the frames: as one of several parts.
+    """
     large_night(folder, count)
     log = [sys.executable, "-c", "from lib.nightlog import scan; scan('raw', cache='log.json')"]
     bare = [sys.executable, "-c", "import lib.nightlog"]
@@ -479,22 +487,32 @@ def plan(count, folder):
     start = measure_program(bare, **options)
     found = {"cold": measure_program(log, **options) - start}
     found["again"] = measure_program(log, **options) - start
+    found |= dry_run(folder)
+    parts = max(1, count // part)
+    if parts > 1:
+        found["part"] = dry_run(folder, f"--batch=targets=1/{parts}", "targets") | {"of": parts}
+    return found
+
+
+def dry_run(folder, *words):
+    """Return CPU seconds, jobs and memory [MB] of a dry run."""
     # Its own memory: what the kernel counts for a child begins with that of its parent.
     code = (
         "import re\nfrom snakemake.cli import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "print(re.search(r'VmHWM.*', open('/proc/self/status').read())[0])"
     )
-    argv = [sys.executable, "-c", code, "--snakefile", ROOT / "Snakefile", "--cores", "2",
+    argv = [sys.executable, "-c", code, "--snakefile", ROOT / "Snakefile", "--cores", "2", *words,
             "--dry-run", "--quiet", "rules", "--config", "datadir=raw", "imdir=imredux",
             "refcat=none"]  # fmt: skip
     begin = cpu(resource.RUSAGE_CHILDREN)
     said = subprocess.run([str(word) for word in argv], cwd=folder, check=True, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout  # fmt: skip
-    found["dry"] = cpu(resource.RUSAGE_CHILDREN) - begin
-    found["jobs"] = int(re.search(r"^total +(\d+)", said, re.MULTILINE)[1])
-    found["memory"] = int(re.search(r"^VmHWM:\s+(\d+)", said, re.MULTILINE)[1]) / 1024
-    return found
+    return {
+        "dry": cpu(resource.RUSAGE_CHILDREN) - begin,
+        "jobs": int(re.search(r"^total +(\d+)", said, re.MULTILINE)[1]),
+        "memory": int(re.search(r"^VmHWM:\s+(\d+)", said, re.MULTILINE)[1]) / 1024,
+    }
 
 
 # --- The page ------------------------------------------------------------------------------
@@ -514,6 +532,11 @@ def over_in_and_out(steps, name):
     """Return by how many times a step takes longer than its files are read and written, 2048²."""
     cell = steps.get("2048", {}).get(name, {})
     return f"{cell['cpu'] / cell['io']:.1f}" if "io" in cell else ""
+
+
+def part_cells(part):
+    """Return what the dry run of a part took; blank where the night is no larger."""
+    return [f"{part['dry']:.1f} (of {part['of']})", f"{part['memory']:.0f}"] if part else ["", ""]
 
 
 def report(found):
@@ -579,9 +602,12 @@ def report(found):
         "dry run: CPU s",
         "ms a job",
         "MB",
+        "one of its parts: CPU s",
+        "MB",
     ]
     rows = [[count, str(one["jobs"]), seconds(one["cold"]), seconds(max(0.0, one["again"])),
-             f"{one['dry']:.1f}", f"{1000 * one['dry'] / one['jobs']:.2f}", f"{one['memory']:.0f}"]
+             f"{one['dry']:.1f}", f"{1000 * one['dry'] / one['jobs']:.2f}", f"{one['memory']:.0f}",
+             *part_cells(one.get("part"))]
             for count, one in found["plans"].items()]  # fmt: skip
     parts.append(table(head, rows))
     return "\n\n".join(parts)
