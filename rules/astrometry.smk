@@ -23,9 +23,9 @@ rule refcat:
         f"{IMDIR}/refcat/{{target}}.ecsv",
     log:
         f"{IMDIR}/logs/refcat/{{target}}.log",
-    retries: 2
     # A server is slow: it may take its time while frames are reduced.
     priority: int(config["refcat"] == "online")
+    retries: 2
     # On a cluster the nodes may have no network.
     localrule: True
     resources:
