@@ -38,3 +38,10 @@ rule all:
         coadds,
         target_tables,
         f"{IMDIR}/night.html",
+
+
+# The tables of each target rest on all that it has. A large set is planned in parts of its
+# targets: `--batch targets=1/10 -- targets`.
+rule targets:
+    input:
+        target_tables,

@@ -534,6 +534,20 @@ def over_in_and_out(steps, name):
     return f"{cell['cpu'] / cell['io']:.1f}" if "io" in cell else ""
 
 
+def share_rows(steps, startup):
+    """Return the shares of start-up, reading and writing, and math, for each kind of process."""
+    rows = []
+    for name in startup.keys() & {name for name, cell in steps.items() if "io" in cell}:
+        cell = steps[name]
+        work = cell["io"], max(0.0, cell["cpu"] - cell["io"])
+        row = [name]
+        for kind in ("warm", "plain"):
+            shares = startup[name][kind], *work
+            row += [f"{100 * share / sum(shares):.0f} %" for share in shares]
+        rows.append(row)
+    return sorted(rows, key=lambda row: ORDER.index(row[0]))
+
+
 def part_cells(part):
     """Return what the dry run of a part took; blank where the night is no larger."""
     return [f"{part['dry']:.1f} (of {part['of']})", f"{part['memory']:.0f}"] if part else ["", ""]
@@ -565,6 +579,11 @@ def report(found):
     rows = [[step, seconds(one["plain"]), seconds(one["warm"]), f"{one['plain'] / one['warm']:.0f}"]
             for step, one in found["startup"].items()]  # fmt: skip
     parts.append(table(["", "own interpreter: CPU s", "warm process: CPU s", "ratio"], rows))
+    size = "2048" if "2048" in found["steps"] else sizes[-1]
+    parts.append(f"### Where the time of a step goes, {size}²")
+    head = ["", *(f"{kind}: {part}" for kind in ("warm process", "own interpreter")
+                  for part in ("start-up", "reading and writing", "math"))]  # fmt: skip
+    parts.append(table(head, share_rows(found["steps"][size], found["startup"])))
     size = found["combination_size"]
     parts.append(f"### Combination of 25 frames of {size}²")
     ours = found["combination"]["combine"]["cpu"]

@@ -138,10 +138,3 @@ target_tables = [
     for target in sorted({stack.split(".")[0] for stack in NIGHT.stacks})
     for path in (table_of(target), f"{IMDIR}/{target}.lightcurve.ecsv")
 ]
-
-
-# Rule targets takes: the tables of all targets, which rest on all else. A large set is planned in
-# parts of it: `--batch targets=1/10 targets`.
-rule targets:
-    input:
-        target_tables,

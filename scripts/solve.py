@@ -347,13 +347,14 @@ if "snakemake" in globals():
     from lib.steps import start_log
 
     start_log(snakemake.log[0])
-    warnings.simplefilter("ignore", FITSFixedWarning)
-    result, reference, found = solve(
-        snakemake.input.frames,
-        Table.read(snakemake.input.reference, format="ascii.ecsv"),
-        snakemake.params.settings,
-        threads=snakemake.threads,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        result, reference, found = solve(
+            snakemake.input.frames,
+            Table.read(snakemake.input.reference, format="ascii.ecsv"),
+            snakemake.params.settings,
+            threads=snakemake.threads,
+        )
     result["stack"] = snakemake.wildcards.stack
     plot_residuals(
         Path(snakemake.output[0]).with_suffix(".png"),
