@@ -101,7 +101,7 @@ THREAD_VARIABLES = (
 
 MALLOC = (
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=67108864"
-    ":glibc.malloc.trim_threshold=536870912"
+    ":glibc.malloc.trim_threshold=134217728"
 )
 """Tunables of glibc: arrays take memory anew and page by page for each operation otherwise."""
 
