@@ -460,7 +460,7 @@ def crclean_frame(frame, method="auto", sigma=5.5, sigfrac=0.55, objlim=3.0, ite
         COSMIC and INTERPOLATED set in the mask; header NCOSMIC, PSFFWHM.
     """
     header, gain = frame.header, np.float32(frame.header["GAIN"])
-    image = frame.image * gain
+    image = frame.image if gain == 1 else frame.image * gain
     unusable = frame.mask & (BAD | SATURATED | NODATA) > 0
     sky = max(header["SKYSUB"], 0.0) * float(gain)
     saturate = header["SATURATE"] * float(gain)
