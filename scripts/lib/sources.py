@@ -11,6 +11,9 @@ from lib.compiled import compiled
 from lib.frames import SATURATED, UNUSABLE
 from lib.stats import MAD_TO_SIGMA, half_sample_mode, neighbour_means, regular_sample
 
+PIXEL_WIDTH = 12**-0.5
+"""Standard deviation of the light of a pixel."""
+
 
 def background(image, bad=None, box=64):
     """Return the smooth background of an image and the noise about it.
@@ -203,6 +206,11 @@ def detect_sources(image, noise, bad=None, threshold=3.0, min_area=5):
         As `sep.extract` gives: x, y, a, b, theta, peak, flux, flag, npix, ...
     segments : ndarray of int32, shape (ny, nx)
         Number (from 1) of the source that each pixel belongs to, 0 for none.
+
+    Notes
+    -----
+    Where the noise differs from pixel to pixel, those of a faint source may be negative, and with
+    them its moments: it gets the width of a pixel, and a place within its own bounds.
     """
     # A crowded field overflows sep's default buffer of 300,000 active pixels.
     sep.set_extract_pixstack(int(max(300_000, 0.3 * image.size)))
@@ -212,6 +220,12 @@ def detect_sources(image, noise, bad=None, threshold=3.0, min_area=5):
     sources, segments = sep.extract(
         image, level, err=err, mask=bad, minarea=min_area, segmentation_map=True
     )
+    for axis in ("a", "b"):
+        sources[axis] = np.where(sources[axis] > 0, sources[axis], PIXEL_WIDTH)
+    sources["theta"] = np.nan_to_num(sources["theta"])
+    for axis in ("x", "y"):
+        inside = np.clip(sources[axis], sources[f"{axis}min"], sources[f"{axis}max"])
+        sources[axis] = np.where(np.isnan(inside), sources[f"{axis}peak"], inside)
     return sources, segments
 
 

@@ -21,7 +21,8 @@ from lib.psf import (
     moffat_fwhm,
     moffat_slopes,
 )
-from lib.sources import background_mesh, select_stars, spread_mesh
+from lib.sources import background_mesh, detect_sources, select_stars, spread_mesh
+from lib.sourcetable import kron_photometry
 from lib.starmodels import StarModels, share_light
 from lib.stats import half_sample_mode
 from lib.zeropoint import (
@@ -580,3 +581,23 @@ def test_noise_of_white_noise_is_that_of_the_map():
     maps = image.astype("f4"), (sigma**2).astype("f4")
     _, ratio = aperture_noise(*maps, x, y, 4.0, subpix=1)
     assert ratio == pytest.approx(1.0, abs=0.04)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_that_differs_from_pixel_to_pixel_makes_no_source_without_place_or_width(seed):
+    rng = np.random.default_rng(seed)
+    noise = np.where(rng.random((400, 400)) < 0.2, 8, 1).astype(np.float32)
+    image = (rng.normal(0, 1, noise.shape) * noise).astype(np.float32)
+    sources, segments = detect_sources(image, noise, None, 1.0, 5)
+    # Moments weighted by negative light: no root of these.
+    assert ((sources["x2"] < 0) | (sources["y2"] < 0)).sum() > 20
+    assert (sources["a"] > 0).all() and (sources["b"] > 0).all()
+    assert np.isfinite(sources["theta"]).all()
+    for axis in ("x", "y"):
+        low, high = sources[f"{axis}min"], sources[f"{axis}max"]
+        assert ((low <= sources[axis]) & (sources[axis] <= high)).all()
+    field = measure_field(image, noise, np.zeros(noise.shape, bool), threshold=1.0)
+    coadd = {"field": field, "image": image, "variance": noise**2, "radii": [1.0, 9.0],
+             "ratios": [1.0, 1.0]}  # fmt: skip
+    flux, error, *_ = kron_photometry(coadd, 1.0, np.ones(len(field.sources)))
+    assert np.isfinite(flux).all() and (error > 0).all()
