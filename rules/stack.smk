@@ -61,7 +61,7 @@ rule stack:
         f"{IMDIR}/logs/stack/{{stack}}.log",
     threads: threads_of_a_stack()
     params:
-        version=12,
+        version=13,
         settings=config["stack"],
         customcatfilt=config["customcatfilt"],
     script:

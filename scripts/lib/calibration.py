@@ -16,8 +16,12 @@ from lib.sources import (
     neighbour_distance,
     spread_mesh,
 )
-from lib.stats import MAD_TO_SIGMA
+from lib.stats import MAD_TO_SIGMA, regular_sample
 from lib.zeropoint import Zeropoint, choose_colour, expected_noise, fit_spatial_term, fit_zeropoint
+
+STILL = 0.05
+"""Part of the noise of a pixel: a background that moves by less finds the same sources, but for
+some of S/N 2, which the table leaves out."""
 
 
 def calibrate_weight(image, weight, settings, saturate, gain):
@@ -57,23 +61,30 @@ def calibrate_weight(image, weight, settings, saturate, gain):
     noise = np.where(covered, np.sqrt(variance) * pixel_noise, worst).astype(np.float32)
     # Again without the sources: their wings lift a background that is found through them, by a
     # part of the noise that costs the total flux of faint stars a per cent.
-    detected = detect_sources(clean, noise, None, settings["catalogue_sigma"], settings["min_area"])
-    mesh = background_without(image, ~covered, detected[1], settings["background_box"])
+    sources, segments = detect_sources(
+        clean, noise, None, settings["catalogue_sigma"], settings["min_area"]
+    )
+    mesh = background_without(image, ~covered, segments, settings["background_box"])
     clean = subtract_mesh(image, mesh, covered)
     options = {
         "saturate": saturate, "gain": gain, "threshold": settings["catalogue_sigma"],
         "min_area": settings["min_area"], "aperture": settings["aperture"],
         "min_snr": settings["star_snr"],
     }  # fmt: skip
-    field = measure_field(clean, noise, ~covered, hidden=False, detected=detected, **options)
+    field = measure_field(
+        clean, noise, ~covered, hidden=False, detected=(sources.copy(), segments), **options
+    )
     if field is not None:
         # And without the light of the stars outside their masks, which in a crowded field is sky
         # to the mesh.
-        mesh = mesh + background_without(
+        lift = background_without(
             field.residual, ~covered, field.segments, settings["background_box"]
         )
+        mesh = mesh + lift
         clean = subtract_mesh(image, mesh, covered)
-        field = measure_field(clean, noise, ~covered, **options) or field
+        same = np.abs(lift).max() < STILL * np.median(regular_sample(noise))
+        detected = (sources, segments) if same else None
+        field = measure_field(clean, noise, ~covered, detected=detected, **options) or field
     occupied = ~covered
     fwhm = 3.0
     if field is not None:
