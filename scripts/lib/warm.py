@@ -2,11 +2,11 @@
 
 Snakemake starts an interpreter for each job, which imports numpy and astropy anew: half a second of
 CPU, more than a step's work on a small frame. Here one process, started at once, imports
-what the steps share and then waits; each job is a fork of it, which has all that loaded. The steps
-of whole stacks, which need more, have another. Whatever else a job is, it stays: a process of its
-own, with its own exit code, environment and memory. Only jobs of the same kind of step go on in the
-process of the one before, if that ended well and did not take much memory: a sixth to a third of
-their time is memory that the kernel must clear for a new process.
+what the steps share and then waits; each job is a fork of it, which has all that loaded. The jobs
+of whole stacks, which need more, are forks of a branch of it that imports that, too. Whatever else
+a job is, it stays: a process of its own, with its own exit code, environment and memory. Only jobs
+of the same kind of step go on in the process of the one before, if that ended well and did not take
+much memory: a sixth to a third of their time is memory that the kernel clears for a new process.
 
 Other jobs with more than one thread, jobs in containers or in conda environments, and all jobs
 where the warm process cannot be had, run as Snakemake runs them. So do all with
@@ -72,8 +72,8 @@ PRELOAD_LATER = (
 """What the steps of whole stacks import besides."""
 
 LATER_STEPS = ("solve", "stack", "tables", "lightcurve", "night")
-"""They have a warm process of their own, with any number of threads: these are of our own making,
-not of a library that has been loaded for one."""
+"""They have a warm process of their own, a branch of the other, with any number of threads: these
+are of our own making, not of a library that has been loaded for one."""
 
 FRAME_STEPS = ("prepare", "flatten", "skysub", "crclean", "astrometry")
 
@@ -87,7 +87,10 @@ IDLE_PATIENCE = 1.0
 """[s] After which a process without a job ends, and its memory is free."""
 
 BEFORE_LATER = ("skysub", "crclean")
-"""Steps of frames at whose first job that is started, so that it is ready when it is needed."""
+"""Steps of frames at whose first job it is started, so that it is ready when it is needed."""
+
+BRANCH = {"branch": True}
+"""Request for that process instead of a job's; the socket that comes with it is its control."""
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -134,17 +137,20 @@ class Warm:
     ----------
     scripts : path-like
         Directory of the scripts, from which `PRELOAD` is imported.
-    later : bool
-        Whether `PRELOAD_LATER` is imported, too.
     """
 
-    def __init__(self, scripts, later=False):
+    def __init__(self, scripts):
         self.scripts = str(scripts)
-        self.later = later
         self._control = None
         self._process = None
         self._asked = False
         self._guard = threading.Lock()
+        self._branch = None
+
+    def branch(self):
+        """Return the fork of the process that imports `PRELOAD_LATER`, too; not started yet."""
+        self._branch = self._branch or Branch(self)
+        return self._branch
 
     def start(self):
         """Start the process, if that has not been done; it gets ready while others work.
@@ -154,30 +160,34 @@ class Warm:
         Unavailable
         """
         with self._guard:
-            if self._process is None:
-                self._start()
+            if self._control is None:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+                try:
+                    self._start(theirs)
+                except Unavailable:
+                    ours.close()
+                    raise
+                finally:
+                    theirs.close()
+                self._control = ours
 
-    def _start(self):
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    def _start(self, theirs):
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, "1")
         environment.setdefault("GLIBC_TUNABLES", MALLOC)
         argv = [sys.executable, __file__, str(theirs.fileno()), self.scripts]
-        argv += ["later"] if self.later else []
         try:
             self._process = subprocess.Popen(
                 argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment
             )
         except OSError as error:
-            ours.close()
             raise Unavailable(str(error)) from error
-        finally:
-            theirs.close()
-        self._control = ours
         atexit.register(self.stop)
 
     def stop(self):
-        """End the warm process, and with it the jobs that still run."""
-        self._control.close()
+        """End the warm process, its branch, and with them the jobs that still run."""
+        if self._branch is not None:
+            self._branch.close()
+        self.close()
         atexit.unregister(self.stop)
         if not self._asked:
             self._process.kill()
@@ -186,14 +196,25 @@ class Warm:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._process = None
+
+    def close(self):
+        """Tell the process to end."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
 
     def put_off(self):
         """End the process; the next job starts another."""
         self.stop()
-        self._process = None
 
-    def _send(self, request, reply):
-        """Hand a request and the socket for its answer to the warm process."""
+    def send(self, request, reply):
+        """Hand a request and the socket for its answer to the warm process.
+
+        Raises
+        ------
+        Unavailable
+        """
         words = json.dumps(request).encode()
         if len(words) > LONGEST_REQUEST:
             raise Unavailable(f"request of {len(words)} bytes")
@@ -231,7 +252,7 @@ class Warm:
         with ours:
             with theirs:
                 request = {"script": script, "environment": environment, "cwd": os.getcwd()}
-                self._send(request, theirs)
+                self.send(request, theirs)
             begun = ours.recv(1)
             if not begun:
                 raise Unavailable("it ended before the job began")
@@ -242,6 +263,23 @@ class Warm:
                     return -signal.SIGKILL
                 status += part
         return int.from_bytes(status, "big", signed=True)
+
+
+class Branch(Warm):
+    """A fork of the warm process that imports `PRELOAD_LATER`, too.
+
+    Parameters
+    ----------
+    stem : Warm
+        It ends with that.
+    """
+
+    def __init__(self, stem):
+        super().__init__(stem.scripts)
+        self.stem = stem
+
+    def _start(self, theirs):
+        self.stem.send(BRANCH, theirs)
 
 
 def send(stream, words, rights=()):
@@ -281,7 +319,8 @@ def attach(workflow):
     if os.environ.get("AUTOPROC_WARM") == "0" or not hasattr(PythonScript, "execute_script"):
         return None
     scripts = os.path.join(workflow.basedir, "scripts")
-    warm, later = Warm(scripts), Warm(scripts, later=True)
+    warm = Warm(scripts)
+    later = warm.branch()
     plain = getattr(PythonScript.execute_script, "plain", PythonScript.execute_script)
 
     def execute_script(self, fname, edit=False):
@@ -414,7 +453,7 @@ def serve(control):
     request : dict or None
         In a fork its first request; None at the end.
     link : socket.socket or None
-        In a fork, to the warm process.
+        In a fork, to the warm process; in a branch its control.
     """
     # A child's end wakes the loop through this pipe.
     wake, tell = os.pipe()
@@ -422,7 +461,7 @@ def serve(control):
     os.set_blocking(tell, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    workers = {}
+    workers, branches = {}, set()
     while True:
         busy = {one.link: one for one in workers.values() if one.reply}
         patience = IDLE_PATIENCE if len(busy) < len(workers) else None
@@ -434,36 +473,45 @@ def serve(control):
                 worker.idle_since = time.monotonic()
         if wake in ready:
             os.read(wake, 4096)
-            report(workers)
+            report(workers, branches)
         dismiss_idle(workers)
         if control not in ready:
             continue
         received = receive(control)
         if received is None:
-            for pid in workers:
+            for pid in (*workers, *branches):
                 os.kill(pid, signal.SIGTERM)
             # So that the time they used is counted.
-            for pid in workers:
+            for pid in (*workers, *branches):
                 os.waitpid(pid, 0)
             return None, None
         request, reply = received
-        if step_of(request["script"]) in HANDED_ON and hand_on(request, reply, workers):
-            continue
+        branches_off = request == BRANCH
+        if not branches_off and step_of(request["script"]) in HANDED_ON:
+            if hand_on(request, reply, workers):
+                continue
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             die_with_parent()
+            link, unused = (reply, theirs) if branches_off else (theirs, reply)
             others = [end for one in workers.values() for end in (one.link, one.reply) if end]
-            for one in (control, reply, ours, *others):
+            for one in (control, unused, ours, *others):
                 one.close()
             os.close(wake)
             os.close(tell)
-            return request, theirs
+            return request, link
         theirs.close()
-        workers[pid] = Worker(ours, reply)
-        answer(reply, b"+")
+        if branches_off:
+            branches.add(pid)
+            ours.close()
+            reply.close()
+        else:
+            workers[pid] = Worker(ours, reply)
+            answer(reply, b"+")
 
 
 def has_said(link):
@@ -488,12 +536,15 @@ def hand_on(request, reply, workers):
     return False
 
 
-def report(workers):
+def report(workers, branches):
     """Tell Snakemake the exit codes of the processes that have ended."""
-    while workers:
+    while workers or branches:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
             return
+        if pid in branches:
+            branches.remove(pid)
+            continue
         worker = workers.pop(pid)
         worker.end(os.waitstatus_to_exitcode(status))
         worker.link.close()
@@ -617,12 +668,17 @@ def main():
     """Import what is shared, serve, and in each fork run the script."""
     # Ctrl-C reaches the jobs, being in the same group; this process ends with Snakemake.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    number, scripts, *later = sys.argv[1:]
+    number, scripts = sys.argv[1:]
     path = sys.path[1:]
     control = socket.socket(fileno=int(number))
     sys.path[0] = scripts
-    load(PRELOAD + PRELOAD_LATER if later else PRELOAD)
+    load(PRELOAD)
     request, link = serve(control)
+    if request == BRANCH:
+        load(PRELOAD_LATER)
+        # It ends with its control, once its jobs have.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        request, link = serve(link)
     while request is not None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         code = 1

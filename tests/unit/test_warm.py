@@ -146,14 +146,15 @@ def test_much_memory_is_given_back(server, tmp_path, monkeypatch):
     assert frame_job(server, tmp_path)[0] == 0
 
 
-def test_time_of_jobs_is_counted_when_the_warm_process_ends(tmp_path):
+@pytest.mark.parametrize("runner", ["server", "server.branch()"])
+def test_time_of_jobs_is_counted_when_the_warm_process_ends(runner, tmp_path):
     work = "import time\nend = time.process_time() + 1\nwhile time.process_time() < end: pass\n"
     job = write(tmp_path / "tmp1.flatten.py", work)
     asks = (
         "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
         "from lib.warm import Warm, job_environment\n"
         "server = Warm(sys.argv[1])\n"
-        "server.run(sys.argv[2], job_environment(1))\n"
+        f"{runner}.run(sys.argv[2], job_environment(1))\n"
         # Its process waits for another job.
         "server.stop()\n"
         "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
@@ -164,6 +165,7 @@ def test_time_of_jobs_is_counted_when_the_warm_process_ends(tmp_path):
     start = (
         "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
         "from lib import warm; warm.load(warm.PRELOAD)\n"
+        f"{'' if runner == 'server' else 'warm.load(warm.PRELOAD_LATER)'}\n"
         "used = resource.getrusage(resource.RUSAGE_SELF)\n"
         "print(used.ru_utime + used.ru_stime)"
     )
@@ -316,25 +318,43 @@ def test_each_job_is_told_the_threads_of_its_rule(tmp_path):
         assert found["warm"] == (threads == 1)
 
 
-def test_job_dies_with_the_warm_process_and_the_next_is_refused(server, tmp_path):
+@pytest.mark.parametrize("branches", [False, True])
+def test_job_dies_with_the_warm_process_and_the_next_is_refused(branches, server, tmp_path):
     pid_file = tmp_path / "pid"
     job = write(
         tmp_path / "job.py",
         f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)",
     )
     codes = []
-    thread = threading.Thread(target=lambda: codes.append(server.run(job, warm.job_environment(1))))
+    runner = server.branch() if branches else server
+    thread = threading.Thread(target=lambda: codes.append(runner.run(job, warm.job_environment(1))))
     thread.start()
     pid = waited_for(pid_file)
     server._process.kill()
     thread.join(10)
     assert codes == [-signal.SIGKILL]
     assert is_gone(pid)
+    for one in (runner, server.branch()):
+        with pytest.raises(warm.Unavailable):
+            one.run(job, warm.job_environment(1))
+
+
+def test_killed_branch_leaves_the_warm_process_alone(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    branch = server.branch()
+    script = write(
+        tmp_path / "tmp1.stack.py", "import os; open('pid', 'w').write(str(os.getppid()))"
+    )
+    assert branch.run(script, warm.job_environment(1)) == 0
+    os.kill(waited_for(tmp_path / "pid"), signal.SIGKILL)
+    assert is_gone(waited_for(tmp_path / "pid"))
     with pytest.raises(warm.Unavailable):
-        server.run(job, warm.job_environment(1))
+        branch.run(script, warm.job_environment(1))
+    assert frame_job(server, tmp_path)[0] == 0
 
 
-def test_killed_snakemake_leaves_no_process(tmp_path):
+@pytest.mark.parametrize("runner", ["server", "server.branch()"])
+def test_killed_snakemake_leaves_no_process(runner, tmp_path):
     pid_file = tmp_path / "pid"
     job = write(
         tmp_path / "job.py",
@@ -342,7 +362,8 @@ def test_killed_snakemake_leaves_no_process(tmp_path):
     )
     asks = (
         "import sys; sys.path.insert(0, sys.argv[1]); from lib.warm import Warm, job_environment\n"
-        "Warm(sys.argv[1]).run(sys.argv[2], job_environment(1))"
+        "server = Warm(sys.argv[1])\n"
+        f"{runner}.run(sys.argv[2], job_environment(1))"
     )
     with subprocess.Popen([sys.executable, "-c", asks, SCRIPTS, job]) as parent:
         pid = waited_for(pid_file)
@@ -404,9 +425,27 @@ def test_warm_process_that_nobody_asked_ends_at_once(tmp_path):
     (scripts / "lib" / "steps.py").write_text("import time; time.sleep(60)\n")
     unused = warm.Warm(scripts)
     unused.start()
+    process = unused._process
     begun = time.monotonic()
     unused.stop()
-    assert time.monotonic() - begun < 5 and unused._process.returncode is not None
+    assert time.monotonic() - begun < 5 and process.returncode is not None
+
+
+def test_branch_that_nobody_asked_ends_at_once(tmp_path):
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    (scripts / "lib").symlink_to(SCRIPTS / "lib")
+    write(
+        scripts / "solve.py",
+        "import os, time\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)\n",
+    )
+    server = warm.Warm(scripts)
+    server.branch().start()
+    pid = waited_for(tmp_path / "pid")
+    begun = time.monotonic()
+    server.stop()
+    assert time.monotonic() - begun < 5 and is_gone(pid, 1)
 
 
 def waited_for(path, seconds=20):
