@@ -63,7 +63,7 @@ rule solve:
         f"{IMDIR}/logs/solve/{{stack}}.log",
     threads: threads_of_a_stack()
     params:
-        version=5,
+        version=6,
         settings=config["astrometry"],
     script:
         "../scripts/solve.py"

@@ -18,7 +18,7 @@ from astropy.io import fits
 
 from lib.detection import detect, frame_name
 from lib.distortion import fit_cards, starting_sky
-from lib.firstsolution import align, identify_by_neighbours, identify_group, refine
+from lib.firstsolution import align, identify_group, refine
 from lib.frames import FrameRejected, atomic_path
 from lib.jointfit import fit_jointly
 from lib.programs import ProgramFailed
@@ -106,11 +106,8 @@ def solve_group(exposures, reference, options, *, catalogue, reason=""):
     trust_headers(exposures, reference, options)
     solved, failed = [], {}
     if exposures and len(reference):
-        failed = identify_group(exposures, reference, options)
+        failed = identify_group(exposures, reference, options, neighbours=True)
         solved = [e for e in exposures if e.match]
-        if solved and failed:
-            failed = identify_by_neighbours(exposures, reference, options, failed)
-            solved = [e for e in exposures if e.match]
         if not solved:
             best = "; ".join(f"{name}: {numbers}" for name, numbers in failed.items())
             reason = f"no frame matched {catalogue}: {best}"

@@ -155,13 +155,11 @@ class Search:
     reference : Reference
     options : dict
         Configuration of the step.
-    wide : bool
-        Whether frames are looked for beyond the uncertainty of their pointing too.
     """
 
-    def __init__(self, exposures, reference, options, wide):
-        self.exposures, self.reference = exposures, reference
-        self.options, self.wide = options, wide
+    def __init__(self, exposures, reference, options):
+        self.exposures, self.reference, self.options = exposures, reference, options
+        self.wide_radius = 3600.0 * options["wide_radius"]
         self.claimed = {e.name: (e.sky, e.local_matrix()) for e in exposures}
         self.failed = {}
 
@@ -176,7 +174,7 @@ class Search:
     def attempt(self, exposure, *, wide=False, **how):
         """Identify a frame, `wide` beyond the uncertainty of its pointing; return success."""
         if wide:
-            how["radius"] = max(exposure.radius, 3600.0 * self.options["wide_radius"])
+            how["radius"] = max(exposure.radius, self.wide_radius)
         try:
             exposure.match, sky = identify(exposure, self.reference, self.options, **how)
         except NoMatch as why:
@@ -186,6 +184,12 @@ class Search:
         exposure.sky = sky
         log.info("%s: %s: %s", exposure.name, exposure.match.rung, exposure.match)
         return True
+
+    def attempt_by_header(self):
+        """Look for each frame near where its header says, and then farther away."""
+        for exposure in self.exposures:
+            if not self.attempt(exposure) and exposure.radius < self.wide_radius:
+                self.attempt(exposure, wide=True)
 
     def attempt_blindly(self):
         """Try asterisms on the richest frames: a few are enough to know that none will do."""
@@ -207,16 +211,52 @@ class Search:
                     continue
                 tried.append(matrix)
                 exposure.sky = claimed_sky
-                if self.attempt(exposure, wide=self.wide, sky=turned_like(exposure, matrix)):
+                if self.attempt(exposure, wide=True, sky=turned_like(exposure, matrix)):
                     return True
             if len(tried) >= 4:
                 break
         return False
 
+    def teach(self):
+        """Try what the frames solved tell of the camera on the others."""
+        if self.solved:
+            for exposure in self.unsolved:
+                self.learn(exposure)
+
+    def ask_neighbours(self):
+        """Identify frames that show too few reference stars by the stars of frames solved."""
+        solved, rest = self.solved, self.unsolved
+        before = [e.sky for e in solved]
+        for exposure in solved:
+            exposure.sky = fit_alone(exposure, self.reference, 1)
+        common = merged_stars(solved)
+        for exposure, sky in zip(solved, before, strict=True):
+            exposure.sky = sky
+        search = Search(rest, common, self.options)
+        search.attempt_by_header()
+        search.teach()
+        search.doubt()
+        for exposure in rest:
+            if exposure.match:
+                exposure.sky = fit_alone(exposure, common, 1)
+                exposure.by_neighbours = True
+                self.failed.pop(exposure.name, None)
+        for name, numbers in search.failed.items():
+            log.info("%s: not found by its neighbours: %s", name, numbers)
+
+    def attempt_the_rest_blindly(self):
+        """Try asterisms on every frame that is not solved; who is found teaches the others."""
+        taught = False
+        for exposure in self.unsolved:
+            if not (taught and self.learn(exposure)):
+                taught |= self.attempt(exposure, wide=True, asterisms=True)
+
     def doubt(self):
         """Take back weak matches that disagree with the orientation of most other frames."""
         matrices = {e.name: e.local_matrix() for e in self.solved}
         for exposure in self.solved:
+            if exposure.by_neighbours:
+                continue
             if exposure.match.log_chance < self.options["log_chance"] - 6:
                 continue
             own = matrices[exposure.name]
@@ -226,75 +266,41 @@ class Search:
             match, exposure.match = exposure.match, None
             log.warning("%s: orientation unlike the other frames': %s", exposure.name, match)
             if not self.learn(exposure):
+                exposure.sky = self.claimed[exposure.name][0]
                 self.failed[exposure.name] = f"unlike others: {match.brief}"
 
 
-def identify_group(exposures, reference, options, *, wide=True):
+def identify_group(exposures, reference, options, *, neighbours=False):
     """Identify all frames of a camera; what one frame teaches of the camera helps the others.
 
     Parameters
     ----------
     exposures : list of Exposure
-        `match` and `sky` of those that are found are set.
+        `match` and `sky` of those that are found are set, and `by_neighbours`.
     reference : Reference
     options : dict
         Configuration of the step.
-    wide : bool
-        Whether a wider radius and asterisms (any rotation, scale, mirror image) are tried.
+    neighbours : bool
+        Whether the stars of frames that are solved serve as reference for the others. That comes
+        before asterisms (any rotation, scale, mirror image), which take ten times longer.
 
     Returns
     -------
     dict
         Name of each frame that is not found: the numbers of its best hypothesis.
     """
-    search = Search(exposures, reference, options, wide)
-    for exposure in exposures:
-        search.attempt(exposure) or (wide and search.attempt(exposure, wide=True))
-    if wide and not search.solved:
+    search = Search(exposures, reference, options)
+    search.attempt_by_header()
+    if not search.solved:
         search.attempt_blindly()
-    if search.solved:
-        for exposure in search.unsolved:
-            search.learn(exposure) or (wide and search.attempt(exposure, wide=True, asterisms=True))
+    search.teach()
     search.doubt()
-    for exposure in search.unsolved:
-        exposure.sky = search.claimed[exposure.name][0]
+    if neighbours and search.solved and search.unsolved:
+        search.ask_neighbours()
+    if search.solved and search.unsolved:
+        search.attempt_the_rest_blindly()
+        search.doubt()
     return search.failed
-
-
-def identify_by_neighbours(exposures, reference, options, failed):
-    """Identify frames that show too few reference stars by the stars of frames already solved.
-
-    Parameters
-    ----------
-    exposures : list of Exposure
-        Of the camera; some have a `match`.
-    reference : Reference
-    options : dict
-        Configuration of the step.
-    failed : dict
-        From `identify_group`.
-
-    Returns
-    -------
-    dict
-        Those of `failed` that match neither.
-    """
-    solved = [e for e in exposures if e.match]
-    before = [e.sky for e in solved]
-    for exposure in solved:
-        exposure.sky = fit_alone(exposure, reference, 1)
-    common = merged_stars(solved)
-    for exposure, sky in zip(solved, before, strict=True):
-        exposure.sky = sky
-    rest = [e for e in exposures if not e.match]
-    again = identify_group(rest, common, options, wide=False)
-    for exposure in rest:
-        if exposure.match:
-            exposure.sky = fit_alone(exposure, common, 1)
-            exposure.by_neighbours = True
-    for name, numbers in again.items():
-        log.info("%s: not found by its neighbours: %s", name, numbers)
-    return {name: failed[name] for name in again}
 
 
 def align(exposures, options):

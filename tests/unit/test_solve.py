@@ -11,7 +11,7 @@ from astropy.table import Table
 from astropy.wcs import WCS
 from starlink import Ast
 
-from lib import detection
+from lib import detection, firstsolution
 from lib.detection import CATALOGUE_COLUMNS, detect
 from lib.distortion import (
     fit_cards,
@@ -392,20 +392,45 @@ def test_a_stray_frame_is_found_beyond_its_pointing_error():
     assert np.sqrt((map_error(result["frames"]["2f1"], truths[1]) ** 2).mean()) < 8
 
 
-def test_frame_with_too_few_reference_stars_is_found_by_its_neighbours():
+@pytest.mark.parametrize("off", [1e-3, 0.3])
+def test_frame_with_too_few_reference_stars_is_found_by_its_neighbours(off, monkeypatch):
     rng = np.random.default_rng(7)
     sky = simulated_sky(rng, 500, 600.0)
     true = [cards(150.0, 20.0), cards(150.0, 20.06), cards(150.0, 20.1)]
     exposures = [
-        simulated_exposure(f"2f{k}", t, cards(t["CRVAL1"], t["CRVAL2"] + 1e-3), sky, rng)
+        simulated_exposure(f"2f{k}", t, cards(t["CRVAL1"], t["CRVAL2"] + off), sky, rng)
         for k, t in enumerate(true)
     ]
+    for exposure in exposures:
+        exposure.header["POSERR"] = 0.1
+    tried, match = [], firstsolution.match_stars
+
+    def match_stars(*args, **how):
+        tried.append(how["asterisms"])
+        return match(*args, **how)
+
+    monkeypatch.setattr(firstsolution, "match_stars", match_stars)
     # The reference covers the first field and half of the second only.
     reference = reference_of(sky, rng)
     reference = reference[reference.dec < 20.05]
     result = solved(exposures, reference)
     assert result["frames"]["2f2"]["rung"] == "neighbours"
     assert np.sqrt((map_error(result["frames"]["2f2"], true[2]) ** 2).mean()) < 50
+    # They take ten times longer than all else.
+    assert tried and not any(tried)
+
+
+def test_turned_frame_among_others_is_found():
+    rng = np.random.default_rng(16)
+    sky = simulated_sky(rng, 500)
+    exposures, truths = group(rng, sky, frames=4)
+    true = cards(150.0, 20.0, angle=130)
+    turned = simulated_exposure("2turned", true, cards(150.0, 20.001), sky, rng)
+    result = solved([*exposures[:2], turned, *exposures[2:]], reference_of(sky, rng))
+    assert result["frames"]["2turned"]["rung"] == "asterism"
+    for exposure, truth in zip([*exposures, turned], [*truths, true], strict=True):
+        error = map_error(result["frames"][exposure.name], truth)
+        assert np.sqrt((error**2).mean()) < 8
 
 
 @pytest.mark.parametrize("why", ["still running after 60 s", "killed by SIGSEGV"])
