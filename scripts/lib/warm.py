@@ -184,9 +184,12 @@ class Warm:
         atexit.register(self.stop)
 
     def stop(self):
-        """End the warm process, its branch, and with them the jobs that still run."""
+        """End the warm process, its branch, and with them the jobs that still run.
+
+        Another job would start it again.
+        """
         if self._branch is not None:
-            self._branch.close()
+            self._branch.stop()
         self.close()
         atexit.unregister(self.stop)
         if not self._asked:
@@ -203,10 +206,6 @@ class Warm:
         if self._control is not None:
             self._control.close()
             self._control = None
-
-    def put_off(self):
-        """End the process; the next job starts another."""
-        self.stop()
 
     def send(self, request, reply):
         """Hand a request and the socket for its answer to the warm process.
@@ -280,6 +279,10 @@ class Branch(Warm):
 
     def _start(self, theirs):
         self.stem.send(BRANCH, theirs)
+
+    def stop(self):
+        """Tell the branch to end, for which its stem waits when that ends."""
+        self.close()
 
 
 def send(stream, words, rights=()):
@@ -367,7 +370,7 @@ def start_for(workflow, warm):
         kind = executor_plugin.common_settings
         # On a cluster the jobs run elsewhere.
         if kind.dryrun_exec or kind.touch_exec or kind.non_local_exec:
-            warm.put_off()
+            warm.stop()
         return execute(executor_plugin=executor_plugin, **settings)
 
     # Else the first job tries again.
