@@ -146,7 +146,7 @@ def refine(exposure, reference):
 
 
 class Search:
-    """The search for all frames of a camera.
+    """The search for all frames of a camera; one that is not found has the map of its header.
 
     Parameters
     ----------
@@ -201,16 +201,15 @@ class Search:
 
     def learn(self, exposure):
         """Try the orientations of the frames solved, as they are and relative to their header."""
-        claimed_sky, claimed_matrix = self.claimed[exposure.name]
+        claimed = exposure.local_matrix()
         tried = []
         for teacher in sorted(self.solved, key=lambda e: e.match.log_chance):
             found = teacher.local_matrix()
             relative = found @ np.linalg.inv(self.claimed[teacher.name][1])
-            for matrix in (found, relative @ claimed_matrix):
+            for matrix in (found, relative @ claimed):
                 if any(same_orientation(matrix, t, 0.3, 0.003) for t in tried):
                     continue
                 tried.append(matrix)
-                exposure.sky = claimed_sky
                 if self.attempt(exposure, wide=True, sky=turned_like(exposure, matrix)):
                     return True
             if len(tried) >= 4:
@@ -264,9 +263,9 @@ class Search:
             if not others or sum(same_orientation(own, m) for m in others) * 2 >= len(others):
                 continue
             match, exposure.match = exposure.match, None
+            exposure.sky = self.claimed[exposure.name][0]
             log.warning("%s: orientation unlike the other frames': %s", exposure.name, match)
             if not self.learn(exposure):
-                exposure.sky = self.claimed[exposure.name][0]
                 self.failed[exposure.name] = f"unlike others: {match.brief}"
 
 

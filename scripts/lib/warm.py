@@ -490,9 +490,8 @@ def serve(control):
             return None, None
         request, reply = received
         branches_off = request == BRANCH
-        if not branches_off and step_of(request["script"]) in HANDED_ON:
-            if hand_on(request, reply, workers):
-                continue
+        if not branches_off and hand_on(request, reply, workers):
+            continue
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         pid = os.fork()
         if pid == 0:
@@ -526,7 +525,9 @@ def has_said(link):
 
 
 def hand_on(request, reply, workers):
-    """Give a request to a process that has no job; return whether there was one."""
+    """Give a request to a process that has no job; return whether that was possible."""
+    if step_of(request["script"]) not in HANDED_ON:
+        return False
     for worker in workers.values():
         if worker.reply is None and worker.link.fileno() >= 0:
             try:
