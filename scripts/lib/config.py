@@ -179,12 +179,21 @@ def _check_flat_levels(checked):
         )
 
 
+def is_instrument_file(name):
+    """Return whether a value of the key ``instrument`` is the path of a file."""
+    return str(name).endswith((".yaml", ".yml"))
+
+
 def _check_instrument(name, instruments):
-    """Raise on an instrument that there is no description of."""
-    if name == "auto" or name in instruments:
+    """Raise on a name that there is no description of; a file is looked for by `check_places`."""
+    if name == "auto" or name in instruments or is_instrument_file(name):
         return
     near = difflib.get_close_matches(name.lower(), instruments, n=1)
-    meant = f"did you mean {near[0]}?" if near else f"write auto or {_either(instruments)}."
+    meant = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"write auto, {_either(instruments)}, or the path of a .yaml file."
+    )
     raise ConfigError(f"config key 'instrument' is '{name}', which is not known: {meant}")
 
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from lib.config import ConfigError
+from lib.config import ConfigError, is_instrument_file
 
 DEFAULT_EXCLUDE = "config/exclude.txt"
 """The one list that need not exist."""
@@ -63,6 +63,9 @@ def check_places(config):
     if refcat not in ("online", "offline", "none"):
         plain["refcat"] = _plain(refcat)
         _check_file("refcat", plain["refcat"])
+    if is_instrument_file(config["instrument"]):
+        plain["instrument"] = _plain(config["instrument"])
+        _check_file("instrument", plain["instrument"])
     for key in ("datadir", "masters"):
         if plain[key] and not os.path.isdir(plain[key]):
             raise ConfigError(f"{key}: there is no directory {plain[key]}")

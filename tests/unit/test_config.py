@@ -197,8 +197,10 @@ def test_instrument_must_be_described():
         "config key 'instrument' is 'rattir', which is not known: did you mean ratir?"
     )
     assert complaint({"instrument": "hst"}, instruments=names) == (
-        "config key 'instrument' is 'hst', which is not known: write auto or generic, lmi or ratir."
+        "config key 'instrument' is 'hst', which is not known: write auto, generic, lmi or ratir, "
+        "or the path of a .yaml file."
     )
+    assert check_config({"instrument": "./my.yaml"}, SCHEMA, names)["instrument"] == "./my.yaml"
 
 
 KEYS = st.sampled_from(list(DEFAULTS)) | st.text(max_size=8)

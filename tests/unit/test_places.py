@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 
-from lib.places import sweep
+import pytest
+
+from lib.config import ConfigError
+from lib.places import check_places, sweep
 
 
 def test_leavings_of_the_dead_are_swept(tmp_path):
@@ -24,3 +27,19 @@ def test_leavings_of_the_dead_are_swept(tmp_path):
     left = {path.name for path in tmp_path.iterdir()}
     assert left == kept | {"qa", f".{alive}.coaddx.r.fits", f".{alive}.stack-abc"}
     assert not any((tmp_path / "qa").iterdir())
+
+
+def test_instrument_file_by_path(tmp_path, monkeypatch):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "my.yaml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    config = {
+        "datadir": "raw", "imdir": "red", "masters": "", "customcat": "", "refcat": "none",
+        "exclude": "config/exclude.txt", "instrument": "./my.yaml",
+    }  # fmt: skip
+    assert check_places(config)["instrument"] == "my.yaml"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert check_places(config | {"instrument": "~/my.yaml"})["instrument"] == f"{tmp_path}/my.yaml"
+    with pytest.raises(ConfigError, match="instrument: there is no file your.yml"):
+        check_places(config | {"instrument": "your.yml"})
+    assert "instrument" not in check_places(config | {"instrument": "lmi"})

@@ -56,6 +56,10 @@ def test_unknown_instrument(fresh, name, words):
     check(fresh.snakemake(instrument=name), name, words)
 
 
+def test_missing_instrument_file(fresh):
+    check(fresh.snakemake(instrument="./my.yaml"), "instrument", "my.yaml")
+
+
 def test_unknown_key(fresh):
     check(fresh.snakemake(nocrclaen=1), "nocrclaen", "nocrclean")
 
