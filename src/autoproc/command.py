@@ -254,6 +254,10 @@ def command_line(steps, settings, redo=False, cores=None, options=()):
     # -P: what lies in the working directory, maybe among raw frames, is no module.
     words = [sys.executable, "-P", "-m", "snakemake"]
     words += ["--snakefile", str(workflow_dir() / "Snakefile")]
+    if not any(word.split("=")[0] == "--workflow-profile" for word in options):
+        # Otherwise Snakemake looks for `default` and `profiles/default` in the working directory,
+        # where a profile may run Python.
+        words += ["--workflow-profile", str(workflow_dir() / "profiles" / "default")]
     words += ["--cores", "all" if cores is None else str(cores)]
     first = STEPS.index(steps[0])
     if first > 0:

@@ -142,6 +142,17 @@ def test_values_reach_the_configuration_as_they_are(ran):
     assert found["--cores"] == ["3"]
 
 
+def test_profile_is_that_of_the_installation(ran):
+    autoproc()
+    assert options(ran[0])["--workflow-profile"] == [
+        str(command.workflow_dir() / "profiles/default")
+    ]
+    autoproc(options=["--workflow-profile", "mine"])
+    autoproc(options=["--workflow-profile=mine"])
+    for words in ran[1:]:
+        assert sum(word.startswith("--workflow-profile") for word in words) == 1
+
+
 def test_failed_run_is_told(monkeypatch):
     monkeypatch.setattr(command, "run", lambda words: 1)
     with pytest.raises(AutoprocError, match="exit code 1"):
