@@ -4,12 +4,19 @@ Arrays in, arrays out. Pixel coordinates are 0-based (x, y) with the centre of t
 (0, 0), as in sep.
 """
 
+import logging
+
 import numpy as np
 import sep
 
 from lib.compiled import compiled
 from lib.frames import SATURATED, UNUSABLE
 from lib.stats import MAD_TO_SIGMA, half_sample_mode, neighbour_means, regular_sample
+
+log = logging.getLogger("autoproc")
+
+SUB_OBJECTS = 32767
+"""Most parts of one source at a threshold: sep numbers them by 16 bits."""
 
 PIXEL_WIDTH = 12**-0.5
 """Standard deviation of the light of a pixel."""
@@ -185,6 +192,37 @@ def detection_arrays(image, mask):
     return clean, flag
 
 
+def extract(image, level, **options):
+    """Call `sep.extract` so that no field is too full for it.
+
+    sep allots and fills its pixel buffer at each call, so that begins at what all but the fullest
+    fields need and grows where a globular cluster or a large galaxy covers more. A source of more
+    parts than `SUB_OBJECTS` is detected at a higher threshold, where it is several.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    level : float
+    **options
+        As `sep.extract` takes them.
+    """
+    pixels = int(max(300_000, 0.3 * image.size))
+    sep.set_sub_object_limit(SUB_OBJECTS)
+    while True:
+        sep.set_extract_pixstack(pixels)
+        try:
+            return sep.extract(image, level, **options)
+        except Exception as error:  # sep has no class of its own for these
+            # Each pixel is in it once, and a line more.
+            if "pixel buffer full" in str(error) and pixels < 2 * image.size:
+                pixels = min(3 * pixels, 2 * image.size)
+            elif "deblending overflow" in str(error) and np.isfinite(level):
+                level *= 1.5
+                log.warning("the sources run into each other: threshold raised to %.3g", level)
+            else:
+                raise
+
+
 def detect_sources(image, noise, bad=None, threshold=3.0, min_area=5):
     """Detect and deblend sources in a background-subtracted image.
 
@@ -212,12 +250,9 @@ def detect_sources(image, noise, bad=None, threshold=3.0, min_area=5):
     Where the noise differs from pixel to pixel, those of a faint source may be negative, and with
     them its moments: it gets the width of a pixel, and a place within its own bounds.
     """
-    # A crowded field overflows sep's default buffer of 300,000 active pixels.
-    sep.set_extract_pixstack(int(max(300_000, 0.3 * image.size)))
-    sep.set_sub_object_limit(8192)
     err = noise if np.ndim(noise) else None
     level = threshold if np.ndim(noise) else threshold * noise
-    sources, segments = sep.extract(
+    sources, segments = extract(
         image, level, err=err, mask=bad, minarea=min_area, segmentation_map=True
     )
     for axis in ("a", "b"):

@@ -601,3 +601,21 @@ def test_noise_that_differs_from_pixel_to_pixel_makes_no_source_without_place_or
              "ratios": [1.0, 1.0]}  # fmt: skip
     flux, error, *_ = kron_photometry(coadd, 1.0, np.ones(len(field.sources)))
     assert np.isfinite(flux).all() and (error > 0).all()
+
+
+def test_light_that_covers_every_pixel_is_detected():
+    """As of a globular cluster: more pixels than sep's buffer holds at first."""
+    y, x = np.mgrid[:620, :620]
+    cluster = 50 + 1000 / (1 + ((x - 310) ** 2 + (y - 310) ** 2) / 90**2)
+    sources, segments = detect_sources(cluster.astype(np.float32), 1.0)
+    assert (segments > 0).all()
+    assert np.hypot(sources["x"][0] - 310, sources["y"][0] - 310) < 1
+
+
+def test_crowd_that_is_one_source_is_detected_at_a_higher_threshold(monkeypatch):
+    """Of more parts than sep allows; between the stars it is 20 sigma bright."""
+    monkeypatch.setattr("lib.sources.SUB_OBJECTS", 100)
+    y, x = np.mgrid[:160, :160]
+    stars = 20 + 500 * np.exp(-((x % 8 - 4) ** 2 + (y % 8 - 4) ** 2) / 2)
+    sources, _ = detect_sources(stars.astype(np.float32), 1.0)
+    assert len(sources) == 400
