@@ -24,6 +24,7 @@ from lib.instruments import CALIBRATIONS, FrameIgnored, FrameUnusable, safe_name
 BLOCK = 2880
 MAX_HEADER_BLOCKS = 400  # 36 cards each
 MAX_HDUS = 200
+MAX_LENGTH = 1 << 50  # bytes, also values of an axis; no disk holds more
 MAX_UNPACKED = 16 * 1024**3  # bytes; more out of one .gz is no raw frame
 TEMPERATURE_TOLERANCE = 5.0  # K
 SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".gz")
@@ -134,7 +135,7 @@ def _axes(header, prefix=""):
     axes = []
     for axis in range(1, naxis + 1):
         length = header.get(f"{prefix}NAXIS{axis}")
-        if not isinstance(length, int) or isinstance(length, bool) or length < 0:
+        if not isinstance(length, int) or isinstance(length, bool) or not 0 <= length < MAX_LENGTH:
             raise FrameUnusable(
                 "BAD_HEADER", f"{prefix}NAXIS{axis} is {text(length)[:40] or 'missing'}"
             )
@@ -146,7 +147,7 @@ def _hdu_info(index, header):
     """Description of an HDU for `interpret`, and the bytes of its data."""
     axes = _axes(header)
     bitpix = header.get("BITPIX")
-    if bitpix not in (8, 16, 32, 64, -32, -64):
+    if not isinstance(bitpix, int) or bitpix not in (8, 16, 32, 64, -32, -64):
         raise FrameUnusable("BAD_HEADER", f"BITPIX is {text(bitpix)[:40] or 'missing'}")
     size = 0
     if axes:
@@ -159,6 +160,8 @@ def _hdu_info(index, header):
         if not isinstance(pcount, int) or not isinstance(gcount, int) or min(pcount, gcount) < 0:
             raise FrameUnusable("BAD_HEADER", "PCOUNT or GCOUNT is not a number")
         size = abs(bitpix) // 8 * gcount * (pcount + size)
+        if size >= MAX_LENGTH:
+            raise FrameUnusable("BAD_HEADER", "the axes are those of a file larger than any disk")
     kind = text(header.get("XTENSION")) if index else "IMAGE"
     info = {"index": index, "header": header, "shape": None}
     if kind in ("IMAGE", "IUEIMAGE"):

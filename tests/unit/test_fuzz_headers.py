@@ -188,6 +188,32 @@ def test_any_file_has_its_row(seeds, tmp_path_factory, kind, changes, instrument
     path.unlink()
 
 
+STRUCTURE = "SIMPLE BITPIX NAXIS NAXIS1 NAXIS2 NAXIS3 PCOUNT GCOUNT GROUPS EXTEND BSCALE BZERO".split()
+
+NUMBERS = st.one_of(
+    st.integers(-(10**68), 10**68).map(str),
+    st.integers(-70, 1000).map(str),
+    st.floats().map(str),
+    st.sampled_from(["16.0", "2.", "1E2", "T", "F", "", "0x10", "'16'", "9" * 68, "-0", "+16"]),
+)
+
+
+@cases(1000)
+@given(st.lists(st.tuples(st.sampled_from(STRUCTURE), NUMBERS), min_size=1, max_size=3))
+def test_any_structure_has_its_row(seeds, tmp_path_factory, cards):
+    content = (seeds / "plain.fits").read_bytes()
+    for key, value in cards:
+        start = content.find(f"{key:<8}=".encode())
+        start = start if start >= 0 else content.find(b"END" + b" " * 77)
+        card = f"{key:<8}= {value[:70]:>20}".ljust(80).encode()
+        content = content[:start] + card + content[start + 80 :]
+    folder = tmp_path_factory.getbasetemp() / "structure"
+    folder.mkdir(exist_ok=True)
+    (folder / "bad.fits").write_bytes(content)
+    (row, *_) = nightlog.scan(folder, "generic").rows
+    assert row["status"] == "OK" or REASON.fullmatch(row["reason"])
+
+
 @cases(2500)
 @given(st.binary(max_size=6000))
 def test_any_bytes_are_no_frame(tmp_path_factory, content):

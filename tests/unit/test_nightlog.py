@@ -194,6 +194,28 @@ def test_packed_files_are_read(raw):
     assert reasons(log)["d.fits.fz"].startswith("TRUNCATED")
 
 
+@pytest.mark.parametrize(
+    "card, value",
+    [
+        ("BITPIX", "16.0"),
+        ("BITPIX", "T"),
+        ("NAXIS", "2.0"),
+        ("NAXIS1", "30.0"),
+        ("NAXIS1", "9" * 60),
+        ("NAXIS2", "999999999999"),
+    ],
+)
+def test_structure_that_is_no_number_of_its_kind_costs_one_frame(raw, card, value):
+    content = put(raw, "bad.fits").read_bytes()
+    start = next(k for k in range(0, 2880, 80) if content[k : k + 9].rstrip(b" =").decode() == card)
+    wrong = f"{card:<8}= {value:>20}".ljust(80).encode()
+    (raw / "bad.fits").write_bytes(content[:start] + wrong + content[start + 80 :])
+    put(raw, "good.fits", second=1)
+    found = reasons(nightlog.scan(raw))
+    assert re.match("BAD_HEADER: .{10,100}$|TRUNCATED: .{10,100}$", found.pop("bad.fits"))
+    assert found == {"good.fits": ""}
+
+
 def test_data_without_padding_is_whole(raw):
     path = put(raw, "a.fits")
     path.write_bytes(path.read_bytes()[: 2880 + 20 * 30 * 2])
