@@ -188,7 +188,9 @@ def test_any_file_has_its_row(seeds, tmp_path_factory, kind, changes, instrument
     path.unlink()
 
 
-STRUCTURE = "SIMPLE BITPIX NAXIS NAXIS1 NAXIS2 NAXIS3 PCOUNT GCOUNT GROUPS EXTEND BSCALE BZERO".split()
+STRUCTURE = """
+    SIMPLE BITPIX NAXIS NAXIS1 NAXIS2 NAXIS3 PCOUNT GCOUNT GROUPS EXTEND BSCALE BZERO
+""".split()
 
 NUMBERS = st.one_of(
     st.integers(-(10**68), 10**68).map(str),
