@@ -25,12 +25,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
-from lib import warm  # noqa: E402
+from lib.engine import worker  # noqa: E402
 
-os.environ |= dict.fromkeys(warm.THREAD_VARIABLES, "1")
+os.environ |= dict.fromkeys(worker.THREAD_VARIABLES, "1")
 if __name__ == "__main__" and "GLIBC_TUNABLES" not in os.environ:
     # All that is measured takes memory as jobs of the warm process do; it is read at the start.
-    os.environ["GLIBC_TUNABLES"] = warm.MALLOC
+    os.environ["GLIBC_TUNABLES"] = worker.MALLOC
     os.execv(sys.executable, [sys.executable, *sys.argv])
 
 import numpy as np  # noqa: E402
@@ -121,8 +121,8 @@ def steps_at(size, folder):
     import prepare
     import skysub
 
-    from lib.detector import read_raw
-    from lib.frames import Frame, read_frame, write_frame
+    from lib.calibration.detector import read_raw
+    from lib.frame.file import Frame, read_frame, write_frame
 
     shape = (size, size)
     facts = {
@@ -204,26 +204,26 @@ def cosmics_at(frame):
 
 def startup(folder):
     """Measure what a job costs before and after its work, in both kinds of process."""
-    environment = warm.job_environment(1)
+    environment = worker.job_environment(1)
     found = {}
-    for step in warm.FRAME_STEPS:
+    for step in worker.FRAME_STEPS:
         script = folder / f"job.{step}.py"
         script.write_text(
             f"import sys; sys.path.append({str(ROOT / 'scripts')!r})\n"
             "from snakemake.logging import logger\nfrom snakemake.iocontainers import Snakemake\n"
-            f"import {step}\nfrom lib.steps import process\n"
+            f"import {step}\nfrom lib.frame.step import process\n"
         )
         plain = min(
             measure_program([sys.executable, script], env=environment, cwd=folder) for _ in range(3)
         )
-        server = warm.Warm(ROOT / "scripts")
+        server = worker.Warm(ROOT / "scripts")
         server.run(str(script), environment)
         # What a process has used is counted when it has ended.
-        time.sleep(2 * warm.IDLE_PATIENCE)
+        time.sleep(2 * worker.IDLE_PATIENCE)
         begin = process_cpu(server._process.pid)
         for _ in range(20):
             server.run(str(script), environment)
-        time.sleep(2 * warm.IDLE_PATIENCE)
+        time.sleep(2 * worker.IDLE_PATIENCE)
         forked = (process_cpu(server._process.pid) - begin) / 20
         server.stop()
         found[step] = {"plain": plain, "warm": forked}
@@ -245,7 +245,7 @@ def combinations(size, count=25):
     from astropy.nddata import CCDData
     from astropy.stats import mad_std
 
-    from lib.combination import combine
+    from lib.core.combination import combine
 
     rng = np.random.default_rng(2)
     planes = rng.normal(1000, 10, (count, size, size)).astype(np.float32)
@@ -276,8 +276,8 @@ def combinations(size, count=25):
 
 def bent_cards(shape, bend):
     """Return the WCS of a frame turned by 1 degree, its corners moved out by so many pixels."""
-    from lib.distortion import fit_cards
-    from lib.projection import deproject
+    from lib.astrometry.pixelmaps import fit_cards
+    from lib.core.sphere import deproject
 
     middle = (np.array(shape[::-1]) + 1) / 2
     radius = np.hypot(*middle)
@@ -295,10 +295,11 @@ def bent_cards(shape, bend):
 
 def resampling(size, folder):
     """Measure the resampling of a frame, from file to file, here and by SWarp."""
-    from lib.aligned import AlignedFrame
-    from lib.coadd import celestial_wcs, common_grid
-    from lib.programs import find_program
-    from lib.resample import resample
+    from lib.core.programs import find_program
+    from lib.core.wcs import celestial_wcs
+    from lib.stack.aligned import AlignedFrame
+    from lib.stack.coadd import common_grid
+    from lib.stack.resample import resample
 
     shape = (size, size)
     image = simulated_frame(size) - np.float32(SKY)
@@ -406,8 +407,8 @@ def logged_cpu(folder, rule):
 
 def swarp_alone(folder):
     """Measure SWarp on the frames of all stacks, as one would call it by hand."""
-    from lib.frames import UNUSABLE, read_frame
-    from lib.programs import find_program
+    from lib.core.programs import find_program
+    from lib.frame.file import UNUSABLE, read_frame
 
     groups = {}
     for path in sorted((folder / "imredux").glob("azsfp*.fits")):
@@ -481,8 +482,12 @@ def plan(count, folder, part=2000):
         The dry run is measured once more, of so many of the frames: as one of several parts.
     """
     large_night(folder, count)
-    log = [sys.executable, "-c", "from lib.nightlog import scan; scan('raw', cache='log.json')"]
-    bare = [sys.executable, "-c", "import lib.nightlog"]
+    log = [
+        sys.executable,
+        "-c",
+        "from lib.night.nightlog import scan; scan('raw', cache='log.json')",
+    ]
+    bare = [sys.executable, "-c", "import lib.night.nightlog"]
     options = {"cwd": folder, "env": os.environ | {"PYTHONPATH": ROOT / "scripts"}}
     start = measure_program(bare, **options)
     found = {"cold": measure_program(log, **options) - start}

@@ -2,7 +2,7 @@
 # Gives: refcat/<target>.ecsv, qa/astrometry/<stack>.json (the solution of all frames of a stack
 # together), azsfp<frame>.fits with it in the header.
 
-from lib.fields import field_of
+from lib.night.pointing import field_of
 
 
 def field(wildcards):

@@ -5,17 +5,17 @@ from pathlib import Path
 
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
-from lib import warm
+from lib.engine import worker
 
 # First of all: it gets ready while the rest is read.
-warm.attach(workflow)
+worker.attach(workflow)
 
-from lib import planning
-from lib.config import ConfigError, check_config, load_schema
-from lib.instruments import InstrumentError, list_instruments
-from lib.nightlog import scan
-from lib.outcomes import begin_frames_table
-from lib.places import NothingToReduce, check_places, refuse
+from lib.engine import patches
+from lib.engine.config import ConfigError, check_config, load_schema
+from lib.night.instruments import InstrumentError, list_instruments
+from lib.night.nightlog import scan
+from lib.report.outcomes import begin_frames_table
+from lib.engine.paths import NothingToReduce, check_places, refuse
 
 
 def read_night():
@@ -62,10 +62,10 @@ except (ConfigError, InstrumentError, OSError) as error:
     refuse(error)
 
 
-planning.spare_collector()
-planning.remember_sources(workflow.sourcecache)
-planning.remember_parameters()
-planning.spare_reports(workflow)
+patches.spare_collector()
+patches.remember_sources(workflow.sourcecache)
+patches.remember_parameters()
+patches.spare_reports(workflow)
 
 if workflow.remote_exec:
 

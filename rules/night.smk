@@ -4,7 +4,8 @@
 import os
 import subprocess
 
-from lib import outcomes, places, progress
+from lib.engine import paths, progress
+from lib.report import outcomes
 
 
 rule night:
@@ -36,7 +37,7 @@ def tell_outcome():
     if PROGRESS:
         PROGRESS.end()
     # Again: jobs of a killed run may have died after this one began.
-    places.sweep(IMDIR)
+    paths.sweep(IMDIR)
     result, page_is_current = outcomes.finish_run(NIGHT, IMDIR)
     if not page_is_current:
         script = f"{workflow.basedir}/scripts/night.py"
@@ -49,7 +50,7 @@ def tell_outcome():
 PROGRESS = progress.attach(workflow, quiet=config["quiet"])
 
 
-CLAIM = places.Claim(IMDIR)
+CLAIM = paths.Claim(IMDIR)
 
 
 onstart:
@@ -57,8 +58,8 @@ onstart:
         CLAIM.take()
     except ConfigError as error:
         refuse(error)
-    places.sweep(IMDIR)
-    planning.look_once(workflow.scheduler)
+    paths.sweep(IMDIR)
+    patches.look_once(workflow.scheduler)
     if PROGRESS:
         PROGRESS.begin()
     outcomes.record_run(IMDIR, config, workflow.cores, sys.argv, os.getcwd())

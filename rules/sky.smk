@@ -1,7 +1,7 @@
 # Takes: fp<frame>.fits. Gives: sky-*.fits of all frames of a filter, and sfp<frame>.fits.
 
 
-from lib.sky import time_windows
+from lib.background.sky import time_windows
 
 
 def part_skies():

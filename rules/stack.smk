@@ -2,7 +2,7 @@
 # Gives: coadd<target>.<filter>.fits, its weight (inverse variance) and source table.
 
 
-from lib.targets import TargetError, parse_position
+from lib.night.targets import TargetError, parse_position
 
 try:
     TARGET = parse_position(config["target_radec"])

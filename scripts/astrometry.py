@@ -65,7 +65,7 @@ def find_solution(solved, frame):
     KeyError
         Where rule solve was not given this frame.
     """
-    from lib.frames import FrameRejected
+    from lib.frame.file import FrameRejected
 
     solution = solved["frames"][frame]
     if solution["status"] != "OK":
@@ -86,8 +86,8 @@ def run(source, target, solved, frame, version, log_path):
         Of the step.
     log_path : path-like, or None
     """
-    from lib.frames import Frame
-    from lib.steps import process
+    from lib.frame.file import Frame
+    from lib.frame.step import process
 
     def work(frame_file):
         solution = find_solution(solved, frame)

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from lib.detector import assemble
-from lib.frames import BAD, Frame, FrameRejected, read_frame, write_frame
-from lib.masters import (
+from lib.calibration.detector import assemble
+from lib.calibration.masters import (
     combine_inputs,
     compare_masters,
     judge_siblings,
@@ -13,8 +12,9 @@ from lib.masters import (
     rejected_master,
     unstable_pixels,
 )
-from lib.stats import mad_std, regular_sample, sigma_clipped_median
-from lib.steps import record_step, start_log
+from lib.core.stats import mad_std, regular_sample, sigma_clipped_median
+from lib.frame.file import BAD, Frame, FrameRejected, read_frame, write_frame
+from lib.frame.step import record_step, start_log
 
 READ_NOISE_FRAMES = 4
 """Bias frames in whose differences the read noise is measured: a million pixels each."""

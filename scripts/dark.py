@@ -2,16 +2,8 @@
 
 import numpy as np
 
-from lib.detector import assemble, subtract_bias_and_dark
-from lib.frames import (
-    BAD,
-    Frame,
-    FrameRejected,
-    read_frame,
-    record_calibration,
-    write_frame,
-)
-from lib.masters import (
+from lib.calibration.detector import assemble, subtract_bias_and_dark
+from lib.calibration.masters import (
     combine_inputs,
     compare_masters,
     judge_siblings,
@@ -20,8 +12,16 @@ from lib.masters import (
     rejected_master,
     unstable_pixels,
 )
-from lib.stats import mad_std, regular_sample
-from lib.steps import record_step, start_log
+from lib.core.stats import mad_std, regular_sample
+from lib.frame.file import (
+    BAD,
+    Frame,
+    FrameRejected,
+    read_frame,
+    record_calibration,
+    write_frame,
+)
+from lib.frame.step import record_step, start_log
 
 
 def hot_pixels(rate, sigma):

@@ -2,14 +2,24 @@
 
 import numpy as np
 
-from lib.detector import (
+from lib.calibration.detector import (
     assemble,
     deviant_pixels,
     gain_map,
     illuminated_area,
     subtract_bias_and_dark,
 )
-from lib.frames import (
+from lib.calibration.masters import (
+    combine_inputs,
+    compare_masters,
+    master_header,
+    pixel_noise,
+    rejected_master,
+    shapes_of,
+    unstable_pixels,
+)
+from lib.core.stats import regular_sample
+from lib.frame.file import (
     BAD,
     NODATA,
     SATURATED,
@@ -19,17 +29,7 @@ from lib.frames import (
     record_calibration,
     write_frame,
 )
-from lib.masters import (
-    combine_inputs,
-    compare_masters,
-    master_header,
-    pixel_noise,
-    rejected_master,
-    shapes_of,
-    unstable_pixels,
-)
-from lib.stats import regular_sample
-from lib.steps import record_step, start_log
+from lib.frame.step import record_step, start_log
 
 
 def judge_shape(inputs, planes, largest):
@@ -89,7 +89,7 @@ def make_flat(
     largest_gradient : float
         See `judge_shape`.
     deviant : float
-        See `lib.detector.deviant_pixels`: such pixels are marked BAD.
+        See `lib.calibration.detector.deviant_pixels`: such pixels are marked BAD.
     clip : float
 
     Returns

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from lib.detector import fitting
-from lib.frames import (
+from lib.background.sky import find_sources, sky_level
+from lib.calibration.detector import fitting
+from lib.frame.file import (
     BAD,
     NODATA,
     SATURATED,
@@ -13,8 +14,7 @@ from lib.frames import (
     read_frame,
     record_calibration,
 )
-from lib.sky import find_sources, sky_level
-from lib.steps import process
+from lib.frame.step import process
 
 
 def flatten_image(image, mask, flat, low_response=0.3):
@@ -54,7 +54,7 @@ def flatten_frame(frame, flat=None, low_response=0.3, source_threshold=1.5):
         Without one the response is taken as 1.
     low_response : float
     source_threshold : float
-        See `lib.sky.find_sources`.
+        See `lib.background.sky.find_sources`.
 
     Returns
     -------

@@ -14,16 +14,17 @@ import sep
 from astropy.io import fits
 from astropy.table import Table
 
-from lib.coadd import celestial_wcs
-from lib.exchange import read_table
-from lib.figures import new_figure, save_figure
-from lib.forced import FLAG_OUTSIDE, FLAG_REPAIRED, LIMIT_SIGMA, filter_order, magnitudes
-from lib.frames import INTERPOLATED, SATURATED, UNUSABLE, atomic_path, read_frame
-from lib.photometry import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT
-from lib.psf import Wings
-from lib.sources import background, background_without, detect_sources, spread_mesh
-from lib.starmodels import StarModels
-from lib.targets import parse_position, target_position
+from lib.core.figures import new_figure, save_figure
+from lib.core.files import atomic_path
+from lib.core.wcs import celestial_wcs
+from lib.frame.file import INTERPOLATED, SATURATED, UNUSABLE, read_frame
+from lib.frame.fitsbytes import read_table
+from lib.night.targets import parse_position, target_position
+from lib.photometry.field import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT
+from lib.photometry.forced import FLAG_OUTSIDE, FLAG_REPAIRED, LIMIT_SIGMA, filter_order, magnitudes
+from lib.photometry.psf import Wings
+from lib.photometry.sources import background, background_without, detect_sources, spread_mesh
+from lib.photometry.starmodels import StarModels
 
 log = logging.getLogger("autoproc")
 
@@ -39,7 +40,7 @@ def measure_exposure(frame, position, sources, fluxes, seen):
 
     Parameters
     ----------
-    frame : lib.frames.Frame
+    frame : lib.frame.file.Frame
         Sky-subtracted, with WCS.
     position : tuple of float
         ra, dec [deg].
@@ -278,7 +279,7 @@ def run(stacks, output, plot, *, target_radec=None, version=1):
         Path of the coadd, of its source table, of its quality numbers, and of its frames.
     output, plot : path-like
     target_radec
-        As `lib.targets.parse_position` takes it.
+        As `lib.night.targets.parse_position` takes it.
     version : int
         Of the step.
     """
@@ -305,7 +306,7 @@ def run(stacks, output, plot, *, target_radec=None, version=1):
 
 
 if "snakemake" in globals():
-    from lib.steps import start_log
+    from lib.frame.step import start_log
 
     smk = snakemake
     start_log(smk.log[0])

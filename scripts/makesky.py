@@ -5,8 +5,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.combination import combine
-from lib.frames import (
+from lib.background.mastersky import MasterSky, write_sky
+from lib.background.sky import block_sky, find_sources, fit_surface, surface
+from lib.calibration.masters import (
+    Input,
+    master_header,
+    outliers,
+    pixel_noise,
+    rejected_master,
+    release,
+    spool,
+)
+from lib.core.combination import combine
+from lib.core.stats import CHUNK, chunks, mad_std, regular_sample
+from lib.frame.file import (
     BAD,
     COSMIC,
     NODATA,
@@ -16,19 +28,7 @@ from lib.frames import (
     read_frame,
     read_header,
 )
-from lib.masters import (
-    Input,
-    master_header,
-    outliers,
-    pixel_noise,
-    rejected_master,
-    release,
-    spool,
-)
-from lib.mastersky import MasterSky, write_sky
-from lib.sky import block_sky, find_sources, fit_surface, surface
-from lib.stats import CHUNK, chunks, mad_std, regular_sample
-from lib.steps import log, record_step, start_log
+from lib.frame.step import log, record_step, start_log
 
 NOT_SKY = BAD | SATURATED | NODATA | COSMIC | SOURCE
 
@@ -231,7 +231,7 @@ class Sky:
     kept : float
         Part of the pixel structure that is in the image.
     mean, extent : ndarray of float32, shape (ny, nx)
-        The mean of the frames, and how far they scatter, as from `lib.combination.combine`.
+        The mean of the frames, and how far they scatter, as from `lib.core.combination.combine`.
     hidden : ndarray of bool, shape (ny, nx)
         Pixels that the smoothing left out.
     """
@@ -262,7 +262,7 @@ def make_sky(planes, shape, sigma=3.0, clip=3.0, noise=None, threshold=2.0, hole
         Noise of a pixel of one frame. Given for arrays whose pixels differ in their sky, it
         tells how much pixel structure outlives the smoothing, see `keep_structure`.
     threshold : float
-        Of the sources that the smoothing leaves out, see `lib.sky.find_sources`.
+        Of the sources that the smoothing leaves out, see `lib.background.sky.find_sources`.
     hole : float
         In the kernel of the smoothing, see `smooth_sky`.
 
@@ -447,14 +447,14 @@ def own_surface(blocks, order):
     Parameters
     ----------
     blocks : ndarray, shape (n, rows, columns)
-        Sky of each frame in squares, `lib.sky.block_sky`, 1 in the median.
+        Sky of each frame in squares, `lib.background.sky.block_sky`, 1 in the median.
     order : int
         Degree of the surfaces.
 
     Returns
     -------
     tilts : list of ndarray
-        Coefficients of ``blocks / common - 1``, see `lib.sky.fit_surface`.
+        Coefficients of ``blocks / common - 1``, see `lib.background.sky.fit_surface`.
     left : ndarray, shape (n, rows, columns)
         What the surface leaves of it.
     """

@@ -24,12 +24,12 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from lib import outcomes, plots
-from lib.exchange import map_images, read_table
-from lib.fields import frame_centre
-from lib.frames import COSMIC, FrameRejected, read_frame
-from lib.outcomes import CHAIN, is_number, read_json, write_if_changed
-from lib.targets import parse_position, target_position
+from lib.frame.file import COSMIC, FrameRejected, read_frame
+from lib.frame.fitsbytes import map_images, read_table
+from lib.night.pointing import frame_centre
+from lib.night.targets import parse_position, target_position
+from lib.report import outcomes, pictures
+from lib.report.outcomes import CHAIN, is_number, read_json, write_if_changed
 
 log = logging.getLogger("autoproc")
 
@@ -91,7 +91,7 @@ def frame_numbers(outcome, facts):
 
     Parameters
     ----------
-    outcome : lib.outcomes.Outcome
+    outcome : lib.report.outcomes.Outcome
     facts : dict
         Of the night log: exptime, pixscale, wcs, shape, airmass, ...
 
@@ -168,7 +168,7 @@ def read_logs(imdir, frame, most=6000):
 
 def raw_picture(path, facts, size):
     """Return a picture of the raw frame, overscan subtracted, or why there is none."""
-    from lib.detector import assemble
+    from lib.calibration.detector import assemble
 
     small = quick_look(path, facts, size)
     if small is None:
@@ -177,8 +177,8 @@ def raw_picture(path, facts, size):
             image, _, _ = assemble(path, facts | {"saturate": math.inf, "linear": None})
         except FrameRejected as why:
             return {"why": str(why)}
-        small = plots.block_mean(image, plots.block_factor(image.shape, size))
-    return {"src": plots.encode(plots.stretch(small), 75, "jpeg")}
+        small = pictures.block_mean(image, pictures.block_factor(image.shape, size))
+    return {"src": pictures.encode(pictures.stretch(small), 75, "jpeg")}
 
 
 def quick_look(path, facts, size):
@@ -198,7 +198,7 @@ def quick_look(path, facts, size):
         As stored but for zero point and scale, overscan subtracted. None for a frame of more
         amplifiers, and where the file is not what the night log saw.
     """
-    from lib.detector import overscan_level, section
+    from lib.calibration.detector import overscan_level, section
 
     if len(facts["amplifiers"]) != 1:
         return None
@@ -210,8 +210,8 @@ def quick_look(path, facts, size):
         pixels = raw[section(amplifier["data"])]
         if pixels.shape != tuple(facts["shape"]):
             return None
-        factor = plots.block_factor(pixels.shape, size)
-        small = plots.block_mean(pixels, factor)
+        factor = pictures.block_factor(pixels.shape, size)
+        small = pictures.block_mean(pixels, factor)
         if amplifier.get("overscan"):
             level = overscan_level(raw, amplifier["overscan"], amplifier["data"])
             along = 0 if level.shape[0] > 1 else 1
@@ -252,34 +252,34 @@ def make_card(job):
         pictures: list of {title, src or why}; thumb: data URI; header: list of lines; logs.
     """
     imdir, frame, size = Path(job["imdir"]), job["frame"], job["size"]
-    pictures, thumb, header = [], "", []
+    views, thumb, header = [], "", []
     if job["raw"]:
-        pictures.append({"title": "raw"} | raw_picture(job["raw"], job["facts"], size))
+        views.append({"title": "raw"} | raw_picture(job["raw"], job["facts"], size))
     flattened = imdir / f"fp{frame}.fits"
     if flattened.exists():
         _, image, _ = look_at(flattened)
         if image is not None:
-            picture = plots.frame_picture(image, size)
-            pictures.append({"title": "flat-fielded", "src": picture})
+            picture = pictures.frame_picture(image, size)
+            views.append({"title": "flat-fielded", "src": picture})
         del image
     if job["product"]:
         header, image, mask = look_at(imdir / job["product"])
         if image is not None and not job["product"].startswith(("p", "fp")):
-            valid = (mask & (plots.BAD | plots.NODATA)) == 0
-            picture, thumb = plots.covered_pictures(
+            valid = (mask & (pictures.BAD | pictures.NODATA)) == 0
+            picture, thumb = pictures.covered_pictures(
                 image, valid, (size, job["thumb"]), (75, 60), "jpeg"
             )
-            pictures.append({"title": "sky-subtracted", "src": picture})
+            views.append({"title": "sky-subtracted", "src": picture})
         if image is not None:
             number = np.count_nonzero(mask & COSMIC)
-            pictures.append(
-                {"title": f"mask ({number} px cosmic)", "src": plots.mask_picture(mask, size)}
+            views.append(
+                {"title": f"mask ({number} px cosmic)", "src": pictures.mask_picture(mask, size)}
             )
     if not thumb:
-        usable = [picture for picture in pictures if "src" in picture]
+        usable = [picture for picture in views if "src" in picture]
         thumb = usable[-1]["src"] if usable and job["size"] <= job["thumb"] else ""
     return {
-        "pictures": pictures,
+        "pictures": views,
         "thumb": thumb,
         "header": header,
         "logs": read_logs(imdir, frame),
@@ -485,7 +485,7 @@ def show_stack(stack, result, night_outcome, imdir, reference, sizes):
     Returns
     -------
     dict
-        Numbers (`lib.outcomes.stack_numbers`), tile, picture, weight (data URIs), sources,
+        Numbers (`lib.report.outcomes.stack_numbers`), tile, picture, weight (data URIs), sources,
         comparisons, size [pixel], frames.
     """
     shown = outcomes.stack_numbers(stack, result, night_outcome.frames)
@@ -511,14 +511,14 @@ def show_stack(stack, result, night_outcome, imdir, reference, sizes):
     if image is None or image.ndim != 2:
         return shown
     valid = np.isfinite(image) if weight is None else weight > 0
-    shown["picture"], shown["tile"] = plots.covered_pictures(
+    shown["picture"], shown["tile"] = pictures.covered_pictures(
         image, valid, (sizes.coadd, sizes.tile), (sizes.quality, sizes.quality)
     )
     if weight is not None:
-        factor = plots.block_factor(weight.shape, sizes.tile)
-        small = plots.block_mean(weight, factor)
+        factor = pictures.block_factor(weight.shape, sizes.tile)
+        small = pictures.block_mean(weight, factor)
         grey = (255 * small / max(float(small.max()), 1e-30)).astype(np.uint8)
-        shown["weight"] = plots.encode(grey, 60)
+        shown["weight"] = pictures.encode(grey, 60)
     shown["sources"] = mark_sources(sources, image.shape, sizes.sources)
     shown["nsources"] = 0 if sources is None else len(sources)
     compared = compare_reference(sources, reference, cards, cards.get("BAND", ""))
@@ -581,7 +581,7 @@ def make_composites(stacks, imdir, sizes):
     for stack, cards in stacks.items():
         target, filter_name = stack.split(".", 1)
         if "CD1_1" in cards and "NAXIS1" in cards:
-            rank = plots.colour_rank(filter_name, cards.get("BAND", ""))
+            rank = pictures.colour_rank(filter_name, cards.get("BAND", ""))
             targets.setdefault(target, []).append((rank, filter_name, stack))
     made = {}
     for target, found in targets.items():
@@ -589,14 +589,14 @@ def make_composites(stacks, imdir, sizes):
             continue
         found = sorted(found)[:8]
         planes = on_one_grid([(stack, stacks[stack]) for _, _, stack in found], imdir, sizes)
-        chosen = plots.choose_three(planes)
+        chosen = pictures.choose_three(planes)
         if chosen is None:
             continue
         blue, green, red = (planes[i] for i in chosen)
-        window = plots.crop_to(np.isfinite(blue + green + red))
-        picture = plots.composite(red[window], green[window], blue[window])
+        window = pictures.crop_to(np.isfinite(blue + green + red))
+        picture = pictures.composite(red[window], green[window], blue[window])
         made[target] = {
-            "picture": plots.encode(picture, 80),
+            "picture": pictures.encode(picture, 80),
             "filters": [found[i][1] for i in reversed(chosen)],
         }
     return made
@@ -606,7 +606,7 @@ def on_one_grid(chosen, imdir, sizes):
     """Return coadds of one target, made small and on the grid of the first, NaN where no data."""
     (_, first), *_ = chosen
     shape = (first["NAXIS2"], first["NAXIS1"])
-    factor = plots.block_factor(shape, sizes.coadd // 2)
+    factor = pictures.block_factor(shape, sizes.coadd // 2)
     ny, nx = shape[0] // factor, shape[1] // factor
     y, x = (np.arange(n) * factor + (factor - 1) / 2 for n in (ny, nx))
     planes = []
@@ -616,7 +616,7 @@ def on_one_grid(chosen, imdir, sizes):
             planes.append(np.full((ny, nx), np.nan, np.float32))
             continue
         valid = np.isfinite(image) if weight is None else weight > 0
-        small, covered = plots.reduce_covered(image, valid, factor)
+        small, covered = pictures.reduce_covered(image, valid, factor)
         small[~covered] = np.nan
         column, row = (
             np.rint((place.ravel() - (factor - 1) / 2) / factor).astype(int)
@@ -679,8 +679,10 @@ def show_masters(result, imdir, sizes):
         picture = ""
         frame = read_frame(imdir / f"{name}.fits")
         if frame.image is not None:
-            factor = plots.block_factor(frame.image.shape, sizes.master)
-            picture = plots.encode(plots.linear_grey(plots.block_mean(frame.image, factor)), 60)
+            factor = pictures.block_factor(frame.image.shape, sizes.master)
+            picture = pictures.encode(
+                pictures.linear_grey(pictures.block_mean(frame.image, factor)), 60
+            )
         numbers = [
             (words, outcomes.number(facts.get(key), digits, unit))
             for key, words, digits, unit in (
@@ -793,8 +795,8 @@ def peak_memory(imdir):
 
 def program_versions():
     """Return name and version of the programs and packages that a run uses."""
-    from lib.programs import ProgramMissing, find_program
-    from lib.steps import software_versions
+    from lib.core.programs import ProgramMissing, find_program
+    from lib.frame.step import software_versions
 
     found = {"Python": sys.version.split()[0]}
     for name in ("source-extractor", "scamp"):
@@ -914,8 +916,8 @@ def gather(night, result, config, imdir, cores=1):
 
     Parameters
     ----------
-    night : lib.nightlog.NightLog
-    result : lib.outcomes.NightOutcome
+    night : lib.night.nightlog.NightLog
+    result : lib.report.outcomes.NightOutcome
     config : dict
     imdir : Path
     cores : int
@@ -939,7 +941,7 @@ def gather(night, result, config, imdir, cores=1):
         reference = references[stack.split(".")[0]]
         shown = show_stack(stack, entry, result, imdir, reference, sizes)
         shown["target_xy"] = target_place(entry["cards"], configured)
-        shown["rank"] = plots.colour_rank(shown["filter"], shown["band"])
+        shown["rank"] = pictures.colour_rank(shown["filter"], shown["band"])
         return shown
 
     made = {stack: entry["cards"] for stack, entry in result.stacks.items() if entry["cards"]}
@@ -1058,14 +1060,14 @@ def make_page(night, config, imdir, cores=1):
 
     Parameters
     ----------
-    night : lib.nightlog.NightLog
+    night : lib.night.nightlog.NightLog
     config : dict
     imdir : path-like
     cores : int
 
     Returns
     -------
-    lib.outcomes.NightOutcome
+    lib.report.outcomes.NightOutcome
     """
     imdir = Path(imdir)
     result = outcomes.collect(night, imdir)
@@ -1080,7 +1082,7 @@ def make_page(night, config, imdir, cores=1):
 
 def open_log(config, imdir):
     """Return the night log of a run, from the headers kept when it began."""
-    from lib.nightlog import scan
+    from lib.night.nightlog import scan
 
     exclude = Path(config["exclude"])
     if not exclude.exists():
@@ -1104,7 +1106,7 @@ def main(arguments=None):
 
 
 if "snakemake" in globals():
-    from lib.steps import start_log
+    from lib.frame.step import start_log
 
     start_log(snakemake.log[0])
     make_page(

@@ -3,8 +3,9 @@
 import numpy as np
 from astropy.io import fits
 
-from lib.detector import assemble, gain_map, subtract_bias_and_dark
-from lib.frames import (
+from lib.calibration.detector import assemble, gain_map, subtract_bias_and_dark
+from lib.core.stats import regular_sample
+from lib.frame.file import (
     SATURATED,
     Frame,
     FrameRejected,
@@ -13,8 +14,7 @@ from lib.frames import (
     reject,
     write_frame,
 )
-from lib.stats import regular_sample
-from lib.steps import record_step, start_log
+from lib.frame.step import record_step, start_log
 
 CARDS = (
     # keyword, fact, comment

@@ -1,8 +1,8 @@
 """Make the reference table of one target: from a user's table, the cache, or VizieR.
 
 The rule hands over the field; what is written always is a table in the form of
-`lib.catalogues`, without rows and with a reason where no reference can be had. `main`, the
-command ``autoproc-refcat``, freezes the answers for a list of fields, for a mountain without
+`lib.reference.catalogues`, without rows and with a reason where no reference can be had. `main`,
+the command ``autoproc-refcat``, freezes the answers for a list of fields, for a mountain without
 network::
 
     autoproc-refcat --fields fields.txt --out refcat_cache
@@ -16,22 +16,21 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.catalogues import (
+from lib.core.files import atomic_path
+from lib.core.sphere import match_positions, separation
+from lib.frame.step import start_log
+from lib.reference.catalogues import (
     BANDS,
     check_angles,
     empty_reference,
     fill_by_transformation,
     join_photometry,
-    match_positions,
     move_to_epoch,
     read_reference,
-    separation,
     tie_to_reference,
     write_reference,
 )
-from lib.frames import atomic_path
-from lib.steps import start_log
-from lib.surveys import (
+from lib.reference.surveys import (
     ASTROMETRIC,
     GAIA,
     GAIA_SYNTHETIC,
@@ -42,7 +41,7 @@ from lib.surveys import (
     USNOB,
     WIDE,
 )
-from lib.vizier import (
+from lib.reference.vizier import (
     ROW_LIMIT,
     SERVERS,
     TIMEOUT,
@@ -320,7 +319,7 @@ def make_reference(
     ------
     ReferenceUnavailable
         Servers fail and it is not the last attempt.
-    lib.catalogues.CatalogueError
+    lib.reference.catalogues.CatalogueError
         The user's table is not fit for use.
     """
     if refcat == "none":

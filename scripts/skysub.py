@@ -2,7 +2,10 @@
 
 import numpy as np
 
-from lib.frames import (
+from lib.background.mastersky import read_sky
+from lib.background.sky import bilinear, block_sky, fit_surface, sky_level, surface
+from lib.core.stats import MAD_TO_SIGMA, regular_sample, sigma_clipped_median
+from lib.frame.file import (
     BAD,
     COSMIC,
     NODATA,
@@ -12,10 +15,7 @@ from lib.frames import (
     FrameRejected,
     record_calibration,
 )
-from lib.mastersky import read_sky
-from lib.sky import bilinear, block_sky, fit_surface, sky_level, surface
-from lib.stats import MAD_TO_SIGMA, regular_sample, sigma_clipped_median
-from lib.steps import process
+from lib.frame.step import process
 
 NOT_SKY = BAD | SATURATED | NODATA | COSMIC | SOURCE
 

@@ -1,8 +1,9 @@
 """Rule solve: the astrometric solution of all frames of one stack.
 
-Stars are detected on each frame (`lib.detection`), identified in the reference by a ladder of
-ever fewer assumptions (`lib.firstsolution`), and all frames are solved jointly, by SCAMP or by
-a fit of our own, of whatever degree predicts stars best that the fit did not know. With no
+Stars are detected on each frame (`lib.astrometry.detection`), identified in the reference by a
+ladder of ever fewer assumptions (`lib.astrometry.firstsolution`), and all frames are solved
+jointly, by SCAMP or by a fit of our own, of whatever degree predicts stars best that the fit did
+not know. With no
 reference the frames are aligned with each other.
 """
 
@@ -16,17 +17,18 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from lib.detection import detect, frame_name
-from lib.distortion import fit_cards, starting_sky
-from lib.firstsolution import align, identify_group, refine
-from lib.frames import FrameRejected, atomic_path
-from lib.jointfit import fit_jointly
-from lib.programs import ProgramFailed
-from lib.residuals import plot_residuals, residuals, weighted_rms
-from lib.scamp import run_scamp
-from lib.starlists import epoch_of, reference_extent, reference_from_table, spread_out
-from lib.stats import mad_std
-from lib.validation import best_solution, degrees_allowed, validate_degrees
+from lib.astrometry.crossvalidation import best_solution, degrees_allowed, validate_degrees
+from lib.astrometry.detection import detect, frame_name
+from lib.astrometry.firstsolution import align, identify_group, refine
+from lib.astrometry.jointfit import fit_jointly
+from lib.astrometry.pixelmaps import fit_cards, starting_sky
+from lib.astrometry.residuals import plot_residuals, residuals, weighted_rms
+from lib.astrometry.scamp import run_scamp
+from lib.astrometry.starlists import epoch_of, reference_extent, reference_from_table, spread_out
+from lib.core.files import atomic_path
+from lib.core.programs import ProgramFailed
+from lib.core.stats import mad_std
+from lib.frame.file import FrameRejected
 
 log = logging.getLogger("autoproc")
 
@@ -341,7 +343,7 @@ if "snakemake" in globals():
     from astropy.table import Table
     from astropy.wcs import FITSFixedWarning
 
-    from lib.steps import start_log
+    from lib.frame.step import start_log
 
     start_log(snakemake.log[0])
     with warnings.catch_warnings():

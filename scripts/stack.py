@@ -18,22 +18,32 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from lib.aligned import AlignedFrame, combine_aligned, mask_outliers
-from lib.calibration import calibrate_weight, coadd_zeropoint
-from lib.catalogues import CatalogueError, separation
-from lib.coadd import (
-    celestial_wcs,
+from lib.core.files import atomic_path
+from lib.core.sphere import mean_position, separation
+from lib.core.wcs import celestial_wcs, frame_outline, wcs_cards
+from lib.frame.file import FrameRejected, read_frame, read_header
+from lib.photometry.sourcetable import map_hdus, significant, source_table
+from lib.photometry.zeropoint import Zeropoint
+from lib.photometry.zeropointplot import plot_zeropoint
+from lib.reference.catalogues import CatalogueError
+from lib.stack.aligned import AlignedFrame, combine_aligned, mask_outliers
+from lib.stack.calibrate import calibrate_weight, coadd_zeropoint
+from lib.stack.coadd import (
     common_grid,
     effective_gain,
-    frame_outline,
     frame_variance,
     frame_weight,
-    mean_position,
     median_penalty,
     resting_on,
-    wcs_cards,
 )
-from lib.coaddheader import (
+from lib.stack.frameselection import (
+    flux_scales,
+    judge_frames,
+    low_weight,
+    measure_frame,
+    tie_frames,
+)
+from lib.stack.header import (
     airmass_cards,
     flag_stack,
     limit_cards,
@@ -45,13 +55,8 @@ from lib.coaddheader import (
     time_cards,
     zeropoint_cards,
 )
-from lib.framequality import flux_scales, judge_frames, low_weight, measure_frame, tie_frames
-from lib.frames import FrameRejected, atomic_path, read_frame, read_header
-from lib.reference import FlatCache, find_reference
-from lib.resample import resample
-from lib.sourcetable import map_hdus, significant, source_table
-from lib.zeropoint import Zeropoint
-from lib.zeropointplot import plot_zeropoint
+from lib.stack.reference import FlatCache, find_reference
+from lib.stack.resample import resample
 
 log = logging.getLogger("autoproc")
 
@@ -298,7 +303,7 @@ def run(
 
     Raises
     ------
-    lib.catalogues.CatalogueError
+    lib.reference.catalogues.CatalogueError
         A custom catalogue that cannot be used.
     """
     settings = {**DEFAULTS, **(settings or {})}
@@ -467,7 +472,7 @@ def listed(value):
 if "snakemake" in globals():
     import sys
 
-    from lib.steps import start_log
+    from lib.frame.step import start_log
 
     smk = snakemake
     start_log(smk.log[0] if smk.log else None)

@@ -12,13 +12,13 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from lib.calibration import subtract_mesh
-from lib.exchange import read_table
-from lib.forced import LIMIT_SIGMA, Coadd, filter_order, force, magnitudes, unite_sources
-from lib.frames import atomic_path
-from lib.projection import project
-from lib.psf import Wings
-from lib.targets import parse_position, target_position
+from lib.core.files import atomic_path
+from lib.core.sphere import project
+from lib.frame.fitsbytes import read_table
+from lib.night.targets import parse_position, target_position
+from lib.photometry.forced import LIMIT_SIGMA, Coadd, filter_order, force, magnitudes, unite_sources
+from lib.photometry.psf import Wings
+from lib.stack.calibrate import subtract_mesh
 
 log = logging.getLogger("autoproc")
 
@@ -127,7 +127,7 @@ def run(coadds, weights, cats, output, *, target_radec=None, settings, version=1
         Of all filters; rejected ones have no data.
     output : path-like
     target_radec
-        As `lib.targets.parse_position` takes it.
+        As `lib.night.targets.parse_position` takes it.
     settings : dict
         Config section ``stack``.
     version : int
@@ -163,7 +163,7 @@ def run(coadds, weights, cats, output, *, target_radec=None, settings, version=1
 
 
 if "snakemake" in globals():
-    from lib.steps import start_log
+    from lib.frame.step import start_log
 
     smk = snakemake
     start_log(smk.log[0])

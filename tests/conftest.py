@@ -31,6 +31,6 @@ def passing_folder(request, tmp_path_factory):
 def closed_log():
     """Close the log file that a step under test has opened."""
     yield
-    from lib.steps import stop_log
+    from lib.frame.step import stop_log
 
     stop_log()

@@ -24,11 +24,11 @@ if __name__ == "__main__":
 
 import stack
 
-from lib.coadd import celestial_wcs
-from lib.frames import read_frame, write_frame
-from lib.psf import moffat_alpha
-from lib.sources import background_without, detect_sources, spread_mesh
-from lib.stats import mad_std
+from lib.core.stats import mad_std
+from lib.core.wcs import celestial_wcs
+from lib.frame.file import read_frame, write_frame
+from lib.photometry.psf import moffat_alpha
+from lib.photometry.sources import background_without, detect_sources, spread_mesh
 
 
 def stack_frames(folder, frames, settings, refcat, flats=()):

@@ -43,9 +43,9 @@ def reduce_night(folder):
     from simulate import Night, simulate_night
     from skysub import skysub_frame
 
-    from lib.detector import read_raw
-    from lib.frames import Frame, write_frame
-    from lib.nightlog import scan
+    from lib.calibration.detector import read_raw
+    from lib.frame.file import Frame, write_frame
+    from lib.night.nightlog import scan
 
     night = Night(
         exposures=6, stars=60, seed=7, cameras=("C0", "C3"), cosmic_scale=8.0, galaxies=0.2
@@ -93,7 +93,7 @@ def clean_rays():
     from crclean import crclean_frame
     from simulate import simulate_frame
 
-    from lib.frames import Frame
+    from lib.frame.file import Frame
 
     exposure, _, _ = simulate_frame(
         (240, 300), stars=60, seed=5, fwhm=4.0, sky=300.0, exptime=80.0, cosmic_scale=120.0,
@@ -106,8 +106,8 @@ def clean_rays():
 
 def main():
     """Write docs/*.png."""
-    from lib.frames import COSMIC
-    from lib.plots import block_bits, block_mean, linear_grey, mask_colours, stretch
+    from lib.frame.file import COSMIC
+    from lib.report.pictures import block_bits, block_mean, linear_grey, mask_colours, stretch
 
     docs = ROOT / "docs"
     with tempfile.TemporaryDirectory() as folder:

@@ -5,8 +5,8 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
 
-from lib.frames import Frame, write_frame
-from lib.psf import moffat_alpha
+from lib.frame.file import Frame, write_frame
+from lib.photometry.psf import moffat_alpha
 
 RA, DEC = 150.0, 20.0
 SCALE = 0.4  # arcsec per pixel

@@ -9,7 +9,7 @@ from astropy.wcs import WCS
 from running import reduce
 from scipy.spatial import cKDTree
 
-from lib.forced import FLAG_NEIGHBOUR, force, unite_sources
+from lib.photometry.forced import FLAG_NEIGHBOUR, force, unite_sources
 
 
 def rows_of(imdir):

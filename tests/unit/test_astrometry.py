@@ -11,12 +11,12 @@ from astrometry import apply_solution, find_solution
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from lib.distortion import fit_cards, sky_from_cards, tan_cards
-from lib.fields import field_of, frame_centre
-from lib.frames import Frame, FrameRejected, read_frame, write_frame
-from lib.programs import find_program, run_program
-from lib.projection import deproject
-from lib.steps import stop_log
+from lib.astrometry.pixelmaps import fit_cards, sky_from_cards, tan_cards
+from lib.core.programs import find_program, run_program
+from lib.core.sphere import deproject
+from lib.frame.file import Frame, FrameRejected, read_frame, write_frame
+from lib.frame.step import stop_log
+from lib.night.pointing import field_of, frame_centre
 
 ROOT = Path(__file__).resolve().parents[2]
 

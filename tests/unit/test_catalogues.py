@@ -7,7 +7,8 @@ from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from astropy.time import Time
 
-from lib.catalogues import (
+from lib.core.sphere import match_positions, separation
+from lib.reference.catalogues import (
     AB_MINUS_VEGA,
     BANDS,
     PS1_TO_REFERENCE,
@@ -19,12 +20,10 @@ from lib.catalogues import (
     empty_reference,
     fill_by_transformation,
     join_photometry,
-    match_positions,
     move_positions,
     move_to_epoch,
     read_customcat,
     read_reference,
-    separation,
     tie_to_reference,
     transform,
     write_reference,

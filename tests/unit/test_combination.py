@@ -6,7 +6,7 @@ import pytest
 from astropy.nddata import CCDData
 from astropy.stats import mad_std
 
-from lib.combination import clipped_mean, combine, small_sample
+from lib.core.combination import clipped_mean, combine, small_sample
 
 
 def planes(count, outliers, seed=4):

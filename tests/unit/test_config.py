@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from lib.config import ConfigError, check_config, load_schema
+from lib.engine.config import ConfigError, check_config, load_schema
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 SCHEMA = load_schema(CONFIG / "schemas" / "config.schema.yaml")
@@ -228,4 +228,7 @@ def test_scripts_know_the_same_defaults(section, script):
 
 
 def test_reference_servers_are_those_that_the_client_knows():
-    assert tuple(DEFAULTS["reference"]["servers"]) == importlib.import_module("lib.vizier").SERVERS
+    assert (
+        tuple(DEFAULTS["reference"]["servers"])
+        == importlib.import_module("lib.reference.vizier").SERVERS
+    )

@@ -14,7 +14,7 @@ from crclean import (
     repair,
 )
 
-from lib.frames import BAD, COSMIC, INTERPOLATED, SATURATED, Frame
+from lib.frame.file import BAD, COSMIC, INTERPOLATED, SATURATED, Frame
 
 SHAPE = (400, 400)
 # Sky and read noise [e], pixel and depleted layer [um]: a CCD in the blue, one in the red, an

@@ -6,8 +6,8 @@ from dark import make_dark
 from flat import make_flat
 from prepare import prepare_frame
 
-from lib.detector import assemble, overscan_level
-from lib.frames import BAD, NODATA, NONLINEAR, SATURATED, FrameRejected
+from lib.calibration.detector import assemble, overscan_level
+from lib.frame.file import BAD, NODATA, NONLINEAR, SATURATED, FrameRejected
 
 GAIN, NOISE, PEDESTAL = 1.8, 6.0, 400.0
 SHAPE = (120, 150)

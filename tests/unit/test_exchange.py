@@ -5,7 +5,8 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
-from lib.exchange import (
+from lib.frame.file import COSMIC, Frame, read_header, write_frame
+from lib.frame.fitsbytes import (
     copy_with_header,
     encode_checksum,
     map_images,
@@ -15,7 +16,6 @@ from lib.exchange import (
     write_image,
     write_ldac,
 )
-from lib.frames import COSMIC, Frame, read_header, write_frame
 
 pytestmark = pytest.mark.filterwarnings("error")
 

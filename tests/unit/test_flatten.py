@@ -6,8 +6,8 @@ import simulate
 from astropy.io import fits
 from flatten import flatten_frame, flatten_image
 
-from lib.frames import BAD, NODATA, SATURATED, SOURCE, Frame, FrameRejected
-from lib.sky import sky_level
+from lib.background.sky import sky_level
+from lib.frame.file import BAD, NODATA, SATURATED, SOURCE, Frame, FrameRejected
 
 SHAPE = (256, 256)
 

@@ -5,19 +5,19 @@ import pytest
 from astropy.io import fits
 from astropy.nddata import CCDData
 
-from lib.frames import (
+from lib.core.files import atomic_path
+from lib.frame.file import (
     BAD,
     COSMIC,
     MASK_BITS,
     Frame,
     FrameRejected,
-    atomic_path,
     read_frame,
     read_header,
     reject,
     write_frame,
 )
-from lib.steps import process
+from lib.frame.step import process
 
 
 def example():

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_instruments import GOOD, JUNK, read, sane
 
-from lib import nightlog
-from lib.instruments import FrameIgnored, FrameUnusable
-from lib.outcomes import begin_frames_table
+from lib.night import nightlog
+from lib.night.instruments import FrameIgnored, FrameUnusable
+from lib.report.outcomes import begin_frames_table
 
 TIMES = int(os.environ.get("AUTOPROC_FUZZ", "1"))
 

@@ -9,8 +9,8 @@ import re
 import numpy as np
 import pytest
 
-from lib import instruments as ins
-from lib.instruments import FrameIgnored, FrameUnusable, InstrumentError
+from lib.night import instruments as ins
+from lib.night.instruments import FrameIgnored, FrameUnusable, InstrumentError
 
 SAFE = re.compile(r"[A-Za-z0-9_+-]{1,64}")
 FRAME = re.compile(r"2[0-9A-Za-z_+-]*")

@@ -8,10 +8,9 @@ from bias import make_bias
 from dark import hot_pixels, make_dark
 from flat import make_flat
 
-import lib.masters
-from lib.detector import deviant_pixels, fill_holes, illuminated_area
-from lib.frames import BAD, NODATA, SATURATED, Frame, FrameRejected
-from lib.masters import (
+import lib.calibration.masters
+from lib.calibration.detector import deviant_pixels, fill_holes, illuminated_area
+from lib.calibration.masters import (
     Input,
     NoGoodInput,
     combine_inputs,
@@ -22,6 +21,7 @@ from lib.masters import (
     rejected_master,
     unstable_pixels,
 )
+from lib.frame.file import BAD, NODATA, SATURATED, Frame, FrameRejected
 
 SHAPE = (96, 128)
 
@@ -95,7 +95,7 @@ def test_spooled_inputs_give_the_same_master(monkeypatch):
         return planes[n].copy(), None
 
     in_memory = combine_inputs(names, read, judge_siblings, SHAPE, clip=4.0)[0]
-    monkeypatch.setattr(lib.masters, "IN_MEMORY", 0)
+    monkeypatch.setattr(lib.calibration.masters, "IN_MEMORY", 0)
     spooled = combine_inputs(names, read, judge_siblings, SHAPE, clip=4.0)[0]
     np.testing.assert_array_equal(in_memory, spooled)
 

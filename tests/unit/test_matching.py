@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial import cKDTree
 from scipy.stats import poisson
 
-from lib.matching import (
+from lib.astrometry.matching import (
     Mapping,
     Match,
     NoMatch,
@@ -16,7 +16,7 @@ from lib.matching import (
     nearest_pairs,
     offset_hypotheses,
 )
-from lib.projection import deproject, project
+from lib.core.sphere import deproject, project
 
 SLOW = pytest.mark.slow
 

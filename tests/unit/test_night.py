@@ -18,10 +18,11 @@ from astropy.wcs import WCS
 from PIL import Image
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from lib import outcomes, plots, progress
-from lib.detector import assemble
-from lib.frames import COSMIC, SATURATED, Frame, FrameRejected, reject, write_frame
-from lib.nightlog import COLUMNS
+from lib.calibration.detector import assemble
+from lib.engine import progress
+from lib.frame.file import COSMIC, SATURATED, Frame, FrameRejected, reject, write_frame
+from lib.night.nightlog import COLUMNS
+from lib.report import outcomes, pictures
 
 HOSTILE = "</script><script>window.hurt=1</script><img src=x onerror=alert(1)>"
 SHAPE = (64, 80)
@@ -276,12 +277,12 @@ def test_end_of_a_run_knows_whether_the_page_is_current(reduced):
 def test_block_means_and_bits():
     rng = np.random.default_rng(1)
     image = rng.normal(size=(13, 17)).astype(np.float32)
-    small = plots.block_mean(image, 4)
+    small = pictures.block_mean(image, 4)
     expected = image[:12, :16].reshape(3, 4, 4, 4).mean(axis=(1, 3))
     np.testing.assert_allclose(small, expected, rtol=1e-5, atol=1e-6)
     mask = np.zeros((13, 17), np.uint8)
     mask[5, 9], mask[6, 10] = COSMIC, SATURATED
-    bits = plots.block_bits(mask, 4)
+    bits = pictures.block_bits(mask, 4)
     assert bits[1, 2] == COSMIC | SATURATED and bits.sum() == COSMIC | SATURATED
 
 
@@ -292,7 +293,7 @@ def test_reduced_picture_has_no_holes_within_the_data():
     valid[30:38, 30:38] = False
     image[5, 5], valid[5, 5] = np.nan, False  # a lone pixel does not spoil its block
     valid[:, 48:] = False
-    small, covered = plots.reduce_covered(image, valid, 4)
+    small, covered = pictures.reduce_covered(image, valid, 4)
     assert small[1, 1] == 3 and small[8, 7] > 100
     assert covered[:, :12].all() and not covered[:, 12:].any()
 
@@ -303,7 +304,7 @@ def test_enclosed_pixels_take_the_value_beside_them():
     covered[5:12, 5:9] = covered[15, 15] = False  # enclosed
     covered[3:6, 17:] = False  # open to the rim
     image[~covered] = 0
-    filled = plots.fill_enclosed(image, covered)
+    filled = pictures.fill_enclosed(image, covered)
     assert filled.sum() == 29 and filled[5:12, 5:9].all() and filled[15, 15]
     assert image[15, 15] == 15
     assert image[5:12, 5].max() < image[5:12, 8].min()
@@ -317,7 +318,7 @@ def test_picture_and_thumbnail_show_the_same():
     image[300:320, 100:120] += 1000
     image[0, 0] = np.nan
     valid = np.ones(image.shape, bool)
-    uris = plots.covered_pictures(image, valid, (200, 50), (90, 90))
+    uris = pictures.covered_pictures(image, valid, (200, 50), (90, 90))
     large, small = (
         np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("L"))
         for uri in uris
@@ -343,11 +344,11 @@ def test_quick_look_at_a_raw_frame_is_what_assembling_gives(tmp_path, overscan, 
     small = page.quick_look(tmp_path / "2.fits", facts, 20)
     image, _, _ = assemble(tmp_path / "2.fits", facts)
     if flip == (False, False):
-        expected = plots.block_mean(image, 7)
+        expected = pictures.block_mean(image, 7)
     else:
         # The blocks begin at the first pixel read, whatever side it is on.
         turned = image[:: -1 if flip[0] else 1, :: -1 if flip[1] else 1]
-        expected = plots.block_mean(turned, 7)[:: -1 if flip[0] else 1, :: -1 if flip[1] else 1]
+        expected = pictures.block_mean(turned, 7)[:: -1 if flip[0] else 1, :: -1 if flip[1] else 1]
     assert small.shape == (12, 20)
     # Of a stored image the zero point is not told; sums of 49 numbers of 30,000 in float32.
     np.testing.assert_allclose(small - small.mean(), expected - expected.mean(), atol=0.1)
@@ -407,19 +408,19 @@ def test_stretch_shows_faint_and_bright():
     image = rng.normal(1000, 10, (200, 200)).astype(np.float32)
     image[50:60, 50:60] += 50  # 5 sigma
     image[140:160, 140:160] += 5000
-    grey = plots.stretch(image)
+    grey = pictures.stretch(image)
     sky = np.median(grey)
     assert grey[155, 155] >= 250
     assert sky + 30 < np.median(grey[50:60, 50:60]) < 200
     assert 10 < sky < 120
     image[0, 0] = np.nan
-    assert plots.stretch(image)[0, 0] == 0
+    assert pictures.stretch(image)[0, 0] == 0
 
 
 def test_pictures_stand_upright():
     picture = np.zeros((10, 20), np.uint8)
     picture[9, 0] = 255  # top left on the sky
-    uri = plots.encode(picture, 0)
+    uri = pictures.encode(picture, 0)
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("L"))
     assert shown.shape == (10, 20) and shown[0, 0] == 255 and shown[9, 0] == 0
 
@@ -429,11 +430,11 @@ def test_colour_picture_of_equal_images_is_grey_and_of_unequal_ones_coloured():
     sky = rng.normal(0, 1, (80, 80))
     for y, x in rng.integers(5, 75, (12, 2)):
         sky[y - 1 : y + 2, x - 1 : x + 2] += 300
-    same = plots.composite(sky, 7 * sky, 3 * sky)
+    same = pictures.composite(sky, 7 * sky, 3 * sky)
     assert np.ptp(same.astype(int), axis=-1).max() <= 1
     red = sky.copy()
     red[40:43, 40:43] += 900
-    star = plots.composite(red, sky, sky)[41, 41].astype(int)
+    star = pictures.composite(red, sky, sky)[41, 41].astype(int)
     assert star[0] > star[1] + 20 and star[0] > star[2] + 20
 
 
@@ -442,10 +443,10 @@ def test_three_images_are_chosen_by_the_sky_they_share():
     whole[:] = 1
     left[:, :6] = 1
     right[:, 6:] = 1
-    chosen = plots.choose_three([whole, left, right, left, whole])
+    chosen = pictures.choose_three([whole, left, right, left, whole])
     assert 2 not in chosen
-    assert plots.choose_three([left, right, left]) is None
-    assert plots.choose_three([whole, left]) is None
+    assert pictures.choose_three([left, right, left]) is None
+    assert pictures.choose_three([whole, left]) is None
 
 
 # ------------------------------------------------------------------ page

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from lib import nightlog
-from lib.instruments import FrameUnusable, InstrumentError
+from lib.night import nightlog
+from lib.night.instruments import FrameUnusable, InstrumentError
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = Path(os.environ.get("AUTOPROC_REAL_DATA", ROOT.parent / "shared" / "data"))

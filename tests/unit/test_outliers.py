@@ -9,14 +9,16 @@ import simulate
 from astropy.io import fits
 from scipy.ndimage import label, maximum_filter, minimum_filter, uniform_filter
 
-from lib.aligned import (
+from lib.core.medians import lower_median, weighted_median
+from lib.core.programs import find_program, run_program
+from lib.stack.aligned import (
     AlignedFrame,
     combine_aligned,
     combine_mean,
     combined_reference,
     mask_outliers,
 )
-from lib.outliers import (
+from lib.stack.outliers import (
     SLACK,
     Reference,
     box_sums,
@@ -26,8 +28,6 @@ from lib.outliers import (
     fit_line,
     trail_pixels,
 )
-from lib.programs import find_program, run_program
-from lib.ranking import lower_median, weighted_median
 
 SHAPE = (300, 340)
 NOISE = 20.0

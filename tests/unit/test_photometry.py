@@ -1,4 +1,4 @@
-"""lib.photometry: truth put in is found again, within its stated errors."""
+"""lib.photometry.field: truth put in is found again, within its stated errors."""
 
 import astropy.units as u
 import numpy as np
@@ -7,13 +7,13 @@ import sep
 import stack
 from astropy.coordinates import SkyCoord
 
-from lib.calibration import calibrate_weight, coadd_zeropoint
-from lib.emptyapertures import aperture_noise, empty_apertures, summed_area
-from lib.growth import growth_curve, ring_fluxes
-from lib.pairs import common_stars, match
-from lib.photometry import aperture_fluxes, measure_field
-from lib.projection import project
-from lib.psf import (
+from lib.core.crossmatch import common_stars, match
+from lib.core.sphere import project
+from lib.core.stats import half_sample_mode
+from lib.photometry.emptyapertures import aperture_noise, empty_apertures, summed_area
+from lib.photometry.field import aperture_fluxes, measure_field
+from lib.photometry.growth import growth_curve, ring_fluxes
+from lib.photometry.psf import (
     Wings,
     fit_bounded,
     moffat_alpha,
@@ -21,17 +21,17 @@ from lib.psf import (
     moffat_fwhm,
     moffat_slopes,
 )
-from lib.sources import background_mesh, detect_sources, select_stars, spread_mesh
-from lib.sourcetable import kron_photometry
-from lib.starmodels import StarModels, share_light
-from lib.stats import half_sample_mode
-from lib.zeropoint import (
+from lib.photometry.sources import background_mesh, detect_sources, select_stars, spread_mesh
+from lib.photometry.sourcetable import kron_photometry
+from lib.photometry.starmodels import StarModels, share_light
+from lib.photometry.zeropoint import (
     choose_colour,
     expected_noise,
     fit_spatial_term,
     fit_zeropoint,
     relative_zeropoints,
 )
+from lib.stack.calibrate import calibrate_weight, coadd_zeropoint
 
 RA = 150.0
 
@@ -614,7 +614,7 @@ def test_light_that_covers_every_pixel_is_detected():
 
 def test_crowd_that_is_one_source_is_detected_at_a_higher_threshold(monkeypatch):
     """Of more parts than sep allows; between the stars it is 20 sigma bright."""
-    monkeypatch.setattr("lib.sources.SUB_OBJECTS", 100)
+    monkeypatch.setattr("lib.photometry.sources.SUB_OBJECTS", 100)
     y, x = np.mgrid[:160, :160]
     stars = 20 + 500 * np.exp(-((x % 8 - 4) ** 2 + (y % 8 - 4) ** 2) / 2)
     sources, _ = detect_sources(stars.astype(np.float32), 1.0)

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from lib.config import ConfigError
-from lib.places import check_places, sweep
+from lib.engine.config import ConfigError
+from lib.engine.paths import check_places, sweep
 
 
 def test_leavings_of_the_dead_are_swept(tmp_path):

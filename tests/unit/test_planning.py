@@ -12,7 +12,7 @@ import pytest
 from snakemake import common, jobs, rules
 from snakemake.sourcecache import LocalSourceFile, SourceCache
 
-from lib import planning
+from lib.engine import patches
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
@@ -36,7 +36,7 @@ def test_scripts_are_read_once(tmp_path):
     opened = []
     plain_open = cache.open
     cache.open = lambda *given: opened.append(given) or plain_open(*given)
-    planning.remember_sources(cache)
+    patches.remember_sources(cache)
     with plain.open(source) as expected:
         text = expected.read()
     for one in (source, again):
@@ -62,8 +62,8 @@ def test_parameters_of_a_function_are_looked_up_once(monkeypatch):
     common_look = common.get_function_params
     for module in (common, jobs, rules):
         monkeypatch.setattr(module, "get_function_params", look)
-    planning.remember_parameters()
-    planning.remember_parameters()
+    patches.remember_parameters()
+    patches.remember_parameters()
 
     def threads(wildcards, attempt):
         return attempt
@@ -78,15 +78,15 @@ COUNTED = """
 import sys
 sys.path.insert(0, {scripts!r})
 from snakemake.jobs import Job
-from lib import planning
+from lib.engine import patches
 
 def counted(*args, plain=Job.log_info, **options):
     print("told of a job")
     plain(*args, **options)
 
 Job.log_info = counted
-planning.spare_reports(workflow)
-planning.spare_reports(workflow)
+patches.spare_reports(workflow)
+patches.spare_reports(workflow)
 
 rule all:
     output: "a"
@@ -113,14 +113,14 @@ def test_only_a_quiet_dry_run_says_nothing_of_jobs(tmp_path, words, said):
 
 
 def test_what_is_there_is_left_alone_by_the_collector(collector):
-    planning.spare_collector()
-    assert gc.isenabled() and gc.get_threshold() == planning.GENERATIONS
+    patches.spare_collector()
+    assert gc.isenabled() and gc.get_threshold() == patches.GENERATIONS
     assert gc.get_freeze_count() > 0
 
 
 def test_later_looks_at_the_ready_jobs_do_not_multiply():
     scheduler = SimpleNamespace(_open_jobs=threading.Semaphore(0), _schedule_reevalutation=None)
-    planning.look_once(scheduler)
+    patches.look_once(scheduler)
     looks = 0
     for _ in range(3):
         for _ in range(50):

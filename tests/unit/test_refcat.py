@@ -17,10 +17,11 @@ from astropy.table import Table
 from refcat import freeze, make_reference, read_fields
 from vizier_server import Sky, VizierServer, votable
 
-from lib import vizier
-from lib.catalogues import BANDS, read_reference, separation
-from lib.surveys import APASS, ASTROMETRIC, GAIA, PANSTARRS
-from lib.vizier import (
+from lib.core.sphere import separation
+from lib.reference import vizier
+from lib.reference.catalogues import BANDS, read_reference
+from lib.reference.surveys import APASS, ASTROMETRIC, GAIA, PANSTARRS
+from lib.reference.vizier import (
     AnswerError,
     ReferenceUnavailable,
     Service,
@@ -695,7 +696,7 @@ def test_without_network_it_starts_quickly(tmp_path, value):
         value = str(user_table(tmp_path / "t.ecsv"))
     code = (
         f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import refcat; "
-        f"from lib.catalogues import write_reference; "
+        f"from lib.reference.catalogues import write_reference; "
         f"write_reference({str(tmp_path / 'out.ecsv')!r}, "
         f"refcat.make_reference({value!r}, 150.0, 2.0, 0.2, 2022.0, 'cache')); "
         f"heavy = {{'astroquery', 'scipy', 'requests', 'pyvo'}} & set(sys.modules); "

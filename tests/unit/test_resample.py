@@ -5,13 +5,14 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from lib import compiled as module
-from lib.coadd import celestial_wcs, common_grid, frame_outline, wcs_cards
-from lib.compiled import compiled
-from lib.distortion import fit_cards
-from lib.programs import find_program, run_program
-from lib.projection import deproject
-from lib.resample import (
+from lib.astrometry.pixelmaps import fit_cards
+from lib.core import compiled as module
+from lib.core.compiled import compiled
+from lib.core.programs import find_program, run_program
+from lib.core.sphere import deproject
+from lib.core.wcs import celestial_wcs, frame_outline, wcs_cards
+from lib.stack.coadd import common_grid
+from lib.stack.resample import (
     EXACT,
     KERNEL,
     _fill_weights,

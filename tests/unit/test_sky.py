@@ -21,9 +21,8 @@ from makesky import (
 from scipy.ndimage import gaussian_filter, uniform_filter
 from skysub import fringe_excess, fringe_pattern, skysub_frame, subtract_sky
 
-from lib.frames import BAD, NODATA, SOURCE, Frame, write_frame
-from lib.mastersky import MasterSky, read_sky, write_sky
-from lib.sky import (
+from lib.background.mastersky import MasterSky, read_sky, write_sky
+from lib.background.sky import (
     NONE,
     bilinear,
     bilinear_at,
@@ -37,6 +36,7 @@ from lib.sky import (
     time_windows,
     unbinned,
 )
+from lib.frame.file import BAD, NODATA, SOURCE, Frame, write_frame
 
 SHAPE = (480, 560)
 READNOISE = 15.0

@@ -11,9 +11,10 @@ from astropy.table import Table
 from astropy.wcs import WCS
 from starlink import Ast
 
-from lib import detection, firstsolution
-from lib.detection import CATALOGUE_COLUMNS, detect
-from lib.distortion import (
+from lib.astrometry import detection, firstsolution
+from lib.astrometry.crossvalidation import degrees_allowed
+from lib.astrometry.detection import CATALOGUE_COLUMNS, detect
+from lib.astrometry.pixelmaps import (
     fit_cards,
     remembering,
     sky_from_cards,
@@ -21,14 +22,13 @@ from lib.distortion import (
     starting_sky,
     tpv_terms,
 )
-from lib.exchange import read_head
-from lib.frames import BAD, COSMIC, NODATA, SATURATED, Frame, FrameRejected, write_frame
-from lib.programs import ProgramFailed, run_program
-from lib.projection import deproject, project
-from lib.residuals import plot_residuals, residuals, weighted_rms
-from lib.scamp import run_scamp
-from lib.starlists import Exposure, Reference, reference_extent, reference_from_table
-from lib.validation import degrees_allowed
+from lib.astrometry.residuals import plot_residuals, residuals, weighted_rms
+from lib.astrometry.scamp import run_scamp
+from lib.astrometry.starlists import Exposure, Reference, reference_extent, reference_from_table
+from lib.core.programs import ProgramFailed, run_program
+from lib.core.sphere import deproject, project
+from lib.frame.file import BAD, COSMIC, NODATA, SATURATED, Frame, FrameRejected, write_frame
+from lib.frame.fitsbytes import read_head
 
 SHAPE = (1024, 900)
 SCALE = 0.3  # arcsec a pixel

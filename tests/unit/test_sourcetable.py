@@ -9,11 +9,17 @@ from astropy.wcs import WCS
 from scipy.ndimage import gaussian_filter, shift
 from scipy.signal import fftconvolve
 
-from lib.calibration import calibrate_weight
-from lib.psf import moffat_alpha
-from lib.skystructure import local_excess
-from lib.sourcetable import KRON_FACTOR, KRON_LEAST, KRON_REGION, kron_excess, source_table
-from lib.zeropoint import Zeropoint
+from lib.photometry.psf import moffat_alpha
+from lib.photometry.skystructure import local_excess
+from lib.photometry.sourcetable import (
+    KRON_FACTOR,
+    KRON_LEAST,
+    KRON_REGION,
+    kron_excess,
+    source_table,
+)
+from lib.photometry.zeropoint import Zeropoint
+from lib.stack.calibrate import calibrate_weight
 
 SIZE, FWHM, GAIN, SKY = 520, 3.5, 2.0, 40.0
 SHIFT = 0.5

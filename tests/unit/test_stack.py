@@ -22,17 +22,11 @@ from starfields import (
     write_reference,
 )
 
-from lib.coadd import (
-    celestial_wcs,
-    common_grid,
-    effective_gain,
-    frame_weight,
-    median_penalty,
-    resting_on,
-)
-from lib.frames import BAD, COSMIC, INTERPOLATED, reject, write_frame
-from lib.frames import FrameRejected as Rejected
-from lib.psf import moffat_alpha
+from lib.core.wcs import celestial_wcs
+from lib.frame.file import BAD, COSMIC, INTERPOLATED, reject, write_frame
+from lib.frame.file import FrameRejected as Rejected
+from lib.photometry.psf import moffat_alpha
+from lib.stack.coadd import common_grid, effective_gain, frame_weight, median_penalty, resting_on
 
 
 def run(folder, paths, **options):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lib.stats import (
+from lib.core.stats import (
     SAMPLE,
     half_sample_mode,
     mad_std,

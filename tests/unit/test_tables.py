@@ -12,12 +12,12 @@ from astropy.io import fits
 from astropy.table import Table
 from starfields import DEC, RA, ZP, make_stars, write_night, write_reference
 
-from lib.forced import FLAG_OUTSIDE, filter_order, magnitudes, unite_sources
-from lib.frames import FrameRejected, read_frame, reject, write_frame
-from lib.psf import Wings, moffat_alpha, moffat_fraction
-from lib.sources import blended_errors
-from lib.starmodels import share_light
-from lib.targets import TargetError, parse_position, target_position
+from lib.frame.file import FrameRejected, read_frame, reject, write_frame
+from lib.night.targets import TargetError, parse_position, target_position
+from lib.photometry.forced import FLAG_OUTSIDE, filter_order, magnitudes, unite_sources
+from lib.photometry.psf import Wings, moffat_alpha, moffat_fraction
+from lib.photometry.sources import blended_errors
+from lib.photometry.starmodels import share_light
 
 TARGET = (RA + 0.004, DEC - 0.003)
 MAGS = np.array([19.2, 19.2, 18.6, 19.2])  # of the target in the frames of r

@@ -12,14 +12,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from lib import warm
+from lib.engine import worker
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
 @pytest.fixture
 def server():
-    server = warm.Warm(SCRIPTS)
+    server = worker.Warm(SCRIPTS)
     yield server
     if server._process is not None:
         server.stop()
@@ -49,10 +49,11 @@ def write(path, text):
 def test_same_words_and_exit_code_as_a_process_of_its_own(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     script = write(tmp_path / "job.py", text)
-    environment = warm.job_environment(1)
+    environment = worker.job_environment(1)
     own = subprocess.run([sys.executable, script], capture_output=True, env=environment)
     asks = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from lib.warm import Warm, job_environment\n"
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from lib.engine.worker import Warm, job_environment\n"
         "code = Warm(sys.argv[1]).run(sys.argv[2], job_environment(1))\n"
         "print('CODE', code)"
     )
@@ -67,7 +68,7 @@ def test_same_words_and_exit_code_as_a_process_of_its_own(text, tmp_path, monkey
 
 def test_jobs_are_apart(server, tmp_path):
     job = write(tmp_path / "job.py", "import sys, lib\nassert not hasattr(lib, 'mine')\nlib.mine=1")
-    environment = warm.job_environment(1) | {"PYTHONPATH": str(SCRIPTS)}
+    environment = worker.job_environment(1) | {"PYTHONPATH": str(SCRIPTS)}
     environment = {key: value for key, value in environment.items() if key != "TMPDIR"}
     text = Path(job).read_text()
     Path(job).write_text(f"import sys; sys.path.append({str(SCRIPTS)!r})\n{text}")
@@ -81,7 +82,7 @@ def frame_job(server, folder, text="", step="flatten", **environment):
     """Run a script as a step; return its exit code and process id."""
     script = write(folder / f"tmp1.{step}.py", SAY_PID + text)
     (folder / "pid").unlink(missing_ok=True)
-    code = server.run(script, warm.job_environment(1) | environment)
+    code = server.run(script, worker.job_environment(1) | environment)
     return code, waited_for(folder / "pid")
 
 
@@ -140,9 +141,9 @@ def test_masters_and_stacks_go_on_in_a_process_too(server, tmp_path, monkeypatch
 def test_much_memory_is_given_back(server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _, first = frame_job(server, tmp_path)
-    held = f"a = bytearray({warm.MUCH_MEMORY} * 2**20); a[::4096] = a[::4096]\ndel a\n"
+    held = f"a = bytearray({worker.MUCH_MEMORY} * 2**20); a[::4096] = a[::4096]\ndel a\n"
     assert frame_job(server, tmp_path, held, step="stack") == (0, first)
-    assert is_gone(first, 0.5 * warm.IDLE_PATIENCE)
+    assert is_gone(first, 0.5 * worker.IDLE_PATIENCE)
     assert frame_job(server, tmp_path)[0] == 0
 
 
@@ -152,7 +153,7 @@ def test_time_of_jobs_is_counted_when_the_warm_process_ends(runner, tmp_path):
     job = write(tmp_path / "tmp1.flatten.py", work)
     asks = (
         "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from lib.warm import Warm, job_environment\n"
+        "from lib.engine.worker import Warm, job_environment\n"
         "server = Warm(sys.argv[1])\n"
         f"{runner}.run(sys.argv[2], job_environment(1))\n"
         # Its process waits for another job.
@@ -164,8 +165,8 @@ def test_time_of_jobs_is_counted_when_the_warm_process_ends(runner, tmp_path):
     used = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
     start = (
         "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from lib import warm; warm.load(warm.PRELOAD)\n"
-        f"{'' if runner == 'server' else 'warm.load(warm.PRELOAD_LATER)'}\n"
+        "from lib.engine import worker; worker.load(worker.PRELOAD)\n"
+        f"{'' if runner == 'server' else 'worker.load(worker.PRELOAD_LATER)'}\n"
         "used = resource.getrusage(resource.RUSAGE_SELF)\n"
         "print(used.ru_utime + used.ru_stime)"
     )
@@ -182,7 +183,7 @@ def test_process_without_a_job_ends_or_may_be_killed(server, tmp_path, monkeypat
     assert is_gone(first)
     code, second = frame_job(server, tmp_path)
     assert code == 0 and second != first
-    assert is_gone(second, 10 * warm.IDLE_PATIENCE)
+    assert is_gone(second, 10 * worker.IDLE_PATIENCE)
     code, third = frame_job(server, tmp_path)
     assert code == 0 and third != second
 
@@ -193,7 +194,7 @@ def test_frame_steps_at_the_same_time_have_processes_of_their_own(server, tmp_pa
     script = write(tmp_path / "crclean.py", text)
     for _ in range(2):
         threads = [
-            threading.Thread(target=server.run, args=(script, warm.job_environment(1)))
+            threading.Thread(target=server.run, args=(script, worker.job_environment(1)))
             for _ in range(3)
         ]
         for thread in threads:
@@ -208,8 +209,8 @@ def test_log_tells_what_each_job_of_a_process_has_used(server, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     work = (
         f"import sys; sys.path.append({str(SCRIPTS)!r})\n"
-        "from lib import steps\n"
-        "steps.start_log('{log}')\n"
+        "from lib.frame import step\n"
+        "step.start_log('{log}')\n"
         "import numpy as np, time\n"
         "a = np.ones({number})\n"
         "end = time.process_time() + {seconds}\n"
@@ -236,7 +237,8 @@ def test_what_only_stacks_need_is_imported_for_them(tmp_path):
             tmp_path / f"{step}.py",
             "import json, os, sys\n"
             "from pathlib import Path\n"
-            "names = ('matplotlib.figure', 'scipy.spatial', 'lib.forced', 'lib.resample')\n"
+            "names = ('matplotlib.figure', 'scipy.spatial', 'lib.photometry.forced',"
+            " 'lib.stack.resample')\n"
             "found = [os.getppid(), *(name in sys.modules for name in names)]\n"
             "Path(snakemake.output[0]).write_text(json.dumps(found))\n",
         )
@@ -246,8 +248,8 @@ def test_what_only_stacks_need_is_imported_for_them(tmp_path):
     write(
         tmp_path / "Snakefile",
         f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
-        "from lib import warm\n"
-        "assert warm.attach(workflow) is not None\n"
+        "from lib.engine import worker\n"
+        "assert worker.attach(workflow) is not None\n"
         f"rule all:\n    input: {[f'{step}.json' for step in steps]}\n{rules}",
     )
     environment = {key: value for key, value in os.environ.items() if key != "AUTOPROC_WARM"}
@@ -264,11 +266,11 @@ def test_what_only_stacks_need_is_imported_for_them(tmp_path):
 
 def test_jobs_run_at_the_same_time(server, tmp_path):
     slow = write(tmp_path / "slow.py", "import time; time.sleep(1)")
-    server.run(write(tmp_path / "job.py", ""), warm.job_environment(1))
+    server.run(write(tmp_path / "job.py", ""), worker.job_environment(1))
     codes = []
     begin = time.monotonic()
     threads = [
-        threading.Thread(target=lambda: codes.append(server.run(slow, warm.job_environment(1))))
+        threading.Thread(target=lambda: codes.append(server.run(slow, worker.job_environment(1))))
         for _ in range(4)
     ]
     for thread in threads:
@@ -280,7 +282,7 @@ def test_jobs_run_at_the_same_time(server, tmp_path):
 
 
 def test_environment_of_a_job(tmp_path):
-    environment = warm.job_environment(1, "/scratch")
+    environment = worker.job_environment(1, "/scratch")
     assert environment["OMP_NUM_THREADS"] == environment["OPENBLAS_NUM_THREADS"] == "1"
     assert environment["TMPDIR"] == "/scratch"
 
@@ -291,21 +293,21 @@ def test_each_job_is_told_the_threads_of_its_rule(tmp_path):
         tmp_path / "job.py",
         "import json, os\n"
         "from pathlib import Path\n"
-        "warm = b'warm.py' in Path(f'/proc/{os.getppid()}/cmdline').read_bytes()\n"
+        "warm = b'worker.py' in Path(f'/proc/{os.getppid()}/cmdline').read_bytes()\n"
         "found = {'environment': dict(os.environ), 'warm': warm}\n"
         "Path(snakemake.output[0]).write_text(json.dumps(found))\n",
     )
     write(
         tmp_path / "Snakefile",
         f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
-        "from lib import warm\n"
-        "assert warm.attach(workflow) is not None\n"
+        "from lib.engine import worker\n"
+        "assert worker.attach(workflow) is not None\n"
         "rule all:\n    input: 't1.json', 't2.json'\n"
         "rule job:\n    output: 't{n}.json'\n    threads: lambda wildcards: int(wildcards.n)\n"
         "    script: 'job.py'\n",
     )
     environment = {key: value for key, value in os.environ.items() if key != "AUTOPROC_WARM"}
-    environment |= dict.fromkeys(warm.THREAD_VARIABLES, "7")
+    environment |= dict.fromkeys(worker.THREAD_VARIABLES, "7")
     argv = [sys.executable, "-m", "snakemake", "--cores", "8", "--directory", tmp_path]
     subprocess.run(
         [*argv, "--snakefile", tmp_path / "Snakefile"],
@@ -313,7 +315,7 @@ def test_each_job_is_told_the_threads_of_its_rule(tmp_path):
     )  # fmt: skip
     for threads in (1, 2):
         found = json.loads((tmp_path / f"t{threads}.json").read_text())
-        told = {found["environment"].get(name) for name in warm.THREAD_VARIABLES}
+        told = {found["environment"].get(name) for name in worker.THREAD_VARIABLES}
         assert told == {str(threads)}
         assert found["warm"] == (threads == 1)
 
@@ -327,7 +329,9 @@ def test_job_dies_with_the_warm_process_and_the_next_is_refused(branches, server
     )
     codes = []
     runner = server.branch() if branches else server
-    thread = threading.Thread(target=lambda: codes.append(runner.run(job, warm.job_environment(1))))
+    thread = threading.Thread(
+        target=lambda: codes.append(runner.run(job, worker.job_environment(1)))
+    )
     thread.start()
     pid = waited_for(pid_file)
     server._process.kill()
@@ -335,8 +339,8 @@ def test_job_dies_with_the_warm_process_and_the_next_is_refused(branches, server
     assert codes == [-signal.SIGKILL]
     assert is_gone(pid)
     for one in (runner, server.branch()):
-        with pytest.raises(warm.Unavailable):
-            one.run(job, warm.job_environment(1))
+        with pytest.raises(worker.Unavailable):
+            one.run(job, worker.job_environment(1))
 
 
 def test_killed_branch_leaves_the_warm_process_alone(server, tmp_path, monkeypatch):
@@ -345,11 +349,11 @@ def test_killed_branch_leaves_the_warm_process_alone(server, tmp_path, monkeypat
     script = write(
         tmp_path / "tmp1.stack.py", "import os; open('pid', 'w').write(str(os.getppid()))"
     )
-    assert branch.run(script, warm.job_environment(1)) == 0
+    assert branch.run(script, worker.job_environment(1)) == 0
     os.kill(waited_for(tmp_path / "pid"), signal.SIGKILL)
     assert is_gone(waited_for(tmp_path / "pid"))
-    with pytest.raises(warm.Unavailable):
-        branch.run(script, warm.job_environment(1))
+    with pytest.raises(worker.Unavailable):
+        branch.run(script, worker.job_environment(1))
     assert frame_job(server, tmp_path)[0] == 0
 
 
@@ -361,7 +365,8 @@ def test_killed_snakemake_leaves_no_process(runner, tmp_path):
         f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)",
     )
     asks = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from lib.warm import Warm, job_environment\n"
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from lib.engine.worker import Warm, job_environment\n"
         "server = Warm(sys.argv[1])\n"
         f"{runner}.run(sys.argv[2], job_environment(1))"
     )
@@ -373,7 +378,7 @@ def test_killed_snakemake_leaves_no_process(runner, tmp_path):
 
 def test_no_warm_process_without_an_interpreter(server, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
-    with pytest.raises(warm.Unavailable):
+    with pytest.raises(worker.Unavailable):
         server.run("job.py", {})
 
 
@@ -407,23 +412,25 @@ def test_started_while_snakemake_plans(kind, server, tmp_path):
             return executor_plugin is executor and updated_files
 
     workflow = Workflow()
-    warm.start_for(workflow, server)
+    worker.start_for(workflow, server)
     process = server._process
     assert process.poll() is None
     assert workflow.execute(executor_plugin=executor, updated_files=["a"]) == ["a"]
     assert started == [kind == "local_exec"]
     assert (process.poll() is None) == started[0]
     # What is left to do here, as a local rule of a cluster, has one again.
-    assert server.run(write(tmp_path / "job.py", "pass"), warm.job_environment(1)) == 0
+    assert server.run(write(tmp_path / "job.py", "pass"), worker.job_environment(1)) == 0
 
 
 def test_warm_process_that_nobody_asked_ends_at_once(tmp_path):
     scripts = tmp_path / "scripts"
     (scripts / "lib").mkdir(parents=True)
     (scripts / "lib" / "__init__.py").touch()
+    (scripts / "lib/frame").mkdir()
+    (scripts / "lib/frame/__init__.py").touch()
     # As slow to get ready as can be.
-    (scripts / "lib" / "steps.py").write_text("import time; time.sleep(60)\n")
-    unused = warm.Warm(scripts)
+    (scripts / "lib" / "frame" / "step.py").write_text("import time; time.sleep(60)\n")
+    unused = worker.Warm(scripts)
     unused.start()
     process = unused._process
     begun = time.monotonic()
@@ -440,7 +447,7 @@ def test_branch_that_nobody_asked_ends_at_once(tmp_path):
         "import os, time\n"
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)\n",
     )
-    server = warm.Warm(scripts)
+    server = worker.Warm(scripts)
     server.branch().start()
     pid = waited_for(tmp_path / "pid")
     begun = time.monotonic()

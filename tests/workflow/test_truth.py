@@ -12,8 +12,8 @@ from astropy.wcs import WCS
 from scipy.spatial import cKDTree
 from workbench import simulated
 
-from lib.frames import COSMIC, UNUSABLE
-from lib.stats import mad_std
+from lib.core.stats import mad_std
+from lib.frame.file import COSMIC, UNUSABLE
 
 # Robust rms per axis of single stars of a signal-to-noise ratio above 50, and their mean offset.
 COADD, OFFSET, FRAME = 5.0, 2.0, 15.0  # mas

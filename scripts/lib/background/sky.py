@@ -1,0 +1,483 @@
+"""The sky of a frame: its level, and the pixels in which sources hide it."""
+
+import math
+
+import numpy as np
+
+from lib.core.stats import SAMPLE, mad_std, regular_sample, sigma_clipped_median
+from lib.frame.file import BAD, COSMIC, NODATA, SATURATED
+
+QUARTER = 0.3186394
+"""A quarter of Gaussian deviates are smaller, in absolute value."""
+
+MOST_FRAMES = 300
+"""Frames of a sky: more make it hardly less noisy, and each is held on disk meanwhile."""
+
+SQUARE_SIDE = 0.1355
+"""Weight of a neighbour: with the square's own 2 pixels, a Gaussian of 1.2 pixels."""
+
+NONE = np.iinfo(np.uint16).max
+"""Steps of an area that is none."""
+
+SQUARE_LIMIT = 0.9
+"""As areas are counted in squares, the threshold must be so much lower to find as many sources."""
+
+
+def binned(image, unusable):
+    """Return the means of an image's squares of 2 x 2 pixels, and how many of each are usable.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    unusable : ndarray of bool, shape (ny, nx)
+
+    Returns
+    -------
+    means : ndarray of float32, shape (ceil(ny / 2), ceil(nx / 2))
+        0 where no pixel is usable.
+    number : ndarray of uint8, same shape
+        0 to 4.
+    """
+
+    def sums(values):
+        pairs = values[0::2] + values[1::2]
+        return pairs[:, 0::2] + pairs[:, 1::2]
+
+    odd = [(0, size % 2) for size in image.shape]
+    if any(after for _, after in odd):
+        image = np.pad(image, odd)
+        unusable = np.pad(unusable, odd, constant_values=True)
+    if not unusable.any():
+        means = sums(image)
+        means *= np.float32(0.25)
+        return means, np.full(means.shape, 4, np.uint8)
+    # Two bytes at once: as one number, the halves of which are added.
+    rows = (~unusable).view(np.uint8)
+    pairs = np.ascontiguousarray(rows[0::2] + rows[1::2]).view(np.uint16)
+    number = ((pairs & 255) + (pairs >> 8)).astype(np.uint8)
+    image = image.copy()
+    np.copyto(image, 0, where=unusable)
+    means = sums(image)
+    means /= np.maximum(number, 1)
+    return means, number
+
+
+def unbinned(squares, shape):
+    """Return a mask of 2 x 2 squares as one of pixels.
+
+    Parameters
+    ----------
+    squares : ndarray of bool, shape (ceil(ny / 2), ceil(nx / 2))
+    shape : tuple of int
+        (ny, nx).
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    rows, columns = squares.shape
+    # Two pixels at once: as one number of twice the bytes.
+    pairs = squares.view(np.uint8) * np.uint16(257)
+    pixels = np.empty((rows, 2, columns), np.uint16)
+    pixels[:] = pairs[:, None]
+    pixels = pixels.view(bool).reshape(2 * rows, 2 * columns)
+    return np.ascontiguousarray(pixels[: shape[0], : shape[1]])
+
+
+def smoothed(image, side):
+    """Return an image convolved with (side, 1 - 2 side, side) along rows and columns."""
+    for axis in (0, 1):
+        part = np.moveaxis(image * np.float32(side), axis, 0)
+        image = image * np.float32(1 - 2 * side)
+        result = np.moveaxis(image, axis, 0)
+        result[1:] += part[:-1]
+        result[:-1] += part[1:]
+    return image
+
+
+def spread(mask, corners):
+    """Return a mask grown by one pixel, also across corners or not."""
+    grown = mask.copy()
+    grown[:, 1:] |= mask[:, :-1]
+    grown[:, :-1] |= mask[:, 1:]
+    across = grown.copy() if corners else mask
+    grown[1:] |= across[:-1]
+    grown[:-1] |= across[1:]
+    return grown
+
+
+def grown_by_size(labels, steps):
+    """Return labelled areas, each grown by its own number of pixels.
+
+    Areas are grown together: the one that needs most steps begins, each step brings in those
+    that need no more than are left. Steps with and without corners alternate, which makes an
+    octagon of a point.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (ny, nx)
+    steps : sequence of int, shape (n + 1,)
+        Of each label; `NONE` for those that are left out, as 0 is outside of the areas.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    steps = np.asarray(steps, np.uint16)
+    left = steps.take(labels)
+    grown = np.zeros(labels.shape, bool)
+    for step in range(int(steps[steps < NONE].max(initial=0)), 0, -1):
+        grown |= left == step
+        grown = spread(grown, corners=step % 2 == 1)
+    return grown | (left == 0)
+
+
+def extents(labels, places, count):
+    """Return how many pixels each of `count` areas spans, from the label and place of each."""
+    low, high = np.full(count, np.iinfo(np.int64).max), np.zeros(count, np.int64)
+    np.minimum.at(low, labels, places)
+    np.maximum.at(high, labels, places)
+    return high - low + 1
+
+
+def find_sources(image, unusable, threshold=1.5, grow=4, mesh=64, minarea=6):
+    """Return the pixels of a frame that belong to sources.
+
+    Squares of 2 x 2 pixels, smoothed to the Gaussian of 1.2 pixels that the detection of faint
+    stars wants, are segmented above a local background (Bertin & Arnouts 1996, as implemented
+    by sep); each segment is grown by `grow` pixels, and by more the larger it is, for the wings
+    that lie below the threshold.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    unusable : ndarray of bool, shape (ny, nx)
+        Pixels without information.
+    threshold : float
+        In standard deviations of a pixel.
+    grow : int
+        Pixels.
+    mesh : int
+        Size of the background mesh [px].
+    minarea : int
+        Pixels that a source must cover: a lone hot pixel is none.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    import sep
+    from scipy.ndimage import label
+
+    means, number = binned(np.asarray(image, np.float32), unusable)
+    blank = number < 2
+    mesh = min(max(mesh // 2, 1), *means.shape)
+    background = sep.Background(means, mask=blank, bw=mesh, bh=mesh, fw=3, fh=3)
+    means -= background.back()
+    if number.min() < 4:
+        # Where pixels are missing, the mean is less certain.
+        means *= np.sqrt(np.arange(5, dtype=np.float32) / 4).take(number)
+        means[blank] = 0
+    # Squares have half the noise of pixels.
+    limit = SQUARE_LIMIT * 2 * threshold * max(background.globalrms, 1e-6)
+    above = smoothed(means, SQUARE_SIDE) > limit
+    labels, count = label(above, np.ones((3, 3), bool))
+    if not count:
+        return np.zeros(image.shape, bool)
+    index = np.flatnonzero(above)
+    of = labels.ravel()[index] - 1
+    area = 4 * np.bincount(of)
+    # A hot column is long, and has no wings.
+    width = 2 * np.minimum(*(extents(of, at, count) for at in np.divmod(index, labels.shape[1])))
+    radius = grow + 0.6 * np.minimum(np.sqrt(area), width)
+    steps = np.where(area < minarea, NONE, radius // 2)
+    return unbinned(grown_by_size(labels, [NONE, *steps]), image.shape)
+
+
+def sky_level(image, mask, sources):
+    """Return level and pixel noise of the sky, from pixels without source or defect.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    mask : ndarray of uint8, shape (ny, nx)
+    sources : ndarray of bool, shape (ny, nx)
+
+    Returns
+    -------
+    level, noise : float
+        In the unit of the image, from a `regular_sample` of its pixels: good to a hundredth of
+        the noise of one; NaN where there is no sky pixel.
+    """
+    hidden = BAD | SATURATED | NODATA | COSMIC
+    for number in (SAMPLE, image.size):
+        part = [regular_sample(one, number) for one in (image, mask, sources)]
+        sky = part[0][~part[2] & (part[1] & hidden == 0)]
+        if sky.size > SAMPLE / 10:
+            break
+    level, noise, _ = sigma_clipped_median(sky)
+    return level, noise
+
+
+def noise_map(image, unusable, least, block=64):
+    """Return the noise of the sky: as photons and read-out make it, or as measured.
+
+    Where the flat is low, where a detector is noisier, or where structure was left, the noise
+    measured exceeds the one that header numbers tell.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    unusable : ndarray of bool, shape (ny, nx)
+    least : float
+        Noise of sky and read-out.
+    block : int
+        Size of the squares in which it is measured [px].
+
+    Returns
+    -------
+    ndarray of float32, shape (rows, columns)
+        Of each square, see `bilinear`: from the lower quartile of the absolute differences of
+        neighbours in a row, which stars hardly move; nowhere below `least`. One value for all
+        where it is nowhere much above.
+    """
+    from scipy.ndimage import median_filter
+
+    # Every third row, pairs that share no pixel: 4 per cent, 2 in the median of nine squares.
+    rows, good = image[::3], ~unusable[::3]
+    even = image.shape[1] // 2 * 2
+    pairs = np.s_[:, 1:even:2], np.s_[:, :even:2]
+    steps, known = np.abs(rows[pairs[0]] - rows[pairs[1]]), good[pairs[0]] & good[pairs[1]]
+    ranked, number = ranked_blocks(steps, known, (block / 3, block / 2))
+    lower = np.take_along_axis(ranked, (number // 4)[..., None], axis=-1)[..., 0]
+    coarse = np.where(number > 50, lower / np.float32(QUARTER * np.sqrt(2)), np.float32(least))
+    coarse = np.maximum(median_filter(coarse, 3, mode="nearest"), np.float32(least))
+    if coarse.max() < 1.05 * least:
+        return np.full((1, 1), least, np.float32)
+    return coarse
+
+
+def ranked_blocks(image, usable, block):
+    """Return the usable values of each part of an image, in order.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    usable : ndarray of bool, shape (ny, nx)
+    block : tuple of float
+        Rows and columns of a part, about.
+
+    Returns
+    -------
+    values : ndarray of float32, shape (rows, columns, n)
+        Ascending; +inf beyond the usable ones. Parts that would hold a row or column more than
+        others lack it.
+    number : ndarray of int, shape (rows, columns)
+        Usable values.
+    """
+    counts = [max(1, round(size / one)) for size, one in zip(image.shape, block, strict=True)]
+    starts = [np.linspace(0, size, n + 1)[:-1].astype(int)
+              for size, n in zip(image.shape, counts, strict=True)]  # fmt: skip
+    height, width = (size // n for size, n in zip(image.shape, counts, strict=True))
+    filled = image.copy()
+    np.copyto(filled, np.inf, where=~usable)
+    values = np.empty((*counts, height, width), np.float32)
+    for i, y in enumerate(starts[0]):
+        for j, x in enumerate(starts[1]):
+            values[i, j] = filled[y : y + height, x : x + width]
+    values = values.reshape(*counts, height * width)
+    values.sort(axis=-1)
+    return values, np.isfinite(values).sum(axis=-1)
+
+
+def bilinear(coarse, shape):
+    """Return the values of a coarse map, which stand for equal parts of an image, at its pixels.
+
+    Parameters
+    ----------
+    coarse : ndarray, shape (rows, columns)
+    shape : tuple of int
+        (ny, nx).
+
+    Returns
+    -------
+    ndarray of float32, shape (ny, nx)
+        Linear between the centres of the parts, constant beyond the outermost.
+    """
+
+    matrices = []
+    for size, parts in zip(shape, coarse.shape, strict=True):
+        near, after = between(np.arange(size), size, parts)
+        matrix = np.zeros((size, parts), np.float32)
+        matrix[np.arange(size), near] = 1 - after
+        matrix[np.arange(size), np.minimum(near + 1, parts - 1)] += after
+        matrices.append(matrix)
+    return matrices[0] @ np.asarray(coarse, np.float32) @ matrices[1].T
+
+
+def bilinear_at(coarse, shape, y, x):
+    """Return `bilinear` at some pixels only.
+
+    Parameters
+    ----------
+    coarse : ndarray of float32, shape (rows, columns)
+    shape : tuple of int
+        (ny, nx) of the image.
+    y, x : ndarray of int, shape (n,)
+
+    Returns
+    -------
+    ndarray of float32, shape (n,)
+    """
+    if coarse.size == 1:
+        return np.full(y.shape, coarse[0, 0], np.float32)
+    (row, down), (column, right) = (
+        between(*args) for args in zip((y, x), shape, coarse.shape, strict=True)
+    )
+    rows, columns = coarse.shape
+    first = row * columns + column
+    values = coarse.ravel()
+    step = np.minimum(column + 1, columns - 1) - column
+    upper = values[first] * (1 - right) + values[first + step] * right
+    first += (np.minimum(row + 1, rows - 1) - row) * columns
+    lower = values[first] * (1 - right) + values[first + step] * right
+    return upper * (1 - down) + lower * down
+
+
+def between(pixel, size, parts):
+    """Return between which of the equal parts of an axis pixels lie.
+
+    Parameters
+    ----------
+    pixel : ndarray of int
+    size, parts : int
+        Pixels and parts of the axis.
+
+    Returns
+    -------
+    near : ndarray of int
+        The part whose centre is before the pixel, but not the last of several.
+    after : ndarray of float32
+        Distance from its centre, in parts; 0 to 1.
+    """
+    place = ((pixel + 0.5) * (parts / size) - 0.5).clip(0, parts - 1)
+    near = np.minimum(place.astype(int), max(parts - 2, 0))
+    return near, (place - near).astype(np.float32)
+
+
+def block_sky(image, free, block=64, least=0.3, every=1):
+    """Return the medians of an image's squares, over their free pixels.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    free : ndarray of bool, shape (ny, nx)
+        Pixels that show sky.
+    block : int
+        Size of the squares [px].
+    least : float
+        Squares with a smaller part of free pixels tell nothing.
+    every : int
+        Only one row of so many is looked at.
+
+    Returns
+    -------
+    ndarray of float32, shape (rows, columns)
+        NaN where a square tells nothing.
+    """
+    ranked, number = ranked_blocks(image[::every], free[::every], (block / every, block))
+    middle = np.stack([np.maximum(number - 1, 0) // 2, number // 2], axis=-1)
+    middle = np.minimum(middle, ranked.shape[-1] - 1)
+    with np.errstate(invalid="ignore"):
+        medians = np.take_along_axis(ranked, middle, axis=-1).mean(axis=-1)
+    return np.where(number > least * ranked.shape[-1], medians, np.float32(np.nan))
+
+
+def fit_surface(values, order, sigma=3.0):
+    """Fit a low-order surface to a coarse map, robustly.
+
+    Parameters
+    ----------
+    values : ndarray, shape (rows, columns)
+        As from `block_sky`; NaN where unknown.
+    order : int
+        Highest total degree of the polynomial in x and y. It is lowered where fewer than four
+        values a term are known.
+    sigma : float
+        Values further than this many standard deviations from the fit are left out, until none
+        is.
+
+    Returns
+    -------
+    ndarray, shape (order + 1, order + 1)
+        Coefficients of Legendre polynomials in y and x, which run from -1 to 1 over the image.
+    """
+    from numpy.polynomial.legendre import legvander2d
+
+    known = np.isfinite(values)
+    coefficients = np.zeros((order + 1, order + 1))
+    while order and known.sum() < 2 * (order + 1) * (order + 2):
+        order -= 1
+    if not known.any():
+        return coefficients
+    rows, columns = values.shape
+    y, x = np.nonzero(known)
+    y, x = (2 * y + 1) / rows - 1, (2 * x + 1) / columns - 1
+    degree_y, degree_x = np.indices((order + 1, order + 1)).reshape(2, -1)
+    used = degree_y + degree_x <= order
+    terms = legvander2d(y, x, [order, order])[:, used]
+    values = values[known].astype(float)
+    keep = np.ones(values.size, bool)
+    for _ in range(10):
+        solution = np.linalg.lstsq(terms[keep], values[keep], rcond=None)[0]
+        residual = values - terms @ solution
+        clipped = np.abs(residual) <= sigma * mad_std(residual[keep]) + 1e-12
+        if (clipped == keep).all() or clipped.sum() < 2 * used.sum():
+            break
+        keep = clipped
+    coefficients[degree_y[used], degree_x[used]] = solution
+    return coefficients
+
+
+def surface(coefficients, shape):
+    """Return the surface of `fit_surface` at the pixels of an image.
+
+    Parameters
+    ----------
+    coefficients : ndarray, shape (order + 1, order + 1)
+    shape : tuple of int
+        (ny, nx).
+
+    Returns
+    -------
+    ndarray of float32, shape (ny, nx)
+    """
+    from numpy.polynomial.legendre import legvander
+
+    order = len(coefficients) - 1
+    y, x = (legvander((2 * np.arange(n) + 1) / n - 1, order).astype(np.float32) for n in shape)
+    return y @ coefficients.astype(np.float32) @ x.T
+
+
+def time_windows(mjd, minutes, least, most=MOST_FRAMES):
+    """Part a series of frames where it lasts longer than its sky stays the same.
+
+    Parameters
+    ----------
+    mjd : sequence of float
+        Times of the frames [d], in order.
+    minutes : float
+        Length of a part, about; infinite where the sky stays.
+    least : int
+        Frames in a part, at least.
+    most : int
+        Frames in a part, at most.
+
+    Returns
+    -------
+    list of list of int
+        Indices of the frames of each part, in order: parts of nearly as many frames each.
+    """
+    span = (mjd[-1] - mjd[0]) * 1440
+    parts = max(1, min(round(span / minutes), len(mjd) // least), math.ceil(len(mjd) / most))
+    return [[int(i) for i in part] for part in np.array_split(np.arange(len(mjd)), parts)]

@@ -1,0 +1,191 @@
+"""The files and directories that a configuration names, and the claim of a run to its own."""
+
+import fcntl
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from lib.engine.config import ConfigError, is_instrument_file
+
+DEFAULT_EXCLUDE = "config/exclude.txt"
+"""The one list that need not exist."""
+
+UNSAFE = re.compile(r"[{}\x00-\x1f]")
+"""What Snakemake would take for a wildcard, or cannot hold, in a path."""
+
+
+class NothingToReduce(ConfigError):
+    """A directory without a science frame, which may have one later."""
+
+    exit_code = 3
+
+
+def refuse(error):
+    """End the process with one sentence.
+
+    Snakemake would add to an exception where in the rules it was raised.
+
+    Parameters
+    ----------
+    error : Exception
+        Its text is the sentence, its `exit_code` the exit code: 2 where it has none.
+    """
+    sentence = str(error)
+    if isinstance(error, OSError) and error.filename:
+        sentence = f"{error.filename}: {error.strerror}"
+    print(f"autoproc: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(getattr(error, "exit_code", 2))
+
+
+def check_places(config):
+    """Return `config` with its paths in plain form: `~` expanded, no `./`, no `//`.
+
+    Parameters
+    ----------
+    config : dict
+        Checked by `lib.engine.config.check_config`.
+
+    Returns
+    -------
+    dict
+        The keys whose values are paths.
+
+    Raises
+    ------
+    ConfigError
+        In one sentence, for the first path that is not there or cannot serve.
+    """
+    plain = {key: _plain(config[key]) for key in ("datadir", "imdir", "masters", "customcat")}
+    plain["exclude"] = _plain(config["exclude"])
+    refcat = config["refcat"]
+    if refcat not in ("online", "offline", "none"):
+        plain["refcat"] = _plain(refcat)
+        _check_file("refcat", plain["refcat"])
+    if is_instrument_file(config["instrument"]):
+        plain["instrument"] = _plain(config["instrument"])
+        _check_file("instrument", plain["instrument"])
+    for key in ("datadir", "masters"):
+        if plain[key] and not os.path.isdir(plain[key]):
+            raise ConfigError(f"{key}: there is no directory {plain[key]}")
+    if plain["customcat"]:
+        _check_file("customcat", plain["customcat"])
+    if plain["exclude"] and plain["exclude"] != DEFAULT_EXCLUDE:
+        _check_file("exclude", plain["exclude"])
+    _check_imdir(plain["imdir"], plain["datadir"])
+    for key, path in plain.items():
+        if path and UNSAFE.search(path):
+            raise ConfigError(
+                f"{key}: {path!r} holds a brace or a control character, take another name"
+            )
+    return plain
+
+
+def _plain(path):
+    if not path:
+        return path
+    return os.path.normpath(os.path.expanduser(str(path)))
+
+
+def _check_file(key, path):
+    if not os.path.isfile(path):
+        raise ConfigError(f"{key}: there is no file {path}")
+
+
+def _check_imdir(imdir, datadir):
+    if not os.path.exists(imdir):
+        return
+    if not os.path.isdir(imdir):
+        raise ConfigError(f"imdir: {imdir} is a file, write the name of a directory")
+    if os.path.samefile(imdir, datadir):
+        raise ConfigError(
+            f"imdir: {imdir} is datadir, where nothing is ever written: name another directory"
+        )
+
+
+class Claim:
+    """The claim of a run to its `imdir`, so that two runs never work in the same.
+
+    It ends with the process, however that ends: nothing is left to be unlocked after a crash.
+
+    Parameters
+    ----------
+    imdir : path-like
+    """
+
+    def __init__(self, imdir):
+        self.path = Path(imdir) / ".run"
+        self._file = None
+
+    def take(self):
+        """Take the claim.
+
+        Raises
+        ------
+        ConfigError
+            Where another run has it.
+        """
+        # Append mode: whoever has it has written there who it is.
+        file = open(self.path, "a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            who = file.read().strip() or "unknown"
+            file.close()
+            raise ConfigError(
+                f"imdir: another run is at work in {self.path.parent} (process {who}): "
+                "wait for its end, or give another imdir"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        self._file = file
+
+    def release(self):
+        """Give it back; the end of the process does the same."""
+        if self._file:
+            self._file.close()
+            self._file = None
+
+
+def sweep(imdir):
+    """Remove the half-written files and the folders of work that a killed process left in `imdir`.
+
+    Parameters
+    ----------
+    imdir : path-like
+        Claimed: no other run is at work in it.
+
+    Returns
+    -------
+    list of Path
+        What was removed.
+    """
+    removed = []
+    for folder, folders, names in os.walk(imdir):
+        for name in [*folders, *names]:
+            found = re.fullmatch(r"\.(\d+)\..+|\..+\.(\d+)\.tmp", name)
+            if not found or _alive(int(found.group(1) or found.group(2))):
+                continue
+            path = Path(folder, name)
+            if name in folders:
+                shutil.rmtree(path, ignore_errors=True)
+                folders.remove(name)
+            else:
+                path.unlink(missing_ok=True)
+            removed.append(path)
+    return removed
+
+
+def _alive(pid):
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,176 @@
+"""Frame files: an image, a mask of bits and a header that is true for the pixels as stored."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+
+from lib.core.files import atomic_path
+
+BAD = 1
+SATURATED = 2
+NODATA = 4
+COSMIC = 8
+SOURCE = 16
+INTERPOLATED = 32
+TRAIL = 64
+NONLINEAR = 128
+
+MASK_BITS = {
+    BAD: "bad pixel (hot, dead, unstable, not a number)",
+    SATURATED: "saturated, or beside a saturated pixel",
+    NODATA: "no data, or flat response too low",
+    COSMIC: "cosmic ray",
+    SOURCE: "part of a source when the sky was made",
+    INTERPOLATED: "value repaired from its neighbours",
+    TRAIL: "outlier against the other exposures (satellite)",
+    NONLINEAR: "above the linearity limit",
+}
+
+UNUSABLE = BAD | SATURATED | NODATA | COSMIC | TRAIL
+"""Bits whose pixels weigh nothing in a stack."""
+
+
+class FrameRejected(Exception):
+    """A frame (or master) that a step finds unfit: a result, not a failure.
+
+    Parameters
+    ----------
+    code : str
+        Short upper-case reason, as ``TOO_FEW_STARS``.
+    numbers : str, optional
+        What was measured and the bound, as ``2 < 6``.
+    """
+
+    def __init__(self, code, numbers=""):
+        self.code = code
+        self.numbers = numbers
+        super().__init__(f"{code}: {numbers}" if numbers else code)
+
+
+@dataclass
+class Frame:
+    """An image with its mask and header; a rejected one has no image.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx), or None
+        Pixel values in the unit of header ``BUNIT``.
+    mask : ndarray of uint8, shape (ny, nx), or None
+        Sum of `MASK_BITS`.
+    header : astropy.io.fits.Header
+    """
+
+    image: np.ndarray | None
+    mask: np.ndarray | None
+    header: fits.Header = field(default_factory=fits.Header)
+
+    @property
+    def rejected(self):
+        """Whether a step has found this frame unfit."""
+        return self.header.get("QCSTAT") == "REJECTED"
+
+    @property
+    def reason(self):
+        """Code and numbers of the rejection, or an empty string."""
+        return self.header.get("QCREASON", "") if self.rejected else ""
+
+
+def reject(header, step, why):
+    """Return the frame without image that stands for a rejected one.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+    step : str
+        Step that found the frame unfit.
+    why : FrameRejected
+    """
+    header = header.copy()
+    header["QCSTAT"] = ("REJECTED", "fit for use: OK or REJECTED")
+    header["QCSTEP"] = (step, "step that rejected it")
+    header["QCREASON"] = _printable(str(why))[:68]
+    return Frame(None, None, header)
+
+
+def read_header(path):
+    """Return the primary header of a FITS file."""
+    with fits.open(path, memmap=True, lazy_load_hdus=True) as hdus:
+        return hdus[0].header.copy()
+
+
+def read_frame(path, extension=0, mapped=False):
+    """Read a frame file.
+
+    Parameters
+    ----------
+    path : path-like
+    extension : int or str
+        Where the image is; the mask and the header are those of the file.
+    mapped : bool
+        Whether image and mask stay as they are on disk, read where they are used.
+
+    Returns
+    -------
+    Frame
+        Image and mask in native byte order, unless `mapped`; a mask of zeros where the file has
+        none.
+    """
+    with fits.open(path, memmap=mapped) as hdus:
+        header = hdus[0].header.copy()
+        image = hdus[extension].data
+        if image is None:
+            return Frame(None, None, header)
+        mask = hdus["MASK"].data if "MASK" in hdus else np.zeros(image.shape, np.uint8)
+    if mask.shape != image.shape:
+        raise ValueError(f"{path}: mask has shape {mask.shape}, image {image.shape}")
+    if not mapped:
+        image, mask = np.asarray(image, dtype=np.float32), np.asarray(mask, dtype=np.uint8)
+    return Frame(image, mask, header)
+
+
+def write_frame(path, frame, extensions=()):
+    """Write a frame file whole or not at all, with CHECKSUM and DATASUM.
+
+    Parameters
+    ----------
+    path : path-like
+    frame : Frame
+    extensions : sequence of HDUs
+        What follows the mask.
+    """
+    header = frame.header.copy()
+    if "QCSTAT" not in header:
+        header["QCSTAT"] = ("OK", "fit for use: OK or REJECTED")
+    if frame.image is None:
+        hdus = fits.HDUList([fits.PrimaryHDU(header=header)])
+    else:
+        # In the order of bytes that FITS has: astropy would swap them for each checksum.
+        image = np.asarray(frame.image, dtype=">f4")
+        mask = fits.ImageHDU(np.asarray(frame.mask, dtype=np.uint8), name="MASK")
+        for bit, meaning in MASK_BITS.items():
+            mask.header[f"BIT{bit}"] = meaning
+        hdus = fits.HDUList([fits.PrimaryHDU(image, header), mask, *extensions])
+    with atomic_path(path) as beside:
+        hdus.writeto(beside, checksum=True, overwrite=True)
+
+
+def record_calibration(header, kind, path, master):
+    """Write into `header` which master was used, and its DATASUM.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+    kind : {'BIAS', 'DARK', 'FLAT', 'SKY', 'FRNG'}
+    path : path-like
+    master : astropy.io.fits.Header
+        Header of the master as it lies on disk.
+    """
+    header[f"{kind}FILE"] = (Path(path).name, f"master {kind.lower()} used")
+    header[f"{kind}SUM"] = (master.get("DATASUM", ""), f"DATASUM of the master {kind.lower()}")
+
+
+def _printable(text):
+    """Return `text` with what a FITS header cannot hold replaced."""
+    return "".join(c if " " <= c <= "~" else "?" for c in text)

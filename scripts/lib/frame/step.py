@@ -1,0 +1,118 @@
+"""What every per-frame step does around its image math: read, pass on, reject, record, write."""
+
+import atexit
+import logging
+import resource
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from lib.core.files import atomic_path
+from lib.frame.file import Frame, FrameRejected, read_frame, read_header, reject, write_frame
+from lib.frame.fitsbytes import copy_with_header
+
+log = logging.getLogger("autoproc")
+
+_earlier_jobs = {"seconds": 0.0}
+"""CPU time that earlier jobs of this process have used."""
+
+
+def start_log(path):
+    """Send log records to the rule's log file, begun anew; what the job used will end it."""
+    stop_log()
+    atexit.unregister(log_usage)
+    atexit.register(log_usage)
+    handler = logging.FileHandler(path, mode="w") if path else logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").addHandler(handler)
+
+
+def log_usage():
+    """Log the most memory that this process, or a program it ran, has held, and their CPU time."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    seconds = sum(one.ru_utime + one.ru_stime for one in used)
+    if log.handlers:
+        log.info(
+            "peak memory %.0f MB, CPU %.2f s",
+            max(one.ru_maxrss for one in used) / 1024,
+            seconds - _earlier_jobs["seconds"],
+        )
+    _earlier_jobs["seconds"] = seconds
+
+
+def end_log():
+    """Log what the job used and close its log; another job may follow in the same process."""
+    log_usage()
+    stop_log()
+
+
+def stop_log():
+    """Close the log file."""
+    for handler in log.handlers:
+        handler.close()
+    log.handlers.clear()
+    logging.getLogger("py.warnings").handlers.clear()
+
+
+def record_step(header, step, step_version, parameters=None):
+    """Write a line of HISTORY: the step, its version and its parameters."""
+    words = [f"autoproc {step} v{step_version}"]
+    words += [f"{key}={value}" for key, value in (parameters or {}).items()]
+    header.add_history(" ".join(words))
+
+
+def process(
+    step, step_version, source, target, work, *, log_path=None, parameters=None, header_only=False
+):
+    """Read a frame, work on it and write the result.
+
+    A frame that was rejected before is passed on; one that `work` finds unfit is written as
+    a header without image. Both are results, so the exit status is that of success.
+
+    Parameters
+    ----------
+    step : str
+        Name of the rule.
+    step_version : int
+        Raised when the step's result changes.
+    source, target : path-like
+    work : callable
+        Takes and returns a `Frame`; raises `FrameRejected`.
+    log_path : path-like, optional
+    parameters : dict, optional
+        Configuration written to the header.
+    header_only : bool
+        Whether `work` changes nothing but the header: it is given no pixels, they are copied.
+    """
+    start_log(log_path)
+    frame = Frame(None, None, read_header(source)) if header_only else read_frame(source)
+    if frame.rejected:
+        log.info("passed on: %s", frame.reason)
+    else:
+        header = frame.header.copy()
+        try:
+            frame = work(frame)
+        except FrameRejected as why:
+            log.warning("rejected: %s", why)
+            frame = reject(header, step, why)
+        record_step(frame.header, step, step_version, parameters)
+    if header_only and not frame.rejected:
+        with atomic_path(target) as beside:
+            copy_with_header(source, beside, frame.header)
+    else:
+        write_frame(target, frame)
+    log.info("wrote %s", target)
+
+
+def software_versions(*packages):
+    """Return the installed version of each package, for headers and the page."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found

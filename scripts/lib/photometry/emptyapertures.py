@@ -1,0 +1,103 @@
+"""Noise as empty apertures tell it."""
+
+import numpy as np
+import sep
+
+from lib.core.stats import sigma_clipped_median
+
+
+def summed_area(occupied):
+    """Return the number of occupied pixels below and left of each, shape (ny + 1, nx + 1)."""
+    total = np.zeros((occupied.shape[0] + 1, occupied.shape[1] + 1), np.int32)
+    np.cumsum(occupied, axis=0, out=total[1:, 1:])
+    np.cumsum(total[1:, 1:], axis=1, out=total[1:, 1:])
+    return total
+
+
+def empty_apertures(total, radius, number=6000, seed=1):
+    """Return centres of circular apertures that touch no occupied pixel.
+
+    Parameters
+    ----------
+    total : ndarray of int, shape (ny + 1, nx + 1)
+        Of `summed_area` for the pixels of sources and those without data.
+    radius : float
+        Pixels.
+    number : int
+        At most so many.
+    seed : int
+
+    Returns
+    -------
+    x, y : ndarray
+        Centres, on whole pixels, some radius apart: apertures that overlap by half still tell
+        nearly as much as separate ones.
+    """
+    ny, nx = total.shape[0] - 1, total.shape[1] - 1
+    rng = np.random.default_rng(seed)
+    reach = int(np.ceil(radius)) + 1
+    if min(nx, ny) <= 2 * reach + 2:
+        return np.empty(0), np.empty(0)
+    size = 2 * reach + 1
+    rows, columns = ny + 1 - size, nx + 1 - size
+
+    def occupied(row, column):
+        """Return how many pixels of the squares that begin there are occupied."""
+        top, right = row + size, column + size
+        return total[top, right] - total[row, right] - total[top, column] + total[row, column]
+
+    # Places drawn by chance, of which one in each cell of a grid stays.
+    row, column = rng.integers(0, [[rows], [columns]], (2, 20 * number))
+    free = np.flatnonzero(occupied(row, column) == 0)
+    if free.size < 2 * number:
+        # There is little room: look everywhere.
+        everywhere = np.arange(rows)[:, None], np.arange(columns)
+        row, column = np.nonzero(occupied(*everywhere) == 0)
+        if row.size == 0:
+            return np.empty(0), np.empty(0)
+        free = rng.integers(0, row.size, 10 * number)
+    row, column = row[free], column[free]
+    step = max(2, int(np.ceil(radius)))
+    cell = (row // step) * (nx // step + 1) + column // step
+    first = np.full((ny // step + 1) * (nx // step + 1), -1)
+    first[cell[::-1]] = np.arange(cell.size)[::-1]
+    chosen = first[first >= 0]
+    if chosen.size > number:
+        chosen = rng.choice(chosen, number, replace=False)
+    return (column[chosen] + reach).astype(float), (row[chosen] + reach).astype(float)
+
+
+def aperture_noise(image, variance, x, y, radius, subpix=5):
+    """Return the noise of empty apertures and its ratio to what a variance map says.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        Background-subtracted.
+    variance : ndarray of float32, same shape
+        Of a pixel, as if pixels were independent.
+    x, y : ndarray, shape (n,)
+        Centres of empty apertures.
+    radius : float
+        Pixels.
+    subpix : int
+        Sampling of the pixels on the rim. With 1 a pixel is in or out and the sum of the map is
+        the variance of independent pixels; with parts of pixels the sum of the map is larger than
+        that, by 9 % for a radius of 4.
+
+    Returns
+    -------
+    sigma : float
+        Robust standard deviation of the aperture sums.
+    ratio : float
+        Robust standard deviation of the sums over their errors by the map; its square is what
+        the variances must be multiplied with.
+    """
+    sums, expected, _ = sep.sum_circle(image, x, y, radius, var=variance, subpix=subpix)
+    good = expected > 0
+    return _clipped_std(sums[good]), _clipped_std(sums[good] / expected[good])
+
+
+def _clipped_std(values):
+    """Return the standard deviation without values beyond 3.5 sigma: half as noisy as the MAD."""
+    return sigma_clipped_median(values, sigma=3.5)[1]

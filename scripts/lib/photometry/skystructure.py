@@ -1,0 +1,50 @@
+"""Sky structure: where empty apertures scatter more than they do elsewhere."""
+
+import numpy as np
+import sep
+
+from lib.photometry.emptyapertures import empty_apertures, summed_area
+
+NEIGHBOURS = 60
+"""Empty apertures that tell the noise of a place: their rms is good to a tenth."""
+
+
+def local_excess(image, variance, occupied, x, y, radius, ratio=1.0, number=3000):
+    """Return by how much more the sky scatters about each place than the image as a whole says.
+
+    Halos of bright stars, ghosts and what is left of a flat field are in some places only. The
+    rms about zero of the empty apertures that are nearest holds what they add, also where the
+    background is off.
+
+    Parameters
+    ----------
+    image, variance : ndarray of float32, shape (ny, nx)
+        Background-subtracted; variance 0 where there is no data.
+    occupied : ndarray of bool, shape (ny, nx)
+        Pixels of sources and those without data.
+    x, y : ndarray, shape (n,)
+        Places [pixel].
+    radius : float
+        Of the apertures [pixel].
+    ratio : float
+        Noise in such apertures over that by the variance map, for the whole image.
+    number : int
+        Empty apertures, at most.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        1 or more; 1 where there are not enough empty apertures.
+    """
+    from scipy.spatial import cKDTree
+
+    excess = np.ones(len(x))
+    at = np.column_stack(empty_apertures(summed_area(occupied), radius, number))
+    if len(at) < 2 * NEIGHBOURS or len(x) == 0:
+        return excess
+    sums, _, _ = sep.sum_circle(image, *at.T, radius, subpix=5)
+    expected, _, _ = sep.sum_circle(variance, *at.T, radius, subpix=5)
+    # A single source that was not seen shall not count as structure.
+    pull = np.clip(sums / (ratio * np.sqrt(expected)), -5, 5)
+    _, nearest = cKDTree(at).query(np.column_stack([x, y]), k=NEIGHBOURS)
+    return np.maximum(excess, np.sqrt(np.mean(pull[nearest] ** 2, axis=1)))

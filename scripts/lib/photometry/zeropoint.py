@@ -1,0 +1,430 @@
+"""Zero points: of frames against each other, of a coadd against a catalogue."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lib.core.stats import mad_std
+from lib.reference import catalogues
+
+COLOURS = {
+    "u": (("u", "g"), ("u", "r")),
+    "g": (("g", "r"), ("g", "i")),
+    "r": (("g", "r"), ("r", "i")),
+    "i": (("r", "i"), ("g", "i"), ("i", "z")),
+    "z": (("i", "z"), ("r", "z"), ("z", "y")),
+    "y": (("z", "y"), ("i", "y"), ("y", "J")),
+    "B": (("B", "V"), ("g", "r")),
+    "V": (("B", "V"), ("V", "R"), ("g", "r")),
+    "R": (("V", "R"), ("R", "I"), ("g", "r")),
+    "I": (("R", "I"), ("V", "I"), ("r", "i")),
+    "J": (("J", "H"), ("J", "K")),
+    "H": (("J", "H"), ("H", "K")),
+    "K": (("H", "K"), ("J", "K")),
+}
+"""Colours that can carry the colour term of a band, best first."""
+
+AB_MINUS_VEGA = {
+    "u": 0.91, "g": -0.08, "r": 0.16, "i": 0.37, "z": 0.54,
+    **catalogues.AB_MINUS_VEGA,
+}  # fmt: skip
+"""AB magnitude less Vega magnitude of a band. u g r i z: Blanton & Roweis (2007, AJ 133, 734),
+table 1; the others are those by which catalogues were brought to AB."""
+
+VEGA_BANDS = ("J", "H", "K")
+
+
+def relative_zeropoints(magnitude, error, floor=0.01, iterations=8):
+    """Solve for the zero points of frames from the stars they have in common.
+
+    Minimises sum w_ij (m_ij + z_i - M_j)^2 over the zero points z and star magnitudes M; the M
+    are eliminated, so that the equations have the size of the number of frames. Outliers lose
+    weight by Tukey's biweight.
+
+    Parameters
+    ----------
+    magnitude, error : ndarray, shape (n_frames, n_stars)
+        Instrumental magnitudes, NaN where a star is not measured.
+    floor : float or ndarray, shape (n_frames, 1)
+        Added to the errors in quadrature: what flat fields and catalogues leave.
+    iterations : int
+
+    Returns
+    -------
+    zeropoint : ndarray, shape (n_frames,)
+        With mean 0 in each group; NaN for a frame without common star.
+    scatter : ndarray, shape (n_frames,)
+        Robust scatter of its stars about the solution [mag].
+    number : ndarray of int, shape (n_frames,)
+        Its stars that another frame has too.
+    group : ndarray of int, shape (n_frames,)
+        Frames of different groups have no star in common, directly or through others: their
+        zero points cannot be compared.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n_frames = len(magnitude)
+    seen = np.isfinite(magnitude) & np.isfinite(error)
+    seen &= seen.sum(axis=0) > 1
+    number = seen.sum(axis=1)
+    frame, star = np.nonzero(seen)
+    links = coo_array(
+        (np.ones(frame.size), (frame, n_frames + star)),
+        shape=(n_frames + magnitude.shape[1],) * 2,
+    )
+    _, label = connected_components(links, directed=False)
+    group = label[:n_frames]
+    m = np.where(seen, magnitude, 0.0)
+    base = np.where(seen, 1.0 / (np.where(seen, error, 1.0) ** 2 + np.square(floor)), 0.0)
+    weight = base.copy()
+    z = np.zeros(n_frames)
+    residual = np.zeros_like(m)
+    for _ in range(iterations):
+        per_star = np.maximum(weight.sum(axis=0), 1e-300)
+        normal = np.diag(weight.sum(axis=1)) - (weight / per_star) @ weight.T
+        mean = (weight * m).sum(axis=0) / per_star
+        right = -(weight * (m - mean)).sum(axis=1)
+        z = np.linalg.lstsq(normal, right, rcond=1e-10)[0]
+        value = m + z[:, None]
+        level = (weight * value).sum(axis=0) / per_star
+        residual = np.where(seen, value - level, 0.0)
+        pull = residual * np.sqrt(base)
+        inflate = max(1.0, mad_std(pull[seen])) if seen.any() else 1.0
+        weight = base * np.clip(1 - (pull / (6.0 * inflate)) ** 2, 0, None) ** 2
+    scatter = np.array([mad_std(residual[i][seen[i]]) for i in range(n_frames)])
+    return np.where(number > 0, z, np.nan), scatter, number, group
+
+
+SPATIAL_MIN_STARS = 20
+"""Fewer stars give no spatial term."""
+
+SPATIAL_CHANCE = 0.003
+"""Probability that stars without a spatial term seem to have one."""
+
+
+@dataclass(frozen=True)
+class SpatialTerm:
+    """A plane in the residuals of a zero point: dx (x - x0) + dy (y - y0).
+
+    Parameters
+    ----------
+    dx, dy, dx_error, dy_error : float
+        Magnitudes per pixel.
+    x0, y0 : float
+        Where it is 0: the weighted mean place of the stars [pixel].
+    chance : float
+        Probability that chance made it.
+    """
+
+    dx: float
+    dy: float
+    dx_error: float
+    dy_error: float
+    x0: float
+    y0: float
+    chance: float
+
+
+@dataclass
+class Zeropoint:
+    """A zero point: reference = instrumental + value + colour_term (colour - colour_at).
+
+    Parameters
+    ----------
+    value, error : float
+        At colour `colour_at`; NaN where `reason` says why there is none.
+    scatter, rms : float
+        Robust and ordinary scatter of the stars used [mag].
+    intrinsic : float
+        Part of the scatter that the stated errors of the stars do not explain [mag].
+    n_stars : int
+        Stars used.
+    n_matched : int
+        Stars given.
+    colour : str
+        Name of the colour (``g-r``), or ``''``.
+    colour_term, colour_term_error, colour_at : float
+        0, 0, NaN where not fitted.
+    used : ndarray of bool, shape (n,)
+    residual : ndarray, shape (n,)
+        Reference less fit, of all stars given [mag].
+    spatial : SpatialTerm, optional
+    reason : str
+    """
+
+    value: float = np.nan
+    error: float = np.nan
+    scatter: float = np.nan
+    rms: float = np.nan
+    intrinsic: float = np.nan
+    n_stars: int = 0
+    n_matched: int = 0
+    colour: str = ""
+    colour_term: float = 0.0
+    colour_term_error: float = 0.0
+    colour_at: float = np.nan
+    used: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
+    residual: np.ndarray = field(default_factory=lambda: np.empty(0))
+    spatial: SpatialTerm | None = None
+    reason: str = ""
+
+    @property
+    def known(self):
+        """Whether there is a zero point."""
+        return bool(np.isfinite(self.value))
+
+
+def extra_variance(residual, variance, freedom):
+    """Return s^2 >= 0 such that sum r^2 / (variance + s^2) = `freedom`, by bisection."""
+    if freedom <= 0 or np.sum(residual**2 / variance) <= freedom:
+        return 0.0
+    low, high = 0.0, float(np.sum(residual**2) / freedom)
+    for _ in range(50):
+        middle = 0.5 * (low + high)
+        if np.sum(residual**2 / (variance + middle)) > freedom:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def fit_zeropoint(
+    instrumental, error, reference, reference_error, colour=None, colour_error=None,
+    colour_covariance=None, *, colour_name="", min_stars=3, colour_min_stars=12,
+    colour_min_spread=0.1, clip=3.0, min_error=0.002,
+):  # fmt: skip
+    """Fit a zero point, and a colour term where the stars bear one.
+
+    Weights are the inverse of the sum of the stars' variances and an intrinsic variance, itself
+    found from the scatter. Stars further than `clip` standard deviations are left out, one round
+    after the other. The colour enters as its distance from its weighted mean, so that the zero
+    point there does not depend on the error of the colour term.
+
+    Parameters
+    ----------
+    instrumental, error : ndarray, shape (n,)
+        Instrumental magnitudes and their errors.
+    reference, reference_error : ndarray, shape (n,)
+        Catalogue magnitudes and their errors; NaN for a star to leave out. An error that is NaN
+        or 0 counts as 0.02.
+    colour, colour_error : ndarray, shape (n,), optional
+        NaN where unknown: used for the fit without colour term only.
+    colour_covariance : ndarray, shape (n,), optional
+        Covariance of the errors of reference magnitude and colour.
+    colour_name : str
+    min_stars : int
+        Fewer stars give no zero point.
+    colour_min_stars : int
+        Fewer stars, or colours that spread by less than `colour_min_spread` mag, give no colour
+        term.
+    clip : float
+    min_error : float
+        Least error of one star [mag].
+
+    Returns
+    -------
+    Zeropoint
+    """
+    n = len(instrumental)
+    difference = np.asarray(reference, float) - np.asarray(instrumental, float)
+    known = np.isfinite(difference) & np.isfinite(error)
+    reference_error = np.asarray(reference_error, float)
+    reference_error = np.where(reference_error > 0, reference_error, 0.02)
+    variance = np.where(known, np.square(error) + reference_error**2, 1.0) + min_error**2
+    result = Zeropoint(n_matched=int(known.sum()), used=np.zeros(n, bool), residual=difference)
+    if known.sum() < min_stars:
+        result.reason = f"TOO_FEW_REFERENCE_STARS: {int(known.sum())} < {min_stars}"
+        return result
+    start = np.median(difference[known])
+    width = np.sqrt(mad_std(difference[known]) ** 2 + np.median(variance[known]))
+    first = known & (np.abs(difference - start) < 5 * width)
+    fit = _clipped_line(difference, variance, None, None, known, first, clip, min_stars)
+    if colour is not None and fit is not None:
+        toned = fit["used"] & np.isfinite(colour)
+        enough = toned.sum() >= colour_min_stars
+        if enough and np.std(colour[toned]) >= colour_min_spread:
+            usable = known & np.isfinite(colour)
+            shared = np.zeros((2, n))
+            for row, values in zip(shared, (colour_covariance, colour_error), strict=True):
+                if values is not None:
+                    row[:] = np.nan_to_num(values)
+            line = _clipped_line(
+                difference, variance, colour, (shared[0], shared[1] ** 2), usable, toned, clip,
+                colour_min_stars,
+            )  # fmt: skip
+            if line is not None and line["used"].sum() >= colour_min_stars:
+                fit = line
+                result.colour = colour_name
+    if fit is None:
+        result.reason = f"TOO_FEW_REFERENCE_STARS: fewer than {min_stars} agree"
+        return result
+    used, residual = fit["used"], fit["residual"]
+    # The intrinsic scatter is itself known from few stars only: Student's t has this variance.
+    freedom = used.sum() - fit["parameters"]
+    small = np.sqrt(freedom / (freedom - 2)) if freedom > 2 else 2.0
+    result.value, result.error = fit["value"], fit["error"] * small
+    result.scatter = mad_std(residual[used])
+    result.rms = float(np.sqrt(np.mean(residual[used] ** 2)))
+    result.intrinsic = float(np.sqrt(fit["extra"]))
+    result.n_stars = int(used.sum())
+    result.used, result.residual = used, residual
+    if result.colour:
+        result.colour_term, result.colour_at = fit["slope"], fit["centre"]
+        result.colour_term_error = fit["slope_error"] * small
+    return result
+
+
+def _clipped_line(difference, variance, colour, shared, known, used, clip, min_stars):
+    """Fit a constant, or a line in colour, with intrinsic scatter and clipping.
+
+    `shared` holds the covariance of the errors of difference and colour, and the variance of the
+    colour. None where the errors of the colours leave nothing of their spread.
+    """
+    parameters = 1 if colour is None else 2
+    abscissa = np.zeros_like(difference) if colour is None else np.where(known, colour, 0.0)
+    if used.sum() < max(min_stars, parameters):
+        return None
+    extra = max(0.0, mad_std(difference[used]) ** 2 - np.median(variance[used]))
+    slope = slope_error = centre = 0.0
+    for _ in range(25):
+        weight = np.where(used, 1.0 / (variance + extra), 0.0)
+        total = weight.sum()
+        value = np.sum(weight * np.where(used, difference, 0)) / total
+        if parameters == 2:
+            centre = np.sum(weight * abscissa) / total
+            spread = np.sum(weight * (abscissa - centre) ** 2)
+            product = np.sum(weight * (abscissa - centre) * np.where(used, difference, 0))
+            true_spread = spread - np.sum(weight * shared[1])
+            if true_spread < 0.3 * spread:
+                return None
+            slope = (product - np.sum(weight * shared[0])) / true_spread
+            slope_error = np.sqrt(spread) / true_spread
+        residual = difference - value - slope * (abscissa - centre)
+        before = extra
+        extra = extra_variance(residual[used], variance[used], used.sum() - parameters)
+        # Clipping against the robust scatter: outliers swell the other one and hide in it.
+        robust = max(0.0, mad_std(residual[used]) ** 2 - np.median(variance[used]))
+        bound = clip * np.sqrt(variance + min(extra, max(robust, 0.25 * extra)))
+        kept = known & (np.abs(np.where(known, residual, np.inf)) <= bound)
+        if kept.sum() < max(min_stars, parameters):
+            break
+        if np.array_equal(kept, used) and abs(extra - before) < 1e-3 * (extra + 1e-6):
+            break
+        used = kept
+    return {
+        "value": float(value), "error": float(1.0 / np.sqrt(total)), "extra": extra,
+        "slope": float(slope), "slope_error": float(slope_error), "centre": float(centre),
+        "used": used, "residual": residual, "parameters": parameters,
+    }  # fmt: skip
+
+
+def fit_spatial_term(residual, variance, x, y):
+    """Fit a plane to the residuals of a zero point, where there is one.
+
+    It must be better than none by the F test, and predict each star from the others better than
+    none does (the leave-one-out residual is the residual over one less the leverage).
+
+    Parameters
+    ----------
+    residual, variance : ndarray, shape (n,)
+        Of the stars in the zero point, without intrinsic scatter.
+    x, y : ndarray, shape (n,)
+        Pixels.
+
+    Returns
+    -------
+    SpatialTerm, or None where the stars do not support it.
+    """
+    n = residual.size
+    if n < SPATIAL_MIN_STARS:
+        return None
+    extra = 0.0
+    for _ in range(5):  # the intrinsic scatter is that about the plane
+        weight = 1.0 / (variance + extra)
+        x0, y0 = np.average(x, weights=weight), np.average(y, weights=weight)
+        design = np.column_stack([np.ones(n), x - x0, y - y0])
+        covariance = np.linalg.pinv(design.T @ (weight[:, None] * design), hermitian=True)
+        plane = covariance @ (design.T @ (weight * residual))
+        left = residual - design @ plane
+        extra = extra_variance(left, variance, n - 3)
+    flat = residual - np.average(residual, weights=weight)
+    before, after = np.sum(weight * flat**2), np.sum(weight * left**2)
+    # The F distribution of 2 and n - 3 degrees of freedom, in closed form.
+    chance = (after / before) ** ((n - 3) / 2)
+    leverage = weight * np.einsum("ij,jk,ik->i", design, covariance, design)
+    alone = np.sum(weight * (left / (1 - leverage)) ** 2)
+    alone_flat = np.sum(weight * (flat / (1 - weight / weight.sum())) ** 2)
+    if chance > SPATIAL_CHANCE or alone >= alone_flat:
+        return None
+    scale = max(1.0, after / (n - 3))
+    error = np.sqrt(scale * np.diag(covariance))
+    return SpatialTerm(
+        float(plane[1]), float(plane[2]), float(error[1]), float(error[2]), float(x0), float(y0),
+        float(chance),
+    )  # fmt: skip
+
+
+def expected_noise(magnitude, error, flux, expected, gain):
+    """Return magnitudes without the bias of noise, with errors for the flux that stars should have.
+
+    An error computed from the measured flux is smaller where noise made the star brighter: a mean
+    with such weights is too bright by 1.5 (noise / flux)^2 of the flux. And -2.5 log of a noisy
+    flux is too faint by half of (noise / flux)^2.
+
+    Parameters
+    ----------
+    magnitude, error : ndarray, shape (n,)
+        As measured.
+    flux, expected : ndarray, shape (n,)
+        Total fluxes measured, and expected from a catalogue.
+    gain : float
+        Electrons per unit of flux.
+
+    Returns
+    -------
+    magnitude, error : ndarray, shape (n,)
+    """
+    sky = np.maximum((error / 1.0857 * flux) ** 2 - flux / gain, 0.0)
+    noise = np.sqrt(sky + expected / gain) / expected
+    return magnitude - 0.5 * 1.0857 * noise**2, 1.0857 * noise
+
+
+def choose_colour(band, table, rows):
+    """Return the colour of the reference that most of some stars have.
+
+    Parameters
+    ----------
+    band : str
+    table : mapping of str to ndarray
+        Reference columns.
+    rows : ndarray of int
+        Stars.
+
+    Returns
+    -------
+    name : str
+        As ``g-r``, or ``''`` where the reference has none.
+    colour, error, covariance : ndarray, shape (len(rows),), or None
+        The last is that of the errors of colour and magnitude in `band`.
+    """
+    best = ("", None, None, None)
+    most = 0
+    for blue, red in COLOURS.get(band, ()):
+        if blue not in table or red not in table:
+            continue
+        colour = np.asarray(table[blue], float)[rows] - np.asarray(table[red], float)[rows]
+        count = int(np.isfinite(colour).sum())
+        if count > 1.2 * most:  # an earlier pair is preferred unless it loses many stars
+            errors = [_column(table, f"{name}_err")[rows] for name in (blue, red)]
+            sign = (blue == band) - (red == band)
+            covariance = sign * _column(table, f"{band}_err")[rows] ** 2 if sign else 0 * colour
+            best, most = (f"{blue}-{red}", colour, np.hypot(*errors), covariance), count
+    return best
+
+
+def _column(table, name):
+    """Return a column as float, NaN where it is missing."""
+    if name in table:
+        return np.asarray(table[name], float)
+    return np.full(len(table["ra"]), np.nan)

@@ -1,0 +1,54 @@
+"""Plot of the residuals of a zero point."""
+
+import numpy as np
+
+from lib.core.figures import new_figure, save_figure
+
+
+def plot_zeropoint(path, title, zeropoint, stars, shape):
+    """Draw the residuals of the zero point against magnitude, colour and position.
+
+    Parameters
+    ----------
+    path : path-like
+    title : str
+    zeropoint : lib.photometry.zeropoint.Zeropoint
+    stars : dict
+        Of `coadd_zeropoint`.
+    shape : tuple of int
+        Of the coadd.
+    """
+    margins = (0.1, 0.09, 0.93, 0.92)
+    figure, axes = new_figure((9, 6.5), margins, 2, 2, wspace=0.28, hspace=0.26)
+    axes = axes.ravel()
+    if zeropoint.known:
+        title += f"   ABSZPT {zeropoint.value:.3f} ± {zeropoint.error:.3f}"
+        used, residual = zeropoint.used, zeropoint.residual
+        span = max(4 * zeropoint.scatter, 0.05)
+        for axis, key, label in (
+            (axes[0], "magnitude", "reference magnitude"),
+            (axes[1], "colour", zeropoint.colour or "colour"),
+            (axes[2], "x", "x [pixel]"),
+        ):  # fmt: skip
+            shown = np.isfinite(stars[key])
+            for kept, colour, name in ((True, "C0", "used"), (False, "C3", "left out")):
+                chosen = shown & (used == kept)
+                axis.plot(
+                    stars[key][chosen], np.clip(residual[chosen], -span, span), ".", color=colour,
+                    label=f"{name} ({int(chosen.sum())})",
+                )  # fmt: skip
+            axis.axhline(0, color="0.5", lw=0.8)
+            axis.set(xlabel=label, ylabel="reference - fit [mag]", ylim=(-1.1 * span, 1.1 * span))
+        axes[0].legend()
+        drawn = axes[3].scatter(
+            stars["x"][used], stars["y"][used], c=residual[used], s=14, cmap="coolwarm",
+            vmin=-span, vmax=span,
+        )  # fmt: skip
+        axes[3].set(xlabel="x [pixel]", ylabel="y [pixel]", xlim=(0, shape[1]), ylim=(0, shape[0]))
+        figure.colorbar(drawn, ax=axes[3], label="mag")
+    else:
+        axes[0].text(0.02, 0.5, f"no zero point\n{zeropoint.reason}", wrap=True)
+        for axis in axes:
+            axis.set_axis_off()
+    figure.suptitle(title)
+    save_figure(figure, path)

@@ -1,0 +1,428 @@
+"""Asking VizieR and its mirrors, and keeping their answers."""
+
+import gzip
+import hashlib
+import json
+import logging
+import math
+import re
+import signal
+import threading
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from lib.core.files import atomic_path
+from lib.core.sphere import separation
+from lib.reference.catalogues import blank_table, cut_out
+
+log = logging.getLogger("autoproc")
+
+SERVERS = (
+    "vizier.cds.unistra.fr",
+    "vizier.cfa.harvard.edu",
+    "vizier.nao.ac.jp",
+    "vizier.iucaa.in",
+)
+"""VizieR and its mirrors, in the order they are tried."""
+
+TIMEOUT = 60.0
+"""Seconds a server has for one answer, all in all."""
+
+ROW_LIMIT = 100_000
+"""Rows after which an answer counts as cut off and the field is asked for again, brighter."""
+
+WIDEST = 3.0
+"""Radius [deg] above which a field is not asked for."""
+
+NO_SERVER = "no server is left that answers"
+
+
+class ReferenceUnavailable(Exception):
+    """No reference now, perhaps later: the network, the servers, or the cache lack it."""
+
+
+class AnswerError(Exception):
+    """A server's answer that cannot be used; the message names server, catalogue, column.
+
+    `lasting` says that the server is not worth another question in this run.
+    """
+
+    def __init__(self, message, lasting=False):
+        super().__init__(message)
+        self.lasting = lasting
+
+
+class TimeLimitReached(Exception):
+    """The whole of an answer took longer than it may."""
+
+
+@contextmanager
+def time_limit(seconds):
+    """Raise `TimeLimitReached` when the block takes longer.
+
+    A socket's time-out starts anew with every byte; this one does not. In a thread other than
+    the main one, where signals cannot be had, only the socket's is left.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum, frame):
+        raise TimeLimitReached(f"no whole answer within {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    # again every second: an exception raised within a destructor would be lost
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _client(survey, server, timeout, row_limit, brighter_than):
+    """Return an astroquery client for one table at one server."""
+    from astroquery.vizier import VizierClass
+
+    class MirrorClient(VizierClass):
+        """VizieR at a host name (https) or at an address with its scheme written out."""
+
+        def _server_to_url(self, return_type="votable"):
+            host = self.VIZIER_SERVER
+            return f"{host if '://' in host else 'https://' + host}/viz-bin/{return_type}"
+
+    bound = {} if brighter_than is None else {survey.magnitude: f"<{brighter_than:g}"}
+    return MirrorClient(
+        columns=list(dict.fromkeys(column.names[0] for column in survey.columns.values())),
+        column_filters=bound,
+        vizier_server=server,
+        timeout=timeout,
+        row_limit=row_limit,
+    )
+
+
+def ask(survey, ra, dec, radius, server, *, timeout=TIMEOUT, row_limit=ROW_LIMIT, bound=None):
+    """Ask one server for the stars of one catalogue in a field.
+
+    Parameters
+    ----------
+    survey : Survey
+    ra, dec, radius : float
+        Circle [deg].
+    server : str
+        Host name, or an address with ``http://`` for a local mirror.
+    timeout : float
+        Seconds for the whole answer.
+    row_limit : int
+    bound : float, optional
+        Only stars brighter than this.
+
+    Returns
+    -------
+    answer : bytes
+        The VOTable as it came.
+    query : str
+        What was asked.
+
+    Raises
+    ------
+    AnswerError
+        No connection, a time-out, an HTTP error, or something that is not a whole VOTable.
+    """
+    import requests
+    from astropy import units as u
+    from astropy.coordinates import SkyCoord
+
+    what = f"{server}: {survey.table} ({survey.name})"
+    client = _client(survey, server, timeout, row_limit, bound)
+    centre = SkyCoord(ra, dec, unit="deg", frame="icrs")
+    request = {"radius": radius * u.deg, "catalog": survey.table, "frame": "icrs", "cache": False}
+    query = client.query_region_async(centre, get_query_payload=True, **request)
+    try:
+        with time_limit(timeout):
+            response = client.query_region_async(centre, **request)
+    except (TimeLimitReached, requests.Timeout) as why:
+        raise AnswerError(f"{what}: timed out ({why})", lasting=True) from why
+    except requests.RequestException as why:
+        raise AnswerError(f"{what}: no answer ({_cause(why)})", lasting=True) from why
+    if response.status_code != 200:
+        raise AnswerError(f"{what}: HTTP {response.status_code} {response.reason}")
+    answer = response.content
+    if not answer.strip():
+        raise AnswerError(f"{what}: an answer without content")
+    if b"<VOTABLE" not in answer[:2000]:
+        raise AnswerError(f"{what}: not a VOTable but {answer[:60]!r}")
+    if b"</VOTABLE>" not in answer[-2000:]:
+        raise AnswerError(f"{what}: the answer breaks off after {len(answer)} bytes")
+    return answer, query
+
+
+def _cause(why):
+    """Return the last words of a chain of network errors, which say what happened."""
+    told = re.findall(r"\[Errno -?\d+\] ([^\"'()]+)", str(why))
+    return told[-1].strip() if told else f"{type(why).__name__}: {str(why)[:150]}"
+
+
+def parse(survey, answer, server):
+    """Turn a VOTable into arrays under our column names and units.
+
+    Parameters
+    ----------
+    survey : Survey
+    answer : bytes
+    server : str
+        For messages.
+
+    Returns
+    -------
+    dict of str to ndarray
+        float64 (NaN where masked), or str for text columns; no keys where the answer has no
+        stars.
+
+    Raises
+    ------
+    AnswerError
+        Unreadable; or a column is missing or has another unit, which is named.
+    """
+    import io
+
+    from astropy.io import votable
+
+    what = f"{server}: {survey.table} ({survey.name})"
+    try:
+        # VizieR's dialect earns warnings by the dozen: kept here, and one kind looked for
+        with warnings.catch_warnings(record=True) as remarks:
+            warnings.simplefilter("always")
+            tree = votable.parse(io.BytesIO(answer), verify="warn", invalid="exception")
+            tables = [table for table in tree.iter_tables() if len(table.array)]
+            found = tables[0].to_table(use_names_over_ids=True) if tables else None
+    except (ValueError, OSError, IndexError, KeyError, votable.exceptions.VOWarning) as why:
+        raise AnswerError(f"{what}: unreadable VOTable ({str(why)[:200]})") from why
+    garbled = any(issubclass(r.category, votable.exceptions.W30) for r in remarks)
+    if found is None:
+        told = re.search(rb'<INFO[^>]*name="[Ee]rror[^>]*value="([^"]*)"', answer)
+        if told:
+            raise AnswerError(f"{what}: {told.group(1).decode(errors='replace')}")
+        return {}
+    result = {}
+    for key, column in survey.columns.items():
+        name = next((name for name in column.names if name in found.colnames), None)
+        if name is None:
+            if column.required:
+                raise AnswerError(
+                    f"{what}: no column '{column.names[0]}' in the answer (it has "
+                    f"{', '.join(found.colnames)})"
+                )
+            log.warning("%s: no column '%s'; done without", what, column.names[0])
+            result[key] = np.full(len(found), np.nan)
+            continue
+        values = _values(found[name], column.unit, f"{what}: column '{name}'")
+        unread = values.dtype.kind == "f" and not np.isfinite(values).any()
+        if unread and column.required and (garbled or key in ("ra", "dec")):
+            raise AnswerError(f"{what}: column '{name}' holds no numbers")
+        result[key] = values
+    return result
+
+
+def _values(column, unit, what):
+    """Return a column as float64 in `unit`, or as text."""
+    from astropy import units as u
+
+    if column.dtype.kind in "OUS":
+        values = np.ma.filled(np.ma.asarray(column.astype(str)), "")
+        if not unit:
+            return np.asarray(values)
+        try:
+            return np.array([float(v) if v.strip() else np.nan for v in values])
+        except ValueError as why:
+            raise AnswerError(f"{what} holds text where numbers were: {why}") from why
+    values = np.ma.filled(np.ma.asarray(column).astype(float), np.nan)
+    if unit and column.unit is not None and unit != "mag":
+        try:
+            values = values * column.unit.to(u.Unit(unit))
+        except (u.UnitsError, AttributeError) as why:
+            raise AnswerError(f"{what} is in {column.unit}, not in {unit}") from why
+    return values
+
+
+# --- the cache --------------------------------------------------------------------------------
+
+_MARK = b"<!-- autoproc "
+
+
+def cache_name(survey, ra, dec, radius):
+    """Return the name of the file of an answer: catalogue and circle, to be read by eye too."""
+    return f"{survey.table.replace('/', '_')}_{ra:08.4f}{dec:+08.4f}_r{radius:.3f}.vot.gz"
+
+
+def find_cached(cache, survey, ra, dec, radius):
+    """Return the path of the smallest cached answer that holds a whole circle, or None."""
+    name = re.compile(
+        re.escape(survey.table.replace("/", "_"))
+        + r"_(\d{3}\.\d{4})([+-]\d{2}\.\d{4})_r(\d+\.\d{3})\.vot\.gz"
+    )
+    fit = []
+    for path in sorted(Path(cache).glob(f"{survey.table.replace('/', '_')}_*.vot.gz")):
+        if found := name.fullmatch(path.name):
+            centre_ra, centre_dec, around = map(float, found.groups())
+            # 0.1 arcsec: the name rounds the centre
+            if separation(ra, dec, centre_ra, centre_dec) + radius <= around + 3e-5:
+                fit.append((around, path))
+    return min(fit)[1] if fit else None
+
+
+def save_answer(path, answer, record):
+    """Write an answer and its record (query, date, checksum) as one file, whole or not at all.
+
+    The record is a comment behind the VOTable, so the file remains one for any reader.
+    """
+    record = record | {"sha256": hashlib.sha256(answer).hexdigest()}
+    text = json.dumps(record).replace("-", "\\u002d")  # a comment must not hold two hyphens
+    with atomic_path(path) as beside:
+        content = answer + b"\n" + _MARK + text.encode() + b" -->\n"
+        beside.write_bytes(gzip.compress(content, mtime=0))
+    return record
+
+
+def load_answer(path):
+    """Read an answer from the cache.
+
+    Returns
+    -------
+    answer : bytes
+    record : dict
+
+    Raises
+    ------
+    AnswerError
+        The file is broken: unreadable, without its record, or not what the checksum says.
+    """
+    try:
+        content = gzip.decompress(Path(path).read_bytes())
+        answer, mark, tail = content.rpartition(b"\n" + _MARK)
+        record = json.loads(tail.rpartition(b" -->")[0])
+    except (OSError, EOFError, ValueError, gzip.zlib.error) as why:
+        raise AnswerError(f"{path}: broken cache file ({why})") from why
+    if not mark or record.get("sha256") != hashlib.sha256(answer).hexdigest():
+        raise AnswerError(f"{path}: broken cache file (its checksum is another)")
+    return answer, record
+
+
+@dataclass
+class Service:
+    """Where answers come from: the cache, then the servers in turn.
+
+    Parameters
+    ----------
+    cache : path-like
+    servers : sequence of str
+        Empty for the cache alone.
+    timeout : float
+        Seconds an answer may take.
+    row_limit : int
+    """
+
+    cache: Path
+    servers: tuple = SERVERS
+    timeout: float = TIMEOUT
+    row_limit: int = ROW_LIMIT
+    failed: set = field(default_factory=set)
+    unavailable: dict = field(default_factory=dict)
+
+    def get(self, survey, ra, dec, radius):
+        """Return the stars of a catalogue in a circle, and the record of the answer.
+
+        Returns
+        -------
+        table : astropy.table.Table
+            As the catalogue's `standardise` makes it; no rows where it has no stars there.
+        record : dict
+
+        Raises
+        ------
+        ReferenceUnavailable
+            Neither the cache nor any server has a usable answer; the message lists why.
+        """
+        circle = (survey.table, ra, dec, radius)
+        if circle in self.unavailable:
+            raise ReferenceUnavailable(self.unavailable[circle])
+        said = []
+        path = find_cached(self.cache, survey, ra, dec, radius)
+        if path is not None:
+            try:
+                answer, record = load_answer(path)
+                return self._table(survey, answer, record, ra, dec, radius), record
+            except AnswerError as why:
+                said.append(str(why))
+                log.warning("%s", why)
+        if not self.servers:
+            said.append(
+                f"{survey.table} ({survey.name}): the cache {self.cache} has no answer that covers "
+                f"{radius:.3f} deg around {ra:.4f} {dec:+.4f}"
+            )
+        # a wider circle around a rounded centre serves other nights' pointings too
+        wide = math.ceil((radius + 0.02) * 20) / 20
+        centre = round(ra, 2) % 360.0, round(dec, 2)
+        for server in self.servers:
+            if server in self.failed:
+                continue
+            try:
+                answer, record = self._ask(survey, *centre, wide, server)
+                table = self._table(survey, answer, record, ra, dec, radius)
+            except AnswerError as why:
+                log.warning("%s", why)
+                said.append(str(why))
+                if why.lasting:
+                    self.failed.add(server)
+                continue
+            path = Path(self.cache) / cache_name(survey, *centre, wide)
+            try:
+                record = save_answer(path, answer, record)
+            except OSError as why:
+                log.warning("%s: not kept in the cache: %s", survey.name, why)
+            log.info("%s: %d rows from %s", survey.name, record["rows"], server)
+            return table, record
+        if not said:
+            said = [NO_SERVER]
+        self.unavailable[circle] = "; ".join(said)
+        raise ReferenceUnavailable(self.unavailable[circle])
+
+    def _ask(self, survey, ra, dec, radius, server):
+        """Return an answer that is not cut off, brighter and brighter where the field is rich."""
+        for bound in (None, 20.0, 18.0, 16.0, 14.0):
+            answer, query = ask(
+                survey, ra, dec, radius, server,
+                timeout=self.timeout, row_limit=self.row_limit, bound=bound,
+            )  # fmt: skip
+            raw = parse(survey, answer, server)
+            rows = len(raw.get("ra", ()))
+            if rows < self.row_limit:
+                break
+            log.warning("%s: %s: cut off at %d rows, asked again", server, survey.table, rows)
+        else:
+            raise AnswerError(f"{server}: {survey.table}: over {self.row_limit} stars below mag 14")
+        if rows == 0 and survey.whole:
+            raise AnswerError(
+                f"{server}: {survey.table} ({survey.name}): an empty answer, and the catalogue "
+                f"covers the whole sky (no '{survey.columns['ra'].names[0]}')"
+            )
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        record = {
+            "catalogue": survey.name, "table": survey.table, "server": server, "query": query,
+            "date": now, "rows": rows, "ra": ra, "dec": dec, "radius": radius,
+        }  # fmt: skip
+        return answer, record
+
+    def _table(self, survey, answer, record, ra, dec, radius):
+        raw = parse(survey, answer, record["server"])
+        if not raw:
+            return blank_table(0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            table = survey.standardise(raw)
+        table = table[np.isfinite(table["ra"]) & np.isfinite(table["dec"])]
+        return cut_out(table, ra, dec, radius)

@@ -1,0 +1,323 @@
+"""Pictures of images for the page: made small by block means, stretched, encoded as text."""
+
+import base64
+import io
+import itertools
+
+import numpy as np
+
+from lib.core.bands import BAND_ORDER
+from lib.core.stats import mad_std, neighbour_means, regular_sample
+from lib.frame.file import BAD, COSMIC, NODATA, NONLINEAR, SATURATED, SOURCE, TRAIL
+
+MASK_COLOURS = (
+    (SOURCE, (38, 70, 110)),
+    (NONLINEAR, (150, 110, 30)),
+    (BAD, (150, 150, 150)),
+    (NODATA, (80, 80, 80)),
+    (SATURATED, (255, 210, 60)),
+    (TRAIL, (200, 80, 220)),
+    (COSMIC, (255, 90, 70)),
+)
+"""Colour of each bit in a picture of a mask; a later one covers an earlier one."""
+
+
+SAMPLE = 1 << 14
+"""Pixels that tell the levels of a picture: its median to a hundredth of the noise."""
+
+
+def block_factor(shape, size):
+    """Return by how much an image must be reduced to have at most `size` pixels on a side."""
+    return max(1, -(-max(shape) // size))
+
+
+def block_mean(image, factor):
+    """Return the means of blocks of `factor` x `factor` pixels, the rest at the edges cut off.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+    factor : int
+
+    Returns
+    -------
+    ndarray of float32, shape (ny // factor, nx // factor)
+    """
+    if factor == 1:
+        return np.asarray(image, np.float32)
+    ny, nx = image.shape[0] // factor, image.shape[1] // factor
+    rows = image[: ny * factor, : nx * factor].reshape(ny, factor, nx * factor)
+    # Truths are counted in bytes as far as these reach: nothing is to be converted.
+    few = image.dtype == bool and factor < 16
+    rows = rows.view(np.uint8).sum(axis=1, dtype=np.uint8) if few else rows.sum(axis=1, dtype="f4")
+    # A sum along an axis this short takes several times as long.
+    total = rows[:, ::factor].copy()
+    for k in range(1, factor):
+        total += rows[:, k::factor]
+    return total.astype(np.float32, copy=False) / np.float32(factor**2)
+
+
+def reduce_covered(image, valid, factor):
+    """Return the means of the valid pixels of blocks, and which blocks have data.
+
+    What is enclosed by data, as the burnt-out core of a star, takes the value beside it.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+    valid : ndarray of bool, shape (ny, nx)
+    factor : int
+
+    Returns
+    -------
+    image : ndarray of float32, shape (ny // factor, nx // factor)
+        0 where there is no data.
+    valid : ndarray of bool, same shape
+    """
+    total = block_mean(np.where(valid, image, np.float32(0)), factor)
+    if not np.isfinite(total).all():
+        valid = valid & np.isfinite(image)
+        total = block_mean(np.where(valid, image, np.float32(0)), factor)
+    part = block_mean(valid, factor)
+    covered = part >= 0.25
+    small = np.where(covered, total / np.maximum(part, np.float32(0.25)), np.float32(0))
+    return small, covered | fill_enclosed(small, covered)
+
+
+def fill_enclosed(image, covered):
+    """Give pixels that are enclosed by data the value of those beside them, in place.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+    covered : ndarray of bool, shape (ny, nx)
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+        Which they are.
+    """
+    from scipy.ndimage import label
+
+    empty, number = label(~covered)
+    closed = np.ones(number + 1, bool)
+    closed[0] = False
+    closed[np.concatenate([empty[0], empty[-1], empty[:, 0], empty[:, -1]])] = False
+    filled = closed[empty]
+    known = covered.copy()
+    y, x = np.nonzero(filled)
+    # From the rim inwards, each by the mean of its four neighbours that are known.
+    while y.size:
+        means, number = neighbour_means(image, known, y, x)
+        now = number > 0
+        image[y[now], x[now]], known[y[now], x[now]] = means[now], True
+        y, x = y[~now], x[~now]
+    return filled
+
+
+def block_bits(mask, factor):
+    """Return the bits that any pixel of each block has, shape (ny // factor, nx // factor)."""
+    if factor == 1:
+        return mask
+    ny, nx = mask.shape[0] // factor, mask.shape[1] // factor
+    rows = mask[: ny * factor, : nx * factor].reshape(ny, factor, nx * factor)
+    rows = np.bitwise_or.reduce(rows, axis=1)
+    return np.bitwise_or.reduce(rows.reshape(ny, nx, factor), axis=2)
+
+
+def stretch(image, valid=None, *, low=1.5, soft=4.0, high=99.7):
+    """Return an image as grey levels: linear near the background, logarithmic above (asinh).
+
+    Lupton, Gunn & Szalay 1999, AJ 118, 1406.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+    valid : ndarray of bool, shape (ny, nx), optional
+        Pixels that count; the others become black.
+    low : float
+        Black is so many standard deviations below the median.
+    soft : float
+        Standard deviations above the median at which the stretch turns logarithmic.
+    high : float
+        Percentile that becomes white.
+
+    Returns
+    -------
+    ndarray of uint8, shape (ny, nx)
+    """
+    ok = np.isfinite(image) if valid is None else valid & np.isfinite(image)
+    values = regular_sample(image, SAMPLE)[regular_sample(ok, SAMPLE)]
+    if values.size < SAMPLE // 100:
+        values = image[ok]
+    if values.size == 0:
+        return np.zeros(image.shape, np.uint8)
+    middle = np.median(values)
+    sigma = float(mad_std(values)) or float(np.std(values)) or 1.0
+    black = middle - low * sigma
+    white = max(np.percentile(values, high), middle + 5 * sigma)
+    scale = soft * sigma
+    with np.errstate(invalid="ignore"):
+        grey = np.arcsinh((image - black) / scale) / np.arcsinh((white - black) / scale)
+    grey = np.where(ok, np.clip(grey, 0, 1), 0)
+    return (255 * grey).astype(np.uint8)
+
+
+def linear_grey(image, low=0.5, high=99.5):
+    """Return an image as grey levels between two percentiles, for masters."""
+    finite = image[np.isfinite(image)]
+    if finite.size == 0:
+        return np.zeros(image.shape, np.uint8)
+    black, white = np.percentile(finite, (low, high))
+    with np.errstate(invalid="ignore"):
+        grey = (image - black) / max(white - black, 1e-12)
+    return (255 * np.clip(np.nan_to_num(grey), 0, 1)).astype(np.uint8)
+
+
+def mask_colours(mask):
+    """Return a picture of a mask, shape (ny, nx, 3): each bit in its colour, none black."""
+    values = np.arange(256)
+    colours = np.zeros((256, 3), np.uint8)
+    for bit, colour in MASK_COLOURS:
+        colours[values & bit > 0] = colour
+    return colours[mask]
+
+
+def encode(picture, quality=70, kind="webp"):
+    """Return a picture (uint8, first row at the bottom) as a data URI.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (ny, nx) or (ny, nx, 3)
+    quality : int
+        1 to 100; 0 for a lossless picture of few colours.
+    kind : {'webp', 'jpeg'}
+        'webp' is finer for its size, 'jpeg' ten times as fast.
+    """
+    # The plugins by name, else Pillow looks for them in some forty.
+    from PIL import Image, JpegImagePlugin, WebPImagePlugin  # noqa: F401
+
+    buffer = io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(picture[::-1]))
+    if kind == "jpeg":
+        image.save(buffer, "JPEG", quality=quality)
+    elif quality:
+        image.save(buffer, "WEBP", quality=quality, method=0)
+    else:
+        image.save(buffer, "WEBP", lossless=True, quality=0, method=0)
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def frame_picture(image, size, quality=75):
+    """Return the data URI of a picture of a frame, at most `size` pixels on a side."""
+    return encode(stretch(block_mean(image, block_factor(image.shape, size))), quality, "jpeg")
+
+
+def covered_pictures(image, valid, sizes, qualities, kind="webp"):
+    """Return the data URIs of pictures of an image with pixels that do not count.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+    valid : ndarray of bool, shape (ny, nx)
+    sizes : sequence of int
+        Most pixels on a side of each, the largest first: it is what the others are made of.
+    qualities : sequence of int
+    kind : str
+        As for `encode`.
+
+    Returns
+    -------
+    list of str
+    """
+    pictures = []
+    for size, quality in zip(sizes, qualities, strict=True):
+        image, valid = reduce_covered(image, valid, block_factor(image.shape, size))
+        pictures.append(encode(stretch(image, valid), quality, kind))
+    return pictures
+
+
+def mask_picture(mask, size):
+    """Return the data URI of a picture of a mask."""
+    return encode(mask_colours(block_bits(mask, block_factor(mask.shape, size))), 0)
+
+
+def colour_rank(filter_name, band=""):
+    """Return where a filter stands from blue to red."""
+    for name in (band, filter_name, filter_name[:1]):
+        if name in BAND_ORDER:
+            return BAND_ORDER.index(name)
+    return len(BAND_ORDER)
+
+
+def choose_three(planes, least=0.1):
+    """Choose three images of one sky for a colour picture: the largest part seen by all three.
+
+    Parameters
+    ----------
+    planes : list of ndarray, each of shape (ny, nx)
+        In order of wavelength, NaN where there is no data.
+    least : float
+        Part of the sky of the first that all three must see.
+
+    Returns
+    -------
+    tuple of int, or None
+        Blue, green, red; of nearly equal parts those farthest apart in wavelength.
+    """
+    seen = [np.isfinite(plane) for plane in planes]
+    parts = {
+        (i, j, k): float((seen[i] & seen[j] & seen[k]).mean())
+        for i, j, k in itertools.combinations(range(len(planes)), 3)
+    }
+    largest = max(parts.values(), default=0.0)
+    if largest < least:
+        return None
+    large = [triple for triple, part in parts.items() if part >= 0.9 * largest]
+    return max(large, key=lambda one: (one[1] - one[0]) * (one[2] - one[1]))
+
+
+def crop_to(valid):
+    """Return the slices of the smallest rectangle that holds all True pixels."""
+    rows, columns = np.flatnonzero(valid.any(axis=1)), np.flatnonzero(valid.any(axis=0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def composite(red, green, blue, soft=3.0):
+    """Return a colour picture of three images of the same sky.
+
+    Intensity is stretched as a whole and colours are kept (Lupton et al. 2004, PASP 116, 133);
+    each image is first scaled by its stars, so that the mean star is white.
+
+    Parameters
+    ----------
+    red, green, blue : ndarray, shape (ny, nx)
+        NaN where an image has no data.
+
+    Returns
+    -------
+    ndarray of uint8, shape (ny, nx, 3)
+    """
+    images = np.stack([red, green, blue])
+    ok = np.isfinite(images).all(axis=0)
+    if not ok.any():
+        return np.zeros((*red.shape, 3), np.uint8)
+    images = images - np.median(images[:, ok], axis=1)[:, None, None]
+    noises = np.array([float(mad_std(image[ok])) or 1.0 for image in images])
+    contrast = np.where(ok, (images / noises[:, None, None]).sum(axis=0), 0)
+    stars = ok & (contrast >= np.percentile(contrast[ok], 99.7))
+    scales = np.maximum(images[:, stars].mean(axis=1), noises)
+    planes = [np.where(ok, image / scale, 0) for image, scale in zip(images, scales, strict=True)]
+    cube = np.stack(planes, axis=-1)
+    total = cube.mean(axis=-1)
+    noise = float(mad_std(total[ok])) or 1e-3
+    level = np.arcsinh((total + 1.5 * noise) / (soft * noise))
+    level /= np.arcsinh(max(np.percentile(total[ok], 99.8), 8 * noise) / (soft * noise))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = np.where(total > noise / 2, level / total, level / np.maximum(noise / 2, total))
+    picture = cube * np.clip(factor, 0, None)[..., None]
+    faint = np.clip(total / (4 * noise), 0, 1)[..., None]
+    picture = faint * picture + (1 - faint) * np.clip(level, 0, 1)[..., None]
+    peak = picture.max(axis=-1, keepdims=True)
+    picture = np.where(ok[..., None], picture / np.maximum(peak, 1), 0)
+    return (255 * np.clip(picture, 0, 1)).astype(np.uint8)

@@ -1,0 +1,494 @@
+"""What one of several aligned exposures shows and the others do not: satellites, missed rays.
+
+A single frame cannot tell a satellite from a galaxy's edge, nor a blunt cosmic ray from a star.
+Three exposures of the same sky can. The images are to be on one pixel grid, on one photometric
+scale, with the sky at zero.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from lib.core.compiled import compiled
+from lib.core.medians import INFINITE
+
+SLACK = 0.05
+"""Fraction by which profiles of one width differ still."""
+
+BROAD = 1.25
+"""Stars so much wider than in the reference cannot be compared with it."""
+
+
+def extremes(image, extreme):
+    """Return the largest or the least value of 3 x 3 pixels about each.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+    extreme : {numpy.maximum, numpy.minimum}
+
+    Returns
+    -------
+    ndarray, shape (ny, nx)
+    """
+    rows = image.copy()
+    extreme(rows[1:], image[:-1], out=rows[1:])
+    extreme(rows[:-1], image[1:], out=rows[:-1])
+    found = rows.copy()
+    extreme(found[:, 1:], rows[:, :-1], out=found[:, 1:])
+    extreme(found[:, :-1], rows[:, 1:], out=found[:, :-1])
+    return found
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What exposures are compared with.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        NaN where unknown.
+    number : ndarray of int, shape (ny, nx)
+        Exposures that see the pixel.
+    highest, change : ndarray of float32, shape (ny, nx)
+        Largest value, and difference of the largest and the least, of 3 x 3 pixels; those of the
+        smoothed image where that is fainter than `noise`: the noise of the sky is no star.
+    smooth : ndarray of float32, shape (ny, nx)
+        The image smoothed by a Gaussian of 1 pixel, 0 for NaN.
+    noise : float
+        Typical noise of a pixel of an exposure.
+    fwhm : float
+        Width of the stars [px].
+    whole : Reference, optional
+        That of which this is a part.
+    where : tuple of slice, optional
+        Which part.
+    """
+
+    image: np.ndarray
+    number: np.ndarray
+    highest: np.ndarray
+    change: np.ndarray
+    smooth: np.ndarray
+    noise: float
+    fwhm: float
+    whole: "Reference | None" = None
+    where: tuple | None = None
+
+    @classmethod
+    def describe(cls, image, number, noise, fwhm):
+        """Return the reference of an image made by `lib.core.medians.lower_median`."""
+        from scipy.ndimage import gaussian_filter
+
+        known = np.nan_to_num(image)
+        smooth = gaussian_filter(known, 1.0)
+        light = np.where(smooth > noise, known, smooth)
+        highest = extremes(light, np.maximum)
+        change = highest - extremes(light, np.minimum)
+        return cls(image, number, np.maximum(highest, 0), change, smooth, float(noise), fwhm)
+
+    def part(self, where):
+        """Return a part of it."""
+        return Reference(
+            self.image[where], self.number[where], self.highest[where], self.change[where],
+            self.smooth[where], self.noise, self.fwhm, self, where,
+        )  # fmt: skip
+
+    @cached_property
+    def doubt(self):
+        """Noise of an exposure less the image, in units of that of an exposure, shape (n + 1,).
+
+        For each number of exposures that see a pixel.
+        """
+        if self.whole is not None:
+            return self.whole.doubt
+        # The median of m values has a variance of pi / 2 m.
+        number = np.maximum(np.arange(self.number.max(initial=0) + 1, dtype=np.uint16), 1)
+        return np.sqrt(1 + np.float32(np.pi / 2) / number)
+
+    @cached_property
+    def lit(self):
+        """Pixels with more light than a quarter of `noise`, in the mean of some 50, (ny, nx)."""
+        if self.whole is not None:
+            return self.whole.lit[self.where]
+        from scipy.ndimage import gaussian_filter
+
+        return gaussian_filter(np.nan_to_num(self.image), 2.0) > 0.25 * self.noise
+
+    @cached_property
+    def centres(self):
+        """Pixels within a quarter of `fwhm` of the peak of a source, shape (ny, nx)."""
+        if self.whole is not None:
+            return self.whole.centres[self.where]
+        from scipy.ndimage import maximum_filter
+
+        peaks = self.smooth > 0.7 * self.noise
+        peaks &= self.smooth == extremes(self.smooth, np.maximum)
+        return maximum_filter(peaks, 2 * max(1, int(np.rint(0.25 * self.fwhm))) + 1)
+
+    def size(self, fwhm):
+        """Return the part of its light by which a star in an image may differ from the reference.
+
+        ``|ratio^2 - 1| + SLACK``: the peak of a star goes as the inverse square of its width.
+        To this comes half of `change`, which is what half a pixel of misalignment makes.
+
+        Parameters
+        ----------
+        fwhm : float
+            Of the image.
+        """
+        return np.float32(abs((self.fwhm / fwhm) ** 2 - 1) + SLACK)
+
+
+def fit_line(rows, columns):
+    """Fit a straight line to pixels by the principal axis of their places.
+
+    Parameters
+    ----------
+    rows, columns : ndarray of int, shape (m,)
+
+    Returns
+    -------
+    centre : ndarray, shape (2,)
+        (y, x).
+    direction : ndarray, shape (2,)
+        Unit vector (dy, dx).
+    length, thickness : float
+        Of the uniform rectangle of the same variances [px].
+    """
+    centre = np.array([rows.mean(), columns.mean()])
+    offsets = np.stack([rows, columns], axis=1) - centre
+    values, vectors = np.linalg.eigh(offsets.T @ offsets / rows.size)
+    # A uniform line of length L has a variance of L^2 / 12.
+    thickness, length = np.sqrt(12 * np.maximum(values, 0))
+    return centre, vectors[:, 1], float(length), float(thickness)
+
+
+@compiled("f4[:,::1](f4[:,::1])")
+def box_sums(image):
+    """Return the sums of 5 x 5 pixels about each, those beyond the edge reflected.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+
+    Returns
+    -------
+    ndarray of float32, shape (ny, nx)
+    """
+    ny, nx = image.shape
+    sums = np.empty((ny, nx), np.float32)
+    column = np.empty(nx + 4, np.float32)
+    for y in range(ny):
+        part = column[2 : nx + 2]
+        part[:] = 0
+        for step in range(-2, 3):
+            # Reflected about the edge, as often as it takes.
+            row = (y + step) % (2 * ny)
+            line = image[min(row, 2 * ny - 1 - row)]
+            for x in range(nx):
+                part[x] += line[x]
+        column[1], column[0] = column[2], column[2 + min(1, nx - 1)]
+        column[nx + 2], column[nx + 3] = column[nx + 1], column[max(2, nx)]
+        total = sums[y]
+        for x in range(nx):
+            total[x] = column[x] + column[x + 1] + column[x + 2] + column[x + 3] + column[x + 4]
+    return sums
+
+
+@compiled("void(i8[::1], i8, i8)")
+def _join(parent, one, other):
+    """Make one group of those of two pixels; the first pixel stands for it."""
+    while parent[one] != one:
+        one = parent[one]
+    while parent[other] != other:
+        other = parent[other]
+    parent[max(one, other)] = min(one, other)
+
+
+@compiled("i8[::1](i8[::1], i8)")
+def connected(places, width):
+    """Return which pixels of a mask hang together, across corners too.
+
+    Parameters
+    ----------
+    places : ndarray of int, shape (n,)
+        Flat indices of the pixels, ascending.
+    width : int
+        Of the image.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+        Number of the group of each, from 0, in order of their first pixels.
+    """
+    parent = np.arange(places.size)
+    above = 0
+    for n in range(places.size):
+        place = places[n]
+        column = place % width
+        while places[above] < place - width - 1:
+            above += 1
+        before = above
+        while before < n and places[before] <= place - width + 1:
+            # Not across the edges of the image.
+            if places[before] % width == column + places[before] + width - place:
+                _join(parent, before, n)
+            before += 1
+        if n and column and places[n - 1] == place - 1:
+            _join(parent, n - 1, n)
+    number, count = np.empty_like(parent), 0
+    for n in range(places.size):
+        if parent[n] == n:
+            number[n] = count
+            count += 1
+        else:
+            number[n] = number[parent[n]]
+    return number
+
+
+def trail_pixels(excess, width, *, sigma=0.6, length=40, most=20, step=16):
+    """Find straight trails, fainter than one pixel's noise would let them be seen.
+
+    Pieces of a trail stand out when averaged over 5 x 5 pixels. The line through each is
+    followed over the whole image: it is a trail where most of it is bright.
+
+    Parameters
+    ----------
+    excess : ndarray of float32, shape (ny, nx)
+        Difference from the reference in units of its noise, cut at 5; 0 where unknown.
+    width : float
+        Width of the stars [px].
+    sigma : float
+        Mean excess over 5 x 5 pixels of a piece: three times the noise of that mean.
+    length : float
+        The shortest trail [px].
+    most : int
+        Pieces followed, the largest first.
+    step : int
+        The line is followed in steps of so many pixels.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+        A band of 1.5 `width` on either side of each trail, as far as it is bright.
+    """
+    bright = box_sums(excess) > 25 * sigma
+    found = np.zeros(excess.shape, bool)
+    places = np.flatnonzero(bright)
+    labels = connected(places, excess.shape[1])
+    sizes = np.bincount(labels, minlength=1)
+    if sizes.max() < 25:
+        return found
+    y, x = np.divmod(places, excess.shape[1])
+    for number in np.argsort(sizes)[::-1][:most]:
+        piece = labels == number
+        if sizes[number] < 25 or found[y[piece], x[piece]].mean() > 0.5:
+            continue
+        centre, direction, long, thick = fit_line(y[piece], x[piece])
+        if long < 12 or thick > 0.5 * long:
+            continue
+        for _ in range(3):  # the pieces beyond tell the direction better
+            across = np.abs((y - centre[0]) * direction[1] - (x - centre[1]) * direction[0])
+            near = across < width + 3
+            if near.sum() < 25:
+                break
+            centre, direction, _, _ = fit_line(y[near], x[near])
+        found |= follow_line(excess, centre, direction, width, length, step)
+    return found
+
+
+def follow_line(excess, centre, direction, width, length, step):
+    """Return the band of a trail along a line, empty where the line is not bright.
+
+    Parameters
+    ----------
+    excess : ndarray of float32, shape (ny, nx)
+    centre, direction : ndarray, shape (2,)
+        As from `fit_line`.
+    width, length, step : float
+        See `trail_pixels`.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    # Coordinates along and across, in steps of a pixel; only the strip that is asked for.
+    reach = np.hypot(*excess.shape)
+    along = np.arange(-np.ceil(reach / step) * step, reach, 1.0)
+    across = np.arange(-np.floor(3.5 * width + 2), 3.5 * width + 3)
+    values = _along_line(excess, centre, direction, along, across)
+    known = values != 0
+    # A halo is bright beside the line too.
+    core = np.abs(across) <= width / 2
+    side = (np.abs(across) > 2 * width + 2) & (np.abs(across) <= 3.5 * width + 2)
+    bins = ((along - along[0]) // step).astype(int)
+
+    def profile(part):
+        count = np.bincount(bins, weights=known[:, part].sum(axis=1))
+        total = np.bincount(bins, weights=values[:, part].sum(axis=1, dtype=np.float64))
+        return count, total / np.maximum(count, 1)
+
+    counts, means = profile(core)
+    side_counts, side_means = profile(side)
+    seen = (counts >= step) & (side_counts >= step)
+    noise = np.sqrt(1 / np.maximum(counts, 1) + 1 / np.maximum(side_counts, 1))
+    lit = seen & (means - side_means > 3 * noise)
+    band = np.zeros(excess.shape, bool)
+    if not lit.any():
+        return band
+    start, end = np.flatnonzero(lit)[[0, -1]]
+    share = lit[start : end + 1].sum() / max(1, seen[start : end + 1].sum())
+    if (end - start + 1) * step < length or share < 0.7:
+        return band
+    # Where nothing is known beyond, as in a corner, it goes on.
+    while start > 0 and not seen[start - 1]:
+        start -= 1
+    while end < bins[-1] and not seen[end + 1]:
+        end += 1
+    first, last = along[0] + (start - 1) * step, along[0] + (end + 2) * step
+    half = 1.5 * width + 1
+    y, x = _line_pixels(
+        centre, direction, np.arange(first, last, 0.7), np.arange(-half, half + 0.35, 0.7)
+    )
+    inside = (y >= 0) & (x >= 0) & (y < excess.shape[0]) & (x < excess.shape[1])
+    band[y[inside], x[inside]] = True
+    return band
+
+
+def _line_pixels(centre, direction, along, across):
+    """Return rows and columns of the pixels at places along and across a line."""
+    y = centre[0] + along[:, None] * direction[0] - across * direction[1]
+    x = centre[1] + along[:, None] * direction[1] + across * direction[0]
+    return np.rint(y).astype(int), np.rint(x).astype(int)
+
+
+def _along_line(image, centre, direction, along, across):
+    """Return the nearest pixels along and across a line, 0 outside of the image."""
+    y, x = _line_pixels(centre, direction, along, across)
+    inside = (y >= 0) & (x >= 0) & (y < image.shape[0]) & (x < image.shape[1])
+    values = np.zeros(y.shape, image.dtype)
+    values[inside] = image[y[inside], x[inside]]
+    return values
+
+
+def contradicted(beyond, comparable, reference, threshold, neighbour):
+    """Return the pixels beyond a threshold with their neighbours beyond a lower one, and a rim.
+
+    What is the centre of a star is left out: it varies, or its profile does. That is where the most
+    significant pixel of connected ones, of no more than a disc of 1.5 FWHM, is a centre of the
+    reference.
+
+    Parameters
+    ----------
+    beyond : ndarray of float32, shape (ny, nx)
+        Significance of the difference from the reference.
+    comparable : ndarray of bool, shape (ny, nx)
+    reference : Reference
+    threshold, neighbour : float
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    high = (beyond > neighbour) & comparable
+    places = np.flatnonzero(high)
+    significance = beyond.ravel()[places]
+    if not (significance > threshold).any():
+        return np.zeros(beyond.shape, bool)
+    numbers = connected(places, beyond.shape[1])
+    count = numbers.max() + 1
+    kept = np.zeros(count, bool)
+    kept[numbers[significance > threshold]] = True
+    best = np.zeros(count, int)
+    order = np.argsort(significance)
+    best[numbers[order]] = places[order]  # the last that is written stays
+    star = reference.centres[np.divmod(best, beyond.shape[1])]
+    star &= np.bincount(numbers, minlength=count) <= np.pi * (1.5 * reference.fwhm) ** 2
+    kept &= ~star
+    outliers = np.zeros(beyond.shape, bool)
+    outliers.ravel()[places] = kept[numbers]
+    # The faint rim.
+    return extremes(outliers, np.maximum) & comparable
+
+
+@compiled(
+    "void(f4[:,::1], f4[:,::1], f4[:,::1], u2[:,::1], f4[:,::1], f4[:,::1], f4[::1], i8, i8, f4,"
+    " f4, f4[:,::1], f4[:,::1], b1[:,::1])"
+)
+def _compare(
+    images, weights, references, numbers, highs, changes, doubt, top, left, per_gain, size,
+    beyond, excess, known,
+):  # fmt: skip
+    """Fill the last three for `find_outliers`; the references begin at row `top`, column `left`."""
+    zero, half, limit = np.float32(0), np.float32(0.5), np.float32(5)
+    rows, columns = images.shape
+    errors = np.empty(columns, np.float32)
+    for y in range(rows):
+        there = (top + y, slice(left, left + columns))
+        image, weight, reference, number = images[y], weights[y], references[there], numbers[there]
+        high, change = highs[there], changes[there]
+        for x in range(columns):
+            errors[x] = doubt[number[x]]
+        for x in range(columns):
+            difference = image[x] - reference[x]
+            valued = (weight[x] > 0) & (abs(image[x]) < INFINITE)
+            noise = np.sqrt(np.float32(1) / weight[x] + high[x] * per_gain)
+            error = noise * errors[x]
+            tolerance = half * change[x] + size * high[x]
+            far = (abs(difference) - tolerance) / error
+            pull = min(max(difference / error, -limit), limit)
+            # Trails are faint: looked for where no star needs tolerance. A bright pixel shall not
+            # make all those about it bright.
+            plain = valued & (number[x] >= 3) & (tolerance < half * noise)
+            known[y, x] = valued
+            beyond[y, x] = far if valued else zero
+            excess[y, x] = pull if plain else zero
+
+
+def find_outliers(image, weight, gain, fwhm, reference, *, threshold=5.0, neighbour=2.5):
+    """Find the pixels of an exposure that the others contradict.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        On the grid and scale of the reference, sky at zero.
+    weight : ndarray of float32, shape (ny, nx)
+        Inverse variance without the photon noise of the sources; 0 where there is no value.
+    gain : float
+        Electrons per unit.
+    fwhm : float
+        Width of the stars [px].
+    reference : Reference
+    threshold : float
+        Difference from the reference, in units of the noise and beyond what stars may differ by
+        (`Reference.size`), that makes an outlier.
+    neighbour : float
+        The same beside one.
+
+    Returns
+    -------
+    outliers, trails : ndarray of bool, shape (ny, nx)
+        Single pixels, and bands of straight trails. Nothing where fewer than three exposures see
+        a pixel: of two, none can tell which is right. Nothing where a star is brighter or fainter
+        than in the others.
+    """
+    beyond, excess = np.empty((2, *image.shape), np.float32)
+    known = np.empty(image.shape, bool)
+    image, weight = (np.ascontiguousarray(plane, np.float32) for plane in (image, weight))
+    # Rows of the whole are contiguous, as the loop wants them; a part's are not known to be.
+    whole = reference.whole or reference
+    top, left = (part.start for part in reference.where) if reference.where else (0, 0)
+    _compare(
+        image, weight, whole.image, whole.number, whole.highest, whole.change, whole.doubt,
+        top, left, np.float32(1 / gain), reference.size(fwhm), beyond, excess, known,
+    )  # fmt: skip
+    comparable = known & (reference.number >= 3)
+    # In much worse seeing the wings of stars are many times brighter than their tolerance.
+    if fwhm >= BROAD * reference.fwhm:
+        comparable &= ~reference.lit
+    outliers = contradicted(beyond, comparable, reference, threshold, neighbour)
+    trails = trail_pixels(excess, fwhm)
+    trails &= known
+    return outliers, trails

@@ -1,0 +1,46 @@
+"""The rooms of scripts/lib: imports go one way, downwards, and no module stands outside a room."""
+
+import ast
+from pathlib import Path
+
+LIB = Path(__file__).resolve().parents[2] / "scripts/lib"
+
+ROOMS = """
+    core frame reference night calibration background photometry astrometry stack report engine
+""".split()
+"""From the bottom: each may import from those before it."""
+
+
+def imported_rooms(path):
+    """Return (line, room) of each import of `lib`, those inside of functions too."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lib":
+            names = [node.module] if "." in node.module else [f"lib.{a.name}" for a in node.names]
+        elif isinstance(node, ast.Import):
+            names = [a.name for a in node.names if a.name.startswith("lib.")]
+        found += [(node.lineno, name.split(".")[1]) for name in names]
+    return found
+
+
+def test_every_module_is_in_a_room():
+    assert {path.name for path in LIB.iterdir() if path.is_dir() and path.name[0] != "_"} == set(
+        ROOMS
+    )
+    assert {path.name for path in LIB.glob("*.py")} == {"__init__.py"}
+    for room in ROOMS:
+        head = ast.get_docstring(ast.parse((LIB / room / "__init__.py").read_text()))
+        assert "Takes" in head and "gives" in head
+
+
+def test_imports_go_downwards():
+    wrong = []
+    for path in LIB.rglob("*.py"):
+        room = path.relative_to(LIB).parts[0]
+        if room not in ROOMS:
+            continue
+        for line, other in imported_rooms(path):
+            if ROOMS.index(other) > ROOMS.index(room):
+                wrong.append(f"{path.relative_to(LIB)}:{line} imports from {other}")
+    assert not wrong, "\n".join(wrong)
