@@ -62,5 +62,5 @@ upgrade:  ## renew the lock files with the newest versions
 	tools/lock.sh --upgrade
 
 clean:  ## remove the demo and what the tests left; .venv and reduced nights stay
-	rm -rf demo .pytest_cache .ruff_cache .hypothesis
+	rm -rf demo .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find scripts tests -name __pycache__ -prune -exec rm -rf {} +
