@@ -14,7 +14,7 @@ from lib.calibration.masters import (
 )
 from lib.core.stats import mad_std, regular_sample, sigma_clipped_median
 from lib.frame.file import BAD, Frame, FrameRejected, read_frame, write_frame
-from lib.frame.step import record_step, start_log
+from lib.frame.step import record_step, run_rule
 
 READ_NOISE_FRAMES = 4
 """Bias frames in whose differences the read noise is measured: a million pixels each."""
@@ -90,10 +90,14 @@ def make_bias(paths, facts, clip=4.0):
     return Frame(mean, mask, header)
 
 
-if "snakemake" in globals():
-    start_log(snakemake.log[0])
-    master = make_bias(snakemake.input.raws, snakemake.params.facts, snakemake.params.clip)
-    if ready := snakemake.input.get("ready"):
+def main(job):
+    """Make the master bias of one configuration."""
+    master = make_bias(job.input.raws, job.params.facts, job.params.clip)
+    if ready := job.input.get("ready"):
         compare_masters(master.header, master, read_frame(ready))
-    record_step(master.header, "bias", snakemake.params.version, {"clip": snakemake.params.clip})
-    write_frame(snakemake.output[0], master)
+    record_step(master.header, "bias", job.params.version, {"clip": job.params.clip})
+    write_frame(job.output[0], master)
+
+
+if "snakemake" in globals():
+    run_rule(snakemake, main)

@@ -4,7 +4,9 @@ import atexit
 import logging
 import resource
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from lib.core.files import atomic_path
 from lib.frame.file import Frame, FrameRejected, read_frame, read_header, reject, write_frame
@@ -28,6 +30,20 @@ def start_log(path):
     log.propagate = False
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").addHandler(handler)
+
+
+def run_rule(job: Any, work: Callable[[Any], None]) -> None:
+    """Do the work of a rule's script: every script ends with this.
+
+    Parameters
+    ----------
+    job : object
+        What Snakemake hands to a script: input, output, params, log, threads.
+    work : callable
+        Takes `job`; reads its inputs and writes its outputs.
+    """
+    start_log(job.log[0] if job.log else None)
+    work(job)
 
 
 def log_usage():
