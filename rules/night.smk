@@ -5,7 +5,9 @@ import os
 import subprocess
 
 from lib.engine import paths, progress
-from lib.report import outcomes
+from lib.report.frametable import log_digest
+from lib.report.run import finish_run, record_run
+from lib.report.summary import summary
 
 
 rule night:
@@ -26,7 +28,7 @@ rule night:
     threads: 2
     params:
         version=2,
-        night_log=outcomes.log_digest(NIGHT),
+        night_log=log_digest(NIGHT),
         imdir=IMDIR,
     script:
         "../scripts/night.py"
@@ -38,12 +40,12 @@ def tell_outcome():
         PROGRESS.end()
     # Again: jobs of a killed run may have died after this one began.
     paths.sweep(IMDIR)
-    result, page_is_current = outcomes.finish_run(NIGHT, IMDIR)
+    result, page_is_current = finish_run(NIGHT, IMDIR)
     if not page_is_current:
         script = f"{workflow.basedir}/scripts/night.py"
         subprocess.run([sys.executable, script, "--imdir", IMDIR], check=False)
     if not config["quiet"]:
-        words = outcomes.summary(result, IMDIR)
+        words = summary(result, IMDIR)
         PROGRESS.line(words) if PROGRESS else print(words, file=sys.stderr)
 
 
@@ -62,7 +64,7 @@ onstart:
     patches.look_once(workflow.scheduler)
     if PROGRESS:
         PROGRESS.begin()
-    outcomes.record_run(IMDIR, config, workflow.cores, sys.argv, os.getcwd())
+    record_run(IMDIR, config, workflow.cores, sys.argv, os.getcwd())
 
 
 onsuccess:

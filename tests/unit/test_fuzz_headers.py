@@ -18,7 +18,7 @@ from test_instruments import GOOD, JUNK, read, sane
 
 from lib.night import nightlog
 from lib.night.instruments import FrameIgnored, FrameUnusable
-from lib.report.outcomes import begin_frames_table
+from lib.report.frametable import begin_frames_table
 
 TIMES = int(os.environ.get("AUTOPROC_FUZZ", "1"))
 

@@ -59,7 +59,7 @@ PRELOAD_LATER = (
     "solve",
     "stack",
     "lib.photometry.forced",
-    "night",
+    "lib.report.page",
     "astropy.io.ascii",
     "jinja2",
     "matplotlib.backends.backend_agg",

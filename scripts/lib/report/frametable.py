@@ -1,0 +1,126 @@
+"""The table frames.ecsv: a row for each raw frame, with what became of it."""
+
+import hashlib
+
+from lib.report.numbers import is_number
+from lib.report.outcomes import quality_numbers
+from lib.report.products import write_if_changed
+
+OUTCOME_COLUMNS = {
+    "status": "string",
+    "step": "string",
+    "reason": "string",
+    "used": "string",
+    "fwhm": "float64",
+    "ellipticity": "float64",
+    "sky": "float64",
+    "zeropoint": "float64",
+    "transparency": "float64",
+    "nstars": "int64",
+    "astrms1": "float64",
+    "astrms2": "float64",
+    "ncosmic": "int64",
+}
+"""What an outcome adds to a row of the night log, and the ECSV datatype of each."""
+
+
+def log_rows(night):
+    """Return the rows of the night log as simple values, with the masters that fit each frame."""
+    rows = []
+    for row in night.rows:
+        row = {key: value for key, value in row.items() if key not in ("amplifiers", "wcs")}
+        if isinstance(row.get("shape"), (list, tuple)):
+            row["shape"] = f"{row['shape'][1]}x{row['shape'][0]}"
+        if row["status"] == "OK":
+            found = night.match(row["frame"])
+            row |= {kind: found[kind] or "" for kind in ("bias", "dark", "flat")}
+            row["calnote"] = "; ".join(f"{kind}: {why}" for kind, why in found["notes"].items())
+        rows.append(row)
+    return rows
+
+
+def log_digest(night):
+    """Return a digest of the night log: other raw files, other facts, another digest."""
+    return hashlib.sha256(night.table_text().encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+
+def begin_frames_table(night, path):
+    """Write frames.ecsv for raw frames that it does not tell of yet.
+
+    A table of the same raw frames stays as it is: it may hold what became of them.
+
+    Parameters
+    ----------
+    night : lib.night.nightlog.NightLog
+    path : path-like
+
+    Returns
+    -------
+    bool
+        Whether the file was written.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            if log_digest(night) in file.read(4000):
+                return False
+    except FileNotFoundError:
+        pass
+    return write_frames_table(night, [], path)
+
+
+def write_frames_table(night, outcomes, path):
+    """Write the night log with what became of each frame, unless the file says so already.
+
+    Parameters
+    ----------
+    night : lib.night.nightlog.NightLog
+    outcomes : list of Outcome
+        One for each row of the log, or none where nothing is known yet.
+    path : path-like
+        ``frames.ecsv``.
+
+    Returns
+    -------
+    bool
+        Whether the file was written.
+    """
+    from lib.night.nightlog import _FLOATS, COLUMNS
+
+    kinds = {name: "float64" if name in _FLOATS else "string" for name in COLUMNS}
+    kinds = {"frame": "string", "raw": "string"} | OUTCOME_COLUMNS | kinds
+    complete = log_rows(night)
+    for row, outcome in zip(complete, outcomes, strict=bool(outcomes)):
+        row |= {key: getattr(outcome, key) for key in ("status", "step", "reason", "used")}
+        row |= quality_numbers(outcome)
+    return write_if_changed(path, ecsv_text(complete, kinds, {"nightlog": log_digest(night)}))
+
+
+def ecsv_text(rows, kinds, meta):
+    """Return rows as an ECSV table (APE 6, https://github.com/astropy/astropy-APEs).
+
+    Parameters
+    ----------
+    rows : list of dict
+    kinds : dict of str to str
+        Columns and their datatypes; what a row has not is an empty field.
+    meta : dict of str to str
+    """
+    lines = ["# %ECSV 1.0", "# ---", "# delimiter: ','", "# datatype:"]
+    lines += [f"# - {{name: {name}, datatype: {kind}}}" for name, kind in kinds.items()]
+    lines += ["# meta: !!omap"] if meta else []
+    lines += [f"# - {{{key}: '{value}'}}" for key, value in meta.items()]
+    lines += ["# schema: astropy-2.0", ",".join(kinds)]
+    for row in rows:
+        lines.append(",".join(_cell(row.get(name), kind) for name, kind in kinds.items()))
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value, kind):
+    """Return a value as a field of an ECSV table of comma-separated fields."""
+    if kind != "string":
+        if not is_number(value):
+            return ""
+        return str(int(value)) if kind == "int64" else repr(float(value))
+    text = "" if value is None else " ".join(str(value).split())
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(" ',\"#") else text

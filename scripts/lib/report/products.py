@@ -1,0 +1,152 @@
+"""What lies in imdir: files, JSON notes, headers, each header read again only when it changed."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+CACHE_VERSION = 1
+
+
+FRAME_CARDS = (
+    "QCSTAT", "QCSTEP", "QCREASON", "BUNIT", "INSTRUME", "CAMERA", "OBJECT", "TARGET", "FILTER",
+    "BAND", "EXPTIME", "DATE-OBS", "MJD-OBS", "AIRMASS", "RA", "DEC", "PIXSCALE", "RAWFILE",
+    "FRAME", "BINNING", "READOUT", "GAIN", "RDNOISE", "SATURATE", "SKYCTS", "SKYNOISE", "SKYSUB",
+    "SKYMODE", "SKYNOTE", "CTRATE", "NSATUR", "NCOSMIC", "BIASFILE", "BIASSUM", "DARKFILE",
+    "DARKSUM", "FLATFILE", "FLATSUM", "SKYFILE", "SKYSUM", "FRNGFILE", "ASTRMS1", "ASTRMS2",
+    "ASTRNST", "ASTRCONT", "ASTRCAT", "ASTREPOC", "ASTRDEG", "NAXIS1", "NAXIS2", "CRVAL1",
+    "CRVAL2", "CRPIX1", "CRPIX2", "CD1_1", "CD1_2", "CD2_1", "CD2_2",
+)  # fmt: skip
+"""Cards of a frame file that are kept."""
+
+
+MASTER_PREFIXES = ("bias-", "dark-", "flat_", "sky-")
+
+
+MASTER_CARDS = (
+    "QCSTAT", "QCSTEP", "QCREASON", "INSTRUME", "CAMERA", "FILTER", "BINNING", "READOUT",
+    "EXPTIME", "BUNIT", "NCOMBINE", "NLEFTOUT", "RDNOISE1", "NOISE", "LEVEL", "NLOW", "NHOT",
+    "SMOOTH", "NFILLED", "BIASFILE", "DARKFILE",
+)  # fmt: skip
+
+
+COADD_CARDS = (
+    "QCSTAT", "QCSTEP", "QCREASON", "INSTRUME", "OBJECT", "TARGET", "FILTER", "BAND", "ABSZPT",
+    "ABSZPTSC", "ABSZPRMS", "ABSZPERR", "ABSZPNST", "ABSZPCAT", "ABSZPCOL", "ABSZPCTM",
+    "ABSZPCTE", "SEEPIX", "SEEING", "LIMMAG", "DATE1", "DATEN", "DATE-OBS", "AIRMASS", "AIRMIN",
+    "AIRMAX", "EXPTIME", "TOTALEXP", "MAXEXP", "MINEXP", "NSTACK", "NREJECT", "GAIN", "SATURATE",
+    "ASTRMS", "ASTRMS1", "ASTRMS2", "ASTRNST", "ASTRCAT", "PIXSCALE", "RA", "DEC", "NAXIS1",
+    "NAXIS2", "CTYPE1", "CTYPE2", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2", "CD1_1", "CD1_2",
+    "CD2_1", "CD2_2", "CDELT1", "CDELT2", "BUNIT", "ABSZPSYS",
+)  # fmt: skip
+
+
+def list_files(folder):
+    """Return the files of a folder: {name: (mtime [ns], size [byte])}."""
+    try:
+        with os.scandir(folder) as entries:
+            return {
+                entry.name: (entry.stat().st_mtime_ns, entry.stat().st_size)
+                for entry in entries
+                if entry.is_file() and not entry.name.startswith(".")
+            }
+    except FileNotFoundError:
+        return {}
+
+
+def read_json(path):
+    """Return the content of a JSON file; an empty dict where there is none that can be read."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def write_if_changed(path, text):
+    """Write a text file whole, unless it holds this already; return whether it was written."""
+    path = Path(path)
+    try:
+        if path.read_text(encoding="utf-8") == text:
+            return False
+    except (FileNotFoundError, UnicodeDecodeError):
+        pass
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return True
+
+
+def cards_of(path, keys, prefixes=()):
+    """Return some cards of a primary header as a dict of plain values.
+
+    Parameters
+    ----------
+    path : path-like
+    keys : iterable of str
+    prefixes : iterable of str
+        Numbered cards (``INPUT1``, ``INPUT2``, ...): given as a list under the prefix.
+
+    Raises
+    ------
+    OSError
+        Not a FITS file.
+    """
+    from astropy.io import fits
+
+    header = fits.Header.fromfile(path, padding=False)
+    facts = {}
+    for key in keys:
+        value = header.get(key)
+        if isinstance(value, (str, int, float, bool)) and not (
+            isinstance(value, float) and not math.isfinite(value)
+        ):
+            facts[key] = value.strip() if isinstance(value, str) else value
+    for prefix in prefixes:
+        facts[prefix] = []
+        while (value := header.get(f"{prefix}{len(facts[prefix]) + 1}")) is not None:
+            facts[prefix].append(str(value))
+    return facts
+
+
+class HeaderCache:
+    """Headers of products, read again only when a file has changed.
+
+    Parameters
+    ----------
+    imdir : path-like
+    """
+
+    def __init__(self, imdir):
+        self.imdir = Path(imdir)
+        self.path = self.imdir / "qa" / "headers.json"
+        stored = read_json(self.path)
+        self.known = stored.get("files", {}) if stored.get("version") == CACHE_VERSION else {}
+        self.files = list_files(imdir)
+        self.asked = {}
+        self.changed = False
+
+    def get(self, name, keys, prefixes=()):
+        """Return the cards of a file in imdir; an empty dict where it is absent or no FITS."""
+        if name not in self.files:
+            return {}
+        stamp = list(self.files[name])
+        entry = self.known.get(name)
+        if entry is None or entry["stamp"] != stamp:
+            try:
+                facts = cards_of(self.imdir / name, keys, prefixes)
+            except OSError:
+                facts = {}
+            entry = {"stamp": stamp, "facts": facts}
+            self.changed = True
+        self.asked[name] = entry
+        return entry["facts"]
+
+    def save(self):
+        """Keep what was asked for, for the next time."""
+        if self.changed or len(self.asked) != len(self.known):
+            content = {"version": CACHE_VERSION, "files": self.asked}
+            write_if_changed(self.path, json.dumps(content))

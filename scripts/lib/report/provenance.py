@@ -1,0 +1,103 @@
+"""How the products were made: durations, memory, versions, configuration."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from lib.report.numbers import is_number
+from lib.report.products import read_json
+
+
+def rule_durations(metadata, imdir):
+    """Return how long the jobs of each rule took, from Snakemake's records.
+
+    Parameters
+    ----------
+    metadata : path-like
+        Folder ``.snakemake/metadata`` of the run: one JSON file for each output.
+    imdir : path-like
+
+    Returns
+    -------
+    list of dict
+        rule, jobs, total, median, longest [s], begin and end [s since 1970], longest total first.
+    """
+    jobs = {}
+    prefix = str(imdir).rstrip("/") + "/"
+    for folder, _, names in os.walk(metadata):
+        for name in names:
+            record = read_json(Path(folder) / name)
+            begin, end = record.get("starttime"), record.get("endtime")
+            logs = record.get("log") or []
+            if not (is_number(begin) and is_number(end) and record.get("rule")):
+                continue
+            if not logs or not str(logs[0]).startswith(prefix):
+                continue
+            # Each output has its record, with times of its own; the log is that of the job.
+            job = (record["rule"], *map(str, logs))
+            known = jobs.get(job, (begin, end))
+            jobs[job] = (min(begin, known[0]), max(end, known[1]))
+    rules = {}
+    for (rule, *_), span in jobs.items():
+        rules.setdefault(rule, []).append(span)
+    shown = []
+    for rule, spans in rules.items():
+        seconds = [max(0.0, end - begin) for begin, end in spans]
+        shown.append(
+            {
+                "rule": rule, "jobs": len(spans), "total": sum(seconds),
+                "median": float(np.median(seconds)), "longest": max(seconds),
+                "begin": min(begin for begin, _ in spans), "end": max(end for _, end in spans),
+            }
+        )  # fmt: skip
+    return sorted(shown, key=lambda one: -one["total"])
+
+
+PEAK = re.compile(r"peak memory (\d+(?:\.\d+)?) MB")
+
+
+def peak_memory(imdir):
+    """Return the most memory that a job of each rule took [MB], where its log says so."""
+    peaks = {}
+    for folder in sorted((Path(imdir) / "logs").glob("*")):
+        for path in folder.glob("*.log"):
+            with open(path, "rb") as file:
+                file.seek(max(0, path.stat().st_size - 400))
+                found = PEAK.findall(file.read().decode("utf-8", "replace"))
+            if found:
+                peaks[folder.name] = max(peaks.get(folder.name, 0.0), float(found[-1]))
+    return peaks
+
+
+def program_versions():
+    """Return name and version of the programs and packages that a run uses."""
+    from lib.core.programs import ProgramMissing, find_program
+    from lib.frame.step import software_versions
+
+    found = {"Python": sys.version.split()[0]}
+    for name in ("source-extractor", "scamp"):
+        try:
+            done = subprocess.run(
+                [find_program(name), "-v"], capture_output=True, text=True, timeout=10, check=False
+            )
+            words = re.search(r"\d+\.\d+(\.\d+)?", done.stdout + done.stderr)
+            found[name] = words.group() if words else "unknown"
+        except ProgramMissing:
+            found[name] = "absent"
+        except (OSError, subprocess.TimeoutExpired):
+            found[name] = "unknown"
+    return found | software_versions(
+        "snakemake", "numpy", "scipy", "numba", "astropy", "astroscrappy", "sep", "ccdproc",
+        "plotly", "itables",
+    )  # fmt: skip
+
+
+def config_text(config):
+    """Return the configuration of a run as YAML."""
+    import yaml
+
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)

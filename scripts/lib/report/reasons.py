@@ -1,0 +1,65 @@
+"""Codes of rejections, in words."""
+
+WORDS = {
+    "BAD_BIAS": "its master bias is unfit",
+    "BAD_DARK": "its master dark is unfit",
+    "BAD_GZIP": "not a whole gzip file",
+    "BAD_HEADER": "its header makes no sense",
+    "BAD_PHOTOMETRY": "stars do not agree with the other frames",
+    "BAD_SEEING": "seeing too bad",
+    "CLOUDY": "too little light came through",
+    "CONSTANT": "every pixel is the same",
+    "EMPTY": "the file is empty",
+    "EXCLUDED": "left out by the user",
+    "LEVEL": "level stands apart",
+    "LOW_WEIGHT": "weighs too little to help a median",
+    "MISSING_KEYWORD": "the header lacks a keyword",
+    "NOISE": "noise stands apart",
+    "NOT_FITS": "not a FITS file",
+    "NOT_NEEDED": "not needed for this camera",
+    "NOT_RAW": "the name is not that of a raw frame",
+    "NOT_USED": "a kind of frame that is not used",
+    "FEW_FRAMES": "few frames",
+    "NO_ASTROMETRIC_REFERENCE": "positions not tied to a catalogue",
+    "NO_BIAS": "no bias fits",
+    "NO_COMMON_STARS": "shares no star with the others",
+    "NO_DARK": "no dark fits",
+    "NO_DATA": "hardly a usable pixel",
+    "NO_FINITE_PIXEL": "no pixel holds a number",
+    "NO_FLAT": "no flat fits",
+    "NO_FRAMES": "no frame was fit to be stacked",
+    "NO_GOOD_INPUT": "no input was fit for use",
+    "NO_IMAGE": "no image in the file",
+    "NO_MATCH": "stars do not match the reference",
+    "NO_OUTPUT": "the step failed or was stopped",
+    "NO_SKY_PIXEL": "no pixel free of sources",
+    "NO_ZEROPOINT": "no zero point",
+    "OFF_FIELD": "far from the other frames",
+    "PRODUCT": "written by autoproc itself",
+    "SATURATED": "too many pixels saturated",
+    "SKY_SATURATED": "the sky is saturated",
+    "SPECTRUM": "a spectrum",
+    "TOO_FEW_FRAMES": "too few frames",
+    "TOO_FEW_STARS": "too few stars",
+    "TRAILED": "stars are trailed",
+    "TRUNCATED": "the file ends too early",
+    "UNREADABLE": "the file cannot be read",
+}
+"""What the codes of rejections mean."""
+
+
+def in_words(code):
+    """Return what a code means; other text as it is."""
+    if not code.replace("_", "").isalpha() or not code.isupper():
+        return code
+    return WORDS.get(code, code.replace("_", " ").lower())
+
+
+def reason_in_words(reason):
+    """Return what a reason says: ``NO_FLAT: none of 2 fits`` is "no flat fits: none of 2 fits"."""
+    parts = [part.partition(": ") for part in reason.split("; ")]
+    return "; ".join(
+        in_words(code) + (f": {in_words(numbers)}" if numbers else "")
+        if code.isupper() else f"{code}{colon}{numbers}"
+        for code, colon, numbers in parts
+    )  # fmt: skip

@@ -1,0 +1,60 @@
+"""A run: what it was started with, and what it came to."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from lib.report.frametable import write_frames_table
+from lib.report.outcomes import collect, digest
+from lib.report.products import read_json, write_if_changed
+
+
+def record_run(imdir, config, cores, command, workdir):
+    """Write the configuration of a run and what it ran with into qa/, for the page.
+
+    Parameters
+    ----------
+    imdir : path-like
+    config : dict
+    cores : int
+    command : list of str
+    workdir : path-like
+        Where relative paths of the configuration start, and Snakemake keeps its records.
+    """
+    import platform
+
+    import yaml
+
+    qa = Path(imdir) / "qa"
+    write_if_changed(qa / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    run = {
+        "command": " ".join([Path(command[0]).name, *command[1:]]),
+        "cores": cores,
+        "host": f"{platform.node()}, {platform.system()} {platform.release()}, "
+        f"{os.cpu_count()} processors",
+        "workdir": str(Path(workdir).resolve()),
+        "begun": time.time(),
+    }
+    write_if_changed(qa / "run.json", json.dumps(run, indent=1))
+
+
+def finish_run(night, imdir):
+    """Find out what became of a night and bring frames.ecsv up to date.
+
+    Parameters
+    ----------
+    night : lib.night.nightlog.NightLog
+    imdir : path-like
+
+    Returns
+    -------
+    result : NightOutcome
+    current : bool
+        Whether night.html tells of this outcome already.
+    """
+    imdir = Path(imdir)
+    result = collect(night, imdir)
+    write_frames_table(night, result.rows, imdir / "frames.ecsv")
+    told = read_json(imdir / "qa" / "page.json").get("of")
+    return result, told == digest(result) and (imdir / "night.html").exists()

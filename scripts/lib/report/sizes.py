@@ -1,0 +1,45 @@
+"""Sizes of the pictures on the page."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Sizes:
+    """How large pictures are [pixel], and when details move to files beside the page.
+
+    Parameters
+    ----------
+    coadd, tile, frame, thumb, master : int
+        Longest side of a coadd in full and on its tile, of a frame in full and in a list, of a
+        master.
+    quality : int
+        Of the pictures of coadds, as WebP counts it.
+    embed : float
+        Details of frames [byte] up to which they are kept in the page.
+    sources : int
+        Sources of a coadd that are marked, the brightest.
+    """
+
+    coadd: int = 1400
+    tile: int = 480
+    frame: int = 320
+    thumb: int = 56
+    master: int = 140
+    quality: int = 74
+    embed: float = 8e6
+    sources: int = 600
+
+
+def sizes_for(frames, stacks):
+    """Return the sizes that keep the page of a large night small."""
+    sizes = Sizes()
+    if stacks > 12:
+        sizes.coadd, sizes.sources = 900, 300
+    if stacks > 60:
+        sizes.coadd, sizes.tile, sizes.sources = 400, 200, 60
+        sizes.quality = 55
+    if frames > 400:
+        sizes.frame = 240
+    if frames > 1500:
+        sizes.thumb = 40
+    return sizes

@@ -1,0 +1,167 @@
+"""The lines that end a run: the stacks, and each frame left out."""
+
+import math
+from pathlib import Path
+
+from lib.report.numbers import number
+from lib.report.reasons import reason_in_words
+
+CARD_TEXT = 64
+"""Characters from which on the text of a card may have been cut."""
+
+
+def stack_numbers(stack, result, outcomes):
+    """Return the numbers that describe a stack, for the summary and the page.
+
+    Parameters
+    ----------
+    stack : str
+        ``<target>.<filter>``.
+    result : dict
+        Of `NightOutcome.stacks`.
+    outcomes : dict of str to Outcome
+
+    Returns
+    -------
+    dict
+        target, filter, used, left (frames), exposure [s], seeing [arcsec], zeropoint, error,
+        limit [mag], catalogue, positions [mas], stars, note.
+    """
+    cards, quality = result["cards"], result["quality"]
+    target, filter_name = stack.split(".", 1)
+    members = [outcomes[frame] for frame in result["frames"] if frame in outcomes]
+    used = cards.get("NSTACK", sum(1 for one in members if one.used))
+    scale = pixel_scale(cards)
+    seeing = cards.get("SEEPIX")
+    rms = [cards[key] for key in ("ASTRMS1", "ASTRMS2", "ASTRMS") if key in cards]
+    rms = [value for value in rms if isinstance(value, (int, float))]
+    reason = cards.get("QCREASON") or quality.get("reason") or ""
+    if len(reason) >= CARD_TEXT and quality.get("flags"):
+        reason = "; ".join(quality["flags"])
+    note = reason_in_words(str(reason))
+    why = quality.get("reference_reason")
+    if why and cards.get("ASTRCAT") == "NONE":
+        note += f" ({why})"
+    return {
+        "stack": stack,
+        "target": target,
+        "filter": filter_name,
+        "band": cards.get("BAND", ""),
+        "made": bool(cards),
+        "flagged": cards.get("QCSTAT") == "REJECTED",
+        "used": used,
+        "left": len(members) - sum(1 for one in members if one.used) if cards else 0,
+        "frames": len(members),
+        "exposure": cards.get("TOTALEXP", cards.get("EXPTIME")),
+        "seeing": seeing * scale if seeing and scale else cards.get("SEEING"),
+        "scale": scale,
+        "zeropoint": cards.get("ABSZPT"),
+        "error": cards.get("ABSZPERR"),
+        "scatter": cards.get("ABSZPTSC"),
+        "zpstars": cards.get("ABSZPNST"),
+        "zpsource": cards.get("ABSZPCAT", ""),
+        "limit": cards.get("LIMMAG"),
+        "positions": max(rms) if rms else None,
+        "starsused": cards.get("ASTRNST"),
+        "catalogue": cards.get("ASTRCAT", ""),
+        "note": note,
+    }
+
+
+def pixel_scale(cards):
+    """Return the pixel scale of a header [arcsec per pixel], or None."""
+    if "CD1_1" in cards:
+        cd = [cards.get(key, 0.0) for key in ("CD1_1", "CD1_2", "CD2_1", "CD2_2")]
+        return 3600 * math.sqrt(abs(cd[0] * cd[3] - cd[1] * cd[2]))
+    if "CDELT1" in cards:
+        return 3600 * abs(cards["CDELT1"])
+    return cards.get("PIXSCALE")
+
+
+def summary(night, imdir, page=True, most=12):
+    """Return the end of a run in some lines: the stacks, and each frame left out.
+
+    Parameters
+    ----------
+    night : NightOutcome
+    imdir : path-like
+    page : bool
+        Whether the page is there to be referred to.
+    most : int
+        Stacks and frames left out that are listed; more frames than these share a line for each
+        step and code.
+    """
+    lines = []
+    stacks = [stack_numbers(stack, result, night.frames) for stack, result in night.stacks.items()]
+    if stacks:
+        head = ("stack", "frames", "exposure", "seeing", "zero point", "limit", "positions")
+        table = [head] + [_stack_row(one) for one in stacks[:most]]
+        made = sum(1 for one in stacks if one["made"])
+        lines.append(f"{made} of {len(stacks)} stacks in {imdir}:" if made < len(stacks) else
+                     f"{made} stack{'s' * (made != 1)} in {imdir}:")  # fmt: skip
+        lines += _columns(table)
+        lines += [f"  {one['stack']}: {one['note']}" for one in stacks[:most] if one["note"]]
+        if len(stacks) > most:
+            lines.append(f"  and {len(stacks) - most} stacks more")
+    left = night.left_out
+    ignored = len(night.ignored)
+    if left:
+        lines += ["", f"Left out: {len(left)} of {len(night.rows)} frames"]
+        if len(left) <= most:
+            lines += _columns([(one.frame, one.step, one.reason) for one in left])
+        else:
+            lines += _columns(_grouped(left)[:most])
+            if len(_grouped(left)) > most:
+                lines.append(f"  and {len(_grouped(left)) - most} reasons more")
+    elif night.rows:
+        lines += ["", "No frame was left out."]
+    if ignored:
+        lines.append(f"Not for this job: {ignored} file{'s' * (ignored != 1)}.")
+    if page:
+        lines.append(f"All about the night: {Path(imdir) / 'night.html'}")
+    return "\n".join(lines)
+
+
+def _stack_row(one):
+    if not one["made"]:
+        return (one["stack"], f"- of {one['frames']}", "not made", "", "", "", "")
+    zero = number(one["zeropoint"], 3)
+    if one["error"] is not None and zero != "–":
+        zero += f" ± {number(one['error'], 3)}"
+    positions = number(one["positions"], 0, " mas")
+    if one["catalogue"] == "NONE":
+        positions = "not tied"
+    return (
+        one["stack"],
+        f"{one['used']} of {one['frames']}",
+        number(one["exposure"], 0, " s"),
+        number(one["seeing"], 1, '"'),
+        zero,
+        number(one["limit"], 1),
+        positions,
+    )
+
+
+def _grouped(left):
+    """Return one line for the frames that share step and code: many frames, few reasons."""
+    groups = {}
+    for one in left:
+        groups.setdefault((one.step, one.reason.partition(":")[0]), []).append(one)
+    return [
+        (
+            f"{len(ones)} frames" if len(ones) > 1 else ones[0].frame,
+            step,
+            f"{code} ({ones[0].frame} ... {ones[-1].frame})" if len(ones) > 1 else ones[0].reason,
+        )
+        for (step, code), ones in groups.items()
+    ]
+
+
+def _columns(table):
+    """Return the rows of a table as lines of aligned columns."""
+    widths = [max(len(str(row[i])) for row in table) for i in range(len(table[0]))]
+    return [
+        "  " + "  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths, strict=True))
+        .rstrip()
+        for row in table
+    ]  # fmt: skip

@@ -1,0 +1,104 @@
+"""The progress that a run shows."""
+
+import io
+import logging
+import re
+import time
+from types import SimpleNamespace
+
+import pytest
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from lib.engine import progress
+
+
+class Terminal(io.StringIO):
+    def __init__(self, terminal):
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self):
+        return self.terminal
+
+
+def record(event=None, message="", level=logging.INFO, created=0.0, **facts):
+    made = logging.LogRecord("snakemake", level, "x.py", 1, message, (), None)
+    made.created = created
+    if event:
+        made.event = event
+    for key, value in facts.items():
+        setattr(made, key, value)
+    return made
+
+
+def run(handler, jobs=3):
+    """Let a handler see a run of a rule and of one that fails."""
+    stats = {"all": 1, "prepare": jobs, "stack": 1, "total": jobs + 2}
+    handler.emit(record(LogEvent.RUN_INFO, stats=stats))
+    handler.begin()
+    for k in range(jobs):
+        handler.emit(record(LogEvent.JOB_INFO, created=float(k), jobid=k, rule_name="prepare"))
+        handler.emit(record(LogEvent.JOB_FINISHED, created=k + 0.5, job_id=k))
+    handler.emit(record(LogEvent.JOB_INFO, created=9.0, jobid=99, rule_name="stack"))
+    handler.emit(
+        record(LogEvent.JOB_ERROR, "Error", logging.ERROR, 9.5, jobid=99, rule_name="stack",
+               output=["im/coaddT.r.fits"], log=["im/logs/stack/T.r.log"])
+    )  # fmt: skip
+
+
+def test_progress_counts_steps_and_names_what_failed():
+    stream = Terminal(False)
+    run(progress.Progress(SimpleNamespace(), stream=stream))
+    lines = stream.getvalue().splitlines()
+    assert re.fullmatch(r"  prepare +3 done +2\.5 s +\(3 of 4.*\)", lines[0])
+    assert lines[-1] == "stack failed on coaddT.r.fits; its log: im/logs/stack/T.r.log"
+    assert "\r" not in stream.getvalue() and "\033" not in stream.getvalue()
+
+
+def test_progress_on_a_terminal_writes_over_its_line(monkeypatch):
+    monkeypatch.setattr(progress, "REDRAW_INTERVAL", 0.01)
+    stream = Terminal(True)
+    handler = progress.Progress(SimpleNamespace(), stream=stream)
+    handler.emit(record(LogEvent.RUN_INFO, stats={"prepare": 3, "total": 3}))
+    handler.begin()
+    handler.emit(record(LogEvent.JOB_INFO, jobid=1, rule_name="prepare", created=time.time()))
+    deadline = time.monotonic() + 5
+    while "prepare 0/3" not in stream.getvalue() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    handler.end()
+    assert "\r\033[K  0 of 3: prepare 0/3" in stream.getvalue()
+    assert stream.getvalue().endswith("\r\033[K")
+    written = len(stream.getvalue())
+    time.sleep(0.05)
+    assert len(stream.getvalue()) == written, "it writes on after the end"
+
+
+def test_quiet_says_only_what_failed():
+    stream = Terminal(True)
+    run(progress.Progress(SimpleNamespace(), stream=stream, quiet=True))
+    assert stream.getvalue().splitlines() == [
+        "stack failed on coaddT.r.fits; its log: im/logs/stack/T.r.log"
+    ]
+
+
+def test_nothing_is_hidden_before_a_run_begins():
+    handler = progress.Progress(SimpleNamespace(), stream=Terminal(False))
+    assert not handler.takes(record(None, "Nothing to be done"))
+    assert not handler.takes(record(LogEvent.ERROR, "wrong config", logging.ERROR))
+    assert handler.takes(record(None, "Building DAG of jobs..."))
+    handler.begin()
+    assert handler.takes(record(None, "anything"))
+
+
+def test_time_left_follows_the_steps():
+    estimate = progress.Estimate({"prepare": 10, "stack": 2})
+    assert estimate.left(5.0) is None
+    for _ in range(10):
+        estimate.finish("prepare", 1.0)
+    estimate.finish("stack", 30.0)
+    # 40 s of work took 20 s: two at a time, and one stack of 30 s is left.
+    assert estimate.left(20.0) == pytest.approx(15.0)
+    # After 10 s more on it, 20 s are left to one job: work so far went at 50 s in 30 s.
+    assert estimate.left(30.0, running=10.0) == pytest.approx(20 * 30 / 50)
+    estimate.finish("stack", 30.0)
+    assert estimate.left(35.0) == 0

@@ -1,0 +1,76 @@
+"""A night log of a few frames, and their products, for the tests of this room."""
+
+import json
+
+import numpy as np
+from astropy.io import fits
+
+from lib.frame.file import COSMIC, Frame, write_frame
+
+HOSTILE = "</script><script>window.hurt=1</script><img src=x onerror=alert(1)>"
+
+
+SHAPE = (64, 80)
+
+
+class Night:
+    """A night log of a few science frames, as far as this module asks it."""
+
+    def __init__(self, stacks, calibrations=(), ignored=(), notes=None):
+        self.frames, self.rows, self.science, self.stacks = {}, [], [], stacks
+        self.notes = []
+        self.missing = notes or {}
+        for stack, frames in stacks.items():
+            target, filter_name = stack.split(".")
+            for frame in frames:
+                self.add(frame, "object", target=target, filter=filter_name, object=HOSTILE)
+                self.science.append(frame)
+        for frame in calibrations:
+            self.add(frame, "bias")
+        for raw in ignored:
+            row = {"frame": "", "raw": raw, "status": "IGNORED", "reason": "SPECTRUM: a grism"}
+            self.rows.append(row)
+
+    def add(self, frame, kind, **more):
+        facts = {
+            "frame": frame, "raw": f"{frame}.fits", "type": kind, "instrument": "generic",
+            "camera": "C0", "target": "", "object": "", "filter": "", "band": "",
+            "exptime": 10.0, "date_obs": f"2022-01-28T05:{len(self.rows):02d}:00.000",
+            "mjd": 59607.2, "airmass": 1.2, "ra": 150.0, "dec": 2.0, "shape": list(SHAPE),
+            "pixscale": 0.3, "amplifiers": [], "wcs": None, "calibrations": {},
+        } | more  # fmt: skip
+        self.frames[frame] = facts
+        self.rows.append({"status": "OK", "reason": "", **facts})
+
+    def match(self, frame):
+        found = {"bias": "bias-C0", "dark": None, "flat": None, "notes": {}}
+        if frame in self.missing:
+            found["notes"] = {"flat": self.missing[frame]}
+        return found
+
+    def table_text(self):
+        return json.dumps([row["frame"] or row["raw"] for row in self.rows])
+
+
+def names(count, first=0):
+    return [f"20220128T05{number:04d}C0o" for number in range(first, first + count)]
+
+
+def header(frame, **cards):
+    made = fits.Header()
+    made["QCSTAT"] = "OK"
+    made["FRAME"] = frame
+    made["OBJECT"] = "object"
+    for key, value in cards.items():
+        made[key.replace("_", "-")] = value
+    return made
+
+
+def put(imdir, name, frame, seed=1, **cards):
+    """Write a frame file of noise with one star."""
+    rng = np.random.default_rng(seed)
+    image = rng.normal(0, 5, SHAPE).astype(np.float32)
+    image[30:33, 40:43] += 400
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[10, 10:13] = COSMIC
+    write_frame(imdir / name, Frame(image, mask, header(frame, **cards)))

@@ -1,0 +1,24 @@
+"""The lines that end a run."""
+
+import re
+
+from lib.report import outcomes, summary
+
+
+def test_summary_names_stacks_and_frames_left_out(reduced):
+    night, imdir, good, lost = reduced
+    text = summary.summary(outcomes.collect(night, imdir), imdir)
+    assert "1 of 2 stacks" in text
+    assert re.search(r'T1\.r +3 of 4 +30 s +1\.4" +27\.000 ± 0\.010 +21\.5', text)
+    assert re.search(rf"{good[3]} +stack +CLOUDY: 0.02 < 0.1", text)
+    assert "Not for this job: 1 file." in text
+
+
+def test_summary_of_many_frames_stays_short():
+    rows = [
+        outcomes.Outcome(f"f{k}", "REJECTED", "solve", f"NO_MATCH: {k} < 6") for k in range(5000)
+    ]
+    result = outcomes.NightOutcome(rows, {one.frame: one for one in rows}, {}, {})
+    text = summary.summary(result, "imredux")
+    assert len(text.splitlines()) < 12
+    assert "5000 frames" in text and "NO_MATCH" in text
