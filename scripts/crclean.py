@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib.background.sky import bilinear_at, noise_map
+from lib.core.meshes import bilinear_at, noise_map
 from lib.core.stats import chunks, half_sample_mode
 from lib.frame.file import BAD, COSMIC, INTERPOLATED, NODATA, SATURATED, Frame
 from lib.frame.step import log, process
@@ -78,7 +78,7 @@ def measure_fwhm(image, usable, noise, saturate=np.inf, floor=1.2, most=300, hal
         Sky-subtracted.
     usable : ndarray of bool, shape (ny, nx)
     noise : ndarray of float32, shape (rows, columns)
-        Noise of the sky: a coarse map, see `lib.background.sky.noise_map`.
+        Noise of the sky: a coarse map, see `lib.core.meshes.noise_map`.
     saturate : float
         Brighter maxima are left out.
     floor : float
@@ -259,7 +259,7 @@ class Sharpness:
         Sky-subtracted [electron].
     unusable : ndarray of bool, shape (ny, nx)
     noise : ndarray of float32, shape (rows, columns)
-        Of a pixel without source [electron]: a coarse map, see `lib.background.sky.noise_map`.
+        Of a pixel without source [electron]: a coarse map, see `lib.core.meshes.noise_map`.
     fwhm : float
         Of the stars [px].
     """

@@ -3,7 +3,8 @@
 import numpy as np
 
 from lib.background.mastersky import read_sky
-from lib.background.sky import bilinear, block_sky, fit_surface, sky_level, surface
+from lib.background.sky import block_sky, fit_surface, sky_level, surface
+from lib.core.meshes import bilinear
 from lib.core.stats import MAD_TO_SIGMA, regular_sample, sigma_clipped_median
 from lib.frame.file import (
     BAD,

@@ -24,18 +24,16 @@ from skysub import fringe_excess, fringe_pattern, skysub_frame, subtract_sky
 from lib.background.mastersky import MasterSky, read_sky, write_sky
 from lib.background.sky import (
     NONE,
-    bilinear,
-    bilinear_at,
     binned,
     block_sky,
     find_sources,
     fit_surface,
     grown_by_size,
-    noise_map,
     surface,
     time_windows,
     unbinned,
 )
+from lib.core.meshes import bilinear, bilinear_at, noise_map
 from lib.frame.file import BAD, NODATA, SOURCE, Frame, write_frame
 
 SHAPE = (480, 560)

@@ -4,11 +4,9 @@ import math
 
 import numpy as np
 
+from lib.core.meshes import ranked_blocks
 from lib.core.stats import SAMPLE, mad_std, regular_sample, sigma_clipped_median
 from lib.frame.file import BAD, COSMIC, NODATA, SATURATED
-
-QUARTER = 0.3186394
-"""A quarter of Gaussian deviates are smaller, in absolute value."""
 
 MOST_FRAMES = 300
 """Frames of a sky: more make it hardly less noisy, and each is held on disk meanwhile."""
@@ -217,152 +215,6 @@ def sky_level(image, mask, sources):
             break
     level, noise, _ = sigma_clipped_median(sky)
     return level, noise
-
-
-def noise_map(image, unusable, least, block=64):
-    """Return the noise of the sky: as photons and read-out make it, or as measured.
-
-    Where the flat is low, where a detector is noisier, or where structure was left, the noise
-    measured exceeds the one that header numbers tell.
-
-    Parameters
-    ----------
-    image : ndarray of float32, shape (ny, nx)
-    unusable : ndarray of bool, shape (ny, nx)
-    least : float
-        Noise of sky and read-out.
-    block : int
-        Size of the squares in which it is measured [px].
-
-    Returns
-    -------
-    ndarray of float32, shape (rows, columns)
-        Of each square, see `bilinear`: from the lower quartile of the absolute differences of
-        neighbours in a row, which stars hardly move; nowhere below `least`. One value for all
-        where it is nowhere much above.
-    """
-    from scipy.ndimage import median_filter
-
-    # Every third row, pairs that share no pixel: 4 per cent, 2 in the median of nine squares.
-    rows, good = image[::3], ~unusable[::3]
-    even = image.shape[1] // 2 * 2
-    pairs = np.s_[:, 1:even:2], np.s_[:, :even:2]
-    steps, known = np.abs(rows[pairs[0]] - rows[pairs[1]]), good[pairs[0]] & good[pairs[1]]
-    ranked, number = ranked_blocks(steps, known, (block / 3, block / 2))
-    lower = np.take_along_axis(ranked, (number // 4)[..., None], axis=-1)[..., 0]
-    coarse = np.where(number > 50, lower / np.float32(QUARTER * np.sqrt(2)), np.float32(least))
-    coarse = np.maximum(median_filter(coarse, 3, mode="nearest"), np.float32(least))
-    if coarse.max() < 1.05 * least:
-        return np.full((1, 1), least, np.float32)
-    return coarse
-
-
-def ranked_blocks(image, usable, block):
-    """Return the usable values of each part of an image, in order.
-
-    Parameters
-    ----------
-    image : ndarray of float32, shape (ny, nx)
-    usable : ndarray of bool, shape (ny, nx)
-    block : tuple of float
-        Rows and columns of a part, about.
-
-    Returns
-    -------
-    values : ndarray of float32, shape (rows, columns, n)
-        Ascending; +inf beyond the usable ones. Parts that would hold a row or column more than
-        others lack it.
-    number : ndarray of int, shape (rows, columns)
-        Usable values.
-    """
-    counts = [max(1, round(size / one)) for size, one in zip(image.shape, block, strict=True)]
-    starts = [np.linspace(0, size, n + 1)[:-1].astype(int)
-              for size, n in zip(image.shape, counts, strict=True)]  # fmt: skip
-    height, width = (size // n for size, n in zip(image.shape, counts, strict=True))
-    filled = image.copy()
-    np.copyto(filled, np.inf, where=~usable)
-    values = np.empty((*counts, height, width), np.float32)
-    for i, y in enumerate(starts[0]):
-        for j, x in enumerate(starts[1]):
-            values[i, j] = filled[y : y + height, x : x + width]
-    values = values.reshape(*counts, height * width)
-    values.sort(axis=-1)
-    return values, np.isfinite(values).sum(axis=-1)
-
-
-def bilinear(coarse, shape):
-    """Return the values of a coarse map, which stand for equal parts of an image, at its pixels.
-
-    Parameters
-    ----------
-    coarse : ndarray, shape (rows, columns)
-    shape : tuple of int
-        (ny, nx).
-
-    Returns
-    -------
-    ndarray of float32, shape (ny, nx)
-        Linear between the centres of the parts, constant beyond the outermost.
-    """
-
-    matrices = []
-    for size, parts in zip(shape, coarse.shape, strict=True):
-        near, after = between(np.arange(size), size, parts)
-        matrix = np.zeros((size, parts), np.float32)
-        matrix[np.arange(size), near] = 1 - after
-        matrix[np.arange(size), np.minimum(near + 1, parts - 1)] += after
-        matrices.append(matrix)
-    return matrices[0] @ np.asarray(coarse, np.float32) @ matrices[1].T
-
-
-def bilinear_at(coarse, shape, y, x):
-    """Return `bilinear` at some pixels only.
-
-    Parameters
-    ----------
-    coarse : ndarray of float32, shape (rows, columns)
-    shape : tuple of int
-        (ny, nx) of the image.
-    y, x : ndarray of int, shape (n,)
-
-    Returns
-    -------
-    ndarray of float32, shape (n,)
-    """
-    if coarse.size == 1:
-        return np.full(y.shape, coarse[0, 0], np.float32)
-    (row, down), (column, right) = (
-        between(*args) for args in zip((y, x), shape, coarse.shape, strict=True)
-    )
-    rows, columns = coarse.shape
-    first = row * columns + column
-    values = coarse.ravel()
-    step = np.minimum(column + 1, columns - 1) - column
-    upper = values[first] * (1 - right) + values[first + step] * right
-    first += (np.minimum(row + 1, rows - 1) - row) * columns
-    lower = values[first] * (1 - right) + values[first + step] * right
-    return upper * (1 - down) + lower * down
-
-
-def between(pixel, size, parts):
-    """Return between which of the equal parts of an axis pixels lie.
-
-    Parameters
-    ----------
-    pixel : ndarray of int
-    size, parts : int
-        Pixels and parts of the axis.
-
-    Returns
-    -------
-    near : ndarray of int
-        The part whose centre is before the pixel, but not the last of several.
-    after : ndarray of float32
-        Distance from its centre, in parts; 0 to 1.
-    """
-    place = ((pixel + 0.5) * (parts / size) - 0.5).clip(0, parts - 1)
-    near = np.minimum(place.astype(int), max(parts - 2, 0))
-    return near, (place - near).astype(np.float32)
 
 
 def block_sky(image, free, block=64, least=0.3, every=1):
