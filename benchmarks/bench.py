@@ -116,11 +116,11 @@ def simulated_frame(size, seed=1):
 
 def steps_at(size, folder):
     """Measure the per-frame steps on one frame, reading and writing included."""
-    import crclean
     import flatten
     import prepare
     import skysub
 
+    from lib.calibration.cosmicrays import crclean_frame
     from lib.calibration.detector import read_raw
     from lib.frame.file import Frame, read_frame, write_frame
 
@@ -149,7 +149,7 @@ def steps_at(size, folder):
         return skysub.skysub_frame(read_frame(folder / "fp.fits"), sky, order=1)
 
     def cleaned():
-        return crclean.crclean_frame(read_frame(folder / "sfp.fits"))
+        return crclean_frame(read_frame(folder / "sfp.fits"))
 
     # Of each step: its work, and the files it reads and writes.
     chain = {

@@ -90,9 +90,9 @@ def reduce_night(folder):
 def clean_rays():
     """Return a frame full of cosmic rays before and after `crclean`."""
     from astropy.io import fits
-    from crclean import crclean_frame
     from simulate import simulate_frame
 
+    from lib.calibration.cosmicrays import crclean_frame
     from lib.frame.file import Frame
 
     exposure, _, _ = simulate_frame(

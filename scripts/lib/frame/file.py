@@ -1,7 +1,9 @@
 """Frame files: an image, a mask of bits and a header that is true for the pixels as stored."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from astropy.io import fits
@@ -33,7 +35,7 @@ UNUSABLE = BAD | SATURATED | NODATA | COSMIC | TRAIL
 
 
 class FrameRejected(Exception):
-    """A frame (or master) that a step finds unfit: a result, not a failure.
+    """A frame (or master) that a step rejects: a result, not a failure.
 
     Parameters
     ----------
@@ -43,7 +45,7 @@ class FrameRejected(Exception):
         What was measured and the bound, as ``2 < 6``.
     """
 
-    def __init__(self, code, numbers=""):
+    def __init__(self, code: str, numbers: str = "") -> None:
         self.code = code
         self.numbers = numbers
         super().__init__(f"{code}: {numbers}" if numbers else code)
@@ -55,52 +57,57 @@ class Frame:
 
     Parameters
     ----------
-    image : ndarray of float32, shape (ny, nx), or None
-        Pixel values in the unit of header ``BUNIT``.
-    mask : ndarray of uint8, shape (ny, nx), or None
-        Sum of `MASK_BITS`.
+    image : ndarray of float32, shape (ny, nx)
+        Pixel values in the unit of header ``BUNIT``. None where a step has rejected the frame.
+    mask : ndarray of uint8, shape (ny, nx)
+        Sum of `MASK_BITS`. None likewise.
     header : astropy.io.fits.Header
     """
 
-    image: np.ndarray | None
-    mask: np.ndarray | None
+    image: np.ndarray
+    mask: np.ndarray
     header: fits.Header = field(default_factory=fits.Header)
 
+    @classmethod
+    def without_image(cls, header: fits.Header) -> "Frame":
+        """Return a frame that is but a header: a rejected one, or one whose pixels stay on disk."""
+        return cls(cast(np.ndarray, None), cast(np.ndarray, None), header)
+
     @property
-    def rejected(self):
-        """Whether a step has found this frame unfit."""
+    def rejected(self) -> bool:
+        """Whether a step has rejected this frame."""
         return self.header.get("QCSTAT") == "REJECTED"
 
     @property
-    def reason(self):
+    def reason(self) -> str:
         """Code and numbers of the rejection, or an empty string."""
         return self.header.get("QCREASON", "") if self.rejected else ""
 
 
-def reject(header, step, why):
+def reject(header: fits.Header, step: str, why: FrameRejected) -> Frame:
     """Return the frame without image that stands for a rejected one.
 
     Parameters
     ----------
     header : astropy.io.fits.Header
     step : str
-        Step that found the frame unfit.
+        Step that rejects the frame.
     why : FrameRejected
     """
     header = header.copy()
     header["QCSTAT"] = ("REJECTED", "fit for use: OK or REJECTED")
     header["QCSTEP"] = (step, "step that rejected it")
     header["QCREASON"] = _printable(str(why))[:68]
-    return Frame(None, None, header)
+    return Frame.without_image(header)
 
 
-def read_header(path):
+def read_header(path: str | Path) -> fits.Header:
     """Return the primary header of a FITS file."""
     with fits.open(path, memmap=True, lazy_load_hdus=True) as hdus:
         return hdus[0].header.copy()
 
 
-def read_frame(path, extension=0, mapped=False):
+def read_frame(path: str | Path, extension: int | str = 0, mapped: bool = False) -> Frame:
     """Read a frame file.
 
     Parameters
@@ -121,7 +128,7 @@ def read_frame(path, extension=0, mapped=False):
         header = hdus[0].header.copy()
         image = hdus[extension].data
         if image is None:
-            return Frame(None, None, header)
+            return Frame.without_image(header)
         mask = hdus["MASK"].data if "MASK" in hdus else np.zeros(image.shape, np.uint8)
     if mask.shape != image.shape:
         raise ValueError(f"{path}: mask has shape {mask.shape}, image {image.shape}")
@@ -130,7 +137,7 @@ def read_frame(path, extension=0, mapped=False):
     return Frame(image, mask, header)
 
 
-def write_frame(path, frame, extensions=()):
+def write_frame(path: str | Path, frame: Frame, extensions: Sequence[Any] = ()) -> None:
     """Write a frame file whole or not at all, with CHECKSUM and DATASUM.
 
     Parameters
@@ -156,7 +163,9 @@ def write_frame(path, frame, extensions=()):
         hdus.writeto(beside, checksum=True, overwrite=True)
 
 
-def record_calibration(header, kind, path, master):
+def record_calibration(
+    header: fits.Header, kind: str, path: str | Path, master: fits.Header
+) -> None:
     """Write into `header` which master was used, and its DATASUM.
 
     Parameters
@@ -171,6 +180,6 @@ def record_calibration(header, kind, path, master):
     header[f"{kind}SUM"] = (master.get("DATASUM", ""), f"DATASUM of the master {kind.lower()}")
 
 
-def _printable(text):
+def _printable(text: str) -> str:
     """Return `text` with what a FITS header cannot hold replaced."""
     return "".join(c if " " <= c <= "~" else "?" for c in text)

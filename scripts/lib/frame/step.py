@@ -4,9 +4,12 @@ import atexit
 import logging
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
+
+from astropy.io import fits
 
 from lib.core.files import atomic_path
 from lib.frame.file import Frame, FrameRejected, read_frame, read_header, reject, write_frame
@@ -18,11 +21,18 @@ _earlier_jobs = {"seconds": 0.0}
 """CPU time that earlier jobs of this process have used."""
 
 
-def start_log(path):
-    """Send log records to the rule's log file, begun anew; what the job used will end it."""
+def start_log(path: str | Path | None) -> None:
+    """Send log records to the rule's log file, begun anew; the job's resource usage ends it.
+
+    Parameters
+    ----------
+    path : path-like, or None
+        None is standard error.
+    """
     stop_log()
     atexit.unregister(log_usage)
     atexit.register(log_usage)
+    handler: logging.Handler
     handler = logging.FileHandler(path, mode="w") if path else logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
@@ -46,7 +56,7 @@ def run_rule(job: Any, work: Callable[[Any], None]) -> None:
     work(job)
 
 
-def log_usage():
+def log_usage() -> None:
     """Log the most memory that this process, or a program it ran, has held, and their CPU time."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     seconds = sum(one.ru_utime + one.ru_stime for one in used)
@@ -59,13 +69,13 @@ def log_usage():
     _earlier_jobs["seconds"] = seconds
 
 
-def end_log():
+def end_log() -> None:
     """Log what the job used and close its log; another job may follow in the same process."""
     log_usage()
     stop_log()
 
 
-def stop_log():
+def stop_log() -> None:
     """Close the log file."""
     for handler in log.handlers:
         handler.close()
@@ -73,7 +83,12 @@ def stop_log():
     logging.getLogger("py.warnings").handlers.clear()
 
 
-def record_step(header, step, step_version, parameters=None):
+def record_step(
+    header: fits.Header,
+    step: str,
+    step_version: int,
+    parameters: Mapping[str, Any] | None = None,
+) -> None:
     """Write a line of HISTORY: the step, its version and its parameters."""
     words = [f"autoproc {step} v{step_version}"]
     words += [f"{key}={value}" for key, value in (parameters or {}).items()]
@@ -81,11 +96,19 @@ def record_step(header, step, step_version, parameters=None):
 
 
 def process(
-    step, step_version, source, target, work, *, log_path=None, parameters=None, header_only=False
-):
+    step: str,
+    step_version: int,
+    source: str | Path,
+    target: str | Path,
+    work: Callable[[Frame], Frame],
+    *,
+    log_path: str | Path | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    header_only: bool = False,
+) -> None:
     """Read a frame, work on it and write the result.
 
-    A frame that was rejected before is passed on; one that `work` finds unfit is written as
+    A frame that was rejected before is passed on; one that `work` rejects is written as
     a header without image. Both are results, so the exit status is that of success.
 
     Parameters
@@ -98,13 +121,15 @@ def process(
     work : callable
         Takes and returns a `Frame`; raises `FrameRejected`.
     log_path : path-like, optional
+        The log begins anew there; within `run_rule` it is open already.
     parameters : dict, optional
         Configuration written to the header.
     header_only : bool
         Whether `work` changes nothing but the header: it is given no pixels, they are copied.
     """
-    start_log(log_path)
-    frame = Frame(None, None, read_header(source)) if header_only else read_frame(source)
+    if log_path:
+        start_log(log_path)
+    frame = Frame.without_image(read_header(source)) if header_only else read_frame(source)
     if frame.rejected:
         log.info("passed on: %s", frame.reason)
     else:
@@ -123,7 +148,7 @@ def process(
     log.info("wrote %s", target)
 
 
-def software_versions(*packages):
+def software_versions(*packages: str) -> dict[str, str]:
     """Return the installed version of each package, for headers and the page."""
     found = {}
     for package in packages:

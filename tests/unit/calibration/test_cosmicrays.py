@@ -1,19 +1,20 @@
 """Cosmic rays on simulated frames whose every charge is known."""
 
-import crclean
 import numpy as np
 import pytest
 import simulate
 from astropy.io import fits
-from crclean import (
+
+from lib.calibration.cosmicrays import (
     NEIGHBOURS,
     Sharpness,
     crclean_frame,
     find_cosmic_rays,
-    measure_fwhm,
     repair,
+    sharpest_ratios,
 )
-
+from lib.calibration.starwidth import measure_fwhm
+from lib.core.settings import CrcleanSettings
 from lib.frame.file import BAD, COSMIC, INTERPOLATED, SATURATED, Frame
 
 SHAPE = (400, 400)
@@ -73,7 +74,9 @@ def test_cosmic_rays_are_found_and_stars_survive(fwhm, method):
     hit = found = flagged = false = stars = altered = 0
     for seed, detector in enumerate(DETECTORS):
         frame, truth = expose(fwhm, *detector, seed=seed)
-        cleaned = crclean_frame(Frame(frame.image, frame.mask, frame.header.copy()), method)
+        cleaned = crclean_frame(
+            Frame(frame.image, frame.mask, frame.header.copy()), CrcleanSettings(method=method)
+        )
         flags = cleaned.mask & COSMIC > 0
         bright = truth["cosmic"] > 10 * truth["noise"]
         hit, found = hit + bright.sum(), found + (flags & bright).sum()
@@ -94,7 +97,9 @@ def test_undersampled_stars_survive(fwhm, method):
     found = hit = 0
     for seed, detector in enumerate(DETECTORS):
         frame, truth = expose(fwhm, *detector, seed=seed)
-        cleaned = crclean_frame(Frame(frame.image, frame.mask, frame.header.copy()), method)
+        cleaned = crclean_frame(
+            Frame(frame.image, frame.mask, frame.header.copy()), CrcleanSettings(method=method)
+        )
         flags = cleaned.mask & COSMIC > 0
         bright = truth["cosmic"] > 10 * truth["noise"]
         found, hit = found + (flags & bright).sum(), hit + bright.sum()
@@ -117,7 +122,7 @@ def test_no_noiseless_scene_is_sharper_than_its_profile():
     x, y = rng.uniform(0, 200, (2, 400))
     flux = 10 ** rng.uniform(3, 6, 400)
     scene = simulate.render_sources((200, 200), x, y, flux, simulate.PSF(3.0, 3.5), noise=0.1)
-    ratios = crclean.sharpest_ratios(0.95 * 3.0)
+    ratios = sharpest_ratios(0.95 * 3.0)
     inner = scene[2:-2, 2:-2]
     for ring, ratio in zip(NEIGHBOURS, ratios, strict=True):
         mean = np.mean([scene[2 + dy : 198 + dy, 2 + dx : 198 + dx] for dy, dx in ring], axis=0)
@@ -128,9 +133,9 @@ def test_no_noiseless_scene_is_sharper_than_its_profile():
 def test_width_of_the_stars_is_measured_among_cosmic_rays(fwhm):
     frame, truth = expose(fwhm, *DETECTORS[1], rays=60)
     noise = np.full(SHAPE, np.sqrt(364), np.float32)
-    measured, elongation, number = measure_fwhm(frame.image, np.ones(SHAPE, bool), noise)
-    assert measured == pytest.approx(fwhm, rel=0.05)
-    assert elongation < 0.05 and number > 20
+    stars = measure_fwhm(frame.image, np.ones(SHAPE, bool), noise)
+    assert stars.fwhm == pytest.approx(fwhm, rel=0.05)
+    assert stars.elongation < 0.05 and stars.number > 20
 
 
 def test_frame_without_stars_is_cleaned_with_an_assumed_width():
