@@ -116,12 +116,12 @@ def simulated_frame(size, seed=1):
 
 def steps_at(size, folder):
     """Measure the per-frame steps on one frame, reading and writing included."""
-    import flatten
-    import prepare
     import skysub
 
+    from lib.background.flatten import flatten_frame
     from lib.calibration.cosmicrays import crclean_frame
     from lib.calibration.detector import read_raw
+    from lib.calibration.prepare import prepare_frame
     from lib.frame.file import Frame, read_frame, write_frame
 
     shape = (size, size)
@@ -138,11 +138,11 @@ def steps_at(size, folder):
     write_frame(folder / "flat.fits", Frame(np.ones(shape, np.float32), blank))
 
     def prepared():
-        return prepare.prepare_frame(raw, facts, read_frame(folder / "bias.fits"))
+        return prepare_frame(raw, facts, read_frame(folder / "bias.fits"))
 
     def flattened():
         flat = read_frame(folder / "flat.fits")
-        return flatten.flatten_frame(read_frame(folder / "p.fits"), flat)
+        return flatten_frame(read_frame(folder / "p.fits"), flat)
 
     def subtracted():
         sky = read_frame(folder / "flat.fits")

@@ -1,97 +1,13 @@
-"""Master bias: the level and structure that a frame of no exposure shows."""
+"""Make the master bias of one configuration."""
 
-import numpy as np
-
-from lib.calibration.detector import assemble
-from lib.calibration.masters import (
-    combine_inputs,
-    compare_masters,
-    judge_siblings,
-    master_header,
-    pixel_noise,
-    rejected_master,
-    unstable_pixels,
-)
-from lib.core.stats import mad_std, regular_sample, sigma_clipped_median
-from lib.frame.file import BAD, Frame, FrameRejected, read_frame, write_frame
+from lib.calibration.bias import make_bias
+from lib.calibration.masters import compare_masters
+from lib.frame.file import read_frame, write_frame
 from lib.frame.step import record_step, run_rule
-
-READ_NOISE_FRAMES = 4
-"""Bias frames in whose differences the read noise is measured: a million pixels each."""
-
-
-def read_noise(images):
-    """Return the read noise from the differences of bias frames and their successors.
-
-    What is the same in both, the pattern of the detector, is not noise.
-
-    Parameters
-    ----------
-    images : list of ndarray, shape (ny, nx)
-        Two at least.
-
-    Returns
-    -------
-    float
-        In the unit of the images.
-    """
-    noises = [
-        sigma_clipped_median(second - first, sigma=5)[1]
-        for first, second in zip(images, images[1:], strict=False)
-    ]
-    return float(np.median(noises) / np.sqrt(2))
-
-
-def make_bias(paths, facts, clip=4.0):
-    """Combine raw bias frames.
-
-    Parameters
-    ----------
-    paths : list of path-like
-    facts : list of dict
-        The night log's facts of each.
-    clip : float
-        Outliers beyond so many standard deviations are left out of a pixel's mean.
-
-    Returns
-    -------
-    Frame
-        Mean bias [DN above the overscan]; header RDNOISE1 is the read noise [DN] measured in
-        differences of its inputs, absent where there is only one.
-    """
-    names = [one["frame"] for one in facts]
-    shape = tuple(facts[0]["shape"])
-
-    def read(i):
-        image, mask, _ = assemble(paths[i], facts[i])
-        if (mask & BAD).mean() > 0.5:
-            raise FrameRejected("NO_FINITE_PIXEL", f"{(mask & BAD).mean():.0%} bad")
-        return image, mask
-
-    try:
-        mean, extent, inputs = combine_inputs(names, read, judge_siblings, shape, clip=clip)
-    except FrameRejected as why:
-        return rejected_master("bias", facts[0], names, why)
-    header = master_header("bias", facts[0], inputs, "adu")
-    used = [i for i, one in enumerate(inputs) if not one.why]
-    if len(used) > 1:
-        header["RDNOISE1"] = (
-            read_noise([read(i)[0] for i in used[:READ_NOISE_FRAMES]]),
-            "[adu] read noise, from differences",
-        )
-    header["NOISE"] = (float(pixel_noise(mean)), "[adu] noise of the master")
-    mask = np.zeros(shape, np.uint8)
-    sample = regular_sample(mean)
-    far = np.abs(mean - np.nanmedian(sample)) > 100 * mad_std(sample) + 1
-    mask[~np.isfinite(mean) | far] |= BAD
-    mask[unstable_pixels(extent, 1.0, len(used))] |= BAD
-    mean[~np.isfinite(mean)] = np.nanmedian(mean)
-    header["NBAD"] = (int((mask & BAD > 0).sum()), "pixels masked: far off, or unstable")
-    return Frame(mean, mask, header)
 
 
 def main(job):
-    """Make the master bias of one configuration."""
+    """Combine the raw bias frames."""
     master = make_bias(job.input.raws, job.params.facts, job.params.clip)
     if ready := job.input.get("ready"):
         compare_masters(master.header, master, read_frame(ready))

@@ -1,113 +1,24 @@
-"""Master dark: dark current per second where a bias exists, else a dark of one exposure time."""
+"""Make the master dark of one configuration and exposure time."""
 
-import numpy as np
-
-from lib.calibration.detector import assemble, subtract_bias_and_dark
-from lib.calibration.masters import (
-    combine_inputs,
-    compare_masters,
-    judge_siblings,
-    master_header,
-    pixel_noise,
-    rejected_master,
-    unstable_pixels,
-)
-from lib.core.stats import mad_std, regular_sample
-from lib.frame.file import (
-    BAD,
-    Frame,
-    FrameRejected,
-    read_frame,
-    record_calibration,
-    write_frame,
-)
-from lib.frame.step import record_step, start_log
+from lib.calibration.dark import make_dark
+from lib.calibration.masters import compare_masters
+from lib.frame.file import read_frame, record_calibration, write_frame
+from lib.frame.step import record_step, run_rule
 
 
-def hot_pixels(rate, sigma):
-    """Return the pixels whose dark current cannot be subtracted well.
-
-    Parameters
-    ----------
-    rate : ndarray, shape (ny, nx)
-        Master dark.
-    sigma : float
-        Pixels so many standard deviations above the median are hot.
-
-    Returns
-    -------
-    ndarray of bool, shape (ny, nx)
-    """
-    sample = regular_sample(rate)
-    return rate > np.median(sample) + sigma * max(mad_std(sample), 1e-6)
-
-
-def make_dark(paths, facts, bias=None, clip=4.0, hot_sigma=50.0):
-    """Combine raw darks of one exposure time.
-
-    Parameters
-    ----------
-    paths : list of path-like
-    facts : list of dict
-    bias : Frame, optional
-        Master bias. Without it the master keeps its bias, and serves its own exposure only.
-    clip : float
-    hot_sigma : float
-        See `hot_pixels`.
-
-    Returns
-    -------
-    Frame
-        In adu/s (bias subtracted), or adu (not).
-    """
-    names = [one["frame"] for one in facts]
-    shape = tuple(facts[0]["shape"])
-    exptime = float(np.median([one["exptime"] for one in facts]))
-
-    def read(i):
-        image, mask, _ = assemble(paths[i], facts[i])
-        if bias is None:
-            return image, mask
-        if not facts[i]["exptime"] > 0:
-            raise FrameRejected("EXPTIME", f"{facts[i]['exptime']} s")
-        image, mask = subtract_bias_and_dark(image, mask, facts[i]["exptime"], bias)
-        image *= np.float32(exptime / facts[i]["exptime"])
-        return image, mask
-
-    try:
-        mean, extent, inputs = combine_inputs(names, read, judge_siblings, shape, clip=clip)
-    except FrameRejected as why:
-        return rejected_master("dark", facts[0], names, why)
-    count = sum(not one.why for one in inputs)
-    # What a pixel holds adds its own photon noise, in DN.
-    electrons = np.maximum(mean - np.nanmedian(mean), 0) * np.float32(facts[0]["gain"])
-    noise = facts[0]["rdnoise"] or 1.0
-    unstable = unstable_pixels(extent, np.sqrt(1 + electrons / noise**2), count)
+def main(job):
+    """Combine the raw darks."""
+    path = job.input.get("bias")
+    bias = read_frame(path) if path else None
+    settings = {key: job.params[key] for key in ("clip", "hot_sigma")}
+    master = make_dark(job.input.raws, job.params.facts, bias, **settings)
     if bias is not None:
-        mean /= np.float32(exptime)
-    header = master_header("dark", facts[0], inputs, "adu" if bias is None else "adu/s")
-    header["EXPTIME"] = (exptime, "[s] exposure of the inputs")
-    header["NOISE"] = (float(pixel_noise(mean)), "noise of the master, in BUNIT")
-    mask = np.zeros(shape, np.uint8)
-    mask[~np.isfinite(mean)] |= BAD
-    mean[~np.isfinite(mean)] = np.nanmedian(mean)
-    hot = hot_pixels(mean, hot_sigma)
-    mask[hot] |= BAD
-    mask[unstable] |= BAD
-    header["NHOT"] = (int(hot.sum()), "hot pixels masked")
-    header["NUNSTABL"] = (int((unstable & ~hot).sum()), "pixels masked that scatter")
-    return Frame(mean, mask, header)
+        record_calibration(master.header, "BIAS", path, bias.header)
+    if ready := job.input.get("ready"):
+        compare_masters(master.header, master, read_frame(ready))
+    record_step(master.header, "dark", job.params.version, settings)
+    write_frame(job.output[0], master)
 
 
 if "snakemake" in globals():
-    start_log(snakemake.log[0])
-    path = snakemake.input.get("bias")
-    bias = read_frame(path) if path else None
-    settings = {key: snakemake.params[key] for key in ("clip", "hot_sigma")}
-    master = make_dark(snakemake.input.raws, snakemake.params.facts, bias, **settings)
-    if bias is not None:
-        record_calibration(master.header, "BIAS", path, bias.header)
-    if ready := snakemake.input.get("ready"):
-        compare_masters(master.header, master, read_frame(ready))
-    record_step(master.header, "dark", snakemake.params.version, settings)
-    write_frame(snakemake.output[0], master)
+    run_rule(snakemake, main)

@@ -1,155 +1,29 @@
-"""Raw frame to electrons: amplifiers joined, trimmed, bias and dark subtracted, header reduced."""
+"""Turn a raw frame into electrons."""
 
-import numpy as np
-from astropy.io import fits
-
-from lib.calibration.detector import assemble, gain_map, subtract_bias_and_dark
-from lib.core.stats import regular_sample
-from lib.frame.file import (
-    SATURATED,
-    Frame,
-    FrameRejected,
-    read_frame,
-    record_calibration,
-    reject,
-    write_frame,
-)
-from lib.frame.step import record_step, start_log
-
-CARDS = (
-    # keyword, fact, comment
-    ("INSTRUME", "instrument", "instrument, as autoproc names it"),
-    ("CAMERA", "camera", "camera"),
-    ("OBJECT", "object", "target, as the raw header has it"),
-    ("TARGET", "target", "target, fit for a file name"),
-    ("FILTER", "filter", "filter"),
-    ("BAND", "band", "band of the reference system"),
-    ("EXPTIME", "exptime", "[s] exposure time"),
-    ("DATE-OBS", "date_obs", "start of exposure, UTC"),
-    ("MJD-OBS", "mjd", "[d] start of exposure"),
-    ("AIRMASS", "airmass", "airmass"),
-    ("RA", "ra", "[deg] pointing"),
-    ("DEC", "dec", "[deg] pointing"),
-    ("POSERR", "poserr", "[deg] how far the pointing may be off"),
-    ("PIXSCALE", "pixscale", "[arcsec/px] nominal"),
-    ("BINNING", "binning", "columns x rows"),
-    ("READOUT", "readout", "readout mode"),
-    ("CCD-TEMP", "temperature", "[deg C] detector"),
-    ("NEARIR", "near_infrared", "near-infrared detector"),
-    ("RAWFILE", "raw", "raw file"),
-    ("FRAME", "frame", "name of the frame"),
-)
+from lib.calibration.prepare import frame_header, prepare_frame
+from lib.frame.file import FrameRejected, read_frame, record_calibration, reject, write_frame
+from lib.frame.step import record_step, run_rule
 
 
-def frame_header(facts):
-    """Return the header that all later steps read, made from the night log's facts.
-
-    Parameters
-    ----------
-    facts : dict
-
-    Returns
-    -------
-    astropy.io.fits.Header
-    """
-    header = fits.Header()
-    header["QCSTAT"] = ("OK", "fit for use: OK or REJECTED")
-    header["BUNIT"] = "electron"
-    for keyword, fact, comment in CARDS:
-        value = facts.get(fact)
-        if value is None:
-            continue
-        if isinstance(value, str):
-            value = "".join(c if " " <= c <= "~" else "?" for c in value)[:60]
-        header[keyword] = (value, comment)
-    for keyword, value in (facts.get("wcs") or {}).items():
-        header[keyword] = value
-    return header
-
-
-def read_noise(facts, bias, gain):
-    """Return the read noise of a frame [electron].
-
-    Parameters
-    ----------
-    facts : dict
-    bias : Frame or None
-        Its inputs have told the noise, in the same readout; otherwise the header or the
-        instrument file do.
-    gain : float
-        Largest of the amplifiers [electron/adu].
-
-    Returns
-    -------
-    float
-    """
-    if bias is not None and bias.header.get("RDNOISE1", 0) > 0:
-        return float(bias.header["RDNOISE1"] * gain)
-    return float(max(one.get("rdnoise") or facts["rdnoise"] for one in facts["amplifiers"]))
-
-
-def prepare_frame(path, facts, bias=None, dark=None, largest_saturated=0.5):
-    """Turn a raw frame into electrons.
-
-    Parameters
-    ----------
-    path : path-like
-    facts : dict
-        The night log's facts of the frame.
-    bias, dark : Frame, optional
-        Masters.
-    largest_saturated : float
-        A frame with a larger part of its pixels saturated is rejected.
-
-    Returns
-    -------
-    Frame
-        ``image = gain * (raw - overscan - bias - dark * exptime)`` [electron].
-
-    Raises
-    ------
-    FrameRejected
-        SATURATED, CONSTANT, NO_FINITE_PIXEL, or a master that does not fit.
-    """
-    image, mask, pedestal = assemble(path, facts)
-    saturated = float((mask & SATURATED > 0).mean())
-    if saturated > largest_saturated:
-        raise FrameRejected("SATURATED", f"{saturated:.2f} > {largest_saturated}")
-    if image.min() == image.max():
-        raise FrameRejected("CONSTANT", f"every pixel {image.flat[0]:g}")
-    before = float(np.median(regular_sample(image)))
-    image, mask = subtract_bias_and_dark(image, mask, facts["exptime"], bias, dark)
-    pedestal += before - float(np.median(regular_sample(image)))
-    gain = gain_map(facts)
-    image *= gain
-    header = frame_header(facts)
-    gains = np.unique(gain)
-    header["GAIN"] = (1.0, "electrons per stored unit")
-    header["RDNOISE"] = (read_noise(facts, bias, gains.max()), "[electron] read noise")
-    header["SATURATE"] = (
-        float((facts["saturate"] - pedestal) * gains.min()),
-        "stored value at which pixels saturate",
-    )
-    header["RAWGAIN"] = (float(gains[0]), "[electron/adu] gain applied")
-    header["SKYSUB"] = (0.0, "sky level subtracted so far")
-    return Frame(image, mask, header)
+def main(job):
+    """Prepare one frame."""
+    facts = job.params.facts
+    paths = {kind: job.input.get(kind) for kind in ("bias", "dark")}
+    try:
+        for kind, path in paths.items():
+            required = facts["calibrations"].get(kind) == "required"
+            if not path and required and job.params.missing[kind] == "reject":
+                raise FrameRejected(f"NO_{kind.upper()}", job.params.notes.get(kind, ""))
+        masters = {kind: read_frame(path) if path else None for kind, path in paths.items()}
+        frame = prepare_frame(job.input.raw, facts, **masters)
+        for kind, master in masters.items():
+            if master is not None:
+                record_calibration(frame.header, kind.upper(), paths[kind], master.header)
+    except FrameRejected as why:
+        frame = reject(frame_header(facts), "prepare", why)
+    record_step(frame.header, "prepare", job.params.version)
+    write_frame(job.output[0], frame)
 
 
 if "snakemake" in globals():
-    start_log(snakemake.log[0])
-    facts = snakemake.params.facts
-    masters = {kind: snakemake.input.get(kind) for kind in ("bias", "dark")}
-    try:
-        for kind in ("bias", "dark"):
-            absent = not masters[kind] and facts["calibrations"].get(kind) == "required"
-            if absent and snakemake.params.missing[kind] == "reject":
-                raise FrameRejected(f"NO_{kind.upper()}", snakemake.params.notes.get(kind, ""))
-        read = {kind: read_frame(path) if path else None for kind, path in masters.items()}
-        frame = prepare_frame(snakemake.input.raw, facts, read["bias"], read["dark"])
-        for kind, path in masters.items():
-            if path:
-                record_calibration(frame.header, kind.upper(), path, read[kind].header)
-    except FrameRejected as why:
-        frame = reject(frame_header(facts), "prepare", why)
-    record_step(frame.header, "prepare", snakemake.params.version)
-    write_frame(snakemake.output[0], frame)
+    run_rule(snakemake, main)

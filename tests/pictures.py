@@ -34,16 +34,16 @@ def panels(path, *pictures):
 
 def reduce_night(folder):
     """Simulate a night, take its frames through the steps and yield name, before, after."""
-    from bias import make_bias
-    from dark import make_dark
-    from flat import make_flat
-    from flatten import flatten_frame
     from makesky import sky_from_frames
-    from prepare import prepare_frame
     from simulate import Night, simulate_night
     from skysub import skysub_frame
 
+    from lib.background.flatten import flatten_frame
+    from lib.calibration.bias import make_bias
+    from lib.calibration.dark import make_dark
     from lib.calibration.detector import read_raw
+    from lib.calibration.flat import make_flat
+    from lib.calibration.prepare import prepare_frame
     from lib.frame.file import Frame, write_frame
     from lib.night.nightlog import scan
 

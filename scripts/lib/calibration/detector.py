@@ -1,6 +1,9 @@
-"""From raw file to detector-corrected pixels: amplifiers joined, overscan, bias, dark, gain."""
+"""From raw file to one image of the detector: amplifiers joined, overscan subtracted, gain."""
 
 import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -8,13 +11,15 @@ from astropy.io import fits
 from lib.frame.file import BAD, NONLINEAR, SATURATED, FrameRejected
 
 
-def section(bounds):
+def section(bounds: Sequence[int]) -> tuple[slice, slice]:
     """Return the index of a section [y0, y1, x0, x1] (0-based, ends excluded)."""
     y0, y1, x0, x1 = bounds
     return slice(y0, y1), slice(x0, x1)
 
 
-def overscan_level(raw, overscan, data, smooth=101):
+def overscan_level(
+    raw: np.ndarray, overscan: Sequence[int], data: Sequence[int], smooth: int = 101
+) -> np.ndarray:
     """Return the bias level that the overscan tells, ready to be subtracted from the data.
 
     The median across the overscan is taken row by row (column by column where it lies above or
@@ -51,7 +56,7 @@ def overscan_level(raw, overscan, data, smooth=101):
     return levels[None, data[2] - overscan[2] : data[3] - overscan[2]]
 
 
-def read_raw(path, hdus):
+def read_raw(path: str | Path, hdus: set[int]) -> dict[int, np.ndarray]:
     """Return the pixels of some HDUs of a raw file.
 
     Parameters
@@ -80,7 +85,7 @@ def read_raw(path, hdus):
     return raws
 
 
-def assemble(path, facts):
+def assemble(path: str | Path, facts: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, float]:
     """Join a raw frame's amplifiers to one image and subtract each one's overscan.
 
     Parameters
@@ -139,7 +144,7 @@ def assemble(path, facts):
     return image, fill_holes(grow(mask, SATURATED), SATURATED), pedestal
 
 
-def fill_holes(mask, bit):
+def fill_holes(mask: np.ndarray, bit: int) -> np.ndarray:
     """Set `bit` also in what it encloses: the core of a burnt-out star may read low.
 
     Parameters
@@ -172,7 +177,7 @@ def fill_holes(mask, bit):
     return mask
 
 
-def grow(mask, bit, pixels=1):
+def grow(mask: np.ndarray, bit: int, pixels: int = 1) -> np.ndarray:
     """Set `bit` also in the neighbours (corners too) of the pixels that have it."""
     if not (mask & bit).any():
         return mask
@@ -184,120 +189,7 @@ def grow(mask, bit, pixels=1):
     return mask
 
 
-def subtract_bias_and_dark(image, mask, exptime, bias=None, dark=None):
-    """Subtract the master bias and the dark, scaled to the exposure, in place.
-
-    Parameters
-    ----------
-    image : ndarray of float32, shape (ny, nx)
-        DN.
-    mask : ndarray of uint8, shape (ny, nx)
-        Receives the masters' bad pixels.
-    exptime : float
-        Seconds.
-    bias, dark : Frame, optional
-        Masters. A dark in adu/s is scaled; one in adu still holds its bias, and is
-        subtracted as it is, instead of the bias.
-
-    Raises
-    ------
-    FrameRejected
-        A master is unfit or has another shape.
-    """
-    scaled_dark = dark is not None and dark.header.get("BUNIT") == "adu/s"
-    if bias is not None and not (dark is not None and not scaled_dark):
-        image -= fitting(bias, image.shape, "BIAS").image
-        mask |= bias.mask
-    if dark is not None:
-        fitting(dark, image.shape, "DARK")
-        image -= dark.image * np.float32(exptime) if scaled_dark else dark.image
-        mask |= dark.mask
-    return image, mask
-
-
-def deviant_pixels(image, limit=0.3, reach=4):
-    """Return the pixels that differ from the median of those around by a large factor.
-
-    Parameters
-    ----------
-    image : ndarray of float32, shape (ny, nx)
-        Response, 1 in the median.
-    limit : float
-        Largest difference, as a fraction of the median around.
-    reach : int
-        The median is taken over a square of ``2 * reach + 1`` pixels.
-
-    Returns
-    -------
-    ndarray of bool, shape (ny, nx)
-    """
-    ny, nx = image.shape
-    # Only what differs from a neighbour too is worth a median.
-    suspect = np.zeros(image.shape, bool)
-    half = limit / 2
-    for axis in (0, 1):
-        step = np.abs(np.diff(image, axis=axis))
-        first = (slice(None, -1), slice(None)) if axis == 0 else (slice(None), slice(None, -1))
-        second = (slice(1, None), slice(None)) if axis == 0 else (slice(None), slice(1, None))
-        jump = step > half * np.abs(np.maximum(image[first], image[second]))
-        suspect[first] |= jump
-        suspect[second] |= jump
-    y, x = np.nonzero(suspect)
-    offsets = np.arange(-reach, reach + 1)
-    deviant = np.zeros(image.shape, bool)
-    for start in range(0, y.size, 100_000):
-        part = slice(start, start + 100_000)
-        rows = (y[part, None, None] + offsets[:, None]).clip(0, ny - 1)
-        columns = (x[part, None, None] + offsets[None, :]).clip(0, nx - 1)
-        around = np.median(image[rows, columns].reshape(rows.shape[0], -1), axis=1)
-        here = image[y[part], x[part]]
-        deviant[y[part], x[part]] = np.abs(here - around) > limit * np.abs(around)
-    return deviant
-
-
-def illuminated_area(response, least=0.5, margin=2):
-    """Return the part of a detector that the sky reaches.
-
-    Parameters
-    ----------
-    response : ndarray of float32, shape (ny, nx)
-        Flat, 1 in the median.
-    least : float
-        Outer rows and columns whose median response is lower are cut off.
-    margin : int
-        So many rows and columns more, where any is: the edge moves.
-
-    Returns
-    -------
-    list of int
-        y0, y1, x0, x1 (0-based, ends excluded); the whole where nothing is left.
-    """
-    ny, nx = response.shape
-    y0, y1, x0, x1 = 0, ny, 0, nx
-    for _ in range(2):  # the second round without the dark rows in the columns' medians
-        lit = np.flatnonzero(np.median(response[:, x0:x1], axis=1) >= least)
-        if lit.size == 0:
-            return [0, ny, 0, nx]
-        y0, y1 = int(lit[0]), int(lit[-1]) + 1
-        lit = np.flatnonzero(np.median(response[y0:y1], axis=0) >= least)
-        if lit.size == 0:
-            return [0, ny, 0, nx]
-        x0, x1 = int(lit[0]), int(lit[-1]) + 1
-    y0, x0 = y0 + margin * (y0 > 0), x0 + margin * (x0 > 0)
-    y1, x1 = y1 - margin * (y1 < ny), x1 - margin * (x1 < nx)
-    return [y0, y1, x0, x1]
-
-
-def fitting(master, shape, kind):
-    """Return the master, or raise `FrameRejected` where it cannot serve a frame of `shape`."""
-    if master.rejected:
-        raise FrameRejected(f"BAD_{kind}", master.reason)
-    if master.image.shape != tuple(shape):
-        raise FrameRejected(f"{kind}_SHAPE", f"{master.image.shape} for a frame of {tuple(shape)}")
-    return master
-
-
-def gain_map(facts):
+def gain_map(facts: Mapping[str, Any]) -> np.ndarray | np.float32:
     """Return e/DN of each pixel: a number, or a map where amplifiers differ.
 
     Parameters

@@ -3,10 +3,13 @@
 import logging
 import mmap
 import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from astropy.io import fits
 
 from lib.core.combination import combine
@@ -51,14 +54,14 @@ class NoGoodInput(FrameRejected):
         Inputs needed.
     """
 
-    def __init__(self, inputs, least):
+    def __init__(self, inputs: Sequence[Input], least: int) -> None:
         self.inputs = inputs
         good = sum(not one.why for one in inputs)
         whys = "; ".join(f"{one.name} {one.why}" for one in inputs if one.why)
         super().__init__("NO_GOOD_INPUT", f"{good} < {least} of {len(inputs)} ({whys})")
 
 
-def pixel_noise(image):
+def pixel_noise(image: np.ndarray) -> float:
     """Return the pixel-to-pixel noise of an image, from differences of neighbours in a row."""
     # Whole rows of both parities, one of each pair of neighbours.
     every = max(1, image.size // (4 * SAMPLE)) | 1
@@ -69,7 +72,7 @@ def pixel_noise(image):
     return noise / np.sqrt(2)
 
 
-def outliers(values, floor, sigma=5.0):
+def outliers(values: npt.ArrayLike, floor: float, sigma: float = 5.0) -> np.ndarray:
     """Return which values stand apart from their siblings.
 
     Parameters
@@ -91,7 +94,7 @@ def outliers(values, floor, sigma=5.0):
     return deviation > max(floor, sigma * mad_std(values))
 
 
-def block_medians(image, blocks=8):
+def block_medians(image: np.ndarray, blocks: int = 8) -> np.ndarray:
     """Return the medians of `blocks` x `blocks` parts of an image: its large-scale shape."""
     # Of each part 2000 pixels or more, odd and even rows and columns alike: they tell its median
     # to 3 per cent of the noise.
@@ -106,7 +109,7 @@ def block_medians(image, blocks=8):
     )
 
 
-def judge_siblings(inputs, planes):
+def judge_siblings(inputs: Sequence[Input], planes: Sequence[np.ndarray]) -> None:
     """Leave out inputs whose level, noise or large-scale shape stands apart from the others'.
 
     Parameters
@@ -134,7 +137,9 @@ def judge_siblings(inputs, planes):
             one.why = f"GRADIENT: {value:.2f} DN, siblings {np.median(rms):.2f}"
 
 
-def unstable_pixels(extent, expected, count, sigma=5.0):
+def unstable_pixels(
+    extent: np.ndarray, expected: float | np.ndarray, count: int, sigma: float = 5.0
+) -> np.ndarray:
     """Return the pixels that scatter more between the inputs than noise makes them.
 
     Parameters
@@ -161,7 +166,7 @@ def unstable_pixels(extent, expected, count, sigma=5.0):
         return extent > sigma * usual * expected
 
 
-def compare_masters(header, made, ready, relative=False):
+def compare_masters(header: fits.Header, made: Frame, ready: Frame, relative: bool = False) -> None:
     """Write into a master's header by how much it differs from a ready one.
 
     Parameters
@@ -189,7 +194,7 @@ def compare_masters(header, made, ready, relative=False):
     log.info("ready master: differs by %.4g, scatter %.4g", median, std)
 
 
-def shapes_of(planes):
+def shapes_of(planes: Sequence[np.ndarray]) -> np.ndarray:
     """Return the `block_medians` of each of many images, one after the other in memory."""
     shapes = []
     for plane in planes:
@@ -199,7 +204,7 @@ def shapes_of(planes):
 
 
 @contextmanager
-def spool(count, shape):
+def spool(count: int, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
     """Give an array (count, ny, nx) of float32: in memory, or in a scratch file if large."""
     if 4.0 * count * np.prod(shape) <= IN_MEMORY:
         yield np.empty((count, *shape), np.float32)
@@ -208,13 +213,21 @@ def spool(count, shape):
         yield np.memmap(scratch, np.float32, "w+", shape=(count, *shape))
 
 
-def release(planes):
+def release(planes: np.ndarray) -> None:
     """Let go of the memory in which a scratch file's pages are held; what they hold stays."""
     if isinstance(planes, np.memmap):
-        planes._mmap.madvise(mmap.MADV_DONTNEED)
+        planes._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
-def combine_inputs(names, read, judge, shape, *, clip, minimum=1):
+def combine_inputs(
+    names: Sequence[str],
+    read: Callable[[int], tuple[np.ndarray, np.ndarray | None]],
+    judge: Callable[[Sequence[Input], Sequence[np.ndarray]], None],
+    shape: tuple[int, ...],
+    *,
+    clip: float,
+    minimum: int = 1,
+) -> tuple[np.ndarray, np.ndarray, list[Input]]:
     """Read, judge and combine the inputs of a master.
 
     Parameters
@@ -268,8 +281,24 @@ def combine_inputs(names, read, judge, shape, *, clip, minimum=1):
     return mean, extent, inputs
 
 
-def master_header(kind, facts, inputs, unit):
-    """Return the header of a master: what it is of, what went in and what was left out."""
+def master_header(
+    kind: str, facts: Mapping[str, Any], inputs: Sequence[Input], unit: str
+) -> fits.Header:
+    """Return the header of a master: its configuration, its inputs and those left out.
+
+    Parameters
+    ----------
+    kind : {'bias', 'dark', 'flat', 'sky'}
+    facts : dict
+        The night log's facts of one input.
+    inputs : list of Input
+    unit : str
+        BUNIT.
+
+    Returns
+    -------
+    astropy.io.fits.Header
+    """
     header = fits.Header()
     header["BUNIT"] = unit
     header["IMAGETYP"] = (f"master {kind}", "kind of frame")
@@ -292,7 +321,9 @@ def master_header(kind, facts, inputs, unit):
     return header
 
 
-def rejected_master(kind, facts, inputs, why):
+def rejected_master(
+    kind: str, facts: Mapping[str, Any], inputs: Sequence[str | Input], why: FrameRejected
+) -> Frame:
     """Return the header-only frame of a master that could not be made.
 
     Parameters
@@ -307,7 +338,7 @@ def rejected_master(kind, facts, inputs, why):
     known = [
         one if isinstance(one, Input) else Input(one) for one in getattr(why, "inputs", inputs)
     ]
-    # None was used, for its own sake or the master's.
+    # No input was used: each has its own reason, or the master's.
     header = master_header(
         kind, facts, [Input(one.name, why=one.why or why.code) for one in known], ""
     )
@@ -315,4 +346,4 @@ def rejected_master(kind, facts, inputs, why):
     header["QCSTEP"] = kind
     header["QCREASON"] = str(why)[:68]
     header.add_history(str(why))
-    return Frame(None, None, header)
+    return Frame.without_image(header)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import simulate
 from astropy.io import fits
-from flatten import flatten_frame, flatten_image
 
+from lib.background.flatten import flatten_frame
 from lib.background.sky import sky_level
+from lib.calibration.corrections import divide_by_flat
 from lib.frame.file import BAD, NODATA, SATURATED, SOURCE, Frame, FrameRejected
 
 SHAPE = (256, 256)
@@ -40,7 +41,7 @@ def test_low_response_holds_no_data():
     assert (after.image[maps.flat < 0.3] == 0).all()
     flat.image[5, 5] = np.nan
     flat.mask[6, 6] = BAD
-    _, mask = flatten_image(frame.image, frame.mask, flat)
+    mask = divide_by_flat(frame, flat).mask
     assert mask[5, 5] & NODATA and mask[6, 6] & BAD
 
 

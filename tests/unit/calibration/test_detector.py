@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 from astropy.io import fits
-from bias import make_bias
-from dark import make_dark
-from flat import make_flat
-from prepare import prepare_frame
 
+from lib.calibration.bias import make_bias
+from lib.calibration.dark import make_dark
 from lib.calibration.detector import assemble, overscan_level
+from lib.calibration.flat import make_flat
+from lib.calibration.prepare import prepare_frame
 from lib.frame.file import BAD, NODATA, NONLINEAR, SATURATED, FrameRejected
 
 GAIN, NOISE, PEDESTAL = 1.8, 6.0, 400.0

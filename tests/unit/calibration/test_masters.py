@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import simulate
 from astropy.io import fits
-from bias import make_bias
-from dark import hot_pixels, make_dark
-from flat import make_flat
 
 import lib.calibration.masters
-from lib.calibration.detector import deviant_pixels, fill_holes, illuminated_area
+from lib.calibration.bias import make_bias
+from lib.calibration.dark import hot_pixels, make_dark
+from lib.calibration.detector import fill_holes
+from lib.calibration.flat import deviant_pixels, illuminated_area, make_flat
 from lib.calibration.masters import (
     Input,
     NoGoodInput,

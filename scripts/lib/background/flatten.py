@@ -1,0 +1,80 @@
+"""A frame after its flat: its sources marked, its sky measured."""
+
+import numpy as np
+
+from lib.background.sky import find_sources, sky_level
+from lib.calibration.corrections import divide_by_flat
+from lib.frame.file import BAD, NODATA, SATURATED, SOURCE, Frame, FrameRejected
+
+
+def flatten_frame(
+    frame: Frame,
+    flat: Frame | None = None,
+    low_response: float = 0.3,
+    source_threshold: float = 1.5,
+) -> Frame:
+    """Flatten a frame, mark its sources and measure its sky.
+
+    Parameters
+    ----------
+    frame : Frame
+        [electron]
+    flat : Frame, optional
+        Without one the response is taken as 1.
+    low_response : float
+        See `lib.calibration.corrections.divide_by_flat`.
+    source_threshold : float
+        See `lib.background.sky.find_sources`.
+
+    Returns
+    -------
+    Frame
+        See `measure_sky`.
+
+    Raises
+    ------
+    FrameRejected
+        A flat that does not fit, or as `measure_sky`.
+    """
+    if flat is not None:
+        frame = divide_by_flat(frame, flat, low_response)
+    return measure_sky(frame, source_threshold)
+
+
+def measure_sky(frame: Frame, source_threshold: float = 1.5) -> Frame:
+    """Mark the sources of a frame and measure its sky.
+
+    Parameters
+    ----------
+    frame : Frame
+    source_threshold : float
+        See `lib.background.sky.find_sources`.
+
+    Returns
+    -------
+    Frame
+        SOURCE set in the mask; header SKYCTS [BUNIT], CTRATE [BUNIT/s], SKYNOISE, NSATUR.
+
+    Raises
+    ------
+    FrameRejected
+        NO_DATA, NO_SKY_PIXEL or SKY_SATURATED.
+    """
+    image, header = frame.image, frame.header
+    unusable = frame.mask & (BAD | NODATA) > 0
+    part = np.count_nonzero(unusable) / unusable.size
+    if part > 0.9:
+        raise FrameRejected("NO_DATA", f"{part:.2f} of the pixels unusable > 0.9")
+    sources = find_sources(image, unusable, source_threshold)
+    mask = frame.mask | (sources & ~unusable).view(np.uint8) * np.uint8(SOURCE)
+    level, noise = sky_level(image, mask, sources)
+    if not np.isfinite(level):
+        raise FrameRejected("NO_SKY_PIXEL", f"{sources.mean():.2f} of the pixels are sources")
+    if level > 0.9 * header["SATURATE"]:
+        raise FrameRejected("SKY_SATURATED", f"{level:.0f} > 0.9 x {header['SATURATE']:.0f}")
+    header["SKYCTS"] = (level, "sky level, in BUNIT")
+    header["SKYNOISE"] = (noise, "pixel noise of the sky, in BUNIT")
+    if header.get("EXPTIME", 0) > 0:
+        header["CTRATE"] = (level / header["EXPTIME"], "sky level per second")
+    header["NSATUR"] = (np.count_nonzero(mask & SATURATED), "saturated pixels, and beside them")
+    return Frame(image, mask, header)

@@ -1,0 +1,255 @@
+"""Master flat: the relative response of the pixels, 1 in the median."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lib.calibration.corrections import subtract_bias_and_dark
+from lib.calibration.detector import assemble, gain_map
+from lib.calibration.masters import (
+    Input,
+    combine_inputs,
+    master_header,
+    pixel_noise,
+    rejected_master,
+    shapes_of,
+    unstable_pixels,
+)
+from lib.core.settings import FlatSettings
+from lib.core.stats import regular_sample
+from lib.frame.file import BAD, NODATA, SATURATED, Frame, FrameRejected
+
+MOST_SATURATED = 0.1
+"""[fraction of the pixels] A flat with more saturated ones is left out."""
+
+DEFAULTS = FlatSettings()
+
+
+def make_flat(
+    paths: Sequence[str | Path],
+    facts: Sequence[Mapping[str, Any]],
+    bias: Frame | None = None,
+    dark: Frame | None = None,
+    settings: FlatSettings = DEFAULTS,
+    low_response: float = 0.3,
+) -> Frame:
+    """Combine raw flats of one filter.
+
+    Parameters
+    ----------
+    paths : list of path-like
+    facts : list of dict
+        The night log's facts of each.
+    bias, dark : Frame, optional
+        Masters.
+    settings : FlatSettings
+        `amin`, `amax`: a flat's level must be within these fractions of saturation;
+        `largest_gradient`: see `judge_shape`; `deviant`: see `deviant_pixels`, such pixels are
+        marked BAD; `clip`: see `lib.core.combination.clipped_mean`.
+    low_response : float
+        Pixels below this response are marked NODATA.
+
+    Returns
+    -------
+    Frame
+        Response, 1 in the median of the good pixels.
+    """
+    names = [one["frame"] for one in facts]
+    shape = tuple(facts[0]["shape"])
+    try:
+        for kind, master in (("BIAS", bias), ("DARK", dark)):
+            if master is not None and master.rejected:
+                raise FrameRejected(f"BAD_{kind}", master.reason)
+        mean, extent, inputs = combine_inputs(
+            names,
+            flat_reader(paths, facts, bias, dark, settings),
+            lambda alive, planes: judge_shape(alive, planes, settings.largest_gradient),
+            shape,
+            clip=settings.clip,
+        )
+    except FrameRejected as why:
+        return rejected_master("flat", facts[0], names, why)
+    mask = np.zeros(shape, np.uint8)
+    for master in (bias, dark):
+        if master is not None:
+            mask |= master.mask & BAD
+    finite = np.isfinite(mean)
+    normalise(mean, finite & (mask == 0) & (mean > low_response))
+    mask[~finite] |= BAD
+    mean[~finite] = 1.0
+    mask[mean < low_response] |= NODATA
+    y0, y1, x0, x1 = illuminated_area(mean)
+    dark_rim = np.ones(shape, bool)
+    dark_rim[y0:y1, x0:x1] = False
+    mask[dark_rim] |= NODATA
+    lit = mask & NODATA == 0
+    odd = lit & deviant_pixels(mean, settings.deviant)
+    # The photon noise of a flat goes as the root of its light.
+    count = sum(not one.why for one in inputs)
+    unstable = lit & unstable_pixels(extent, np.sqrt(np.maximum(mean, low_response)), count)
+    mask[odd | unstable] |= BAD
+    header = master_header("flat", facts[0], inputs, "")
+    header["NOISE"] = (float(pixel_noise(mean)), "pixel-to-pixel scatter of the response")
+    header["NLOW"] = (int((mask & NODATA > 0).sum()), f"pixels of response below {low_response}")
+    header["ILLUM"] = (f"[{y0}:{y1},{x0}:{x1}]", "lit rows and columns, from 0, ends excluded")
+    header["NODD"] = (int(odd.sum()), f"pixels {settings.deviant:.0%} off the median around")
+    header["NUNSTABL"] = (int((unstable & ~odd).sum()), "pixels that scatter between the inputs")
+    return Frame(mean, mask, header)
+
+
+def flat_reader(
+    paths: Sequence[str | Path],
+    facts: Sequence[Mapping[str, Any]],
+    bias: Frame | None,
+    dark: Frame | None,
+    settings: FlatSettings,
+) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+    """Return the function that reads, judges and normalises one raw flat.
+
+    Parameters
+    ----------
+    paths, facts, bias, dark, settings
+        See `make_flat`.
+
+    Returns
+    -------
+    callable
+        See `lib.calibration.masters.combine_inputs`; saturated pixels are NaN.
+    """
+    bias_level = 0.0
+    if bias is not None and bias.image is not None:
+        bias_level = float(np.median(regular_sample(bias.image)))
+
+    def read(i: int) -> tuple[np.ndarray, np.ndarray]:
+        image, mask, pedestal = assemble(paths[i], facts[i])
+        saturate = facts[i]["saturate"] - pedestal - bias_level
+        saturated = float(((mask & SATURATED) > 0).mean())
+        image, mask = subtract_bias_and_dark(image, mask, facts[i]["exptime"], bias, dark)
+        if saturated > MOST_SATURATED:
+            raise FrameRejected("SATURATED", f"{saturated:.0%} of the pixels")
+        level = float(np.median(regular_sample(image)))
+        least, most = settings.amin * saturate, settings.amax * saturate
+        if not least <= level <= most:
+            raise FrameRejected("LEVEL", f"{level:.0f} DN not in {least:.0f}..{most:.0f}")
+        image *= gain_map(facts[i])
+        good = mask == 0
+        normalise(image, good)
+        image[mask & SATURATED > 0] = np.nan
+        return image, mask
+
+    return read
+
+
+def judge_shape(inputs: Sequence[Input], planes: Sequence[np.ndarray], largest: float) -> None:
+    """Leave out flats whose large-scale shape differs from their siblings'.
+
+    Parameters
+    ----------
+    inputs : list of Input
+    planes : list of ndarray
+        Normalised flats.
+    largest : float
+        Bound of the rms difference of block medians from the siblings' median shape.
+    """
+    if len(inputs) < 3:
+        return
+    shapes = shapes_of(planes)
+    usual = np.median(shapes, axis=0)
+    for one, shape in zip(inputs, shapes, strict=True):
+        rms = float(np.sqrt(np.mean((shape / usual - 1) ** 2)))
+        if rms > largest:
+            one.why = f"GRADIENT: {rms:.3f} > {largest}"
+
+
+def normalise(image: np.ndarray, good: np.ndarray) -> float:
+    """Divide a flat by its median over the good pixels, in place.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    good : ndarray of bool, shape (ny, nx)
+
+    Returns
+    -------
+    float
+        The median; NaN where no pixel is good.
+    """
+    sample = regular_sample(image)[regular_sample(good)]
+    level = float(np.median(sample)) if sample.size else np.nan
+    image /= np.float32(level)
+    return level
+
+
+def deviant_pixels(image: np.ndarray, limit: float = 0.3, reach: int = 4) -> np.ndarray:
+    """Return the pixels that differ from the median of those around by a large factor.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        Response, 1 in the median.
+    limit : float
+        Largest difference, as a fraction of the median around.
+    reach : int
+        The median is taken over a square of ``2 * reach + 1`` pixels.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    ny, nx = image.shape
+    # Only what differs from a neighbour too is worth a median.
+    suspect = np.zeros(image.shape, bool)
+    half = limit / 2
+    for axis in (0, 1):
+        step = np.abs(np.diff(image, axis=axis))
+        first = (slice(None, -1), slice(None)) if axis == 0 else (slice(None), slice(None, -1))
+        second = (slice(1, None), slice(None)) if axis == 0 else (slice(None), slice(1, None))
+        jump = step > half * np.abs(np.maximum(image[first], image[second]))
+        suspect[first] |= jump
+        suspect[second] |= jump
+    y, x = np.nonzero(suspect)
+    offsets = np.arange(-reach, reach + 1)
+    deviant = np.zeros(image.shape, bool)
+    for start in range(0, y.size, 100_000):
+        part = slice(start, start + 100_000)
+        rows = (y[part, None, None] + offsets[:, None]).clip(0, ny - 1)
+        columns = (x[part, None, None] + offsets[None, :]).clip(0, nx - 1)
+        around = np.median(image[rows, columns].reshape(rows.shape[0], -1), axis=1)
+        here = image[y[part], x[part]]
+        deviant[y[part], x[part]] = np.abs(here - around) > limit * np.abs(around)
+    return deviant
+
+
+def illuminated_area(response: np.ndarray, least: float = 0.5, margin: int = 2) -> list[int]:
+    """Return the part of a detector that the sky reaches.
+
+    Parameters
+    ----------
+    response : ndarray of float32, shape (ny, nx)
+        Flat, 1 in the median.
+    least : float
+        Outer rows and columns whose median response is lower are cut off.
+    margin : int
+        So many rows and columns more, where any is: the edge moves.
+
+    Returns
+    -------
+    list of int
+        y0, y1, x0, x1 (0-based, ends excluded); the whole where nothing is left.
+    """
+    ny, nx = response.shape
+    y0, y1, x0, x1 = 0, ny, 0, nx
+    for _ in range(2):  # the second round without the dark rows in the columns' medians
+        lit = np.flatnonzero(np.median(response[:, x0:x1], axis=1) >= least)
+        if lit.size == 0:
+            return [0, ny, 0, nx]
+        y0, y1 = int(lit[0]), int(lit[-1]) + 1
+        lit = np.flatnonzero(np.median(response[y0:y1], axis=0) >= least)
+        if lit.size == 0:
+            return [0, ny, 0, nx]
+        x0, x1 = int(lit[0]), int(lit[-1]) + 1
+    y0, x0 = y0 + margin * (y0 > 0), x0 + margin * (x0 > 0)
+    y1, x1 = y1 - margin * (y1 < ny), x1 - margin * (x1 < nx)
+    return [y0, y1, x0, x1]

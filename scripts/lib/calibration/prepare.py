@@ -1,0 +1,137 @@
+"""Raw frame to electrons: amplifiers joined, trimmed, bias and dark subtracted, header reduced."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+
+from lib.calibration.corrections import subtract_bias_and_dark
+from lib.calibration.detector import assemble, gain_map
+from lib.core.stats import regular_sample
+from lib.frame.file import SATURATED, Frame, FrameRejected
+
+CARDS = (
+    # keyword, fact, comment
+    ("INSTRUME", "instrument", "instrument, as autoproc names it"),
+    ("CAMERA", "camera", "camera"),
+    ("OBJECT", "object", "target, as the raw header has it"),
+    ("TARGET", "target", "target, fit for a file name"),
+    ("FILTER", "filter", "filter"),
+    ("BAND", "band", "band of the reference system"),
+    ("EXPTIME", "exptime", "[s] exposure time"),
+    ("DATE-OBS", "date_obs", "start of exposure, UTC"),
+    ("MJD-OBS", "mjd", "[d] start of exposure"),
+    ("AIRMASS", "airmass", "airmass"),
+    ("RA", "ra", "[deg] pointing"),
+    ("DEC", "dec", "[deg] pointing"),
+    ("POSERR", "poserr", "[deg] how far the pointing may be off"),
+    ("PIXSCALE", "pixscale", "[arcsec/px] nominal"),
+    ("BINNING", "binning", "columns x rows"),
+    ("READOUT", "readout", "readout mode"),
+    ("CCD-TEMP", "temperature", "[deg C] detector"),
+    ("NEARIR", "near_infrared", "near-infrared detector"),
+    ("RAWFILE", "raw", "raw file"),
+    ("FRAME", "frame", "name of the frame"),
+)
+
+
+def frame_header(facts: Mapping[str, Any]) -> fits.Header:
+    """Return the header that all later steps read, made from the night log's facts.
+
+    Parameters
+    ----------
+    facts : dict
+
+    Returns
+    -------
+    astropy.io.fits.Header
+    """
+    header = fits.Header()
+    header["QCSTAT"] = ("OK", "fit for use: OK or REJECTED")
+    header["BUNIT"] = "electron"
+    for keyword, fact, comment in CARDS:
+        value = facts.get(fact)
+        if value is None:
+            continue
+        if isinstance(value, str):
+            value = "".join(c if " " <= c <= "~" else "?" for c in value)[:60]
+        header[keyword] = (value, comment)
+    for keyword, value in (facts.get("wcs") or {}).items():
+        header[keyword] = value
+    return header
+
+
+def read_noise(facts: Mapping[str, Any], bias: Frame | None, gain: float) -> float:
+    """Return the read noise of a frame [electron].
+
+    Parameters
+    ----------
+    facts : dict
+    bias : Frame or None
+        Its inputs have told the noise, in the same readout; otherwise the header or the
+        instrument file do.
+    gain : float
+        Largest of the amplifiers [electron/adu].
+
+    Returns
+    -------
+    float
+    """
+    if bias is not None and bias.header.get("RDNOISE1", 0) > 0:
+        return float(bias.header["RDNOISE1"] * gain)
+    return float(max(one.get("rdnoise") or facts["rdnoise"] for one in facts["amplifiers"]))
+
+
+def prepare_frame(
+    path: str | Path,
+    facts: Mapping[str, Any],
+    bias: Frame | None = None,
+    dark: Frame | None = None,
+    largest_saturated: float = 0.5,
+) -> Frame:
+    """Turn a raw frame into electrons.
+
+    Parameters
+    ----------
+    path : path-like
+    facts : dict
+        The night log's facts of the frame.
+    bias, dark : Frame, optional
+        Masters.
+    largest_saturated : float
+        A frame with a larger part of its pixels saturated is rejected.
+
+    Returns
+    -------
+    Frame
+        ``image = gain * (raw - overscan - bias - dark * exptime)`` [electron].
+
+    Raises
+    ------
+    FrameRejected
+        SATURATED, CONSTANT, NO_FINITE_PIXEL, or a master that does not fit.
+    """
+    image, mask, pedestal = assemble(path, facts)
+    saturated = float((mask & SATURATED > 0).mean())
+    if saturated > largest_saturated:
+        raise FrameRejected("SATURATED", f"{saturated:.2f} > {largest_saturated}")
+    if image.min() == image.max():
+        raise FrameRejected("CONSTANT", f"every pixel {image.flat[0]:g}")
+    before = float(np.median(regular_sample(image)))
+    image, mask = subtract_bias_and_dark(image, mask, facts["exptime"], bias, dark)
+    pedestal += before - float(np.median(regular_sample(image)))
+    gain = gain_map(facts)
+    image *= gain
+    header = frame_header(facts)
+    gains = np.unique(gain)
+    header["GAIN"] = (1.0, "electrons per stored unit")
+    header["RDNOISE"] = (read_noise(facts, bias, gains.max()), "[electron] read noise")
+    header["SATURATE"] = (
+        float((facts["saturate"] - pedestal) * gains.min()),
+        "stored value at which pixels saturate",
+    )
+    header["RAWGAIN"] = (float(gains[0]), "[electron/adu] gain applied")
+    header["SKYSUB"] = (0.0, "sky level subtracted so far")
+    return Frame(image, mask, header)
