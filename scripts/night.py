@@ -7,6 +7,7 @@ Run by its rule at the end, and by itself after a run that did not come to its e
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -14,13 +15,13 @@ from lib.frame.step import run_rule
 from lib.report.page import make_page, open_log
 
 
-def main(job):
+def main(job: Any) -> None:
     """Make the page of a run that came to its end."""
     imdir, config = job.params.imdir, job.config
     make_page(open_log(config, imdir), config, imdir, job.threads)
 
 
-def command(arguments=None):
+def command(arguments: list[str] | None = None) -> None:
     """Make the page of a reduction from what lies in its imdir."""
     parser = argparse.ArgumentParser(description="Make the page about a night.")
     parser.add_argument("--imdir", required=True, type=Path, help="directory of the products")

@@ -1,12 +1,29 @@
 """Colour pictures of targets with three filters or more."""
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from lib.report import pictures
+from lib.report.products import Cards
+from lib.report.sizes import Sizes
 from lib.report.stackviews import coadd_wcs, read_coadd
 
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
-def make_composites(stacks, imdir, sizes):
+
+@dataclass(frozen=True)
+class Composite:
+    """A colour picture (data URI) and its filters: red, green, blue."""
+
+    picture: str
+    filters: list[str]
+
+
+def make_composites(stacks: dict[str, Cards], imdir: Path, sizes: Sizes) -> dict[str, Composite]:
     """Make a colour picture of each target that has three filters or more.
 
     Parameters
@@ -18,10 +35,10 @@ def make_composites(stacks, imdir, sizes):
 
     Returns
     -------
-    dict of str to dict
-        Of a target: picture (data URI), filters (red, green, blue).
+    dict of str to Composite
+        By target.
     """
-    targets = {}
+    targets: dict[str, list[tuple[int, str, str]]] = {}
     for stack, cards in stacks.items():
         target, filter_name = stack.split(".", 1)
         if "CD1_1" in cards and "NAXIS1" in cards:
@@ -39,14 +56,13 @@ def make_composites(stacks, imdir, sizes):
         blue, green, red = (planes[i] for i in chosen)
         window = pictures.crop_to(np.isfinite(blue + green + red))
         picture = pictures.composite(red[window], green[window], blue[window])
-        made[target] = {
-            "picture": pictures.encode(picture, 80),
-            "filters": [found[i][1] for i in reversed(chosen)],
-        }
+        made[target] = Composite(
+            pictures.encode(picture, 80), [found[i][1] for i in reversed(chosen)]
+        )
     return made
 
 
-def on_one_grid(chosen, imdir, sizes):
+def on_one_grid(chosen: list[tuple[str, Cards]], imdir: Path, sizes: Sizes) -> list[np.ndarray]:
     """Return coadds of one target, made small and on the grid of the first, NaN where no data."""
     (_, first), *_ = chosen
     shape = (first["NAXIS2"], first["NAXIS1"])
@@ -73,7 +89,9 @@ def on_one_grid(chosen, imdir, sizes):
     return planes
 
 
-def between_grids(one, other, x, y, nodes=9, degree=3):
+def between_grids(
+    one: "WCS", other: "WCS", x: np.ndarray, y: np.ndarray, nodes: int = 9, degree: int = 3
+) -> list[np.ndarray]:
     """Return where the pixels of one image lie on another of the same sky.
 
     Two tangent planes differ by a shift, a turn and, over degrees, a little curvature: what a few
@@ -102,4 +120,4 @@ def between_grids(one, other, x, y, nodes=9, degree=3):
     fitted = np.linalg.lstsq(base, np.transpose(targets), rcond=None)[0]
     fitted = fitted.reshape(degree + 1, degree + 1, 2)
     on_grid = [w[: len(axis)] for w, axis in zip(unit, (x, y), strict=True)]
-    return [chebyshev.chebgrid2d(*on_grid, fitted[..., k]).T for k in (0, 1)]
+    return [chebyshev.chebgrid2d(on_grid[0], on_grid[1], fitted[..., k]).T for k in (0, 1)]

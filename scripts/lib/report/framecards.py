@@ -4,74 +4,105 @@ import json
 import math
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
 
 from lib.frame.file import COSMIC, FrameRejected
 from lib.frame.fitsbytes import map_images
+from lib.night.nightlog import NightLog
 from lib.night.pointing import frame_centre
 from lib.report import pictures
 from lib.report.embed import script_json
 from lib.report.numbers import is_number
-from lib.report.outcomes import CHAIN, quality_numbers
-from lib.report.products import list_files, read_json, write_if_changed
+from lib.report.outcomes import CHAIN, NightOutcome, Outcome, quality_numbers
+from lib.report.products import Cards, list_files, read_json, write_if_changed
+from lib.report.sizes import Sizes
 
 CARD_VERSION = 2
 """Raised when what is kept of a frame for the page changes."""
 
 
-def frame_numbers(outcome, facts):
+@dataclass
+class FrameNumbers:
+    """What the timeline and the table show of a science frame; None where it is not known.
+
+    Parameters
+    ----------
+    fwhm, offset : float
+        Arcsec; the offset is that from the pointing of the raw header.
+    sky : float
+        Electrons per second and pixel.
+    skymag : float
+        Magnitudes per square arcsecond.
+    zeropoint, limit : float
+        Magnitudes: of one electron per second, and 5 sigma for a point source.
+    rms : float
+        Residual of the positions, per axis, the larger one [mas].
+    """
+
+    fwhm: float | None = None
+    ellipticity: float | None = None
+    transparency: float | None = None
+    nstars: float | None = None
+    ncosmic: float | None = None
+    airmass: float | None = None
+    sky: float | None = None
+    zeropoint: float | None = None
+    skymag: float | None = None
+    limit: float | None = None
+    rms: float | None = None
+    offset: float | None = None
+
+    def known(self) -> dict[str, float]:
+        """Return the numbers that are known, by name."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+def frame_numbers(outcome: Outcome, facts: dict[str, Any]) -> FrameNumbers:
     """Return what the timeline and the table show of a science frame.
 
     Parameters
     ----------
-    outcome : lib.report.outcomes.Outcome
+    outcome : Outcome
     facts : dict
-        Of the night log: exptime, pixscale, wcs, shape, airmass, ...
-
-    Returns
-    -------
-    dict
-        fwhm [arcsec], ellipticity, sky [electron/s/pixel], skymag [mag/arcsec^2], zeropoint,
-        transparency, limit [mag], airmass, offset [arcsec], nstars, rms [mas], ncosmic. Only
-        what is known.
+        What the night log knows of the frame.
     """
     numbers = quality_numbers(outcome)
-    cards, quality = outcome.facts, outcome.quality
+    cards, quality = outcome.cards, outcome.quality
     exptime = facts.get("exptime") or 0.0
     scale = cards.get("PIXSCALE") or facts.get("pixscale")
-    found = {
-        key: numbers[key]
-        for key in ("fwhm", "ellipticity", "transparency", "nstars", "ncosmic")
-        if key in numbers
-    }
+    found = FrameNumbers(
+        numbers.get("fwhm"),
+        numbers.get("ellipticity"),
+        numbers.get("transparency"),
+        numbers.get("nstars"),
+        numbers.get("ncosmic"),
+    )
     airmass = facts.get("airmass")
     if is_number(airmass) and 1 <= airmass < 10:
-        found["airmass"] = airmass
+        found.airmass = airmass
     if "sky" in numbers and exptime > 0:
-        found["sky"] = numbers["sky"] / exptime
-    absolute = quality.get("zeropoint_absolute")
-    if absolute and "zeropoint" in numbers:
-        found["zeropoint"] = zeropoint = numbers["zeropoint"]
-        if found.get("sky", 0) > 0 and scale:
-            found["skymag"] = zeropoint - 2.5 * math.log10(found["sky"] / scale**2)
+        found.sky = numbers["sky"] / exptime
+    if quality.get("zeropoint_absolute") and "zeropoint" in numbers:
+        found.zeropoint = zeropoint = numbers["zeropoint"]
+        if found.sky is not None and found.sky > 0 and scale:
+            found.skymag = zeropoint - 2.5 * math.log10(found.sky / scale**2)
         noise, width = quality.get("noise"), quality.get("fwhm")
         if is_number(noise) and is_number(width) and noise > 0 and exptime > 0:
             # 5 sigma in an aperture of 0.75 FWHM radius, which holds about 3/4 of a star.
             faintest = 5 * noise * math.sqrt(math.pi) * 0.75 * width / 0.75
-            found["limit"] = zeropoint - 2.5 * math.log10(faintest / exptime)
+            found.limit = zeropoint - 2.5 * math.log10(faintest / exptime)
     rms = [numbers[key] for key in ("astrms1", "astrms2") if key in numbers]
-    if rms:
-        found["rms"] = max(rms)
-    offset = pointing_offset(cards, facts)
-    if offset is not None:
-        found["offset"] = offset
+    found.rms = max(rms) if rms else None
+    found.offset = pointing_offset(cards, facts)
     return found
 
 
-def pointing_offset(cards, facts):
+def pointing_offset(cards: Cards, facts: dict[str, Any]) -> float | None:
     """Return how far a frame lies from where its raw header has it [arcsec], or None."""
     if cards.get("ASTRCAT", "NONE") == "NONE" or "CD1_1" not in cards or "CRPIX1" not in cards:
         return None
@@ -88,7 +119,7 @@ def pointing_offset(cards, facts):
     return math.degrees(2 * math.asin(math.sqrt(haversine))) * 3600
 
 
-def read_logs(imdir, frame, most=6000):
+def read_logs(imdir: Path, frame: str, most: int = 6000) -> dict[str, str]:
     """Return what the steps wrote about a frame: {step: text}, the end of each."""
     texts = {}
     for step, _ in CHAIN:
@@ -102,7 +133,7 @@ def read_logs(imdir, frame, most=6000):
     return texts
 
 
-def raw_picture(path, facts, size):
+def raw_picture(path: str, facts: dict[str, Any], size: int) -> dict[str, str]:
     """Return a picture of the raw frame, overscan subtracted, or why there is none."""
     from lib.calibration.detector import assemble
 
@@ -117,7 +148,7 @@ def raw_picture(path, facts, size):
     return {"src": pictures.encode(pictures.stretch(small), 75, "jpeg")}
 
 
-def quick_look(path, facts, size):
+def quick_look(path: str | Path, facts: dict[str, Any], size: int) -> np.ndarray | None:
     """Make a raw frame of one amplifier small before anything else is done to it.
 
     Parameters
@@ -160,7 +191,9 @@ def quick_look(path, facts, size):
     return small[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
 
 
-def look_at(path):
+def map_frame(
+    path: str | Path,
+) -> tuple[list[str], np.ndarray | None, np.ndarray | None]:
     """Return header (list of lines), image and mask of a frame, the latter two as on disk.
 
     They are mapped: all that is wanted is to make them small. Both are None where the frame was
@@ -174,113 +207,170 @@ def look_at(path):
     return header, image, mask
 
 
-def make_card(job):
-    """Make what the page shows of one frame.
+@dataclass(frozen=True)
+class CardJob:
+    """What is needed to make the card of one frame, and the stamp that tells whether it holds.
 
     Parameters
     ----------
-    job : dict
-        frame, raw (path), facts (night log), imdir, product, size, thumb.
-
-    Returns
-    -------
-    dict
-        pictures: list of {title, src or why}; thumb: data URI; header: list of lines; logs.
+    frame : str
+    raw : str
+        Path of the raw file; empty where it is gone.
+    facts : dict
+    imdir : Path
+    product : str
+        Name of the last file made of the frame.
+    size, thumb : int
+        Longest side of its pictures [pixel].
+    stamp : list
     """
-    imdir, frame, size = Path(job["imdir"]), job["frame"], job["size"]
-    views, thumb, header = [], "", []
-    if job["raw"]:
-        views.append({"title": "raw"} | raw_picture(job["raw"], job["facts"], size))
+
+    frame: str
+    raw: str
+    facts: dict[str, Any]
+    imdir: Path
+    product: str
+    size: int
+    thumb: int
+    stamp: list[Any]
+
+
+@dataclass
+class FrameCard:
+    """What the page shows of one frame.
+
+    Parameters
+    ----------
+    pictures : list of dict
+        ``title`` and ``src`` (data URI), or ``why`` there is none.
+    thumb : str
+        Data URI.
+    header : list of str
+    logs : dict of str to str
+        By step.
+    """
+
+    pictures: list[dict[str, str]]
+    thumb: str
+    header: list[str]
+    logs: dict[str, str]
+
+
+def make_card(job: CardJob) -> FrameCard:
+    """Make what the page shows of one frame."""
+    imdir, frame, size = job.imdir, job.frame, job.size
+    shown: list[dict[str, str]] = []
+    thumb = ""
+    header: list[str] = []
+    if job.raw:
+        shown.append({"title": "raw"} | raw_picture(job.raw, job.facts, size))
     flattened = imdir / f"fp{frame}.fits"
     if flattened.exists():
-        _, image, _ = look_at(flattened)
+        _, image, _ = map_frame(flattened)
         if image is not None:
             picture = pictures.frame_picture(image, size)
-            views.append({"title": "flat-fielded", "src": picture})
+            shown.append({"title": "flat-fielded", "src": picture})
         del image
-    if job["product"]:
-        header, image, mask = look_at(imdir / job["product"])
-        if image is not None and not job["product"].startswith(("p", "fp")):
+    if job.product:
+        header, image, mask = map_frame(imdir / job.product)
+        if image is not None and mask is not None and not job.product.startswith(("p", "fp")):
             valid = (mask & (pictures.BAD | pictures.NODATA)) == 0
             picture, thumb = pictures.covered_pictures(
-                image, valid, (size, job["thumb"]), (75, 60), "jpeg"
+                image, valid, (size, job.thumb), (75, 60), "jpeg"
             )
-            views.append({"title": "sky-subtracted", "src": picture})
-        if image is not None:
+            shown.append({"title": "sky-subtracted", "src": picture})
+        if mask is not None:
             number = np.count_nonzero(mask & COSMIC)
-            views.append(
+            shown.append(
                 {"title": f"mask ({number} px cosmic)", "src": pictures.mask_picture(mask, size)}
             )
     if not thumb:
-        usable = [picture for picture in views if "src" in picture]
-        thumb = usable[-1]["src"] if usable and job["size"] <= job["thumb"] else ""
-    return {
-        "pictures": views,
-        "thumb": thumb,
-        "header": header,
-        "logs": read_logs(imdir, frame),
-    }
+        usable = [picture for picture in shown if "src" in picture]
+        thumb = usable[-1]["src"] if usable and size <= job.thumb else ""
+    return FrameCard(shown, thumb, header, read_logs(imdir, frame))
 
 
-def card_jobs(night, result, config, imdir, sizes):
-    """Return the job of each science frame, and the stamp that tells whether it is still true."""
-    jobs, stamps = {}, {}
+def card_jobs(
+    night: NightLog, result: NightOutcome, config: dict[str, Any], imdir: Path, sizes: Sizes
+) -> dict[str, CardJob]:
+    """Return the job of each science frame."""
+    jobs = {}
     files = list_files(imdir)
     rawdir = Path(config["datadir"])
     for frame in night.science:
-        facts, outcome = night.frames[frame], result.frames[frame]
+        facts, product = night.frames[frame], result.frames[frame].product
         raw = rawdir / facts["raw"]
-        jobs[frame] = {
-            "frame": frame, "raw": str(raw) if raw.exists() else "", "facts": facts,
-            "imdir": str(imdir), "product": outcome.product, "size": sizes.frame,
-            "thumb": sizes.thumb,
-        }  # fmt: skip
-        stamps[frame] = [
-            CARD_VERSION, sizes.frame, sizes.thumb, outcome.product,
-            *files.get(outcome.product, ()), *files.get(f"fp{frame}.fits", ()),
+        stamp = [
+            CARD_VERSION, sizes.frame, sizes.thumb, product,
+            *files.get(product, ()), *files.get(f"fp{frame}.fits", ()),
         ]  # fmt: skip
-    return jobs, stamps
+        jobs[frame] = CardJob(
+            frame,
+            raw=str(raw) if raw.exists() else "",
+            facts=facts,
+            imdir=imdir,
+            product=product,
+            size=sizes.frame,
+            thumb=sizes.thumb,
+            stamp=stamp,
+        )
+    return jobs
 
 
-def make_cards(jobs, stamps, imdir, cores=1):
+@dataclass(frozen=True)
+class CardEntry:
+    """What is kept of a card beside its file: stamp, thumbnail (data URI), size [byte]."""
+
+    stamp: list[Any]
+    thumb: str
+    size: int
+
+
+def read_entry(content: Any) -> CardEntry | None:
+    """Return an entry of the index of cards; None where it has not the form that is needed."""
+    try:
+        return CardEntry(list(content["stamp"]), str(content["thumb"]), int(content["size"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def make_cards(jobs: dict[str, CardJob], imdir: str | Path, cores: int = 1) -> dict[str, CardEntry]:
     """Make the cards of frames that have changed, and keep each in qa/frames/<frame>.js.
 
     Parameters
     ----------
-    jobs, stamps : dict
-        Of `card_jobs`.
+    jobs : dict of str to CardJob
     imdir : path-like
     cores : int
 
     Returns
     -------
-    dict of str to dict
-        Of each frame: stamp, thumb (data URI), size of its file [byte].
+    dict of str to CardEntry
     """
     folder = Path(imdir) / "qa" / "frames"
     index_path = folder / "index.json"
-    index = read_json(index_path)
-    index = {frame: entry for frame, entry in index.items() if frame in jobs}
+    stored = {frame: read_entry(entry) for frame, entry in read_json(index_path).items()}
+    index = {frame: entry for frame, entry in stored.items() if entry and frame in jobs}
     there = list_files(folder)
     todo = [
-        frame
-        for frame in jobs
-        if index.get(frame, {}).get("stamp") != stamps[frame] or f"{frame}.js" not in there
+        job
+        for frame, job in jobs.items()
+        if f"{frame}.js" not in there or frame not in index or index[frame].stamp != job.stamp
     ]
 
-    def keep(frame, card):
-        thumb = card.pop("thumb")
-        text = f"autoprocCard({json.dumps(frame)}, {script_json(card)});\n"
-        write_if_changed(folder / f"{frame}.js", text)
-        index[frame] = {"stamp": stamps[frame], "thumb": thumb, "size": len(text)}
+    def keep(job: CardJob, card: FrameCard) -> None:
+        content = asdict(card)
+        del content["thumb"]
+        text = f"autoprocCard({json.dumps(job.frame)}, {script_json(content)});\n"
+        write_if_changed(folder / f"{job.frame}.js", text)
+        index[job.frame] = CardEntry(job.stamp, card.thumb, len(text))
 
     # Threads: numpy and Pillow work outside the interpreter's lock.
     with ThreadPoolExecutor(max(1, cores)) as pool:
-        cards = pool.map(make_card, (jobs[frame] for frame in todo))
-        for frame, card in zip(todo, cards, strict=True):
-            keep(frame, card)
+        for job, card in zip(todo, pool.map(make_card, todo), strict=True):
+            keep(job, card)
     for name in there:
         if name.endswith(".js") and name[:-3] not in jobs:
             (folder / name).unlink()
-    write_if_changed(index_path, json.dumps(index))
+    write_if_changed(index_path, json.dumps({frame: asdict(one) for frame, one in index.items()}))
     return index

@@ -1,9 +1,12 @@
 """The table frames.ecsv: a row for each raw frame, with what became of it."""
 
 import hashlib
+from pathlib import Path
+from typing import Any
 
+from lib.night.nightlog import NightLog
 from lib.report.numbers import is_number
-from lib.report.outcomes import quality_numbers
+from lib.report.outcomes import Outcome, quality_numbers
 from lib.report.products import write_if_changed
 
 OUTCOME_COLUMNS = {
@@ -24,7 +27,7 @@ OUTCOME_COLUMNS = {
 """What an outcome adds to a row of the night log, and the ECSV datatype of each."""
 
 
-def log_rows(night):
+def log_rows(night: NightLog) -> list[dict[str, Any]]:
     """Return the rows of the night log as simple values, with the masters that fit each frame."""
     rows = []
     for row in night.rows:
@@ -39,12 +42,12 @@ def log_rows(night):
     return rows
 
 
-def log_digest(night):
+def log_digest(night: NightLog) -> str:
     """Return a digest of the night log: other raw files, other facts, another digest."""
     return hashlib.sha256(night.table_text().encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
-def begin_frames_table(night, path):
+def begin_frames_table(night: NightLog, path: str | Path) -> bool:
     """Write frames.ecsv for raw frames that it does not tell of yet.
 
     A table of the same raw frames stays as it is: it may hold what became of them.
@@ -68,7 +71,7 @@ def begin_frames_table(night, path):
     return write_frames_table(night, [], path)
 
 
-def write_frames_table(night, outcomes, path):
+def write_frames_table(night: NightLog, outcomes: list[Outcome], path: str | Path) -> bool:
     """Write the night log with what became of each frame, unless the file says so already.
 
     Parameters
@@ -95,7 +98,7 @@ def write_frames_table(night, outcomes, path):
     return write_if_changed(path, ecsv_text(complete, kinds, {"nightlog": log_digest(night)}))
 
 
-def ecsv_text(rows, kinds, meta):
+def ecsv_text(rows: list[dict[str, Any]], kinds: dict[str, str], meta: dict[str, str]) -> str:
     """Return rows as an ECSV table (APE 6, https://github.com/astropy/astropy-APEs).
 
     Parameters
@@ -115,7 +118,7 @@ def ecsv_text(rows, kinds, meta):
     return "\n".join(lines) + "\n"
 
 
-def _cell(value, kind):
+def _cell(value: Any, kind: str) -> str:
     """Return a value as a field of an ECSV table of comma-separated fields."""
     if kind != "string":
         if not is_number(value):

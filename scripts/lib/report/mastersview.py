@@ -1,20 +1,77 @@
 """What the page shows of masters, and of frames that lack one."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 from lib.frame.file import read_frame
+from lib.night.nightlog import NightLog
 from lib.report import pictures
 from lib.report.numbers import is_number, number
+from lib.report.outcomes import NightOutcome
+from lib.report.sizes import Sizes
+
+NUMBERS = (
+    ("RDNOISE1", "read noise", 2, " DN"),
+    ("NOISE", "pixel scatter", 4, ""),
+    ("NHOT", "hot pixels", 0, ""),
+    ("NLOW", "pixels of low response", 0, ""),
+    ("NFILLED", "pixels filled", 0, ""),
+)
+"""Cards of a master that are shown: key, words, digits, unit."""
 
 
-def show_masters(result, imdir, sizes):
-    """Make what the page shows of the masters.
+@dataclass(frozen=True)
+class Named:
+    """A frame or master, and why it was left out or does not fit."""
 
-    Returns
-    -------
-    list of dict
-        name, kind, status, reason, used, left (list of {frame, why}), noise, picture.
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class MasterView:
+    """What the page shows of one master.
+
+    Parameters
+    ----------
+    used : int
+        Frames that are in it.
+    left : list of Named
+        Frames that were left out.
+    numbers : list of tuple of str
+        Words and value.
+    picture : str
+        Data URI; empty where it was not made.
     """
+
+    name: str
+    status: str
+    reason: str
+    used: int
+    left: list[Named]
+    numbers: list[tuple[str, str]]
+    picture: str
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """Science frames that lack a calibration for the same reason, and the candidates."""
+
+    kind: str
+    frames: list[str]
+    reason: str
+    candidates: list[Named]
+
+
+def _named(text: str, separator: str) -> Named:
+    name, _, why = text.partition(separator)
+    return Named(name, why)
+
+
+def show_masters(result: NightOutcome, imdir: Path, sizes: Sizes) -> list[MasterView]:
+    """Make what the page shows of the masters."""
     shown = []
-    for name, facts in result.masters.items():
+    for name, cards in result.masters.items():
         picture = ""
         frame = read_frame(imdir / f"{name}.fits")
         if frame.image is not None:
@@ -22,50 +79,32 @@ def show_masters(result, imdir, sizes):
             picture = pictures.encode(
                 pictures.linear_grey(pictures.block_mean(frame.image, factor)), 60
             )
-        numbers = [
-            (words, number(facts.get(key), digits, unit))
-            for key, words, digits, unit in (
-                ("RDNOISE1", "read noise", 2, " DN"),
-                ("NOISE", "pixel scatter", 4, ""),
-                ("NHOT", "hot pixels", 0, ""),
-                ("NLOW", "pixels of low response", 0, ""),
-                ("NFILLED", "pixels filled", 0, ""),
-            )
-            if is_number(facts.get(key))
-        ]
-        left = [dict(zip(("frame", "why"), text.split(" ", 1), strict=False))
-                for text in facts.get("LEFT", ())]  # fmt: skip
         shown.append(
-            {
-                "name": name, "status": facts.get("QCSTAT", "OK"), "numbers": numbers,
-                "reason": facts.get("QCREASON", ""), "used": len(facts.get("INPUT", ())),
-                "inputs": facts.get("INPUT", []), "left": left, "picture": picture,
-            }
-        )  # fmt: skip
+            MasterView(
+                name,
+                status=cards.get("QCSTAT", "OK"),
+                reason=cards.get("QCREASON", ""),
+                used=len(cards.get("INPUT", ())),
+                left=[_named(text, " ") for text in cards.get("LEFT", ())],
+                numbers=[
+                    (words, number(cards.get(key), digits, unit))
+                    for key, words, digits, unit in NUMBERS
+                    if is_number(cards.get(key))
+                ],
+                picture=picture,
+            )
+        )
     return shown
 
 
-def calibration_mismatches(night):
-    """Return the science frames that lack a calibration they want, and why none fits.
-
-    Returns
-    -------
-    list of dict
-        frames, kind, reason, candidates (list of {name, why}); frames of one reason together.
-    """
-    found = {}
+def calibration_mismatches(night: NightLog) -> list[Mismatch]:
+    """Return the science frames that lack a calibration they want, and why none fits."""
+    found: dict[tuple[str, str], list[str]] = {}
     for frame in night.science:
         for kind, note in night.match(frame)["notes"].items():
             found.setdefault((kind, note), []).append(frame)
     shown = []
     for (kind, note), frames in found.items():
         reason, *candidates = note.split("; ")
-        named = [text.split(": ", 1) for text in candidates]
-        shown.append(
-            {
-                "kind": kind, "frames": frames, "reason": reason,
-                "candidates": [{"name": one[0], "why": one[-1] if len(one) > 1 else ""}
-                               for one in named],
-            }
-        )  # fmt: skip
+        shown.append(Mismatch(kind, frames, reason, [_named(text, ": ") for text in candidates]))
     return shown

@@ -1,21 +1,22 @@
 """Numbers as the page and the summary show them."""
 
 import math
+from typing import TypeGuard
 
 
-def is_number(value):
+def is_number(value: object) -> TypeGuard[float]:
     """Return whether a value is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def number(value, digits, unit=""):
+def number(value: object, digits: int, unit: str = "") -> str:
     """Return a number as text with some digits behind the point; a dash where there is none."""
     if not is_number(value):
         return "–"
     return f"{value:.{digits}f}{unit}"
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     """Return a time span in words: ``45 s``, ``12 min``, ``1 h 05 min``."""
     if seconds < 99.5:
         return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
@@ -23,7 +24,7 @@ def duration(seconds):
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def rounded(value, digits):
+def rounded(value: float | None, digits: int) -> float | None:
     """Return a number for JSON: rounded, None where it is not finite."""
     if value is None or not math.isfinite(value):
         return None

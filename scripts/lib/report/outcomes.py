@@ -4,13 +4,16 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from lib.night.nightlog import NightLog
 from lib.report.numbers import is_number
 from lib.report.products import (
     COADD_CARDS,
     FRAME_CARDS,
     MASTER_CARDS,
     MASTER_PREFIXES,
+    Cards,
     HeaderCache,
     list_files,
     read_json,
@@ -43,8 +46,8 @@ class Outcome:
         Stack or master(s) that the frame is part of.
     product : str
         Name of the last file made of it, below imdir.
-    facts : dict
-        Cards of that file, see `FRAME_CARDS`.
+    cards : dict
+        Cards of that file's header, see `lib.report.products.FRAME_CARDS`.
     quality : dict
         What its stack measured: fwhm, ellipticity, zero point, transparency, weight.
     """
@@ -55,11 +58,11 @@ class Outcome:
     reason: str = ""
     used: str = ""
     product: str = ""
-    facts: dict = field(default_factory=dict)
-    quality: dict = field(default_factory=dict)
+    cards: Cards = field(default_factory=dict)
+    quality: Cards = field(default_factory=dict)
 
 
-def follow_frame(frame, cache, logged):
+def follow_frame(frame: str, cache: HeaderCache, logged: dict[str, set[str]]) -> Outcome:
     """Return what the products say about a science frame, before its stack is looked at.
 
     Parameters
@@ -73,13 +76,13 @@ def follow_frame(frame, cache, logged):
     for step, prefixes in reversed(CHAIN):
         for prefix in prefixes:
             name = f"{prefix}{frame}.fits"
-            facts = cache.get(name, FRAME_CARDS)
-            if facts:
-                outcome.product, outcome.facts, outcome.step = name, facts, step
-                if facts.get("QCSTAT") == "REJECTED":
+            cards = cache.get(name, FRAME_CARDS)
+            if cards:
+                outcome.product, outcome.cards, outcome.step = name, cards, step
+                if cards.get("QCSTAT") == "REJECTED":
                     outcome.status = "REJECTED"
-                    outcome.step = facts.get("QCSTEP", step)
-                    outcome.reason = facts.get("QCREASON", "")
+                    outcome.step = cards.get("QCSTEP", step)
+                    outcome.reason = cards.get("QCREASON", "")
                 else:
                     mark_unfinished(outcome, logged)
                 return outcome
@@ -87,7 +90,7 @@ def follow_frame(frame, cache, logged):
     return outcome
 
 
-def mark_unfinished(outcome, logged):
+def mark_unfinished(outcome: Outcome, logged: dict[str, set[str]]) -> None:
     """Mark a frame whose next step was begun and left nothing: it failed or was stopped."""
     steps = [step for step, _ in CHAIN]
     done = steps.index(outcome.step) + 1 if outcome.step else 0
@@ -99,7 +102,13 @@ def mark_unfinished(outcome, logged):
             return
 
 
-def judge_in_stack(outcome, stack, solution, quality, finished):
+def judge_in_stack(
+    outcome: Outcome,
+    stack: str,
+    solution: dict[str, Any],
+    quality: dict[str, Any],
+    finished: bool,
+) -> None:
     """Add to a frame's outcome what its stack says about it.
 
     Parameters
@@ -128,13 +137,13 @@ def judge_in_stack(outcome, stack, solution, quality, finished):
             outcome.used = f"coadd{stack}"
 
 
-def is_left_out(quality):
+def is_left_out(quality: dict[str, Any]) -> bool:
     """Return whether a stack's entry of a frame says that it was not used."""
     used = quality.get("used")
     return used is False or used == 0 or quality.get("status") == "REJECTED"
 
 
-def code_and_numbers(entry):
+def code_and_numbers(entry: dict[str, Any]) -> str:
     """Return ``CODE: numbers`` of an entry that says why a frame was left out."""
     if entry.get("reason"):
         return str(entry["reason"])
@@ -142,7 +151,7 @@ def code_and_numbers(entry):
     return f"{code}: {numbers}" if numbers else str(code)
 
 
-def frames_of(quality):
+def frames_of(quality: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the per-frame entries of a qa file by frame, kept there as a dict or as a list."""
     frames = quality.get("frames", {})
     if isinstance(frames, dict):
@@ -150,7 +159,7 @@ def frames_of(quality):
     return {str(entry.get("frame", "")): entry for entry in frames}
 
 
-def judge_calibrations(masters):
+def judge_calibrations(masters: dict[str, Cards]) -> dict[str, Outcome]:
     """Return the outcomes of calibration frames, from the headers of the masters.
 
     Parameters
@@ -158,22 +167,43 @@ def judge_calibrations(masters):
     masters : dict of str to dict
         Cards of each master, with the lists ``INPUT`` and ``LEFT``.
     """
-    outcomes = {}
-    for name, facts in masters.items():
+    outcomes: dict[str, Outcome] = {}
+    for name, cards in masters.items():
         kind = name.split("_")[0] if name.startswith("flat_") else name.split("-")[0]
         if kind == "sky":
             continue
-        for frame in facts.get("INPUT", ()):
+        for frame in cards.get("INPUT", ()):
             one = outcomes.setdefault(frame, Outcome(frame, step=kind))
             one.status, one.reason = "OK", ""
             one.used = f"{one.used} {name}".strip()
-        for text in facts.get("LEFT", ()):
+        for text in cards.get("LEFT", ()):
             frame, _, why = text.partition(" ")
             one = outcomes.setdefault(frame, Outcome(frame, step=kind))
             if not one.used:
                 one.status = "REJECTED"
-                one.reason = why or facts.get("QCREASON", "")
+                one.reason = why or cards.get("QCREASON", "")
     return outcomes
+
+
+@dataclass(frozen=True)
+class StackOutcome:
+    """What became of one stack.
+
+    Parameters
+    ----------
+    cards : dict
+        Cards of the coadd's header, see `lib.report.products.COADD_CARDS`; empty where it was not
+        made.
+    frames : list of str
+        Its members.
+    solution, quality : dict
+        Content of qa/astrometry/<stack>.json and of qa/stack/<stack>.json.
+    """
+
+    cards: Cards
+    frames: list[str]
+    solution: dict[str, Any]
+    quality: dict[str, Any]
 
 
 @dataclass
@@ -186,20 +216,18 @@ class NightOutcome:
         One for each row of the night log, in its order.
     frames : dict of str to Outcome
         The same by frame, of those that the night log found fit for use.
-    stacks : dict of str to dict
-        Of each stack ``cards`` (of the coadd; empty where not made), ``frames``, and the
-        content of its qa files, ``solution`` and ``quality``.
+    stacks : dict of str to StackOutcome
     masters : dict of str to dict
         Cards of each master.
     """
 
-    rows: list
-    frames: dict
-    stacks: dict
-    masters: dict
+    rows: list[Outcome]
+    frames: dict[str, Outcome]
+    stacks: dict[str, StackOutcome]
+    masters: dict[str, Cards]
 
     @property
-    def left_out(self):
+    def left_out(self) -> list[Outcome]:
         """Outcomes of the frames that something was wrong with, in order of step and name."""
         steps = ["nightlog", "bias", "dark", "flat", *(step for step, _ in CHAIN), "stack"]
         wrong = [one for one in self.rows if one.status in ("REJECTED", "UNFINISHED")]
@@ -209,12 +237,12 @@ class NightOutcome:
         )
 
     @property
-    def ignored(self):
+    def ignored(self) -> list[Outcome]:
         """Outcomes of the files that are not for this job."""
         return [one for one in self.rows if one.status == "IGNORED"]
 
 
-def collect(night, imdir):
+def collect(night: NightLog, imdir: str | Path) -> NightOutcome:
     """Find out what became of every frame of a night.
 
     Parameters
@@ -240,9 +268,7 @@ def collect(night, imdir):
         solution = read_json(imdir / "qa" / "astrometry" / f"{stack}.json")
         quality = read_json(imdir / "qa" / "stack" / f"{stack}.json")
         cards = cache.get(f"coadd{stack}.fits", COADD_CARDS, ("STACK",))
-        results[stack] = {
-            "cards": cards, "frames": list(members), "solution": solution, "quality": quality,
-        }  # fmt: skip
+        results[stack] = StackOutcome(cards, list(members), solution, quality)
         solved, measured = frames_of(solution), frames_of(quality)
         for frame in members:
             frames[frame] = outcome = follow_frame(frame, cache, logged)
@@ -261,12 +287,12 @@ def collect(night, imdir):
     return NightOutcome(rows, {one.frame: one for one in frames.values()}, results, masters)
 
 
-def _stems(folder):
+def _stems(folder: Path) -> set[str]:
     """Return the stems of the files of a folder."""
     return {name.rsplit(".", 1)[0] for name in list_files(folder)}
 
 
-def quality_numbers(outcome):
+def quality_numbers(outcome: Outcome) -> dict[str, float]:
     """Return the numbers that tell how good a frame is; absent ones are left out.
 
     Returns
@@ -275,28 +301,30 @@ def quality_numbers(outcome):
         fwhm [arcsec], ellipticity, sky [electron], zeropoint [mag of 1 electron/s], transparency,
         nstars, astrms1, astrms2 [mas], ncosmic.
     """
-    facts, quality = outcome.facts, outcome.quality
+    cards, quality = outcome.cards, outcome.quality
     named = {
         "fwhm": quality.get("seeing"),
         "ellipticity": quality.get("ellipticity"),
-        "sky": facts.get("SKYCTS"),
+        "sky": cards.get("SKYCTS"),
         "zeropoint": quality.get("zeropoint") if quality.get("zeropoint_absolute") else None,
         "transparency": quality.get("transparency"),
-        "nstars": quality.get("nstars", facts.get("ASTRNST")),
-        "astrms1": facts.get("ASTRMS1"),
-        "astrms2": facts.get("ASTRMS2"),
-        "ncosmic": facts.get("NCOSMIC"),
+        "nstars": quality.get("nstars", cards.get("ASTRNST")),
+        "astrms1": cards.get("ASTRMS1"),
+        "astrms2": cards.get("ASTRMS2"),
+        "ncosmic": cards.get("NCOSMIC"),
     }
     return {key: round(value, 4) for key, value in named.items() if is_number(value)}
 
 
-def digest(night):
+def digest(night: NightOutcome) -> str:
     """Return a digest of what became of a night: another outcome, another digest.
 
     Parameters
     ----------
     night : NightOutcome
     """
-    told = [[one.frame, one.status, one.step, one.reason, one.used] for one in night.rows]
-    told += [[stack, entry["cards"]] for stack, entry in night.stacks.items()]
+    told: list[Any] = [
+        [one.frame, one.status, one.step, one.reason, one.used] for one in night.rows
+    ]
+    told += [[stack, entry.cards] for stack, entry in night.stacks.items()]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]

@@ -4,23 +4,31 @@ import datetime
 import json
 import math
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
+from lib.night.nightlog import NightLog, scan
 from lib.night.targets import parse_position
-from lib.report import pictures
-from lib.report.colour import make_composites
+from lib.report.colour import Composite, make_composites
 from lib.report.embed import libraries, script_json
-from lib.report.framecards import card_jobs, frame_numbers, make_cards
+from lib.report.framecards import CardEntry, card_jobs, frame_numbers, make_cards
 from lib.report.frametable import write_frames_table
-from lib.report.mastersview import calibration_mismatches, show_masters
+from lib.report.mastersview import MasterView, Mismatch, calibration_mismatches, show_masters
 from lib.report.numbers import duration, is_number, number, rounded
-from lib.report.outcomes import collect, digest
+from lib.report.outcomes import NightOutcome, collect, digest
 from lib.report.products import read_json, write_if_changed
-from lib.report.provenance import config_text, peak_memory, program_versions, rule_durations
+from lib.report.provenance import (
+    RuleDuration,
+    config_text,
+    peak_memory,
+    program_versions,
+    rule_durations,
+)
 from lib.report.reasons import in_words
-from lib.report.sizes import sizes_for
-from lib.report.stackviews import read_reference, show_stack, target_place
+from lib.report.sizes import Sizes, sizes_for
+from lib.report.stackviews import StackView, read_reference, show_stack, target_place
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
@@ -42,12 +50,14 @@ DIGITS = {
 }  # fmt: skip
 
 
-def table_rows(night, result):
+def table_rows(night: NightLog, result: NightOutcome) -> list[list[Any]]:
     """Return the rows of the frame table, in the order of `TABLE_COLUMNS`."""
     rows = []
     for row, outcome in zip(night.rows, result.rows, strict=True):
-        facts = night.frames.get(row["frame"], {}) if row["status"] == "OK" else {}
-        numbers = frame_numbers(outcome, facts) if facts.get("type") == "object" else {}
+        facts = night.frames.get(row["frame"]) if row["status"] == "OK" else None
+        numbers = {}
+        if facts is not None and facts["type"] == "object":
+            numbers = frame_numbers(outcome, facts).known()
         told = {
             "frame": outcome.frame, "status": outcome.status, "step": outcome.step,
             "reason": outcome.reason, "used": outcome.used,
@@ -66,151 +76,225 @@ def table_rows(night, result):
     return rows
 
 
-def show_left_out(night, result):
-    """Return the frames left out, in words, with the line that excludes each.
-
-    Returns
-    -------
-    list of dict
-        frame, raw, target, filter, step, code, words, numbers, status, science.
-    """
-    raws = {row["frame"] or row["raw"]: row for row in night.rows}
-    shown = []
-    for one in result.left_out + result.ignored:
-        row = raws.get(one.frame, {})
-        code, _, numbers = one.reason.partition(":")
-        shown.append(
-            {
-                "frame": one.frame, "raw": row.get("raw", ""), "target": row.get("target") or "",
-                "filter": row.get("filter") or "", "type": row.get("type") or "",
-                "step": one.step, "code": code.strip(), "numbers": numbers.strip(),
-                "words": in_words(code.strip()), "status": one.status,
-                "card": one.frame in night.frames and row.get("type") == "object",
-            }
-        )  # fmt: skip
-    return shown
-
-
-def gather(night, result, config, imdir, cores=1):
-    """Collect all that the page shows.
+@dataclass(frozen=True)
+class LeftOut:
+    """A frame left out, in words.
 
     Parameters
     ----------
-    night : lib.night.nightlog.NightLog
-    result : lib.report.outcomes.NightOutcome
-    config : dict
-    imdir : Path
-    cores : int
-
-    Returns
-    -------
-    dict
-        Variables of the template.
+    code, numbers : str
+        Of its reason; `words` is what the code means.
+    card : bool
+        Whether the page has details of it.
     """
-    sizes = sizes_for(len(night.science), len(night.stacks))
-    jobs, stamps = card_jobs(night, result, config, imdir, sizes)
-    index = make_cards(jobs, stamps, imdir, cores)
 
-    targets = sorted({stack.split(".")[0] for stack in result.stacks})
-    references = {one: read_reference(imdir / "refcat" / f"{one}.ecsv") for one in targets}
+    frame: str
+    raw: str
+    target: str
+    filter: str
+    step: str
+    code: str
+    numbers: str
+    words: str
+    status: str
+    card: bool
 
-    configured = parse_position(config.get("target_radec"))
 
-    def one_stack(stack):
-        entry = result.stacks[stack]
-        reference = references[stack.split(".")[0]]
-        shown = show_stack(stack, entry, result, imdir, reference, sizes)
-        shown["target_xy"] = target_place(entry["cards"], configured)
-        shown["rank"] = pictures.colour_rank(shown["filter"], shown["band"])
-        return shown
+def show_left_out(night: NightLog, result: NightOutcome) -> list[LeftOut]:
+    """Return the frames left out, in words, with what the line that excludes each needs."""
+    rows = {row["frame"] or row["raw"]: row for row in night.rows}
+    shown = []
+    for one in result.left_out + result.ignored:
+        row = rows.get(one.frame, {})
+        code, _, numbers = one.reason.partition(":")
+        shown.append(
+            LeftOut(
+                one.frame,
+                raw=row.get("raw", ""),
+                target=row.get("target") or "",
+                filter=row.get("filter") or "",
+                step=one.step,
+                code=code.strip(),
+                numbers=numbers.strip(),
+                words=in_words(code.strip()),
+                status=one.status,
+                card=one.frame in night.frames and row.get("type") == "object",
+            )
+        )
+    return shown
 
-    made = {stack: entry["cards"] for stack, entry in result.stacks.items() if entry["cards"]}
-    with ThreadPoolExecutor(max(1, cores)) as pool:
-        composites = pool.submit(make_composites, made, imdir, sizes)
-        masters = pool.submit(show_masters, result, imdir, sizes)
-        stacks = list(pool.map(one_stack, result.stacks))
-    stacks.sort(key=lambda one: (one["target"], one["rank"], one["filter"]))
 
+def show_timeline(
+    night: NightLog, result: NightOutcome, cards: dict[str, CardEntry]
+) -> list[dict[str, Any]]:
+    """Return what the page's script is given of each science frame."""
     timeline = []
     for frame in night.science:
         facts, outcome = night.frames[frame], result.frames[frame]
-        numbers = {key: rounded(v, 4) for key, v in frame_numbers(outcome, facts).items()}
+        numbers = frame_numbers(outcome, facts).known()
         timeline.append(
             {
                 "frame": frame, "time": facts["date_obs"], "target": facts["target"],
                 "filter": facts["filter"], "exptime": facts["exptime"], "camera": facts["camera"],
                 "status": outcome.status, "step": outcome.step, "reason": outcome.reason,
                 "words": in_words(outcome.reason.partition(":")[0]),
-                "used": outcome.used, "raw": facts["raw"], "airmass": facts.get("airmass"),
+                "used": outcome.used, "raw": facts["raw"], "airmass": facts["airmass"],
                 "calibrations": {
-                    kind: outcome.facts.get(f"{kind.upper()}FILE", "")
+                    kind: outcome.cards.get(f"{kind.upper()}FILE", "")
                     for kind in ("bias", "dark", "flat", "sky")
                 },
-                "thumb": index[frame]["thumb"],
+                "thumb": cards[frame].thumb,
             }
-            | numbers
+            | {key: rounded(value, 4) for key, value in numbers.items()}
         )  # fmt: skip
+    return timeline
 
+
+def show_stacks(
+    result: NightOutcome, config: dict[str, Any], imdir: Path, sizes: Sizes, pool: Executor
+) -> list[StackView]:
+    """Return what the page shows of the stacks: by target, from blue to red."""
+    targets = {stack.split(".")[0] for stack in result.stacks}
+    references = {one: read_reference(imdir / "refcat" / f"{one}.ecsv") for one in targets}
+    configured = parse_position(config.get("target_radec"))
+
+    def one_stack(stack: str) -> StackView:
+        shown = show_stack(stack, result, imdir, references[stack.split(".")[0]], sizes)
+        shown.target_xy = target_place(result.stacks[stack].cards, configured)
+        return shown
+
+    stacks = pool.map(one_stack, result.stacks)
+    return sorted(stacks, key=lambda one: (one.numbers.target, one.rank, one.numbers.filter))
+
+
+def embed_cards(
+    night: NightLog, cards: dict[str, CardEntry], imdir: Path, sizes: Sizes
+) -> tuple[dict[str, Any], str]:
+    """Return the cards that are kept in the page, and the folder of those that are not."""
+    if sum(entry.size for entry in cards.values()) > sizes.embed:
+        return {}, "qa/frames/"
     embedded = {}
-    aside = sum(entry["size"] for entry in index.values()) > sizes.embed
-    if not aside:
-        for frame in night.science:
-            text = (imdir / "qa" / "frames" / f"{frame}.js").read_text(encoding="utf-8")
-            embedded[frame] = json.loads(text[text.index(", ") + 2 : text.rindex(");")])
-
-    run = {"command": "", "cores": 0, "host": "", "workdir": ".", "begun": math.inf}
-    run |= read_json(imdir / "qa" / "run.json")
-    durations = rule_durations(Path(run["workdir"]) / ".snakemake" / "metadata", imdir)
-    memory = peak_memory(imdir)
-    for one in durations:
-        one["memory"] = memory.get(one["rule"])
-    dates = sorted(night.frames[frame]["date_obs"] for frame in night.science)
-    instruments = sorted({facts["instrument"] for facts in night.frames.values()})
-    return {
-        "title": ", ".join(instruments) or "night",
-        "begin": dates[0] if dates else "",
-        "end": dates[-1] if dates else "",
-        "imdir": str(imdir),
-        "datadir": str(config["datadir"]),
-        "now": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "stacks": stacks,
-        "composites": composites.result(),
-        "targets": targets,
-        "left": show_left_out(night, result),
-        "nfiles": len(night.rows),
-        "nscience": len(night.science),
-        "nused": sum(1 for frame in night.science if result.frames[frame].used),
-        "nbad": len(result.left_out),
-        "mismatches": calibration_mismatches(night),
-        "masters": masters.result(),
-        "remarks": list(getattr(night, "notes", [])),
-        "durations": durations,
-        "elapsed": max((one["end"] for one in durations), default=0.0) - run["begun"],
-        "run": run,
-        "versions": program_versions(),
-        "config": config_text(config),
-        "duration": duration,
-        "number": number,
-        "data": {
-            "columns": [{"key": key, "title": title} for key, title in TABLE_COLUMNS],
-            "rows": table_rows(night, result),
-            "frames": timeline,
-            "cards": embedded,
-            "aside": "qa/frames/" if aside else "",
-            "stacks": [{k: v for k, v in one.items() if k != "tile"} for one in stacks],
-            "exclude": str(config.get("exclude") or "config/exclude.txt"),
-        },
-    }  # fmt: skip
+    for frame in night.science:
+        text = (imdir / "qa" / "frames" / f"{frame}.js").read_text(encoding="utf-8")
+        embedded[frame] = json.loads(text[text.index(", ") + 2 : text.rindex(");")])
+    return embedded, ""
 
 
-def render(variables):
-    """Return the page.
+@dataclass(frozen=True)
+class Run:
+    """What a run was started with, as `lib.report.run.record_run` has written it."""
+
+    command: str = ""
+    cores: int = 0
+    host: str = ""
+    workdir: str = "."
+    begun: float = math.inf
+
+
+def read_run(imdir: Path) -> Run:
+    """Return what the last run in a directory was started with."""
+    known = {one.name for one in fields(Run)}
+    content = read_json(imdir / "qa" / "run.json")
+    return Run(**{key: value for key, value in content.items() if key in known})
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the page shows: the variables of its template.
 
     Parameters
     ----------
-    variables : dict
-        Of `gather`.
+    begin, end : str
+        DATE-OBS of the first and the last science frame.
+    nfiles, nscience, nused, nbad : int
+        Raw files; science frames, those in a stack; frames left out.
+    elapsed : float
+        Seconds that the last run took.
+    data : dict
+        What the page's script is given.
     """
+
+    title: str
+    begin: str
+    end: str
+    imdir: str
+    datadir: str
+    now: str
+    stacks: list[StackView]
+    composites: dict[str, Composite]
+    targets: list[str]
+    left: list[LeftOut]
+    nfiles: int
+    nscience: int
+    nused: int
+    nbad: int
+    mismatches: list[Mismatch]
+    masters: list[MasterView]
+    remarks: list[str]
+    durations: list[RuleDuration]
+    elapsed: float
+    run: Run
+    versions: dict[str, str]
+    config: str
+    data: dict[str, Any]
+
+
+def gather(
+    night: NightLog, result: NightOutcome, config: dict[str, Any], imdir: Path, cores: int = 1
+) -> Page:
+    """Collect all that the page shows."""
+    sizes = sizes_for(len(night.science), len(night.stacks))
+    cards = make_cards(card_jobs(night, result, config, imdir, sizes), imdir, cores)
+    made = {stack: entry.cards for stack, entry in result.stacks.items() if entry.cards}
+    with ThreadPoolExecutor(max(1, cores)) as pool:
+        composites = pool.submit(make_composites, made, imdir, sizes)
+        masters = pool.submit(show_masters, result, imdir, sizes)
+        stacks = show_stacks(result, config, imdir, sizes, pool)
+    embedded, aside = embed_cards(night, cards, imdir, sizes)
+    run = read_run(imdir)
+    durations = rule_durations(Path(run.workdir) / ".snakemake" / "metadata", imdir)
+    memory = peak_memory(imdir)
+    for one in durations:
+        one.memory = memory.get(one.rule)
+    dates = sorted(night.frames[frame]["date_obs"] for frame in night.science)
+    instruments = sorted({facts["instrument"] for facts in night.frames.values()})
+    return Page(
+        title=", ".join(instruments) or "night",
+        begin=dates[0] if dates else "",
+        end=dates[-1] if dates else "",
+        imdir=str(imdir),
+        datadir=str(config["datadir"]),
+        now=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        stacks=stacks,
+        composites=composites.result(),
+        targets=sorted({one.numbers.target for one in stacks}),
+        left=show_left_out(night, result),
+        nfiles=len(night.rows),
+        nscience=len(night.science),
+        nused=sum(1 for frame in night.science if result.frames[frame].used),
+        nbad=len(result.left_out),
+        mismatches=calibration_mismatches(night),
+        masters=masters.result(),
+        remarks=list(night.notes),
+        durations=durations,
+        elapsed=max((one.end for one in durations), default=0.0) - run.begun,
+        run=run,
+        versions=program_versions(),
+        config=config_text(config),
+        data={
+            "columns": [{"key": key, "title": title} for key, title in TABLE_COLUMNS],
+            "rows": table_rows(night, result),
+            "frames": show_timeline(night, result, cards),
+            "cards": embedded,
+            "aside": aside,
+            "stacks": [one.script_data() for one in stacks],
+            "exclude": str(config.get("exclude") or "config/exclude.txt"),
+        },
+    )
+
+
+def render(page: Page) -> str:
+    """Return the page as HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -218,17 +302,23 @@ def render(variables):
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    variables = vars(page) | {name: Markup(text) for name, text in own_files().items()}
+    variables["data"] = Markup(script_json(page.data))
+    variables["libraries"] = {name: Markup(text) for name, text in libraries().items()}
     template = environment.get_template("night.html")
-    packed = {name: Markup(text) for name, text in libraries().items()}
-    own = {
-        name: Markup((TEMPLATES / f"night.{name}").read_text(encoding="utf-8"))
-        for name in ("css", "js")
+    return template.render(**variables, duration=duration, number=number)
+
+
+def own_files() -> dict[str, str]:
+    """Return the style sheet and the script of the page."""
+    return {
+        name: (TEMPLATES / f"night.{name}").read_text(encoding="utf-8") for name in ("css", "js")
     }
-    data = Markup(script_json(variables["data"]))
-    return template.render(**(variables | {"data": data}), libraries=packed, **own)
 
 
-def make_page(night, config, imdir, cores=1):
+def make_page(
+    night: NightLog, config: dict[str, Any], imdir: str | Path, cores: int = 1
+) -> NightOutcome:
     """Find out what became of the night, bring frames.ecsv up to date and write the page.
 
     Parameters
@@ -253,10 +343,8 @@ def make_page(night, config, imdir, cores=1):
     return result
 
 
-def open_log(config, imdir):
+def open_log(config: dict[str, Any], imdir: str | Path) -> NightLog:
     """Return the night log of a run, from the headers kept when it began."""
-    from lib.night.nightlog import scan
-
     exclude = Path(config["exclude"])
     if not exclude.exists():
         exclude = TEMPLATES.parents[3] / exclude

@@ -3,6 +3,7 @@
 import base64
 import io
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,12 +27,12 @@ SAMPLE = 1 << 14
 """Pixels that tell the levels of a picture: its median to a hundredth of the noise."""
 
 
-def block_factor(shape, size):
+def block_factor(shape: Sequence[int], size: int) -> int:
     """Return by how much an image must be reduced to have at most `size` pixels on a side."""
     return max(1, -(-max(shape) // size))
 
 
-def block_mean(image, factor):
+def block_mean(image: np.ndarray, factor: int) -> np.ndarray:
     """Return the means of blocks of `factor` x `factor` pixels, the rest at the edges cut off.
 
     Parameters
@@ -57,7 +58,9 @@ def block_mean(image, factor):
     return total.astype(np.float32, copy=False) / np.float32(factor**2)
 
 
-def reduce_covered(image, valid, factor):
+def reduce_covered(
+    image: np.ndarray, valid: np.ndarray, factor: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the means of the valid pixels of blocks, and which blocks have data.
 
     What is enclosed by data, as the burnt-out core of a star, takes the value beside it.
@@ -84,7 +87,7 @@ def reduce_covered(image, valid, factor):
     return small, covered | fill_enclosed(small, covered)
 
 
-def fill_enclosed(image, covered):
+def fill_enclosed(image: np.ndarray, covered: np.ndarray) -> np.ndarray:
     """Give pixels that are enclosed by data the value of those beside them, in place.
 
     Parameters
@@ -115,7 +118,7 @@ def fill_enclosed(image, covered):
     return filled
 
 
-def block_bits(mask, factor):
+def block_bits(mask: np.ndarray, factor: int) -> np.ndarray:
     """Return the bits that any pixel of each block has, shape (ny // factor, nx // factor)."""
     if factor == 1:
         return mask
@@ -125,7 +128,14 @@ def block_bits(mask, factor):
     return np.bitwise_or.reduce(rows.reshape(ny, nx, factor), axis=2)
 
 
-def stretch(image, valid=None, *, low=1.5, soft=4.0, high=99.7):
+def stretch(
+    image: np.ndarray,
+    valid: np.ndarray | None = None,
+    *,
+    low: float = 1.5,
+    soft: float = 4.0,
+    high: float = 99.7,
+) -> np.ndarray:
     """Return an image as grey levels: linear near the background, logarithmic above (asinh).
 
     Lupton, Gunn & Szalay 1999, AJ 118, 1406.
@@ -163,7 +173,7 @@ def stretch(image, valid=None, *, low=1.5, soft=4.0, high=99.7):
     return (255 * grey).astype(np.uint8)
 
 
-def linear_grey(image, low=0.5, high=99.5):
+def linear_grey(image: np.ndarray, low: float = 0.5, high: float = 99.5) -> np.ndarray:
     """Return an image as grey levels between two percentiles, for masters."""
     finite = image[np.isfinite(image)]
     if finite.size == 0:
@@ -174,7 +184,7 @@ def linear_grey(image, low=0.5, high=99.5):
     return (255 * np.clip(np.nan_to_num(grey), 0, 1)).astype(np.uint8)
 
 
-def mask_colours(mask):
+def mask_colours(mask: np.ndarray) -> np.ndarray:
     """Return a picture of a mask, shape (ny, nx, 3): each bit in its colour, none black."""
     values = np.arange(256)
     colours = np.zeros((256, 3), np.uint8)
@@ -183,7 +193,7 @@ def mask_colours(mask):
     return colours[mask]
 
 
-def encode(picture, quality=70, kind="webp"):
+def encode(picture: np.ndarray, quality: int = 70, kind: str = "webp") -> str:
     """Return a picture (uint8, first row at the bottom) as a data URI.
 
     Parameters
@@ -208,12 +218,18 @@ def encode(picture, quality=70, kind="webp"):
     return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def frame_picture(image, size, quality=75):
+def frame_picture(image: np.ndarray, size: int, quality: int = 75) -> str:
     """Return the data URI of a picture of a frame, at most `size` pixels on a side."""
     return encode(stretch(block_mean(image, block_factor(image.shape, size))), quality, "jpeg")
 
 
-def covered_pictures(image, valid, sizes, qualities, kind="webp"):
+def covered_pictures(
+    image: np.ndarray,
+    valid: np.ndarray,
+    sizes: Sequence[int],
+    qualities: Sequence[int],
+    kind: str = "webp",
+) -> list[str]:
     """Return the data URIs of pictures of an image with pixels that do not count.
 
     Parameters
@@ -237,12 +253,12 @@ def covered_pictures(image, valid, sizes, qualities, kind="webp"):
     return pictures
 
 
-def mask_picture(mask, size):
+def mask_picture(mask: np.ndarray, size: int) -> str:
     """Return the data URI of a picture of a mask."""
     return encode(mask_colours(block_bits(mask, block_factor(mask.shape, size))), 0)
 
 
-def colour_rank(filter_name, band=""):
+def colour_rank(filter_name: str, band: str = "") -> int:
     """Return where a filter stands from blue to red."""
     for name in (band, filter_name, filter_name[:1]):
         if name in BAND_ORDER:
@@ -250,7 +266,7 @@ def colour_rank(filter_name, band=""):
     return len(BAND_ORDER)
 
 
-def choose_three(planes, least=0.1):
+def choose_three(planes: Sequence[np.ndarray], least: float = 0.1) -> tuple[int, ...] | None:
     """Choose three images of one sky for a colour picture: the largest part seen by all three.
 
     Parameters
@@ -277,13 +293,15 @@ def choose_three(planes, least=0.1):
     return max(large, key=lambda one: (one[1] - one[0]) * (one[2] - one[1]))
 
 
-def crop_to(valid):
+def crop_to(valid: np.ndarray) -> tuple[slice, slice]:
     """Return the slices of the smallest rectangle that holds all True pixels."""
     rows, columns = np.flatnonzero(valid.any(axis=1)), np.flatnonzero(valid.any(axis=0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def composite(red, green, blue, soft=3.0):
+def composite(
+    red: np.ndarray, green: np.ndarray, blue: np.ndarray, soft: float = 3.0
+) -> np.ndarray:
     """Return a colour picture of three images of the same sky.
 
     Intensity is stretched as a whole and colours are kept (Lupton et al. 2004, PASP 116, 133);

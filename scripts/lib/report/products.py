@@ -3,7 +3,12 @@
 import json
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+Cards = dict[str, Any]
+"""Cards of a header as plain values; numbered ones as a list under their prefix."""
 
 CACHE_VERSION = 1
 
@@ -41,7 +46,7 @@ COADD_CARDS = (
 )  # fmt: skip
 
 
-def list_files(folder):
+def list_files(folder: str | Path) -> dict[str, tuple[int, int]]:
     """Return the files of a folder: {name: (mtime [ns], size [byte])}."""
     try:
         with os.scandir(folder) as entries:
@@ -54,7 +59,7 @@ def list_files(folder):
         return {}
 
 
-def read_json(path):
+def read_json(path: str | Path) -> Any:
     """Return the content of a JSON file; an empty dict where there is none that can be read."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -62,7 +67,7 @@ def read_json(path):
         return {}
 
 
-def write_if_changed(path, text):
+def write_if_changed(path: str | Path, text: str) -> bool:
     """Write a text file whole, unless it holds this already; return whether it was written."""
     path = Path(path)
     try:
@@ -80,7 +85,7 @@ def write_if_changed(path, text):
     return True
 
 
-def cards_of(path, keys, prefixes=()):
+def cards_of(path: str | Path, keys: Iterable[str], prefixes: Iterable[str] = ()) -> Cards:
     """Return some cards of a primary header as a dict of plain values.
 
     Parameters
@@ -98,18 +103,18 @@ def cards_of(path, keys, prefixes=()):
     from astropy.io import fits
 
     header = fits.Header.fromfile(path, padding=False)
-    facts = {}
+    cards: Cards = {}
     for key in keys:
         value = header.get(key)
         if isinstance(value, (str, int, float, bool)) and not (
             isinstance(value, float) and not math.isfinite(value)
         ):
-            facts[key] = value.strip() if isinstance(value, str) else value
+            cards[key] = value.strip() if isinstance(value, str) else value
     for prefix in prefixes:
-        facts[prefix] = []
-        while (value := header.get(f"{prefix}{len(facts[prefix]) + 1}")) is not None:
-            facts[prefix].append(str(value))
-    return facts
+        texts = cards[prefix] = []
+        while (value := header.get(f"{prefix}{len(texts) + 1}")) is not None:
+            texts.append(str(value))
+    return cards
 
 
 class HeaderCache:
@@ -120,16 +125,16 @@ class HeaderCache:
     imdir : path-like
     """
 
-    def __init__(self, imdir):
+    def __init__(self, imdir: str | Path) -> None:
         self.imdir = Path(imdir)
         self.path = self.imdir / "qa" / "headers.json"
         stored = read_json(self.path)
         self.known = stored.get("files", {}) if stored.get("version") == CACHE_VERSION else {}
         self.files = list_files(imdir)
-        self.asked = {}
+        self.asked: dict[str, dict[str, Any]] = {}
         self.changed = False
 
-    def get(self, name, keys, prefixes=()):
+    def get(self, name: str, keys: Iterable[str], prefixes: Iterable[str] = ()) -> Cards:
         """Return the cards of a file in imdir; an empty dict where it is absent or no FITS."""
         if name not in self.files:
             return {}
@@ -137,15 +142,15 @@ class HeaderCache:
         entry = self.known.get(name)
         if entry is None or entry["stamp"] != stamp:
             try:
-                facts = cards_of(self.imdir / name, keys, prefixes)
+                cards = cards_of(self.imdir / name, keys, prefixes)
             except OSError:
-                facts = {}
-            entry = {"stamp": stamp, "facts": facts}
+                cards = {}
+            entry = {"stamp": stamp, "facts": cards}
             self.changed = True
         self.asked[name] = entry
         return entry["facts"]
 
-    def save(self):
+    def save(self) -> None:
         """Keep what was asked for, for the next time."""
         if self.changed or len(self.asked) != len(self.known):
             content = {"version": CACHE_VERSION, "files": self.asked}

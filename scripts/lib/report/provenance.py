@@ -4,7 +4,9 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,27 @@ from lib.report.numbers import is_number
 from lib.report.products import read_json
 
 
-def rule_durations(metadata, imdir):
+@dataclass
+class RuleDuration:
+    """How long the jobs of a rule took [s], and the most memory of one [MB].
+
+    Parameters
+    ----------
+    begin, end : float
+        Seconds since 1970.
+    """
+
+    rule: str
+    jobs: int
+    total: float
+    median: float
+    longest: float
+    begin: float
+    end: float
+    memory: float | None = None
+
+
+def rule_durations(metadata: str | Path, imdir: str | Path) -> list[RuleDuration]:
     """Return how long the jobs of each rule took, from Snakemake's records.
 
     Parameters
@@ -23,10 +45,10 @@ def rule_durations(metadata, imdir):
 
     Returns
     -------
-    list of dict
-        rule, jobs, total, median, longest [s], begin and end [s since 1970], longest total first.
+    list of RuleDuration
+        The longest total first.
     """
-    jobs = {}
+    jobs: dict[tuple[str, ...], tuple[float, float]] = {}
     prefix = str(imdir).rstrip("/") + "/"
     for folder, _, names in os.walk(metadata):
         for name in names:
@@ -41,28 +63,32 @@ def rule_durations(metadata, imdir):
             job = (record["rule"], *map(str, logs))
             known = jobs.get(job, (begin, end))
             jobs[job] = (min(begin, known[0]), max(end, known[1]))
-    rules = {}
+    rules: dict[str, list[tuple[float, float]]] = {}
     for (rule, *_), span in jobs.items():
         rules.setdefault(rule, []).append(span)
     shown = []
     for rule, spans in rules.items():
         seconds = [max(0.0, end - begin) for begin, end in spans]
         shown.append(
-            {
-                "rule": rule, "jobs": len(spans), "total": sum(seconds),
-                "median": float(np.median(seconds)), "longest": max(seconds),
-                "begin": min(begin for begin, _ in spans), "end": max(end for _, end in spans),
-            }
-        )  # fmt: skip
-    return sorted(shown, key=lambda one: -one["total"])
+            RuleDuration(
+                rule,
+                jobs=len(spans),
+                total=sum(seconds),
+                median=float(np.median(seconds)),
+                longest=max(seconds),
+                begin=min(begin for begin, _ in spans),
+                end=max(end for _, end in spans),
+            )
+        )
+    return sorted(shown, key=lambda one: -one.total)
 
 
 PEAK = re.compile(r"peak memory (\d+(?:\.\d+)?) MB")
 
 
-def peak_memory(imdir):
+def peak_memory(imdir: str | Path) -> dict[str, float]:
     """Return the most memory that a job of each rule took [MB], where its log says so."""
-    peaks = {}
+    peaks: dict[str, float] = {}
     for folder in sorted((Path(imdir) / "logs").glob("*")):
         for path in folder.glob("*.log"):
             with open(path, "rb") as file:
@@ -73,7 +99,7 @@ def peak_memory(imdir):
     return peaks
 
 
-def program_versions():
+def program_versions() -> dict[str, str]:
     """Return name and version of the programs and packages that a run uses."""
     from lib.core.programs import ProgramMissing, find_program
     from lib.frame.step import software_versions
@@ -96,7 +122,7 @@ def program_versions():
     )  # fmt: skip
 
 
-def config_text(config):
+def config_text(config: dict[str, Any]) -> str:
     """Return the configuration of a run as YAML."""
     import yaml
 

@@ -48,14 +48,14 @@ WORDS = {
 """What the codes of rejections mean."""
 
 
-def in_words(code):
+def in_words(code: str) -> str:
     """Return what a code means; other text as it is."""
     if not code.replace("_", "").isalpha() or not code.isupper():
         return code
     return WORDS.get(code, code.replace("_", " ").lower())
 
 
-def reason_in_words(reason):
+def reason_in_words(reason: str) -> str:
     """Return what a reason says: ``NO_FLAT: none of 2 fits`` is "no flat fits: none of 2 fits"."""
     parts = [part.partition(": ") for part in reason.split("; ")]
     return "; ".join(

@@ -4,13 +4,17 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
+from lib.night.nightlog import NightLog
 from lib.report.frametable import write_frames_table
-from lib.report.outcomes import collect, digest
+from lib.report.outcomes import NightOutcome, collect, digest
 from lib.report.products import read_json, write_if_changed
 
 
-def record_run(imdir, config, cores, command, workdir):
+def record_run(
+    imdir: str | Path, config: dict[str, Any], cores: int, command: list[str], workdir: str | Path
+) -> None:
     """Write the configuration of a run and what it ran with into qa/, for the page.
 
     Parameters
@@ -39,7 +43,7 @@ def record_run(imdir, config, cores, command, workdir):
     write_if_changed(qa / "run.json", json.dumps(run, indent=1))
 
 
-def finish_run(night, imdir):
+def finish_run(night: NightLog, imdir: str | Path) -> tuple[NightOutcome, bool]:
     """Find out what became of a night and bring frames.ecsv up to date.
 
     Parameters

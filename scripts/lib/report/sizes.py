@@ -30,7 +30,7 @@ class Sizes:
     sources: int = 600
 
 
-def sizes_for(frames, stacks):
+def sizes_for(frames: int, stacks: int) -> Sizes:
     """Return the sizes that keep the page of a large night small."""
     sizes = Sizes()
     if stacks > 12:

@@ -1,6 +1,9 @@
 """What the page shows of stacks: pictures, sources, comparison with the reference."""
 
 import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits
@@ -9,10 +12,19 @@ from lib.frame.fitsbytes import map_images, read_table
 from lib.night.targets import target_position
 from lib.report import pictures
 from lib.report.numbers import rounded
-from lib.report.summary import stack_numbers
+from lib.report.outcomes import NightOutcome
+from lib.report.products import Cards
+from lib.report.sizes import Sizes
+from lib.report.summary import StackNumbers, stack_numbers
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+    from astropy.wcs import WCS
 
 
-def read_coadd(imdir, stack):
+def read_coadd(
+    imdir: Path, stack: str
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """Return image and weight (as on disk) and source table of a coadd, None for what it lacks."""
     paths = [imdir / f"coadd{stack}{kind}.fits" for kind in ("", ".weight", ".cat")]
     image, weight = (map_images(path)[1].get("") if path.exists() else None for path in paths[:2])
@@ -22,7 +34,7 @@ def read_coadd(imdir, stack):
         return image, weight, None
 
 
-def mark_sources(sources, shape, most):
+def mark_sources(sources: np.ndarray | None, shape: tuple[int, ...], most: int) -> list[list[Any]]:
     """Return the brightest sources for the picture, as fractions of its sides.
 
     Returns
@@ -33,7 +45,7 @@ def mark_sources(sources, shape, most):
     """
     if sources is None or len(sources) == 0:
         return []
-    names = sources.dtype.names
+    names = sources.dtype.names or ()
     if {"FLUX_POINT", "FLUXERR_POINT"} <= set(names):
         sources = sources[~(sources["FLUX_POINT"] < 5 * sources["FLUXERR_POINT"])]
     flux = np.asarray(sources["FLUX_AUTO"] if "FLUX_AUTO" in names else sources["X"], float)
@@ -53,7 +65,7 @@ def mark_sources(sources, shape, most):
     ]
 
 
-def read_reference(path):
+def read_reference(path: Path) -> "Table | None":
     """Return the reference table of a target as columns, or None where it has no rows."""
     from astropy.table import Table
 
@@ -63,8 +75,31 @@ def read_reference(path):
     return table if len(table) else None
 
 
-def compare_reference(sources, reference, cards, band, radius=2.0, most=1500):
-    """Compare a coadd's stars with the reference: what the zero point and positions rest on.
+@dataclass(frozen=True)
+class Comparison:
+    """Stars of a coadd against the reference.
+
+    Parameters
+    ----------
+    zeropoint : list of list
+        Reference magnitude, reference - ours, whether used for the zero point, x, y.
+    positions : list of list
+        x, y, offset to the east and to the north [mas].
+    """
+
+    zeropoint: list[list[Any]]
+    positions: list[list[Any]]
+
+
+def compare_reference(
+    sources: np.ndarray | None,
+    reference: "Table | None",
+    cards: Cards,
+    band: str,
+    radius: float = 2.0,
+    most: int = 1500,
+) -> Comparison:
+    """Compare a coadd's stars with the reference: the stars of its zero point and positions.
 
     Parameters
     ----------
@@ -80,30 +115,30 @@ def compare_reference(sources, reference, cards, band, radius=2.0, most=1500):
 
     Returns
     -------
-    dict
-        ``zeropoint``: list of [reference magnitude, reference - ours, used, x, y];
-        ``positions``: list of [x, y, east, north] with the offsets [mas].
+    Comparison
     """
-    if sources is None or reference is None or not {"RA", "DEC"} <= set(sources.dtype.names):
-        return {"zeropoint": [], "positions": []}
+    names = () if sources is None else sources.dtype.names or ()
+    if sources is None or reference is None or not {"RA", "DEC"} <= set(names):
+        return Comparison([], [])
     from scipy.spatial import cKDTree
 
     ra, dec = np.asarray(sources["RA"], float), np.asarray(sources["DEC"], float)
-    ra_ref, dec_ref = (np.ma.filled(np.ma.asarray(reference[k], float), np.nan)
-                       for k in ("ra", "dec"))  # fmt: skip
+    known_at: list[np.ndarray] = [
+        np.ma.filled(np.ma.asarray(reference[k], float), np.nan) for k in ("ra", "dec")
+    ]
     ra0, dec0 = cards.get("CRVAL1", np.median(ra)), cards.get("CRVAL2", np.median(dec))
     cosine = math.cos(math.radians(dec0))
 
     def plane(a, d):
         return np.column_stack(((((a - ra0 + 180) % 360) - 180) * cosine, d - dec0)) * 3600
 
-    ours, theirs = plane(ra, dec), plane(ra_ref, dec_ref)
+    ours, theirs = plane(ra, dec), plane(*known_at)
     known = np.flatnonzero(np.isfinite(theirs).all(axis=1))
     if ours.shape[0] == 0 or known.size == 0:
-        return {"zeropoint": [], "positions": []}
+        return Comparison([], [])
     distance, nearest = cKDTree(theirs[known]).query(ours, distance_upper_bound=radius)
     hit = np.flatnonzero(np.isfinite(distance))
-    flags = np.asarray(sources["FLAGS"]) if "FLAGS" in sources.dtype.names else None
+    flags = np.asarray(sources["FLAGS"]) if "FLAGS" in names else None
     if flags is not None:
         clean = hit[(flags[hit] & ~1) == 0]
         hit = clean if clean.size else hit
@@ -126,57 +161,126 @@ def compare_reference(sources, reference, cards, band, radius=2.0, most=1500):
                 [rounded(magnitude[k], 3), rounded(magnitude[k] - ours_mag[k], 4), int(used[k]),
                  rounded(x[k], 1), rounded(y[k], 1)]
             )  # fmt: skip
-    return {"zeropoint": zeropoint, "positions": positions}
+    return Comparison(zeropoint, positions)
 
 
-def show_stack(stack, result, night_outcome, imdir, reference, sizes):
+@dataclass
+class Member:
+    """A frame of a stack, whether it is in the coadd, and why not."""
+
+    frame: str
+    used: bool
+    why: str
+
+
+@dataclass
+class StackView:
+    """What the page shows of one stack.
+
+    Parameters
+    ----------
+    numbers : StackNumbers
+    members : list of Member
+    size : list of int
+        Columns and rows of the coadd.
+    flags : list of str
+    rank : int
+        Where the filter stands from blue to red.
+    zpreason : str
+        Why there is no zero point.
+    colour : str
+        Of the colour term.
+    colour_term, colour_error : float
+    tile, picture, weight : str
+        Data URIs; empty where there is none.
+    sources : list of list
+        Of `mark_sources`.
+    nsources : int
+        Rows of the source table.
+    zp, positions_xy : list of list
+        Of `compare_reference`.
+    target_xy : list of float
+        Of `target_place`.
+    """
+
+    numbers: StackNumbers
+    members: list[Member]
+    size: list[int]
+    flags: list[str]
+    rank: int
+    zpreason: str
+    colour: str
+    colour_term: float | None
+    colour_error: float | None
+    tile: str = ""
+    picture: str = ""
+    weight: str = ""
+    sources: list[list[Any]] = field(default_factory=list)
+    nsources: int = 0
+    zp: list[list[Any]] = field(default_factory=list)
+    positions_xy: list[list[Any]] = field(default_factory=list)
+    target_xy: list[float | None] | None = None
+
+    def script_data(self) -> dict[str, Any]:
+        """Return what the page's script is given: all but the tile, in one level."""
+        content = asdict(self)
+        del content["tile"]
+        return content.pop("numbers") | content
+
+
+def show_stack(
+    stack: str, night_outcome: NightOutcome, imdir: Path, reference: "Table | None", sizes: Sizes
+) -> StackView:
     """Make what the page shows of one stack.
 
-    Returns
-    -------
-    dict
-        Numbers (`lib.report.outcomes.stack_numbers`), tile, picture, weight (data URIs), sources,
-        comparisons, size [pixel], frames.
+    Parameters
+    ----------
+    stack : str
+    night_outcome : NightOutcome
+    imdir : Path
+    reference : astropy.table.Table or None
+        Reference stars of its target.
+    sizes : Sizes
     """
-    shown = stack_numbers(stack, result, night_outcome.frames)
-    cards = result["cards"]
-    quality = result["quality"]
-    zeropoint = quality.get("zeropoint") if isinstance(quality.get("zeropoint"), dict) else {}
-    shown |= {
-        "flags": quality.get("flags", []), "tile": "", "picture": "", "weight": "", "sources": [],
-        "zp": [], "positions_xy": [], "target_xy": None, "zpreason": zeropoint.get("reason", ""),
-        "size": [cards.get("NAXIS1", 0), cards.get("NAXIS2", 0)],
-        "colour": zeropoint.get("colour", ""), "colour_term": zeropoint.get("colour_term"),
-        "colour_error": zeropoint.get("colour_term_error"),
-        "members": [
-            {
-                "frame": frame,
-                "used": night_outcome.frames[frame].used != "",
-                "why": night_outcome.frames[frame].reason,
-            }
-            for frame in result["frames"]
+    result = night_outcome.stacks[stack]
+    cards, quality = result.cards, result.quality
+    numbers = stack_numbers(stack, result, night_outcome.frames)
+    zeropoint = quality.get("zeropoint") if isinstance(quality.get("zeropoint"), dict) else None
+    zeropoint = zeropoint or {}
+    view = StackView(
+        numbers,
+        members=[
+            Member(frame, bool(outcome.used), outcome.reason)
+            for frame, outcome in ((one, night_outcome.frames[one]) for one in result.frames)
         ],
-    }  # fmt: skip
+        size=[cards.get("NAXIS1", 0), cards.get("NAXIS2", 0)],
+        flags=quality.get("flags", []),
+        rank=pictures.colour_rank(numbers.filter, numbers.band),
+        zpreason=zeropoint.get("reason", ""),
+        colour=zeropoint.get("colour", ""),
+        colour_term=zeropoint.get("colour_term"),
+        colour_error=zeropoint.get("colour_term_error"),
+    )
     image, weight, sources = read_coadd(imdir, stack)
     if image is None or image.ndim != 2:
-        return shown
+        return view
     valid = np.isfinite(image) if weight is None else weight > 0
-    shown["picture"], shown["tile"] = pictures.covered_pictures(
+    view.picture, view.tile = pictures.covered_pictures(
         image, valid, (sizes.coadd, sizes.tile), (sizes.quality, sizes.quality)
     )
     if weight is not None:
         factor = pictures.block_factor(weight.shape, sizes.tile)
         small = pictures.block_mean(weight, factor)
         grey = (255 * small / max(float(small.max()), 1e-30)).astype(np.uint8)
-        shown["weight"] = pictures.encode(grey, 60)
-    shown["sources"] = mark_sources(sources, image.shape, sizes.sources)
-    shown["nsources"] = 0 if sources is None else len(sources)
+        view.weight = pictures.encode(grey, 60)
+    view.sources = mark_sources(sources, image.shape, sizes.sources)
+    view.nsources = 0 if sources is None else len(sources)
     compared = compare_reference(sources, reference, cards, cards.get("BAND", ""))
-    shown["zp"], shown["positions_xy"] = compared["zeropoint"], compared["positions"]
-    return shown
+    view.zp, view.positions_xy = compared.zeropoint, compared.positions
+    return view
 
 
-def target_place(cards, configured):
+def target_place(cards: Cards, configured: tuple[float, float] | None) -> list[float | None] | None:
     """Return where a stack's target lies in its picture, as fractions, or None.
 
     Parameters
@@ -200,7 +304,7 @@ def target_place(cards, configured):
     return place if inside else None
 
 
-def coadd_wcs(cards):
+def coadd_wcs(cards: Cards) -> "WCS":
     """Return the celestial WCS in the cards kept of a coadd."""
     from astropy.wcs import WCS
 

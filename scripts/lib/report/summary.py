@@ -1,35 +1,78 @@
 """The lines that end a run: the stacks, and each frame left out."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lib.report.numbers import number
+from lib.report.outcomes import NightOutcome, Outcome, StackOutcome
+from lib.report.products import Cards
 from lib.report.reasons import reason_in_words
 
 CARD_TEXT = 64
 """Characters from which on the text of a card may have been cut."""
 
 
-def stack_numbers(stack, result, outcomes):
-    """Return the numbers that describe a stack, for the summary and the page.
+@dataclass
+class StackNumbers:
+    """The numbers that describe a stack, for the summary and the page.
 
     Parameters
     ----------
     stack : str
         ``<target>.<filter>``.
-    result : dict
-        Of `NightOutcome.stacks`.
-    outcomes : dict of str to Outcome
-
-    Returns
-    -------
-    dict
-        target, filter, used, left (frames), exposure [s], seeing [arcsec], zeropoint, error,
-        limit [mag], catalogue, positions [mas], stars, note.
+    made, flagged : bool
+        Whether the coadd is there; whether something is wrong with it.
+    used, left, frames : int
+        Members that are in it, that were left out, and all.
+    exposure : float
+        Seconds, summed.
+    seeing, scale : float
+        Arcsec; arcsec per pixel.
+    zeropoint, error, scatter, limit : float
+        Magnitudes.
+    positions : float
+        Residual per axis against the catalogue [mas].
     """
-    cards, quality = result["cards"], result["quality"]
+
+    stack: str
+    target: str
+    filter: str
+    band: str
+    made: bool
+    flagged: bool
+    used: int
+    left: int
+    frames: int
+    exposure: float | None
+    seeing: float | None
+    scale: float | None
+    zeropoint: float | None
+    error: float | None
+    scatter: float | None
+    zpstars: int | None
+    zpsource: str
+    limit: float | None
+    positions: float | None
+    starsused: int | None
+    catalogue: str
+    note: str
+
+
+def stack_numbers(stack: str, result: StackOutcome, outcomes: dict[str, Outcome]) -> StackNumbers:
+    """Return the numbers that describe a stack.
+
+    Parameters
+    ----------
+    stack : str
+        ``<target>.<filter>``.
+    result : StackOutcome
+    outcomes : dict of str to Outcome
+    """
+    cards, quality = result.cards, result.quality
     target, filter_name = stack.split(".", 1)
-    members = [outcomes[frame] for frame in result["frames"] if frame in outcomes]
+    members = [outcomes[frame] for frame in result.frames if frame in outcomes]
     used = cards.get("NSTACK", sum(1 for one in members if one.used))
     scale = pixel_scale(cards)
     seeing = cards.get("SEEPIX")
@@ -42,33 +85,33 @@ def stack_numbers(stack, result, outcomes):
     why = quality.get("reference_reason")
     if why and cards.get("ASTRCAT") == "NONE":
         note += f" ({why})"
-    return {
-        "stack": stack,
-        "target": target,
-        "filter": filter_name,
-        "band": cards.get("BAND", ""),
-        "made": bool(cards),
-        "flagged": cards.get("QCSTAT") == "REJECTED",
-        "used": used,
-        "left": len(members) - sum(1 for one in members if one.used) if cards else 0,
-        "frames": len(members),
-        "exposure": cards.get("TOTALEXP", cards.get("EXPTIME")),
-        "seeing": seeing * scale if seeing and scale else cards.get("SEEING"),
-        "scale": scale,
-        "zeropoint": cards.get("ABSZPT"),
-        "error": cards.get("ABSZPERR"),
-        "scatter": cards.get("ABSZPTSC"),
-        "zpstars": cards.get("ABSZPNST"),
-        "zpsource": cards.get("ABSZPCAT", ""),
-        "limit": cards.get("LIMMAG"),
-        "positions": max(rms) if rms else None,
-        "starsused": cards.get("ASTRNST"),
-        "catalogue": cards.get("ASTRCAT", ""),
-        "note": note,
-    }
+    return StackNumbers(
+        stack=stack,
+        target=target,
+        filter=filter_name,
+        band=cards.get("BAND", ""),
+        made=bool(cards),
+        flagged=cards.get("QCSTAT") == "REJECTED",
+        used=used,
+        left=len(members) - sum(1 for one in members if one.used) if cards else 0,
+        frames=len(members),
+        exposure=cards.get("TOTALEXP", cards.get("EXPTIME")),
+        seeing=seeing * scale if seeing and scale else cards.get("SEEING"),
+        scale=scale,
+        zeropoint=cards.get("ABSZPT"),
+        error=cards.get("ABSZPERR"),
+        scatter=cards.get("ABSZPTSC"),
+        zpstars=cards.get("ABSZPNST"),
+        zpsource=cards.get("ABSZPCAT", ""),
+        limit=cards.get("LIMMAG"),
+        positions=max(rms) if rms else None,
+        starsused=cards.get("ASTRNST"),
+        catalogue=cards.get("ASTRCAT", ""),
+        note=note,
+    )
 
 
-def pixel_scale(cards):
+def pixel_scale(cards: Cards) -> float | None:
     """Return the pixel scale of a header [arcsec per pixel], or None."""
     if "CD1_1" in cards:
         cd = [cards.get(key, 0.0) for key in ("CD1_1", "CD1_2", "CD2_1", "CD2_2")]
@@ -78,7 +121,7 @@ def pixel_scale(cards):
     return cards.get("PIXSCALE")
 
 
-def summary(night, imdir, page=True, most=12):
+def summary(night: NightOutcome, imdir: str | Path, page: bool = True, most: int = 12) -> str:
     """Return the end of a run in some lines: the stacks, and each frame left out.
 
     Parameters
@@ -96,11 +139,11 @@ def summary(night, imdir, page=True, most=12):
     if stacks:
         head = ("stack", "frames", "exposure", "seeing", "zero point", "limit", "positions")
         table = [head] + [_stack_row(one) for one in stacks[:most]]
-        made = sum(1 for one in stacks if one["made"])
+        made = sum(1 for one in stacks if one.made)
         lines.append(f"{made} of {len(stacks)} stacks in {imdir}:" if made < len(stacks) else
                      f"{made} stack{'s' * (made != 1)} in {imdir}:")  # fmt: skip
         lines += _columns(table)
-        lines += [f"  {one['stack']}: {one['note']}" for one in stacks[:most] if one["note"]]
+        lines += [f"  {one.stack}: {one.note}" for one in stacks[:most] if one.note]
         if len(stacks) > most:
             lines.append(f"  and {len(stacks) - most} stacks more")
     left = night.left_out
@@ -116,35 +159,35 @@ def summary(night, imdir, page=True, most=12):
     elif night.rows:
         lines += ["", "No frame was left out."]
     if ignored:
-        lines.append(f"Not for this job: {ignored} file{'s' * (ignored != 1)}.")
+        lines.append(f"Ignored (not imaging): {ignored} file{'s' * (ignored != 1)}.")
     if page:
         lines.append(f"All about the night: {Path(imdir) / 'night.html'}")
     return "\n".join(lines)
 
 
-def _stack_row(one):
-    if not one["made"]:
-        return (one["stack"], f"- of {one['frames']}", "not made", "", "", "", "")
-    zero = number(one["zeropoint"], 3)
-    if one["error"] is not None and zero != "–":
-        zero += f" ± {number(one['error'], 3)}"
-    positions = number(one["positions"], 0, " mas")
-    if one["catalogue"] == "NONE":
+def _stack_row(one: StackNumbers) -> tuple[str, ...]:
+    if not one.made:
+        return (one.stack, f"- of {one.frames}", "not made", "", "", "", "")
+    zero = number(one.zeropoint, 3)
+    if one.error is not None and zero != "–":
+        zero += f" ± {number(one.error, 3)}"
+    positions = number(one.positions, 0, " mas")
+    if one.catalogue == "NONE":
         positions = "not tied"
     return (
-        one["stack"],
-        f"{one['used']} of {one['frames']}",
-        number(one["exposure"], 0, " s"),
-        number(one["seeing"], 1, '"'),
+        one.stack,
+        f"{one.used} of {one.frames}",
+        number(one.exposure, 0, " s"),
+        number(one.seeing, 1, '"'),
         zero,
-        number(one["limit"], 1),
+        number(one.limit, 1),
         positions,
     )
 
 
-def _grouped(left):
+def _grouped(left: list[Outcome]) -> list[tuple[str, str, str]]:
     """Return one line for the frames that share step and code: many frames, few reasons."""
-    groups = {}
+    groups: dict[tuple[str, str], list[Outcome]] = {}
     for one in left:
         groups.setdefault((one.step, one.reason.partition(":")[0]), []).append(one)
     return [
@@ -157,7 +200,7 @@ def _grouped(left):
     ]
 
 
-def _columns(table):
+def _columns(table: Sequence[Sequence[str]]) -> list[str]:
     """Return the rows of a table as lines of aligned columns."""
     widths = [max(len(str(row[i])) for row in table) for i in range(len(table[0]))]
     return [

@@ -56,15 +56,15 @@ def test_pointing_offset_is_the_distance_on_the_sky():
 
 
 def test_sky_brightness_from_counts_and_zero_point():
-    outcome = outcomes.Outcome("f", facts={"SKYCTS": 900.0, "PIXSCALE": 0.5})
+    outcome = outcomes.Outcome("f", cards={"SKYCTS": 900.0, "PIXSCALE": 0.5})
     outcome.quality = {"zeropoint": 25.0, "zeropoint_absolute": True, "noise": 30.0, "fwhm": 4.0}
     found = framecards.frame_numbers(outcome, {"exptime": 90.0, "airmass": 29.0, "shape": SHAPE})
-    assert found["sky"] == pytest.approx(10.0)
+    assert found.sky == pytest.approx(10.0)
     # 10 electrons a second in 0.25 square arcsec are 40 in one.
-    assert found["skymag"] == pytest.approx(25 - 2.5 * np.log10(40))
-    assert "airmass" not in found, "an impossible airmass is shown"
+    assert found.skymag == pytest.approx(25 - 2.5 * np.log10(40))
+    assert found.airmass is None, "an impossible airmass is shown"
     outcome.quality["zeropoint_absolute"] = False
-    assert "skymag" not in framecards.frame_numbers(outcome, {"exptime": 90.0})
+    assert framecards.frame_numbers(outcome, {"exptime": 90.0}).skymag is None
 
 
 def test_pictures_are_made_again_only_for_frames_that_changed(reduced, monkeypatch):
@@ -74,7 +74,7 @@ def test_pictures_are_made_again_only_for_frames_that_changed(reduced, monkeypat
     made = []
     original = framecards.make_card
     monkeypatch.setattr(
-        framecards, "make_card", lambda job: made.append(job["frame"]) or original(job)
+        framecards, "make_card", lambda job: made.append(job.frame) or original(job)
     )
     page.make_page(night, config, imdir)
     assert made == []

@@ -48,4 +48,4 @@ def test_headers_are_read_again_only_when_a_file_changed(reduced, monkeypatch):
     put(imdir, f"azsfp{good[1]}.fits", good[1], SKYCTS=999.0, NOTE="longer than it was")
     result = outcomes.collect(night, imdir)
     assert read == [f"azsfp{good[1]}.fits"]
-    assert result.frames[good[1]].facts["SKYCTS"] == 999.0
+    assert result.frames[good[1]].cards["SKYCTS"] == 999.0

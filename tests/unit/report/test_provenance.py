@@ -15,6 +15,6 @@ def test_durations_count_a_job_of_many_outputs_once(tmp_path):
         json.dumps({"rule": "x", "starttime": 1.0, "endtime": 2.0, "log": ["other/logs/x.log"]})
     )
     found = provenance.rule_durations(tmp_path, "im")
-    assert [(one["rule"], one["jobs"], one["total"]) for one in found] == [
+    assert [(one.rule, one.jobs, one.total) for one in found] == [
         ("stack", 1, 30.0), ("bias", 1, 2.0),
     ]  # fmt: skip

@@ -36,10 +36,10 @@ def test_comparison_with_the_reference_finds_offsets_put_in():
     compared = stackviews.compare_reference(
         sources, reference, {"CRVAL1": 0.0, "CRVAL2": 50.0}, "r"
     )
-    assert len(compared["positions"]) == count
-    offsets = np.array(compared["positions"])[:, 2:]
+    assert len(compared.positions) == count
+    offsets = np.array(compared.positions)[:, 2:]
     np.testing.assert_allclose(offsets, np.tile([50, -30], (count, 1)), atol=0.3)
-    zero = np.array(compared["zeropoint"])
+    zero = np.array(compared.zeropoint)
     np.testing.assert_allclose(zero[:, 1], 0.02, atol=1e-3)
     assert zero[:, 2].sum() == 25
 

@@ -11,7 +11,7 @@ def test_summary_names_stacks_and_frames_left_out(reduced):
     assert "1 of 2 stacks" in text
     assert re.search(r'T1\.r +3 of 4 +30 s +1\.4" +27\.000 ± 0\.010 +21\.5', text)
     assert re.search(rf"{good[3]} +stack +CLOUDY: 0.02 < 0.1", text)
-    assert "Not for this job: 1 file." in text
+    assert "Ignored (not imaging): 1 file." in text
 
 
 def test_summary_of_many_frames_stays_short():

@@ -241,7 +241,7 @@
     const table = facts([
       ["frames", `${one.used} of ${one.frames}`], ["exposure", number(one.exposure, 0, " s")], ["seeing", number(one.seeing, 2, "″")],
       ["zero point", zero ? `${number(one.zeropoint, 4)} ± ${number(one.error, 4)}` : one.zpreason || "none"],
-      ["rests on", zero ? `${one.zpstars} stars of ${one.zpsource}, scatter ${number(one.scatter, 3)}` : ""],
+      ["zero-point stars", zero ? `${one.zpstars} stars of ${one.zpsource}, scatter ${number(one.scatter, 3)}` : ""],
       ["colour term", one.colour ? `${number(one.colour_term, 3)} ± ${number(one.colour_error, 3)} (${one.colour})` : ""],
       ["5σ limit", number(one.limit, 2)], ["positions", one.catalogue === "NONE" ? "aligned with each other only" : `${number(one.positions, 1, " mas")} rms, ${one.starsused ?? "–"} stars of ${one.catalogue}`],
       ["size", one.size[0] ? `${one.size[0]} × ${one.size[1]} px of ${number(one.scale, 3, "″")}` : ""],
@@ -337,7 +337,7 @@
     const escape = (value) => (typeof value === "string" ? text(value) : value);
     const table = new DataTable("#frame-table", {
       data: data.rows, deferRender: true, pageLength: 25, lengthMenu: [10, 25, 100, 500], order: [],
-      autoWidth: false, orderClasses: false, language: { search: "search", lengthMenu: "_MENU_ a page", emptyTable: "no raw file" },
+      autoWidth: false, orderClasses: false, language: { search: "search", lengthMenu: "_MENU_ per page", emptyTable: "no raw file" },
       columns: data.columns.map((one) => ({
         title: text(one.title), className: one.key === "reason" ? "reason" : "",
         render: (value, type) => (type === "display" ? escape(value) : value),
