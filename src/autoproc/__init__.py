@@ -2,4 +2,6 @@
 
 from autoproc.command import STEPS, AutoprocError, autoproc, main
 
-__all__ = ["STEPS", "AutoprocError", "autoproc", "main"]
+__version__ = "0.2.0"
+
+__all__ = ["STEPS", "AutoprocError", "__version__", "autoproc", "main"]

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import autoproc
+
 ROOT = Path(__file__).resolve().parents[2]
 
 CONDA_NAMES = {"snakemake": "snakemake-minimal", "matplotlib": "matplotlib-base"}
@@ -67,7 +69,10 @@ def test_conda_has_the_locked_versions():
 
 
 def test_one_version_of_autoproc():
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" in project["project"]["dynamic"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "autoproc.__version__"}
+    version = autoproc.__version__
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
     assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == version
 
