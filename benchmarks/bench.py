@@ -298,7 +298,7 @@ def resampling(size, folder):
     from lib.core.programs import find_program
     from lib.core.wcs import celestial_wcs
     from lib.stack.aligned import AlignedFrame
-    from lib.stack.coadd import common_grid
+    from lib.stack.grid import common_grid
     from lib.stack.resample import resample
 
     shape = (size, size)

@@ -17,8 +17,8 @@ from lib.core.sphere import project
 from lib.frame.fitsbytes import read_table
 from lib.night.targets import parse_position, target_position
 from lib.photometry.forced import LIMIT_SIGMA, Coadd, filter_order, force, magnitudes, unite_sources
+from lib.photometry.measuredcoadd import subtract_mesh
 from lib.photometry.psf import Wings
-from lib.stack.calibrate import subtract_mesh
 
 log = logging.getLogger("autoproc")
 

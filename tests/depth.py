@@ -22,20 +22,21 @@ from astropy.io import fits
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-import stack
-
+from lib.core.settings import StackSettings
 from lib.core.stats import mad_std
 from lib.core.wcs import celestial_wcs
 from lib.frame.file import read_frame, write_frame
 from lib.photometry.psf import moffat_alpha
 from lib.photometry.sources import background_without, detect_sources, spread_mesh
+from lib.stack.coaddition import StackInputs, StackProducts, make_stack
 
 
 def stack_frames(folder, frames, settings, refcat, flats=()):
     """Stack frames; return the header of the coadd, its source table and quality numbers."""
     folder.mkdir(parents=True, exist_ok=True)
     out = [folder / name for name in ("c.fits", "c.weight.fits", "c.cat.fits", "c.json")]
-    stack.run(frames, *out, refcat=refcat, flats=flats, settings=settings)
+    inputs = StackInputs(frames, flats=flats, refcat=refcat)
+    make_stack(inputs, StackProducts(*out), settings)
     header = fits.getheader(out[0])
     if header["QCSTAT"] != "OK":
         raise SystemExit(f"the stack is rejected: {header['QCREASON']}")
@@ -134,7 +135,7 @@ def measure_depth(frames, folder, *, refcat, flats=(), settings=None, rounds=1, 
         limmag, magnitude (of the injected stars), listed, significant (bool), and at which
         magnitude half of the stars are: m50_listed, m50_significant.
     """
-    settings = {**stack.DEFAULTS, **(settings or {})}
+    settings = settings or StackSettings()
     rng = np.random.default_rng(seed)
     header, table, quality = stack_frames(folder / "plain", frames, settings, refcat, flats)
     if "LIMMAG" not in header:
@@ -245,7 +246,7 @@ def main():
         for combine in options.combine:
             result = measure_depth(
                 frames, where / combine, refcat=refcat, flats=options.flat,
-                settings={"combine": combine}, rounds=options.rounds, seed=options.seed,
+                settings=StackSettings(combine=combine), rounds=options.rounds, seed=options.seed,
             )  # fmt: skip
             report(result, combine)
 

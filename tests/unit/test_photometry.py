@@ -4,15 +4,20 @@ import astropy.units as u
 import numpy as np
 import pytest
 import sep
-import stack
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.wcs import WCS
 
 from lib.core.crossmatch import common_stars, match
+from lib.core.settings import StackSettings
 from lib.core.sphere import project
 from lib.core.stats import half_sample_mode
+from lib.core.wcs import celestial_wcs
+from lib.photometry.coaddzeropoint import coadd_zeropoint
 from lib.photometry.emptyapertures import aperture_noise, empty_apertures, summed_area
 from lib.photometry.field import aperture_fluxes, measure_field
 from lib.photometry.growth import growth_curve, ring_fluxes
+from lib.photometry.measuredcoadd import CoaddNoise, MeasuredCoadd
 from lib.photometry.psf import (
     Wings,
     fit_bounded,
@@ -31,7 +36,7 @@ from lib.photometry.zeropoint import (
     fit_zeropoint,
     relative_zeropoints,
 )
-from lib.stack.calibrate import calibrate_weight, coadd_zeropoint
+from lib.stack.depth import measure_coadd
 
 RA = 150.0
 
@@ -229,20 +234,26 @@ def test_stars_that_share_an_aperture_are_solved_for():
 
 @pytest.mark.parametrize("number", [24, pytest.param(200, marks=pytest.mark.slow)])
 def test_zeropoint_of_images_is_within_its_error_of_the_truth(number):
-    settings = {**stack.DEFAULTS, "colour_term": "off"}
+    settings = StackSettings(colour_term="off")
+    cards = {
+        "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": RA, "CRVAL2": 0.0, "CRPIX1": 1.0,
+        "CRPIX2": 1.0, "CD1_1": -1 / 9000, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 1 / 9000,
+    }  # fmt: skip
+    wcs = celestial_wcs(fits.Header(cards))
     pulls, offsets = [], []
     for seed in range(number):
         rng = np.random.default_rng(1000 + seed)
         x, y, magnitude, _, image = crowded(rng, 80)
         weight = np.full(image.shape, 5 / 464, np.float32)
-        coadd = calibrate_weight(image, weight, settings, 5e4, 5.0)
-        sources = coadd["field"].sources
+        coadd = measure_coadd(
+            image, weight, wcs=wcs, scale=0.4, gain=5.0, saturate=5e4, settings=settings
+        )
+        ra, dec = wcs.all_pix2world(x, y, 0)
         reference = {
-            "ra": RA + x / 9000, "dec": y / 9000,
+            "ra": ra, "dec": dec,
             "r": magnitude + rng.normal(0, 0.01, x.size), "r_err": np.full(x.size, 0.01),
         }  # fmt: skip
-        sky = np.column_stack([RA + sources["x"] / 9000, sources["y"] / 9000])
-        found, _ = coadd_zeropoint(coadd["field"], sky, reference, "r", settings, 5.0, 0.4)
+        found, _ = coadd_zeropoint(coadd, reference, "r", settings)
         offsets.append(found.value - 25 - 2.5 * np.log10(60))
         pulls.append(offsets[-1] / found.error)
         assert found.n_stars >= 20
@@ -597,9 +608,12 @@ def test_noise_that_differs_from_pixel_to_pixel_makes_no_source_without_place_or
         low, high = sources[f"{axis}min"], sources[f"{axis}max"]
         assert ((low <= sources[axis]) & (sources[axis] <= high)).all()
     field = measure_field(image, noise, np.zeros(noise.shape, bool), threshold=1.0)
-    coadd = {"field": field, "image": image, "variance": noise**2, "radii": [1.0, 9.0],
-             "ratios": [1.0, 1.0]}  # fmt: skip
-    flux, error, *_ = kron_photometry(coadd, 1.0, np.ones(len(field.sources)))
+    all_pixels = np.ones(image.shape, bool)
+    coadd = MeasuredCoadd(
+        image, noise**2, all_pixels, ~all_pixels, np.zeros((1, 1)), field,
+        CoaddNoise(np.array([1.0, 9.0]), np.ones(2)), WCS(naxis=2), scale=1.0, gain=1.0,
+    )  # fmt: skip
+    flux, error, *_ = kron_photometry(coadd, np.ones(len(field.sources)))
     assert np.isfinite(flux).all() and (error > 0).all()
 
 

@@ -11,7 +11,7 @@ from lib.core.compiled import compiled
 from lib.core.programs import find_program, run_program
 from lib.core.sphere import deproject
 from lib.core.wcs import celestial_wcs, frame_outline, wcs_cards
-from lib.stack.coadd import common_grid
+from lib.stack.grid import common_grid
 from lib.stack.resample import (
     EXACT,
     KERNEL,

@@ -3,23 +3,24 @@
 import numpy as np
 import pytest
 import sep
-import stack
 from astropy.io import fits
 from astropy.wcs import WCS
 from scipy.ndimage import gaussian_filter, shift
 from scipy.signal import fftconvolve
 
+from lib.core.settings import StackSettings
+from lib.photometry.measuredcoadd import CoaddNoise, MeasuredCoadd
 from lib.photometry.psf import moffat_alpha
 from lib.photometry.skystructure import local_excess
 from lib.photometry.sourcetable import (
     KRON_FACTOR,
     KRON_LEAST,
     KRON_REGION,
-    kron_excess,
+    kron_variance_factor,
     source_table,
 )
 from lib.photometry.zeropoint import Zeropoint
-from lib.stack.calibrate import calibrate_weight
+from lib.stack.depth import measure_coadd
 
 SIZE, FWHM, GAIN, SKY = 520, 3.5, 2.0, 40.0
 SHIFT = 0.5
@@ -68,9 +69,12 @@ def measure(rng, truth):
     # As a stack does: neighbours share their noise.
     image = shift(noisy, SHIFT, order=3, mode="mirror")
     weight = np.full(truth.shape, 1 / SKY, np.float32)
-    coadd = calibrate_weight(image.astype(np.float32), weight, stack.DEFAULTS, 1e9, GAIN)
-    table = source_table(coadd, WCS(naxis=2), Zeropoint(value=25.0), GAIN, 1.0, stack.DEFAULTS)
-    return table
+    settings = StackSettings()
+    coadd = measure_coadd(
+        image.astype(np.float32), weight, wcs=WCS(naxis=2), scale=1.0, gain=GAIN, saturate=1e9,
+        settings=settings,
+    )  # fmt: skip
+    return source_table(coadd, Zeropoint(value=25.0), settings.apertures)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +194,9 @@ def test_noise_of_the_kron_radius_adds_to_that_of_the_aperture():
     free = np.std([automatic(light + n)[1] for n in noise])
     fast = np.std([(part * n).sum() for n in noise])
     # The slope of the growth curve stands for all kinds of sources: good to a tenth.
-    assert kron_excess(np.array([radius]))[0] == pytest.approx((free / fast) ** 2, rel=0.15)
+    assert kron_variance_factor(np.array([radius]))[0] == pytest.approx(
+        (free / fast) ** 2, rel=0.15
+    )
     assert free / fast > 1.1
 
 
@@ -221,6 +227,10 @@ def test_noise_is_larger_where_the_sky_has_structure():
 
 
 def test_table_without_sources():
-    coadd = {"field": None, "variance": np.ones((64, 64), np.float32)}
-    table = source_table(coadd, WCS(naxis=2), Zeropoint(), 1.0, 1.0, stack.DEFAULTS)
+    plane, covered = np.ones((64, 64), np.float32), np.ones((64, 64), bool)
+    coadd = MeasuredCoadd(
+        plane, plane, covered, ~covered, np.zeros((1, 1)), None,
+        CoaddNoise(np.ones(1), np.ones(1)), WCS(naxis=2), scale=1.0, gain=1.0,
+    )  # fmt: skip
+    table = source_table(coadd, Zeropoint(), (1.0, 2.0))
     assert isinstance(table, fits.BinTableHDU) and len(table.data) == 0

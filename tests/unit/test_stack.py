@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import sep
 import simulate
-import stack
 from astropy.io import fits
 from astropy.table import Table
 from starfields import (
@@ -22,18 +21,28 @@ from starfields import (
     write_reference,
 )
 
-from lib.core.wcs import celestial_wcs
-from lib.frame.file import BAD, COSMIC, INTERPOLATED, reject, write_frame
+from lib.core.settings import StackSettings
+from lib.core.wcs import celestial_wcs, frame_outline
+from lib.frame.file import BAD, COSMIC, INTERPOLATED, read_header, reject, write_frame
 from lib.frame.file import FrameRejected as Rejected
 from lib.photometry.psf import moffat_alpha
-from lib.stack.coadd import common_grid, effective_gain, frame_weight, median_penalty, resting_on
+from lib.photometry.zeropoint import Zeropoint
+from lib.reference.catalogues import CatalogueError
+from lib.stack.coaddition import StackInputs, StackProducts, make_stack
+from lib.stack.framemeasurement import measure_frame
+from lib.stack.grid import common_grid, repaired_footprint
+from lib.stack.header import airmass_cards, time_cards, zeropoint_cards
+from lib.stack.weights import effective_gain, frame_weight, median_variance_ratio
 
 
-def run(folder, paths, **options):
+def run(folder, paths, settings=None, plot_path=None, threads=1, **inputs):
     out = {key: folder / f"coaddtruth.r{end}" for key, end in (
         ("coadd", ".fits"), ("weight", ".weight.fits"), ("cat", ".cat.fits"))}  # fmt: skip
     qa = folder / "truth.r.json"
-    stack.run(paths, out["coadd"], out["weight"], out["cat"], qa, **options)
+    make_stack(
+        StackInputs(paths, **inputs), StackProducts(*out.values(), qa, plot_path),
+        StackSettings(**(settings or {})), threads=threads,
+    )  # fmt: skip
     return out, json.loads(qa.read_text())
 
 
@@ -193,12 +202,12 @@ def test_depth_of_median_and_of_the_optimal_mean(coadds):
 def test_penalty_of_the_median(number):
     rng = np.random.default_rng(number)
     values = np.median(rng.normal(size=(40000, number)), axis=1)
-    assert median_penalty(number) == pytest.approx(values.var() * number, rel=0.035)
+    assert median_variance_ratio(number) == pytest.approx(values.var() * number, rel=0.035)
 
 
 def test_median_penalty_tends_to_half_pi():
-    assert median_penalty(1) == median_penalty(2) == 1.0
-    assert median_penalty(1001) == pytest.approx(np.pi / 2, rel=1e-3)
+    assert median_variance_ratio(1) == median_variance_ratio(2) == 1.0
+    assert median_variance_ratio(1001) == pytest.approx(np.pi / 2, rel=1e-3)
 
 
 def test_gain_is_that_of_the_mean():
@@ -206,7 +215,7 @@ def test_gain_is_that_of_the_mean():
     # Two frames, the second three times shorter: its unit holds a third of the electrons.
     assert effective_gain([1, 3], [1, 1], [1, 1 / 3], "weighted") == pytest.approx(4 / 3)
     assert effective_gain([2.0] * 3, [1.5] * 3, [1] * 3, "median") == pytest.approx(
-        3 * 0.75 / median_penalty(3)
+        3 * 0.75 / median_variance_ratio(3)
     )
     assert effective_gain([1.0, 1.0], [1.0, 1.0], [1, 1], "median") == pytest.approx(2.0)
 
@@ -225,7 +234,7 @@ def test_pixels_of_the_grid_that_rest_on_repaired_ones():
     repaired = np.zeros((SIZE, SIZE), bool)
     repaired[200, 150] = repaired[90, 310] = True
     wcs = celestial_wcs(header)
-    row, column = resting_on(repaired, wcs, grid)
+    row, column = repaired_footprint(repaired, wcs, grid)
     expected = set()
     for x, y in ((150, 200), (310, 90)):
         u, v = grid.wcs.all_world2pix(*wcs.all_pix2world(x, y, 0), 0)
@@ -440,15 +449,15 @@ def test_mixed_exposures_are_scaled_and_the_short_ones_left_out_of_a_median(tmp_
 def test_seeing_and_shape_of_frames(night):
     _, _, paths, _ = night
     with fits.open(paths[0]) as hdus:
-        found = stack.measure_frame(
+        found = measure_frame(
             np.ascontiguousarray(hdus[0].data, "f4"), hdus["MASK"].data, hdus[0].header,
-            stack.DEFAULTS,
+            StackSettings(),
         )  # fmt: skip
     # 3.5 pixels widened by the pixel itself.
-    assert found["fwhm"] == pytest.approx(3.56, abs=0.12)
-    assert found["seeing"] == pytest.approx(found["fwhm"] * SCALE)
-    assert found["ellipticity"] < 0.1 and found["nstars"] > 30
-    assert found["noise"] == pytest.approx(np.sqrt(464), rel=0.05)
+    assert found.fwhm == pytest.approx(3.56, abs=0.12)
+    assert found.seeing == pytest.approx(found.fwhm * SCALE)
+    assert found.ellipticity < 0.1 and found.nstars > 30
+    assert found.noise == pytest.approx(np.sqrt(464), rel=0.05)
 
 
 def test_hot_pixels_do_not_change_what_a_frame_tells(night):
@@ -456,22 +465,22 @@ def test_hot_pixels_do_not_change_what_a_frame_tells(night):
     _, _, paths, _ = night
     with fits.open(paths[0]) as hdus:
         image, mask, header = hdus[0].data.astype("f4"), hdus["MASK"].data.copy(), hdus[0].header
-    plain = stack.measure_frame(image, mask, header, stack.DEFAULTS)
+    plain = measure_frame(image, mask, header, StackSettings())
     hot = np.random.default_rng(8).random(image.shape) < 0.003
-    found = stack.measure_frame(
+    found = measure_frame(
         np.where(hot, np.float32(5000), image), np.where(hot, mask | BAD, mask), header,
-        stack.DEFAULTS,
+        StackSettings(),
     )  # fmt: skip
     # One in the core of a star, where its 30 pixels lie, takes that star away.
-    assert found["nstars"] > (1 - 0.003) ** 30 * plain["nstars"] - 3 * np.sqrt(plain["nstars"] / 10)
-    assert found["fwhm"] == pytest.approx(plain["fwhm"], rel=0.01)
-    ours, theirs = (np.column_stack([one["ra"], one["dec"]]) for one in (found, plain))
+    assert found.nstars > (1 - 0.003) ** 30 * plain.nstars - 3 * np.sqrt(plain.nstars / 10)
+    assert found.fwhm == pytest.approx(plain.fwhm, rel=0.01)
+    ours, theirs = (np.column_stack([one.stars.ra, one.stars.dec]) for one in (found, plain))
     distance = np.hypot(*(ours[:, None] - theirs).T).T * 3600
     near = distance.argmin(axis=1)
     same = distance.min(axis=1) < 0.3
     assert same.sum() > 0.8 * len(theirs)
-    change = found["magnitude"][same] - plain["magnitude"][near[same]]
-    pull = change / found["magnitude_error"][same]
+    change = found.stars.magnitude[same] - plain.stars.magnitude[near[same]]
+    pull = change / found.stars.error[same]
     # What one pixel in the wings is worth, once it has the mean of its neighbours.
     assert np.abs(pull).max() < 1 and np.abs(np.median(change)) < 0.002
 
@@ -606,7 +615,7 @@ def test_custom_catalogue_serves_its_filters_only(night, tmp_path):
 def test_custom_catalogue_in_hours_is_an_error(night, tmp_path):
     _, stars, paths, reference = night
     custom = custom_catalogue(tmp_path / "custom.txt", stars, factor=1 / 15)
-    with pytest.raises(stack.CatalogueError, match="hours"):
+    with pytest.raises(CatalogueError, match="hours"):
         run(tmp_path, paths[:2], refcat=reference, customcat=custom, customcatfilt=["r"])
     assert not (tmp_path / "coaddtruth.r.fits").exists()
 
@@ -623,10 +632,10 @@ def test_custom_catalogue_with_wrong_columns_is_an_error(night, tmp_path):
     }
     for words, line in wrong.items():
         custom.write_text("".join([*lines[:2], line, *lines[3:]]))
-        with pytest.raises(stack.CatalogueError, match=words):
+        with pytest.raises(CatalogueError, match=words):
             run(tmp_path, paths[:2], refcat=reference, customcat=custom, customcatfilt=["r"])
     custom.write_text(lines[0])
-    with pytest.raises(stack.CatalogueError, match="no stars"):
+    with pytest.raises(CatalogueError, match="no stars"):
         run(tmp_path, paths[:2], refcat=reference, customcat=custom, customcatfilt=["r"])
     assert not (tmp_path / "coaddtruth.r.fits").exists()
 
@@ -733,7 +742,7 @@ def test_limiting_magnitude_is_that_of_an_injected_star(night, coadds):
 def test_half_of_the_stars_put_into_frames_are_found_at_the_limiting_magnitude(night, tmp_path):
     _, _, paths, reference = night
     found = depth.measure_depth(
-        paths, tmp_path, refcat=reference, settings={"combine": "weighted"}, number=150
+        paths, tmp_path, refcat=reference, settings=StackSettings(combine="weighted"), number=150
     )
     assert found["magnitude"].size > 100
     # The noise of LIMMAG is 0.22 mag for one star, of which a hundred are near enough to count;
@@ -757,7 +766,7 @@ def test_header_of_the_coadd(coadds):
     assert (header["AIRMIN"], header["AIRMAX"]) == pytest.approx((1.1, 1.5))
     assert header["SEEPIX"] == pytest.approx(3.57, abs=0.12)
     assert header["SATURATE"] == pytest.approx(59600, rel=0.01)
-    assert header["GAIN"] == pytest.approx(5 / median_penalty(5), rel=0.02)
+    assert header["GAIN"] == pytest.approx(5 / median_variance_ratio(5), rel=0.02)
     assert header["ASTRCAT"] == "truth" and header["ASTRNST"] > 40
     assert 0 < header["ASTRMS1"] < 30 and 0 < header["ASTRMS2"] < 30
     assert header["BUNIT"] == "electron" and header["QCSTAT"] == "OK" and "QCFLAG" not in header
@@ -770,17 +779,17 @@ def test_false_airmass_and_time_do_not_count():
     headers = [make_header() for _ in range(3)]
     for header, airmass in zip(headers, [1.2, 13.37, "bad"], strict=True):
         header["AIRMASS"] = airmass
-    assert stack.airmass_cards(headers)["AIRMASS"][0] == 1.2
-    assert stack.airmass_cards([make_header()]) == {}
-    assert "DATE1" not in stack.time_cards([make_header()])
+    assert airmass_cards(headers)["AIRMASS"][0] == 1.2
+    assert airmass_cards([make_header()]) == {}
+    assert "DATE1" not in time_cards([make_header()])
 
 
 def test_vega_bands_and_both_systems():
-    zeropoint = stack.Zeropoint(value=24.0, error=0.01, n_stars=20)
-    cards = stack.zeropoint_cards(zeropoint, "J", "2MASS")
+    zeropoint = Zeropoint(value=24.0, error=0.01, n_stars=20)
+    cards = zeropoint_cards(zeropoint, "J", "2MASS")
     assert cards["ZPSYS"][0] == "Vega" and cards["ABSZPVEG"][0] == 24.0
     assert cards["ABSZPAB"][0] == pytest.approx(24.91)
-    cards = stack.zeropoint_cards(zeropoint, "r", "x")
+    cards = zeropoint_cards(zeropoint, "r", "x")
     assert cards["ZPSYS"][0] == "AB" and cards["ABSZPVEG"][0] == pytest.approx(23.84)
 
 
@@ -814,7 +823,7 @@ def test_grid_holds_all_frames_north_up():
     assert grid.scale == pytest.approx(SCALE)
     wcs = grid.wcs
     for header in headers:
-        x, y = wcs.all_world2pix(*stack.frame_outline(celestial_wcs(header)).T, 0)
+        x, y = wcs.all_world2pix(*frame_outline(celestial_wcs(header)).T, 0)
         assert x.min() > -0.5 and y.min() > -0.5
         assert x.max() < grid.nx - 0.5 and y.max() < grid.ny - 0.5
     east = wcs.all_pix2world([[10, 10], [9, 10], [10, 11]], 0)
@@ -835,7 +844,7 @@ def test_grid_across_ra_zero_and_near_the_pole(ra, dec):
 def test_coadd_lies_on_the_grid_asked_for(night, tmp_path):
     _, _, paths, reference = night
     out, _ = run(tmp_path, paths[:2], refcat=reference, grid_frames=paths)
-    everything = [stack.read_header(path) for path in paths]
+    everything = [read_header(path) for path in paths]
     grid = common_grid([celestial_wcs(header) for header in everything])
     header = fits.getheader(out["coadd"])
     assert (header["NAXIS1"], header["NAXIS2"]) == (grid.nx, grid.ny)

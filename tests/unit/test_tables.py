@@ -6,18 +6,19 @@ import lightcurve
 import numpy as np
 import pytest
 import sep
-import stack
 import tables
 from astropy.io import fits
 from astropy.table import Table
 from starfields import DEC, RA, ZP, make_stars, write_night, write_reference
 
+from lib.core.settings import StackSettings
 from lib.frame.file import FrameRejected, read_frame, reject, write_frame
 from lib.night.targets import TargetError, parse_position, target_position
 from lib.photometry.forced import FLAG_OUTSIDE, filter_order, magnitudes, unite_sources
 from lib.photometry.psf import Wings, moffat_alpha, moffat_fraction
 from lib.photometry.sources import blended_errors
 from lib.photometry.starmodels import share_light
+from lib.stack.coaddition import StackInputs, StackProducts, make_stack
 
 TARGET = (RA + 0.004, DEC - 0.003)
 MAGS = np.array([19.2, 19.2, 18.6, 19.2])  # of the target in the frames of r
@@ -75,7 +76,8 @@ def stack_all(folder, paths, reference):
             stem.with_name(f"{stem.name}{end}") for end in (".fits", ".weight.fits", ".cat.fits")
         ]
         quality = folder / f"{name}.json"
-        stack.run(frames, *out, quality, refcat=reference)
+        inputs = StackInputs(frames, refcat=reference)
+        make_stack(inputs, StackProducts(*out, quality), StackSettings())
         stacks.append((*out, quality, frames))
     return stacks
 
@@ -83,7 +85,7 @@ def stack_all(folder, paths, reference):
 def join(folder, stacks, **options):
     path = folder / "truth.ecsv"
     tables.run(
-        *zip(*(s[:3] for s in stacks), strict=True), path, settings=stack.DEFAULTS, **options
+        *zip(*(s[:3] for s in stacks), strict=True), path, settings=vars(StackSettings()), **options
     )
     return Table.read(path, format="ascii.ecsv")
 

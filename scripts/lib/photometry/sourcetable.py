@@ -1,13 +1,17 @@
 """The source table of a coadd."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import sep
 from astropy.io import fits
 
-from lib.photometry.field import aperture_fluxes
+from lib.photometry.field import StarField, aperture_fluxes
+from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.psf import squares_about
 from lib.photometry.skystructure import local_excess
 from lib.photometry.sources import blended_errors
+from lib.photometry.zeropoint import Zeropoint
 
 KRON_FACTOR = 2.5
 """Automatic apertures reach so many Kron radii."""
@@ -30,8 +34,13 @@ AXES_NOISE = 0.45
 WINDOW = 2.0 / 2.3548
 """Standard deviation of the window of positions, in half-light radii of stars."""
 
+STELLAR_LOCUS = 0.3
+"""[ln] By which the half-light radius of a star may differ from that of the others."""
 
-def kron_photometry(coadd, gain, excess):
+
+def kron_photometry(
+    coadd: MeasuredCoadd, excess: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Measure the sources of a coadd in automatic apertures.
 
     The ellipse of a source's second moments, stretched to 2.5 Kron radii and to 3.5 semi-axes at
@@ -42,10 +51,8 @@ def kron_photometry(coadd, gain, excess):
 
     Parameters
     ----------
-    coadd : dict
-        Of `calibrate_weight`, with a field.
-    gain : float
-        Electrons per unit.
+    coadd : MeasuredCoadd
+        With sources.
     excess : ndarray, shape (n,)
         Of the noise at each source, as `lib.photometry.skystructure.local_excess` has it.
 
@@ -57,28 +64,29 @@ def kron_photometry(coadd, gain, excess):
     flags : ndarray of int32, shape (n,)
         16 and 128 of sep.
     """
-    field = coadd["field"]
+    field = coadd.field
+    assert field is not None
     source = field.sources
     x, y = source["x"].astype(float), source["y"].astype(float)
     a, b = np.maximum(source["a"], 0.5), np.maximum(source["b"], 0.5)
     ellipse = x, y, a, b, np.clip(source["theta"], -np.pi / 2, np.pi / 2)
     own = {"seg_id": np.arange(1, x.size + 1), "segmap": field.segments}
-    radius, kron_flag = sep.kron_radius(coadd["image"], *ellipse, KRON_REGION, **own)
+    radius, kron_flag = sep.kron_radius(coadd.image, *ellipse, KRON_REGION, **own)
     known = np.isfinite(radius) & (radius > 0)
     stretch = np.maximum(np.where(known, KRON_FACTOR * radius, 0), KRON_LEAST)
-    flux, _, flag = sep.sum_ellipse(coadd["image"], *ellipse, stretch, subpix=5, **own)
-    variance, _, _ = sep.sum_ellipse(coadd["variance"], *ellipse, stretch, subpix=5)
-    ratio = excess * np.interp(stretch * np.sqrt(a * b), coadd["radii"], coadd["ratios"])
+    flux, _, flag = sep.sum_ellipse(coadd.image, *ellipse, stretch, subpix=5, **own)
+    variance, _, _ = sep.sum_ellipse(coadd.variance, *ellipse, stretch, subpix=5)
+    ratio = excess * coadd.noise.ratio(stretch * np.sqrt(a * b))
     free = stretch > KRON_LEAST
-    variance *= ratio**2 * np.where(free, kron_excess(stretch), 1.0)
+    variance *= ratio**2 * np.where(free, kron_variance_factor(stretch), 1.0)
     light = np.maximum(flux, 0)
-    error = np.sqrt(np.maximum(variance, 0) + light / gain)
+    error = np.sqrt(np.maximum(variance, 0) + light / coadd.gain)
     # The isophote moves the less the brighter the source: (slope scatter flux)^2.
     error = np.sqrt(error**2 + (AXES_SLOPE * AXES_NOISE) ** 2 * light * error)
     return flux, error, stretch * a, ((flag & 16) | (kron_flag & 128)).astype(np.int32)
 
 
-def kron_excess(stretch):
+def kron_variance_factor(stretch: np.ndarray) -> np.ndarray:
     """Return the variance of an automatic flux over that of its aperture held fast.
 
     The Kron radius r1 = sum(r I) / sum(I) feels the noise of each pixel by (r - r1) / sum(I), and
@@ -104,7 +112,14 @@ def kron_excess(stretch):
     return 1 + (2 * g * both + g**2 * moved) / fixed
 
 
-def position_errors(image, x, y, locus, variance, gain):
+def position_errors(
+    image: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    locus: float,
+    variance: np.ndarray,
+    gain: float,
+) -> np.ndarray:
     """Return the errors of windowed positions, mean of both axes.
 
     A position is where the sum of W(x - x0) (x - x0) I vanishes, with a Gaussian W as wide as a
@@ -145,120 +160,175 @@ def position_errors(image, x, y, locus, variance, gain):
         return np.sqrt(photons + empty) / np.maximum(slope, 0)
 
 
-def source_table(coadd, wcs, zeropoint, gain, scale, settings):
+@dataclass(frozen=True)
+class SourceFluxes:
+    """Fluxes of the sources of a coadd in apertures of one kind, with their errors.
+
+    Parameters
+    ----------
+    flux, error : ndarray, shape (n,)
+        In units of the coadd.
+    """
+
+    flux: np.ndarray
+    error: np.ndarray
+
+
+@dataclass(frozen=True)
+class SourceMeasurements:
+    """What the source table holds of each of n sources, lengths in pixels.
+
+    Parameters
+    ----------
+    sky : ndarray, shape (n, 2)
+        ra, dec [deg].
+    position_error : ndarray, shape (n,)
+        Mean of both axes.
+    point, auto : SourceFluxes
+        Total fluxes of point sources; those in automatic apertures.
+    apertures : list of SourceFluxes
+        In circular apertures.
+    kron_reach : ndarray, shape (n,)
+        Semi-major axes of the automatic apertures.
+    flags : ndarray of int32, shape (n,)
+    """
+
+    sky: np.ndarray
+    position_error: np.ndarray
+    point: SourceFluxes
+    auto: SourceFluxes
+    apertures: list[SourceFluxes]
+    kron_reach: np.ndarray
+    flags: np.ndarray
+
+
+def measure_sources(
+    coadd: MeasuredCoadd, field: StarField, radii: list[float]
+) -> SourceMeasurements:
+    """Measure the sources of a coadd: positions, and fluxes in apertures of all kinds.
+
+    Parameters
+    ----------
+    coadd : MeasuredCoadd
+    field : StarField
+        Its sources.
+    radii : list of float
+        Of circular apertures [pixel].
+
+    Returns
+    -------
+    SourceMeasurements
+    """
+    x, y = field.sources["x"].astype(float), field.sources["y"].astype(float)
+    pixel = coadd.variance[y.round().astype(int), x.round().astype(int)]
+    position_error = position_errors(
+        coadd.image, x, y, field.locus, pixel * coadd.noise.ratio(2 * field.locus) ** 2, coadd.gain
+    )
+    noise = np.sqrt(coadd.variance).astype(np.float32)
+    excess = local_excess(
+        coadd.image, coadd.variance, coadd.occupied, x, y, field.aperture,
+        coadd.noise.ratio(field.aperture),
+    )  # fmt: skip
+
+    def aperture_error(flux: np.ndarray, radius: float) -> np.ndarray:
+        ratio = excess * coadd.noise.ratio(radius)
+        empty, _, _ = sep.sum_circle(coadd.variance, x, y, radius, subpix=5)
+        return np.sqrt(np.maximum(empty, 0) * ratio**2 + np.maximum(flux, 0) / coadd.gain)
+
+    fraction = float(field.growth.fraction(field.aperture))
+    point_error = blended_errors(
+        x, y, aperture_error(field.flux, field.aperture), field.aperture, fraction,
+        field.growth.wings(),
+    )  # fmt: skip
+    auto, auto_error, reach, kron_flags = kron_photometry(coadd, excess)
+    circular = []
+    for radius in radii:
+        flux = aperture_fluxes(coadd.image, noise, x, y, [radius])[0][:, 0]
+        circular.append(SourceFluxes(flux, aperture_error(flux, radius)))
+    return SourceMeasurements(
+        coadd.source_positions(), position_error,
+        SourceFluxes(field.flux / fraction, point_error / fraction),
+        SourceFluxes(auto, auto_error), circular, reach, field.flags | kron_flags,
+    )  # fmt: skip
+
+
+def source_table(
+    coadd: MeasuredCoadd,
+    zeropoint: Zeropoint,
+    apertures: tuple[float, ...],
+    zeropoint_sources: np.ndarray | None = None,
+) -> fits.BinTableHDU:
     """Return the table of all sources of a coadd.
 
     Parameters
     ----------
-    coadd : dict
-        Of `calibrate_weight`.
-    wcs : astropy.wcs.WCS
+    coadd : MeasuredCoadd
     zeropoint : lib.photometry.zeropoint.Zeropoint
-    gain, scale : float
-        Electrons per unit; arcsec per pixel.
-    settings : dict
+    apertures : tuple of float
+        Radii of the circular apertures [FWHM].
+    zeropoint_sources : ndarray of int, optional
+        Rows of the sources used in the zero point.
 
     Returns
     -------
     astropy.io.fits.BinTableHDU
     """
-    field = coadd["field"]
+    field, scale = coadd.field, coadd.scale
+    radii = [factor * (field.fwhm if field else 1.0) for factor in apertures]
+    if field is None:
+        none = np.empty(0)
+        empty = SourceFluxes(none, none)
+        measured = SourceMeasurements(
+            np.empty((0, 2)), none, empty, empty, [empty] * len(radii), none, np.empty(0, np.int32)
+        )
+        source = np.zeros(0, [(key, "f8") for key in ("x", "y", "a", "b", "theta", "peak")])
+        half_light = size = none
+    else:
+        measured = measure_sources(coadd, field, radii)
+        source = field.sources
+        half_light, size = field.half_light, field.half_light / field.locus
     columns = []
 
-    def add(name, values, unit=None, kind="E"):
+    def add(name: str, values: np.ndarray, unit: str | None = None, kind: str = "E") -> None:
         columns.append(fits.Column(name=name, format=kind, unit=unit, array=values))
 
-    radii = [factor * (field.fwhm if field else 1.0) for factor in settings["apertures"]]
-    if field is None:
-        source = np.zeros(0, [(key, "f8") for key in ("x", "y", "a", "b", "theta", "peak", "flag")])
-    else:
-        source = field.sources
-    x, y = source["x"].astype(float), source["y"].astype(float)
-    n = x.size
-    value = zeropoint.value
-    ra, dec = wcs.all_pix2world(x, y, 0) if n else (x, y)
-    add("NUMBER", np.arange(1, n + 1), kind="J")
-    add("RA", ra, "deg", "D")
-    add("DEC", dec, "deg", "D")
-    if n:
-        ratio = np.interp(2 * field.locus, coadd["radii"], coadd["ratios"])
-        pixel = coadd["variance"][y.round().astype(int), x.round().astype(int)]
-        place_error = (
-            1000
-            * scale
-            * position_errors(coadd["image"], x, y, field.locus, pixel * ratio**2, gain)
-        )
-    else:
-        place_error = x
-    add("POSERR", place_error, "mas")
-    add("X", x + 1, "pix", "D")
-    add("Y", y + 1, "pix", "D")
-
-    def magnitudes(name, flux, error):
+    def add_fluxes(name: str, fluxes: SourceFluxes) -> None:
+        flux, error = fluxes.flux, fluxes.error
+        add(f"FLUX_{name}", flux)
+        add(f"FLUXERR_{name}", error)
         with np.errstate(divide="ignore", invalid="ignore"):
-            mag = np.where(flux > 0, value - 2.5 * np.log10(flux), np.nan)
+            mag = np.where(flux > 0, zeropoint.value - 2.5 * np.log10(flux), np.nan)
             mag_error = np.where(flux > 0, 1.0857 * error / flux, np.nan)
         add(f"MAG_{name}", mag, "mag")
         add(f"MAGERR_{name}", mag_error, "mag")
 
-    noise = np.sqrt(coadd["variance"]).astype(np.float32)
-    if n:
-        ratio = np.interp(field.aperture, coadd["radii"], coadd["ratios"])
-        excess = local_excess(
-            coadd["image"], coadd["variance"], coadd["occupied"], x, y, field.aperture, ratio
-        )
-
-        def aperture_error(flux, radius):
-            ratio = excess * np.interp(radius, coadd["radii"], coadd["ratios"])
-            empty, _, _ = sep.sum_circle(coadd["variance"], x, y, radius, subpix=5)
-            return np.sqrt(np.maximum(empty, 0) * ratio**2 + np.maximum(flux, 0) / gain)
-
-        fraction = float(field.growth.fraction(field.aperture))
-        total_error = blended_errors(
-            x, y, aperture_error(field.flux, field.aperture), field.aperture, fraction,
-            field.growth.wings(),
-        )  # fmt: skip
-        total, total_error = field.flux / fraction, total_error / fraction
-    else:
-        total = total_error = x
-    add("FLUX_POINT", total)
-    add("FLUXERR_POINT", total_error)
-    magnitudes("POINT", total, total_error)
+    add("NUMBER", np.arange(1, len(source) + 1), kind="J")
+    add("RA", measured.sky[:, 0], "deg", "D")
+    add("DEC", measured.sky[:, 1], "deg", "D")
+    add("POSERR", 1000 * scale * measured.position_error, "mas")
+    add("X", source["x"] + 1, "pix", "D")
+    add("Y", source["y"] + 1, "pix", "D")
+    point = measured.point
+    add_fluxes("POINT", point)
     with np.errstate(divide="ignore", invalid="ignore"):
-        add("SNR", np.where(total_error > 0, total / total_error, np.nan))
-    if n:
-        auto, auto_error, reach, kron_flags = kron_photometry(coadd, gain, excess)
-        flags = field.flags | kron_flags
-        kron_radius = reach * scale
-    else:
-        auto = auto_error = kron_radius = x
-        flags = np.zeros(0, np.int32)
-    add("FLUX_AUTO", auto)
-    add("FLUXERR_AUTO", auto_error)
-    magnitudes("AUTO", auto, auto_error)
-    for k, radius in enumerate(radii, start=1):
-        if n:
-            flux, _, _ = aperture_fluxes(coadd["image"], noise, x, y, [radius])
-            flux = flux[:, 0]
-            error = aperture_error(flux, radius)
-        else:
-            flux = error = x
-        add(f"FLUX_APER{k}", flux)
-        add(f"FLUXERR_APER{k}", error)
-        magnitudes(f"APER{k}", flux, error)
-    add("KRON_RADIUS", kron_radius, "arcsec")
+        add("SNR", np.where(point.error > 0, point.flux / point.error, np.nan))
+    add_fluxes("AUTO", measured.auto)
+    for k, fluxes in enumerate(measured.apertures, start=1):
+        add_fluxes(f"APER{k}", fluxes)
+    add("KRON_RADIUS", measured.kron_reach * scale, "arcsec")
     add("A_IMAGE", source["a"], "pix")
     add("B_IMAGE", source["b"], "pix")
     add("THETA", np.degrees(source["theta"]), "deg")
     with np.errstate(divide="ignore", invalid="ignore"):
         add("ELLIPTICITY", 1 - source["b"] / source["a"])
-    add("HALF_LIGHT", (field.half_light if field else x) * scale, "arcsec")
-    size = field.half_light / field.locus if field else x
+    add("HALF_LIGHT", half_light * scale, "arcsec")
     add("SIZE_RATIO", size)
-    add("STAR", (np.abs(np.log(np.maximum(size, 1e-3))) < 0.3), kind="L")
+    add("STAR", np.abs(np.log(np.maximum(size, 1e-3))) < STELLAR_LOCUS, kind="L")
     add("PEAK", source["peak"])
-    add("FLAGS", flags, kind="J")
-    used = np.zeros(n, bool)
+    add("FLAGS", measured.flags, kind="J")
+    used = np.zeros(len(source), bool)
+    if zeropoint_sources is not None:
+        used[zeropoint_sources] = True
     add("ZP_STAR", used, kind="L")
     table = fits.BinTableHDU.from_columns(columns, name="SOURCES")
     for k, radius in enumerate(radii, start=1):
@@ -271,13 +341,12 @@ def source_table(coadd, wcs, zeropoint, gain, scale, settings):
     return table
 
 
-def map_hdus(coadd):
+def map_hdus(coadd: MeasuredCoadd) -> list[fits.ImageHDU | fits.CompImageHDU]:
     """Return what else the sources were measured with, for those who measure again.
 
     Parameters
     ----------
-    coadd : dict
-        Of `calibrate_weight`.
+    coadd : MeasuredCoadd
 
     Returns
     -------
@@ -285,23 +354,27 @@ def map_hdus(coadd):
         ``BACKGROUND``, the meshes of the background; ``OCCUPIED``, shape (ny, nx), 1 for pixels
         that belong to sources, with a rim, and those without weight.
     """
-    occupied = coadd["occupied"].astype(np.uint8)
+    occupied = coadd.occupied.astype(np.uint8)
     # A row a tile, as is usual, takes four times as long to write and to read.
     tile = (min(64, occupied.shape[0]), occupied.shape[1])
     return [
-        fits.ImageHDU(coadd["mesh"], name="BACKGROUND"),
+        fits.ImageHDU(coadd.background, name="BACKGROUND"),
         fits.CompImageHDU(occupied, name="OCCUPIED", compression_type="RICE_1", tile_shape=tile),
     ]
 
 
-def significant(table, least):
-    """Return a source table without what is likely noise, and numbered anew.
+def significant(table: fits.BinTableHDU, least: float) -> fits.BinTableHDU:
+    """Return a source table without what is likely noise, renumbered.
 
     Parameters
     ----------
     table : astropy.io.fits.BinTableHDU
     least : float
         Least S/N of a source. Where it is not known, the source stays.
+
+    Returns
+    -------
+    astropy.io.fits.BinTableHDU
     """
     rows = table.data[~(table.data["SNR"] < least)]
     rows["NUMBER"] = np.arange(1, len(rows) + 1)

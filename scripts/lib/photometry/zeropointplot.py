@@ -13,8 +13,7 @@ def plot_zeropoint(path, title, zeropoint, stars, shape):
     path : path-like
     title : str
     zeropoint : lib.photometry.zeropoint.Zeropoint
-    stars : dict
-        Of `coadd_zeropoint`.
+    stars : lib.photometry.coaddzeropoint.ZeropointStars
     shape : tuple of int
         Of the coadd.
     """
@@ -25,23 +24,23 @@ def plot_zeropoint(path, title, zeropoint, stars, shape):
         title += f"   ABSZPT {zeropoint.value:.3f} ± {zeropoint.error:.3f}"
         used, residual = zeropoint.used, zeropoint.residual
         span = max(4 * zeropoint.scatter, 0.05)
-        for axis, key, label in (
-            (axes[0], "magnitude", "reference magnitude"),
-            (axes[1], "colour", zeropoint.colour or "colour"),
-            (axes[2], "x", "x [pixel]"),
+        for axis, values, label in (
+            (axes[0], stars.magnitude, "reference magnitude"),
+            (axes[1], stars.colour, zeropoint.colour or "colour"),
+            (axes[2], stars.x, "x [pixel]"),
         ):  # fmt: skip
-            shown = np.isfinite(stars[key])
+            shown = np.isfinite(values)
             for kept, colour, name in ((True, "C0", "used"), (False, "C3", "left out")):
                 chosen = shown & (used == kept)
                 axis.plot(
-                    stars[key][chosen], np.clip(residual[chosen], -span, span), ".", color=colour,
+                    values[chosen], np.clip(residual[chosen], -span, span), ".", color=colour,
                     label=f"{name} ({int(chosen.sum())})",
                 )  # fmt: skip
             axis.axhline(0, color="0.5", lw=0.8)
             axis.set(xlabel=label, ylabel="reference - fit [mag]", ylim=(-1.1 * span, 1.1 * span))
         axes[0].legend()
         drawn = axes[3].scatter(
-            stars["x"][used], stars["y"][used], c=residual[used], s=14, cmap="coolwarm",
+            stars.x[used], stars.y[used], c=residual[used], s=14, cmap="coolwarm",
             vmin=-span, vmax=span,
         )  # fmt: skip
         axes[3].set(xlabel="x [pixel]", ylabel="y [pixel]", xlim=(0, shape[1]), ylim=(0, shape[0]))

@@ -1,159 +1,198 @@
-"""What a frame is worth to a stack: seeing, stars, zero point, transparency, weight."""
+"""Which frames are stacked: their zero points against each other, transparencies and weights."""
 
-from dataclasses import astuple
+from dataclasses import dataclass
 
 import numpy as np
 
 from lib.core.crossmatch import common_stars, match
-from lib.core.sphere import mean_position, project
-from lib.core.wcs import celestial_wcs, pixel_scale
+from lib.core.settings import StackSettings
+from lib.core.sphere import mean_position, project, separation
+from lib.core.wcs import frame_outline
 from lib.frame.file import FrameRejected
-from lib.photometry.field import FLAG_NEIGHBOUR, measure_field
-from lib.photometry.sources import background, detection_arrays
+from lib.photometry.coaddzeropoint import ASSUMED_CATALOGUE_ERROR, Reference, reference_errors
 from lib.photometry.zeropoint import relative_zeropoints
+from lib.stack.stackframe import FrameScaling, FrameStars, FrameZeropoint, StackFrame
+from lib.stack.weights import frame_variance
 
-FRAME_SIGMA_FLOOR = 0.01
+FRAME_ERROR_FLOOR = 0.01
+"""[mag] Added in quadrature to the errors of the stars of frames: what flat fields leave."""
 
+REFERENCE_ERROR_FLOOR = 0.05
+"""[mag] The same for the reference, whose colour terms are not known here."""
 
-REFERENCE_SIGMA_FLOOR = 0.05
-
-
-def measure_frame(image, mask, header, settings):
-    """Measure seeing, shape and stars of one frame.
-
-    Parameters
-    ----------
-    image : ndarray of float32, shape (ny, nx)
-        Sky-subtracted.
-    mask : ndarray of uint8, same shape
-    header : astropy.io.fits.Header
-    settings : dict
-        Config section ``stack``.
-
-    Returns
-    -------
-    dict
-        fwhm [pixel], seeing [arcsec], ellipticity, nstars, noise [stored units], the WCS, and of
-        the stars ra, dec [deg], magnitude (of total flux per second) and its error.
-
-    Raises
-    ------
-    FrameRejected
-        TOO_FEW_STARS, TRAILED or BAD_SEEING.
-    """
-    image, flag = detection_arrays(image, mask)
-    unusable = flag > 0
-    if unusable.all():
-        raise FrameRejected("NO_USABLE_PIXEL")
-    level, noise = background(image, unusable, 64)
-    image = image - level
-    gain = float(header.get("GAIN", 1.0))
-    saturate = float(header.get("SATURATE", np.inf)) * settings["saturation_fraction"]
-    field = measure_field(
-        image, max(noise, 1e-6), unusable, saturate=saturate, gain=gain,
-        threshold=settings["detect_sigma"], min_area=settings["min_area"],
-        aperture=settings["aperture"], min_snr=settings["star_snr"], hidden=False,
-    )  # fmt: skip
-    nstars = 0 if field is None else int(field.stars.sum())
-    if nstars < settings["min_stars"]:
-        raise FrameRejected("TOO_FEW_STARS", f"{nstars} < {settings['min_stars']}")
-    wcs = celestial_wcs(header)
-    measured = {
-        "fwhm": field.fwhm, "seeing": field.fwhm * pixel_scale(wcs), "nstars": nstars,
-        "ellipticity": field.ellipticity, "noise": noise, "aperture": field.aperture,
-        "fraction": float(field.growth.fraction(field.aperture)),
-        "wings": list(astuple(field.growth.wings(field.shape))), "wcs": wcs,
-    }  # fmt: skip
-    if field.ellipticity > settings["max_ellipticity"]:
-        raise FrameRejected(
-            "TRAILED", f"ellipticity {field.ellipticity:.2f} > {settings['max_ellipticity']:g}"
-        )
-    if 0 < settings["max_seeing"] < measured["seeing"]:
-        raise FrameRejected(
-            "BAD_SEEING", f"{measured['seeing']:.2f} > {settings['max_seeing']:g} arcsec"
-        )
-    lonely = field.stars & ((field.flags & FLAG_NEIGHBOUR) == 0) & (field.flux > 0)
-    chosen = lonely if lonely.sum() >= 5 else field.stars & (field.flux > 0)
-    index = np.flatnonzero(chosen)
-    index = index[np.argsort(-field.flux[index])[:300]]
-    ra, dec = wcs.all_pix2world(field.sources["x"][index], field.sources["y"][index], 0)
-    exposure = max(float(header["EXPTIME"]), 1e-3)
-    magnitude = -2.5 * np.log10(field.total[index] / exposure)
-    error = 1.0857 * field.error[index] / field.flux[index]
-    return {**measured, "ra": ra, "dec": dec, "magnitude": magnitude, "magnitude_error": error}
+TRUSTED_STARS = 5
+"""Common stars of a frame that may be the best one, to which transparencies refer."""
 
 
-def tie_frames(frames, reference, band, settings):
-    """Find the zero point of each frame from the stars the frames share, and the reference.
+def select_frames(
+    frames: list[StackFrame], reference: Reference | None, band: str, settings: StackSettings
+) -> list[StackFrame]:
+    """Judge the frames of a stack, and scale those that stay; the others are marked.
 
     Parameters
     ----------
-    frames : list of dict
-        As `measure_frame` returns.
+    frames : list of StackFrame
+        Measured.
     reference : mapping of str to ndarray, or None
-        Photometric reference with column `band`.
+        Photometric reference.
     band : str
-    settings : dict
+    settings : StackSettings
 
     Returns
     -------
-    zeropoint : ndarray, shape (n,)
+    list of StackFrame
+        The frames to stack, with zero point and scaling.
+    """
+    candidates = [frame for frame in frames if frame.used]
+    if not candidates:
+        return []
+    _leave_out_distant(candidates, settings.max_offset)
+    candidates = [frame for frame in candidates if frame.used]
+    stars = [frame.measurement.stars for frame in candidates]
+    zeropoints = frame_zeropoints(stars, reference, band, settings.match_radius)
+    transparency, reasons = judge_frames(zeropoints, settings)
+    for i, frame in enumerate(candidates):
+        frame.zeropoint = FrameZeropoint(
+            float(zeropoints.value[i]), zeropoints.absolute, float(zeropoints.scatter[i]),
+            int(zeropoints.common[i]), float(transparency[i]),
+        )  # fmt: skip
+        why = reasons[i]
+        if why is not None:
+            frame.leave_out(why)
+    return _scale_frames([frame for frame in candidates if frame.used], settings)
+
+
+def _leave_out_distant(frames: list[StackFrame], max_offset: float) -> None:
+    """Leave out frames whose centre is further than `max_offset` [deg] from the others."""
+    outlines = [frame_outline(frame.measurement.wcs) for frame in frames]
+    centres = np.array([mean_position(*outline.T) for outline in outlines])
+    # From the frame nearest to the others, not from their mean: one astray must not move it.
+    distances = np.array([separation(*centres.T, *centre) for centre in centres])
+    offsets = distances[np.argmin(np.median(distances, axis=1))]
+    for frame, offset in zip(frames, offsets, strict=True):
+        if not offset <= max_offset:
+            frame.leave_out(FrameRejected("OFF_FIELD", f"{offset:.2f} > {max_offset:g} deg"))
+
+
+def _scale_frames(frames: list[StackFrame], settings: StackSettings) -> list[StackFrame]:
+    """Give frames their scales and weights; those a median is better without are left out."""
+    while frames:
+        exposures = [float(frame.header["EXPTIME"]) for frame in frames]
+        transparencies = [frame.zeropoint.transparency for frame in frames if frame.zeropoint]
+        for frame, scale in zip(frames, flux_scales(exposures, transparencies), strict=True):
+            frame.scaling = frame_scaling(frame, float(scale))
+        if settings.combine == "weighted":
+            break
+        weights = np.array([frame.weighting.weight for frame in frames])
+        relative = weights / weights.max()
+        low = weights < settings.min_weight * weights.max()
+        if not low.any():
+            break
+        for i in np.flatnonzero(low):
+            numbers = f"{relative[i]:.3f} < {settings.min_weight:g}"
+            frames[i].leave_out(FrameRejected("LOW_WEIGHT", numbers))
+        frames = [frame for frame in frames if frame.used]
+    return frames
+
+
+def frame_scaling(frame: StackFrame, scale: float) -> FrameScaling:
+    """Return the weight of a frame whose flux is multiplied with `scale`."""
+    noise = frame.measurement.noise
+    variance = frame_variance(frame.header)
+    modelled = bool(variance > 0)
+    # Without sky and read noise in the header the noise measured must do.
+    variance = float(variance) if modelled else noise**2
+    return FrameScaling(
+        scale, variance, modelled, float(1.0 / (scale**2 * variance)), noise / np.sqrt(variance)
+    )
+
+
+@dataclass(frozen=True)
+class FrameZeropoints:
+    """Zero points of n frames.
+
+    Parameters
+    ----------
+    value : ndarray, shape (n,)
         Magnitude of one electron per second: absolute where the reference reaches the group of
         the frame, else with mean 0 in the group.
     scatter : ndarray, shape (n,)
-    number : ndarray of int, shape (n,)
+        Robust scatter of the stars [mag].
+    common : ndarray of int, shape (n,)
         Stars in common with other frames or the reference.
     group : ndarray of int, shape (n,)
         Zero points of different groups cannot be compared.
     absolute : bool
         Whether the zero points are absolute.
     """
+
+    value: np.ndarray
+    scatter: np.ndarray
+    common: np.ndarray
+    group: np.ndarray
+    absolute: bool
+
+
+def frame_zeropoints(
+    stars: list[FrameStars], reference: Reference | None, band: str, radius: float
+) -> FrameZeropoints:
+    """Find the zero point of each frame from the stars the frames share, and the reference.
+
+    The reference enters as one more frame, of larger errors.
+
+    Parameters
+    ----------
+    stars : list of FrameStars
+        Of each frame.
+    reference : mapping of str to ndarray, or None
+        Photometric reference with column `band`.
+    band : str
+    radius : float
+        Stars nearer than this are the same [arcsec].
+
+    Returns
+    -------
+    FrameZeropoints
+    """
     ra0, dec0 = mean_position(
-        np.concatenate([f["ra"] for f in frames]), np.concatenate([f["dec"] for f in frames])
+        np.concatenate([one.ra for one in stars]), np.concatenate([one.dec for one in stars])
     )
-    planes = [project(f["ra"], f["dec"], ra0, dec0) for f in frames]
-    radius = settings["match_radius"]
+    planes = [project(one.ra, one.dec, ra0, dec0) for one in stars]
     numbers, count = common_stars(planes, radius)
-    rows = len(frames) + 1
+    rows = len(stars) + 1
     magnitude = np.full((rows, count), np.nan)
     error = np.full((rows, count), np.nan)
     place = np.full((count, 2), np.nan)
-    for i, (frame, number) in enumerate(zip(frames, numbers, strict=True)):
-        magnitude[i + 1, number] = frame["magnitude"]
-        error[i + 1, number] = frame["magnitude_error"]
+    for i, (one, number) in enumerate(zip(stars, numbers, strict=True)):
+        magnitude[i + 1, number] = one.magnitude
+        error[i + 1, number] = one.error
         place[number] = planes[i]
     if reference is not None and band in reference:
         at = project(reference["ra"], reference["dec"], ra0, dec0)
         ours, theirs = match(place, at, radius)
         magnitude[0, ours] = np.asarray(reference[band], float)[theirs]
         errors = reference_errors(reference, band)[theirs]
-        error[0, ours] = np.where(errors > 0, errors, 0.02)
-    floor = np.full((rows, 1), FRAME_SIGMA_FLOOR)
-    floor[0] = REFERENCE_SIGMA_FLOOR
+        error[0, ours] = np.where(errors > 0, errors, ASSUMED_CATALOGUE_ERROR)
+    floor = np.full((rows, 1), FRAME_ERROR_FLOOR)
+    floor[0] = REFERENCE_ERROR_FLOOR
     z, scatter, number, group = relative_zeropoints(magnitude, error, floor)
     absolute = bool(np.isfinite(z[0]))
     if absolute:
         z = z - np.where(group == group[0], z[0], 0.0)
-    if len(frames) == 1 and not np.isfinite(z[1]):
+    if len(stars) == 1 and not np.isfinite(z[1]):
         z[1] = 0.0
-    return z[1:], scatter[1:], number[1:], group[1:], absolute
+    return FrameZeropoints(z[1:], scatter[1:], number[1:], group[1:], absolute)
 
 
-def reference_errors(reference, band):
-    """Return the errors of a band of the reference, NaN where it has none."""
-    if f"{band}_err" in reference:
-        return np.asarray(reference[f"{band}_err"], float)
-    return np.full(len(reference["ra"]), np.nan)
-
-
-def judge_frames(zeropoint, scatter, number, group, settings):
+def judge_frames(
+    zeropoints: FrameZeropoints, settings: StackSettings
+) -> tuple[np.ndarray, list[FrameRejected | None]]:
     """Return the transparency of each frame relative to the best, and why some are left out.
 
     Parameters
     ----------
-    zeropoint, scatter, number, group
-        As `tie_frames` returns.
-    settings : dict
+    zeropoints : FrameZeropoints
+    settings : StackSettings
 
     Returns
     -------
@@ -161,60 +200,50 @@ def judge_frames(zeropoint, scatter, number, group, settings):
         NaN where it cannot be known.
     reasons : list of FrameRejected or None
     """
+    zeropoint, group = zeropoints.value, zeropoints.group
     n = len(zeropoint)
-    reasons = [None] * n
+    reasons: list[FrameRejected | None] = [None] * n
     known = np.isfinite(zeropoint)
     transparency = np.full(n, np.nan)
     if not known.any():
-        return transparency, [
-            FrameRejected("NO_COMMON_STARS", "with any other frame or the reference")
-        ] * n
+        why = FrameRejected("NO_COMMON_STARS", "with any other frame or the reference")
+        return transparency, [why] * n
     # Frames that share no star with the others cannot be scaled: the largest group stays.
     labels, counts = np.unique(group[known], return_counts=True)
     largest = labels[np.argmax(counts)]
     for i in range(n):
         if not known[i] or group[i] != largest:
             reasons[i] = FrameRejected("NO_COMMON_STARS", f"with the other {n - 1} frames")
-        elif scatter[i] > settings["max_scatter"]:
-            reasons[i] = FrameRejected(
-                "BAD_PHOTOMETRY", f"scatter {scatter[i]:.2f} > {settings['max_scatter']:g} mag"
-            )
+        elif zeropoints.scatter[i] > settings.max_scatter:
+            numbers = f"scatter {zeropoints.scatter[i]:.2f} > {settings.max_scatter:g} mag"
+            reasons[i] = FrameRejected("BAD_PHOTOMETRY", numbers)
     trusted = np.array([reason is None for reason in reasons])
     if not trusted.any():
         return transparency, reasons
-    several = trusted & (number >= 5)
+    several = trusted & (zeropoints.common >= TRUSTED_STARS)
     best = zeropoint[several if several.any() else trusted].max()
     transparency[known] = 10 ** (0.4 * (zeropoint[known] - best))
-    for i in np.flatnonzero(trusted):
-        if transparency[i] < settings["min_transparency"]:
-            reasons[i] = FrameRejected(
-                "CLOUDY", f"transparency {transparency[i]:.3f} < {settings['min_transparency']:g}"
-            )
+    for i in map(int, np.flatnonzero(trusted)):
+        if transparency[i] < settings.min_transparency:
+            numbers = f"transparency {transparency[i]:.3f} < {settings.min_transparency:g}"
+            reasons[i] = FrameRejected("CLOUDY", numbers)
     return transparency, reasons
 
 
-def flux_scales(exposures, transparencies):
-    """Return the common exposure time and the factor that brings each frame to it.
+def flux_scales(exposures: list[float], transparencies: list[float]) -> np.ndarray:
+    """Return the factors that bring frames to one exposure time and transparency.
 
     Parameters
     ----------
-    exposures : ndarray, shape (n,)
+    exposures : list of float
         Seconds.
-    transparencies : ndarray, shape (n,)
+    transparencies : list of float
         Relative to the best frame.
 
     Returns
     -------
-    common : float
-        Median exposure time [s].
-    scales : ndarray, shape (n,)
-        common / exposure / transparency.
+    ndarray, shape (n,)
+        Median exposure / exposure / transparency.
     """
     common = float(np.median(exposures))
-    return common, common / np.asarray(exposures) / np.asarray(transparencies)
-
-
-def low_weight(weights, min_weight):
-    """Return which frames a median is better without: weight below a part of the best."""
-    weights = np.asarray(weights)
-    return weights < min_weight * weights.max()
+    return common / np.asarray(exposures) / np.asarray(transparencies)

@@ -1,12 +1,29 @@
 """What the header of a coadd says, and the table of what it was made of."""
 
 from dataclasses import astuple
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
 
-from lib.photometry.zeropoint import AB_MINUS_VEGA, VEGA_BANDS
-from lib.stack.calibrate import astrometric_scatter, limiting_flux
+from lib.core.settings import StackSettings
+from lib.core.wcs import wcs_cards
+from lib.photometry.measuredcoadd import MeasuredCoadd
+from lib.photometry.zeropoint import AB_MINUS_VEGA, VEGA_BANDS, Zeropoint
+from lib.stack.depth import limiting_flux
+from lib.stack.grid import Grid
+from lib.stack.reference import StackReference, astrometric_scatter
+from lib.stack.stackframe import StackFrame
+
+Cards = dict[str, tuple[Any, str]]
+"""Value and comment of header cards."""
+
+IDENTITY_KEYS = ("INSTRUME", "CAMERA", "OBJECT", "TARGET", "FILTER", "BAND")
+
+WEIGHT_KEYS = (
+    "CORRFAC", "CORRRAD", "CORRNAP", "WTSCALE", "NSTACK", "QCSTAT", "OBJECT", "FILTER",
+)  # fmt: skip
+"""Cards of the coadd that its weight map has, too."""
 
 WING_KEYS = {
     "PSFALPHA": "[pixel] Moffat wings of stars: scale radius",
@@ -16,7 +33,6 @@ WING_KEYS = {
     "PSFE2": "and along the diagonal",
 }
 
-
 PROVENANCE_KEYS = (
     "FRAME", "RAWFILE", "DATE-OBS", "EXPTIME", "AIRMASS", "BIASFILE", "BIASSUM", "DARKFILE",
     "DARKSUM", "FLATFILE", "FLATSUM", "SKYFILE", "SKYSUM", "FRNGFILE", "FRNGSUM", "GAIN",
@@ -24,10 +40,102 @@ PROVENANCE_KEYS = (
 )  # fmt: skip
 
 
-def airmass_cards(headers):
+def stack_header(frames: list[StackFrame], number: int) -> fits.Header:
+    """Return the header of a stack before it is made: what it is of.
+
+    Parameters
+    ----------
+    frames : list of StackFrame
+        All, those left out included.
+    number : int
+        Frames to stack.
+
+    Returns
+    -------
+    astropy.io.fits.Header
+    """
+    header = fits.Header()
+    first = frames[0].header
+    for key in IDENTITY_KEYS:
+        if key in first:
+            header[key] = (first[key], first.comments[key])
+    header["NSTACK"] = (number, "frames in the stack")
+    header["NREJECT"] = (len(frames) - number, "frames left out")
+    return header
+
+
+def describe_coadd(
+    header: fits.Header,
+    coadd: MeasuredCoadd,
+    grid: Grid,
+    saturate: float,
+    used: list[StackFrame],
+    zeropoint: Zeropoint,
+    reference: StackReference,
+    settings: StackSettings,
+) -> list[str]:
+    """Write what a coadd is and what was measured on it into its header.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        Of `stack_header`, changed in place.
+    coadd : MeasuredCoadd
+    grid : Grid
+    saturate : float
+        Saturation level of the coadd; infinite where it is not known.
+    used : list of StackFrame
+        The frames stacked.
+    zeropoint : lib.photometry.zeropoint.Zeropoint
+    reference : StackReference
+    settings : StackSettings
+
+    Returns
+    -------
+    list of str
+        Codes of the flags set.
+    """
+    headers = [frame.header for frame in used]
+    header.update(wcs_cards(grid.header()))
+    header["BUNIT"] = "electron"
+    band = str(header.get("BAND", ""))
+    cards: Cards = {
+        **time_cards(headers),
+        **airmass_cards(headers),
+        **pointing_cards(headers),
+        "COMBINET": (settings.combine, "how the frames were combined"),
+        "GAIN": (coadd.gain, "[electron] effective, per unit: noise^2 = flux / GAIN"),
+        "PIXSCALE": (coadd.scale, "[arcsec] per pixel"),
+        **shape_cards(coadd),
+        **zeropoint_cards(zeropoint, band, reference.photometric_source),
+        **limit_cards(coadd, zeropoint),
+        **position_cards(coadd, reference, headers, settings.match_radius),
+        **outlier_cards(used),
+        "QCSTAT": ("OK", "fit for use: OK or REJECTED"),
+    }
+    if np.isfinite(saturate):
+        cards["SATURATE"] = (float(saturate), "least saturation level of the frames, scaled")
+    for number, frame in enumerate(used, start=1):
+        cards[f"STACK{number}"] = (frame.name, "")
+    for key, card in cards.items():
+        header[key] = card
+    return flag_stack(header, zeropoint, settings)
+
+
+def weight_header(header: fits.Header, grid: Grid) -> fits.Header:
+    """Return the header of the weight map of a coadd of that header."""
+    cards = wcs_cards(grid.header())
+    cards["BUNIT"] = "electron-2"
+    for key in WEIGHT_KEYS:
+        if key in header:
+            cards[key] = (header[key], header.comments[key])
+    return cards
+
+
+def airmass_cards(headers: list[fits.Header]) -> Cards:
     """Return the median, least and largest airmass that can be true, or nothing."""
-    values = [float(h["AIRMASS"]) for h in headers if isinstance(h.get("AIRMASS"), int | float)]
-    values = np.array([v for v in values if 1.0 <= v <= 10.0])
+    stated = [float(h["AIRMASS"]) for h in headers if isinstance(h.get("AIRMASS"), int | float)]
+    values = np.array([v for v in stated if 1.0 <= v <= 10.0])
     if values.size == 0:
         return {}
     return {
@@ -37,7 +145,7 @@ def airmass_cards(headers):
     }
 
 
-def pointing_cards(headers):
+def pointing_cards(headers: list[fits.Header]) -> Cards:
     """Return the median pointing of the frames, or nothing."""
     known = [h for h in headers if isinstance(h.get("RA"), float) and isinstance(h["DEC"], float)]
     if not known:
@@ -50,14 +158,13 @@ def pointing_cards(headers):
     }
 
 
-def time_cards(headers):
+def time_cards(headers: list[fits.Header]) -> Cards:
     """Return the times of a stack: first and last start, median, exposure times."""
     starts = sorted(str(h["DATE-OBS"]) for h in headers if h.get("DATE-OBS"))
-    cards = {}
+    cards: Cards = {}
     if starts:
-        middle = np.array(starts, dtype="datetime64[ms]")
-        median = middle.view("int64")
-        median = np.datetime64(int(np.median(median)), "ms")
+        milliseconds = np.array(starts, dtype="datetime64[ms]").view("int64")
+        median = np.datetime64(int(np.median(milliseconds)), "ms")
         cards["DATE-OBS"] = (str(median), "median start of the exposures (UTC)")
         cards["DATE1"] = (starts[0], "start of the first exposure (UTC)")
         cards["DATEN"] = (starts[-1], "start of the last exposure (UTC)")
@@ -75,9 +182,9 @@ def time_cards(headers):
     return cards
 
 
-def zeropoint_cards(zeropoint, band, source):
+def zeropoint_cards(zeropoint: Zeropoint, band: str, source: str) -> Cards:
     """Return the cards of a zero point, or of why there is none."""
-    cards = {}
+    cards: Cards = {}
     if not zeropoint.known:
         cards["ABSZPNST"] = (0, "stars in the zero point")
         cards["ABSZPCAT"] = ("NONE", "photometric reference")
@@ -115,10 +222,10 @@ def zeropoint_cards(zeropoint, band, source):
     return cards
 
 
-def shape_cards(coadd, scale):
+def shape_cards(coadd: MeasuredCoadd) -> Cards:
     """Return the cards of seeing, aperture correction and noise of a coadd."""
-    field = coadd["field"]
-    cards = {}
+    field, noise, scale = coadd.field, coadd.noise, coadd.scale
+    cards: Cards = {}
     if field is not None:
         fraction = float(field.growth.fraction(field.aperture))
         cards["SEEPIX"] = (field.fwhm, "[pixel] FWHM of stars")
@@ -130,37 +237,54 @@ def shape_cards(coadd, scale):
         cards["APCORERR"] = (1.0857 * field.growth.error, "[mag] error of APCOR")
         for key, value in zip(WING_KEYS, astuple(field.growth.wings(field.shape)), strict=True):
             cards[key] = (value, WING_KEYS[key])
-        ratio = np.interp(field.aperture, coadd["radii"], coadd["ratios"])
-        cards["APNOISE"] = (float(ratio), "noise in APRAD over that of the weight map")
+        ratio = float(noise.ratio(field.aperture))
+        cards["APNOISE"] = (ratio, "noise in APRAD over that of the weight map")
         cards["APCORNST"] = (field.growth.n_stars, "stars in APCOR, 0: assumed profile")
-    cards["CORRFAC"] = (coadd["correlation"], "variance in apertures over that of pixels")
-    cards["CORRRAD"] = (coadd["corr_radius"] * scale, "[arcsec] radius of those apertures")
-    cards["CORRNAP"] = (coadd["apertures"], "empty apertures; 0: CORRFAC not measured")
-    cards["WTSCALE"] = (coadd["factor"], "factor on the combined weights")
+    cards["CORRFAC"] = (noise.correlation, "variance in apertures over that of pixels")
+    cards["CORRRAD"] = (noise.radius * scale, "[arcsec] radius of those apertures")
+    cards["CORRNAP"] = (noise.apertures, "empty apertures; 0: CORRFAC not measured")
+    cards["WTSCALE"] = (noise.weight_factor, "factor on the combined weights")
     return cards
 
 
-def limit_cards(coadd, zeropoint, scale):
+def limit_cards(coadd: MeasuredCoadd, zeropoint: Zeropoint) -> Cards:
     """Return the cards of the depth of a coadd."""
-    limit, radius, number = limiting_flux(coadd)
-    if not np.isfinite(limit):
+    limit = limiting_flux(coadd)
+    if not np.isfinite(limit.flux):
         return {}
-    cards = {"LIMFLUX": (limit, "[electron] 5 sigma point source, total flux")}
+    cards: Cards = {"LIMFLUX": (limit.flux, "[electron] 5 sigma point source, total flux")}
     if zeropoint.known:
-        value = zeropoint.value - 2.5 * np.log10(limit)
+        value = zeropoint.value - 2.5 * np.log10(limit.flux)
         cards["LIMMAG"] = (value, "[mag] 5 sigma point source, empty apertures")
-    cards["LIMRAD"] = (radius * scale, "[arcsec] radius of those apertures")
-    cards["LIMNAP"] = (number, "empty apertures measured")
+    cards["LIMRAD"] = (limit.radius * coadd.scale, "[arcsec] radius of those apertures")
+    cards["LIMNAP"] = (limit.apertures, "empty apertures measured")
     return cards
 
 
-def position_cards(field, sky, reference, headers, radius):
-    """Return the cards of the astrometry of a coadd."""
+def position_cards(
+    coadd: MeasuredCoadd, reference: StackReference, headers: list[fits.Header], radius: float
+) -> Cards:
+    """Return the cards of the astrometry of a coadd.
+
+    Parameters
+    ----------
+    coadd : MeasuredCoadd
+    reference : StackReference
+    headers : list of astropy.io.fits.Header
+        Of the frames stacked.
+    radius : float
+        Between a star and its entry in the reference [arcsec].
+
+    Returns
+    -------
+    dict
+    """
     aligned = {str(h.get("ASTRCAT", "NONE")) for h in headers} != {"NONE"}
-    known = reference.stars is not None and aligned
-    cards = {"ASTRCAT": (reference.source if known else "NONE", "astrometric reference")}
-    if known and field is not None:
-        rms, number = astrometric_scatter(field, sky, reference.stars, radius)
+    stars = reference.stars if aligned else None
+    source = "NONE" if stars is None else reference.source
+    cards: Cards = {"ASTRCAT": (source, "astrometric reference")}
+    if stars is not None and coadd.field is not None:
+        rms, number = astrometric_scatter(coadd, stars, radius)
         if number >= 2:
             cards["ASTRMS1"] = (rms[0], "[mas] robust rms east against ASTRCAT")
             cards["ASTRMS2"] = (rms[1], "[mas] robust rms north against ASTRCAT")
@@ -168,23 +292,24 @@ def position_cards(field, sky, reference, headers, radius):
     return cards
 
 
-def outlier_cards(records):
+def outlier_cards(frames: list[StackFrame]) -> Cards:
     """Return the cards of what was left out of frames because the others contradict it."""
-    if not any("outliers" in record for record in records):
+    counts = [frame.outliers for frame in frames if frame.outliers]
+    if not counts:
         return {}
-    pixels = sum(record["outliers"] + record["trail"] for record in records)
-    trails = sum(record["trail"] > 0 for record in records)
+    pixels = sum(count.pixels + count.trail for count in counts)
+    trails = sum(count.trail > 0 for count in counts)
     return {
         "NOUTLIER": (pixels, "pixels that the other frames contradict: no weight"),
         "NTRAIL": (trails, "frames with a satellite trail"),
     }
 
 
-def flag_stack(header, zeropoint, settings):
+def flag_stack(header: fits.Header, zeropoint: Zeropoint, settings: StackSettings) -> list[str]:
     """Write into the header what to mind about a stack; return the codes."""
     flags = []
-    if header["NSTACK"] < settings["min_frames"]:
-        flags.append(("FEW_FRAMES", f"{header['NSTACK']} < {settings['min_frames']}"))
+    if header["NSTACK"] < settings.min_frames:
+        flags.append(("FEW_FRAMES", f"{header['NSTACK']} < {settings.min_frames}"))
     if header["ASTRCAT"] == "NONE":
         flags.append(("NO_ASTROMETRIC_REFERENCE", ""))
     if not zeropoint.known:
@@ -196,13 +321,13 @@ def flag_stack(header, zeropoint, settings):
     return [code for code, _ in flags]
 
 
-def provenance_table(records):
+def provenance_table(frames: list[StackFrame]) -> fits.BinTableHDU:
     """Return one row per frame: what it is made of, what was measured, why it was left out.
 
     Parameters
     ----------
-    records : list of dict
-        With name, header, code and the numbers of `run`.
+    frames : list of StackFrame
+        Those left out included.
 
     Returns
     -------
@@ -210,7 +335,7 @@ def provenance_table(records):
     """
     columns = []
     for key in PROVENANCE_KEYS:
-        values = [record["header"].get(key) for record in records]
+        values = [frame.header.get(key) for frame in frames]
         if all(value is None for value in values):
             continue
         if all(isinstance(v, int | float) or v is None for v in values):
@@ -220,15 +345,16 @@ def provenance_table(records):
             text = ["" if v is None else str(v) for v in values]
             width = max(1, max(len(word) for word in text))
             columns.append(fits.Column(name=key, format=f"{width}A", array=np.array(text)))
+    numbers = [frame.numbers() for frame in frames]
     for key in ("fwhm", "seeing", "ellipticity", "zeropoint", "transparency", "scale", "weight"):
-        array = np.array([record.get(key, np.nan) for record in records], float)
+        array = np.array([known.get(key, np.nan) for known in numbers], float)
         columns.append(fits.Column(name=key.upper(), format="E", array=array))
     for key in ("outliers", "trail"):
-        array = np.array([record.get(key, -1) for record in records])
+        array = np.array([known.get(key, -1) for known in numbers])
         columns.append(fits.Column(name=key.upper(), format="J", null=-1, array=array))
-    used = np.array([record["used"] for record in records])
+    used = np.array([frame.used for frame in frames])
     columns.append(fits.Column(name="USED", format="L", array=used))
-    text = [record.get("reason", "") for record in records]
+    text = [frame.reason for frame in frames]
     width = max(1, max(len(word) for word in text))
     columns.append(fits.Column(name="REASON", format=f"{width}A", array=np.array(text)))
     return fits.BinTableHDU.from_columns(columns, name="PROVENANCE")

@@ -1,46 +1,53 @@
-"""The reference stars of a stack, and the flats that tell how its noise varies."""
+"""The reference stars of a stack, and the scatter of its positions about them."""
 
-import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from astropy.io import fits
 
-from lib.frame.file import read_frame
+from lib.core.crossmatch import match
+from lib.core.sphere import mean_position, project
+from lib.core.stats import MAD_TO_SIGMA
+from lib.photometry.coaddzeropoint import Reference
+from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.reference.catalogues import check_angles, read_customcat
-
-log = logging.getLogger("autoproc")
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Stars of known position and magnitude, and what to call them.
+class StackReference:
+    """Stars of known position and magnitude, and the names of their catalogues.
 
     Parameters
     ----------
-    stars : dict of str to ndarray, or None
+    stars : mapping of str to ndarray, or None
         For positions.
     source : str
-    photometric : dict of str to ndarray, or None
+    photometric : mapping of str to ndarray, or None
         For magnitudes: the same, or the custom catalogue.
     photometric_source : str
     reason : str
         Why there is none.
     """
 
-    stars: dict | None
+    stars: Reference | None
     source: str
-    photometric: dict | None
+    photometric: Reference | None
     photometric_source: str
     reason: str = ""
 
 
-def load_reference(path):
+def load_reference(path: str | Path | None) -> tuple[dict[str, np.ndarray] | None, str, str]:
     """Read the reference table; None where it is empty.
+
+    Parameters
+    ----------
+    path : path-like, optional
 
     Returns
     -------
-    dict of str to ndarray, or None
+    columns : dict of str to ndarray, or None
     source : str
     reason : str
         Why it is empty.
@@ -53,55 +60,84 @@ def load_reference(path):
     source = str(table.meta.get("source") or Path(path).name)
     if len(table) == 0:
         return None, "NONE", str(table.meta.get("reason", ""))
-    columns = {name: np.ma.filled(np.ma.asarray(table[name], float), np.nan)
-               for name in table.colnames if table[name].dtype.kind in "fiu"}  # fmt: skip
+    columns = {
+        name: np.ma.filled(np.ma.asarray(table[name], float), np.nan)
+        for name in table.colnames
+        if table[name].dtype.kind in "fiu"
+    }
     return columns, source, ""
 
 
-def find_reference(refcat, customcat, customcatfilt, records):
-    """Return the reference of a stack, with the custom catalogue where it serves the filter."""
+def find_reference(
+    refcat: str | Path | None,
+    customcat: str | Path | None,
+    customcatfilt: Collection[str],
+    headers: list[fits.Header],
+) -> StackReference:
+    """Return the reference of a stack, with the custom catalogue where it serves the filter.
+
+    Parameters
+    ----------
+    refcat : path-like, optional
+        Reference table (ECSV), which may be empty.
+    customcat : path-like, optional
+        Custom catalogue.
+    customcatfilt : collection of str
+        Bands or filters whose magnitudes it gives.
+    headers : list of astropy.io.fits.Header
+        Of the frames; the first has the band and the filter of all.
+
+    Returns
+    -------
+    StackReference
+
+    Raises
+    ------
+    lib.reference.catalogues.CatalogueError
+        A custom catalogue that cannot be used.
+    """
     stars, source, reason = load_reference(refcat)
-    first = records[0]["header"]
-    if not (customcat and {first.get("BAND"), first.get("FILTER")} & set(customcatfilt)):
-        return Reference(stars, source, stars, source, reason)
+    first = headers[0]
+    if not customcat or not {first.get("BAND"), first.get("FILTER")} & set(customcatfilt):
+        return StackReference(stars, source, stars, source, reason)
     custom = read_customcat(customcat)
-    for header in (record["header"] for record in records):
+    for header in headers:
         if "CRVAL1" in header and "NAXIS1" in header:
             check_angles(custom, customcat, header["CRVAL1"], header["CRVAL2"])
             break
     columns = {name: np.asarray(custom[name]) for name in custom.colnames}
-    return Reference(stars, source, columns, Path(customcat).name, reason)
+    return StackReference(stars, source, columns, Path(customcat).name, reason)
 
 
-class FlatCache:
-    """Flats by name, each read once.
+def astrometric_scatter(
+    coadd: MeasuredCoadd, reference: Reference, radius: float
+) -> tuple[tuple[float, float], int]:
+    """Compare the positions of the stars of a coadd with the reference.
 
     Parameters
     ----------
-    paths : iterable of path-like
-        Flats that frames may name in their header.
-    directory : path-like
-        Where to look for others.
+    coadd : MeasuredCoadd
+        With sources.
+    reference : mapping with ra, dec [deg]
+    radius : float
+        Arcsec.
+
+    Returns
+    -------
+    rms : tuple of float
+        Robust rms about zero per axis, east and north [mas].
+    number : int
+        Stars compared.
     """
-
-    def __init__(self, paths, directory):
-        self.paths = {Path(path).name: Path(path) for path in paths}
-        self.directory = Path(directory)
-        self.flats = {}
-
-    def get(self, name, shape):
-        """Return the flat a frame was divided by, or None where it is not there."""
-        if not name:
-            return None
-        if name not in self.flats:
-            path = self.paths.get(name, self.directory / name)
-            flat = None
-            if path.exists():
-                master = read_frame(path)
-                if master.image is not None:
-                    flat = np.where(master.image > 0, master.image, np.nan)
-            else:
-                log.warning("flat %s is not there: weights without it", name)
-            self.flats[name] = flat
-        flat = self.flats[name]
-        return flat if flat is not None and flat.shape == shape else None
+    assert coadd.field is not None
+    sky = coadd.source_positions()
+    ra0, dec0 = mean_position(*sky.T)
+    plane = project(sky[:, 0], sky[:, 1], ra0, dec0)
+    at = project(reference["ra"], reference["dec"], ra0, dec0)
+    plane = plane[(coadd.field.flags & ~1) == 0]
+    ours, theirs = match(plane, at, radius)
+    if ours.size < 2:
+        return (np.nan, np.nan), int(ours.size)
+    offset = 1000.0 * (plane[ours] - at[theirs])
+    east, north = MAD_TO_SIGMA * np.median(np.abs(offset), axis=0)
+    return (float(east), float(north)), ours.size

@@ -1,0 +1,172 @@
+"""The zero point of a coadd against a reference: which stars serve, and the fit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.core.crossmatch import match
+from lib.core.settings import StackSettings
+from lib.core.sphere import mean_position, project
+from lib.photometry.field import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT, StarField
+from lib.photometry.measuredcoadd import MeasuredCoadd
+from lib.photometry.sources import neighbour_distance
+from lib.photometry.zeropoint import (
+    Zeropoint,
+    choose_colour,
+    expected_noise,
+    fit_spatial_term,
+    fit_zeropoint,
+)
+
+Reference = Mapping[str, np.ndarray]
+"""Columns of a reference table."""
+
+ASSUMED_CATALOGUE_ERROR = 0.02
+"""[mag] Error of a catalogue magnitude that states none."""
+
+STELLAR_LOCUS = 0.3
+"""[ln] By which the half-light radius of a star may differ from that of the others."""
+
+MIN_LONELY_STARS = 5
+"""With fewer stars without a neighbour blended ones are used, too."""
+
+
+@dataclass(frozen=True)
+class ZeropointStars:
+    """Stars of a coadd that a zero point was fitted to.
+
+    Parameters
+    ----------
+    source : ndarray of int, shape (n,)
+        Rows in the sources of the coadd.
+    row : ndarray of int, shape (n,)
+        Rows in the reference.
+    magnitude : ndarray, shape (n,)
+        Of the reference.
+    colour : ndarray, shape (n,)
+        The colour of the colour term; NaN where it is not known.
+    x, y : ndarray, shape (n,)
+        0-based position on the coadd [pixel].
+    """
+
+    source: np.ndarray
+    row: np.ndarray
+    magnitude: np.ndarray
+    colour: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+
+    @classmethod
+    def none(cls) -> "ZeropointStars":
+        """Return no stars."""
+        return cls(*(np.empty(0) for _ in range(6)))
+
+
+def reference_errors(reference: Reference, band: str) -> np.ndarray:
+    """Return the errors of a band of the reference, NaN where it has none."""
+    if f"{band}_err" in reference:
+        return np.asarray(reference[f"{band}_err"], float)
+    return np.full(len(reference["ra"]), np.nan)
+
+
+def coadd_zeropoint(
+    coadd: MeasuredCoadd, reference: Reference | None, band: str, settings: StackSettings
+) -> tuple[Zeropoint, ZeropointStars]:
+    """Fit the zero point of a coadd against a reference.
+
+    Parameters
+    ----------
+    coadd : MeasuredCoadd
+    reference : mapping of str to ndarray, or None
+    band : str
+    settings : StackSettings
+
+    Returns
+    -------
+    zeropoint : Zeropoint
+    stars : ZeropointStars
+        The stars given to the fit.
+    """
+    if reference is None or len(reference["ra"]) == 0:
+        return Zeropoint(reason="NO_REFERENCE"), ZeropointStars.none()
+    if not band:
+        reason = "NO_BAND: the filter has no band in the reference system"
+        return Zeropoint(reason=reason), ZeropointStars.none()
+    if band not in reference or not np.isfinite(np.asarray(reference[band], float)).any():
+        reason = f"NO_BAND: the reference has no {band} magnitudes"
+        return Zeropoint(reason=reason), ZeropointStars.none()
+    field = coadd.field
+    if field is None:
+        return Zeropoint(reason="NO_SOURCES"), ZeropointStars.none()
+    ours, theirs, n_matched = _match_stars(coadd, field, reference, band, settings)
+    catalogue = np.asarray(reference[band], float)[theirs]
+    errors = reference_errors(reference, band)[theirs]
+    limits = {
+        "min_stars": settings.zeropoint_min_stars,
+        "colour_min_stars": settings.colour_min_stars,
+        "colour_min_spread": settings.colour_min_spread,
+    }
+    magnitude = -2.5 * np.log10(field.total[ours])
+    error = 1.0857 / field.snr[ours]
+    keep = (field.snr > settings.zeropoint_snr)[ours]
+    first = fit_zeropoint(magnitude, error, np.where(keep, catalogue, np.nan), errors, **limits)
+    if first.known:
+        flux = 10 ** (-0.4 * (catalogue - first.value))
+        magnitude, error = expected_noise(magnitude, error, field.total[ours], flux, coadd.gain)
+        keep = error < 1.0857 / settings.zeropoint_snr
+    ours, theirs, magnitude, error = (a[keep] for a in (ours, theirs, magnitude, error))
+    catalogue, errors = catalogue[keep], errors[keep]
+    name, colour, colour_error, covariance = "", None, None, None
+    if settings.colour_term != "off":
+        name, colour, colour_error, covariance = choose_colour(band, reference, theirs)
+    result = fit_zeropoint(
+        magnitude, error, catalogue, errors, colour, colour_error, covariance, colour_name=name,
+        **limits,
+    )  # fmt: skip
+    x, y = field.sources["x"][ours], field.sources["y"][ours]
+    if result.known:
+        # What the aperture does not hold is the same error for all stars.
+        result.error = float(np.hypot(result.error, 1.0857 * field.growth.error))
+        if settings.spatial_term != "off":
+            used = result.used
+            stated = np.where(errors[used] > 0, errors[used], ASSUMED_CATALOGUE_ERROR)
+            variance = error[used] ** 2 + stated**2
+            result.spatial = fit_spatial_term(result.residual[used], variance, x[used], y[used])
+    elif n_matched == 0:
+        result.reason = f"NO_MATCH: no source within {settings.match_radius:g} arcsec"
+    colour = np.full(ours.size, np.nan) if colour is None else colour
+    return result, ZeropointStars(ours, theirs, catalogue, colour, x, y)
+
+
+def _match_stars(
+    coadd: MeasuredCoadd,
+    field: StarField,
+    reference: Reference,
+    band: str,
+    settings: StackSettings,
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return rows of stars fit for a zero point and of their entries, and how many sources match.
+
+    Stars are on the stellar locus, undisturbed, and without a neighbour that matters, in the
+    coadd or in the reference, which may resolve what the coadd does not.
+    """
+    sky = coadd.source_positions()
+    ra0, dec0 = mean_position(*sky.T)
+    at = project(reference["ra"], reference["dec"], ra0, dec0)
+    ours, theirs = match(project(sky[:, 0], sky[:, 1], ra0, dec0), at, settings.match_radius)
+    spoilt = FLAG_SATURATED | FLAG_WEIGHT
+    blended = FLAG_NEIGHBOUR | 1
+    ratio = np.abs(np.log(np.maximum(field.half_light, 1e-3) / field.locus))
+    usable = (field.flux > 0) & (ratio < STELLAR_LOCUS) & (field.sources["peak"] > 0)
+    usable &= (field.flags & (spoilt | 2 | 4 | 8 | 16)) == 0
+    lonely = usable & ((field.flags & blended) == 0)
+    light = 10 ** (-0.4 * np.asarray(reference[band], float))
+    listed = np.isfinite(at).all(axis=1) & np.isfinite(light)
+    distance = np.full(len(at), np.inf)
+    distance[listed] = neighbour_distance(at[listed, 0], at[listed, 1], light[listed])
+    lonely[ours[distance[theirs] < coadd.scale * (field.aperture + field.fwhm)]] = False
+    bright = field.snr > settings.zeropoint_snr
+    enough = max(settings.zeropoint_min_stars, MIN_LONELY_STARS)
+    good = lonely if (lonely & bright)[ours].sum() >= enough else usable
+    return ours[good[ours]], theirs[good[ours]], ours.size

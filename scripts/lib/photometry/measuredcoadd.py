@@ -1,0 +1,105 @@
+"""What is measured on a coadd: its noise, its background, its sources."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.wcs import WCS
+
+from lib.photometry.field import StarField
+from lib.photometry.sources import spread_mesh
+
+
+@dataclass(frozen=True)
+class CoaddNoise:
+    """Noise of a coadd in empty apertures, compared with its variance map. Numbers only.
+
+    Parameters
+    ----------
+    radii : ndarray, shape (n,)
+        Aperture radii [pixel].
+    ratios : ndarray, shape (n,)
+        Noise in apertures of these radii over that by the calibrated variance map; 1 where it
+        could not be measured.
+    radius : float
+        Radius of the apertures in which the map was calibrated: one FWHM [pixel].
+    apertures : int
+        Number of them; 0 where the map is not calibrated.
+    weight_factor : float
+        Factor by which the weights of the combination were multiplied.
+    correlation : float
+        Variance in these apertures over that of single pixels: larger than 1 where neighbouring
+        pixels share noise.
+    """
+
+    radii: np.ndarray
+    ratios: np.ndarray
+    radius: float = np.nan
+    apertures: int = 0
+    weight_factor: float = 1.0
+    correlation: float = 1.0
+
+    def ratio(self, radius: float | np.ndarray) -> np.ndarray:
+        """Return the noise in apertures of a radius [pixel] over that by the variance map."""
+        return np.interp(radius, self.radii, self.ratios)
+
+
+@dataclass(frozen=True)
+class MeasuredCoadd:
+    """A coadd without its background, its calibrated noise and its sources.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        Background subtracted; 0 where nothing covers it.
+    variance : ndarray of float32, shape (ny, nx)
+        Calibrated for apertures of one FWHM radius; 0 where there is no weight.
+    covered : ndarray of bool, shape (ny, nx)
+        Pixels with weight.
+    occupied : ndarray of bool, shape (ny, nx)
+        Pixels of sources, with a rim, and those without weight.
+    background : ndarray of float32, shape (m, n)
+        Mesh of the background, of `lib.photometry.sources.background_mesh`.
+    field : StarField or None
+        The sources; None where there are none.
+    noise : CoaddNoise
+    wcs : astropy.wcs.WCS
+    scale : float
+        Arcsec per pixel.
+    gain : float
+        Electrons per unit: photon variance of a flux F is F / gain.
+    """
+
+    image: np.ndarray
+    variance: np.ndarray
+    covered: np.ndarray
+    occupied: np.ndarray
+    background: np.ndarray
+    field: StarField | None
+    noise: CoaddNoise
+    wcs: WCS
+    scale: float
+    gain: float
+
+    def source_positions(self) -> np.ndarray:
+        """Return ra, dec of the sources [deg], shape (n, 2)."""
+        if self.field is None:
+            return np.empty((0, 2))
+        sources = self.field.sources
+        return np.column_stack(self.wcs.all_pix2world(sources["x"], sources["y"], 0))
+
+
+def subtract_mesh(image: np.ndarray, mesh: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """Return a coadd without its background; 0 where nothing covers it.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    mesh : ndarray
+        Of `lib.photometry.sources.background_mesh`.
+    covered : ndarray of bool, shape (ny, nx)
+
+    Returns
+    -------
+    ndarray of float32, shape (ny, nx)
+    """
+    return np.where(covered, image - spread_mesh(mesh, image.shape), np.float32(0))

@@ -1,0 +1,222 @@
+"""A stack from its frames to its products, as one story."""
+
+import json
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import WCS
+
+from lib.core.files import atomic_path
+from lib.core.settings import StackSettings
+from lib.core.wcs import celestial_wcs, wcs_cards
+from lib.frame.file import read_header
+from lib.frame.step import record_step
+from lib.photometry.coaddzeropoint import ZeropointStars, coadd_zeropoint
+from lib.photometry.measuredcoadd import MeasuredCoadd
+from lib.photometry.sourcetable import map_hdus, significant, source_table
+from lib.photometry.zeropoint import Zeropoint
+from lib.photometry.zeropointplot import plot_zeropoint
+from lib.stack.combination import combine_frames
+from lib.stack.depth import measure_coadd
+from lib.stack.framemeasurement import survey_frames
+from lib.stack.frameselection import select_frames
+from lib.stack.grid import common_grid
+from lib.stack.header import describe_coadd, provenance_table, stack_header, weight_header
+from lib.stack.record import CoaddRecord, StackRecord, record_json
+from lib.stack.reference import find_reference
+from lib.stack.stackframe import FrameCache, StackFrame
+from lib.stack.weights import FlatCache
+
+log = logging.getLogger("autoproc")
+
+
+@dataclass(frozen=True)
+class StackInputs:
+    """Files a stack is made of.
+
+    Parameters
+    ----------
+    frames : sequence of path-like
+        Solved frames (azsfp) of one target and filter.
+    flats : sequence of path-like
+        Masters that header FLATFILE of the frames names; others are looked for beside the frames.
+    grid_frames : sequence of path-like
+        Frames whose footprint the coadd covers (all filters of the target); `frames` if empty.
+    refcat : path-like, optional
+        Reference table (ECSV), which may be empty.
+    customcat : path-like, optional
+        Custom catalogue; used instead of the reference's magnitudes for bands in `customcatfilt`.
+    customcatfilt : sequence of str
+    """
+
+    frames: Sequence[str | Path]
+    flats: Sequence[str | Path] = ()
+    grid_frames: Sequence[str | Path] = ()
+    refcat: str | Path | None = None
+    customcat: str | Path | None = None
+    customcatfilt: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class StackProducts:
+    """Paths of what a stack writes: coadd, weight map, source table, quality file, plot."""
+
+    coadd: Path
+    weight: Path
+    cat: Path
+    qa: Path
+    plot: Path | None = None
+
+
+def make_stack(
+    inputs: StackInputs,
+    products: StackProducts,
+    settings: StackSettings,
+    *,
+    version: int = 1,
+    threads: int = 1,
+) -> StackRecord:
+    """Stack the frames of one target and filter.
+
+    Parameters
+    ----------
+    inputs : StackInputs
+    products : StackProducts
+    settings : StackSettings
+    version : int
+        Of the step.
+    threads : int
+
+    Returns
+    -------
+    StackRecord
+
+    Raises
+    ------
+    lib.reference.catalogues.CatalogueError
+        A custom catalogue that cannot be used.
+    """
+    # A quarter of the memory for the frames until they are resampled.
+    cache = FrameCache(1e6 * settings.memory / 4)
+    frames = survey_frames(inputs.frames, settings, cache)
+    band = str(frames[0].header.get("BAND", ""))
+    reference = find_reference(
+        inputs.refcat, inputs.customcat, inputs.customcatfilt, [frame.header for frame in frames]
+    )
+    used = select_frames(frames, reference.photometric, band, settings)
+    header = stack_header(frames, len(used))
+
+    def reject(reason: str) -> StackRecord:
+        record = StackRecord(
+            settings, version, band, reference, frames, "REJECTED", reason
+        )  # fmt: skip
+        write_rejected(products, header, record)
+        return record
+
+    if not used:
+        return reject(f"NO_FRAMES: 0 of {len(frames)} frames can be stacked")
+    grid = common_grid(grid_systems(inputs.grid_frames, used))
+    flats = FlatCache(inputs.flats, used[0].path.parent)
+    workdir = Path(products.coadd).resolve().parent
+    combined = combine_frames(used, grid, settings, flats, cache, workdir, threads)
+    if not combined.weight.any():
+        return reject(f"NO_WEIGHT: in no pixel, of {len(used)} frames")
+    coadd = measure_coadd(
+        combined.image, combined.weight, wcs=grid.wcs, scale=grid.scale, gain=combined.gain,
+        saturate=combined.saturate * settings.saturation_fraction, settings=settings,
+    )  # fmt: skip
+    weight = combined.weight
+    weight *= np.float32(coadd.noise.weight_factor)
+    zeropoint, stars = coadd_zeropoint(coadd, reference.photometric, band, settings)
+    flags = describe_coadd(
+        header, coadd, grid, combined.saturate, used, zeropoint, reference, settings
+    )
+    record_step(header, "stack", version, history_parameters(settings))
+    table = source_table(
+        coadd, zeropoint, settings.apertures,
+        stars.source[zeropoint.used] if zeropoint.known else None,
+    )  # fmt: skip
+    table = significant(table, settings.catalogue_snr)
+    write_fits(products.weight, [fits.PrimaryHDU(weight, weight_header(header, grid))])
+    write_sources(products.cat, header, table, coadd)
+    write_fits(products.coadd, [fits.PrimaryHDU(combined.image, header), provenance_table(frames)])
+    record = StackRecord(
+        settings, version, band, reference, frames, "OK", header.get("QCREASON", ""),
+        CoaddRecord.of(coadd, header, flags, combined.saturate, len(table.data), zeropoint),
+    )  # fmt: skip
+    write_record(products.qa, record)
+    if products.plot:
+        plot_zeropoint(
+            products.plot, Path(products.coadd).stem, zeropoint, stars, combined.image.shape
+        )
+    return record
+
+
+def grid_systems(paths: Sequence[str | Path], used: list[StackFrame]) -> list[WCS]:
+    """Return the celestial coordinates of the frames that a coadd has to cover.
+
+    Parameters
+    ----------
+    paths : sequence of path-like
+        Of frames; rejected ones do not count.
+    used : list of StackFrame
+        The frames stacked, which it covers where there are no others.
+
+    Returns
+    -------
+    list of astropy.wcs.WCS
+    """
+    headers = [read_header(path) for path in paths]
+    good = [h for h in headers if h.get("NAXIS") == 2 and h.get("QCSTAT") != "REJECTED"]
+    return [celestial_wcs(h) for h in good] or [frame.measurement.wcs for frame in used]
+
+
+def history_parameters(settings: StackSettings) -> dict[str, object]:
+    """Return the settings as the header's HISTORY lists them, sequences as YAML writes them."""
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in vars(settings).items()
+    }
+
+
+def write_sources(
+    path: str | Path, header: fits.Header, table: fits.BinTableHDU, coadd: MeasuredCoadd
+) -> None:
+    """Write the source table of a coadd, with its header and what it was measured with."""
+    cards = header.copy()
+    for card in wcs_cards(header):
+        del cards[card]
+    write_fits(path, [fits.PrimaryHDU(header=cards), table, *map_hdus(coadd)])
+
+
+def write_rejected(products: StackProducts, header: fits.Header, record: StackRecord) -> None:
+    """Write the products of a stack without an image: headers without data."""
+    header["QCSTAT"] = ("REJECTED", "fit for use: OK or REJECTED")
+    header["QCSTEP"] = ("stack", "step that rejected it")
+    header["QCREASON"] = record.reason
+    for path in (products.weight, products.cat, products.coadd):
+        write_fits(path, [fits.PrimaryHDU(header=header)])
+    write_record(products.qa, record)
+    if products.plot:
+        zeropoint = Zeropoint(reason=record.reason.partition(":")[0])
+        title = Path(products.coadd).stem
+        plot_zeropoint(products.plot, title, zeropoint, ZeropointStars.none(), (1, 1))
+
+
+def write_fits(path: str | Path, hdus: list) -> None:
+    """Write a FITS file whole or not at all, with CHECKSUM and DATASUM."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fits.verify.VerifyWarning)  # long cards are cut
+        with atomic_path(path) as beside:
+            fits.HDUList(hdus).writeto(beside, checksum=True, overwrite=True)
+
+
+def write_record(path: str | Path, record: StackRecord) -> None:
+    """Write the quality numbers of a stack and of its frames as JSON."""
+    with atomic_path(path) as beside:
+        beside.write_text(json.dumps(record_json(record), indent=1), encoding="utf-8")

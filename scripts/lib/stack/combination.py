@@ -1,0 +1,157 @@
+"""From the frames of a stack to one image: weights, resampling, outliers, combination."""
+
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lib.core.settings import StackSettings
+from lib.stack.aligned import AlignedFrame, combine_aligned, mask_outliers
+from lib.stack.grid import Grid, repaired_footprint
+from lib.stack.resample import resample
+from lib.stack.stackframe import FrameCache, OutlierCounts, StackFrame
+from lib.stack.weights import FlatCache, effective_gain, frame_variance, frame_weight
+
+BYTES_PER_PIXEL = 8
+"""[byte] Value and weight of a resampled pixel."""
+
+MIN_FRAMES_FOR_OUTLIERS = 3
+"""Of two frames, none can tell which is right."""
+
+
+@dataclass(frozen=True)
+class CombinedFrames:
+    """The frames of a stack as one image, with its background.
+
+    Parameters
+    ----------
+    image, weight : ndarray of float32, shape (ny, nx)
+        0 where there is no data; the weight is right up to a factor.
+    gain : float
+        Electrons per unit: photon variance of a flux F is F / gain.
+    saturate : float
+        Least saturation level of the scaled frames; infinite where not known.
+    """
+
+    image: np.ndarray
+    weight: np.ndarray
+    gain: float
+    saturate: float
+
+
+def combine_frames(
+    frames: list[StackFrame],
+    grid: Grid,
+    settings: StackSettings,
+    flats: FlatCache,
+    cache: FrameCache,
+    workdir: Path,
+    threads: int = 1,
+) -> CombinedFrames:
+    """Resample and combine the frames of a stack; their outliers are counted in `frames`.
+
+    Parameters
+    ----------
+    frames : list of StackFrame
+        Scaled, of `lib.stack.frameselection.select_frames`.
+    grid : Grid
+    settings : StackSettings
+    flats : FlatCache
+    cache : FrameCache
+        Of the frames.
+    workdir : Path
+        Beside which resampled frames are written as long as they do not fit into `memory`: there
+        is room for the product, too.
+    threads : int
+
+    Returns
+    -------
+    CombinedFrames
+    """
+    shape, memory = (grid.ny, grid.nx), 1e6 * settings.memory
+    # The first of them stay in memory, as far as they take half of it.
+    held = int(memory / 2 / (BYTES_PER_PIXEL * grid.nx * grid.ny))
+    for frame in frames:  # before the threads ask for them
+        if frame.weighting.modelled:
+            size = (frame.header["NAXIS2"], frame.header["NAXIS1"])
+            flats.get(frame.header.get("FLATFILE", ""), size)
+    with tempfile.TemporaryDirectory(prefix=f".{os.getpid()}.stack-", dir=workdir) as beside:
+        paths = [
+            Path(beside) / f"f{number:05d}" if number > held else None
+            for number in range(1, len(frames) + 1)
+        ]
+        with ThreadPoolExecutor(threads) as pool:
+            aligned = list(
+                pool.map(
+                    lambda frame, path: align_frame(frame, grid, flats, cache, path), frames, paths
+                )
+            )
+        if settings.outliers and len(frames) >= MIN_FRAMES_FOR_OUTLIERS:
+            for frame, counts in zip(frames, mask_outliers(aligned, shape, memory), strict=True):
+                frame.outliers = OutlierCounts(*counts)
+        image, weight = combine_aligned(
+            aligned, shape, settings.combine, memory, settings.clip_sigma, settings.clip_fraction
+        )
+    bad = ~np.isfinite(image) | ~np.isfinite(weight)
+    image[bad] = 0
+    weight[bad] = 0
+    return CombinedFrames(
+        image, weight, combined_gain(frames, settings.combine), combined_saturation(frames)
+    )
+
+
+def align_frame(
+    frame: StackFrame, grid: Grid, flats: FlatCache, cache: FrameCache, path: Path | None
+) -> AlignedFrame:
+    """Resample a frame and its weight map onto the grid of the stack.
+
+    Parameters
+    ----------
+    frame : StackFrame
+        Scaled.
+    grid : Grid
+    flats : FlatCache
+    cache : FrameCache
+    path : Path, optional
+        Where to keep the resampled frame; in memory without it.
+
+    Returns
+    -------
+    AlignedFrame
+    """
+    content = cache.take(frame.path)
+    assert content.image is not None and content.mask is not None
+    header, measured, scaling = content.header, frame.measurement, frame.weighting
+    variance: float | np.ndarray = scaling.variance
+    if scaling.modelled:
+        flat = flats.get(header.get("FLATFILE", ""), content.image.shape)
+        variance = frame_variance(header, flat)
+    weight, repaired = frame_weight(content.mask, variance)
+    image, weight, corner = resample(content.image, weight, measured.wcs, grid.wcs, scaling.scale)
+    aligned = AlignedFrame.keep(
+        image, weight, corner, path, gain=float(header.get("GAIN", 1.0)) / scaling.scale,
+        fwhm=measured.seeing / grid.scale,
+        noise=scaling.scale * float(np.sqrt(scaling.variance)),
+    )  # fmt: skip
+    repaired &= np.isfinite(content.image)
+    if repaired.any():
+        aligned.drop(*repaired_footprint(repaired, measured.wcs, grid))
+    return aligned
+
+
+def combined_gain(frames: list[StackFrame], combine: str) -> float:
+    """Return the electrons per unit of the combined frames."""
+    scales = [frame.weighting.scale for frame in frames]
+    gains = [float(frame.header.get("GAIN", 1.0)) for frame in frames]
+    weights = [frame.weighting.weight for frame in frames]
+    return effective_gain(scales, gains, weights, combine)
+
+
+def combined_saturation(frames: list[StackFrame]) -> float:
+    """Return the least saturation level of the scaled frames; infinite where not known."""
+    return float(
+        min(frame.weighting.scale * frame.header.get("SATURATE", np.inf) for frame in frames)
+    )

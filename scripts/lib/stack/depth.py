@@ -1,0 +1,212 @@
+"""Noise and depth of a coadd, measured in its empty apertures."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from astropy.wcs import WCS
+
+from lib.core.settings import StackSettings
+from lib.core.stats import regular_sample
+from lib.photometry.emptyapertures import aperture_noise, empty_apertures, summed_area
+from lib.photometry.field import StarField, measure_field
+from lib.photometry.measuredcoadd import CoaddNoise, MeasuredCoadd, subtract_mesh
+from lib.photometry.sources import background, background_without, detect_sources, grow
+
+NEGLIGIBLE_LIFT = 0.05
+"""[noise of a pixel] A background that changes by less finds the same sources, but for some of
+S/N 2, which the table leaves out."""
+
+MIN_APERTURES = 30
+"""Fewer empty apertures do not tell the noise."""
+
+FWHM_WITHOUT_STARS = 3.0
+"""[pixel] Assumed where no source is found."""
+
+LIMIT_RADIUS = 0.75
+"""[FWHM] Radius of the apertures of the limiting magnitude."""
+
+LIMIT_SNR = 5.0
+"""Signal-to-noise ratio of a star at the limiting magnitude."""
+
+
+def measure_coadd(
+    image: np.ndarray,
+    weight: np.ndarray,
+    *,
+    wcs: WCS,
+    scale: float,
+    gain: float,
+    saturate: float,
+    settings: StackSettings,
+) -> MeasuredCoadd:
+    """Measure the background, the sources and the noise of a coadd.
+
+    Resampling correlates neighbouring pixels: the noise of single pixels is lower than that of
+    the sums over many tells. The variance map is scaled so that its sum over an aperture with the
+    radius of one FWHM is the variance of the aperture sums.
+
+    Parameters
+    ----------
+    image, weight : ndarray of float32, shape (ny, nx)
+        Coadd with its background, and weights that are right up to a factor.
+    wcs : astropy.wcs.WCS
+    scale : float
+        Arcsec per pixel.
+    gain : float
+        Electrons per unit.
+    saturate : float
+        Sources with a brighter peak are saturated.
+    settings : StackSettings
+
+    Returns
+    -------
+    MeasuredCoadd
+    """
+    covered = weight > 0
+    variance = np.zeros_like(weight)
+    variance[covered] = 1.0 / weight[covered]
+    noise_map, pixel_noise, detected = _detect(image, weight, variance, covered, settings)
+    clean, mesh, field = _separate_background(
+        image, noise_map, covered, detected, saturate, gain, settings
+    )
+    occupied = ~covered
+    fwhm = FWHM_WITHOUT_STARS
+    if field is not None:
+        fwhm = field.fwhm
+        occupied |= grow(field.segments > 0, int(np.ceil(0.75 * fwhm)))
+    factor, noise = _calibrate_noise(
+        clean, variance, occupied, fwhm, settings.apertures, pixel_noise
+    )
+    variance *= factor**2
+    return MeasuredCoadd(clean, variance, covered, occupied, mesh, field, noise, wcs, scale, gain)
+
+
+def _detect(
+    image: np.ndarray,
+    weight: np.ndarray,
+    variance: np.ndarray,
+    covered: np.ndarray,
+    settings: StackSettings,
+) -> tuple[np.ndarray, float, tuple]:
+    """Return noise map, noise of a pixel over that by the weights, and what is detected."""
+    level, _ = background(image, ~covered, settings.background_box)
+    clean = np.where(covered, image - level, 0).astype(np.float32)
+    # Outside the coverage zeros: noise there only keeps the detection from dividing by nothing.
+    _, pixel_noise = background(clean * np.sqrt(weight), ~covered, settings.background_box)
+    pixel_noise = pixel_noise if pixel_noise > 0 else 1.0
+    worst = float(np.sqrt(variance.max()))
+    noise = np.where(covered, np.sqrt(variance) * pixel_noise, worst).astype(np.float32)
+    detected = detect_sources(clean, noise, None, settings.catalogue_sigma, settings.min_area)
+    return noise, pixel_noise, detected
+
+
+def _separate_background(
+    image: np.ndarray,
+    noise: np.ndarray,
+    covered: np.ndarray,
+    detected: tuple,
+    saturate: float,
+    gain: float,
+    settings: StackSettings,
+) -> tuple[np.ndarray, np.ndarray, StarField | None]:
+    """Return the image without background, the mesh of that, and the sources."""
+    options: dict[str, Any] = {
+        "saturate": saturate, "gain": gain, "threshold": settings.catalogue_sigma,
+        "min_area": settings.min_area, "aperture": settings.aperture,
+        "min_snr": settings.star_snr,
+    }  # fmt: skip
+    sources, segments = detected
+    # Again without the sources: their wings lift a background that is found through them, by a
+    # part of the noise that costs the total flux of faint stars a per cent.
+    mesh = background_without(image, ~covered, segments, settings.background_box)
+    clean = subtract_mesh(image, mesh, covered)
+    field = measure_field(
+        clean, noise, ~covered, hidden=False, detected=(sources.copy(), segments), **options
+    )
+    if field is None:
+        return clean, mesh, None
+    # And without the light of the stars outside their masks, which in a crowded field is sky to
+    # the mesh.
+    lift = background_without(field.residual, ~covered, field.segments, settings.background_box)
+    mesh = mesh + lift
+    clean = subtract_mesh(image, mesh, covered)
+    same = np.abs(lift).max() < NEGLIGIBLE_LIFT * np.median(regular_sample(noise))
+    field = measure_field(
+        clean, noise, ~covered, detected=detected if same else None, **options
+    ) or field  # fmt: skip
+    return clean, mesh, field
+
+
+def _calibrate_noise(
+    clean: np.ndarray,
+    variance: np.ndarray,
+    occupied: np.ndarray,
+    fwhm: float,
+    apertures: tuple[float, ...],
+    pixel_noise: float,
+) -> tuple[float, CoaddNoise]:
+    """Return the noise in apertures of one FWHM over that by the map, and that of all radii."""
+    radii = np.unique([0.5, 1.0, *apertures]) * fwhm
+    ratios = np.full(radii.size, np.nan)
+    number, factor = 0, 1.0
+    total = summed_area(occupied)
+    for k, radius in enumerate(radii):
+        x, y = empty_apertures(total, radius, seed=k + 1)
+        if x.size >= MIN_APERTURES:
+            _, ratios[k] = aperture_noise(clean, variance, x, y, radius)
+            if radius == fwhm:
+                number = int(x.size)
+                # Whole pixels, so that the sum of the map is the variance of independent ones.
+                _, factor = aperture_noise(clean, variance, x, y, radius, subpix=1)
+    ratios = np.where(np.isfinite(ratios), ratios / factor, 1.0)
+    correlation = (factor / pixel_noise) ** 2
+    return factor, CoaddNoise(radii, ratios, fwhm, number, 1.0 / factor**2, correlation)
+
+
+@dataclass(frozen=True)
+class FluxLimit:
+    """Depth of a coadd for point sources.
+
+    Parameters
+    ----------
+    flux : float
+        Total flux of a star at 5 sigma; NaN where there is no room for `MIN_APERTURES`.
+    radius : float
+        Of the apertures [pixel].
+    apertures : int
+        Empty apertures measured.
+    """
+
+    flux: float
+    radius: float
+    apertures: int
+
+
+def limiting_flux(coadd: MeasuredCoadd, seed: int = 7) -> FluxLimit:
+    """Measure the 5 sigma limit of point sources in empty apertures of 0.75 FWHM radius.
+
+    Only the deep part counts: pixels with at least half of the median weight.
+
+    Parameters
+    ----------
+    coadd : MeasuredCoadd
+    seed : int
+        Of the places of the apertures.
+
+    Returns
+    -------
+    FluxLimit
+    """
+    field = coadd.field
+    if field is None:
+        return FluxLimit(np.nan, np.nan, 0)
+    radius = LIMIT_RADIUS * field.fwhm
+    variance, covered = coadd.variance, coadd.covered
+    shallow = ~covered | (variance > 2 * np.median(variance[covered]))
+    x, y = empty_apertures(summed_area(coadd.occupied | shallow), radius, seed=seed)
+    if x.size < MIN_APERTURES:
+        return FluxLimit(np.nan, radius, int(x.size))
+    sigma, _ = aperture_noise(coadd.image, variance, x, y, radius)
+    fraction = float(field.growth.fraction(radius))
+    return FluxLimit(LIMIT_SNR * sigma / fraction, radius, int(x.size))

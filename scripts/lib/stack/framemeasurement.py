@@ -1,0 +1,130 @@
+"""Seeing, shape, noise and stars of the frames of a stack."""
+
+from collections.abc import Iterable
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+
+from lib.core.settings import StackSettings
+from lib.core.wcs import celestial_wcs, pixel_scale
+from lib.frame.file import FrameRejected, read_frame
+from lib.photometry.field import FLAG_NEIGHBOUR, StarField, measure_field
+from lib.photometry.sources import background, detection_arrays
+from lib.stack.stackframe import FrameCache, FrameMeasurement, FrameStars, StackFrame
+
+BACKGROUND_BOX = 64
+"""[pixel] Mesh of the background of a frame."""
+
+MAX_STARS = 300
+"""The brightest so many stars make the zero point of a frame."""
+
+MIN_LONELY_STARS = 5
+"""With fewer stars without a neighbour all are used for the zero point of a frame."""
+
+LEAST_EXPOSURE = 1e-3
+"""[s] Shorter exposures count as this long."""
+
+
+def survey_frames(
+    paths: Iterable[str | Path], settings: StackSettings, cache: FrameCache
+) -> list[StackFrame]:
+    """Measure every frame of a stack; those that earlier steps rejected are listed.
+
+    Parameters
+    ----------
+    paths : iterable of path-like
+    settings : StackSettings
+    cache : FrameCache
+        Keeps what it has room for.
+
+    Returns
+    -------
+    list of StackFrame
+    """
+    frames = []
+    for path in map(Path, paths):
+        content = read_frame(path)
+        header = content.header
+        frame = StackFrame(str(header.get("FRAME", path.stem)), path, header)
+        frames.append(frame)
+        if content.rejected or content.image is None or content.mask is None:
+            frame.used, frame.reason = False, content.reason or "no image"
+            frame.step = header.get("QCSTEP")
+            continue
+        header["NAXIS1"], header["NAXIS2"] = content.image.shape[1], content.image.shape[0]
+        try:
+            frame.measured = measure_frame(content.image, content.mask, header, settings)
+        except FrameRejected as why:
+            frame.leave_out(why)
+            continue
+        cache.keep(path, content)
+    return frames
+
+
+def measure_frame(
+    image: np.ndarray, mask: np.ndarray, header: fits.Header, settings: StackSettings
+) -> FrameMeasurement:
+    """Measure seeing, shape and stars of one frame.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        Sky-subtracted.
+    mask : ndarray of uint8, same shape
+    header : astropy.io.fits.Header
+    settings : StackSettings
+
+    Returns
+    -------
+    FrameMeasurement
+
+    Raises
+    ------
+    FrameRejected
+        TOO_FEW_STARS, TRAILED or BAD_SEEING.
+    """
+    image, flag = detection_arrays(image, mask)
+    unusable = flag > 0
+    if unusable.all():
+        raise FrameRejected("NO_USABLE_PIXEL")
+    level, noise = background(image, unusable, BACKGROUND_BOX)
+    image = image - level
+    field = measure_field(
+        image, max(noise, 1e-6), unusable,
+        saturate=float(header.get("SATURATE", np.inf)) * settings.saturation_fraction,
+        gain=float(header.get("GAIN", 1.0)), threshold=settings.detect_sigma,
+        min_area=settings.min_area, aperture=settings.aperture, min_snr=settings.star_snr,
+        hidden=False,
+    )  # fmt: skip
+    nstars = 0 if field is None else int(field.stars.sum())
+    if field is None or nstars < settings.min_stars:
+        raise FrameRejected("TOO_FEW_STARS", f"{nstars} < {settings.min_stars}")
+    wcs = celestial_wcs(header)
+    seeing = field.fwhm * pixel_scale(wcs)
+    if field.ellipticity > settings.max_ellipticity:
+        raise FrameRejected(
+            "TRAILED", f"ellipticity {field.ellipticity:.2f} > {settings.max_ellipticity:g}"
+        )
+    if 0 < settings.max_seeing < seeing:
+        raise FrameRejected("BAD_SEEING", f"{seeing:.2f} > {settings.max_seeing:g} arcsec")
+    index = _zeropoint_stars(field)
+    ra, dec = wcs.all_pix2world(field.sources["x"][index], field.sources["y"][index], 0)
+    exposure = max(float(header["EXPTIME"]), LEAST_EXPOSURE)
+    magnitude = -2.5 * np.log10(field.total[index] / exposure)
+    error = 1.0857 * field.error[index] / field.flux[index]
+    return FrameMeasurement(
+        fwhm=field.fwhm, seeing=seeing, ellipticity=field.ellipticity, nstars=nstars, noise=noise,
+        aperture=field.aperture, fraction=float(field.growth.fraction(field.aperture)),
+        wings=astuple(field.growth.wings(field.shape)), wcs=wcs,
+        stars=FrameStars(ra, dec, magnitude, error),
+    )  # fmt: skip
+
+
+def _zeropoint_stars(field: StarField) -> np.ndarray:
+    """Return the rows of the brightest stars, those with a neighbour left out where it can be."""
+    lonely = field.stars & ((field.flags & FLAG_NEIGHBOUR) == 0) & (field.flux > 0)
+    enough = lonely.sum() >= MIN_LONELY_STARS
+    index = np.flatnonzero(lonely if enough else field.stars & (field.flux > 0))
+    return index[np.argsort(-field.flux[index])[:MAX_STARS]]
