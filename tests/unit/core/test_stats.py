@@ -67,3 +67,9 @@ def test_mode_is_found_among_many_outliers():
     values = np.concatenate([rng.normal(3.0, 0.05, 60), rng.uniform(1, 9, 100)])
     assert half_sample_mode(values) == pytest.approx(3, abs=0.1)
     assert np.isnan(half_sample_mode([]))
+
+
+def test_mode_is_not_moved_by_galaxies():
+    rng = np.random.default_rng(1)
+    sizes = np.concatenate([rng.normal(1.0, 0.03, 40), rng.uniform(1.2, 4.0, 60)])
+    assert half_sample_mode(sizes) == pytest.approx(1.0, abs=0.06)

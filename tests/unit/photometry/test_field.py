@@ -1,0 +1,54 @@
+"""lib.photometry.field: truth put in is found again, within its stated errors."""
+
+import numpy as np
+import pytest
+from moffatstars import moffat_image
+
+from lib.core.crossmatch import match
+from lib.photometry.field import measure_field
+
+
+@pytest.mark.parametrize("beta", [2.5, 3.0, 4.5])
+def test_total_flux_of_moffat_stars(beta):
+    rng = np.random.default_rng(4)
+    fwhm, noise = 4.0, 5.0
+    grid = np.arange(45, 760, 72.0)
+    x, y = (axis.ravel() + rng.uniform(-0.5, 0.5, grid.size**2) for axis in np.meshgrid(grid, grid))
+    flux = 10 ** rng.uniform(4.3, 5.3, x.size)
+    image = moffat_image(x, y, flux, fwhm, beta, (800, 800), half=120)
+    image = (image + rng.normal(0, noise, image.shape)).astype(np.float32)
+    field = measure_field(image, noise, np.zeros(image.shape, bool), gain=1e9)
+    # A pixel widens the profile a little: sqrt(4^2 + 0.68) at most.
+    assert field.fwhm == pytest.approx(4.05, abs=0.08)
+    assert field.stars.sum() >= 90 and field.ellipticity < 0.05
+    plane = np.column_stack([x, y])
+    ours, theirs = match(np.column_stack([field.sources["x"], field.sources["y"]]), plane, 1.0)
+    assert ours.size >= 98
+    ratio = field.total[ours] / flux[theirs]
+    error = np.median(field.error[ours] / field.flux[ours])
+    offset = np.median(ratio) - 1
+    assert abs(offset) < 3 * np.hypot(field.growth.error, error / np.sqrt(ours.size))
+    assert abs(offset) < 0.01
+    assert field.growth.n_stars >= 10
+
+
+def test_neighbour_hidden_in_a_star_is_found_and_taken_away():
+    rng = np.random.default_rng(31)
+    x, y, flux = np.array([60.0, 66.0, 200.0]), np.array([60.0, 62.5, 90.0]), np.full(3, 6e4)
+    flux[1] = 6e3
+    grid = np.arange(40, 290, 50.0)
+    more = np.array([(u, v + 260) for u in grid for v in grid[:3] - 30])
+    x, y = np.append(x, more[:, 0]), np.append(y, more[:, 1])
+    flux = np.append(flux, np.full(len(more), 5e4))
+    image = moffat_image(x, y, flux, 4.0, 3.0, (420, 320), half=80)
+    image = (image + rng.normal(0, 5, image.shape)).astype(np.float32)
+    field = measure_field(image, 5.0, np.zeros(image.shape, bool), gain=1e9)
+    apart = np.hypot(field.sources["x"][:, None] - x, field.sources["y"][:, None] - y)
+    assert apart.min(axis=0)[:2].max() < 1.0
+    total = field.total[apart.argmin(axis=0)]
+    # Untold, the aperture of 1.5 FWHM would hold 4 % too much: half of its neighbour.
+    assert total[:2] == pytest.approx(flux[:2], abs=0.015 * 6e4)
+
+
+def test_nothing_found_in_noise_free_emptiness():
+    assert measure_field(np.zeros((64, 64), "f4"), 1.0, np.zeros((64, 64), bool)) is None
