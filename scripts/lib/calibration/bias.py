@@ -67,10 +67,11 @@ def make_bias(
     shape = tuple(facts[0]["shape"])
 
     def read(i: int) -> tuple[np.ndarray, np.ndarray]:
-        image, mask, _ = assemble(paths[i], facts[i])
-        if (mask & BAD).mean() > 0.5:
-            raise FrameRejected("NO_FINITE_PIXEL", f"{(mask & BAD).mean():.0%} bad")
-        return image, mask
+        ccd, _ = assemble(paths[i], facts[i])
+        bad = (ccd.flags & BAD).mean()
+        if bad > 0.5:
+            raise FrameRejected("NO_FINITE_PIXEL", f"{bad:.0%} bad")
+        return ccd.data, ccd.flags
 
     try:
         mean, extent, inputs = combine_inputs(names, read, judge_siblings, shape, clip=clip)

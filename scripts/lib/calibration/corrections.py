@@ -1,10 +1,20 @@
-"""What the masters correct: bias and dark subtracted, response divided out."""
+"""What the masters correct, by ccdproc: bias and dark subtracted, response divided out.
 
-from typing import Any
+The bits of a mask travel as `CCDData.flags`. A boolean `CCDData.mask` is not set meanwhile: it
+would be combined at each step, and `ccdproc.flat_correct` would not divide where it is set.
+"""
 
+import ccdproc
 import numpy as np
+from astropy import units as u
+from astropy.nddata import CCDData
 
 from lib.frame.file import BAD, NODATA, Frame, FrameRejected
+
+SECOND = np.float32(1) * u.s
+"""Single precision, as all factors by which images are multiplied: they would turn to double."""
+
+UNITY = np.float32(1) * u.dimensionless_unscaled
 
 
 def check_master_fits(master: Frame, shape: tuple[int, ...], kind: str) -> None:
@@ -29,41 +39,49 @@ def check_master_fits(master: Frame, shape: tuple[int, ...], kind: str) -> None:
 
 
 def subtract_bias_and_dark(
-    image: np.ndarray,
-    mask: np.ndarray,
-    exptime: Any,
-    bias: Frame | None = None,
-    dark: Frame | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Subtract the master bias and the dark, scaled to the exposure, in place.
+    ccd: CCDData, exptime: float, bias: Frame | None = None, dark: Frame | None = None
+) -> CCDData:
+    """Subtract the master bias and the dark, scaled to the exposure.
 
     Parameters
     ----------
-    image : ndarray of float32, shape (ny, nx)
-        DN.
-    mask : ndarray of uint8, shape (ny, nx)
-        Receives the masters' bad pixels.
+    ccd : CCDData of float32 [adu]
     exptime : float
-        Seconds.
+        [s]
     bias, dark : Frame, optional
-        Masters. A dark in adu/s is scaled; one in adu still holds its bias, and is
-        subtracted as it is, instead of the bias.
+        Masters. A dark in adu/s is scaled; one in adu still holds its bias, and is subtracted as
+        it is, instead of the bias.
+
+    Returns
+    -------
+    CCDData of float32 [adu]
+        Its flags include those of the masters.
 
     Raises
     ------
     FrameRejected
         A master was rejected or has another shape.
     """
-    scaled_dark = dark is not None and dark.header.get("BUNIT") == "adu/s"
-    if bias is not None and not (dark is not None and not scaled_dark):
-        check_master_fits(bias, image.shape, "BIAS")
-        image -= bias.image
-        mask |= bias.mask
+    flags = ccd.flags
+    holds_bias = dark is not None and dark.header.get("BUNIT") != "adu/s"
+    if bias is not None and not holds_bias:
+        check_master_fits(bias, ccd.shape, "BIAS")
+        ccd = ccdproc.subtract_bias(ccd, CCDData(bias.image, unit=u.adu), add_keyword=False)
+        flags = flags | bias.mask
     if dark is not None:
-        check_master_fits(dark, image.shape, "DARK")
-        image -= dark.image * np.float32(exptime) if scaled_dark else dark.image
-        mask |= dark.mask
-    return image, mask
+        check_master_fits(dark, ccd.shape, "DARK")
+        ccd = ccdproc.subtract_dark(
+            ccd,
+            # A dark current is a dark of one second.
+            CCDData(dark.image, unit=u.adu),
+            dark_exposure=SECOND,
+            data_exposure=np.float32(exptime) * SECOND,
+            scale=not holds_bias,
+            add_keyword=False,
+        )
+        flags = flags | dark.mask
+    ccd.flags = flags
+    return ccd
 
 
 def divide_by_flat(frame: Frame, flat: Frame, low_response: float = 0.3) -> Frame:
@@ -91,7 +109,10 @@ def divide_by_flat(frame: Frame, flat: Frame, low_response: float = 0.3) -> Fram
     mask = frame.mask | (flat.mask & (BAD | NODATA))
     # Written so that NaN is below.
     mask[~(flat.image >= low_response)] |= NODATA
+    response = CCDData(flat.image, unit=u.dimensionless_unscaled)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        image = frame.image / flat.image
-    np.copyto(image, 0, where=mask & NODATA > 0)
-    return Frame(image, mask, frame.header)
+        ccd = ccdproc.flat_correct(
+            CCDData(frame.image, unit=u.electron), response, norm_value=UNITY, add_keyword=False
+        )
+    np.copyto(ccd.data, 0, where=mask & NODATA > 0)
+    return Frame(ccd.data, mask, frame.header)

@@ -67,14 +67,13 @@ def make_dark(
     exptime = float(np.median([one["exptime"] for one in facts]))
 
     def read(i: int) -> tuple[np.ndarray, np.ndarray]:
-        image, mask, _ = assemble(paths[i], facts[i])
+        ccd, _ = assemble(paths[i], facts[i])
         if bias is None:
-            return image, mask
+            return ccd.data, ccd.flags
         if not facts[i]["exptime"] > 0:
             raise FrameRejected("EXPTIME", f"{facts[i]['exptime']} s")
-        image, mask = subtract_bias_and_dark(image, mask, facts[i]["exptime"], bias)
-        image *= np.float32(exptime / facts[i]["exptime"])
-        return image, mask
+        ccd = subtract_bias_and_dark(ccd, facts[i]["exptime"], bias)
+        return ccd.data * np.float32(exptime / facts[i]["exptime"]), ccd.flags
 
     try:
         mean, extent, inputs = combine_inputs(names, read, judge_siblings, shape, clip=clip)

@@ -1,59 +1,20 @@
 """From raw file to one image of the detector: amplifiers joined, overscan subtracted, gain."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ccdproc
 import numpy as np
+from astropy import units as u
 from astropy.io import fits
+from astropy.nddata import CCDData
 
+from lib.calibration.overscan import overscan_level, section
 from lib.frame.file import BAD, NONLINEAR, SATURATED, FrameRejected
 
-
-def section(bounds: Sequence[int]) -> tuple[slice, slice]:
-    """Return the index of a section [y0, y1, x0, x1] (0-based, ends excluded)."""
-    y0, y1, x0, x1 = bounds
-    return slice(y0, y1), slice(x0, x1)
-
-
-def overscan_level(
-    raw: np.ndarray, overscan: Sequence[int], data: Sequence[int], smooth: int = 101
-) -> np.ndarray:
-    """Return the bias level that the overscan tells, ready to be subtracted from the data.
-
-    The median across the overscan is taken row by row (column by column where it lies above or
-    below the data), which a cosmic ray or a bleeding star does not move, and smoothed along
-    the rows by a parabola in a moving window (Savitzky & Golay 1964, Anal. Chem. 36, 1627), so
-    that its noise is not printed on the image.
-
-    Parameters
-    ----------
-    raw : ndarray, shape (ny, nx)
-        The whole amplifier.
-    overscan, data : sequence of int
-        Sections [y0, y1, x0, x1].
-    smooth : int
-        Window of the smoothing, in rows.
-
-    Returns
-    -------
-    ndarray of float32
-        Shape (rows, 1) or (1, columns) of the data section.
-    """
-    from scipy.signal import savgol_filter
-
-    beside = overscan[0] <= data[0] and overscan[1] >= data[1]
-    strip = raw[section(overscan)].astype(np.float32)
-    levels = np.median(strip, axis=1 if beside else 0)
-    window = min(smooth, (levels.size - 1) // 2 * 2 + 1)
-    if window > 3:
-        levels = savgol_filter(levels, window, 2).astype(np.float32)
-    if beside:
-        return levels[data[0] - overscan[0] : data[1] - overscan[0], None]
-    if levels.size < data[3] - overscan[2] or overscan[2] > data[2]:
-        return np.full((1, data[3] - data[2]), np.median(strip), np.float32)
-    return levels[None, data[2] - overscan[2] : data[3] - overscan[2]]
+GAIN_UNIT = u.electron / u.adu
 
 
 def read_raw(path: str | Path, hdus: set[int]) -> dict[int, np.ndarray]:
@@ -85,8 +46,54 @@ def read_raw(path: str | Path, hdus: set[int]) -> dict[int, np.ndarray]:
     return raws
 
 
-def assemble(path: str | Path, facts: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, float]:
-    """Join a raw frame's amplifiers to one image and subtract each one's overscan.
+def read_amplifier(
+    raw: np.ndarray, amplifier: Mapping[str, Any], saturate: float, linear: float | None
+) -> tuple[CCDData, float]:
+    """Return one amplifier's image: trimmed, flagged, overscan subtracted, turned.
+
+    Parameters
+    ----------
+    raw : ndarray, shape (ny, nx)
+        The whole HDU.
+    amplifier : dict
+        `data` and `overscan`: sections [y0, y1, x0, x1]; `flip`: whether y and x run backwards.
+    saturate, linear : float
+        Raw values [adu] at which pixels are SATURATED and NONLINEAR.
+
+    Returns
+    -------
+    ccd : CCDData of float32 [adu]
+        Flags are the bits of `lib.frame.file.MASK_BITS`.
+    pedestal : float
+        Median overscan level subtracted [adu].
+    """
+    data = section(amplifier["data"])
+    # Trimmed first: the pixels beyond are not needed in what follows.
+    ccd = ccdproc.trim_image(CCDData(raw, unit=u.adu)[data], add_keyword=False)
+    ccd.data = ccd.data.astype(np.float32)
+    flags = np.zeros(ccd.shape, np.uint8)
+    flags[~np.isfinite(ccd.data)] |= BAD
+    flags[ccd.data >= saturate] |= SATURATED
+    if linear:
+        flags[ccd.data >= linear] |= NONLINEAR
+    pedestal = 0.0
+    if amplifier.get("overscan"):
+        level = overscan_level(raw, amplifier["overscan"], amplifier["data"])
+        pedestal = float(np.median(level))
+        # One column, or row, of the model stands for the overscan.
+        ccd = ccdproc.subtract_overscan(
+            ccd,
+            overscan=CCDData(level, unit=u.adu),
+            overscan_axis=1 if level.shape[1] == 1 else 0,
+            add_keyword=False,
+        )
+    flip_y, flip_x = amplifier.get("flip") or (False, False)
+    turned = (slice(None, None, -1 if flip_y else 1), slice(None, None, -1 if flip_x else 1))
+    return CCDData(ccd.data[turned], unit=u.adu, flags=flags[turned]), pedestal
+
+
+def assemble(path: str | Path, facts: Mapping[str, Any]) -> tuple[CCDData, float]:
+    """Join a raw frame's amplifiers to one image, each one's overscan subtracted.
 
     Parameters
     ----------
@@ -97,12 +104,11 @@ def assemble(path: str | Path, facts: Mapping[str, Any]) -> tuple[np.ndarray, np
 
     Returns
     -------
-    image : ndarray of float32, shape `facts['shape']`
-        DN above the overscan level (above zero where there is none).
-    mask : ndarray of uint8
-        Bits of pixels that are not finite, saturated or beyond the linearity limit.
+    ccd : CCDData of float32, shape `facts['shape']`
+        adu above the overscan level (above zero where there is none). Flags tell the pixels that
+        are not finite, saturated or beyond the linearity limit, as `lib.frame.file.MASK_BITS`.
     pedestal : float
-        Largest overscan level subtracted [DN].
+        Largest overscan level subtracted [adu].
 
     Raises
     ------
@@ -111,37 +117,27 @@ def assemble(path: str | Path, facts: Mapping[str, Any]) -> tuple[np.ndarray, np
     """
     shape = tuple(facts["shape"])
     image = np.full(shape, np.nan, np.float32)
-    mask = np.zeros(shape, np.uint8)
+    flags = np.zeros(shape, np.uint8)
     pedestal = 0.0
     raws = read_raw(path, {amplifier["hdu"] for amplifier in facts["amplifiers"]})
     for amplifier in facts["amplifiers"]:
         raw = raws[amplifier["hdu"]]
-        pixels = raw[section(amplifier["data"])].astype(np.float32)
-        bits = np.zeros(pixels.shape, np.uint8)
-        finite = np.isfinite(pixels)
-        bits[~finite] |= BAD
-        bits[pixels >= facts["saturate"]] |= SATURATED
-        if facts.get("linear"):
-            bits[pixels >= facts["linear"]] |= NONLINEAR
-        if amplifier.get("overscan"):
-            level = overscan_level(raw, amplifier["overscan"], amplifier["data"])
-            pixels -= level
-            pedestal = max(pedestal, float(np.median(level)))
-        flip_y, flip_x = amplifier.get("flip") or (False, False)
-        turned = (slice(None, None, -1 if flip_y else 1), slice(None, None, -1 if flip_x else 1))
+        ccd, level = read_amplifier(raw, amplifier, facts["saturate"], facts.get("linear"))
+        pedestal = max(pedestal, level)
         y, x = amplifier["origin"]
-        place = (slice(y, y + pixels.shape[0]), slice(x, x + pixels.shape[1]))
-        if image[place].shape != pixels.shape:
-            raise FrameRejected("SHAPE", f"{pixels.shape} does not fit {shape} at ({y}, {x})")
-        image[place] = pixels[turned]
-        mask[place] |= bits[turned]
+        place = (slice(y, y + ccd.shape[0]), slice(x, x + ccd.shape[1]))
+        if image[place].shape != ccd.shape:
+            raise FrameRejected("SHAPE", f"{ccd.shape} does not fit {shape} at ({y}, {x})")
+        image[place] = ccd.data
+        flags[place] |= ccd.flags
     bad = ~np.isfinite(image)
     if bad.all():
         raise FrameRejected("NO_FINITE_PIXEL", f"0 of {image.size}")
     if bad.any():
-        mask[bad] |= BAD
+        flags[bad] |= BAD
         image[bad] = np.median(image[~bad])
-    return image, fill_holes(grow(mask, SATURATED), SATURATED), pedestal
+    flags = fill_holes(grow(flags, SATURATED), SATURATED)
+    return CCDData(image, unit=u.adu, flags=flags), pedestal
 
 
 def fill_holes(mask: np.ndarray, bit: int) -> np.ndarray:
@@ -189,8 +185,8 @@ def grow(mask: np.ndarray, bit: int, pixels: int = 1) -> np.ndarray:
     return mask
 
 
-def gain_map(facts: Mapping[str, Any]) -> np.ndarray | np.float32:
-    """Return e/DN of each pixel: a number, or a map where amplifiers differ.
+def gain_map(facts: Mapping[str, Any]) -> u.Quantity:
+    """Return the gain of each pixel: one value, or a map where amplifiers differ.
 
     Parameters
     ----------
@@ -199,15 +195,15 @@ def gain_map(facts: Mapping[str, Any]) -> np.ndarray | np.float32:
 
     Returns
     -------
-    float or ndarray of float32
+    Quantity of float32 [electron/adu]
     """
     amplifiers = facts["amplifiers"]
     gains = {amplifier.get("gain") or facts["gain"] for amplifier in amplifiers}
     if len(gains) == 1:
-        return np.float32(gains.pop())
+        return np.float32(gains.pop()) * GAIN_UNIT
     gain = np.empty(tuple(facts["shape"]), np.float32)
     for amplifier in amplifiers:
         y0, y1, x0, x1 = amplifier["data"]
         y, x = amplifier["origin"]
         gain[y : y + y1 - y0, x : x + x1 - x0] = amplifier.get("gain") or facts["gain"]
-    return gain
+    return u.Quantity(gain, GAIN_UNIT, copy=False)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ccdproc
 import numpy as np
 
 from lib.calibration.corrections import subtract_bias_and_dark
@@ -123,21 +124,20 @@ def flat_reader(
         bias_level = float(np.median(regular_sample(bias.image)))
 
     def read(i: int) -> tuple[np.ndarray, np.ndarray]:
-        image, mask, pedestal = assemble(paths[i], facts[i])
+        ccd, pedestal = assemble(paths[i], facts[i])
         saturate = facts[i]["saturate"] - pedestal - bias_level
-        saturated = float(((mask & SATURATED) > 0).mean())
-        image, mask = subtract_bias_and_dark(image, mask, facts[i]["exptime"], bias, dark)
+        saturated = float((ccd.flags & SATURATED > 0).mean())
+        ccd = subtract_bias_and_dark(ccd, facts[i]["exptime"], bias, dark)
         if saturated > MOST_SATURATED:
             raise FrameRejected("SATURATED", f"{saturated:.0%} of the pixels")
-        level = float(np.median(regular_sample(image)))
+        level = float(np.median(regular_sample(ccd.data)))
         least, most = settings.amin * saturate, settings.amax * saturate
         if not least <= level <= most:
             raise FrameRejected("LEVEL", f"{level:.0f} DN not in {least:.0f}..{most:.0f}")
-        image *= gain_map(facts[i])
-        good = mask == 0
-        normalise(image, good)
-        image[mask & SATURATED > 0] = np.nan
-        return image, mask
+        image = ccdproc.gain_correct(ccd, gain_map(facts[i]), add_keyword=False).data
+        normalise(image, ccd.flags == 0)
+        image[ccd.flags & SATURATED > 0] = np.nan
+        return image, ccd.flags
 
     return read
 

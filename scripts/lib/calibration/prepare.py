@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ccdproc
 import numpy as np
 from astropy.io import fits
 
@@ -113,19 +114,19 @@ def prepare_frame(
     FrameRejected
         SATURATED, CONSTANT, NO_FINITE_PIXEL, or a master that does not fit.
     """
-    image, mask, pedestal = assemble(path, facts)
-    saturated = float((mask & SATURATED > 0).mean())
+    ccd, pedestal = assemble(path, facts)
+    saturated = float((ccd.flags & SATURATED > 0).mean())
     if saturated > largest_saturated:
         raise FrameRejected("SATURATED", f"{saturated:.2f} > {largest_saturated}")
-    if image.min() == image.max():
-        raise FrameRejected("CONSTANT", f"every pixel {image.flat[0]:g}")
-    before = float(np.median(regular_sample(image)))
-    image, mask = subtract_bias_and_dark(image, mask, facts["exptime"], bias, dark)
-    pedestal += before - float(np.median(regular_sample(image)))
-    gain = gain_map(facts)
-    image *= gain
+    if ccd.data.min() == ccd.data.max():
+        raise FrameRejected("CONSTANT", f"every pixel {ccd.data.flat[0]:g}")
+    before = float(np.median(regular_sample(ccd.data)))
+    ccd = subtract_bias_and_dark(ccd, facts["exptime"], bias, dark)
+    pedestal += before - float(np.median(regular_sample(ccd.data)))
+    flags, gain = ccd.flags, gain_map(facts)
+    ccd = ccdproc.gain_correct(ccd, gain, add_keyword=False)
     header = frame_header(facts)
-    gains = np.unique(gain)
+    gains = np.unique(gain.value)
     header["GAIN"] = (1.0, "electrons per stored unit")
     header["RDNOISE"] = (read_noise(facts, bias, gains.max()), "[electron] read noise")
     header["SATURATE"] = (
@@ -134,4 +135,4 @@ def prepare_frame(
     )
     header["RAWGAIN"] = (float(gains[0]), "[electron/adu] gain applied")
     header["SKYSUB"] = (0.0, "sky level subtracted so far")
-    return Frame(image, mask, header)
+    return Frame(ccd.data, flags, header)

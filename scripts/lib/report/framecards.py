@@ -141,10 +141,10 @@ def raw_picture(path: str, facts: dict[str, Any], size: int) -> dict[str, str]:
     if small is None:
         try:
             # What is burnt out is not shown, and takes long to tell.
-            image, _, _ = assemble(path, facts | {"saturate": math.inf, "linear": None})
+            ccd, _ = assemble(path, facts | {"saturate": math.inf, "linear": None})
         except FrameRejected as why:
             return {"why": str(why)}
-        small = pictures.block_mean(image, pictures.block_factor(image.shape, size))
+        small = pictures.block_mean(ccd.data, pictures.block_factor(ccd.shape, size))
     return {"src": pictures.encode(pictures.stretch(small), 75, "jpeg")}
 
 
@@ -165,7 +165,7 @@ def quick_look(path: str | Path, facts: dict[str, Any], size: int) -> np.ndarray
         As stored but for zero point and scale, overscan subtracted. None for a frame of more
         amplifiers, and where the file is not what the night log saw.
     """
-    from lib.calibration.detector import overscan_level, section
+    from lib.calibration.overscan import overscan_level, section
 
     if len(facts["amplifiers"]) != 1:
         return None

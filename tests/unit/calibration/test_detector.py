@@ -4,8 +4,9 @@ from astropy.io import fits
 
 from lib.calibration.bias import make_bias
 from lib.calibration.dark import make_dark
-from lib.calibration.detector import assemble, overscan_level
+from lib.calibration.detector import assemble
 from lib.calibration.flat import make_flat
+from lib.calibration.overscan import overscan_level
 from lib.calibration.prepare import prepare_frame
 from lib.frame.file import BAD, NODATA, NONLINEAR, SATURATED, FrameRejected
 
@@ -184,20 +185,20 @@ def test_saturation_is_grown_by_a_pixel_and_nonlinear_is_marked(tmp_path):
     raw[4, 4] = 60000
     raw[0, 0] = 50000
     fits.PrimaryHDU(raw).writeto(tmp_path / "r.fits")
-    _, mask, _ = assemble(tmp_path / "r.fits", facts_of("r", shape=(9, 9), linear=45000))
+    ccd, _ = assemble(tmp_path / "r.fits", facts_of("r", shape=(9, 9), linear=45000))
     saturated = np.zeros((9, 9), bool)
     saturated[3:6, 3:6] = True
-    np.testing.assert_array_equal(mask & SATURATED > 0, saturated)
-    assert mask[0, 0] == NONLINEAR
+    np.testing.assert_array_equal(ccd.flags & SATURATED > 0, saturated)
+    assert ccd.flags[0, 0] == NONLINEAR
 
 
 def test_pixels_that_are_no_numbers_become_bad(tmp_path):
     raw = np.full((9, 9), 100, np.float32)
     raw[2, 3], raw[5, 5] = np.nan, np.inf
     fits.PrimaryHDU(raw).writeto(tmp_path / "r.fits")
-    image, mask, _ = assemble(tmp_path / "r.fits", facts_of("r", shape=(9, 9)))
-    assert np.isfinite(image).all()
-    assert mask[2, 3] & BAD and mask[5, 5] & BAD and (mask > 0).sum() >= 2
+    ccd, _ = assemble(tmp_path / "r.fits", facts_of("r", shape=(9, 9)))
+    assert np.isfinite(ccd.data).all()
+    assert ccd.flags[2, 3] & BAD and ccd.flags[5, 5] & BAD and (ccd.flags > 0).sum() >= 2
 
 
 @pytest.mark.filterwarnings("ignore::astropy.io.fits.verify.VerifyWarning")

@@ -20,7 +20,7 @@ def test_quick_look_at_a_raw_frame_is_what_assembling_gives(tmp_path, overscan, 
     }  # fmt: skip
     facts = {"shape": [84, 140], "amplifiers": [amplifier], "saturate": 60000, "linear": None}
     small = framecards.quick_look(tmp_path / "2.fits", facts, 20)
-    image, _, _ = assemble(tmp_path / "2.fits", facts)
+    image = assemble(tmp_path / "2.fits", facts)[0].data
     if flip == (False, False):
         expected = pictures.block_mean(image, 7)
     else:
