@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tables
 from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
@@ -10,6 +9,7 @@ from running import reduce
 from scipy.spatial import cKDTree
 
 from lib.photometry.forced import FLAG_NEIGHBOUR, force, unite_sources
+from lib.stack.jointtable import SAME_SOURCE_RADIUS, read_coadd
 
 
 def rows_of(imdir):
@@ -157,12 +157,12 @@ def measure_at(imdir, band, ra, dec):
     """
     path = imdir / f"coaddNCG2420_{band}.Johnson{band}.fits"
     weight, cat = (path.with_name(f"{path.stem}.{end}.fits") for end in ("weight", "cat"))
-    coadd = tables.read_coadd(path, weight, cat)
+    coadd = read_coadd(path, weight, cat)
     rows = fits.getdata(cat, "SOURCES")
     wanted = np.column_stack([ra, dec])
     sky, found = unite_sources(
         [wanted, np.column_stack([rows["RA"], rows["DEC"]])],
-        [np.full(len(wanted), np.inf), rows["SNR"]], tables.SAME * coadd.header["SEEING"],
+        [np.full(len(wanted), np.inf), rows["SNR"]], SAME_SOURCE_RADIUS * coadd.header["SEEING"],
     )  # fmt: skip
     place = [np.flatnonzero((sky == one).all(axis=1))[0] for one in wanted]
     assert found[place, 0].all()

@@ -6,7 +6,6 @@ import lightcurve
 import numpy as np
 import pytest
 import sep
-import tables
 from astropy.io import fits
 from astropy.table import Table
 from starfields import DEC, RA, ZP, make_stars, write_night, write_reference
@@ -19,6 +18,7 @@ from lib.photometry.psf import Wings, moffat_alpha, moffat_fraction
 from lib.photometry.sources import blended_errors
 from lib.photometry.starmodels import share_light
 from lib.stack.coaddition import StackInputs, StackProducts, make_stack
+from lib.stack.jointtable import joint_table
 
 TARGET = (RA + 0.004, DEC - 0.003)
 MAGS = np.array([19.2, 19.2, 18.6, 19.2])  # of the target in the frames of r
@@ -82,11 +82,11 @@ def stack_all(folder, paths, reference):
     return stacks
 
 
-def join(folder, stacks, **options):
+def join(folder, stacks, target_radec=None):
     path = folder / "truth.ecsv"
-    tables.run(
-        *zip(*(s[:3] for s in stacks), strict=True), path, settings=vars(StackSettings()), **options
-    )
+    products = zip(*(s[:3] for s in stacks), strict=True)
+    table = joint_table(*products, parse_position(target_radec), StackSettings().table_snr)
+    table.write(path, format="ascii.ecsv", overwrite=True)
     return Table.read(path, format="ascii.ecsv")
 
 

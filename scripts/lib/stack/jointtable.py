@@ -1,0 +1,197 @@
+"""The sources of all filters of a target in one table, each measured in every filter.
+
+The positions are the union of the sources of the target's coadds, and the target's own. At each
+of them every coadd is measured in the aperture of its POINT magnitudes, corrected to total flux,
+with the light of the neighbours subtracted; where nothing is seen the table has a limit.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from astropy.table import Table
+
+from lib.core.sphere import project
+from lib.frame.fitsbytes import read_table
+from lib.night.targets import target_position
+from lib.photometry.forced import LIMIT_SIGMA, Coadd, filter_order, force, magnitudes, unite_sources
+from lib.photometry.measuredcoadd import subtract_mesh
+from lib.photometry.psf import Wings
+
+SAME_SOURCE_RADIUS = 0.7
+"""[FWHM] Sources nearer to each other are one: those of one coadd are at least 0.8 apart."""
+
+MATCH_RADIUS = 0.5
+"""[FWHM] Within which a source may be the target."""
+
+FILTER_KEYS = (
+    "ABSZPT", "ABSZPERR", "ZPSYS", "ABSZPCAT", "ABSZPCOL", "ABSZPCNM", "ABSZPCMN", "LIMMAG",
+    "SEEING", "APRAD", "APCOR", "DATE-OBS", "TOTALEXP", "NSTACK", "QCFLAG",
+)  # fmt: skip
+"""Cards of each coadd that the table's meta has."""
+
+FLAG_MEANINGS = (
+    "256 saturated, 512 neighbour's light taken away, 1024 pixels without weight, 2048 no data"
+)
+
+
+def joint_table(
+    coadds: Sequence[str | Path],
+    weights: Sequence[str | Path],
+    cats: Sequence[str | Path],
+    target_radec: tuple[float, float] | None,
+    table_snr: float,
+    version: int = 1,
+) -> Table:
+    """Return the table of a target from the products of its stacks.
+
+    Parameters
+    ----------
+    coadds, weights, cats : sequence of path-like
+        Of all filters; rejected ones have no data.
+    target_radec : tuple of float, optional
+        ra, dec of the target [deg] as configured; else it is where the telescope pointed.
+    table_snr : float
+        Signal-to-noise ratio that a source must have in one filter at least.
+    version : int
+        Of the step.
+
+    Returns
+    -------
+    astropy.table.Table
+    """
+    headers = [fits.getheader(path) for path in coadds]
+    names = {
+        str(header.get("FILTER", path)): k
+        for k, (header, path) in enumerate(zip(headers, coadds, strict=True))
+    }
+    used: list[Coadd] = []
+    sources: list[np.ndarray] = []
+    left_out: dict[str, str] = {}
+    for name in filter_order(names):
+        k = names[name]
+        if not measurable(headers[k]):
+            left_out[name] = headers[k].get("QCREASON", "no source was measured")
+            continue
+        used.append(read_coadd(coadds[k], weights[k], cats[k]))
+        sources.append(read_table(cats[k], "SOURCES"))
+    ra, dec, origin = target_position(target_radec, headers)
+    table = measure_union(used, sources, (ra, dec), table_snr)
+    table.meta = {
+        "object": str(headers[0].get("OBJECT", "")), "step": f"tables v{version}",
+        "target_source": origin or "none: the pointing is not known",
+        "filters": {
+            coadd.filter: {key: coadd.header[key] for key in FILTER_KEYS if key in coadd.header}
+            for coadd in used
+        },
+        "left_out": left_out, "flags": FLAG_MEANINGS,
+    }  # fmt: skip
+    return table
+
+
+def measurable(header: fits.Header) -> bool:
+    """Return whether a coadd has what forced photometry needs."""
+    return header.get("QCSTAT") == "OK" and "PSFALPHA" in header and "APCOR" in header
+
+
+def read_coadd(path: str | Path, weight_path: str | Path, cat_path: str | Path) -> Coadd:
+    """Read a coadd without its background, and its variance, as its sources were measured.
+
+    Parameters
+    ----------
+    path, weight_path, cat_path : path-like
+        Coadd, weight map and source table.
+
+    Returns
+    -------
+    lib.photometry.forced.Coadd
+    """
+    header = fits.getheader(path)
+    image = fits.getdata(path).astype(np.float32)
+    weight = fits.getdata(weight_path).astype(np.float32)
+    covered = weight > 0
+    variance = np.zeros_like(weight)
+    variance[covered] = 1.0 / weight[covered]
+    with fits.open(cat_path) as cat:
+        clean = subtract_mesh(image, cat["BACKGROUND"].data, covered)
+        occupied = cat["OCCUPIED"].data.astype(bool)
+    wings = Wings(*(header[key] for key in ("PSFALPHA", "PSFBETA", "PSFNORM", "PSFE1", "PSFE2")))
+    return Coadd(
+        str(header["FILTER"]), clean, variance, occupied, header, wings,
+        header["APRAD"] / header["PIXSCALE"], 10 ** (0.4 * header["APCOR"]),
+    )  # fmt: skip
+
+
+def measure_union(
+    coadds: Sequence[Coadd],
+    cats: Sequence[np.ndarray],
+    target: tuple[float, float],
+    table_snr: float,
+) -> Table:
+    """Measure the sources of any coadd, and the target, in all coadds.
+
+    Parameters
+    ----------
+    coadds : sequence of Coadd
+        One per filter, from blue to red.
+    cats : sequence of ndarray
+        Their source tables.
+    target : tuple of float
+        ra, dec [deg]; NaN where not known.
+    table_snr : float
+        As for `joint_table`.
+
+    Returns
+    -------
+    astropy.table.Table
+        The target's row, where its position is known, is the first.
+    """
+    seeing = max((coadd.header["SEEING"] for coadd in coadds), default=1.0)
+    positions = [np.column_stack([cat["RA"], cat["DEC"]]) for cat in cats]
+    quality = [cat["SNR"] for cat in cats]
+    sky, found = unite_sources(positions, quality, SAME_SOURCE_RADIUS * seeing, table_snr)
+    order = np.argsort(sky[:, 1], kind="stable")
+    sky, found = sky[order], found[order]
+    has_target = bool(np.isfinite(target[0]))
+    extra = np.array([target], float) if has_target else np.empty((0, 2))
+    first = np.r_[len(sky) : len(sky) + len(extra), 0 : len(sky)]
+    places = np.concatenate([sky, extra])[first]
+    table = Table()
+    table["NUMBER"] = np.arange(1, len(places) + 1)
+    table["RA"], table["DEC"] = places.T
+    table["RA"].unit = table["DEC"].unit = "deg"
+    table["TARGET"] = np.arange(len(places)) < len(extra)
+    table["MATCH"] = np.zeros(len(places), int)
+    table["MATCH"].description = "target's row: NUMBER of the source within half the seeing, or 0"
+    if has_target and len(sky):
+        plane = project(sky[:, 0], sky[:, 1], *target)
+        nearest = int(np.argmin(np.hypot(*plane.T)))
+        if np.hypot(*plane[nearest]) < MATCH_RADIUS * seeing:
+            table["MATCH"][0] = nearest + 2
+    for k, coadd in enumerate(coadds):
+        _add_measurements(table, coadd, sky, extra, first)
+        detected = np.concatenate([found[:, k], np.zeros(len(extra), bool)])[first]
+        table[f"DETECTED_{coadd.filter}"] = detected
+    return table
+
+
+def _add_measurements(
+    table: Table, coadd: Coadd, sky: np.ndarray, extra: np.ndarray, order: np.ndarray
+) -> None:
+    """Add fluxes, magnitudes, limits and flags of a coadd at positions, put in another order."""
+    flux, error, flags = (values[order] for values in force(coadd, sky, extra))
+    zeropoint = coadd.header.get("ABSZPT", np.nan)
+    magnitude, magnitude_error, limit = magnitudes(flux, error, zeropoint)
+    for label, values, unit, what in (
+        ("FLUX", flux, "electron", "total flux of a point source, in units of the coadd"),
+        ("FLUXERR", error, "electron", "its error"),
+        ("MAG", magnitude, "mag", f"magnitude, {coadd.header.get('ZPSYS', 'no zero point')}"),
+        ("MAGERR", magnitude_error, "mag", "its error without that of the zero point"),
+        ("LIMIT", limit, "mag", f"{LIMIT_SIGMA:g} sigma upper limit where not seen"),
+    ):
+        name = f"{label}_{coadd.filter}"
+        table[name] = values
+        table[name].unit = unit
+        table[name].description = what
+    table[f"FLAGS_{coadd.filter}"] = flags
