@@ -10,6 +10,7 @@ from lib.frame.file import (
     BAD,
     COSMIC,
     MASK_BITS,
+    SOURCE,
     Frame,
     FrameRejected,
     read_frame,
@@ -51,8 +52,41 @@ def test_frame_file_has_checksums_and_the_table_of_bits(tmp_path):
 def test_ccddata_opens_a_frame_file(tmp_path):
     write_frame(tmp_path / "a.fits", example())
     ccd = CCDData.read(tmp_path / "a.fits")
-    assert str(ccd.unit) == "electron"
-    assert ccd.mask.sum() == 1 or ccd.mask[1, 2]
+    assert ccd.unit == "electron" and ccd.header["FRAME"] == example().header["FRAME"]
+    np.testing.assert_array_equal(ccd.data, example().image)
+    # Its reader takes every bit for a mask.
+    np.testing.assert_array_equal(ccd.mask, example().mask > 0)
+
+
+def test_frame_and_ccddata_are_the_same_pixels():
+    frame = example()
+    frame.mask[0, 0] = SOURCE
+    ccd = frame.to_ccddata()
+    assert ccd.unit == "electron"
+    assert ccd.data is frame.image and ccd.flags is frame.mask and ccd.header is frame.header
+    assert ccd.mask[1, 2] and ccd.mask.sum() == 1
+    back = Frame.from_ccddata(ccd)
+    assert back.image is frame.image and back.mask is frame.mask and back.header is frame.header
+    assert list(back.header) == list(example().header)
+
+
+@pytest.mark.parametrize("unit", ["adu", "adu/s", ""])
+def test_frame_of_a_foreign_ccddata(unit):
+    mask = np.zeros((4, 5), bool)
+    mask[2, 3] = True
+    ccd = CCDData(np.arange(20.0).reshape(4, 5), unit=unit, mask=mask, meta={"OBJECT": "M 1"})
+    frame = Frame.from_ccddata(ccd)
+    assert frame.image.dtype == np.float32 and frame.header["OBJECT"] == "M 1"
+    assert frame.mask[2, 3] == BAD and np.count_nonzero(frame.mask) == 1
+    assert frame.to_ccddata().unit == ccd.unit
+    ccd.mask = None
+    assert not Frame.from_ccddata(ccd).mask.any()
+
+
+def test_rejected_frame_is_no_ccddata():
+    frame = reject(example().header, "solve", FrameRejected("TOO_FEW_STARS", "2 < 6"))
+    with pytest.raises(ValueError, match="TOO_FEW_STARS"):
+        frame.to_ccddata()
 
 
 def test_rejected_frame_is_a_header_with_the_reason(tmp_path):
