@@ -11,7 +11,7 @@ import sys
 
 from lib.core.settings import StackSettings
 from lib.frame.step import run_rule
-from lib.reference.catalogues import CatalogueError
+from lib.reference.referencetable import CatalogueError
 from lib.stack.coaddition import StackInputs, StackProducts, make_stack
 
 log = logging.getLogger("autoproc")

@@ -1,11 +1,12 @@
-"""The command `autoproc-refcat`: catalogues of a list of fields, to take where no network is."""
+"""The command `autoproc-refcat`: catalogues of a list of fields, for where there is no network."""
 
 import sys
+from collections.abc import Sequence
 
 from autoproc.command import AutoprocError, note, workflow_dir
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Freeze the catalogues of a list of fields; return the exit code.
 
     Parameters
@@ -20,10 +21,9 @@ def main(arguments=None):
         return 2
     if scripts not in sys.path:
         sys.path.insert(0, scripts)
-    # The module of that name in scripts/, not this one.
-    import refcat
+    from lib.reference import freeze
 
-    return refcat.main(arguments)
+    return freeze.main(arguments)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from lib.frame.file import BAD, COSMIC, INTERPOLATED, read_header, reject, write
 from lib.frame.file import FrameRejected as Rejected
 from lib.photometry.psf import moffat_alpha
 from lib.photometry.zeropoint import Zeropoint
-from lib.reference.catalogues import CatalogueError
+from lib.reference.referencetable import CatalogueError
 from lib.stack.coaddition import StackInputs, StackProducts, make_stack
 from lib.stack.framemeasurement import measure_frame
 from lib.stack.grid import common_grid, repaired_footprint

@@ -1,9 +1,11 @@
-"""Stars of several lists that are the same."""
+"""Stars that several lists have in common, on one plane."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 
-def match(plane, reference, radius):
+def match(plane: np.ndarray, reference: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """Pair points with the nearest reference points, one to one, ambiguous ones left out.
 
     Parameters
@@ -42,8 +44,8 @@ def match(plane, reference, radius):
     return usable[index[keep]], valid[partner[keep]]
 
 
-def common_stars(positions, radius):
-    """Give the stars of many frames common numbers.
+def common_stars(positions: Sequence[np.ndarray], radius: float) -> tuple[list[np.ndarray], int]:
+    """Number the stars of several frames, the same star alike on all of them.
 
     Parameters
     ----------
@@ -61,7 +63,7 @@ def common_stars(positions, radius):
     from scipy.spatial import cKDTree
 
     order = sorted(range(len(positions)), key=lambda i: -len(positions[i]))
-    numbers = [None] * len(positions)
+    numbers = [np.zeros(0, int)] * len(positions)
     master = np.empty((0, 2))
     for i in order:
         points = positions[i]

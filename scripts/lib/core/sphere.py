@@ -1,12 +1,15 @@
 """The sphere of the sky and the plane tangent to it."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 ARCSEC = 3600.0 * 180.0 / np.pi
 """Arcseconds in a radian."""
 
 
-def project(ra, dec, ra0, dec0):
+def project(ra: ArrayLike, dec: ArrayLike, ra0: float, dec0: float) -> np.ndarray:
     """Gnomonic projection about a point.
 
     Source: Calabretta & Greisen 2002, A&A 395, 1077, section 5.1.3.
@@ -23,16 +26,16 @@ def project(ra, dec, ra0, dec0):
     ndarray, shape (n, 2)
         Standard coordinates to the east and north in arcseconds; NaN for the far hemisphere.
     """
-    ra, dec, ra0, dec0 = (np.radians(np.asarray(v, dtype=float)) for v in (ra, dec, ra0, dec0))
-    depth = np.sin(dec0) * np.sin(dec) + np.cos(dec0) * np.cos(dec) * np.cos(ra - ra0)
+    a, d, a0, d0 = (np.radians(np.asarray(v, dtype=float)) for v in (ra, dec, ra0, dec0))
+    depth = np.sin(d0) * np.sin(d) + np.cos(d0) * np.cos(d) * np.cos(a - a0)
     depth = np.where(depth > 1e-3, depth, np.nan)
-    xi = np.cos(dec) * np.sin(ra - ra0) / depth
-    eta = (np.cos(dec0) * np.sin(dec) - np.sin(dec0) * np.cos(dec) * np.cos(ra - ra0)) / depth
+    xi = np.cos(d) * np.sin(a - a0) / depth
+    eta = (np.cos(d0) * np.sin(d) - np.sin(d0) * np.cos(d) * np.cos(a - a0)) / depth
     return np.column_stack([xi, eta]) * ARCSEC
 
 
-def deproject(points, ra0, dec0):
-    """Inverse of `project`: return ra, dec in degrees, ra from 0 to 360."""
+def deproject(points: ArrayLike, ra0: float, dec0: float) -> tuple[np.ndarray, np.ndarray]:
+    """Invert `project`: return ra, dec in degrees, ra from 0 to 360."""
     xi, eta = np.asarray(points, dtype=float).T / ARCSEC
     ra0, dec0 = np.radians(ra0), np.radians(dec0)
     depth = np.cos(dec0) - eta * np.sin(dec0)
@@ -41,50 +44,21 @@ def deproject(points, ra0, dec0):
     return np.degrees(ra) % 360.0, np.degrees(dec)
 
 
-def unit_vectors(ra, dec):
+def unit_vectors(ra: ArrayLike, dec: ArrayLike) -> np.ndarray:
     """Return unit vectors, shape (n, 3), of positions in degrees."""
     ra, dec = np.radians(np.atleast_1d(ra)), np.radians(np.atleast_1d(dec))
     return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
 
 
-def separation(ra1, dec1, ra2, dec2):
-    """Return the angle [deg] between positions [deg], by the haversine (exact when small)."""
-    ra1, dec1, ra2, dec2 = (np.radians(np.asarray(x, float)) for x in (ra1, dec1, ra2, dec2))
-    h = np.sin((dec2 - dec1) / 2) ** 2
-    h = h + np.cos(dec1) * np.cos(dec2) * np.sin((ra2 - ra1) / 2) ** 2
-    return np.degrees(2 * np.arcsin(np.sqrt(np.clip(h, 0, 1))))
+def separation(ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: ArrayLike) -> Any:
+    """Return the angle [deg] between positions [deg], by `astropy.coordinates`."""
+    from astropy.coordinates import angular_separation
+
+    one, two, three, four = (np.radians(np.asarray(x, float)) for x in (ra1, dec1, ra2, dec2))
+    return np.degrees(angular_separation(one, two, three, four))
 
 
-def match_positions(ra1, dec1, ra2, dec2, radius):
-    """Pair the stars of two lists that are each other's nearest.
-
-    Parameters
-    ----------
-    ra1, dec1, ra2, dec2 : array_like
-        [deg]
-    radius : float
-        [arcsec]
-
-    Returns
-    -------
-    first, second : ndarray of int
-        Rows of the pairs in the two lists.
-    """
-    from scipy.spatial import cKDTree
-
-    none = np.zeros(0, int)
-    if np.size(ra1) == 0 or np.size(ra2) == 0:
-        return none, none
-    one, two = unit_vectors(ra1, dec1), unit_vectors(ra2, dec2)
-    chord = 2 * np.sin(np.radians(radius / 3600) / 2)
-    distance, to_two = cKDTree(two).query(one, distance_upper_bound=chord)
-    _, to_one = cKDTree(one).query(two)
-    first = np.flatnonzero(np.isfinite(distance))
-    first = first[to_one[to_two[first]] == first]
-    return first, to_two[first]
-
-
-def mean_position(ra, dec):
+def mean_position(ra: ArrayLike, dec: ArrayLike) -> tuple[float, float]:
     """Return the mean of sky positions [deg], right also across ra 0."""
     x, y, z = unit_vectors(ra, dec).mean(axis=0)
     east = np.degrees(np.arctan2(y, x)) % 360.0

@@ -1,5 +1,7 @@
 """Celestial coordinates of an image, by astropy.wcs."""
 
+from typing import Any
+
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
@@ -8,16 +10,16 @@ WCS_KEYS = ("CTYPE", "CUNIT", "CRVAL", "CRPIX", "CDELT", "CROTA", "CD", "PC", "P
             "LATPOLE", "RADESYS", "EQUINOX")  # fmt: skip
 
 
-def wcs_cards(header):
+def wcs_cards(header: fits.Header) -> fits.Header:
     """Return the cards of a header that make its celestial coordinates, and nothing else."""
-    cards = {}
+    cards: dict[str, Any] = {}
     for card in header.cards:
         if card.keyword.rstrip("0123456789_") in WCS_KEYS:
             cards.setdefault(card.keyword, card)
     return fits.Header(cards.values())
 
 
-def celestial_wcs(header):
+def celestial_wcs(header: fits.Header) -> WCS:
     """Return the celestial WCS of a frame's header, with its image size."""
     wcs = WCS(wcs_cards(header), naxis=2)
     if "NAXIS1" in header and "NAXIS2" in header:
@@ -25,13 +27,25 @@ def celestial_wcs(header):
     return wcs
 
 
-def pixel_scale(wcs):
+def pixel_scale(wcs: WCS) -> float:
     """Return the pixel scale of a WCS at its reference point [arcsec per pixel]."""
     return 3600.0 * float(np.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix))))
 
 
-def frame_outline(wcs, points=9):
-    """Return positions along the edge of a frame by its `celestial_wcs`, (4 points, 2) [deg]."""
+def frame_outline(wcs: WCS, points: int = 9) -> np.ndarray:
+    """Return positions [deg] along the edge of a frame.
+
+    Parameters
+    ----------
+    wcs : astropy.wcs.WCS
+        With the size of the image, as `celestial_wcs` gives it.
+    points : int
+        On each side.
+
+    Returns
+    -------
+    ndarray, shape (4 points, 2)
+    """
     nx, ny = wcs.pixel_shape
     t = np.linspace(0, 1, points)
     x = np.concatenate([t, np.ones(points), t[::-1], np.zeros(points)]) * nx - 0.5

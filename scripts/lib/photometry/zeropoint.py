@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lib.core.stats import mad_std
-from lib.reference import catalogues
 
 COLOURS = {
     "u": (("u", "g"), ("u", "r")),
@@ -23,15 +22,6 @@ COLOURS = {
     "K": (("H", "K"), ("J", "K")),
 }
 """Colours that can carry the colour term of a band, best first."""
-
-AB_MINUS_VEGA = {
-    "u": 0.91, "g": -0.08, "r": 0.16, "i": 0.37, "z": 0.54,
-    **catalogues.AB_MINUS_VEGA,
-}  # fmt: skip
-"""AB magnitude less Vega magnitude of a band. u g r i z: Blanton & Roweis (2007, AJ 133, 734),
-table 1; the others are those by which catalogues were brought to AB."""
-
-VEGA_BANDS = ("J", "H", "K")
 
 
 def relative_zeropoints(magnitude, error, floor=0.01, iterations=8):

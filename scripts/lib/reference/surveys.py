@@ -1,16 +1,15 @@
-"""The catalogues that VizieR serves: their columns, and how they become reference stars."""
+"""The surveys that VizieR serves: their columns, and how they become reference stars."""
 
 import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from astropy.table import Table
 
-from lib.reference.catalogues import (
-    AB_MINUS_VEGA,
-    PS1_TO_REFERENCE,
-    blank_table,
-    transform,
-)
+from lib.core.bands import AB_MINUS_VEGA
+from lib.reference.referencetable import blank_table
+from lib.reference.transformations import PS1_TO_REFERENCE, transform
 
 RUWE_LIMIT = 1.4
 """Above it a Gaia star does not move as a single one (Lindegren 2018, GAIA-C3-TN-LU-LL-124)."""
@@ -19,11 +18,25 @@ SYNTHETIC_Y_LIMIT = 15.0
 """Gaia's synthetic y is used above this brightness [mag] only (known issue of Gaia DR3)."""
 
 
+Columns = dict[str, np.ndarray]
+"""Columns of a VizieR table as arrays, under our names and in our units."""
+
+
 @dataclass(frozen=True)
 class Column:
-    """A column of a VizieR table: its names (the first is asked for), unit, and need."""
+    """A column of a VizieR table.
 
-    names: tuple
+    Parameters
+    ----------
+    names : tuple of str
+        The first is asked for; it may come back under any of them.
+    unit : str
+        That it is converted to; empty for text and pure numbers.
+    required : bool
+        Whether an answer without it is an error.
+    """
+
+    names: tuple[str, ...]
     unit: str = ""
     required: bool = True
 
@@ -46,7 +59,7 @@ class Survey:
     declinations : tuple of float
         Range covered [deg].
     whole : bool
-        Whether all of that range is covered, so that an answer without stars is an error.
+        Whether that range is covered completely, so that an answer without stars is an error.
     radius : float
         For matching by position [arcsec].
     max_error : float
@@ -55,20 +68,20 @@ class Survey:
 
     name: str
     table: str
-    columns: dict = field(repr=False)
-    standardise: object = field(repr=False)
+    columns: dict[str, Column] = field(repr=False)
+    standardise: Callable[[Columns], Table] = field(repr=False)
     magnitude: str
-    declinations: tuple = (-90.0, 90.0)
+    declinations: tuple[float, float] = (-90.0, 90.0)
     whole: bool = True
     radius: float = 1.0
     max_error: float = 0.15
 
-    def covers(self, dec, radius):
+    def covers(self, dec: float, radius: float) -> bool:
         """Whether a field reaches into the range of declinations."""
         return self.declinations[0] - radius <= dec <= self.declinations[1] + radius
 
 
-def _columns(**given):
+def _columns(**given: str) -> dict[str, Column]:
     """Return the columns: ``key="name|other name:unit"``, a leading ``?`` for an optional one."""
     columns = {}
     for key, text in given.items():
@@ -77,19 +90,19 @@ def _columns(**given):
     return columns
 
 
-def _magnitude_columns(bands, magnitude, error):
+def _magnitude_columns(bands: str, magnitude: str, error: str) -> dict[str, Column]:
     """Return columns for magnitudes and errors, ``{}`` standing for the band."""
-    columns = {}
+    columns: dict[str, Column] = {}
     for band in bands:
         for key, form in ((band, magnitude), (f"{band}_err", error)):
             columns |= _columns(**{key: f"{form.replace('{}', band)}:mag"})
     return columns
 
 
-def _flux_columns(bands, optional=False):
+def _flux_columns(bands: str, optional: bool = False) -> dict[str, Column]:
     """Return columns for magnitudes, fluxes (for the error) and flags of synthetic photometry."""
     mark = "?" if optional else ""
-    columns = {}
+    columns: dict[str, Column] = {}
     for band in bands:
         columns |= _columns(**{band: f"{mark}{band}mag:mag"})
         columns |= _columns(**{f"{band}_flux": f"{mark}F{band}"})
@@ -98,7 +111,7 @@ def _flux_columns(bands, optional=False):
     return columns
 
 
-def _start(raw, epoch, position_error=np.nan):
+def _start(raw: Columns, epoch: float, position_error: float = np.nan) -> Table:
     """Return a table with the positions of `raw`, their errors in mas."""
     table = blank_table(len(raw["ra"]))
     table["ra"], table["dec"] = raw["ra"], raw["dec"]
@@ -111,8 +124,19 @@ def _start(raw, epoch, position_error=np.nan):
     return table
 
 
-def _put(table, raw, bands, *, floor=0.0, vega=False, bright=None):
-    """Copy magnitudes: Vega to AB where told, errors no smaller than `floor` [mag]."""
+def _put(
+    table: Table,
+    raw: Columns,
+    bands: Iterable[str],
+    *,
+    floor: float = 0.0,
+    vega: bool = False,
+    bright: Mapping[str, float] | None = None,
+) -> None:
+    """Copy magnitudes, from Vega to AB where they are `vega`.
+
+    To the errors `floor` [mag] is added in quadrature; magnitudes above `bright` are left out.
+    """
     for band in bands:
         magnitude = raw[band] + (AB_MINUS_VEGA[band] if vega else 0.0)
         error = np.hypot(raw[f"{band}_err"], floor)
@@ -121,7 +145,7 @@ def _put(table, raw, bands, *, floor=0.0, vega=False, bright=None):
         table[band], table[f"{band}_err"] = magnitude, error
 
 
-def _gaia(raw):
+def _gaia(raw: Columns) -> Table:
     """Positions and proper motions of Gaia DR3, epoch 2016.0; duplicated sources left out."""
     table = _start(raw, 2016.0, position_error=1.0)
     table["pmra_err"], table["pmdec_err"] = raw["pmra_err"], raw["pmdec_err"]
@@ -133,7 +157,7 @@ def _gaia(raw):
     return table[~(raw["duplicated"] > 0)]
 
 
-def _gaia_synthetic(raw):
+def _gaia_synthetic(raw: Columns) -> Table:
     """Gaia synthetic photometry (Gaia Collaboration, Montegriffo et al. 2023, A&A 674, A33).
 
     Only magnitudes flagged as within the validated range. UBVRI are Vega (Landolt), ugriz AB
@@ -150,7 +174,7 @@ def _gaia_synthetic(raw):
     return table
 
 
-def _twomass(raw):
+def _twomass(raw: Columns) -> Table:
     """2MASS J H Ks (Vega); photometric quality A to C (Skrutskie et al. 2006, AJ 131, 1163)."""
     table = _start(raw, 1999.5, position_error=80.0)
     _put(table, raw, "JHK")
@@ -160,7 +184,7 @@ def _twomass(raw):
     return table
 
 
-def _sdss(raw):
+def _sdss(raw: Columns) -> Table:
     """SDSS DR16 PSF magnitudes of primary point sources, turned to AB.
 
     u_AB = u - 0.04, z_AB = z + 0.02 (SDSS flux calibration page). Saturated below 14.
@@ -172,7 +196,7 @@ def _sdss(raw):
     return table[(raw["mode"] == 1) & (raw["class"] == 6)]
 
 
-def _panstarrs(raw):
+def _panstarrs(raw: Columns) -> Table:
     """Pan-STARRS DR1 mean PSF magnitudes of point sources, brought to the reference bands.
 
     Stars by i(PSF) - i(Kron) < 0.05 (Farrow et al. 2014, MNRAS 437, 748), fainter than the
@@ -189,14 +213,14 @@ def _panstarrs(raw):
     return table[~extended]
 
 
-def _skymapper(raw):
+def _skymapper(raw: Columns) -> Table:
     """SkyMapper DR4 PSF magnitudes, its own griz (Onken et al. 2024, PASA 41, e061)."""
     table = _start(raw, 2017.0, position_error=100.0)
     _put(table, raw, "griz", floor=0.01)
     return table[raw["flags"] < 4]
 
 
-def _apass(raw):
+def _apass(raw: Columns) -> Table:
     """APASS DR9: Johnson B V (Vega) and Sloan g r i (AB) (Henden et al. 2016)."""
     table = _start(raw, 2012.0, position_error=200.0)
     _put(table, raw, "BV", floor=0.02, vega=True)
@@ -204,19 +228,19 @@ def _apass(raw):
     return table
 
 
-def _usnob(raw):
+def _usnob(raw: Columns) -> Table:
     """USNO-B1.0: photographic magnitudes, good to 0.3 mag (Monet et al. 2003, AJ 125, 984).
 
     Second epoch blue and red, first where that is missing, and I, taken as B R I (Vega).
     """
     table = _start(raw, 2000.0, position_error=200.0)
-    still = (raw["pmra"] == 0) & (raw["pmdec"] == 0)
+    unmeasured = (raw["pmra"] == 0) & (raw["pmdec"] == 0)
     for band, first, second in (("B", "B2", "B1"), ("R", "R2", "R1"), ("I", "I", "I")):
         magnitude = np.where(np.isfinite(raw[first]), raw[first], raw[second])
         table[band] = magnitude + AB_MINUS_VEGA[band]
         table[f"{band}_err"] = np.where(np.isfinite(magnitude), 0.3, np.nan)
     for name in ("pmra", "pmdec"):
-        table[name][still] = np.nan
+        table[name][unmeasured] = np.nan
     return table
 
 
@@ -338,7 +362,7 @@ USNOB = Survey(
 ASTROMETRIC = (GAIA, SDSS, TWOMASS, APASS, USNOB, PANSTARRS, SKYMAPPER)
 """Positions are taken from the first that has stars in the field."""
 PHOTOMETRIC = (GAIA_SYNTHETIC, TWOMASS, SDSS, PANSTARRS, SKYMAPPER, APASS)
-"""Magnitudes are filled in this order, a band that is there being kept."""
-WIDE = (GAIA, GAIA_SYNTHETIC, TWOMASS)
-"""Catalogues of the surroundings of a field: positions, then magnitudes."""
+"""Magnitudes are filled in this order; a band that is there is kept."""
+SURROUNDINGS = (GAIA, GAIA_SYNTHETIC, TWOMASS)
+"""Surveys queried for the surroundings of a field: positions, then magnitudes."""
 SURVEYS = {survey.table: survey for survey in (*ASTROMETRIC, GAIA_SYNTHETIC)}

@@ -1,4 +1,4 @@
-"""Asking VizieR and its mirrors, and keeping their answers."""
+"""Queries of VizieR and its mirrors by astroquery, and the cache of their answers."""
 
 import gzip
 import hashlib
@@ -9,37 +9,35 @@ import re
 import signal
 import threading
 import warnings
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from astropy.table import Column as TableColumn
+from astropy.table import Table
 
 from lib.core.files import atomic_path
+from lib.core.settings import ReferenceSettings
 from lib.core.sphere import separation
-from lib.reference.catalogues import blank_table, cut_out
+from lib.reference.referencetable import blank_table, cut_out
+from lib.reference.surveys import Survey
 
 log = logging.getLogger("autoproc")
 
-SERVERS = (
-    "vizier.cds.unistra.fr",
-    "vizier.cfa.harvard.edu",
-    "vizier.nao.ac.jp",
-    "vizier.iucaa.in",
-)
-"""VizieR and its mirrors, in the order they are tried."""
-
-TIMEOUT = 60.0
-"""Seconds a server has for one answer, all in all."""
-
 ROW_LIMIT = 100_000
-"""Rows after which an answer counts as cut off and the field is asked for again, brighter."""
-
-WIDEST = 3.0
-"""Radius [deg] above which a field is not asked for."""
+"""Rows after which an answer counts as cut off and is asked for again, with brighter stars only."""
 
 NO_SERVER = "no server is left that answers"
+
+TIMEOUT = ReferenceSettings.timeout
+
+Record = dict[str, Any]
+"""What an answer is: catalogue, table, server, query, date, rows, circle, checksum."""
 
 
 class ReferenceUnavailable(Exception):
@@ -52,7 +50,7 @@ class AnswerError(Exception):
     `lasting` says that the server is not worth another question in this run.
     """
 
-    def __init__(self, message, lasting=False):
+    def __init__(self, message: str, lasting: bool = False) -> None:
         super().__init__(message)
         self.lasting = lasting
 
@@ -62,17 +60,17 @@ class TimeLimitReached(Exception):
 
 
 @contextmanager
-def time_limit(seconds):
+def time_limit(seconds: float) -> Iterator[None]:
     """Raise `TimeLimitReached` when the block takes longer.
 
     A socket's time-out starts anew with every byte; this one does not. In a thread other than
-    the main one, where signals cannot be had, only the socket's is left.
+    the main one, where signals do not arrive, only the socket's is left.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def stop(signum, frame):
+    def stop(signum: int, frame: Any) -> None:
         raise TimeLimitReached(f"no whole answer within {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, stop)
@@ -85,14 +83,16 @@ def time_limit(seconds):
         signal.signal(signal.SIGALRM, before)
 
 
-def _client(survey, server, timeout, row_limit, brighter_than):
+def _client(
+    survey: Survey, server: str, timeout: float, row_limit: int, brighter_than: float | None
+) -> Any:
     """Return an astroquery client for one table at one server."""
     from astroquery.vizier import VizierClass
 
     class MirrorClient(VizierClass):
         """VizieR at a host name (https) or at an address with its scheme written out."""
 
-        def _server_to_url(self, return_type="votable"):
+        def _server_to_url(self, return_type: str = "votable") -> str:
             host = self.VIZIER_SERVER
             return f"{host if '://' in host else 'https://' + host}/viz-bin/{return_type}"
 
@@ -106,8 +106,18 @@ def _client(survey, server, timeout, row_limit, brighter_than):
     )
 
 
-def ask(survey, ra, dec, radius, server, *, timeout=TIMEOUT, row_limit=ROW_LIMIT, bound=None):
-    """Ask one server for the stars of one catalogue in a field.
+def query(
+    survey: Survey,
+    ra: float,
+    dec: float,
+    radius: float,
+    server: str,
+    *,
+    timeout: float = TIMEOUT,
+    row_limit: int = ROW_LIMIT,
+    bound: float | None = None,
+) -> tuple[bytes, str]:
+    """Ask one server for the stars of one survey in a field.
 
     Parameters
     ----------
@@ -126,7 +136,7 @@ def ask(survey, ra, dec, radius, server, *, timeout=TIMEOUT, row_limit=ROW_LIMIT
     -------
     answer : bytes
         The VOTable as it came.
-    query : str
+    payload : str
         What was asked.
 
     Raises
@@ -142,7 +152,7 @@ def ask(survey, ra, dec, radius, server, *, timeout=TIMEOUT, row_limit=ROW_LIMIT
     client = _client(survey, server, timeout, row_limit, bound)
     centre = SkyCoord(ra, dec, unit="deg", frame="icrs")
     request = {"radius": radius * u.deg, "catalog": survey.table, "frame": "icrs", "cache": False}
-    query = client.query_region_async(centre, get_query_payload=True, **request)
+    payload = client.query_region_async(centre, get_query_payload=True, **request)
     try:
         with time_limit(timeout):
             response = client.query_region_async(centre, **request)
@@ -150,6 +160,11 @@ def ask(survey, ra, dec, radius, server, *, timeout=TIMEOUT, row_limit=ROW_LIMIT
         raise AnswerError(f"{what}: timed out ({why})", lasting=True) from why
     except requests.RequestException as why:
         raise AnswerError(f"{what}: no answer ({_cause(why)})", lasting=True) from why
+    return check_answer(response, what), payload
+
+
+def check_answer(response: Any, what: str) -> bytes:
+    """Return the content of an HTTP response; raise `AnswerError` unless it is a whole VOTable."""
     if response.status_code != 200:
         raise AnswerError(f"{what}: HTTP {response.status_code} {response.reason}")
     answer = response.content
@@ -159,16 +174,16 @@ def ask(survey, ra, dec, radius, server, *, timeout=TIMEOUT, row_limit=ROW_LIMIT
         raise AnswerError(f"{what}: not a VOTable but {answer[:60]!r}")
     if b"</VOTABLE>" not in answer[-2000:]:
         raise AnswerError(f"{what}: the answer breaks off after {len(answer)} bytes")
-    return answer, query
+    return answer
 
 
-def _cause(why):
+def _cause(why: Exception) -> str:
     """Return the last words of a chain of network errors, which say what happened."""
     told = re.findall(r"\[Errno -?\d+\] ([^\"'()]+)", str(why))
     return told[-1].strip() if told else f"{type(why).__name__}: {str(why)[:150]}"
 
 
-def parse(survey, answer, server):
+def parse(survey: Survey, answer: bytes, server: str) -> dict[str, np.ndarray]:
     """Turn a VOTable into arrays under our column names and units.
 
     Parameters
@@ -229,7 +244,7 @@ def parse(survey, answer, server):
     return result
 
 
-def _values(column, unit, what):
+def _values(column: TableColumn, unit: str, what: str) -> np.ndarray:
     """Return a column as float64 in `unit`, or as text."""
     from astropy import units as u
 
@@ -255,12 +270,14 @@ def _values(column, unit, what):
 _MARK = b"<!-- autoproc "
 
 
-def cache_name(survey, ra, dec, radius):
-    """Return the name of the file of an answer: catalogue and circle, to be read by eye too."""
+def cache_name(survey: Survey, ra: float, dec: float, radius: float) -> str:
+    """Return the name of the file of an answer: catalogue and circle."""
     return f"{survey.table.replace('/', '_')}_{ra:08.4f}{dec:+08.4f}_r{radius:.3f}.vot.gz"
 
 
-def find_cached(cache, survey, ra, dec, radius):
+def find_cached(
+    cache: str | Path, survey: Survey, ra: float, dec: float, radius: float
+) -> Path | None:
     """Return the path of the smallest cached answer that holds a whole circle, or None."""
     name = re.compile(
         re.escape(survey.table.replace("/", "_"))
@@ -276,7 +293,7 @@ def find_cached(cache, survey, ra, dec, radius):
     return min(fit)[1] if fit else None
 
 
-def save_answer(path, answer, record):
+def save_answer(path: str | Path, answer: bytes, record: Record) -> Record:
     """Write an answer and its record (query, date, checksum) as one file, whole or not at all.
 
     The record is a comment behind the VOTable, so the file remains one for any reader.
@@ -289,7 +306,7 @@ def save_answer(path, answer, record):
     return record
 
 
-def load_answer(path):
+def load_answer(path: str | Path) -> tuple[bytes, Record]:
     """Read an answer from the cache.
 
     Returns
@@ -306,7 +323,7 @@ def load_answer(path):
         content = gzip.decompress(Path(path).read_bytes())
         answer, mark, tail = content.rpartition(b"\n" + _MARK)
         record = json.loads(tail.rpartition(b" -->")[0])
-    except (OSError, EOFError, ValueError, gzip.zlib.error) as why:
+    except (OSError, EOFError, ValueError, zlib.error) as why:
         raise AnswerError(f"{path}: broken cache file ({why})") from why
     if not mark or record.get("sha256") != hashlib.sha256(answer).hexdigest():
         raise AnswerError(f"{path}: broken cache file (its checksum is another)")
@@ -325,16 +342,21 @@ class Service:
     timeout : float
         Seconds an answer may take.
     row_limit : int
+        See `ROW_LIMIT`.
+    failed : set of str
+        Servers that are not asked again.
+    unavailable : dict
+        Catalogue and circle without a usable answer, to the reason.
     """
 
-    cache: Path
-    servers: tuple = SERVERS
+    cache: str | Path
+    servers: Sequence[str] = ReferenceSettings.servers
     timeout: float = TIMEOUT
     row_limit: int = ROW_LIMIT
-    failed: set = field(default_factory=set)
-    unavailable: dict = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+    unavailable: dict[tuple, str] = field(default_factory=dict)
 
-    def get(self, survey, ra, dec, radius):
+    def get(self, survey: Survey, ra: float, dec: float, radius: float) -> tuple[Table, Record]:
         """Return the stars of a catalogue in a circle, and the record of the answer.
 
         Returns
@@ -351,7 +373,7 @@ class Service:
         circle = (survey.table, ra, dec, radius)
         if circle in self.unavailable:
             raise ReferenceUnavailable(self.unavailable[circle])
-        said = []
+        said: list[str] = []
         path = find_cached(self.cache, survey, ra, dec, radius)
         if path is not None:
             try:
@@ -372,7 +394,7 @@ class Service:
             if server in self.failed:
                 continue
             try:
-                answer, record = self._ask(survey, *centre, wide, server)
+                answer, record = self._query(survey, *centre, wide, server)
                 table = self._table(survey, answer, record, ra, dec, radius)
             except AnswerError as why:
                 log.warning("%s", why)
@@ -392,10 +414,12 @@ class Service:
         self.unavailable[circle] = "; ".join(said)
         raise ReferenceUnavailable(self.unavailable[circle])
 
-    def _ask(self, survey, ra, dec, radius, server):
+    def _query(
+        self, survey: Survey, ra: float, dec: float, radius: float, server: str
+    ) -> tuple[bytes, Record]:
         """Return an answer that is not cut off, brighter and brighter where the field is rich."""
         for bound in (None, 20.0, 18.0, 16.0, 14.0):
-            answer, query = ask(
+            answer, payload = query(
                 survey, ra, dec, radius, server,
                 timeout=self.timeout, row_limit=self.row_limit, bound=bound,
             )  # fmt: skip
@@ -413,12 +437,15 @@ class Service:
             )
         now = datetime.now(UTC).isoformat(timespec="seconds")
         record = {
-            "catalogue": survey.name, "table": survey.table, "server": server, "query": query,
+            "catalogue": survey.name, "table": survey.table, "server": server, "query": payload,
             "date": now, "rows": rows, "ra": ra, "dec": dec, "radius": radius,
         }  # fmt: skip
         return answer, record
 
-    def _table(self, survey, answer, record, ra, dec, radius):
+    def _table(
+        self, survey: Survey, answer: bytes, record: Record, ra: float, dec: float, radius: float
+    ) -> Table:
+        """Return the stars of an answer within a circle."""
         raw = parse(survey, answer, record["server"])
         if not raw:
             return blank_table(0)

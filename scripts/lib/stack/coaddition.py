@@ -98,7 +98,7 @@ def make_stack(
 
     Raises
     ------
-    lib.reference.catalogues.CatalogueError
+    lib.reference.referencetable.CatalogueError
         A custom catalogue that cannot be used.
     """
     # A quarter of the memory for the frames until they are resampled.

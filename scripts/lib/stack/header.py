@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
+from lib.core.bands import AB_MINUS_VEGA, VEGA_BANDS
 from lib.core.settings import StackSettings
 from lib.core.wcs import wcs_cards
 from lib.photometry.measuredcoadd import MeasuredCoadd
-from lib.photometry.zeropoint import AB_MINUS_VEGA, VEGA_BANDS, Zeropoint
+from lib.photometry.zeropoint import Zeropoint
 from lib.stack.depth import limiting_flux
 from lib.stack.grid import Grid
 from lib.stack.reference import StackReference, astrometric_scatter

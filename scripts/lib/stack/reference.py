@@ -12,7 +12,8 @@ from lib.core.sphere import mean_position, project
 from lib.core.stats import MAD_TO_SIGMA
 from lib.photometry.coaddzeropoint import Reference
 from lib.photometry.measuredcoadd import MeasuredCoadd
-from lib.reference.catalogues import check_angles, read_customcat
+from lib.reference.customcat import read_customcat
+from lib.reference.referencetable import check_angles
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def find_reference(
 
     Raises
     ------
-    lib.reference.catalogues.CatalogueError
+    lib.reference.referencetable.CatalogueError
         A custom catalogue that cannot be used.
     """
     stars, source, reason = load_reference(refcat)

@@ -1,9 +1,5 @@
-"""The reference service, with the real astroquery client against a loopback VizieR."""
+"""The reference of a field, with the real astroquery client against a loopback VizieR."""
 
-import gzip
-import json
-import logging
-import os
 import subprocess
 import sys
 import time
@@ -14,65 +10,21 @@ import numpy as np
 import pytest
 import refcat
 from astropy.table import Table
-from refcat import freeze, make_reference, read_fields
-from vizier_server import Sky, VizierServer, votable
+from referencefield import EPOCH, FIELD, online, settings, truth_of
+from vizier_server import Sky, VizierServer
 
+from lib.core.bands import BANDS
 from lib.core.sphere import separation
-from lib.reference import vizier
-from lib.reference.catalogues import BANDS, read_reference
-from lib.reference.surveys import APASS, ASTROMETRIC, GAIA, PANSTARRS
-from lib.reference.vizier import (
-    AnswerError,
-    ReferenceUnavailable,
-    Service,
-    ask,
-    find_cached,
-    load_answer,
-    parse,
-    save_answer,
-)
+from lib.frame.step import run_rule
+from lib.reference import build
+from lib.reference.build import make_reference
+from lib.reference.field import Field
+from lib.reference.freeze import freeze
+from lib.reference.referencetable import read_reference
+from lib.reference.surveys import ASTROMETRIC
+from lib.reference.vizier import ReferenceUnavailable
 
-FIELD = (150.0, 2.0, 0.2)
-EPOCH = 2026.5
-SCRIPT = Path(refcat.__file__)
-
-
-@pytest.fixture(autouse=True)
-def direct(monkeypatch):
-    """Keep proxies out of the way of 127.0.0.1, and put the log back as it was."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    log = logging.getLogger("autoproc")
-    log.propagate = True
-    yield
-    for handler in log.handlers:
-        handler.close()
-    log.handlers[:] = logging.getLogger("py.warnings").handlers[:] = []
-    log.propagate = True
-    logging.captureWarnings(False)
-
-
-@pytest.fixture
-def server():
-    with VizierServer() as running:
-        yield running
-
-
-def online(server, cache, *, value="online", field=FIELD, servers=None, **more):
-    """Return the reference as the rule asks for it."""
-    servers = [server.address] if servers is None else servers
-    return make_reference(value, *field, EPOCH, cache, servers=servers, **more)
-
-
-def truth_of(table, sky):
-    """Return the rows of the sky that the stars of a reference are, by position."""
-    ra, dec = sky.at(EPOCH)
-    away = np.array([separation(ra, dec, star["ra"], star["dec"]) for star in table])
-    assert away.min(axis=1).max() * 3.6e6 < 0.5  # mas
-    return away.argmin(axis=1)
-
-
-# --- online, all well ---
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_positions_are_those_of_the_epoch_of_observation(server, tmp_path):
@@ -159,9 +111,6 @@ def test_southern_field_is_tied_to_gaia_by_its_own_stars(tmp_path):
     assert any("Lupton" in source for source in table["R_src"])
 
 
-# --- a field whose pointing may be far off ---
-
-
 def asked_for(server):
     """Return the catalogues and radii that a server was asked for."""
     return [(request["-source"], float(request["-c.rd"])) for request in server.requests]
@@ -189,7 +138,7 @@ def test_positions_reach_as_far_as_the_wide_search(tmp_path):
 
 
 def test_crowded_surroundings_are_their_brighter_stars(tmp_path, monkeypatch):
-    monkeypatch.setattr(refcat, "WIDE_ROWS", 400)
+    monkeypatch.setattr(build, "SURROUNDINGS_ROW_LIMIT", 400)
     sky = Sky(radius=0.5, n=900)
     with VizierServer(sky) as server:
         narrow, table = online(server, tmp_path), online(server, tmp_path, wide=0.45)
@@ -202,16 +151,13 @@ def test_crowded_surroundings_are_their_brighter_stars(tmp_path, monkeypatch):
 
 
 def test_surroundings_that_cannot_be_had_are_done_without(server, tmp_path, caplog):
-    freeze([("first", *FIELD)], tmp_path, servers=[server.address])
+    freeze([("first", *FIELD)], tmp_path, settings(server.address))
     table = online(None, tmp_path, value="offline", wide=0.6, servers=())
     assert table.meta["source"] == "GaiaDR3" and len(table) > 80
     assert separation(table["ra"], table["dec"], *FIELD[:2]).max() <= FIELD[2]
     assert "no stars beyond 0.20 deg" in caplog.text
     down = online(None, tmp_path, servers=["http://127.0.0.1:9"], wide=0.6, last_attempt=False)
     assert len(down) == len(table)
-
-
-# --- quality of what Gaia gives ---
 
 
 def test_duplicates_go_and_poor_astrometry_weighs_less(tmp_path):
@@ -250,9 +196,6 @@ def test_blended_synthetic_photometry_is_left_out(tmp_path):
     first = truth_of(table, sky) < 150
     assert "GaiaXP" not in set(table["r_src"][first])
     assert "GaiaXP" in set(table["r_src"][~first])
-
-
-# --- servers at fault ---
 
 
 BROKEN = ["http500", "garbage", "nothing", "empty", "truncated", "cut", "error"]
@@ -308,13 +251,6 @@ def test_renamed_column_is_named(survey, fault, words, tmp_path):
             online(server, tmp_path, last_attempt=False)
     for word in [server.address, survey, *words]:
         assert word in str(caught.value)
-
-
-def test_other_names_of_a_column_are_known(tmp_path):
-    fault = ("rename", "g'mag", "g_mag")
-    with VizierServer(faults={"II/336/apass9": fault}) as server:
-        table, _ = Service(tmp_path, (server.address,)).get(APASS, *FIELD)
-    assert np.isfinite(table["g"]).all() and len(table) > 10
 
 
 def test_optional_column_is_done_without(tmp_path, caplog):
@@ -387,62 +323,10 @@ def test_survey_without_stars_there_is_no_fault(tmp_path):
     assert len(table) > 80 and "missing" not in table.meta
 
 
-def test_answer_at_the_row_limit_is_asked_for_again_brighter(server, tmp_path):
-    table, record = Service(tmp_path, (server.address,), row_limit=150).get(GAIA, *FIELD)
-    requests = server.asked("I/355/gaiadr3")
-    assert [request.get("Gmag") for request in requests] == [None, "<20", "<18", "<16"][
-        : len(requests)
-    ]
-    assert len(requests) > 1 and record["rows"] < 150
-    limit = float(requests[-1]["Gmag"][1:])
-    ra, dec = server.sky.at(2016.0)
-    inside = separation(ra, dec, *FIELD[:2]) <= FIELD[2]
-    assert len(table) == (inside & (server.sky.mag["r"] < limit)).sum()
-
-
-def test_vizier_request_is_as_vizier_wants_it(server, tmp_path):
-    answer, query = ask(GAIA, 150.0, -2.5, 0.1, server.address)
-    request = server.requests[0]
-    assert request["path"] == "/viz-bin/votable"
-    assert request["-c"] == "150.00000000-2.50000000" and request["-c.rd"] == "0.1"
-    assert request["-source"] == "I/355/gaiadr3" and "pmRA" in request["-out"].split(",")
-    assert "-source=I/355/gaiadr3" in query and answer.startswith(b"<?xml")
-
-
-def test_host_name_is_asked_over_https():
-    client = vizier._client(GAIA, "vizier.example.org", 1, 10, None)
-    assert client._server_to_url() == "https://vizier.example.org/viz-bin/votable"
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        (b"<TD>0.0500</TD>", b"<TD>4 mas</TD>", "'e_RA_ICRS' holds no numbers"),
-        (b"</TR>", b"</TD></TR>", "unreadable VOTable"),
-        (b'datatype="double"', b'datatype="complex"', "unreadable VOTable"),
-    ],
-)
-def test_garbled_values_are_an_error(old, new, words):
-    columns, _ = Sky(n=5).table("I/355/gaiadr3")
-    answer = votable("I/355/gaiadr3", columns, range(5)).replace(old, new)
-    with pytest.raises(AnswerError, match=words):
-        parse(GAIA, answer, "there")
-
-
-def test_a_garbled_cell_is_a_missing_value():
-    columns, _ = Sky(n=5).table("I/355/gaiadr3")
-    answer = votable("I/355/gaiadr3", columns, range(5)).replace(b">600.000<", b">fast<")
-    motion = parse(GAIA, answer, "there")["pmra"]
-    assert np.isnan(motion[0]) and np.isfinite(motion[1:]).all()
-
-
 def test_positions_left_blank_are_an_error(tmp_path):
     with VizierServer(faults={"I/355/gaiadr3": ("blank", "RA_ICRS")}) as server:
         with pytest.raises(ReferenceUnavailable, match="'RA_ICRS' holds no numbers"):
             online(server, tmp_path, last_attempt=False)
-
-
-# --- the cache ---
 
 
 def test_second_night_needs_no_network(server, tmp_path):
@@ -470,65 +354,10 @@ def test_offline_without_an_answer_says_so_at_once(tmp_path):
     assert "150.0000 +2.0000" in table.meta["reason"] and "I/355/gaiadr3" in table.meta["reason"]
 
 
-def test_cached_file_is_a_votable_with_its_record(server, tmp_path):
-    Service(tmp_path, (server.address,)).get(GAIA, *FIELD)
-    (path,) = tmp_path.iterdir()
-    assert path.name == "I_355_gaiadr3_150.0000+02.0000_r0.250.vot.gz"
-    answer, record = load_answer(path)
-    assert record["server"] == server.address and record["query"].startswith("-source=I/355")
-    assert record["date"].startswith("20") and record["rows"] == len(parse(GAIA, answer, "x")["ra"])
-    whole = Table.read(gzip.open(path), format="votable")
-    assert len(whole) == record["rows"]
-
-
 def test_cache_that_cannot_be_written_is_done_without(server, tmp_path):
     (tmp_path / "file").write_text("in the way")
     table = online(server, tmp_path / "file", last_attempt=False)
     assert len(table) > 80 and len(table.meta["catalogues"]) == 7
-
-
-@pytest.mark.parametrize("damage", ["short", "changed", "no record", "not gzip"])
-def test_damaged_cache_is_noticed_and_replaced(damage, server, tmp_path):
-    service = Service(tmp_path, (server.address,))
-    service.get(GAIA, *FIELD)
-    (path,) = tmp_path.iterdir()
-    content = gzip.decompress(path.read_bytes())
-    if damage == "short":
-        path.write_bytes(path.read_bytes()[:-400])
-    elif damage == "changed":
-        path.write_bytes(gzip.compress(content.replace(b"<TD>150.", b"<TD>151.", 1)))
-    elif damage == "no record":
-        path.write_bytes(gzip.compress(content.split(b"<!-- autoproc")[0]))
-    else:
-        path.write_bytes(b"hello")
-    with pytest.raises(AnswerError, match="broken cache file"):
-        load_answer(path)
-    with pytest.raises(ReferenceUnavailable, match="broken cache file"):
-        Service(tmp_path, ()).get(GAIA, *FIELD)
-    table, _ = service.get(GAIA, *FIELD)
-    assert len(table) > 80 and len(server.asked("I/355/gaiadr3")) == 2
-    load_answer(path)
-
-
-def test_smallest_covering_circle_is_found(tmp_path):
-    for ra, dec, radius in [(10.0, -5.0, 0.5), (10.0, -5.0, 1.0), (359.95, 0.0, 0.3)]:
-        save_answer(tmp_path / vizier.cache_name(GAIA, ra, dec, radius), b"<VOTABLE/>", {})
-    assert "_r0.500" in find_cached(tmp_path, GAIA, 10.1, -5.1, 0.2).name
-    assert "_r1.000" in find_cached(tmp_path, GAIA, 10.1, -5.1, 0.5).name
-    assert "359.95" in find_cached(tmp_path, GAIA, 0.05, 0.0, 0.15).name
-    assert find_cached(tmp_path, GAIA, 12.0, -5.0, 0.2) is None
-    assert find_cached(tmp_path, PANSTARRS, 10.0, -5.0, 0.2) is None
-    assert find_cached(tmp_path / "absent", GAIA, 10.0, -5.0, 0.2) is None
-
-
-def test_record_survives_hyphens(tmp_path):
-    save_answer(tmp_path / "a.vot.gz", b"<VOTABLE></VOTABLE>", {"query": "-c=1--2 -->"})
-    content = gzip.decompress((tmp_path / "a.vot.gz").read_bytes())
-    assert content.count(b"--") == 2  # of the comment itself
-    assert load_answer(tmp_path / "a.vot.gz")[1]["query"] == "-c=1--2 -->"
-
-
-# --- a user's table, and none ---
 
 
 def user_table(path, n=50, ra=150.0, **more):
@@ -543,7 +372,7 @@ def user_table(path, n=50, ra=150.0, **more):
 def test_users_table(tmp_path):
     path = user_table(tmp_path / "t.ecsv", pmra=10.0, pmdec=-10.0, epoch=2016.0)
     given = Table.read(path)
-    table = make_reference(str(path), *FIELD, EPOCH, tmp_path)
+    table = make_reference(str(path), Field(*FIELD, epoch=EPOCH), tmp_path)
     assert len(table) == 50 and table.meta["source"] == "t.ecsv"
     moved = (np.asarray(table["dec"]) - given["dec"]) * 3.6e6
     np.testing.assert_allclose(moved, -10 * (EPOCH - 2016), atol=1e-3)
@@ -551,102 +380,38 @@ def test_users_table(tmp_path):
 
 def test_users_table_without_pointing_is_taken_whole(tmp_path):
     path = user_table(tmp_path / "t.ecsv")
-    assert len(make_reference(str(path), None, None, None, None, tmp_path)) == 50
+    assert len(make_reference(str(path), Field(None, None, None), tmp_path)) == 50
 
 
 def test_small_table_is_not_cut_and_a_large_one_is(tmp_path, monkeypatch):
     path = user_table(tmp_path / "t.ecsv")
     narrow = (150.0, 2.0, 0.05)
-    assert len(make_reference(str(path), *narrow, EPOCH, tmp_path)) == 50
-    monkeypatch.setattr(refcat, "LARGE", 10)
-    assert 0 < len(make_reference(str(path), *narrow, EPOCH, tmp_path)) < 50
+    assert len(make_reference(str(path), Field(*narrow, epoch=EPOCH), tmp_path)) == 50
+    monkeypatch.setattr(build, "CUT_OUT_ABOVE", 10)
+    assert 0 < len(make_reference(str(path), Field(*narrow, epoch=EPOCH), tmp_path)) < 50
 
 
 def test_users_table_of_another_place_is_empty_with_a_reason(tmp_path):
     path = user_table(tmp_path / "t.ecsv", ra=300.0)
-    table = make_reference(str(path), *FIELD, EPOCH, tmp_path)
+    table = make_reference(str(path), Field(*FIELD, epoch=EPOCH), tmp_path)
     assert len(table) == 0 and "its nearest is 14" in table.meta["reason"]
 
 
 def test_none_and_no_pointing(tmp_path):
-    assert make_reference("none", *FIELD, EPOCH, tmp_path).meta["reason"] == "refcat: none"
-    table = make_reference("online", None, None, None, EPOCH, tmp_path, servers=[])
+    assert (
+        make_reference("none", Field(*FIELD, epoch=EPOCH), tmp_path).meta["reason"]
+        == "refcat: none"
+    )
+    table = make_reference("online", Field(None, None, None, epoch=EPOCH), tmp_path)
     assert len(table) == 0 and "points" in table.meta["reason"]
-    table = make_reference("online", 150.0, 2.0, 30.0, EPOCH, tmp_path, servers=[])
+    table = make_reference("online", Field(150.0, 2.0, 30.0, epoch=EPOCH), tmp_path)
     assert len(table) == 0 and "30.0 deg" in table.meta["reason"]
 
 
 def test_users_table_without_rows(tmp_path):
     (tmp_path / "t.csv").write_text("ra,dec,r,r_err\n")
-    table = make_reference(str(tmp_path / "t.csv"), *FIELD, EPOCH, tmp_path)
+    table = make_reference(str(tmp_path / "t.csv"), Field(*FIELD, epoch=EPOCH), tmp_path)
     assert len(table) == 0 and "t.csv has no rows" in table.meta["reason"]
-
-
-# --- a bundle for the mountain ---
-
-
-def test_frozen_bundle_serves_without_network(server, tmp_path):
-    fields = tmp_path / "fields.csv"
-    fields.write_text("name,ra,dec,radius\nfirst,150.0,2.0,0.2  # a comment\n\n")
-    bundle = tmp_path / "bundle"
-    assert freeze(read_fields(fields), bundle, servers=[server.address]) == []
-    listing = json.loads((bundle / "bundle.json").read_text())
-    assert {entry["field"] for entry in listing} == {"first"} and len(listing) == 7
-    table = make_reference("offline", *FIELD, EPOCH, bundle, servers=[])
-    assert len(table) > 80 and np.isfinite(table["y"]).all()
-
-
-def test_bundle_tells_what_it_lacks(tmp_path):
-    with VizierServer(faults={"II/246/out": "http500"}) as server:
-        missing = freeze([("first", *FIELD)], tmp_path, servers=[server.address])
-    assert len(missing) == 1 and "first" in missing[0] and "II/246/out" in missing[0]
-
-
-@pytest.mark.parametrize("line", ["m1 10:00:00 2 0.1", "m1 10", "m1 10 99 0.1", "m1 10 2 50"])
-def test_wrong_field_is_named(tmp_path, line):
-    (tmp_path / "f.txt").write_text("ok 1 2 0.1\n" + line + "\n")
-    with pytest.raises(ValueError, match="line 2"):
-        read_fields(tmp_path / "f.txt")
-
-
-def autoproc_refcat(folder, *words):
-    """Run the command as it is installed: in a module of its own, anywhere."""
-    source = SCRIPT.parents[1] / "src"
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "autoproc.refcat", *map(str, words)],
-        capture_output=True, text=True, timeout=60, cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(source)},
-    )  # fmt: skip
-
-
-def test_command_freezes_a_bundle(server, tmp_path):
-    (tmp_path / "f.txt").write_text("first 150 2 0.2\n")
-    done = autoproc_refcat(tmp_path, "--fields", "f.txt", "--out", "b", "--server", server.address)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "b" / "bundle.json").is_file()
-    table = online(None, tmp_path / "b", value="offline", servers=())
-    assert table.meta["source"] == "GaiaDR3" and len(table) > 80
-
-
-def test_command_tells_what_is_missing(tmp_path):
-    (tmp_path / "f.txt").write_text("first 150 2 0.2\n")
-    with VizierServer(faults={"II/246/out": "http500"}) as server:
-        done = autoproc_refcat(
-            tmp_path, "--fields", "f.txt", "--out", "b", "--server", server.address
-        )
-    assert done.returncode == 1
-    assert "II/246/out" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_command_with_wrong_words(tmp_path):
-    wrong = autoproc_refcat(tmp_path, "--fields", "absent", "--out", ".")
-    assert wrong.returncode == 2
-    assert "absent" in wrong.stderr and "usage: autoproc-refcat" in wrong.stderr
-    helped = autoproc_refcat(tmp_path, "--help")
-    assert helped.returncode == 0 and "--fields" in helped.stdout
-
-
-# --- the rule ---
 
 
 class Values(SimpleNamespace):
@@ -671,7 +436,7 @@ def rule(tmp_path, value, *, attempt=1, attempts=3, **more):
 
 def test_rule_writes_and_logs(server, tmp_path):
     job = rule(tmp_path, "online", servers=[server.address])
-    refcat.run_rule(job)
+    run_rule(job, refcat.main)
     table = read_reference(job.output[0])
     assert len(table) > 80 and table.meta["source"] == "GaiaDR3"
     assert "GaiaDR3: " in job.log[0].read_text()
@@ -682,10 +447,10 @@ def test_rule_fails_until_the_last_attempt(tmp_path):
     for attempt in (1, 2):
         job = rule(tmp_path, "online", attempt=attempt, **down)
         with pytest.raises(ReferenceUnavailable):
-            refcat.run_rule(job)
+            run_rule(job, refcat.main)
         assert not job.output[0].exists()
     job = rule(tmp_path, "online", attempt=3, **down)
-    refcat.run_rule(job)
+    run_rule(job, refcat.main)
     table = read_reference(job.output[0])
     assert len(table) == 0 and "127.0.0.1:9" in table.meta["reason"]
 
@@ -695,10 +460,12 @@ def test_without_network_it_starts_quickly(tmp_path, value):
     if value == "path":
         value = str(user_table(tmp_path / "t.ecsv"))
     code = (
-        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import refcat; "
-        f"from lib.reference.catalogues import write_reference; "
+        f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); "
+        f"from lib.reference.build import make_reference; "
+        f"from lib.reference.field import Field; "
+        f"from lib.reference.referencetable import write_reference; "
         f"write_reference({str(tmp_path / 'out.ecsv')!r}, "
-        f"refcat.make_reference({value!r}, 150.0, 2.0, 0.2, 2022.0, 'cache')); "
+        f"make_reference({value!r}, Field(150.0, 2.0, 0.2, epoch=2022.0), 'cache')); "
         f"heavy = {{'astroquery', 'scipy', 'requests', 'pyvo'}} & set(sys.modules); "
         f"assert not heavy, heavy"
     )
