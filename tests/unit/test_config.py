@@ -1,6 +1,5 @@
 """The configuration is checked, and a wrong one answered with what to write instead."""
 
-import importlib
 from copy import deepcopy
 from pathlib import Path
 
@@ -220,15 +219,3 @@ def test_any_config_is_completed_or_refused_in_one_sentence(config):
         assert str(error).startswith("config key '")
     else:
         Draft202012Validator(SCHEMA).validate(checked)
-
-
-@pytest.mark.parametrize(("section", "script"), [("stack", "stack"), ("astrometry", "solve")])
-def test_scripts_know_the_same_defaults(section, script):
-    assert importlib.import_module(script).DEFAULTS == DEFAULTS[section]
-
-
-def test_reference_servers_are_those_that_the_client_knows():
-    assert (
-        tuple(DEFAULTS["reference"]["servers"])
-        == importlib.import_module("lib.reference.vizier").SERVERS
-    )
