@@ -316,7 +316,7 @@ def resampling(size, folder):
             planes = (fits.getdata(folder / f"{name}.fits") for name in ("a", "a.weight"))
             *pixels, corner = resample(*planes, wcs, grid.wcs)
             described = {"gain": 1.0, "fwhm": 3.0, "noise": 1.0}
-            AlignedFrame.keep(*pixels, corner, path=folder / "out", **described)
+            AlignedFrame.store(*pixels, corner, path=folder / "out", **described)
 
         words = {
             "COMBINE": "N", "SUBTRACT_BACK": "N", "WEIGHT_TYPE": "MAP_WEIGHT", "NTHREADS": "1",

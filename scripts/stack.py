@@ -8,6 +8,8 @@ its sources listed.
 
 import logging
 import sys
+from collections.abc import Iterable
+from typing import Any
 
 from lib.core.settings import StackSettings
 from lib.frame.step import run_rule
@@ -17,14 +19,14 @@ from lib.stack.coaddition import StackInputs, StackProducts, make_stack
 log = logging.getLogger("autoproc")
 
 
-def listed(value):
+def listed(value: str | Iterable[str] | None) -> list[str]:
     """Return the paths of a named input, be it one, many or none."""
     if not value:
         return []
     return [value] if isinstance(value, str) else list(value)
 
 
-def main(job):
+def main(job: Any) -> None:
     """Make the stack of one target and filter."""
     inputs = StackInputs(
         frames=listed(job.input.frames),

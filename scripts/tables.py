@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from lib.core.files import atomic_path
 from lib.core.settings import StackSettings
@@ -12,7 +13,7 @@ from lib.stack.jointtable import joint_table
 log = logging.getLogger("autoproc")
 
 
-def main(job):
+def main(job: Any) -> None:
     """Make the joint table of a target."""
     table = joint_table(
         job.input.coadds, job.input.weights, job.input.cats,

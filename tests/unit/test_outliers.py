@@ -15,18 +15,18 @@ from lib.stack.aligned import (
     AlignedFrame,
     combine_aligned,
     combine_mean,
-    combined_reference,
     mask_outliers,
+    median_reference,
 )
 from lib.stack.outliers import (
-    SLACK,
-    Reference,
+    PROFILE_MISMATCH,
+    ReferenceImage,
     box_sums,
-    connected,
+    connected_components,
     extremes,
     find_outliers,
+    find_trails,
     fit_line,
-    trail_pixels,
 )
 
 SHAPE = (300, 340)
@@ -60,7 +60,7 @@ def find(images, noises, fwhms):
     """Return the outliers and trails of all exposures."""
     weights = np.isfinite(images) / np.array(noises) ** 2
     described = *lower_median(images, weights), NOISE, float(np.median(fwhms))
-    reference = Reference.describe(*described)
+    reference = ReferenceImage.from_median(*described)
     # The noise is that of the sources too: no electron more.
     found = [
         find_outliers(image, weight, np.inf, fwhm, reference)
@@ -165,7 +165,9 @@ def test_pixels_hang_together_as_scipy_has_it(density):
         mask = np.random.default_rng(7).uniform(size=shape) < density
         labels, _ = label(mask, np.ones((3, 3)))
         places = np.flatnonzero(mask)
-        np.testing.assert_array_equal(connected(places, shape[1]), labels.ravel()[places] - 1)
+        np.testing.assert_array_equal(
+            connected_components(places, shape[1]), labels.ravel()[places] - 1
+        )
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (64, 30), (131, 41), (2, 1)])
@@ -182,10 +184,10 @@ def test_tolerance_covers_a_star_in_other_seeing():
     for here, usual in ((3.0, 4.5), (4.5, 3.0), (4.0, 4.0)):
         star = simulate.render_sources((41, 41), [20.2], [19.9], [1e5], simulate.PSF(here), 1.0)
         other = simulate.render_sources((41, 41), [20.5], [20.1], [1e5], simulate.PSF(usual), 1.0)
-        known = Reference.describe(other.astype("f4"), np.full(other.shape, 5), 20.0, usual)
-        tolerance = known.size(here) * known.highest + known.change / 2
+        known = ReferenceImage.from_median(other.astype("f4"), np.full(other.shape, 5), 20.0, usual)
+        tolerance = known.profile_tolerance(here) * known.highest + known.spread / 2
         assert (np.abs(star - other) <= tolerance + 60).all()
-        assert known.size(usual) == pytest.approx(SLACK)
+        assert known.profile_tolerance(usual) == pytest.approx(PROFILE_MISMATCH)
 
 
 def test_line_through_pixels():
@@ -201,7 +203,7 @@ def test_row_of_stars_that_vary_is_no_trail():
     excess = rng.normal(0, 1, SHAPE).astype(np.float32)
     for x in range(20, 340, 60):
         excess[98:104, x : x + 6] += 4
-    assert not trail_pixels(excess, 4.0).any()
+    assert not find_trails(excess, 4.0).any()
 
 
 def test_faint_trails_are_found_and_none_that_are_not_there():
@@ -239,7 +241,7 @@ def write_aligned(folder, images, noise, corners):
         weight = np.where(np.isfinite(part), 1 / noise**2, 0).astype(np.float32)
         path = folder / f"f{n}" if n % 2 else None
         described = {"path": path, "gain": 1.0, "fwhm": 4.0, "noise": NOISE}
-        frames.append(AlignedFrame.keep(np.nan_to_num(part), weight, (row, column), **described))
+        frames.append(AlignedFrame.store(np.nan_to_num(part), weight, (row, column), **described))
     return frames
 
 
@@ -262,7 +264,7 @@ def test_reference_of_files_in_bands_is_that_of_the_whole(tmp_path):
         plane[part] = image[part]
     expected, number = lower_median(whole, np.isfinite(whole))
     for memory in (1e9, 5e5):  # at once, and in bands of 18 rows
-        found, count = combined_reference(frames, SHAPE, memory)
+        found, count = median_reference(frames, SHAPE, memory)
         np.testing.assert_array_equal(count, number)
         np.testing.assert_allclose(found, expected, rtol=1e-6)
     for frame, (row, column) in zip(frames[1:3], CORNERS[1:], strict=False):
@@ -284,7 +286,7 @@ def test_pixels_that_the_others_contradict_lose_their_weight(tmp_path):
     counts = mask_outliers(frames, SHAPE, 1e8)
     after = [planes(frame)[1] for frame in frames]
     gone = [(then > 0) & (now == 0) for then, now in zip(before, after, strict=True)]
-    assert [int(mask.sum()) for mask in gone] == [outliers for outliers, _ in counts]
+    assert [int(mask.sum()) for mask in gone] == [count.pixels for count in counts]
     assert gone[1][110:113, 120:123].all() and gone[1].sum() <= 30
     assert gone[2][41:80:3, 46:70:4].all()
     assert not (gone[0].any() or gone[3].any() or gone[4].any())

@@ -13,12 +13,12 @@ from lib.core.sphere import deproject
 from lib.core.wcs import celestial_wcs, frame_outline, wcs_cards
 from lib.stack.grid import common_grid
 from lib.stack.resample import (
-    EXACT,
     KERNEL,
+    POSITION_TOLERANCE,
     _fill_weights,
     area_ratio,
+    frame_positions,
     lanczos_weights,
-    places_in_frame,
     resample,
     rows_of_outline,
 )
@@ -97,7 +97,7 @@ def test_places_are_exact_in_every_pixel(angle, bend):
     outline = np.column_stack(grid.all_world2pix(*frame_outline(wcs).T, 0))
     first, ends = rows_of_outline(outline, shape)
     rows = np.arange(first, first + len(ends))
-    axes, places = places_in_frame(wcs, grid, rows, ends)
+    axes, places = frame_positions(wcs, grid, rows, ends)
     y, x = np.mgrid[: shape[0], : shape[1]]
     exact = np.array(wcs.all_world2pix(*grid.all_pix2world(x.ravel(), y.ravel(), 0), 0))
     exact = exact.reshape(2, *shape)
@@ -112,7 +112,7 @@ def test_places_are_exact_in_every_pixel(angle, bend):
     assert inside.sum() > 0.9 * SIZE[0] * SIZE[1]
     assert within[inside].all()
     seen = inside[rows]
-    assert np.abs(found - exact[:, rows])[:, seen].max() < 2 * EXACT
+    assert np.abs(found - exact[:, rows])[:, seen].max() < 2 * POSITION_TOLERANCE
 
 
 def test_flat_image_stays_flat_and_zero_beyond_the_edge():
@@ -243,7 +243,7 @@ def test_values_are_those_of_the_kernel_at_exact_places(angle, bend):
     expected = np.einsum("ni,nj,nji->n", *weights, image[v[:, :, None], u[:, None, :]])
     expected *= area_ratio(wcs, grid, SIZE)
     # The slope of noise of 4 sigma at the highest frequency is 4 pi sigma a pixel.
-    assert np.abs(found[y, x] - expected).max() < 4 * np.pi * NOISE * EXACT
+    assert np.abs(found[y, x] - expected).max() < 4 * np.pi * NOISE * POSITION_TOLERANCE
 
 
 @pytest.mark.parametrize("angle", [0.2, 30.0, 90.0])
@@ -282,6 +282,6 @@ def test_resampled_frame_is_that_of_swarp(tmp_path, angle):
     # Where a place is a whole number, either side may be taken for the kernel's.
     assert both.sum() > 0.999 * max((known > 0).sum(), (their_weight > 0).sum())
     slope = np.hypot(*np.gradient(ours)) + 4 * np.pi * NOISE
-    assert np.abs((ours - theirs) / slope)[both].max() < EXACT
+    assert np.abs((ours - theirs) / slope)[both].max() < POSITION_TOLERANCE
     # Ours is that of the nearest pixel, SWarp's the least in reach.
     assert (known[both] >= 0.999 * their_weight[both]).all()

@@ -88,17 +88,10 @@ def coadd_zeropoint(
     stars : ZeropointStars
         The stars given to the fit.
     """
-    if reference is None or len(reference["ra"]) == 0:
-        return Zeropoint(reason="NO_REFERENCE"), ZeropointStars.none()
-    if not band:
-        reason = "NO_BAND: the filter has no band in the reference system"
-        return Zeropoint(reason=reason), ZeropointStars.none()
-    if band not in reference or not np.isfinite(np.asarray(reference[band], float)).any():
-        reason = f"NO_BAND: the reference has no {band} magnitudes"
-        return Zeropoint(reason=reason), ZeropointStars.none()
     field = coadd.field
-    if field is None:
-        return Zeropoint(reason="NO_SOURCES"), ZeropointStars.none()
+    reason = _missing(reference, band) or ("NO_SOURCES" if field is None else "")
+    if reason or reference is None or field is None:
+        return Zeropoint(reason=reason), ZeropointStars.none()
     ours, theirs, n_matched = _match_stars(coadd, field, reference, band, settings)
     catalogue = np.asarray(reference[band], float)[theirs]
     errors = reference_errors(reference, band)[theirs]
@@ -137,6 +130,17 @@ def coadd_zeropoint(
         result.reason = f"NO_MATCH: no source within {settings.match_radius:g} arcsec"
     colour = np.full(ours.size, np.nan) if colour is None else colour
     return result, ZeropointStars(ours, theirs, catalogue, colour, x, y)
+
+
+def _missing(reference: Reference | None, band: str) -> str:
+    """Return why a reference gives no zero point in a band, '' where it does."""
+    if reference is None or len(reference["ra"]) == 0:
+        return "NO_REFERENCE"
+    if not band:
+        return "NO_BAND: the filter has no band in the reference system"
+    if band not in reference or not np.isfinite(np.asarray(reference[band], float)).any():
+        return f"NO_BAND: the reference has no {band} magnitudes"
+    return ""
 
 
 def _match_stars(

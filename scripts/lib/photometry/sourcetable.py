@@ -201,6 +201,15 @@ class SourceMeasurements:
     kron_reach: np.ndarray
     flags: np.ndarray
 
+    @classmethod
+    def none(cls, n_apertures: int) -> "SourceMeasurements":
+        """Return the measurements of no source."""
+        none = np.empty(0)
+        fluxes = SourceFluxes(none, none)
+        circular = [fluxes] * n_apertures
+        flags = np.empty(0, np.int32)
+        return cls(np.empty((0, 2)), none, fluxes, fluxes, circular, none, flags)
+
 
 def measure_sources(
     coadd: MeasuredCoadd, field: StarField, radii: list[float]
@@ -276,69 +285,80 @@ def source_table(
     field, scale = coadd.field, coadd.scale
     radii = [factor * (field.fwhm if field else 1.0) for factor in apertures]
     if field is None:
-        none = np.empty(0)
-        empty = SourceFluxes(none, none)
-        measured = SourceMeasurements(
-            np.empty((0, 2)), none, empty, empty, [empty] * len(radii), none, np.empty(0, np.int32)
-        )
+        measured = SourceMeasurements.none(len(radii))
         source = np.zeros(0, [(key, "f8") for key in ("x", "y", "a", "b", "theta", "peak")])
-        half_light = size = none
+        half_light = size = np.empty(0)
     else:
         measured = measure_sources(coadd, field, radii)
         source = field.sources
         half_light, size = field.half_light, field.half_light / field.locus
-    columns = []
-
-    def add(name: str, values: np.ndarray, unit: str | None = None, kind: str = "E") -> None:
-        columns.append(fits.Column(name=name, format=kind, unit=unit, array=values))
-
-    def add_fluxes(name: str, fluxes: SourceFluxes) -> None:
-        flux, error = fluxes.flux, fluxes.error
-        add(f"FLUX_{name}", flux)
-        add(f"FLUXERR_{name}", error)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mag = np.where(flux > 0, zeropoint.value - 2.5 * np.log10(flux), np.nan)
-            mag_error = np.where(flux > 0, 1.0857 * error / flux, np.nan)
-        add(f"MAG_{name}", mag, "mag")
-        add(f"MAGERR_{name}", mag_error, "mag")
-
-    add("NUMBER", np.arange(1, len(source) + 1), kind="J")
-    add("RA", measured.sky[:, 0], "deg", "D")
-    add("DEC", measured.sky[:, 1], "deg", "D")
-    add("POSERR", 1000 * scale * measured.position_error, "mas")
-    add("X", source["x"] + 1, "pix", "D")
-    add("Y", source["y"] + 1, "pix", "D")
-    point = measured.point
-    add_fluxes("POINT", point)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        add("SNR", np.where(point.error > 0, point.flux / point.error, np.nan))
-    add_fluxes("AUTO", measured.auto)
-    for k, fluxes in enumerate(measured.apertures, start=1):
-        add_fluxes(f"APER{k}", fluxes)
-    add("KRON_RADIUS", measured.kron_reach * scale, "arcsec")
-    add("A_IMAGE", source["a"], "pix")
-    add("B_IMAGE", source["b"], "pix")
-    add("THETA", np.degrees(source["theta"]), "deg")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        add("ELLIPTICITY", 1 - source["b"] / source["a"])
-    add("HALF_LIGHT", half_light * scale, "arcsec")
-    add("SIZE_RATIO", size)
-    add("STAR", np.abs(np.log(np.maximum(size, 1e-3))) < STELLAR_LOCUS, kind="L")
-    add("PEAK", source["peak"])
-    add("FLAGS", measured.flags, kind="J")
     used = np.zeros(len(source), bool)
     if zeropoint_sources is not None:
         used[zeropoint_sources] = True
-    add("ZP_STAR", used, kind="L")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        snr = np.where(measured.point.error > 0, measured.point.flux / measured.point.error, np.nan)
+        ellipticity = 1 - source["b"] / source["a"]
+    columns = [
+        _column("NUMBER", np.arange(1, len(source) + 1), kind="J"),
+        _column("RA", measured.sky[:, 0], "deg", "D"),
+        _column("DEC", measured.sky[:, 1], "deg", "D"),
+        _column("POSERR", 1000 * scale * measured.position_error, "mas"),
+        _column("X", source["x"] + 1, "pix", "D"),
+        _column("Y", source["y"] + 1, "pix", "D"),
+        *_flux_columns("POINT", measured.point, zeropoint),
+        _column("SNR", snr),
+        *_flux_columns("AUTO", measured.auto, zeropoint),
+    ]
+    for k, fluxes in enumerate(measured.apertures, start=1):
+        columns += _flux_columns(f"APER{k}", fluxes, zeropoint)
+    columns += [
+        _column("KRON_RADIUS", measured.kron_reach * scale, "arcsec"),
+        _column("A_IMAGE", source["a"], "pix"),
+        _column("B_IMAGE", source["b"], "pix"),
+        _column("THETA", np.degrees(source["theta"]), "deg"),
+        _column("ELLIPTICITY", ellipticity),
+        _column("HALF_LIGHT", half_light * scale, "arcsec"),
+        _column("SIZE_RATIO", size),
+        _column("STAR", np.abs(np.log(np.maximum(size, 1e-3))) < STELLAR_LOCUS, kind="L"),
+        _column("PEAK", source["peak"]),
+        _column("FLAGS", measured.flags, kind="J"),
+        _column("ZP_STAR", used, kind="L"),
+    ]
     table = fits.BinTableHDU.from_columns(columns, name="SOURCES")
-    for k, radius in enumerate(radii, start=1):
-        table.header[f"APRAD{k}"] = (radius * scale, f"[arcsec] radius of APER{k}")
-    if field is not None:
-        table.header["APRADP"] = (field.aperture * scale, "[arcsec] aperture of POINT")
-        fraction = float(field.growth.fraction(field.aperture))
-        table.header["APCOR"] = (2.5 * np.log10(fraction), "[mag] correction of POINT to total")
-        table.header["APCORERR"] = (1.0857 * field.growth.error, "[mag] its error")
+    _describe_apertures(table.header, field, radii, scale)
     return table
+
+
+def _describe_apertures(
+    header: fits.Header, field: StarField | None, radii: list[float], scale: float
+) -> None:
+    """Write radii [arcsec] and corrections of the apertures into the header of a source table."""
+    for k, radius in enumerate(radii, start=1):
+        header[f"APRAD{k}"] = (radius * scale, f"[arcsec] radius of APER{k}")
+    if field is not None:
+        header["APRADP"] = (field.aperture * scale, "[arcsec] aperture of POINT")
+        fraction = float(field.growth.fraction(field.aperture))
+        header["APCOR"] = (2.5 * np.log10(fraction), "[mag] correction of POINT to total")
+        header["APCORERR"] = (1.0857 * field.growth.error, "[mag] its error")
+
+
+def _column(name: str, values: np.ndarray, unit: str | None = None, kind: str = "E") -> fits.Column:
+    """Return a column of the source table."""
+    return fits.Column(name=name, format=kind, unit=unit, array=values)
+
+
+def _flux_columns(name: str, fluxes: SourceFluxes, zeropoint: Zeropoint) -> list[fits.Column]:
+    """Return the columns of fluxes and magnitudes in apertures of one kind."""
+    flux, error = fluxes.flux, fluxes.error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        magnitude = np.where(flux > 0, zeropoint.value - 2.5 * np.log10(flux), np.nan)
+        magnitude_error = np.where(flux > 0, 1.0857 * error / flux, np.nan)
+    return [
+        _column(f"FLUX_{name}", flux),
+        _column(f"FLUXERR_{name}", error),
+        _column(f"MAG_{name}", magnitude, "mag"),
+        _column(f"MAGERR_{name}", magnitude_error, "mag"),
+    ]
 
 
 def map_hdus(coadd: MeasuredCoadd) -> list[fits.ImageHDU | fits.CompImageHDU]:

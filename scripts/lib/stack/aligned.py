@@ -4,21 +4,19 @@ However many frames there are, no more is held than one of them, some maps of th
 coadd, and a band of rows of all.
 """
 
-import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from lib.core.medians import lower_median, median_without_weight, weighted_median
 from lib.core.stats import CHUNK, chunks
-from lib.stack.outliers import Reference, find_outliers
+from lib.stack.outliers import ReferenceImage, find_outliers
+from lib.stack.stackframe import OutlierCounts
 
-log = logging.getLogger("autoproc")
-
-BAND = 1 << 23
-"""[byte] Of all frames, when rows of the grid are compared."""
+BAND_BYTES = 1 << 23
+"""[byte] Values of all frames in a band of rows that is combined at once: stays in the cache."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +40,26 @@ class AlignedFrame:
         Of a typical pixel, in units of the coadd.
     """
 
-    planes: tuple | Path
-    shape: tuple
-    corner: tuple
+    planes: tuple[np.ndarray, np.ndarray] | Path
+    shape: tuple[int, int]
+    corner: tuple[int, int]
     gain: float
     fwhm: float
     noise: float
 
     @classmethod
-    def keep(cls, image, weight, corner, path=None, **described):
-        """Return a resampled frame.
+    def store(
+        cls,
+        image: np.ndarray,
+        weight: np.ndarray,
+        corner: tuple[int, int],
+        path: Path | None = None,
+        *,
+        gain: float,
+        fwhm: float,
+        noise: float,
+    ) -> "AlignedFrame":
+        """Return a resampled frame, kept in memory or on disk.
 
         Parameters
         ----------
@@ -59,19 +67,29 @@ class AlignedFrame:
         corner : tuple of int
         path : path-like, optional
             Where to write it; without it stays in memory.
-        **described
-            gain, fwhm and noise of the class.
+        gain, fwhm, noise : float
+            As of the class.
+
+        Returns
+        -------
+        AlignedFrame
         """
-        planes = (image, weight)
+        planes: tuple[np.ndarray, np.ndarray] | Path = (image, weight)
         if path:
             with open(path, "wb") as file:
-                for plane in planes:
-                    plane.tofile(file)
-            planes = Path(path)
-        return cls(planes, image.shape, tuple(corner), **described)
+                image.tofile(file)
+                weight.tofile(file)
+            planes = path
+        ny, nx = image.shape
+        return cls(planes, (ny, nx), corner, gain, fwhm, noise)
 
-    def pixels(self, first, last):
+    def pixels(self, first: int, last: int) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
         """Return image and weight of rows of the grid.
+
+        Parameters
+        ----------
+        first, last : int
+            Rows of the grid, the last one excluded.
 
         Returns
         -------
@@ -86,7 +104,8 @@ class AlignedFrame:
         top = begin + self.corner[0] - first
         where = (slice(top, top + end - begin), slice(self.corner[1], self.corner[1] + nx))
         if not isinstance(self.planes, Path):
-            return where, *(plane[begin:end] for plane in self.planes)
+            image, weight = self.planes
+            return where, image[begin:end], weight[begin:end]
         image, weight = (
             np.fromfile(
                 self.planes, np.float32, (end - begin) * nx, offset=4 * (begin + plane * ny) * nx
@@ -95,7 +114,7 @@ class AlignedFrame:
         )
         return where, image, weight
 
-    def drop(self, row, column):
+    def zero_weight(self, row: np.ndarray, column: np.ndarray) -> None:
         """Set the weight of pixels to zero.
 
         Parameters
@@ -108,13 +127,16 @@ class AlignedFrame:
         if not inside.any():
             return
         if isinstance(self.planes, Path):
-            weight = np.memmap(self.planes, np.float32, "r+", 4 * np.prod(self.shape), self.shape)
+            offset = 4 * self.shape[0] * self.shape[1]
+            weight: np.ndarray = np.memmap(self.planes, np.float32, "r+", offset, self.shape)
         else:
             weight = self.planes[1]
         weight[row[inside], column[inside]] = 0
 
 
-def combined_reference(frames, shape, memory):
+def median_reference(
+    frames: list[AlignedFrame], shape: tuple[int, int], memory: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the `lower_median` of aligned frames and the number of values, band by band.
 
     Parameters
@@ -132,13 +154,13 @@ def combined_reference(frames, shape, memory):
     """
     image = np.full(shape, np.nan, np.float32)
     number = np.zeros(shape, np.uint16)
-    for rows, _, values, weights in _bands(frames, shape, memory):
+    for rows, _, values, weights in _gather_bands(frames, shape, memory):
         image[rows], number[rows] = lower_median(values, weights)
     return image, number
 
 
-def _bands(frames, shape, memory):
-    """Part the rows of a grid in bands, and gather what the frames have there.
+def _gather_bands(frames, shape, memory):
+    """Divide the rows of a grid into bands, and gather what the frames have there.
 
     Yields
     ------
@@ -149,7 +171,7 @@ def _bands(frames, shape, memory):
         Of those frames, 0 beyond their edges.
     """
     # As much as stays in the cache, but not by the handful of rows: files are opened for each band.
-    height = max(64, BAND // (4 * shape[1] * len(frames)))
+    height = max(64, BAND_BYTES // (4 * shape[1] * len(frames)))
     # Of each pixel two numbers, and as many again where they are combined.
     height = max(1, min(height, int(memory / 16 / (shape[1] * len(frames)))))
     band = np.empty((2, 0, 0, 0), np.float32)
@@ -179,7 +201,14 @@ def _paste(plane, values, where):
     plane[rows, left:right] = values[:, left - columns.start : right - columns.start]
 
 
-def combine_aligned(frames, shape, combine, memory, clip_sigma=4.0, clip_fraction=0.3):
+def combine_aligned(
+    frames: list[AlignedFrame],
+    shape: tuple[int, int],
+    combine: str,
+    memory: float,
+    clip_sigma: float = 4.0,
+    clip_fraction: float = 0.3,
+) -> tuple[np.ndarray, np.ndarray]:
     """Combine aligned frames, band by band.
 
     As SWarp combines them: values without weight count only where there are no others, and the
@@ -203,24 +232,25 @@ def combine_aligned(frames, shape, combine, memory, clip_sigma=4.0, clip_fractio
         the median by the formula of `weighted_median`.
     """
     image, weight = np.zeros((2, *shape), np.float32)
-    for rows, inside, values, weights in _bands(frames, shape, memory):
+    for rows, inside, values, weights in _gather_bands(frames, shape, memory):
         if combine == "median":
             image[rows], weight[rows] = weighted_median(values, weights)
             continue
-        method = {
-            "weighted": combine_mean,
-            "clipped": partial(
-                combine_clipped, gains=[frame.gain for frame in inside], sigma=clip_sigma,
-                fraction=clip_fraction,
-            ),
-        }[combine]  # fmt: skip
+        gains = [frame.gain for frame in inside]
         for part in chunks(rows.stop - rows.start, max(1, CHUNK // shape[1])):
             there = slice(rows.start + part.start, rows.start + part.stop)
-            image[there], weight[there] = method(values[:, part], weights[:, part])
+            if combine == "weighted":
+                image[there], weight[there] = combine_mean(values[:, part], weights[:, part])
+            else:
+                image[there], weight[there] = combine_clipped(
+                    values[:, part], weights[:, part], gains, clip_sigma, clip_fraction
+                )
     return image, weight
 
 
-def mask_outliers(frames, shape, memory):
+def mask_outliers(
+    frames: list[AlignedFrame], shape: tuple[int, int], memory: float
+) -> list[OutlierCounts]:
     """Give no weight to what one aligned frame shows and the others do not.
 
     Parameters
@@ -234,37 +264,36 @@ def mask_outliers(frames, shape, memory):
 
     Returns
     -------
-    list of tuple of int
-        For each frame the pixels of rays and the like, and those of trails. A place where two
-        frames (from a hundred on one in fifty) differ from the others is no ray: it shone for
-        some time.
+    list of OutlierCounts
+        Of each frame. A place where two frames (from a hundred on one in fifty) differ from the
+        others is no cosmic ray: it shone for some time.
     """
     from scipy.ndimage import maximum_filter
 
-    image, number = combined_reference(frames, shape, memory)
+    image, number = median_reference(frames, shape, memory)
     fwhm = float(np.median([frame.fwhm for frame in frames]))
     usual = float(np.median([frame.noise for frame in frames]))
-    reference = Reference.describe(image, number, usual, fwhm)
+    reference = ReferenceImage.from_median(image, number, usual, fwhm)
     del image, number
     seen = np.zeros(shape, np.uint16)
     found = []
     for frame in frames:
-        inside = tuple(
-            slice(max(0, at), min(at + size, whole))
-            for at, size, whole in zip(frame.corner, frame.shape, shape, strict=True)
+        top, left = frame.corner
+        rows = slice(max(0, top), min(top + frame.shape[0], shape[0]))
+        columns = slice(max(0, left), min(left + frame.shape[1], shape[1]))
+        inside = (rows, columns)
+        cut = (
+            slice(rows.start - top, rows.stop - top),
+            slice(columns.start - left, columns.stop - left),
         )
-        cut = tuple(
-            slice(part.start - at, part.stop - at)
-            for part, at in zip(inside, frame.corner, strict=True)
-        )
-        _, *planes = frame.pixels(frame.corner[0], frame.corner[0] + frame.shape[0])
+        _, pixels, weight = frame.pixels(frame.corner[0], frame.corner[0] + frame.shape[0])
         outliers, trails = find_outliers(
-            *(plane[cut] for plane in planes), frame.gain, frame.fwhm, reference.part(inside)
+            pixels[cut], weight[cut], frame.gain, frame.fwhm, reference.part(inside)
         )
         outliers &= ~trails
         if outliers.any():
             seen[inside] += outliers
-        found.append([_flat(mask, inside, shape) for mask in (outliers, trails)])
+        found.append([_flat_indices(mask, inside, shape) for mask in (outliers, trails)])
     lasting = seen > max(1, len(frames) // 50)
     if lasting.any():  # with its rim, which not all frames show
         lasting = maximum_filter(lasting, 2 * int(np.ceil(fwhm)) + 1)
@@ -272,12 +301,13 @@ def mask_outliers(frames, shape, memory):
     counts = []
     for frame, (outliers, trails) in zip(frames, found, strict=True):
         outliers = outliers[~lasting[outliers]]
-        counts.append((int(outliers.size), int(trails.size)))
-        frame.drop(*np.divmod(np.concatenate([outliers, trails]), shape[1]))
+        counts.append(OutlierCounts(int(outliers.size), int(trails.size)))
+        row, column = np.divmod(np.concatenate([outliers, trails]), shape[1])
+        frame.zero_weight(row, column)
     return counts
 
 
-def combine_mean(values, weights):
+def combine_mean(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the weighted mean of values; for the parameters see `weighted_median`."""
     known = (weights > 0) & np.isfinite(values)
     weights = np.where(known, weights, 0)
@@ -288,7 +318,13 @@ def combine_mean(values, weights):
     return median_without_weight(mean, weight, values), weight
 
 
-def combine_clipped(values, weights, gains, sigma, fraction):
+def combine_clipped(
+    values: np.ndarray,
+    weights: np.ndarray,
+    gains: Sequence[float],
+    sigma: float,
+    fraction: float,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the weighted mean of the values near the median; for the rest see `weighted_median`.
 
     A value is near where it differs from the median by at most `sigma` of its noise, the photons
@@ -316,7 +352,7 @@ def combine_clipped(values, weights, gains, sigma, fraction):
     return combine_mean(values, np.where(near, weights, 0))
 
 
-def _flat(mask, inside, shape):
+def _flat_indices(mask, inside, shape):
     """Return the flat indices on the grid of the pixels of a mask of a part of it."""
     rows, columns = np.divmod(np.flatnonzero(mask), mask.shape[1])
     return (rows + inside[0].start) * shape[1] + columns + inside[1].start

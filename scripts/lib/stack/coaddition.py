@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.sourcetable import map_hdus, significant, source_table
 from lib.photometry.zeropoint import Zeropoint
 from lib.photometry.zeropointplot import plot_zeropoint
-from lib.stack.combination import combine_frames
+from lib.stack.combination import CombinedFrames, combine_frames
 from lib.stack.depth import measure_coadd
 from lib.stack.framemeasurement import survey_frames
 from lib.stack.frameselection import select_frames
@@ -110,50 +111,36 @@ def make_stack(
     )
     used = select_frames(frames, reference.photometric, band, settings)
     header = stack_header(frames, len(used))
-
-    def reject(reason: str) -> StackRecord:
-        record = StackRecord(
-            settings, version, band, reference, frames, "REJECTED", reason
-        )  # fmt: skip
-        write_rejected(products, header, record)
-        return record
-
+    finish = partial(StackRecord, settings, version, band, reference, frames)
     if not used:
-        return reject(f"NO_FRAMES: 0 of {len(frames)} frames can be stacked")
+        reason = f"NO_FRAMES: 0 of {len(frames)} frames can be stacked"
+        return write_rejected(products, header, finish("REJECTED", reason))
     grid = common_grid(grid_systems(inputs.grid_frames, used))
     flats = FlatCache(inputs.flats, used[0].path.parent)
     workdir = Path(products.coadd).resolve().parent
     combined = combine_frames(used, grid, settings, flats, cache, workdir, threads)
     if not combined.weight.any():
-        return reject(f"NO_WEIGHT: in no pixel, of {len(used)} frames")
+        reason = f"NO_WEIGHT: in no pixel, of {len(used)} frames"
+        return write_rejected(products, header, finish("REJECTED", reason))
     coadd = measure_coadd(
         combined.image, combined.weight, wcs=grid.wcs, scale=grid.scale, gain=combined.gain,
         saturate=combined.saturate * settings.saturation_fraction, settings=settings,
     )  # fmt: skip
-    weight = combined.weight
-    weight *= np.float32(coadd.noise.weight_factor)
     zeropoint, stars = coadd_zeropoint(coadd, reference.photometric, band, settings)
     flags = describe_coadd(
         header, coadd, grid, combined.saturate, used, zeropoint, reference, settings
     )
     record_step(header, "stack", version, history_parameters(settings))
-    table = source_table(
-        coadd, zeropoint, settings.apertures,
-        stars.source[zeropoint.used] if zeropoint.known else None,
-    )  # fmt: skip
+    used_stars = stars.source[zeropoint.used] if zeropoint.known else None
+    table = source_table(coadd, zeropoint, settings.apertures, used_stars)
     table = significant(table, settings.catalogue_snr)
-    write_fits(products.weight, [fits.PrimaryHDU(weight, weight_header(header, grid))])
-    write_sources(products.cat, header, table, coadd)
-    write_fits(products.coadd, [fits.PrimaryHDU(combined.image, header), provenance_table(frames)])
-    record = StackRecord(
-        settings, version, band, reference, frames, "OK", header.get("QCREASON", ""),
-        CoaddRecord.of(coadd, header, flags, combined.saturate, len(table.data), zeropoint),
-    )  # fmt: skip
+    write_products(products, header, combined, coadd, table, frames)
+    numbers = CoaddRecord.of(coadd, header, flags, combined.saturate, len(table.data), zeropoint)
+    record = finish("OK", header.get("QCREASON", ""), numbers)
     write_record(products.qa, record)
     if products.plot:
-        plot_zeropoint(
-            products.plot, Path(products.coadd).stem, zeropoint, stars, combined.image.shape
-        )
+        title, shape = Path(products.coadd).stem, combined.image.shape
+        plot_zeropoint(products.plot, title, zeropoint, stars, shape)
     return record
 
 
@@ -184,17 +171,41 @@ def history_parameters(settings: StackSettings) -> dict[str, object]:
     }
 
 
-def write_sources(
-    path: str | Path, header: fits.Header, table: fits.BinTableHDU, coadd: MeasuredCoadd
+def write_products(
+    products: StackProducts,
+    header: fits.Header,
+    combined: CombinedFrames,
+    coadd: MeasuredCoadd,
+    table: fits.BinTableHDU,
+    frames: list[StackFrame],
 ) -> None:
-    """Write the source table of a coadd, with its header and what it was measured with."""
+    """Write coadd, weight map and source table; the weights of `combined` are calibrated in place.
+
+    Parameters
+    ----------
+    products : StackProducts
+    header : astropy.io.fits.Header
+        Of the coadd.
+    combined : CombinedFrames
+    coadd : MeasuredCoadd
+    table : astropy.io.fits.BinTableHDU
+        Of its sources.
+    frames : list of StackFrame
+        Those left out included.
+    """
+    weight = combined.weight
+    weight *= np.float32(coadd.noise.weight_factor)
+    write_fits(products.weight, [fits.PrimaryHDU(weight, weight_header(header))])
     cards = header.copy()
     for card in wcs_cards(header):
         del cards[card]
-    write_fits(path, [fits.PrimaryHDU(header=cards), table, *map_hdus(coadd)])
+    write_fits(products.cat, [fits.PrimaryHDU(header=cards), table, *map_hdus(coadd)])
+    write_fits(products.coadd, [fits.PrimaryHDU(combined.image, header), provenance_table(frames)])
 
 
-def write_rejected(products: StackProducts, header: fits.Header, record: StackRecord) -> None:
+def write_rejected(
+    products: StackProducts, header: fits.Header, record: StackRecord
+) -> StackRecord:
     """Write the products of a stack without an image: headers without data."""
     header["QCSTAT"] = ("REJECTED", "fit for use: OK or REJECTED")
     header["QCSTEP"] = ("stack", "step that rejected it")
@@ -206,6 +217,7 @@ def write_rejected(products: StackProducts, header: fits.Header, record: StackRe
         zeropoint = Zeropoint(reason=record.reason.partition(":")[0])
         title = Path(products.coadd).stem
         plot_zeropoint(products.plot, title, zeropoint, ZeropointStars.none(), (1, 1))
+    return record
 
 
 def write_fits(path: str | Path, hdus: list) -> None:

@@ -12,7 +12,7 @@ from lib.core.settings import StackSettings
 from lib.stack.aligned import AlignedFrame, combine_aligned, mask_outliers
 from lib.stack.grid import Grid, repaired_footprint
 from lib.stack.resample import resample
-from lib.stack.stackframe import FrameCache, OutlierCounts, StackFrame
+from lib.stack.stackframe import FrameCache, StackFrame
 from lib.stack.weights import FlatCache, effective_gain, frame_variance, frame_weight
 
 BYTES_PER_PIXEL = 8
@@ -91,7 +91,7 @@ def combine_frames(
             )
         if settings.outliers and len(frames) >= MIN_FRAMES_FOR_OUTLIERS:
             for frame, counts in zip(frames, mask_outliers(aligned, shape, memory), strict=True):
-                frame.outliers = OutlierCounts(*counts)
+                frame.outliers = counts
         image, weight = combine_aligned(
             aligned, shape, settings.combine, memory, settings.clip_sigma, settings.clip_fraction
         )
@@ -131,14 +131,14 @@ def align_frame(
         variance = frame_variance(header, flat)
     weight, repaired = frame_weight(content.mask, variance)
     image, weight, corner = resample(content.image, weight, measured.wcs, grid.wcs, scaling.scale)
-    aligned = AlignedFrame.keep(
+    aligned = AlignedFrame.store(
         image, weight, corner, path, gain=float(header.get("GAIN", 1.0)) / scaling.scale,
         fwhm=measured.seeing / grid.scale,
         noise=scaling.scale * float(np.sqrt(scaling.variance)),
     )  # fmt: skip
     repaired &= np.isfinite(content.image)
     if repaired.any():
-        aligned.drop(*repaired_footprint(repaired, measured.wcs, grid))
+        aligned.zero_weight(*repaired_footprint(repaired, measured.wcs, grid))
     return aligned
 
 

@@ -123,9 +123,9 @@ def describe_coadd(
     return flag_stack(header, zeropoint, settings)
 
 
-def weight_header(header: fits.Header, grid: Grid) -> fits.Header:
-    """Return the header of the weight map of a coadd of that header."""
-    cards = wcs_cards(grid.header())
+def weight_header(header: fits.Header) -> fits.Header:
+    """Return the header of the weight map of a coadd with that header."""
+    cards = wcs_cards(header)
     cards["BUNIT"] = "electron-2"
     for key in WEIGHT_KEYS:
         if key in header:

@@ -13,14 +13,14 @@ import numpy as np
 from lib.core.compiled import compiled
 from lib.core.medians import INFINITE
 
-SLACK = 0.05
-"""Fraction by which profiles of one width differ still."""
+PROFILE_MISMATCH = 0.05
+"""[fraction of the peak] By which profiles of the same width still differ."""
 
-BROAD = 1.25
-"""Stars so much wider than in the reference cannot be compared with it."""
+SEEING_RATIO_LIMIT = 1.25
+"""[FWHM of the reference] Stars that wide cannot be compared with the reference."""
 
 
-def extremes(image, extreme):
+def extremes(image: np.ndarray, extreme: np.ufunc) -> np.ndarray:
     """Return the largest or the least value of 3 x 3 pixels about each.
 
     Parameters
@@ -42,7 +42,7 @@ def extremes(image, extreme):
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceImage:
     """What exposures are compared with.
 
     Parameters
@@ -51,7 +51,7 @@ class Reference:
         NaN where unknown.
     number : ndarray of int, shape (ny, nx)
         Exposures that see the pixel.
-    highest, change : ndarray of float32, shape (ny, nx)
+    highest, spread : ndarray of float32, shape (ny, nx)
         Largest value, and difference of the largest and the least, of 3 x 3 pixels; those of the
         smoothed image where that is fainter than `noise`: the noise of the sky is no star.
     smooth : ndarray of float32, shape (ny, nx)
@@ -60,7 +60,7 @@ class Reference:
         Typical noise of a pixel of an exposure.
     fwhm : float
         Width of the stars [px].
-    whole : Reference, optional
+    whole : ReferenceImage, optional
         That of which this is a part.
     where : tuple of slice, optional
         Which part.
@@ -69,15 +69,17 @@ class Reference:
     image: np.ndarray
     number: np.ndarray
     highest: np.ndarray
-    change: np.ndarray
+    spread: np.ndarray
     smooth: np.ndarray
     noise: float
     fwhm: float
-    whole: "Reference | None" = None
-    where: tuple | None = None
+    whole: "ReferenceImage | None" = None
+    where: tuple[slice, slice] | None = None
 
     @classmethod
-    def describe(cls, image, number, noise, fwhm):
+    def from_median(
+        cls, image: np.ndarray, number: np.ndarray, noise: float, fwhm: float
+    ) -> "ReferenceImage":
         """Return the reference of an image made by `lib.core.medians.lower_median`."""
         from scipy.ndimage import gaussian_filter
 
@@ -85,64 +87,64 @@ class Reference:
         smooth = gaussian_filter(known, 1.0)
         light = np.where(smooth > noise, known, smooth)
         highest = extremes(light, np.maximum)
-        change = highest - extremes(light, np.minimum)
-        return cls(image, number, np.maximum(highest, 0), change, smooth, float(noise), fwhm)
+        spread = highest - extremes(light, np.minimum)
+        return cls(image, number, np.maximum(highest, 0), spread, smooth, float(noise), fwhm)
 
-    def part(self, where):
-        """Return a part of it."""
-        return Reference(
-            self.image[where], self.number[where], self.highest[where], self.change[where],
+    def part(self, where: tuple[slice, slice]) -> "ReferenceImage":
+        """Return the part of it within slices of rows and columns."""
+        return ReferenceImage(
+            self.image[where], self.number[where], self.highest[where], self.spread[where],
             self.smooth[where], self.noise, self.fwhm, self, where,
         )  # fmt: skip
 
     @cached_property
-    def doubt(self):
+    def error_factor(self) -> np.ndarray:
         """Noise of an exposure less the image, in units of that of an exposure, shape (n + 1,).
 
         For each number of exposures that see a pixel.
         """
         if self.whole is not None:
-            return self.whole.doubt
+            return self.whole.error_factor
         # The median of m values has a variance of pi / 2 m.
         number = np.maximum(np.arange(self.number.max(initial=0) + 1, dtype=np.uint16), 1)
         return np.sqrt(1 + np.float32(np.pi / 2) / number)
 
     @cached_property
-    def lit(self):
+    def light_mask(self) -> np.ndarray:
         """Pixels with more light than a quarter of `noise`, in the mean of some 50, (ny, nx)."""
         if self.whole is not None:
-            return self.whole.lit[self.where]
+            return self.whole.light_mask[self.where]
         from scipy.ndimage import gaussian_filter
 
         return gaussian_filter(np.nan_to_num(self.image), 2.0) > 0.25 * self.noise
 
     @cached_property
-    def centres(self):
+    def source_centres(self) -> np.ndarray:
         """Pixels within a quarter of `fwhm` of the peak of a source, shape (ny, nx)."""
         if self.whole is not None:
-            return self.whole.centres[self.where]
+            return self.whole.source_centres[self.where]
         from scipy.ndimage import maximum_filter
 
         peaks = self.smooth > 0.7 * self.noise
         peaks &= self.smooth == extremes(self.smooth, np.maximum)
         return maximum_filter(peaks, 2 * max(1, int(np.rint(0.25 * self.fwhm))) + 1)
 
-    def size(self, fwhm):
+    def profile_tolerance(self, fwhm: float) -> np.float32:
         """Return the part of its light by which a star in an image may differ from the reference.
 
-        ``|ratio^2 - 1| + SLACK``: the peak of a star goes as the inverse square of its width.
-        To this comes half of `change`, which is what half a pixel of misalignment makes.
+        ``|ratio^2 - 1| + PROFILE_MISMATCH``: the peak of a star goes as the inverse square of its
+        width. To this comes half of `spread`, which is what half a pixel of misalignment makes.
 
         Parameters
         ----------
         fwhm : float
             Of the image.
         """
-        return np.float32(abs((self.fwhm / fwhm) ** 2 - 1) + SLACK)
+        return np.float32(abs((self.fwhm / fwhm) ** 2 - 1) + PROFILE_MISMATCH)
 
 
-def fit_line(rows, columns):
-    """Fit a straight line to pixels by the principal axis of their places.
+def fit_line(rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Fit a straight line to pixels by the principal axis of their positions.
 
     Parameters
     ----------
@@ -166,7 +168,7 @@ def fit_line(rows, columns):
 
 
 @compiled("f4[:,::1](f4[:,::1])")
-def box_sums(image):
+def box_sums(image: np.ndarray) -> np.ndarray:
     """Return the sums of 5 x 5 pixels about each, those beyond the edge reflected.
 
     Parameters
@@ -198,8 +200,8 @@ def box_sums(image):
 
 
 @compiled("void(i8[::1], i8, i8)")
-def _join(parent, one, other):
-    """Make one group of those of two pixels; the first pixel stands for it."""
+def _unite(parent, one, other):
+    """Unite the groups of two pixels; the first pixel stands for the group."""
     while parent[one] != one:
         one = parent[one]
     while parent[other] != other:
@@ -208,8 +210,8 @@ def _join(parent, one, other):
 
 
 @compiled("i8[::1](i8[::1], i8)")
-def connected(places, width):
-    """Return which pixels of a mask hang together, across corners too.
+def connected_components(places: np.ndarray, width: int) -> np.ndarray:
+    """Label the connected pixels of a mask; corners connect, too.
 
     Parameters
     ----------
@@ -234,10 +236,10 @@ def connected(places, width):
         while before < n and places[before] <= place - width + 1:
             # Not across the edges of the image.
             if places[before] % width == column + places[before] + width - place:
-                _join(parent, before, n)
+                _unite(parent, before, n)
             before += 1
         if n and column and places[n - 1] == place - 1:
-            _join(parent, n - 1, n)
+            _unite(parent, n - 1, n)
     number, count = np.empty_like(parent), 0
     for n in range(places.size):
         if parent[n] == n:
@@ -248,8 +250,16 @@ def connected(places, width):
     return number
 
 
-def trail_pixels(excess, width, *, sigma=0.6, length=40, most=20, step=16):
-    """Find straight trails, fainter than one pixel's noise would let them be seen.
+def find_trails(
+    excess: np.ndarray,
+    width: float,
+    *,
+    sigma: float = 0.6,
+    length: float = 40,
+    most: int = 20,
+    step: int = 16,
+) -> np.ndarray:
+    """Find straight trails, also those below the noise of a pixel.
 
     Pieces of a trail stand out when averaged over 5 x 5 pixels. The line through each is
     followed over the whole image: it is a trail where most of it is bright.
@@ -277,7 +287,7 @@ def trail_pixels(excess, width, *, sigma=0.6, length=40, most=20, step=16):
     bright = box_sums(excess) > 25 * sigma
     found = np.zeros(excess.shape, bool)
     places = np.flatnonzero(bright)
-    labels = connected(places, excess.shape[1])
+    labels = connected_components(places, excess.shape[1])
     sizes = np.bincount(labels, minlength=1)
     if sizes.max() < 25:
         return found
@@ -299,7 +309,14 @@ def trail_pixels(excess, width, *, sigma=0.6, length=40, most=20, step=16):
     return found
 
 
-def follow_line(excess, centre, direction, width, length, step):
+def follow_line(
+    excess: np.ndarray,
+    centre: np.ndarray,
+    direction: np.ndarray,
+    width: float,
+    length: float,
+    step: int,
+) -> np.ndarray:
     """Return the band of a trail along a line, empty where the line is not bright.
 
     Parameters
@@ -308,7 +325,7 @@ def follow_line(excess, centre, direction, width, length, step):
     centre, direction : ndarray, shape (2,)
         As from `fit_line`.
     width, length, step : float
-        See `trail_pixels`.
+        As for `find_trails`.
 
     Returns
     -------
@@ -325,7 +342,7 @@ def follow_line(excess, centre, direction, width, length, step):
     side = (np.abs(across) > 2 * width + 2) & (np.abs(across) <= 3.5 * width + 2)
     bins = ((along - along[0]) // step).astype(int)
 
-    def profile(part):
+    def profile(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         count = np.bincount(bins, weights=known[:, part].sum(axis=1))
         total = np.bincount(bins, weights=values[:, part].sum(axis=1, dtype=np.float64))
         return count, total / np.maximum(count, 1)
@@ -348,13 +365,22 @@ def follow_line(excess, centre, direction, width, length, step):
     while end < bins[-1] and not seen[end + 1]:
         end += 1
     first, last = along[0] + (start - 1) * step, along[0] + (end + 2) * step
-    half = 1.5 * width + 1
-    y, x = _line_pixels(
-        centre, direction, np.arange(first, last, 0.7), np.arange(-half, half + 0.35, 0.7)
-    )
-    inside = (y >= 0) & (x >= 0) & (y < excess.shape[0]) & (x < excess.shape[1])
-    band[y[inside], x[inside]] = True
+    _mark_band(band, centre, direction, (first, last), 1.5 * width + 1)
     return band
+
+
+def _mark_band(
+    band: np.ndarray,
+    centre: np.ndarray,
+    direction: np.ndarray,
+    span: tuple[float, float],
+    half: float,
+) -> None:
+    """Mark the pixels along `span` of a line and within `half` of it."""
+    along, across = np.arange(*span, 0.7), np.arange(-half, half + 0.35, 0.7)
+    y, x = _line_pixels(centre, direction, along, across)
+    inside = (y >= 0) & (x >= 0) & (y < band.shape[0]) & (x < band.shape[1])
+    band[y[inside], x[inside]] = True
 
 
 def _line_pixels(centre, direction, along, across):
@@ -373,7 +399,13 @@ def _along_line(image, centre, direction, along, across):
     return values
 
 
-def contradicted(beyond, comparable, reference, threshold, neighbour):
+def outlier_regions(
+    beyond: np.ndarray,
+    comparable: np.ndarray,
+    reference: ReferenceImage,
+    threshold: float,
+    neighbour: float,
+) -> np.ndarray:
     """Return the pixels beyond a threshold with their neighbours beyond a lower one, and a rim.
 
     What is the centre of a star is left out: it varies, or its profile does. That is where the most
@@ -385,7 +417,7 @@ def contradicted(beyond, comparable, reference, threshold, neighbour):
     beyond : ndarray of float32, shape (ny, nx)
         Significance of the difference from the reference.
     comparable : ndarray of bool, shape (ny, nx)
-    reference : Reference
+    reference : ReferenceImage
     threshold, neighbour : float
 
     Returns
@@ -397,14 +429,14 @@ def contradicted(beyond, comparable, reference, threshold, neighbour):
     significance = beyond.ravel()[places]
     if not (significance > threshold).any():
         return np.zeros(beyond.shape, bool)
-    numbers = connected(places, beyond.shape[1])
+    numbers = connected_components(places, beyond.shape[1])
     count = numbers.max() + 1
     kept = np.zeros(count, bool)
     kept[numbers[significance > threshold]] = True
     best = np.zeros(count, int)
     order = np.argsort(significance)
     best[numbers[order]] = places[order]  # the last that is written stays
-    star = reference.centres[np.divmod(best, beyond.shape[1])]
+    star = reference.source_centres[np.divmod(best, beyond.shape[1])]
     star &= np.bincount(numbers, minlength=count) <= np.pi * (1.5 * reference.fwhm) ** 2
     kept &= ~star
     outliers = np.zeros(beyond.shape, bool)
@@ -417,26 +449,29 @@ def contradicted(beyond, comparable, reference, threshold, neighbour):
     "void(f4[:,::1], f4[:,::1], f4[:,::1], u2[:,::1], f4[:,::1], f4[:,::1], f4[::1], i8, i8, f4,"
     " f4, f4[:,::1], f4[:,::1], b1[:,::1])"
 )
-def _compare(
-    images, weights, references, numbers, highs, changes, doubt, top, left, per_gain, size,
+def _significance(
+    images, weights, references, numbers, highs, spreads, error_factor, top, left, per_gain, size,
     beyond, excess, known,
 ):  # fmt: skip
-    """Fill the last three for `find_outliers`; the references begin at row `top`, column `left`."""
+    """Fill the last three for `find_outliers`; the references begin at row `top`, column `left`.
+
+    Compiled code takes arrays and numbers, no records: hence the many parameters.
+    """
     zero, half, limit = np.float32(0), np.float32(0.5), np.float32(5)
     rows, columns = images.shape
     errors = np.empty(columns, np.float32)
     for y in range(rows):
         there = (top + y, slice(left, left + columns))
         image, weight, reference, number = images[y], weights[y], references[there], numbers[there]
-        high, change = highs[there], changes[there]
+        high, spread = highs[there], spreads[there]
         for x in range(columns):
-            errors[x] = doubt[number[x]]
+            errors[x] = error_factor[number[x]]
         for x in range(columns):
             difference = image[x] - reference[x]
             valued = (weight[x] > 0) & (abs(image[x]) < INFINITE)
             noise = np.sqrt(np.float32(1) / weight[x] + high[x] * per_gain)
             error = noise * errors[x]
-            tolerance = half * change[x] + size * high[x]
+            tolerance = half * spread[x] + size * high[x]
             far = (abs(difference) - tolerance) / error
             pull = min(max(difference / error, -limit), limit)
             # Trails are faint: looked for where no star needs tolerance. A bright pixel shall not
@@ -447,7 +482,16 @@ def _compare(
             excess[y, x] = pull if plain else zero
 
 
-def find_outliers(image, weight, gain, fwhm, reference, *, threshold=5.0, neighbour=2.5):
+def find_outliers(
+    image: np.ndarray,
+    weight: np.ndarray,
+    gain: float,
+    fwhm: float,
+    reference: ReferenceImage,
+    *,
+    threshold: float = 5.0,
+    neighbour: float = 2.5,
+) -> tuple[np.ndarray, np.ndarray]:
     """Find the pixels of an exposure that the others contradict.
 
     Parameters
@@ -460,10 +504,10 @@ def find_outliers(image, weight, gain, fwhm, reference, *, threshold=5.0, neighb
         Electrons per unit.
     fwhm : float
         Width of the stars [px].
-    reference : Reference
+    reference : ReferenceImage
     threshold : float
         Difference from the reference, in units of the noise and beyond what stars may differ by
-        (`Reference.size`), that makes an outlier.
+        (`ReferenceImage.profile_tolerance`), that makes an outlier.
     neighbour : float
         The same beside one.
 
@@ -480,15 +524,15 @@ def find_outliers(image, weight, gain, fwhm, reference, *, threshold=5.0, neighb
     # Rows of the whole are contiguous, as the loop wants them; a part's are not known to be.
     whole = reference.whole or reference
     top, left = (part.start for part in reference.where) if reference.where else (0, 0)
-    _compare(
-        image, weight, whole.image, whole.number, whole.highest, whole.change, whole.doubt,
-        top, left, np.float32(1 / gain), reference.size(fwhm), beyond, excess, known,
+    _significance(
+        image, weight, whole.image, whole.number, whole.highest, whole.spread, whole.error_factor,
+        top, left, np.float32(1 / gain), reference.profile_tolerance(fwhm), beyond, excess, known,
     )  # fmt: skip
     comparable = known & (reference.number >= 3)
     # In much worse seeing the wings of stars are many times brighter than their tolerance.
-    if fwhm >= BROAD * reference.fwhm:
-        comparable &= ~reference.lit
-    outliers = contradicted(beyond, comparable, reference, threshold, neighbour)
-    trails = trail_pixels(excess, fwhm)
+    if fwhm >= SEEING_RATIO_LIMIT * reference.fwhm:
+        comparable &= ~reference.light_mask
+    outliers = outlier_regions(beyond, comparable, reference, threshold, neighbour)
+    trails = find_trails(excess, fwhm)
     trails &= known
     return outliers, trails

@@ -61,7 +61,7 @@ def load_reference(path: str | Path | None) -> tuple[dict[str, np.ndarray] | Non
     source = str(table.meta.get("source") or Path(path).name)
     if len(table) == 0:
         return None, "NONE", str(table.meta.get("reason", ""))
-    columns = {
+    columns: dict[str, np.ndarray] = {
         name: np.ma.filled(np.ma.asarray(table[name], float), np.nan)
         for name in table.colnames
         if table[name].dtype.kind in "fiu"

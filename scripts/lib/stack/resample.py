@@ -1,12 +1,15 @@
 """Resampling of a frame onto the grid of a coadd.
 
-Each pixel of the grid takes its value from the 6 x 6 pixels of the frame about its place, weighted
-by a Lanczos kernel. The places follow the exact coordinates of both, distortion included.
+Each pixel of the grid takes its value from the 6 x 6 pixels of the frame around its position there,
+weighted by a Lanczos kernel. The positions follow the exact coordinates of both, distortion
+included.
 """
 
 import logging
 
 import numpy as np
+from astropy.wcs import WCS
+from numpy.typing import ArrayLike
 
 from lib.core.compiled import compiled
 from lib.core.wcs import frame_outline
@@ -14,26 +17,27 @@ from lib.core.wcs import frame_outline
 log = logging.getLogger("autoproc")
 
 LOBES = 3
-"""Of the kernel, to each side: it reaches 2 x LOBES pixels."""
+"""[pixel] Lobes of the kernel to each side: it takes 2 x LOBES pixels."""
 
-TERMS = 10
-"""Of the polynomials in the place within a pixel that are the weights: they err by 2e-7."""
+KERNEL_TERMS = 10
+"""Terms of the polynomials that give the kernel's weights within 2e-7, from the position within a
+pixel."""
 
-BLOCK = 128
-"""Columns that are done in one go over all rows: what they need of the frame stays in the cache."""
+BLOCK_COLUMNS = 128
+"""Columns filled in one go over all rows: what they need of the frame stays in the cache."""
 
-EXACT = 1e-4
-"""[pixel] By which places may be off."""
+POSITION_TOLERANCE = 1e-4
+"""[pixel] Largest error of a position in the frame."""
 
-DEGREES = (3, 5, 8, 12, 17)
-"""Of the polynomials tried for the places along a row."""
+POSITION_DEGREES = (3, 5, 8, 12, 17)
+"""Degrees of the polynomials tried for the positions along a row."""
 
-MARGIN = 3.0
-"""[pixel] By which rows are longer than the outline of the frame, whose edges are curved."""
+OUTLINE_MARGIN = 3.0
+"""[pixel] By which rows reach beyond the outline of the frame, whose edges are curved."""
 
 
-def lanczos_weights(place):
-    """Return the weights of the six pixels about a place, for places within a pixel.
+def lanczos_weights(place: ArrayLike) -> np.ndarray:
+    """Return the weights of the six pixels around a position, for positions within a pixel.
 
     Source: Duchon 1979, J. Appl. Meteor. 18, 1016. Each set is divided by its sum, so that a flat
     image stays flat.
@@ -53,19 +57,19 @@ def lanczos_weights(place):
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def lanczos_polynomials():
+def lanczos_polynomials() -> np.ndarray:
     """Return polynomials in t = 2 place - 1 for the weights of the first three of the six pixels.
 
     The others are the mirror images: of opposite odd terms.
 
     Returns
     -------
-    ndarray of float32, shape (LOBES, 2, TERMS / 2)
+    ndarray of float32, shape (LOBES, 2, KERNEL_TERMS / 2)
         Even and odd terms, the highest first.
     """
-    nodes = np.cos(np.pi * (np.arange(4 * TERMS) + 0.5) / (4 * TERMS))
+    nodes = np.cos(np.pi * (np.arange(4 * KERNEL_TERMS) + 0.5) / (4 * KERNEL_TERMS))
     weights = lanczos_weights((nodes + 1) / 2)[:, :LOBES]
-    terms = np.polynomial.polynomial.polyfit(nodes, weights, TERMS - 1)[::-1].T
+    terms = np.polynomial.polynomial.polyfit(nodes, weights, KERNEL_TERMS - 1)[::-1].T
     return np.ascontiguousarray(np.stack([terms[:, 1::2], terms[:, ::2]], axis=1), np.float32)
 
 
@@ -107,24 +111,26 @@ def _fill_weights(place, kernel, weights, number):
     " f4[:,::1], f4[:,::1])",
     fastmath={"contract"},
 )
-def _interpolate(image, weight, near, kernel, spans, axes, places, factor, out, out_weight):
+def _resample_rows(image, weight, near, kernel, spans, axes, places, factor, out, out_weight):
     """Fill `out` and `out_weight`, which are zero.
 
-    Row r is filled from column spans[r, 0] up to spans[r, 1]; the place of column c is given by
-    polynomials in t = (c - axes[r, 0]) / axes[r, 1], places[0, r] for x and places[1, r] for y.
+    Compiled code takes arrays and numbers, no records: hence the many parameters. Row r is filled
+    from column spans[r, 0] up to spans[r, 1]; the position of column c is given by polynomials in
+    t = (c - axes[r, 0]) / axes[r, 1], places[0, r] for x and places[1, r] for y.
     """
     ny, nx = image.shape
     degree = places.shape[2] - 1
     # Unsigned: else each use asks whether it counts from the end.
     one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
     per_weight = np.float32(1) / (factor * factor)
-    x, y = np.empty(BLOCK), np.empty(BLOCK)
-    within = np.empty(BLOCK, np.float32)
-    across, down = np.empty((6, BLOCK), np.float32), np.empty((6, BLOCK), np.float32)
-    for block in range(0, out.shape[1], BLOCK):
+    x, y = np.empty(BLOCK_COLUMNS), np.empty(BLOCK_COLUMNS)
+    within = np.empty(BLOCK_COLUMNS, np.float32)
+    across = np.empty((6, BLOCK_COLUMNS), np.float32)
+    down = np.empty((6, BLOCK_COLUMNS), np.float32)
+    for block in range(0, out.shape[1], BLOCK_COLUMNS):
         for row in range(out.shape[0]):
             first = max(spans[row, 0], block)
-            number = min(spans[row, 1], block + BLOCK) - first
+            number = min(spans[row, 1], block + BLOCK_COLUMNS) - first
             if number <= 0:
                 continue
             middle, half = axes[row]
@@ -162,7 +168,7 @@ def _interpolate(image, weight, near, kernel, spans, axes, places, factor, out, 
                     out_weight[row, first + n] = nearest * per_weight
 
 
-def rows_of_outline(outline, shape):
+def rows_of_outline(outline: np.ndarray, shape: tuple[int, int]) -> tuple[int, np.ndarray]:
     """Return which part of each row of a grid lies within an outline.
 
     Parameters
@@ -177,10 +183,10 @@ def rows_of_outline(outline, shape):
     first : int
         First row.
     ends : ndarray, shape (rows, 2)
-        Least and largest column of each row within `MARGIN` of the outline, cut at the edges of
-        the grid; the least is above the largest where there is none.
+        Least and largest column of each row within `OUTLINE_MARGIN` of the outline, cut at the
+        edges of the grid; the least is above the largest where there is none.
     """
-    low, high = outline[:, 1].min() - MARGIN, outline[:, 1].max() + MARGIN
+    low, high = outline[:, 1].min() - OUTLINE_MARGIN, outline[:, 1].max() + OUTLINE_MARGIN
     first = int(np.clip(np.floor(low), 0, shape[0]))
     rows = np.arange(first, int(np.clip(np.ceil(high) + 1, first, shape[0])))
     start, stop = outline, np.roll(outline, -1, axis=0)
@@ -189,22 +195,24 @@ def rows_of_outline(outline, shape):
     for (x0, y0), (x1, y1) in zip(start, stop, strict=True):
         if y0 > y1:
             x0, y0, x1, y1 = x1, y1, x0, y0
-        touched = (rows >= y0 - MARGIN) & (rows <= y1 + MARGIN)
+        touched = (rows >= y0 - OUTLINE_MARGIN) & (rows <= y1 + OUTLINE_MARGIN)
         slope = (x1 - x0) / max(y1 - y0, 1e-9)
-        for side in (-MARGIN, MARGIN):
+        for side in (-OUTLINE_MARGIN, OUTLINE_MARGIN):
             x = x0 + slope * (np.clip(rows[touched] + side, y0, y1) - y0)
-            ends[touched, 0] = np.minimum(ends[touched, 0], x - MARGIN)
-            ends[touched, 1] = np.maximum(ends[touched, 1], x + MARGIN)
+            ends[touched, 0] = np.minimum(ends[touched, 0], x - OUTLINE_MARGIN)
+            ends[touched, 1] = np.maximum(ends[touched, 1], x + OUTLINE_MARGIN)
     ends[:, 0] = np.maximum(ends[:, 0], 0)
     ends[:, 1] = np.minimum(ends[:, 1], shape[1] - 1)
     return first, ends
 
 
-def places_in_frame(wcs, grid, rows, ends):
+def frame_positions(
+    wcs: WCS, grid: WCS, rows: np.ndarray, ends: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Describe where the pixels of rows of a grid lie in a frame, by polynomials along each row.
 
-    They go through exact places at Chebyshev's nodes; their degree grows until they are right
-    within `EXACT` half-way between the nodes.
+    They go through exact positions at Chebyshev's nodes; their degree grows until they are right
+    within `POSITION_TOLERANCE` half-way between the nodes.
 
     Parameters
     ----------
@@ -223,13 +231,13 @@ def places_in_frame(wcs, grid, rows, ends):
     """
     axes = np.stack([ends.mean(axis=1), np.maximum((ends[:, 1] - ends[:, 0]) / 2, 0.5)], axis=1)
 
-    def exact(which, t):
+    def exact(which: np.ndarray, t: np.ndarray) -> np.ndarray:
         columns = axes[which, :1] + axes[which, 1:] * t
         sky = grid.all_pix2world(columns.ravel(), np.repeat(rows[which], t.size), 0)
         return np.reshape(wcs.all_world2pix(*sky, 0), (2, -1, t.size))
 
     some = np.unique(np.linspace(0, rows.size - 1, 17).astype(int))
-    for degree in DEGREES:
+    for degree in POSITION_DEGREES:
         number = degree + 1
         nodes = np.cos(np.pi * (np.arange(number) + 0.5) / number)
         between = np.cos(np.pi * np.arange(number + 1) / number)
@@ -241,14 +249,14 @@ def places_in_frame(wcs, grid, rows, ends):
             ),
             initial=0,
         )
-        if error < EXACT:
+        if error < POSITION_TOLERANCE:
             break
     else:
-        log.warning("places in the frame are known within %.2g pixel only", error)
+        log.warning("positions in the frame are known within %.2g pixel only", error)
     return axes, exact(np.arange(rows.size), nodes) @ powers
 
 
-def area_ratio(wcs, grid, shape):
+def area_ratio(wcs: WCS, grid: WCS, shape: tuple[int, ...]) -> float:
     """Return the area of a pixel of the grid in pixels of the frame, at the middle of the frame."""
     middle = (np.array(shape[::-1]) - 1) / 2
     x, y = np.ravel(grid.all_world2pix(*wcs.all_pix2world(*middle[:, None], 0), 0))
@@ -257,8 +265,8 @@ def area_ratio(wcs, grid, shape):
     return float(abs(np.linalg.det(near[:, ::2] - near[:, 1::2])))
 
 
-def divided(grid, parts):
-    """Return a grid of so many times smaller pixels."""
+def subdivided(grid: WCS, parts: int) -> WCS:
+    """Return a grid whose pixels are `parts` times smaller along each axis."""
     fine = grid.deepcopy()
     fine.wcs.cd = grid.wcs.cd / parts
     fine.wcs.crpix = (grid.wcs.crpix - 0.5) * parts + 0.5
@@ -266,7 +274,9 @@ def divided(grid, parts):
     return fine
 
 
-def binned(image, weight, corner, parts):
+def bin_pixels(
+    image: np.ndarray, weight: np.ndarray, corner: tuple[int, int], parts: int
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
     """Add up squares of pixels with independent noise; there is no weight where a part has none.
 
     Parameters and returns as those of `resample`, `parts` being the side of a square.
@@ -278,11 +288,13 @@ def binned(image, weight, corner, parts):
     whole[0][inside], whole[1][inside] = image, weight
     squares = whole.reshape(2, size[0], parts, size[1], parts)
     sums, least = squares[0].sum(axis=(1, 3)), squares[1].min(axis=(1, 3))
-    return sums, least / np.float32(parts**2), tuple(at // parts for at in corner)
+    return sums, least / np.float32(parts**2), (corner[0] // parts, corner[1] // parts)
 
 
-def resample(image, weight, wcs, grid, scale=1.0):
-    """Resample a frame, its flux kept.
+def resample(
+    image: np.ndarray, weight: np.ndarray, wcs: WCS, grid: WCS, scale: float = 1.0
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """Resample a frame onto a grid, conserving flux.
 
     A value has no weight where the kernel reaches a pixel without weight, and is 0 where it
     reaches beyond the edge of the frame. Pixels of the grid that are 1.5 times as large as those
@@ -317,8 +329,8 @@ def resample(image, weight, wcs, grid, scale=1.0):
     area = area_ratio(wcs, grid, image.shape)
     parts = int(np.rint(np.sqrt(area)))
     if parts > 1:
-        fine = resample(image, weight, wcs, divided(grid, parts), scale)
-        return binned(*fine, parts)
+        image, weight, corner = resample(image, weight, wcs, subdivided(grid, parts), scale)
+        return bin_pixels(image, weight, corner, parts)
     shape = grid.pixel_shape[::-1]
     corners = np.column_stack(grid.all_world2pix(*frame_outline(wcs).T, 0))
     first, ends = rows_of_outline(corners, shape)
@@ -328,11 +340,11 @@ def resample(image, weight, wcs, grid, scale=1.0):
     first, ends = first + int(np.argmax(filled)), ends[filled]
     rows = np.arange(first, first + len(ends))
     left = int(np.floor(ends[:, 0].min()))
-    axes, places = places_in_frame(wcs, grid, rows, ends)
+    axes, places = frame_positions(wcs, grid, rows, ends)
     axes[:, 0] -= left
     spans = np.stack([np.ceil(ends[:, 0]), np.floor(ends[:, 1]) + 1], axis=1).astype(int) - left
     out, out_weight = np.zeros((2, rows.size, int(spans[:, 1].max())), np.float32)
-    _interpolate(
+    _resample_rows(
         image, weight, _near_zero_weight(weight), KERNEL, spans, axes, places,
         np.float32(scale * area), out, out_weight,
     )  # fmt: skip
