@@ -1,17 +1,25 @@
-"""Which distortion the stars can carry: the one that predicts stars best it did not know."""
+"""Cross-validation: the degree of distortion that best predicts stars left out of the fit."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from lib.astrometry.frames import AstrometryFrame
+from lib.astrometry.pixelmaps import PixelMap
 from lib.astrometry.residuals import residuals, weighted_rms
+from lib.astrometry.starlists import Reference
+
+Fit = Callable[[Sequence[AstrometryFrame], Reference, int], Sequence[PixelMap]]
+"""Takes frames, a reference and a degree; returns the map of each frame."""
 
 
-def degrees_allowed(number, choice):
-    """Degrees of distortion that a number of reference stars can carry.
+def degrees_allowed(number: int, choice: int | str) -> list[int]:
+    """Return the degrees of distortion that a number of reference stars can carry.
 
     Parameters
     ----------
     number : int
-        Different reference stars identified in the group.
+        Different reference stars identified in the stack.
     choice : int or 'auto'
 
     Returns
@@ -23,16 +31,22 @@ def degrees_allowed(number, choice):
     return [1] + [d for d in (3, 5, 7) if d <= top and number >= 1.5 * (d + 1) * (d + 2)]
 
 
-def cross_validate(exposures, reference, degree, fit, folds=4):
-    """Residual of reference stars that the solution did not know.
+def cross_validate(
+    frames: Sequence[AstrometryFrame],
+    reference: Reference,
+    degree: int,
+    fit: Fit,
+    folds: int = 4,
+) -> float:
+    """Return the residual of reference stars that were left out of the fit.
 
     Parameters
     ----------
-    exposures : list of Exposure
+    frames : sequence of AstrometryFrame
     reference : Reference
     degree : int
     fit : callable
-        Takes exposures, reference and degree, returns maps.
+        See `Fit`.
     folds : int
 
     Returns
@@ -40,29 +54,48 @@ def cross_validate(exposures, reference, degree, fit, folds=4):
     float
         Weighted rms per axis [arcsec].
     """
-    used = np.unique(residuals(exposures, reference)["ref"])
+    used = np.unique(residuals(frames, reference).reference)
     left_out = []
     for fold in range(folds):
         out = np.zeros(len(reference), bool)
         out[used[fold::folds]] = True
-        maps = fit(exposures, reference[~out], degree)
-        left_out.append(residuals(exposures, reference, sky=maps, keep=out))
-    dx, dy, error = (np.concatenate([r[a] for r in left_out]) for a in ("dx", "dy", "error"))
+        maps = fit(frames, reference[~out], degree)
+        left_out.append(residuals(frames, reference, maps, keep=out))
+    dx, dy, error = (
+        np.concatenate([getattr(r, a) for r in left_out]) for a in ("dx", "dy", "error")
+    )
     return float(np.hypot(weighted_rms(dx, error), weighted_rms(dy, error)) / np.sqrt(2))
 
 
-def validate_degrees(exposures, reference, number, degrees, fit):
-    """Cross-validated residual of each degree, as long as a higher one gains 2 %.
+def validate_degrees(
+    frames: Sequence[AstrometryFrame],
+    reference: Reference,
+    number: int,
+    degrees: Iterable[int],
+    fit: Fit,
+) -> dict[int, float]:
+    """Cross-validate each degree, as long as a higher one gains 2 %.
+
+    Parameters
+    ----------
+    frames : sequence of AstrometryFrame
+    reference : Reference
+    number : int
+        Different reference stars identified.
+    degrees : iterable of int
+        Ascending.
+    fit : callable
+        See `Fit`.
 
     Returns
     -------
     dict
         Degree to residual [mas].
     """
-    validated = {}
+    validated: dict[int, float] = {}
     for degree in degrees:
         folds = 4 if number < 400 else 2
-        value = 1000 * cross_validate(exposures, reference, degree, fit, folds)
+        value = 1000 * cross_validate(frames, reference, degree, fit, folds)
         gains = not validated or value < 0.98 * min(validated.values())
         validated[degree] = value
         if not gains:
@@ -70,7 +103,7 @@ def validate_degrees(exposures, reference, number, degrees, fit):
     return validated
 
 
-def best_solution(validated):
+def best_solution(validated: Mapping[str, Mapping[int, float]]) -> tuple[str, int]:
     """Choose the method and the degree that predict stars best.
 
     Parameters

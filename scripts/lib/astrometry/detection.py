@@ -2,12 +2,16 @@
 
 import logging
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from astropy.io import fits
 
-from lib.astrometry.starlists import Exposure
+from lib.astrometry.frames import AstrometryFrame
 from lib.core.programs import ProgramFailed, find_program, run_program
+from lib.core.settings import AstrometrySettings
 from lib.frame.file import FrameRejected, read_frame
 from lib.frame.fitsbytes import read_table, write_image
 from lib.photometry.sources import detection_arrays
@@ -31,14 +35,15 @@ CATALOGUE_COLUMNS = (
     "NIMAFLAGS_ISO",
 )
 
+MAX_UNUSABLE = 0.02
+"""Fraction of a frame that may be unusable without a weight map, which takes 25 % more time."""
 
-FEW = 0.02
-"""Part of a frame that may be unusable without a weight map, which takes a quarter more time."""
 
+def run_again_if_killed(argv: Sequence[Any], **how: Any) -> Any:
+    """Run a program as `run_program` does, and once more where it was killed.
 
-def run_again_if_killed(argv, **how):
-    """Run a program as `run_program` does, once more where it was killed: by whom it was, or a
-    machine short of memory, says nothing of the stars."""
+    A signal from outside, or a machine short of memory, says nothing of the stars.
+    """
     try:
         return run_program(argv, **how)
     except ProgramFailed as why:
@@ -48,7 +53,9 @@ def run_again_if_killed(argv, **how):
         return run_program(argv, **how)
 
 
-def run_extractor(image, flag, header, options):
+def run_extractor(
+    image: np.ndarray, flag: np.ndarray, header: fits.Header, settings: AstrometrySettings
+) -> np.ndarray:
     """Run source-extractor on the arrays of `detection_arrays`.
 
     Returns
@@ -60,14 +67,14 @@ def run_extractor(image, flag, header, options):
     ------
     ProgramFailed
     """
-    settings = {
+    parameters = {
         "CATALOG_NAME": "stars.ldac",
         "CATALOG_TYPE": "FITS_LDAC",
         "PARAMETERS_NAME": "columns.param",
         "FILTER_NAME": "gauss.conv",
-        "DETECT_THRESH": options["detect_threshold"],
-        "ANALYSIS_THRESH": options["detect_threshold"],
-        "DETECT_MINAREA": options["detect_minarea"],
+        "DETECT_THRESH": settings.detect_threshold,
+        "ANALYSIS_THRESH": settings.detect_threshold,
+        "DETECT_MINAREA": settings.detect_minarea,
         "DEBLEND_MINCONT": 0.005,
         "WEIGHT_TYPE": "NONE",
         "FLAG_IMAGE": "flag.fits",
@@ -86,27 +93,27 @@ def run_extractor(image, flag, header, options):
     }
     files = {"image": image, "flag": flag}
     usable = flag == 0
-    if usable.mean() < 1 - FEW:
-        settings |= {"WEIGHT_TYPE": "MAP_WEIGHT", "WEIGHT_IMAGE": "weight.fits"}
+    if usable.mean() < 1 - MAX_UNUSABLE:
+        parameters |= {"WEIGHT_TYPE": "MAP_WEIGHT", "WEIGHT_IMAGE": "weight.fits"}
         files["weight"] = usable.view(np.uint8)
     argv = [find_program("source-extractor"), "image.fits", "-c", "empty.sex"]
-    for key, value in settings.items():
+    for key, value in parameters.items():
         argv += [f"-{key}", value]
-    with tempfile.TemporaryDirectory(prefix="autoproc-detect-") as folder:
-        folder = Path(folder)
+    with tempfile.TemporaryDirectory(prefix="autoproc-detect-") as name:
+        folder = Path(name)
         (folder / "empty.sex").write_text("# all settings are on the command line\n")
         (folder / "columns.param").write_text("\n".join(CATALOGUE_COLUMNS) + "\n")
         (folder / "gauss.conv").write_text("CONV NORM\n1 2 1\n2 4 2\n1 2 1\n")
         for stem, data in files.items():
             write_image(folder / f"{stem}.fits", data)
-        run_again_if_killed(argv, timeout=options["timeout"], cwd=folder)
+        run_again_if_killed(argv, timeout=settings.timeout, cwd=folder)
         try:
             return read_table(folder / "stars.ldac", "LDAC_OBJECTS")
         except (OSError, ValueError, KeyError) as why:
             raise ProgramFailed("source-extractor", f"{type(why).__name__} {why}") from why
 
 
-def select_stars(table, min_snr):
+def select_stars(table: np.ndarray, min_snr: float) -> np.ndarray:
     """Keep sources whose position can be trusted, bright first.
 
     Saturated, truncated and corrupted sources go, and those with an unusable pixel in more than
@@ -127,25 +134,25 @@ def select_stars(table, min_snr):
         & (table["ERRAWIN_IMAGE"] < 1.0)
     )
     table = table[good].copy()
-    # A neighbour in the window draws the centroid: twice the error fits what is seen.
+    # A neighbour in the window shifts the centroid: twice the error fits what is seen.
     for name in ("ERRAWIN_IMAGE", "ERRBWIN_IMAGE"):
         table[name] *= np.where(table["FLAGS"] > 0, 2.0, 1.0)
     return table[np.argsort(-table["FLUX_AUTO"], kind="stable")]
 
 
-def detect(path, options):
+def detect(path: str | Path, settings: AstrometrySettings) -> AstrometryFrame:
     """Detect the stars of a frame.
 
     Parameters
     ----------
     path : path-like
         Frame file.
-    options : dict
-        Configuration of the step: detect_threshold, detect_minarea, min_snr, min_stars, timeout.
+    settings : AstrometrySettings
+        detect_threshold, detect_minarea, min_snr, min_stars, timeout.
 
     Returns
     -------
-    Exposure
+    AstrometryFrame
 
     Raises
     ------
@@ -159,19 +166,19 @@ def detect(path, options):
         raise FrameRejected(code, numbers)
     image, flag = detection_arrays(frame.image, frame.mask)
     if flag.all():
-        raise FrameRejected("TOO_FEW_STARS", f"0 < {options['min_stars']}, no usable pixel")
+        raise FrameRejected("TOO_FEW_STARS", f"0 < {settings.min_stars}, no usable pixel")
     try:
-        table = run_extractor(image, flag, frame.header, options)
+        table = run_extractor(image, flag, frame.header, settings)
     except ProgramFailed as why:
         raise FrameRejected("DETECTION_FAILED", str(why)) from why
-    stars = select_stars(table, options["min_snr"])
+    stars = select_stars(table, settings.min_snr)
     log.info("%s: %d sources, %d of use", name, len(table), len(stars))
-    if len(stars) < options["min_stars"]:
-        raise FrameRejected("TOO_FEW_STARS", f"{len(stars)} < {options['min_stars']}")
-    return Exposure(name, frame.header, image.shape, stars)
+    if len(stars) < settings.min_stars:
+        raise FrameRejected("TOO_FEW_STARS", f"{len(stars)} < {settings.min_stars}")
+    return AstrometryFrame(name, frame.header, image.shape, stars)
 
 
-def frame_name(path, header):
+def frame_name(path: str | Path, header: fits.Header) -> str:
     """Return the name of a frame: FRAME of its header, else its file name from the first 2 on."""
     name = header.get("FRAME")
     stem = Path(path).name.removesuffix(".fits")

@@ -1,103 +1,119 @@
 """First solution of each frame: which of its stars are which, by a ladder of assumptions.
 
 The matching itself is in `lib.astrometry.matching`; here are the frames, and what one
-teaches of the others.
+tells of the others.
 """
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 from astropy.wcs import WCS
+from numpy.typing import ArrayLike
 
-from lib.astrometry.crossvalidation import best_solution, degrees_allowed, validate_degrees
+from lib.astrometry.frames import AstrometryFrame
 from lib.astrometry.jointfit import fit_alone
-from lib.astrometry.matching import Mapping, NoMatch, match_stars, same_orientation
-from lib.astrometry.pixelmaps import remembering, sky_from_wcs, system_cards
-from lib.astrometry.starlists import merged_stars, on_one_plane, pair_up
+from lib.astrometry.mapping import Mapping, same_orientation
+from lib.astrometry.matching import Match, NoMatch, PlaneStars, SearchRange, match_stars
+from lib.astrometry.pixelmaps import PixelMap, cached_map, coordinate_cards, map_from_wcs
+from lib.astrometry.starlists import (
+    Reference,
+    match_by_position,
+    merged_stars,
+    project_together,
+)
+from lib.core.settings import AstrometrySettings
 from lib.core.sphere import deproject, project
 
 log = logging.getLogger("autoproc")
 
 TRIAL_SCALES = (1.0, 2.0, 0.5, 1.15, 0.87, 1.32, 0.76, 1.52, 0.66, 1.75, 0.57)
-"""Scales tried for a frame whose header scale is wrong; first the likely binning mistakes."""
+"""Scales tried for a frame whose header scale is wrong; first those of a wrong binning."""
 
 
 # --- One frame ----------------------------------------------------------------------------
 
 
 def identify(
-    exposure, reference, options, *, sky=None, radius=None, asterisms=False, scales=(1.0,)
-):
+    frame: AstrometryFrame,
+    reference: Reference,
+    settings: AstrometrySettings,
+    *,
+    pixel_to_world: PixelMap | None = None,
+    radius: float | None = None,
+    asterisms: bool = False,
+    scales: tuple[float, ...] = (1.0,),
+) -> tuple[Match, PixelMap]:
     """Identify the stars of a frame in the reference and correct the frame's map by the result.
 
     Parameters
     ----------
-    exposure : Exposure
+    frame : AstrometryFrame
     reference : Reference
-    options : dict
-        Configuration of the step: min_matched, min_contrast, log_chance, scale_error.
-    sky : callable, optional
-        Map to start from instead of the exposure's.
+    settings : AstrometrySettings
+        min_matched, min_contrast, log_chance, scale_error.
+    pixel_to_world : callable, optional
+        Map to start from instead of the frame's.
     radius : float, optional
-        Uncertainty of the pointing [arcsec] instead of the exposure's.
+        Uncertainty of the pointing [arcsec] instead of the frame's.
     asterisms, scales
-        See `lib.astrometry.matching.match_stars`.
+        See `lib.astrometry.matching.SearchRange`.
 
     Returns
     -------
     match : Match
-    sky : callable
+    pixel_to_world : callable
 
     Raises
     ------
     NoMatch
     """
-    sky = sky or exposure.sky
-    stars, known, centre = on_one_plane(exposure, reference, sky)
-    scale = np.sqrt(abs(np.linalg.det(exposure.local_matrix(sky))))
-    match = match_stars(
-        stars,
-        exposure.magnitude,
-        known,
-        reference.magnitude,
-        size=float(np.sqrt(np.prod(exposure.shape)) * scale),
+    start = pixel_to_world or frame.pixel_to_world
+    stars, known, centre = project_together(frame, reference, start)
+    scale = np.sqrt(abs(np.linalg.det(frame.local_matrix(start))))
+    search = SearchRange(
+        size=float(np.sqrt(np.prod(frame.shape)) * scale),
         tolerance=max(2.0 * scale, 0.6),
-        radius=exposure.radius if radius is None else radius,
+        radius=frame.radius if radius is None else radius,
         first_radius=max(10 * scale, 5.0),
-        min_matched=options["min_matched"],
-        contrast=options["min_contrast"],
-        log_chance=options["log_chance"],
-        scale_error=options["scale_error"],
-        asterisms=asterisms,
         scales=scales,
+        asterisms=asterisms,
     )
-    return match, moved(sky, match.mapping, centre)
+    match = match_stars(
+        PlaneStars(stars, frame.magnitude),
+        PlaneStars(known, reference.magnitude),
+        search,
+        settings,
+    )
+    return match, followed_by_linear(start, match.mapping, centre)
 
 
-def moved(sky, mapping, centre):
-    """Return the map `sky` followed by a linear map of the tangent plane about `centre`."""
+def followed_by_linear(
+    pixel_to_world: PixelMap, mapping: Mapping, centre: tuple[float, float]
+) -> PixelMap:
+    """Return a map followed by a linear one of the tangent plane about `centre`."""
 
-    @remembering
-    def changed(x, y):
-        return deproject(mapping(project(*sky(x, y), *centre)), *centre)
+    @cached_map
+    def changed(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        return deproject(mapping(project(*pixel_to_world(x, y), *centre)), *centre)
 
     return changed
 
 
-def turned_like(exposure, matrix):
-    """Map of a frame, with the linear part that another frame was found to have.
+def reoriented_map(frame: AstrometryFrame, matrix: np.ndarray) -> PixelMap:
+    """Return the map of a frame with the linear part that another frame was found to have.
 
     Parameters
     ----------
-    exposure : Exposure
+    frame : AstrometryFrame
     matrix : ndarray, shape (2, 2)
         Arcseconds per pixel on the tangent plane.
     """
-    turn = Mapping(matrix @ np.linalg.inv(exposure.local_matrix()), np.zeros(2))
-    return moved(exposure.sky, turn, exposure.centre())
+    turn = Mapping(matrix @ np.linalg.inv(frame.local_matrix()), np.zeros(2))
+    return followed_by_linear(frame.pixel_to_world, turn, frame.centre())
 
 
-def absorb_turn(exposure):
+def rotate_before_distortion(frame: AstrometryFrame) -> PixelMap:
     """Put rotation and scale found for a frame before the distortion of its header, not after.
 
     A distortion of seventh order grows by 0.7 % when the frame is 0.1 % larger than its header
@@ -105,42 +121,43 @@ def absorb_turn(exposure):
 
     Parameters
     ----------
-    exposure : Exposure
-        Identified: `sky` is the header's map followed by a linear one.
+    frame : AstrometryFrame
+        Identified: its map is the header's followed by a linear one.
 
     Returns
     -------
     callable
-        Map of the header with its CD matrix turned and CRVAL shifted, agreeing with `sky` in the
-        middle of the frame to first order.
+        Map of the header with its CD matrix turned and CRVAL shifted, agreeing with the frame's in
+        the middle to first order.
     """
-    wcs = WCS(system_cards(exposure.header), naxis=2)
-    ra, dec = exposure.centre()
+    wcs = WCS(coordinate_cards(frame.header), naxis=2)
+    ra, dec = frame.centre()
     for _ in range(2):
-        sky = sky_from_wcs(wcs)
-        turn = exposure.local_matrix() @ np.linalg.inv(exposure.local_matrix(sky))
+        turn = frame.local_matrix() @ np.linalg.inv(frame.local_matrix(map_from_wcs(wcs)))
         wcs.wcs.cd = turn @ wcs.wcs.cd if wcs.wcs.has_cd() else turn @ wcs.pixel_scale_matrix
         for _ in range(2):
-            now_ra, now_dec = exposure.centre(sky_from_wcs(wcs))
+            now_ra, now_dec = frame.centre(map_from_wcs(wcs))
             wcs.wcs.crval = wcs.wcs.crval + [(ra - now_ra + 180) % 360 - 180, dec - now_dec]
             wcs.wcs.set()
-    return sky_from_wcs(wcs)
+    return map_from_wcs(wcs)
 
 
-def refine(exposure, reference):
+def refine(frame: AstrometryFrame, reference: Reference) -> None:
     """Fit the map of an identified frame to first order; the known distortion keeps its shape."""
-    if "PV1_1" in exposure.header and exposure.match.mapping.parity == 1:
-        before = exposure.sky
-        exposure.sky = fit_alone(exposure, reference, 1)
-        exposure.sky = absorb_turn(exposure)
-        tolerance = 2 * exposure.scale
+    match = frame.match
+    if "PV1_1" in frame.header and match is not None and match.mapping.parity == 1:
+        before = frame.pixel_to_world
+        frame.pixel_to_world = fit_alone(frame, reference, 1)
+        frame.pixel_to_world = rotate_before_distortion(frame)
+        tolerance = 2 * frame.scale
         now, then = (
-            len(pair_up(exposure, reference, tolerance, sky)[0]) for sky in (exposure.sky, before)
+            len(match_by_position(frame, reference, tolerance, one)[0])
+            for one in (frame.pixel_to_world, before)
         )
         if now < 0.8 * then:
-            exposure.sky = before
+            frame.pixel_to_world = before
     for _ in range(2):
-        exposure.sky = fit_alone(exposure, reference, 1)
+        frame.pixel_to_world = fit_alone(frame, reference, 1)
 
 
 # --- All frames of a camera ---------------------------------------------------------------
@@ -151,135 +168,166 @@ class Search:
 
     Parameters
     ----------
-    exposures : list of Exposure
-        `match` and `sky` of those that are found are set.
+    frames : sequence of AstrometryFrame
+        `match` and `pixel_to_world` of those that are found are set.
     reference : Reference
-    options : dict
-        Configuration of the step.
+    settings : AstrometrySettings
     """
 
-    def __init__(self, exposures, reference, options):
-        self.exposures, self.reference, self.options = exposures, reference, options
-        self.wide_radius = 3600.0 * options["wide_radius"]
-        self.claimed = {e.name: (e.sky, e.local_matrix()) for e in exposures}
-        self.failed = {}
+    def __init__(
+        self,
+        frames: Sequence[AstrometryFrame],
+        reference: Reference,
+        settings: AstrometrySettings,
+    ) -> None:
+        self.frames, self.reference, self.settings = frames, reference, settings
+        self.wide_radius = 3600.0 * settings.wide_radius
+        self.from_header = {f.name: (f.pixel_to_world, f.local_matrix()) for f in frames}
+        self.failed: dict[str, str] = {}
 
     @property
-    def solved(self):
-        return [e for e in self.exposures if e.match]
+    def solved(self) -> list[AstrometryFrame]:
+        """Frames that are identified."""
+        return [frame for frame in self.frames if frame.match]
 
     @property
-    def unsolved(self):
-        return [e for e in self.exposures if not e.match]
+    def unsolved(self) -> list[AstrometryFrame]:
+        """Frames that are not."""
+        return [frame for frame in self.frames if not frame.match]
 
-    def attempt(self, exposure, *, wide=False, **how):
+    def try_frame(
+        self,
+        frame: AstrometryFrame,
+        *,
+        wide: bool = False,
+        pixel_to_world: PixelMap | None = None,
+        asterisms: bool = False,
+        scales: tuple[float, ...] = (1.0,),
+    ) -> bool:
         """Identify a frame, `wide` beyond the uncertainty of its pointing; return success."""
-        if wide:
-            how["radius"] = max(exposure.radius, self.wide_radius)
         try:
-            exposure.match, sky = identify(exposure, self.reference, self.options, **how)
+            frame.match, found = identify(
+                frame,
+                self.reference,
+                self.settings,
+                pixel_to_world=pixel_to_world,
+                radius=max(frame.radius, self.wide_radius) if wide else None,
+                asterisms=asterisms,
+                scales=scales,
+            )
         except NoMatch as why:
-            self.failed[exposure.name] = str(why)
+            self.failed[frame.name] = str(why)
             return False
-        self.failed.pop(exposure.name, None)
-        exposure.sky = sky
-        log.info("%s: %s: %s", exposure.name, exposure.match.rung, exposure.match)
+        self.failed.pop(frame.name, None)
+        frame.pixel_to_world = found
+        log.info("%s: %s: %s", frame.name, frame.match.rung, frame.match)
         return True
 
-    def attempt_by_header(self):
-        """Look for each frame near where its header says, and then farther away."""
-        for exposure in self.exposures:
-            if not self.attempt(exposure) and exposure.radius < self.wide_radius:
-                self.attempt(exposure, wide=True)
+    def try_pointings(self) -> None:
+        """Search for each frame near where its header points, and then farther away."""
+        for frame in self.frames:
+            if not self.try_frame(frame) and frame.radius < self.wide_radius:
+                self.try_frame(frame, wide=True)
 
-    def attempt_blindly(self):
-        """Try asterisms on the richest frames: a few are enough to know that none will do."""
-        richest = sorted(self.exposures, key=lambda e: -len(e.stars))
-        for exposure in richest[:3]:
-            if self.attempt(exposure, wide=True, asterisms=True):
+    def try_asterisms_on_richest(self) -> None:
+        """Try asterisms on the richest frames: if these fail, so will the others."""
+        richest = sorted(self.frames, key=lambda frame: -len(frame.stars))
+        for frame in richest[:3]:
+            if self.try_frame(frame, wide=True, asterisms=True):
                 return
-        self.attempt(richest[0], wide=True, asterisms=True, scales=TRIAL_SCALES[1:])
+        self.try_frame(richest[0], wide=True, asterisms=True, scales=TRIAL_SCALES[1:])
 
-    def learn(self, exposure):
+    def try_orientations(self, frame: AstrometryFrame) -> bool:
         """Try the orientations of the frames solved, as they are and relative to their header."""
-        claimed = exposure.local_matrix()
-        tried = []
-        for teacher in sorted(self.solved, key=lambda e: e.match.log_chance):
-            found = teacher.local_matrix()
-            relative = found @ np.linalg.inv(self.claimed[teacher.name][1])
-            for matrix in (found, relative @ claimed):
+        own = frame.local_matrix()
+        tried: list[np.ndarray] = []
+        for other in sorted(self.solved, key=chance_of):
+            found = other.local_matrix()
+            relative = found @ np.linalg.inv(self.from_header[other.name][1])
+            for matrix in (found, relative @ own):
                 if any(same_orientation(matrix, t, 0.3, 0.003) for t in tried):
                     continue
                 tried.append(matrix)
-                if self.attempt(exposure, wide=True, sky=turned_like(exposure, matrix)):
+                turned = reoriented_map(frame, matrix)
+                if self.try_frame(frame, wide=True, pixel_to_world=turned):
                     return True
             if len(tried) >= 4:
                 break
         return False
 
-    def teach(self):
-        """Try what the frames solved tell of the camera on the others."""
+    def apply_orientations(self) -> None:
+        """Try the orientations of the frames solved on the others."""
         if self.solved:
-            for exposure in self.unsolved:
-                self.learn(exposure)
+            for frame in self.unsolved:
+                self.try_orientations(frame)
 
-    def ask_neighbours(self):
+    def match_to_neighbours(self) -> None:
         """Identify frames that show too few reference stars by the stars of frames solved."""
         solved, rest = self.solved, self.unsolved
-        before = [e.sky for e in solved]
-        for exposure in solved:
-            exposure.sky = fit_alone(exposure, self.reference, 1)
+        before = [frame.pixel_to_world for frame in solved]
+        for frame in solved:
+            frame.pixel_to_world = fit_alone(frame, self.reference, 1)
         common = merged_stars(solved)
-        for exposure, sky in zip(solved, before, strict=True):
-            exposure.sky = sky
-        search = Search(rest, common, self.options)
-        search.attempt_by_header()
-        search.teach()
-        search.doubt()
-        for exposure in rest:
-            if exposure.match:
-                exposure.sky = fit_alone(exposure, common, 1)
-                exposure.by_neighbours = True
-                self.failed.pop(exposure.name, None)
+        for frame, pixel_to_world in zip(solved, before, strict=True):
+            frame.pixel_to_world = pixel_to_world
+        search = Search(rest, common, self.settings)
+        search.try_pointings()
+        search.apply_orientations()
+        search.reject_odd_orientations()
+        for frame in rest:
+            if frame.match:
+                frame.pixel_to_world = fit_alone(frame, common, 1)
+                frame.by_neighbours = True
+                self.failed.pop(frame.name, None)
         for name, numbers in search.failed.items():
             log.info("%s: not found by its neighbours: %s", name, numbers)
 
-    def attempt_the_rest_blindly(self):
-        """Try asterisms on every frame that is not solved; who is found teaches the others."""
-        taught = False
-        for exposure in self.unsolved:
-            if not (taught and self.learn(exposure)):
-                taught |= self.attempt(exposure, wide=True, asterisms=True)
+    def try_asterisms_on_rest(self) -> None:
+        """Try asterisms on every frame that is not solved, and what one finds on the next."""
+        known = False
+        for frame in self.unsolved:
+            if not (known and self.try_orientations(frame)):
+                known |= self.try_frame(frame, wide=True, asterisms=True)
 
-    def doubt(self):
+    def reject_odd_orientations(self) -> None:
         """Take back weak matches that disagree with the orientation of most other frames."""
-        matrices = {e.name: e.local_matrix() for e in self.solved}
-        for exposure in self.solved:
-            if exposure.by_neighbours:
+        matrices = {frame.name: frame.local_matrix() for frame in self.solved}
+        for frame in self.solved:
+            if frame.by_neighbours or chance_of(frame) < self.settings.log_chance - 6:
                 continue
-            if exposure.match.log_chance < self.options["log_chance"] - 6:
-                continue
-            own = matrices[exposure.name]
-            others = [m for name, m in matrices.items() if name != exposure.name]
+            own = matrices[frame.name]
+            others = [m for name, m in matrices.items() if name != frame.name]
             if not others or sum(same_orientation(own, m) for m in others) * 2 >= len(others):
                 continue
-            match, exposure.match = exposure.match, None
-            exposure.sky = self.claimed[exposure.name][0]
-            log.warning("%s: orientation unlike the other frames': %s", exposure.name, match)
-            if not self.learn(exposure):
-                self.failed[exposure.name] = f"unlike others: {match.brief}"
+            match, frame.match = frame.match, None
+            assert match is not None
+            frame.pixel_to_world = self.from_header[frame.name][0]
+            log.warning("%s: orientation unlike the other frames': %s", frame.name, match)
+            if not self.try_orientations(frame):
+                self.failed[frame.name] = f"unlike others: {match.brief}"
 
 
-def identify_group(exposures, reference, options, *, neighbours=False):
-    """Identify all frames of a camera; what one frame teaches of the camera helps the others.
+def chance_of(frame: AstrometryFrame) -> float:
+    """Return how probable the match of an identified frame is by chance (log10)."""
+    assert frame.match is not None
+    return frame.match.log_chance
+
+
+def identify_all(
+    frames: Sequence[AstrometryFrame],
+    reference: Reference,
+    settings: AstrometrySettings,
+    *,
+    neighbours: bool = False,
+) -> dict[str, str]:
+    """Identify all frames of a camera; what one frame tells of the camera helps the others.
 
     Parameters
     ----------
-    exposures : list of Exposure
-        `match` and `sky` of those that are found are set, and `by_neighbours`.
+    frames : sequence of AstrometryFrame
+        `match` and `pixel_to_world` of those that are found are set, and `by_neighbours`.
     reference : Reference
-    options : dict
-        Configuration of the step.
+    settings : AstrometrySettings
     neighbours : bool
         Whether the stars of frames that are solved serve as reference for the others. That comes
         before asterisms (any rotation, scale, mirror image), which take ten times longer.
@@ -289,87 +337,15 @@ def identify_group(exposures, reference, options, *, neighbours=False):
     dict
         Name of each frame that is not found: the numbers of its best hypothesis.
     """
-    search = Search(exposures, reference, options)
-    search.attempt_by_header()
+    search = Search(frames, reference, settings)
+    search.try_pointings()
     if not search.solved:
-        search.attempt_blindly()
-    search.teach()
-    search.doubt()
+        search.try_asterisms_on_richest()
+    search.apply_orientations()
+    search.reject_odd_orientations()
     if neighbours and search.solved and search.unsolved:
-        search.ask_neighbours()
+        search.match_to_neighbours()
     if search.solved and search.unsolved:
-        search.attempt_the_rest_blindly()
-        search.doubt()
+        search.try_asterisms_on_rest()
+        search.reject_odd_orientations()
     return search.failed
-
-
-def align(exposures, options):
-    """Align frames with each other: the one with most stars keeps its header's system.
-
-    Each frame is identified in the merged stars of those before it, then all but the first
-    are fitted to the mean positions, three times over: linearly, and by a polynomial of the degree
-    that predicts left-out stars best, for frames that see a star through different parts of the
-    optics.
-
-    Returns
-    -------
-    aligned : list of Exposure
-        The first is the one that leads; `sky` and `degree` are set.
-    reference : Reference
-        Mean positions.
-    failed : dict
-        Name to numbers of those that match no other.
-    """
-    waiting = sorted(exposures, key=lambda e: -len(e.stars))
-    aligned, failed = [waiting.pop(0)], {}
-    while waiting:
-        reference = merged_stars(aligned)
-        size = max(max(e.shape) * e.scale for e in aligned)
-        for exposure in waiting:
-            exposure.radius = max(2 * exposure.radius, 0.5 * size)
-        failed = identify_group(waiting, reference, options)
-        found = [e for e in waiting if e.match]
-        if not found:
-            break
-        for exposure in found:
-            exposure.sky = fit_alone(exposure, reference, 1)
-        aligned += found
-        waiting = [e for e in waiting if not e.match]
-    fit_to_mean(aligned, 1)
-    degree = alignment_degree(aligned, options)
-    if degree > 1:
-        fit_to_mean(aligned, degree)
-    reference = merged_stars(aligned)
-    if len(aligned) > 1:
-        # A star on one frame only agrees with itself: it says nothing about the alignment.
-        reference = reference[reference.seen > 1]
-    return aligned, reference, failed
-
-
-def fit_to_mean(exposures, degree, rounds=3):
-    """Fit aligned frames to the mean positions of their stars; the first keeps its map.
-
-    Before, once to the stars of the first alone: the mean holds what the others have in common.
-    """
-    for number in range(rounds + 1):
-        reference = merged_stars(exposures if number else exposures[:1])
-        maps = maps_to_mean(exposures, reference, degree)
-        for exposure, sky in zip(exposures, maps, strict=True):
-            exposure.sky, exposure.degree = sky, degree
-
-
-def maps_to_mean(exposures, reference, degree):
-    """Return the map of each frame, fitted to mean positions; that of the first as it is."""
-    first, *others = exposures
-    return [first.sky, *(fit_alone(exposure, reference, degree) for exposure in others)]
-
-
-def alignment_degree(exposures, options):
-    """Return the degree of the maps that predict left-out stars of aligned frames best."""
-    reference = merged_stars(exposures)
-    reference = reference[reference.seen > 1]
-    if len(exposures) < 2 or len(reference) < 12:
-        return 1
-    degrees = degrees_allowed(len(reference), options["degree"])
-    validated = validate_degrees(exposures, reference, len(reference), degrees, maps_to_mean)
-    return best_solution({"own": validated})[1]

@@ -4,52 +4,67 @@ A map is a function of x, y (1-based pixels) that returns ra, dec [deg].
 """
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
+from numpy.typing import ArrayLike
 
 from lib.core.sphere import deproject, project
 
-REMEMBERED = 4
-"""Answers that a map keeps."""
+PixelMap = Callable[[ArrayLike, ArrayLike], tuple[np.ndarray, np.ndarray]]
+"""From x, y (1-based pixels) to ra, dec [deg]."""
+
+Cards = dict[str, Any]
+"""Keywords and values of a FITS header."""
+
+Term = tuple[int, int, int]
+"""A TPV term: its index, and the powers of the axis' own and of the other coordinate."""
 
 
-def remembering(sky):
+CACHED_RESULTS = 4
+"""Results that a map keeps."""
+
+
+def cached_map(pixel_to_world: PixelMap) -> PixelMap:
     """Return a map that does not compute twice what it is asked for the same arrays.
 
-    Maps are made of maps, and each is asked again and again for the same stars. Only arrays that
-    nobody can change are known again, by their identity.
+    Maps are made of maps, and each is evaluated again and again for the same stars. Only read-only
+    arrays are recognised, by their identity.
     """
-    answers = []
+    results: list[tuple[ArrayLike, ArrayLike, tuple[np.ndarray, np.ndarray]]] = []
 
-    @functools.wraps(sky)
-    def answer(x, y):
-        for one, other, known in answers:
+    @functools.wraps(pixel_to_world)
+    def cached(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        for one, other, known in results:
             if one is x and other is y:
                 return known
-        found = tuple(sky(x, y))
-        if constant(x) and constant(y):
+        ra, dec = pixel_to_world(x, y)
+        found = ra, dec
+        if is_read_only(x) and is_read_only(y):
             for values in found:
                 values.flags.writeable = False
-            answers.append((x, y, found))
-            del answers[:-REMEMBERED]
+            results.append((x, y, found))
+            del results[:-CACHED_RESULTS]
         return found
 
-    return answer
+    return cached
 
 
-def constant(values):
+def is_read_only(values: ArrayLike) -> bool:
     """Tell whether values are an array that cannot be changed."""
     return isinstance(values, np.ndarray) and not values.flags.writeable
 
 
-def tpv_terms(degree):
-    """Return index and powers (of the axis' own and of the other coordinate) of the TPV terms.
+def tpv_terms(degree: int) -> list[Term]:
+    """Return the TPV terms up to a degree: index, power of the axis' own coordinate, of the other.
 
     Radial terms (3, 11, 23, 39) are left out. Source: the TPV registration document of FITS.
     """
-    terms, index = [], 0
+    terms: list[Term] = []
+    index = 0
     for d in range(degree + 1):
         for power in range(d + 1):
             terms.append((index, d - power, power))
@@ -59,8 +74,8 @@ def tpv_terms(degree):
     return terms
 
 
-def polynomial(u, v, terms):
-    """Design matrix of the terms for coordinates `u`, `v`; shape (n, terms)."""
+def polynomial(u: np.ndarray, v: np.ndarray, terms: Sequence[Term]) -> np.ndarray:
+    """Return the design matrix of the terms for coordinates `u`, `v`; shape (n, terms)."""
     highest = max(max(i, j) for _, i, j in terms)
     powers = np.ones((2, highest + 1, np.size(u)))
     for one, value in zip(powers, (u, v), strict=True):
@@ -69,8 +84,18 @@ def polynomial(u, v, terms):
     return (powers[0, i] * powers[1, j]).T
 
 
-def tan_cards(crval, crpix, cd):
-    """Cards of an undistorted system; `crval` and the matrix `cd` in degrees."""
+def tan_cards(crval: Any, crpix: Any, cd: Any) -> Cards:
+    """Return the cards of an undistorted system.
+
+    Parameters
+    ----------
+    crval : array_like, shape (2,)
+        [deg]
+    crpix : array_like, shape (2,)
+        [pixel]
+    cd : array_like, shape (2, 2)
+        [deg per pixel]
+    """
     return {
         "CTYPE1": "RA---TAN",
         "CTYPE2": "DEC--TAN",
@@ -87,18 +112,25 @@ def tan_cards(crval, crpix, cd):
     }
 
 
-def fit_cards(sky, shape, *, max_degree=7, accuracy=2e-4, nodes=15):
+def fit_cards(
+    pixel_to_world: PixelMap,
+    shape: tuple[int, int],
+    *,
+    max_degree: int = 7,
+    accuracy: float = 2e-4,
+    nodes: int = 15,
+) -> tuple[Cards, float]:
     """Write a map as TAN or TPV cards, of the lowest degree that does.
 
     Parameters
     ----------
-    sky : callable
+    pixel_to_world : callable
     shape : tuple of int
         (ny, nx) of the image; CRPIX is its middle.
     max_degree : int
         At most 7, odd.
     accuracy : float
-        Largest difference from `sky` over the frame at which no higher degree is tried [arcsec].
+        Difference from the map that is small enough, anywhere on the frame [arcsec].
     nodes : int
         Points per axis at which the map is sampled.
 
@@ -106,13 +138,13 @@ def fit_cards(sky, shape, *, max_degree=7, accuracy=2e-4, nodes=15):
     -------
     cards : dict
     error : float
-        Largest difference from `sky` [arcsec].
+        Largest difference from the map [arcsec].
     """
     ny, nx = shape
     crpix = np.array([(nx + 1) / 2, (ny + 1) / 2])
     x, y = (v.ravel() for v in np.meshgrid(np.linspace(1, nx, nodes), np.linspace(1, ny, nodes)))
-    ra, dec = sky(x, y)
-    crval = [float(v[0]) for v in sky(crpix[:1], crpix[1:])]
+    ra, dec = pixel_to_world(x, y)
+    crval = [float(v[0]) for v in pixel_to_world(crpix[:1], crpix[1:])]
     half = max(nx, ny) / 2
     u, v = (x - crpix[0]) / half, (y - crpix[1]) / half
 
@@ -123,10 +155,10 @@ def fit_cards(sky, shape, *, max_degree=7, accuracy=2e-4, nodes=15):
         coefficients = np.linalg.lstsq(base, target, rcond=None)[0]
         crval = [float(c[0]) for c in deproject(coefficients[:1], *crval)]
     cd = coefficients[1:3].T / half / 3600.0
-    error = np.abs(project(ra, dec, *crval) - base[:, 1:] @ coefficients[1:]).max()
+    error = float(np.abs(project(ra, dec, *crval) - base[:, 1:] @ coefficients[1:]).max())
 
     target = project(ra, dec, *crval) / 3600.0
-    pv = {}
+    pv: Cards = {}
     for degree in range(3, max_degree + 1, 2):
         if error < accuracy:
             break
@@ -134,47 +166,76 @@ def fit_cards(sky, shape, *, max_degree=7, accuracy=2e-4, nodes=15):
         coefficients = np.linalg.lstsq(polynomial(u, v, terms), target, rcond=None)[0]
         cd = coefficients[1:3].T / half
         xi, eta = cd @ np.stack([x - crpix[0], y - crpix[1]])
-        # Fitted in units of the frame's size: powers of degrees would be ill-conditioned.
-        unit = max(np.abs(xi).max(), np.abs(eta).max())
-        pv, error = {}, 0.0
-        for axis, (own, other) in enumerate(((xi, eta), (eta, xi))):
-            base = polynomial(own / unit, other / unit, terms)
-            c = np.linalg.lstsq(base, target[:, axis], rcond=None)[0]
-            error = max(error, np.abs(target[:, axis] - base @ c).max() * 3600.0)
-            for (index, i, j), value in zip(terms, c, strict=True):
-                pv[f"PV{axis + 1}_{index}"] = float(value / unit ** (i + j))
+        pv, error = fit_pv(xi, eta, target, terms)
 
     cards = tan_cards(crval, crpix, cd)
     if pv:
         cards |= {"CTYPE1": "RA---TPV", "CTYPE2": "DEC--TPV"} | pv
-    return cards | {"RADESYS": "ICRS", "EQUINOX": 2000.0}, float(error)
+    return cards | {"RADESYS": "ICRS", "EQUINOX": 2000.0}, error
 
 
-def sky_from_cards(cards):
-    """Return the map that the cards stand for."""
+def fit_pv(
+    xi: np.ndarray, eta: np.ndarray, target: np.ndarray, terms: Sequence[Term]
+) -> tuple[Cards, float]:
+    """Fit the PV terms of both axes.
+
+    Parameters
+    ----------
+    xi, eta : ndarray, shape (n,)
+        Undistorted coordinates, the CD matrix times pixels [deg].
+    target : ndarray, shape (n, 2)
+        True ones [deg].
+    terms : sequence of Term
+
+    Returns
+    -------
+    pv : dict
+        Cards.
+    error : float
+        Largest residual [arcsec].
+    """
+    # Fitted in units of the frame's size: powers of degrees would be ill-conditioned.
+    unit = max(np.abs(xi).max(), np.abs(eta).max())
+    pv: Cards = {}
+    error = 0.0
+    for axis, (own, other) in enumerate(((xi, eta), (eta, xi))):
+        base = polynomial(own / unit, other / unit, terms)
+        c = np.linalg.lstsq(base, target[:, axis], rcond=None)[0]
+        error = max(error, float(np.abs(target[:, axis] - base @ c).max() * 3600.0))
+        for (index, i, j), value in zip(terms, c, strict=True):
+            pv[f"PV{axis + 1}_{index}"] = float(value / unit ** (i + j))
+    return pv, error
+
+
+def map_from_cards(cards: Cards | fits.Header) -> PixelMap:
+    """Return the map that TAN or TPV cards stand for, by WCSLIB."""
     header = cards if isinstance(cards, fits.Header) else fits.Header(cards)
-    return sky_from_wcs(WCS(header, naxis=2))
+    return map_from_wcs(WCS(header, naxis=2))
 
 
-def sky_from_wcs(wcs):
+def map_from_wcs(wcs: WCS) -> PixelMap:
     """Return the map of a WCS."""
 
-    @remembering
-    def sky(x, y):
+    @cached_map
+    def pixel_to_world(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         return wcs.all_pix2world(np.asarray(x, float), np.asarray(y, float), 1)
 
-    return sky
+    return pixel_to_world
 
 
-def sky_from_tpv(cards):
+def map_from_tpv(cards: Cards) -> PixelMap:
     """Return the map of cards of a TAN or TPV system without radial terms.
 
-    As `sky_from_cards`, in a twentieth of the time.
+    The same as `map_from_cards`, in a twentieth of the time.
 
     Parameters
     ----------
     cards : dict
         CRPIX, CRVAL, CD, and PV where there are any.
+
+    Returns
+    -------
+    callable
 
     Raises
     ------
@@ -190,21 +251,21 @@ def sky_from_tpv(cards):
         raise ValueError(f"terms {sorted(given - {*names[0], *names[1]})} are not known")
     pv = np.array([[cards.get(name, float(name[4:] == "1")) for name in one] for one in names])
     # What all higher degrees lack is not evaluated.
-    number = max(np.flatnonzero(pv.any(axis=0)), default=0) + 1
+    number = int(max(np.flatnonzero(pv.any(axis=0)), default=0)) + 1
     terms, pv = terms[:number], pv[:, :number]
 
-    @remembering
-    def sky(x, y):
-        xi, eta = cd @ np.stack([x - crpix[0], y - crpix[1]])
+    @cached_map
+    def pixel_to_world(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        xi, eta = cd @ np.stack([np.asarray(x) - crpix[0], np.asarray(y) - crpix[1]])
         if given:
             xi, eta = polynomial(xi, eta, terms) @ pv[0], polynomial(eta, xi, terms) @ pv[1]
         return deproject(3600.0 * np.stack([xi, eta], axis=1), *crval)
 
-    return sky
+    return pixel_to_world
 
 
-def system_cards(header):
-    """Return the cards of a header that make up its world coordinate system."""
+def coordinate_cards(header: fits.Header) -> fits.Header:
+    """Return the cards of a header that make up its world coordinate system, SIP included."""
     system = fits.Header()
     for key in header:
         if key.startswith(("CTYPE", "CUNIT", "CRVAL", "CRPIX", "CD", "PC", "PV", "A_", "B_")):
@@ -214,7 +275,11 @@ def system_cards(header):
     return system
 
 
-def starting_sky(header, shape, centre=None):
+def starting_map(
+    header: fits.Header,
+    shape: tuple[int, int],
+    centre: tuple[float, float, float] | None = None,
+) -> tuple[PixelMap, float | None]:
     """Return the map that the header claims, and how far it may be off.
 
     A frame without world coordinates gets north up, east left, its PIXSCALE, about RA and DEC,
@@ -230,17 +295,17 @@ def starting_sky(header, shape, centre=None):
 
     Returns
     -------
-    sky : callable
+    pixel_to_world : callable
     radius : float or None
         Uncertainty of the pointing [deg].
     """
     radius = header.get("POSERR")
     if str(header.get("CTYPE1", ""))[:2] in ("RA", "DE") and "CRVAL1" in header:
-        return sky_from_cards(system_cards(header)), radius
+        return map_from_cards(coordinate_cards(header)), radius
     ra, dec = header.get("RA"), header.get("DEC")
     if not isinstance(ra, (int, float)) or not isinstance(dec, (int, float)):
         ra, dec, radius = centre if centre is not None else (0.0, 0.0, radius)
     scale = float(header.get("PIXSCALE", 1.0)) / 3600.0
     ny, nx = shape
     middle = ((nx + 1) / 2, (ny + 1) / 2)
-    return sky_from_cards(tan_cards((ra, dec), middle, ((-scale, 0.0), (0.0, scale)))), radius
+    return map_from_cards(tan_cards((ra, dec), middle, ((-scale, 0.0), (0.0, scale)))), radius

@@ -1,53 +1,107 @@
 """What is left between the stars of frames and a reference: numbers and picture."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 
-from lib.astrometry.starlists import pair_up
+from lib.astrometry.frames import AstrometryFrame
+from lib.astrometry.pixelmaps import PixelMap
+from lib.astrometry.starlists import Reference, match_by_position
 from lib.core.figures import new_figure, save_figure
 from lib.core.stats import mad_std
 
 
-def residuals(exposures, reference, sky=None, keep=None, tolerance=None):
-    """Positions against the reference, of all frames.
+@dataclass(frozen=True)
+class Residuals:
+    """Positions of identified stars against the reference; one element a measurement.
 
     Parameters
     ----------
-    exposures : list of Exposure
+    frame, star, reference : ndarray of int
+        Indices of the frame, of the star on it, and of the reference star.
+    dx, dy : ndarray
+        Frame minus reference, to the east and north [arcsec].
+    x, y : ndarray
+        Pixel coordinates.
+    error : ndarray
+        Expected, per axis [arcsec].
+    """
+
+    frame: np.ndarray
+    star: np.ndarray
+    reference: np.ndarray
+    dx: np.ndarray
+    dy: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    error: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def of_frame(self, index: int) -> "Residuals":
+        """Return those of one frame."""
+        here = self.frame == index
+        return Residuals(*(getattr(self, name)[here] for name in self.__dataclass_fields__))
+
+    def rms(self) -> tuple[float, float]:
+        """Return the weighted rms of each axis [arcsec]; NaN without stars."""
+        return weighted_rms(self.dx, self.error), weighted_rms(self.dy, self.error)
+
+    def rms_of_both(self) -> float:
+        """Return the weighted rms per axis, of both axes together [arcsec]."""
+        return weighted_rms(np.r_[self.dx, self.dy], np.r_[self.error, self.error])
+
+    def median(self) -> tuple[float, float]:
+        """Return the median of each axis [arcsec]; NaN without stars."""
+        if not len(self):
+            return float("nan"), float("nan")
+        return float(np.median(self.dx)), float(np.median(self.dy))
+
+
+def residuals(
+    frames: Sequence[AstrometryFrame],
+    reference: Reference,
+    maps: Sequence[PixelMap] | None = None,
+    keep: np.ndarray | None = None,
+    tolerance: float | None = None,
+) -> Residuals:
+    """Compare the stars of frames with the reference.
+
+    Parameters
+    ----------
+    frames : sequence of AstrometryFrame
     reference : Reference
-    sky : list of callable, optional
+    maps : sequence of callable, optional
         Maps of the frames instead of their own.
     keep : ndarray of bool, optional
         Reference stars that count.
     tolerance : float, optional
-        Distance within which stars are identified [arcsec].
+        Distance within which stars are identified [arcsec]; 2 pixels if not given.
 
     Returns
     -------
-    dict of ndarray
-        frame (index), star, ref (index), dx, dy [arcsec, to the east and north], x, y [pixel],
-        error (expected, per axis) [arcsec].
+    Residuals
     """
     parts = []
-    for k, exposure in enumerate(exposures):
-        scale = exposure.scale
-        i, j, residual = pair_up(
-            exposure, reference, tolerance or 2.0 * scale, sky[k] if sky else None
+    for k, frame in enumerate(frames):
+        scale = frame.scale
+        i, j, residual = match_by_position(
+            frame, reference, tolerance or 2.0 * scale, maps[k] if maps else None
         )
         if keep is not None:
             i, j, residual = i[keep[j]], j[keep[j]], residual[keep[j]]
-        error = np.hypot(np.hypot(exposure.error[i], 0.01) * scale, reference.error[j])
-        frame = np.full(len(i), k)
-        parts.append(np.column_stack([frame, i, j, residual, exposure.x[i], exposure.y[i], error]))
+        error = np.hypot(np.hypot(frame.error[i], 0.01) * scale, reference.error[j])
+        index = np.full(len(i), k)
+        parts.append(np.column_stack([index, i, j, residual, frame.x[i], frame.y[i], error]))
     table = np.concatenate(parts) if parts else np.zeros((0, 8))
-    names = ("frame", "star", "ref", "dx", "dy", "x", "y", "error")
-    result = dict(zip(names, table.T, strict=True))
-    for name in names[:3]:
-        result[name] = result[name].astype(int)
-    return result
+    return Residuals(*table[:, :3].T.astype(int), *table[:, 3:].T)
 
 
-def weighted_rms(residual, error, clip=4.0):
-    """Rms weighted by 1/error**2, without outliers; in the unit of `residual`."""
+def weighted_rms(residual: np.ndarray, error: np.ndarray, clip: float = 4.0) -> float:
+    """Return the rms weighted by 1/error**2, without outliers; in the unit of `residual`."""
     if len(residual) == 0:
         return float("nan")
     pull = residual / error
@@ -56,7 +110,7 @@ def weighted_rms(residual, error, clip=4.0):
     return float(np.sqrt(np.sum(weight * residual[good] ** 2) / np.sum(weight)))
 
 
-def plot_residuals(path, reference, found, title):
+def plot_residuals(path: str | Path, reference: Reference, found: Residuals, title: str) -> None:
     """Draw residual vectors over the frame, and residuals against magnitude and position.
 
     Parameters
@@ -64,23 +118,22 @@ def plot_residuals(path, reference, found, title):
     path : path-like
         PNG.
     reference : Reference
-    found : dict
-        From `residuals`.
+    found : Residuals
     title : str
     """
     margins = (0.085, 0.07, 0.98, 0.92)
     figure, axes = new_figure((9, 8), margins, 2, 2, wspace=0.25, hspace=0.2)
     figure.suptitle(title)
-    dx, dy = found["dx"] * 1000, found["dy"] * 1000
+    dx, dy = found.dx * 1000, found.dy * 1000
     vectors = axes[0, 0]
     if len(dx):
         typical = max(float(np.median(np.hypot(dx, dy))), 0.1)
         q = vectors.quiver(
-            found["x"],
-            found["y"],
+            found.x,
+            found.y,
             dx,
             dy,
-            found["frame"],
+            found.frame,
             cmap="turbo",
             angles="xy",
             scale=typical * 25,
@@ -90,9 +143,9 @@ def plot_residuals(path, reference, found, title):
     vectors.set(xlabel="x [pixel]", ylabel="y [pixel]", aspect="equal")
     limit = 5 * max(mad_std(np.r_[dx, dy]), 0.1) if len(dx) else 1.0
     panels = (
-        (axes[0, 1], reference.magnitude[found["ref"]], "reference magnitude"),
-        (axes[1, 0], found["x"], "x [pixel]"),
-        (axes[1, 1], found["y"], "y [pixel]"),
+        (axes[0, 1], reference.magnitude[found.reference], "reference magnitude"),
+        (axes[1, 0], found.x, "x [pixel]"),
+        (axes[1, 1], found.y, "y [pixel]"),
     )
     for axis, along, label in panels:
         axis.plot(along, dx, ".", ms=3, alpha=0.5, label="east")

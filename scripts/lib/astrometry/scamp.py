@@ -1,71 +1,77 @@
 """Joint solution of frames by SCAMP, which is told which stars are which and does not match."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lib.astrometry.detection import CATALOGUE_COLUMNS, run_again_if_killed
-from lib.astrometry.pixelmaps import remembering, sky_from_tpv, tan_cards
-from lib.astrometry.starlists import epoch_of
+from lib.astrometry.frames import AstrometryFrame, epoch_of
+from lib.astrometry.pixelmaps import Cards, PixelMap, cached_map, map_from_tpv, tan_cards
+from lib.astrometry.starlists import Reference
 from lib.core.programs import ProgramFailed, find_program
+from lib.core.settings import AstrometrySettings
 from lib.core.sphere import project
 from lib.frame.fitsbytes import read_head, write_ldac
 
 
-class Straightened:
-    """A frame with the distortion that its present map knows already taken out.
+class UndistortedFrame:
+    """A frame from which the distortion of its present map is removed.
 
-    SCAMP sees pixels u of an ideal TAN frame, so it need not find again the distortion that the
-    instrument is known for, and a low degree is enough for what is left.
+    SCAMP gets pixels of an ideal TAN frame, so it need not find again the known distortion of the
+    instrument, and a low degree is enough for the rest.
 
     Parameters
     ----------
-    exposure : Exposure
+    frame : AstrometryFrame
     """
 
-    def __init__(self, exposure):
-        self.sky = exposure.sky
-        self.middle = exposure.middle
-        self.centre = exposure.centre()
-        self.matrix = exposure.local_matrix()
+    def __init__(self, frame: AstrometryFrame) -> None:
+        self.pixel_to_world = frame.pixel_to_world
+        self.middle = frame.middle
+        self.centre = frame.centre()
+        self.matrix = frame.local_matrix()
         self.inverse = np.linalg.inv(self.matrix)
 
-    def __call__(self, x, y):
-        """Return straightened pixel coordinates of pixels, two arrays."""
-        p = project(*self.sky(x, y), *self.centre)
-        return tuple((p @ self.inverse.T + self.middle).T)
+    def undistort(self, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Return undistorted pixel coordinates."""
+        p = project(*self.pixel_to_world(x, y), *self.centre)
+        u, v = (p @ self.inverse.T + self.middle).T
+        return u, v
 
-    def followed_by(self, sky):
-        """Return the map of pixels that `sky`, a map of straightened pixels, makes."""
-        return remembering(lambda x, y: sky(*self(x, y)))
+    def followed_by(self, undistorted_to_world: PixelMap) -> PixelMap:
+        """Return the map from pixels, given the one from undistorted pixels."""
+        return cached_map(lambda x, y: undistorted_to_world(*self.undistort(x, y)))
 
-    def cards(self):
-        """TAN cards of the straightened frame."""
+    def cards(self) -> Cards:
+        """Return the TAN cards of the undistorted frame."""
         cards = tan_cards(self.centre, self.middle, self.matrix / 3600.0)
         return cards | {"RADESYS": "ICRS", "EQUINOX": 2000.0}
 
 
-def write_stars(path, exposure, straight):
-    """Write the stars of an exposure, straightened, as the catalogue that SCAMP reads."""
+def write_stars(path: Path, frame: AstrometryFrame, undistorted: UndistortedFrame) -> None:
+    """Write the stars of a frame, undistorted, as the catalogue that SCAMP reads."""
     cards = {
         "SIMPLE": True,
         "BITPIX": -32,
         "NAXIS": 2,
-        "NAXIS1": exposure.shape[1],
-        "NAXIS2": exposure.shape[0],
-        "EXPTIME": float(exposure.header.get("EXPTIME", 1.0)),
+        "NAXIS1": frame.shape[1],
+        "NAXIS2": frame.shape[0],
+        "EXPTIME": float(frame.header.get("EXPTIME", 1.0)),
         "FILTER": "one",
-        "MJD-OBS": exposure.mjd,
+        "MJD-OBS": frame.mjd,
     }
-    u, v = straight(exposure.x, exposure.y)
+    u, v = undistorted.undistort(frame.x, frame.y)
     columns = {"XWIN_IMAGE": u, "YWIN_IMAGE": v}
-    columns |= {name: exposure.stars[name] for name in CATALOGUE_COLUMNS[2:10]}
+    columns |= {name: frame.stars[name] for name in CATALOGUE_COLUMNS[2:10]}
     columns["FLAGS"] = np.zeros(len(u), np.int16)
-    write_ldac(path, cards | straight.cards(), columns)
+    write_ldac(path, cards | undistorted.cards(), columns)
 
 
-def write_reference(path, reference, epoch):
+def write_reference(path: Path, reference: Reference, epoch: float) -> None:
     """Write a reference as the catalogue that SCAMP reads; `epoch` as a Julian year."""
     finite = np.isfinite(reference.magnitude)
     faint = reference.magnitude[finite].max() if finite.any() else 20.0
@@ -82,22 +88,59 @@ def write_reference(path, reference, epoch):
     write_ldac(path, {"SIMPLE": True, "BITPIX": 8, "NAXIS": 0}, columns)
 
 
-def run_scamp(exposures, reference, degree, options, *, crossid, passes="joint", quiet=False):
+def scamp_parameters(
+    degree: int, settings: AstrometrySettings, crossid: float, passes: str, quiet: bool
+) -> dict[str, object]:
+    """Return SCAMP's parameters by name; see `run_scamp`."""
+    return {
+        "ASTREF_CATALOG": "FILE",
+        "ASTREFCAT_NAME": "reference.ldac",
+        "MATCH": "N",
+        "MATCH_RESOL": settings.match_resolution,
+        "CROSSID_RADIUS": crossid,
+        "ASTRINSTRU_KEY": "FILTER",
+        "STABILITY_TYPE": "INSTRUMENT" if passes == "joint" else "EXPOSURE",
+        "PROJECTION_TYPE": "TPV" if degree > 1 else "SAME",
+        "DISTORT_DEGREES": degree,
+        "SN_THRESHOLDS": f"{settings.min_snr},50.0",
+        "FWHM_THRESHOLDS": "0.0,1000.0",
+        "ELLIPTICITY_MAX": 0.9,
+        "SOLVE_PHOTOM": "N",
+        "PHOTINSTRU_KEY": "FILTER",
+        "CHECKPLOT_TYPE": "NONE",
+        "CHECKPLOT_DEV": "NULL",
+        "WRITE_XML": "N",
+        "VERBOSE_TYPE": "QUIET" if quiet else "NORMAL",
+        # Several threads add up in an order that varies: the last digits would, too.
+        "NTHREADS": 1,
+    }
+
+
+def run_scamp(
+    frames: Sequence[AstrometryFrame],
+    reference: Reference,
+    degree: int,
+    settings: AstrometrySettings,
+    *,
+    crossid: float,
+    passes: Literal["loose", "joint"] = "joint",
+    quiet: bool = False,
+) -> list[PixelMap]:
     """Solve frames jointly with SCAMP.
 
     Parameters
     ----------
-    exposures : list of Exposure
-        With a `sky` good to a pixel.
+    frames : sequence of AstrometryFrame
+        With maps good to a pixel.
     reference : Reference
     degree : int
         Of the distortion shared by the frames.
-    options : dict
-        Configuration of the step: match_resolution, min_snr, timeout.
+    settings : AstrometrySettings
+        match_resolution, min_snr, timeout.
     crossid : float
         Radius of identification [arcsec].
     passes : {'loose', 'joint'}
-        'loose' solves each exposure for itself.
+        'loose' solves each frame for itself.
     quiet : bool
         Whether SCAMP's own report is left out of the log.
 
@@ -111,44 +154,23 @@ def run_scamp(exposures, reference, degree, options, *, crossid, passes="joint",
     ProgramFailed
         On a time-out, crash or output that is missing or makes no sense.
     """
-    settings = {
-        "ASTREF_CATALOG": "FILE",
-        "ASTREFCAT_NAME": "reference.ldac",
-        "MATCH": "N",
-        "MATCH_RESOL": options["match_resolution"],
-        "CROSSID_RADIUS": crossid,
-        "ASTRINSTRU_KEY": "FILTER",
-        "STABILITY_TYPE": "INSTRUMENT" if passes == "joint" else "EXPOSURE",
-        "PROJECTION_TYPE": "TPV" if degree > 1 else "SAME",
-        "DISTORT_DEGREES": degree,
-        "SN_THRESHOLDS": f"{options['min_snr']},50.0",
-        "FWHM_THRESHOLDS": "0.0,1000.0",
-        "ELLIPTICITY_MAX": 0.9,
-        "SOLVE_PHOTOM": "N",
-        "PHOTINSTRU_KEY": "FILTER",
-        "CHECKPLOT_TYPE": "NONE",
-        "CHECKPLOT_DEV": "NULL",
-        "WRITE_XML": "N",
-        "VERBOSE_TYPE": "QUIET" if quiet else "NORMAL",
-        # Several add up in the order in which they happen to be at work: another result each time.
-        "NTHREADS": 1,
-    }
-    names = [f"{k:05d}.ldac" for k in range(len(exposures))]
+    parameters = scamp_parameters(degree, settings, crossid, passes, quiet)
+    names = [f"{k:05d}.ldac" for k in range(len(frames))]
     argv = [find_program("scamp"), *names, "-c", "empty.scamp"]
-    for key, value in settings.items():
+    for key, value in parameters.items():
         argv += [f"-{key}", value]
-    straight = [Straightened(e) for e in exposures]
-    with tempfile.TemporaryDirectory(prefix="autoproc-scamp-") as folder:
-        folder = Path(folder)
+    undistorted = [UndistortedFrame(frame) for frame in frames]
+    with tempfile.TemporaryDirectory(prefix="autoproc-scamp-") as scratch:
+        folder = Path(scratch)
         (folder / "empty.scamp").write_text("# all settings are on the command line\n")
-        for name, exposure, ideal in zip(names, exposures, straight, strict=True):
-            write_stars(folder / name, exposure, ideal)
-        write_reference(folder / "reference.ldac", reference, epoch_of(exposures))
-        run_again_if_killed(argv, timeout=options["timeout"], cwd=folder)
+        for name, frame, ideal in zip(names, frames, undistorted, strict=True):
+            write_stars(folder / name, frame, ideal)
+        write_reference(folder / "reference.ldac", reference, epoch_of(frames))
+        run_again_if_killed(argv, timeout=settings.timeout, cwd=folder)
         maps = []
-        for name, ideal in zip(names, straight, strict=True):
+        for name, ideal in zip(names, undistorted, strict=True):
             try:
-                inner = sky_from_tpv(read_head(folder / name.replace(".ldac", ".head")))
+                inner = map_from_tpv(read_head(folder / name.replace(".ldac", ".head")))
             except (OSError, ValueError) as why:
                 raise ProgramFailed("scamp", str(why)) from why
             maps.append(ideal.followed_by(inner))

@@ -1,0 +1,381 @@
+"""The astrometric solution of all frames of one stack, and the file that holds it.
+
+Stars are detected on each frame (`lib.astrometry.detection`), identified in the reference by a
+ladder of ever fewer assumptions (`lib.astrometry.firstsolution`), and all frames are solved
+jointly (`lib.astrometry.jointsolution`). With no reference the frames are aligned with each other
+(`lib.astrometry.alignment`).
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+from astropy.io import fits
+from astropy.table import Table
+
+from lib.astrometry.alignment import align
+from lib.astrometry.detection import detect, frame_name
+from lib.astrometry.firstsolution import identify_all
+from lib.astrometry.frames import AstrometryFrame, epoch_of
+from lib.astrometry.jointsolution import JointSolution, solve_jointly
+from lib.astrometry.pixelmaps import Cards, fit_cards, starting_map
+from lib.astrometry.residuals import Residuals, residuals
+from lib.astrometry.starlists import Reference, reference_extent, reference_from_table
+from lib.core.files import atomic_path
+from lib.core.programs import ProgramFailed
+from lib.core.settings import AstrometrySettings
+from lib.frame.file import FrameRejected
+
+log = logging.getLogger("autoproc")
+
+
+# --- What is found ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FrameSolution:
+    """The solution of one frame.
+
+    Parameters
+    ----------
+    cards : dict
+        Its world coordinate system.
+    card_error : float
+        Largest difference of the cards from the map that was fitted [mas].
+    rms : tuple of float
+        Weighted, to the east and north [mas]; NaN without stars.
+    number : int
+        Stars identified in the reference.
+    detected : int
+        Stars found on the frame.
+    contrast, log_chance : float or None
+        Of its match; None without one.
+    rung : str
+        Step of the ladder that identified it.
+    degree : int
+        Of the fitted distortion.
+    own_solution : bool
+        Whether it keeps a solution of its own, better than the joint one.
+    epoch : float
+        Julian year.
+    pixel_scale : float
+        [arcsec]
+    """
+
+    cards: Cards
+    card_error: float
+    rms: tuple[float, float]
+    number: int
+    detected: int
+    contrast: float | None
+    log_chance: float | None
+    rung: str
+    degree: int
+    own_solution: bool
+    epoch: float
+    pixel_scale: float
+
+    @classmethod
+    def of(cls, frame: AstrometryFrame, found: Residuals) -> "FrameSolution":
+        """Return the solution of a frame, `found` being its residuals."""
+        cards, error = fit_cards(frame.pixel_to_world, frame.shape)
+        match = frame.match
+        east, north = found.rms()
+        return cls(
+            cards=cards,
+            card_error=1000 * error,
+            rms=(1000 * east, 1000 * north),
+            number=len(found),
+            detected=len(frame.stars),
+            contrast=match.contrast if match else None,
+            log_chance=match.log_chance if match else None,
+            rung="neighbours" if frame.by_neighbours else match.rung if match else "header",
+            degree=frame.degree,
+            own_solution=frame.own_solution,
+            epoch=epoch_of([frame]),
+            pixel_scale=frame.scale,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry of the solution's file."""
+        return {
+            "status": "OK",
+            "cards": self.cards,
+            "rms": [finite(value) for value in self.rms],
+            "nstars": self.number,
+            "detected": self.detected,
+            "contrast": self.contrast,
+            "log_chance": self.log_chance,
+            "rung": self.rung,
+            "degree": self.degree,
+            "own": self.own_solution,
+            "epoch": self.epoch,
+            "pixel_scale": self.pixel_scale,
+            "card_error_mas": self.card_error,
+        }
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a frame is not solved.
+
+    Parameters
+    ----------
+    code, numbers : str
+        As in its QCREASON.
+    """
+
+    code: str
+    numbers: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry of the solution's file."""
+        return {"status": "REJECTED", "code": self.code, "numbers": self.numbers}
+
+
+@dataclass
+class StackSolution:
+    """The solution of the frames of one camera, filter and target.
+
+    Parameters
+    ----------
+    frames : dict
+        Name of each frame to its `FrameSolution` or `Rejection`.
+    catalogue : str
+        Source of the reference, or 'NONE' where the frames are aligned with each other only.
+    reason : str
+        Why it is 'NONE'.
+    method : {'own', 'scamp', 'internal', 'none'}
+    degree : int
+        Of the fitted distortion.
+    reference : Reference
+        Stars that the frames were solved against.
+    residuals : Residuals
+        Of the frames that are solved.
+    joint : JointSolution, optional
+        Where there is a reference.
+    """
+
+    frames: dict[str, FrameSolution | Rejection]
+    catalogue: str
+    reason: str
+    method: str
+    degree: int
+    reference: Reference
+    residuals: Residuals
+    joint: JointSolution | None = None
+
+    @property
+    def solved(self) -> int:
+        """Number of frames that are solved."""
+        return sum(isinstance(entry, FrameSolution) for entry in self.frames.values())
+
+    def title(self, stack: str) -> str:
+        """Return the title of the plot of residuals."""
+        return f"{stack}: {self.solved} frames, {self.catalogue}, degree {self.degree}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the content of the solution's file."""
+        content: dict[str, Any] = {}
+        if self.joint:
+            content |= {
+                "reference_stars": self.joint.reference_stars,
+                "crossid": self.joint.crossid,
+            }
+            if self.joint.scamp_failed:
+                content["scamp_failed"] = self.joint.scamp_failed
+        content |= {"method": self.method, "degree": self.degree}
+        if self.joint:
+            content["crossvalidation"] = {
+                method: {str(degree): finite(value) for degree, value in values.items()}
+                for method, values in self.joint.crossvalidation.items()
+            }
+        return content | {
+            "catalogue": self.catalogue,
+            "reason": self.reason,
+            "solved": self.solved,
+            "rms": [finite(1000 * value) for value in self.residuals.rms()],
+            "offset": [finite(1000 * value) for value in self.residuals.median()],
+            "frames": {name: entry.as_json() for name, entry in self.frames.items()},
+        }
+
+
+def finite(value: float) -> float | None:
+    """Return a float for JSON; None where it is not finite."""
+    return float(value) if np.isfinite(value) else None
+
+
+def write_solution(path: str | Path, solution: StackSolution, stack: str) -> None:
+    """Write the solution of a stack as JSON, whole or not at all."""
+    content = solution.as_json() | {"stack": stack}
+    with atomic_path(path) as beside:
+        beside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+# --- How it is found ----------------------------------------------------------------------
+
+
+def solve_stack(
+    paths: Sequence[str | Path],
+    table: Table,
+    settings: AstrometrySettings,
+    *,
+    threads: int = 1,
+) -> StackSolution:
+    """Detect and solve the frames of a stack.
+
+    Parameters
+    ----------
+    paths : sequence of path-like
+        Frame files.
+    table : astropy.table.Table
+        Reference; may have no row.
+    settings : AstrometrySettings
+    threads : int
+        Frames searched for stars at once.
+
+    Returns
+    -------
+    StackSolution
+        Frames with too few stars are entered as rejected.
+    """
+    frames, rejected = detect_all(paths, settings, threads)
+    band = frames[0].header.get("BAND", "") if frames else ""
+    reference = reference_from_table(table, band)
+    solution = solve_frames(
+        frames,
+        reference,
+        settings,
+        catalogue=str(table.meta.get("source", "reference")) if len(reference) else "NONE",
+        reason=str(table.meta.get("reason", "")) or "no reference",
+    )
+    solution.frames |= rejected
+    return solution
+
+
+def detect_all(
+    paths: Sequence[str | Path], settings: AstrometrySettings, threads: int
+) -> tuple[list[AstrometryFrame], dict[str, Rejection]]:
+    """Detect the stars of all frames.
+
+    Parameters
+    ----------
+    paths : sequence of path-like
+    settings : AstrometrySettings
+    threads : int
+        Frames searched at once.
+
+    Returns
+    -------
+    frames : list of AstrometryFrame
+    rejected : dict
+        The frames without enough stars, by name.
+
+    Raises
+    ------
+    ProgramFailed
+        Where no frame can be searched, or one no longer that could be before: that is the
+        machine's fault, not the frames'.
+    """
+
+    def attempt(path: str | Path) -> AstrometryFrame | FrameRejected:
+        try:
+            return detect(path, settings)
+        except FrameRejected as why:
+            return why
+
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        outcomes = dict(zip(paths, pool.map(attempt, paths), strict=True))
+    # Once more, for what fails twice; then a frame that could be searched shows whose fault it is.
+    again = {path: attempt(path) for path in paths if detection_failed(outcomes[path])}
+    outcomes |= again
+    broken = [one for one in again.values() if detection_failed(one)]
+    if broken:
+        sound = [path for path in paths if not isinstance(outcomes[path], FrameRejected)][:1]
+        if len(broken) == len(paths) or any(detection_failed(attempt(path)) for path in sound):
+            raise ProgramFailed("source-extractor", broken[0].numbers)
+    rejected, frames = {}, []
+    for path, outcome in outcomes.items():
+        if isinstance(outcome, FrameRejected):
+            name = frame_name(path, fits.getheader(path))
+            log.warning("%s: %s", name, outcome)
+            rejected[name] = Rejection(outcome.code, outcome.numbers)
+        else:
+            frames.append(outcome)
+    return frames, rejected
+
+
+def detection_failed(outcome: AstrometryFrame | FrameRejected) -> TypeGuard[FrameRejected]:
+    """Tell whether a frame could not be searched for stars, whatever it holds."""
+    return isinstance(outcome, FrameRejected) and outcome.code == "DETECTION_FAILED"
+
+
+def solve_frames(
+    frames: Sequence[AstrometryFrame],
+    reference: Reference,
+    settings: AstrometrySettings,
+    *,
+    catalogue: str,
+    reason: str = "",
+) -> StackSolution:
+    """Solve the frames of one camera, filter and target.
+
+    Parameters
+    ----------
+    frames : sequence of AstrometryFrame
+        With stars; map and `radius` are set here from the headers.
+    reference : Reference
+        May be empty.
+    settings : AstrometrySettings
+    catalogue, reason : str
+        Source of the reference; why it is empty.
+
+    Returns
+    -------
+    StackSolution
+    """
+    start_from_headers(frames, reference, settings)
+    solved: list[AstrometryFrame] = []
+    failed: dict[str, str] = {}
+    if frames and len(reference):
+        failed = identify_all(frames, reference, settings, neighbours=True)
+        solved = [frame for frame in frames if frame.match]
+        if not solved:
+            best = "; ".join(f"{name}: {numbers}" for name, numbers in failed.items())
+            reason = f"no frame matched {catalogue}: {best}"
+            log.warning("%s", reason)
+    joint = None
+    method, degree = "none", 1
+    if solved:
+        joint = solve_jointly(solved, reference, settings)
+        method, degree = joint.method, joint.degree
+    elif frames:
+        catalogue = "NONE"
+        solved, reference, failed = align(frames, settings)
+        method, degree = "internal", max(frame.degree for frame in solved)
+    elif not len(reference):
+        catalogue = "NONE"
+    found = residuals(solved, reference)
+    entries: dict[str, FrameSolution | Rejection] = {
+        name: Rejection("NO_MATCH", numbers) for name, numbers in failed.items()
+    }
+    entries |= {
+        frame.name: FrameSolution.of(frame, found.of_frame(k)) for k, frame in enumerate(solved)
+    }
+    reason = reason if catalogue == "NONE" else ""
+    return StackSolution(entries, catalogue, reason, method, degree, reference, found, joint)
+
+
+def start_from_headers(
+    frames: Sequence[AstrometryFrame], reference: Reference, settings: AstrometrySettings
+) -> None:
+    """Set map and uncertainty of each frame to what its header says."""
+    extent = reference_extent(reference)
+    for frame in frames:
+        frame.pixel_to_world, radius = starting_map(frame.header, frame.shape, extent)
+        frame.radius = 3600.0 * (settings.search_radius or radius or 0.1)
