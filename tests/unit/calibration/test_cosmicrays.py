@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import simulate
-from astropy.io import fits
+from cosmicframes import DETECTORS, SHAPE, altered_cores, expose
 
 from lib.calibration.cosmicrays import (
     NEIGHBOURS,
@@ -17,56 +17,6 @@ from lib.calibration.starwidth import measure_fwhm
 from lib.core.settings import CrcleanSettings
 from lib.frame.file import BAD, COSMIC, INTERPOLATED, SATURATED, Frame
 
-SHAPE = (400, 400)
-# Sky and read noise [e], pixel and depleted layer [um]: a CCD in the blue, one in the red, an
-# infrared array.
-DETECTORS = ((10, 5, 13, 15), (300, 8, 13, 15), (5000, 16, 18, 6))
-
-
-def expose(fwhm, sky, readnoise, pitch, thickness, seed=1, stars=100, rays=30, **psf):
-    """Return a sky-subtracted frame of stars of S/N 12 to 1300, and its truth."""
-    rng = np.random.default_rng(seed)
-    snr = 10 ** rng.uniform(np.log10(12), np.log10(1300), stars)
-    # Pixels over which a star of this width gathers noise.
-    area = 2 * np.pi * (0.68 * fwhm) ** 2
-    flux = (snr**2 + np.sqrt(snr**4 + 4 * snr**2 * area * (sky + readnoise**2))) / 2
-    x, y = rng.uniform(8, SHAPE[1] - 9, stars), rng.uniform(8, SHAPE[0] - 9, stars)
-    exposure, _, _ = simulate.simulate_frame(
-        SHAPE,
-        seed=seed,
-        fwhm=fwhm,
-        sky=sky,
-        exptime=80.0,
-        cosmic_scale=rays,
-        positions=(x, y, flux),
-        read_noise=readnoise,
-        pitch=pitch,
-        thickness=thickness,
-        **psf,
-    )
-    header = fits.Header()
-    header["GAIN"], header["RDNOISE"], header["PIXSCALE"] = 1.0, float(readnoise), 0.3
-    header["SKYSUB"], header["SATURATE"] = float(sky), 1e6 - sky
-    image = exposure.raw.astype(np.float32) - sky
-    noise = np.sqrt(exposure.stars + sky + readnoise**2)
-    truth = {"cosmic": exposure.cosmic, "stars": exposure.stars, "noise": noise,
-             "list": np.c_[x, y, snr]}  # fmt: skip
-    return Frame(image, np.zeros(SHAPE, np.uint8), header), truth
-
-
-def altered_cores(before, after, truth, radius):
-    """Return (stars untouched by cosmic rays, those whose core changed by more than 0.5 %)."""
-    yy, xx = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    seen = altered = 0
-    for x, y, snr in truth["list"]:
-        core = np.hypot(xx - x, yy - y) <= max(radius, 2)
-        if not 20 <= snr <= 1000 or (truth["cosmic"][core] >= 1).any():
-            continue
-        seen += 1
-        change = np.abs(after[core] - before[core]).sum() / truth["stars"][core].sum()
-        altered += change > 0.005
-    return seen, altered
-
 
 @pytest.mark.parametrize("method", ["auto", "lacosmic"])
 @pytest.mark.parametrize("fwhm", [3.0, 4.5, 6.6])  # 0.9" to 2" at 0.3" a pixel
@@ -78,9 +28,9 @@ def test_cosmic_rays_are_found_and_stars_survive(fwhm, method):
             Frame(frame.image, frame.mask, frame.header.copy()), CrcleanSettings(method=method)
         )
         flags = cleaned.mask & COSMIC > 0
-        bright = truth["cosmic"] > 10 * truth["noise"]
+        bright = truth.cosmic > 10 * truth.noise
         hit, found = hit + bright.sum(), found + (flags & bright).sum()
-        flagged, false = flagged + flags.sum(), false + (flags & (truth["cosmic"] < 1)).sum()
+        flagged, false = flagged + flags.sum(), false + (flags & (truth.cosmic < 1)).sum()
         more = altered_cores(frame.image, cleaned.image, truth, fwhm)
         stars, altered = stars + more[0], altered + more[1]
         assert cleaned.header["NCOSMIC"] == flags.sum()
@@ -101,9 +51,9 @@ def test_undersampled_stars_survive(fwhm, method):
             Frame(frame.image, frame.mask, frame.header.copy()), CrcleanSettings(method=method)
         )
         flags = cleaned.mask & COSMIC > 0
-        bright = truth["cosmic"] > 10 * truth["noise"]
+        bright = truth.cosmic > 10 * truth.noise
         found, hit = found + (flags & bright).sum(), hit + bright.sum()
-        assert (flags & (truth["cosmic"] < 1)).sum() <= 0.03 * flags.sum()
+        assert (flags & (truth.cosmic < 1)).sum() <= 0.03 * flags.sum()
         stars, altered = altered_cores(frame.image, cleaned.image, truth, fwhm)
         assert stars > 50 and altered == 0
     assert method != "auto" or found >= 0.95 * hit
@@ -142,11 +92,11 @@ def test_frame_without_stars_is_cleaned_with_an_assumed_width():
     frame, truth = expose(3.0, *DETECTORS[1], stars=1)
     cleaned = crclean_frame(frame)
     assert cleaned.header["PSFFWHM"] == -1
-    bright = truth["cosmic"] > 10 * truth["noise"]
+    bright = truth.cosmic > 10 * truth.noise
     # Less is found than with the width known, but what is flagged is right.
     flags = cleaned.mask & COSMIC > 0
     assert flags.sum() > 0.5 * bright.sum()
-    assert (flags & (truth["cosmic"] < 1)).sum() <= 0.03 * flags.sum()
+    assert (flags & (truth.cosmic < 1)).sum() <= 0.03 * flags.sum()
 
 
 def test_noise_alone_is_no_cosmic_ray():
