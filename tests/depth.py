@@ -26,8 +26,9 @@ from lib.core.settings import StackSettings
 from lib.core.stats import mad_std
 from lib.core.wcs import celestial_wcs
 from lib.frame.file import read_frame, write_frame
+from lib.photometry.backgroundmesh import background_without, spread_mesh
 from lib.photometry.psf import moffat_alpha
-from lib.photometry.sources import background_without, detect_sources, spread_mesh
+from lib.photometry.sources import detect_sources
 from lib.stack.coaddition import StackInputs, StackProducts, make_stack
 
 

@@ -8,7 +8,8 @@ from astropy.wcs import WCS
 from running import reduce
 from scipy.spatial import cKDTree
 
-from lib.photometry.forced import FLAG_NEIGHBOUR, force, unite_sources
+from lib.photometry.flags import FLAG_NEIGHBOUR
+from lib.photometry.forced import forced_fluxes, unite_sources
 from lib.stack.jointtable import SAME_SOURCE_RADIUS, read_coadd
 
 
@@ -166,7 +167,7 @@ def measure_at(imdir, band, ra, dec):
     )  # fmt: skip
     place = [np.flatnonzero((sky == one).all(axis=1))[0] for one in wanted]
     assert found[place, 0].all()
-    flux, error, flags = (values[place] for values in force(coadd, sky))
+    flux, error, flags = (values[place] for values in forced_fluxes(coadd, sky))
     with np.errstate(invalid="ignore"):
         magnitude = coadd.header["ABSZPT"] - 2.5 * np.log10(flux)
     return magnitude, 1.0857 * error / flux, flags

@@ -9,10 +9,11 @@ from moffatstars import moffat_image
 from lib.core.settings import StackSettings
 from lib.core.wcs import celestial_wcs
 from lib.photometry.coaddzeropoint import coadd_zeropoint
-from lib.photometry.field import measure_field
+from lib.photometry.image import MeasurementImage
 from lib.photometry.measuredcoadd import CoaddNoise, MeasuredCoadd
 from lib.photometry.sources import detect_sources
 from lib.photometry.sourcetable import kron_photometry
+from lib.photometry.starfield import FieldSettings, measure_field
 from lib.stack.depth import measure_coadd
 
 RA = 150.0
@@ -74,7 +75,7 @@ def test_noise_that_differs_from_pixel_to_pixel_makes_no_source_without_place_or
     for axis in ("x", "y"):
         low, high = sources[f"{axis}min"], sources[f"{axis}max"]
         assert ((low <= sources[axis]) & (sources[axis] <= high)).all()
-    field = measure_field(image, noise, np.zeros(noise.shape, bool), threshold=1.0)
+    field = measure_field(MeasurementImage(image, noise), FieldSettings(threshold=1.0))
     all_pixels = np.ones(image.shape, bool)
     coadd = MeasuredCoadd(
         image, noise**2, all_pixels, ~all_pixels, np.zeros((1, 1)), field,

@@ -13,10 +13,10 @@ from starfields import DEC, RA, ZP, make_stars, write_night, write_reference
 from lib.core.settings import StackSettings
 from lib.frame.file import FrameRejected, read_frame, reject, write_frame
 from lib.night.targets import TargetError, parse_position, target_position
-from lib.photometry.forced import FLAG_OUTSIDE, filter_order, magnitudes, unite_sources
-from lib.photometry.psf import Wings, moffat_alpha, moffat_fraction
-from lib.photometry.sources import blended_errors
-from lib.photometry.starmodels import share_light
+from lib.photometry.flags import FLAG_OUTSIDE
+from lib.photometry.forced import filter_order, magnitudes, unite_sources
+from lib.photometry.neighbours import deblended_errors, deblended_fluxes
+from lib.photometry.psf import StarAperture, Wings, moffat_alpha, moffat_fraction
 from lib.stack.coaddition import StackInputs, StackProducts, make_stack
 from lib.stack.jointtable import joint_table
 
@@ -308,13 +308,14 @@ def test_errors_of_blends_are_the_scatter_of_their_solution(apart):
     """Three stars in white noise, `apart` FWHM from each other."""
     fwhm, noise, rng = 4.0, 3.0, np.random.default_rng(6)
     radius, alpha = 1.5 * fwhm, moffat_alpha(fwhm, 3.0)
-    wings, fraction = Wings(alpha, 3.0, 1.0), float(moffat_fraction(radius, alpha, 3.0))
+    fraction = float(moffat_fraction(radius, alpha, 3.0))
+    aperture = StarAperture(radius, fraction, Wings(alpha, 3.0, 1.0))
     x = 40 + apart * fwhm * np.array([0, 1, 0.5])
     y = 40 + apart * fwhm * np.array([0, 0, 0.9])
     image = rng.normal(0, noise, (600, 90, 90)).astype(np.float32)
     sums = np.array([sep.sum_circle(one, x, y, radius, subpix=5)[0] for one in image])
-    solved = np.array([share_light(one, x, y, radius, fraction, wings) for one in sums])
-    error = blended_errors(x, y, sums.std(axis=0), radius, fraction, wings)
+    solved = np.array([deblended_fluxes(one, x, y, aperture) for one in sums])
+    error = deblended_errors(x, y, sums.std(axis=0), aperture)
     # The standard deviation of 600 is good to 3 %.
     assert error == pytest.approx(fraction * solved.std(axis=0), rel=0.1)
     assert (error[0] > 2 * sums[:, 0].std()) == (apart <= 1)

@@ -8,11 +8,14 @@ import numpy as np
 from lib.core.crossmatch import match
 from lib.core.settings import StackSettings
 from lib.core.sphere import mean_position, project
-from lib.photometry.field import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT, StarField
+from lib.photometry.flags import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.sources import neighbour_distance
+from lib.photometry.starfield import StarField
 from lib.photometry.zeropoint import (
+    ASSUMED_REFERENCE_ERROR,
     Zeropoint,
+    ZeropointLimits,
     choose_colour,
     expected_noise,
     fit_spatial_term,
@@ -21,12 +24,6 @@ from lib.photometry.zeropoint import (
 
 Reference = Mapping[str, np.ndarray]
 """Columns of a reference table."""
-
-ASSUMED_CATALOGUE_ERROR = 0.02
-"""[mag] Error of a catalogue magnitude that states none."""
-
-STELLAR_LOCUS = 0.3
-"""[ln] By which the half-light radius of a star may differ from that of the others."""
 
 MIN_LONELY_STARS = 5
 """With fewer stars without a neighbour blended ones are used, too."""
@@ -95,41 +92,38 @@ def coadd_zeropoint(
     ours, theirs, n_matched = _match_stars(coadd, field, reference, band, settings)
     catalogue = np.asarray(reference[band], float)[theirs]
     errors = reference_errors(reference, band)[theirs]
-    limits = {
-        "min_stars": settings.zeropoint_min_stars,
-        "colour_min_stars": settings.colour_min_stars,
-        "colour_min_spread": settings.colour_min_spread,
-    }
+    limits = ZeropointLimits(
+        settings.zeropoint_min_stars, settings.colour_min_stars, settings.colour_min_spread
+    )
     magnitude = -2.5 * np.log10(field.total[ours])
     error = 1.0857 / field.snr[ours]
     keep = (field.snr > settings.zeropoint_snr)[ours]
-    first = fit_zeropoint(magnitude, error, np.where(keep, catalogue, np.nan), errors, **limits)
+    first = fit_zeropoint(
+        magnitude, error, np.where(keep, catalogue, np.nan), errors, limits=limits
+    )
     if first.known:
         flux = 10 ** (-0.4 * (catalogue - first.value))
         magnitude, error = expected_noise(magnitude, error, field.total[ours], flux, coadd.gain)
         keep = error < 1.0857 / settings.zeropoint_snr
     ours, theirs, magnitude, error = (a[keep] for a in (ours, theirs, magnitude, error))
     catalogue, errors = catalogue[keep], errors[keep]
-    name, colour, colour_error, covariance = "", None, None, None
+    colour = None
     if settings.colour_term != "off":
-        name, colour, colour_error, covariance = choose_colour(band, reference, theirs)
-    result = fit_zeropoint(
-        magnitude, error, catalogue, errors, colour, colour_error, covariance, colour_name=name,
-        **limits,
-    )  # fmt: skip
+        colour = choose_colour(band, reference, theirs)
+    result = fit_zeropoint(magnitude, error, catalogue, errors, colour, limits)
     x, y = field.sources["x"][ours], field.sources["y"][ours]
     if result.known:
         # What the aperture does not hold is the same error for all stars.
         result.error = float(np.hypot(result.error, 1.0857 * field.growth.error))
         if settings.spatial_term != "off":
             used = result.used
-            stated = np.where(errors[used] > 0, errors[used], ASSUMED_CATALOGUE_ERROR)
+            stated = np.where(errors[used] > 0, errors[used], ASSUMED_REFERENCE_ERROR)
             variance = error[used] ** 2 + stated**2
             result.spatial = fit_spatial_term(result.residual[used], variance, x[used], y[used])
     elif n_matched == 0:
         result.reason = f"NO_MATCH: no source within {settings.match_radius:g} arcsec"
-    colour = np.full(ours.size, np.nan) if colour is None else colour
-    return result, ZeropointStars(ours, theirs, catalogue, colour, x, y)
+    colours = np.full(ours.size, np.nan) if colour is None else colour.value
+    return result, ZeropointStars(ours, theirs, catalogue, colours, x, y)
 
 
 def _missing(reference: Reference | None, band: str) -> str:
@@ -161,8 +155,7 @@ def _match_stars(
     ours, theirs = match(project(sky[:, 0], sky[:, 1], ra0, dec0), at, settings.match_radius)
     spoilt = FLAG_SATURATED | FLAG_WEIGHT
     blended = FLAG_NEIGHBOUR | 1
-    ratio = np.abs(np.log(np.maximum(field.half_light, 1e-3) / field.locus))
-    usable = (field.flux > 0) & (ratio < STELLAR_LOCUS) & (field.sources["peak"] > 0)
+    usable = (field.flux > 0) & field.point_like & (field.sources["peak"] > 0)
     usable &= (field.flags & (spoilt | 2 | 4 | 8 | 16)) == 0
     lonely = usable & ((field.flags & blended) == 0)
     light = 10 ** (-0.4 * np.asarray(reference[band], float))

@@ -1,4 +1,4 @@
-"""Noise as empty apertures tell it."""
+"""The noise of an image, measured in apertures without sources."""
 
 import numpy as np
 import sep
@@ -6,15 +6,27 @@ import sep
 from lib.core.stats import sigma_clipped_median
 
 
-def summed_area(occupied):
-    """Return the number of occupied pixels below and left of each, shape (ny + 1, nx + 1)."""
+def summed_area(occupied: np.ndarray) -> np.ndarray:
+    """Return the summed-area table of a mask (Crow 1984, SIGGRAPH 18, 207).
+
+    Parameters
+    ----------
+    occupied : ndarray of bool, shape (ny, nx)
+
+    Returns
+    -------
+    ndarray of int32, shape (ny + 1, nx + 1)
+        Number of occupied pixels below and left of each.
+    """
     total = np.zeros((occupied.shape[0] + 1, occupied.shape[1] + 1), np.int32)
     np.cumsum(occupied, axis=0, out=total[1:, 1:])
     np.cumsum(total[1:, 1:], axis=1, out=total[1:, 1:])
     return total
 
 
-def empty_apertures(total, radius, number=6000, seed=1):
+def empty_apertures(
+    total: np.ndarray, radius: float, number: int = 6000, seed: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """Return centres of circular apertures that touch no occupied pixel.
 
     Parameters
@@ -41,7 +53,7 @@ def empty_apertures(total, radius, number=6000, seed=1):
     size = 2 * reach + 1
     rows, columns = ny + 1 - size, nx + 1 - size
 
-    def occupied(row, column):
+    def occupied(row: np.ndarray, column: np.ndarray) -> np.ndarray:
         """Return how many pixels of the squares that begin there are occupied."""
         top, right = row + size, column + size
         return total[top, right] - total[row, right] - total[top, column] + total[row, column]
@@ -67,7 +79,10 @@ def empty_apertures(total, radius, number=6000, seed=1):
     return (column[chosen] + reach).astype(float), (row[chosen] + reach).astype(float)
 
 
-def aperture_noise(image, variance, x, y, radius, subpix=5):
+def aperture_noise(
+    image: np.ndarray, variance: np.ndarray, x: np.ndarray, y: np.ndarray, radius: float,
+    subpix: int = 5,
+) -> tuple[float, float]:  # fmt: skip
     """Return the noise of empty apertures and its ratio to what a variance map says.
 
     Parameters
@@ -90,14 +105,14 @@ def aperture_noise(image, variance, x, y, radius, subpix=5):
     sigma : float
         Robust standard deviation of the aperture sums.
     ratio : float
-        Robust standard deviation of the sums over their errors by the map; its square is what
-        the variances must be multiplied with.
+        Robust standard deviation of the sums over their errors by the map; the variances must be
+        multiplied by its square.
     """
     sums, expected, _ = sep.sum_circle(image, x, y, radius, var=variance, subpix=subpix)
     good = expected > 0
     return _clipped_std(sums[good]), _clipped_std(sums[good] / expected[good])
 
 
-def _clipped_std(values):
+def _clipped_std(values: np.ndarray) -> float:
     """Return the standard deviation without values beyond 3.5 sigma: half as noisy as the MAD."""
     return sigma_clipped_median(values, sigma=3.5)[1]

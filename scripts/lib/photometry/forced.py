@@ -1,5 +1,6 @@
 """Forced photometry: point sources at given positions, seen or not."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,20 +12,16 @@ from lib.core.bands import BAND_ORDER
 from lib.core.crossmatch import common_stars
 from lib.core.sphere import mean_position, project
 from lib.core.wcs import celestial_wcs
-from lib.photometry.field import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT
-from lib.photometry.psf import Wings
+from lib.photometry.flags import FLAG_NEIGHBOUR, FLAG_OUTSIDE, FLAG_SATURATED, FLAG_WEIGHT
+from lib.photometry.neighbours import deblended_errors, model_stars
+from lib.photometry.psf import StarAperture
 from lib.photometry.skystructure import local_excess
-from lib.photometry.sources import blended_errors
-from lib.photometry.starmodels import model_stars
-
-FLAG_REPAIRED = 32
-"""A pixel of the aperture was repaired."""
-
-FLAG_OUTSIDE = 2048
-"""Half of the aperture or more has no data."""
 
 LIMIT_SIGMA = 3.0
 """What has a lower signal-to-noise ratio is not seen: a limit is given."""
+
+WINGS_ERROR = 0.02
+"""Relative error of the light of neighbours in an aperture."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +36,8 @@ class Coadd:
     occupied : ndarray of bool, shape (ny, nx)
         Pixels of sources and those without data.
     header : astropy.io.fits.Header
-    wings : lib.photometry.psf.Wings
-    radius : float
-        Aperture [pixel].
-    fraction : float
-        Of a star's light in it.
+    aperture : StarAperture
+        That of its POINT magnitudes.
     """
 
     filter: str
@@ -51,12 +45,12 @@ class Coadd:
     variance: np.ndarray
     occupied: np.ndarray
     header: fits.Header
-    wings: Wings
-    radius: float
-    fraction: float
+    aperture: StarAperture
 
 
-def unite_sources(positions, snr, radius, least=0.0):
+def unite_sources(
+    positions: Sequence[np.ndarray], snr: Sequence[np.ndarray], radius: float, least: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Unite the sources of several tables.
 
     Parameters
@@ -66,7 +60,7 @@ def unite_sources(positions, snr, radius, least=0.0):
     snr : list of ndarray, shape (n_i,)
         Signal-to-noise ratios: the position of the best is taken.
     radius : float
-        Nearer ones are the same source [arcsec], also those of one table.
+        Sources nearer to each other are one [arcsec], also those of one table.
     least : float
         Signal-to-noise ratio that a source must have in one table: the noise peaks of many tables
         would outnumber the sources.
@@ -80,8 +74,10 @@ def unite_sources(positions, snr, radius, least=0.0):
     everything = np.concatenate(positions) if positions else np.empty((0, 2))
     if len(everything) == 0:
         return np.empty((0, 2)), np.empty((0, len(positions)), bool)
-    centre = mean_position(*everything.T)
-    numbers, count = common_stars([project(*sky.T, *centre) for sky in positions], radius)
+    ra0, dec0 = mean_position(everything[:, 0], everything[:, 1])
+    numbers, count = common_stars(
+        [project(sky[:, 0], sky[:, 1], ra0, dec0) for sky in positions], radius
+    )
     united = np.empty((count, 2))
     best = np.full(count, -np.inf)
     found = np.zeros((count, len(positions)), bool)
@@ -92,7 +88,8 @@ def unite_sources(positions, snr, radius, least=0.0):
         found[number, k] = True
     # Two sources of one table may both lie near to one of another.
     better = np.argsort(-best, kind="stable")
-    same = cKDTree(project(*united.T, *centre)).query_pairs(radius, output_type="ndarray")
+    plane = project(united[:, 0], united[:, 1], ra0, dec0)
+    same = cKDTree(plane).query_pairs(radius, output_type="ndarray")
     rank = np.argsort(better)
     alone = np.ones(count, bool)
     for first, second in sorted(sorted(pair, key=rank.__getitem__) for pair in same.tolist()):
@@ -103,13 +100,15 @@ def unite_sources(positions, snr, radius, least=0.0):
     return united[good], found[good]
 
 
-def force(coadd, sky, extra=None):
-    """Measure a coadd at given positions.
+def forced_fluxes(
+    coadd: Coadd, positions: np.ndarray, extra: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Measure point sources at given positions of a coadd.
 
     Parameters
     ----------
     coadd : Coadd
-    sky : ndarray, shape (n, 2)
+    positions : ndarray, shape (n, 2)
         ra, dec [deg]: stars that share light are solved for together.
     extra : ndarray, shape (m, 2), optional
         More positions, each measured with what lies within half of the aperture's radius.
@@ -120,11 +119,10 @@ def force(coadd, sky, extra=None):
         Total fluxes of point sources; NaN where there is no data.
     flags : ndarray of int32, shape (n + m,)
     """
-    header, radius = coadd.header, coadd.radius
+    radius, fraction = coadd.aperture.radius, coadd.aperture.fraction
     extra = np.empty((0, 2)) if extra is None else extra
-    n = len(sky)
-    places = np.concatenate([sky, extra])
-    x, y = celestial_wcs(header).all_world2pix(*places.T, 0)
+    n = len(positions)
+    x, y = celestial_wcs(coadd.header).all_world2pix(*np.concatenate([positions, extra]).T, 0)
     ny, nx = coadd.image.shape
     on = (x > -0.5) & (y > -0.5) & (x < nx - 0.5) & (y < ny - 0.5)
     flux, error = np.full(len(x), np.nan), np.full(len(x), np.nan)
@@ -132,54 +130,70 @@ def force(coadd, sky, extra=None):
     index = np.flatnonzero(on)
     if index.size == 0:
         return flux, error, flags
-    empty = (coadd.variance <= 0).astype(np.float32)
-    lost, _, _ = sep.sum_circle(empty, x[index], y[index], radius, subpix=1)
-    area = np.pi * radius**2
-    flags[index] |= np.where(lost > 0, FLAG_WEIGHT, 0)
-    flags[index[lost > 0.5 * area]] |= FLAG_OUTSIDE
-    sums, _, _ = sep.sum_circle(coadd.image, x[index], y[index], radius, subpix=5)
-    variance, _, _ = sep.sum_circle(coadd.variance, x[index], y[index], radius, subpix=5)
-    ratio = header["APNOISE"]
-    variance *= ratio**2 * local_excess(
-        coadd.image, coadd.variance, coadd.occupied, x[index], y[index], radius, ratio
-    ) ** 2  # fmt: skip
-    gain = header["GAIN"]
-    own = index < n
-    error_sums = np.sqrt(variance + np.maximum(sums, 0) / gain)
-    noise = float(np.sqrt(np.median(coadd.variance[coadd.variance > 0])))
-    models = model_stars(
-        coadd.image, noise, x[index[own]], y[index[own]], sums[own], error_sums[own], radius,
-        coadd.fraction, coadd.wings,
-    )  # fmt: skip
-    alone = sums.copy()
-    alone[own] = models.apertures(radius)
-    for k in np.flatnonzero(~own):
-        near = np.hypot(models.x - x[index[k]], models.y - y[index[k]]) < 0.5 * radius
-        image = models.residual + models.image(near)
-        alone[k] = sep.sum_circle(image, x[index[k : k + 1]], y[index[k : k + 1]], radius)[0][0]
-    flux[index] = alone / coadd.fraction
-    errors = np.sqrt(variance + np.maximum(alone, 0) / gain)
-    errors[own] = blended_errors(
-        x[index[own]], y[index[own]], errors[own], radius, coadd.fraction, coadd.wings
-    )
-    error[index] = errors / coadd.fraction
-    # What is taken away is known to its photon noise and a fiftieth.
-    taken = np.abs(sums - alone)
-    error[index] = np.hypot(error[index], np.hypot(0.02 * taken, np.sqrt(taken / gain)))
-    flags[index] |= np.where(
-        taken > np.maximum(0.1 * np.abs(alone), error[index] * coadd.fraction), FLAG_NEIGHBOUR, 0
-    )
-    peak = sep.sum_circle(
-        (coadd.image >= header.get("SATURATE", np.inf)).astype(np.float32), x[index], y[index],
-        radius, subpix=1,
-    )[0]  # fmt: skip
-    flags[index] |= np.where(peak > 0, FLAG_SATURATED, 0)
+    x, y, listed = x[index], y[index], index < n
+    sums, _, _ = sep.sum_circle(coadd.image, x, y, radius, subpix=5)
+    sky_variance = _sky_variance(coadd, x, y)
+    gain = coadd.header["GAIN"]
+    error_sums = np.sqrt(sky_variance + np.maximum(sums, 0) / gain)
+    alone = _without_neighbours(coadd, x, y, sums, error_sums, listed)
+    flux[index] = alone / fraction
+    errors = np.sqrt(sky_variance + np.maximum(alone, 0) / gain)
+    errors[listed] = deblended_errors(x[listed], y[listed], errors[listed], coadd.aperture)
+    # The light of the neighbours is known to its photon noise and a fiftieth.
+    neighbour_light = np.abs(sums - alone)
+    light_error = np.hypot(WINGS_ERROR * neighbour_light, np.sqrt(neighbour_light / gain))
+    error[index] = np.hypot(errors / fraction, light_error)
+    disturbed = neighbour_light > np.maximum(0.1 * np.abs(alone), error[index] * fraction)
+    flags[index] |= _pixel_flags(coadd, x, y) | np.where(disturbed, FLAG_NEIGHBOUR, 0)
     gone = (flags & FLAG_OUTSIDE) > 0
     flux[gone], error[gone] = np.nan, np.nan
     return flux, error, flags
 
 
-def magnitudes(flux, error, zeropoint, sigma=LIMIT_SIGMA):
+def _sky_variance(coadd: Coadd, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the variance of the sky in the apertures at (x, y), with what it has there only."""
+    radius, ratio = coadd.aperture.radius, coadd.header["APNOISE"]
+    variance, _, _ = sep.sum_circle(coadd.variance, x, y, radius, subpix=5)
+    excess = local_excess(coadd.image, coadd.variance, coadd.occupied, x, y, radius, ratio)
+    variance *= ratio**2 * excess**2
+    return variance
+
+
+def _without_neighbours(
+    coadd: Coadd, x: np.ndarray, y: np.ndarray, sums: np.ndarray, error: np.ndarray,
+    listed: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Return aperture sums without the light of the other listed sources."""
+    radius = coadd.aperture.radius
+    noise = float(np.sqrt(np.median(coadd.variance[coadd.variance > 0])))
+    models = model_stars(
+        coadd.image, noise, x[listed], y[listed], sums[listed], error[listed], coadd.aperture
+    )
+    alone = sums.copy()
+    alone[listed] = models.apertures(radius)
+    for k in np.flatnonzero(~listed):
+        near = np.hypot(models.x - x[k], models.y - y[k]) < 0.5 * radius
+        image = models.residual + models.image(near)
+        alone[k] = sep.sum_circle(image, x[k : k + 1], y[k : k + 1], radius)[0][0]
+    return alone
+
+
+def _pixel_flags(coadd: Coadd, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return flags for apertures at (x, y) with saturated pixels or those without data."""
+    radius = coadd.aperture.radius
+
+    def number(pixels: np.ndarray) -> np.ndarray:
+        return sep.sum_circle(pixels.astype(np.float32), x, y, radius, subpix=1)[0]
+
+    empty = number(coadd.variance <= 0)
+    saturated = number(coadd.image >= coadd.header.get("SATURATE", np.inf))
+    flags = np.where(empty > 0, FLAG_WEIGHT, 0) | np.where(saturated > 0, FLAG_SATURATED, 0)
+    return flags | np.where(empty > 0.5 * np.pi * radius**2, FLAG_OUTSIDE, 0)
+
+
+def magnitudes(
+    flux: np.ndarray, error: np.ndarray, zeropoint: float, sigma: float = LIMIT_SIGMA
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return magnitudes of what is seen and limits of what is not.
 
     Parameters
@@ -188,7 +202,7 @@ def magnitudes(flux, error, zeropoint, sigma=LIMIT_SIGMA):
     zeropoint : float
         NaN where unknown.
     sigma : float
-        Less is not seen.
+        Sources of a lower signal-to-noise ratio are not seen.
 
     Returns
     -------
@@ -207,10 +221,10 @@ def magnitudes(flux, error, zeropoint, sigma=LIMIT_SIGMA):
     return magnitude, magnitude_error, limit
 
 
-def filter_order(names):
+def filter_order(names: Iterable[str]) -> list[str]:
     """Return filters from blue to red, unknown ones last; ``SDSS-R`` counts as r."""
 
-    def place(name):
+    def place(name: str) -> tuple[int, str]:
         for band in (name, name.split("-")[-1].lower()):
             if band in BAND_ORDER:
                 return BAND_ORDER.index(band), name

@@ -1,25 +1,61 @@
 """The growth curve: which part of a star's light lies within a radius."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lib.core.stats import MAD_TO_SIGMA
+from lib.photometry.apertures import squares_about, tile_sums
+from lib.photometry.image import MeasurementImage
+from lib.photometry.neighbours import StarModels
 from lib.photometry.psf import (
+    StarAperture,
     Wings,
     fit_bounded,
     moffat_alpha,
     moffat_fraction,
     moffat_slopes,
-    squares_about,
 )
-from lib.photometry.starmodels import tile_sums
 
-RING_FLOOR = 0.002
-"""Stars of one image differ by so much in a ring: keeps the brightest from deciding alone."""
+RING_RADII = np.array([0.4, 0.5, 0.6, 0.75, 0.9, 1.05, 1.2, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0])
+"""Outer radii of the rings of the growth curve [FWHM]."""
 
-SKY_ERROR = 0.005
-"""Error of a background, in units of the noise of a pixel."""
+REFERENCE_RING = int(np.flatnonzero(RING_RADII == 1.5)[0])
+"""The growth curve is 1 at the outer radius of this ring."""
+
+WINGS_INNER_RADIUS = 0.8
+"""The wings are fitted to the rings that end further out [FWHM]."""
+
+MIN_LONELY_STARS = 5
+"""With fewer stars without a neighbour up to the last ring, the growth curve ends earlier."""
+
+MIN_STAR_SNR = 20
+"""Least signal-to-noise ratio within the reference ring of a star of the growth curve."""
+
+RING_SCATTER = 0.002
+"""Stars of one image differ by this in a ring [flux in the reference ring]: keeps the brightest
+from deciding alone."""
+
+BACKGROUND_ERROR = 0.005
+"""Error of a background [noise of a pixel]."""
+
+MIN_RING_ERROR = 2e-4
+"""Least error of the mean of a ring [flux in the reference ring]."""
+
+PRIOR_BETA = 3.0
+"""Exponent of the wings where the stars do not tell."""
+
+PRIOR_WIDTH = 0.5
+"""Standard deviation of ln(beta) about it."""
+
+BEYOND_ERROR = 0.2
+"""Relative error of the light beyond the last ring."""
+
+ASSUMED_ERROR = 0.03
+"""Relative error of the total flux where no star tells the growth curve: how it differs between
+images."""
 
 
 @dataclass
@@ -57,11 +93,11 @@ class GrowthCurve:
     error: float
     n_stars: int
 
-    def wings(self, shape=(0.0, 0.0)):
+    def wings(self, shape: tuple[float, float] = (0.0, 0.0)) -> Wings:
         """Return the wings for a point-spread function of some ellipticity (`mean_shape`)."""
         return Wings(self.alpha, self.beta, self.norm / self.total, *shape)
 
-    def fraction(self, radius):
+    def fraction(self, radius: ArrayLike) -> np.ndarray:
         """Return the part of the total light within `radius` [pixel]."""
         radius = np.asarray(radius, float)
         inner = np.interp(
@@ -72,96 +108,176 @@ class GrowthCurve:
         outer = 1.0 + self.norm * wings
         return np.where(radius < self.reference, inner, outer) / self.total
 
+    def aperture(self, radius: float, shape: tuple[float, float] = (0.0, 0.0)) -> StarAperture:
+        """Return an aperture [pixel] with the part of a star's light that it holds."""
+        return StarAperture(radius, float(self.fraction(radius)), self.wings(shape))
 
-def growth_curve(
-    image, noise, x, y, flux, isolation, fwhm, gain=0.0, segments=None, numbers=None, reach=0,
-    max_stars=40, models=None, one_noise=None,
-):  # fmt: skip
-    """Measure the growth curve of the stars of an image.
 
-    Ring fluxes of each star over its flux within 1.5 FWHM are averaged with inverse-variance
-    weights and clipping; a Moffat profile is fitted to the rings outside 0.75 FWHM and gives the
-    light beyond the last one.
+@dataclass(frozen=True)
+class StarSample:
+    """Stars that a growth curve is measured on.
 
     Parameters
     ----------
-    image : ndarray of float32, shape (ny, nx)
-        Background-subtracted.
-    noise : float or ndarray
-        Standard deviation of a pixel.
     x, y : ndarray, shape (n,)
-        Stars.
+        [pixel].
     flux : ndarray, shape (n,)
         To tell which are the brightest.
     isolation : ndarray, shape (n,)
         Distance to the next source that matters [pixel].
-    fwhm : float
-        Pixels.
-    gain : float
-        Electrons per unit.
-    segments, numbers : ndarray of int, optional
-        Map of sources, and the number in it of each star: pixels of other sources are replaced by
-        the mean of their ring.
+    source : ndarray of int, shape (n,), optional
+        Number of each star, from 1, in the map of sources and, less 1, in their models.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    flux: np.ndarray
+    isolation: np.ndarray
+    source: np.ndarray | None = None
+
+    def take(self, index: np.ndarray) -> "StarSample":
+        """Return some of the stars."""
+        return StarSample(
+            self.x[index], self.y[index], self.flux[index], self.isolation[index],
+            None if self.source is None else self.source[index],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OtherSources:
+    """The sources that disturb the rings about stars.
+
+    Parameters
+    ----------
+    segments : ndarray of int, shape (ny, nx)
+        Map of sources: pixels of other sources are replaced by the mean of their ring.
     reach : int
-        Sources of the map are grown by so many pixels: a sixth of the light of a faint star lies
-        outside its isophote.
+        The sources of the map are grown by this [pixel]: a sixth of the light of a faint star
+        lies outside its isophote.
+    models : StarModels, optional
+        Of all sources, in the order of their numbers: they are subtracted, but for that of the
+        star that is measured.
+    """
+
+    segments: np.ndarray
+    reach: int = 0
+    models: StarModels | None = None
+
+
+def growth_curve(
+    image: MeasurementImage, stars: StarSample, fwhm: float, others: OtherSources | None = None,
+    max_stars: int = 40,
+) -> GrowthCurve:  # fmt: skip
+    """Measure the growth curve of the stars of an image.
+
+    Ring fluxes of each star over its flux within 1.5 FWHM are averaged with inverse-variance
+    weights and clipping; a Moffat profile is fitted to the rings outside 0.75 FWHM and gives the
+    light beyond the last one. The method is that of DAOGROW (Stetson 1990, PASP 102, 932): rings
+    of all stars, an analytic profile where they are noisy.
+
+    Parameters
+    ----------
+    image : MeasurementImage
+    stars : StarSample
+    fwhm : float
+        [pixel].
+    others : OtherSources, optional
     max_stars : int
         The brightest so many are used.
-    models : lib.photometry.starmodels.StarModels, optional
-        Of all sources, in the order of their numbers, which have been taken away from `image`:
-        that of each star is added where it is measured.
-    one_noise : float, optional
-        Median of `noise`.
 
     Returns
     -------
     GrowthCurve
     """
-    factors = np.array([0.4, 0.5, 0.6, 0.75, 0.9, 1.05, 1.2, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0])
-    reference_at = int(np.flatnonzero(factors == 1.5)[0])
-    radii = factors * fwhm
-    ny, nx = image.shape
-    edge = np.minimum.reduce([x, y, nx - 1 - x, ny - 1 - y])
-    fallback = _assumed_curve(radii, radii[reference_at], fwhm)
-    # Stars alone to the last ring; in a crowded field those alone to a nearer one.
+    radii = RING_RADII * fwhm
+    assumed = _assumed_curve(radii, fwhm)
+    index, n_rings = _lonely_stars(stars, radii, fwhm, image.data.shape)
+    if index.size < 2:
+        return assumed
+    index = index[np.argsort(-stars.flux[index], kind="stable")[:max_stars]]
+    rings = _mean_rings(image, stars.take(index), radii[:n_rings], fwhm, others)
+    if rings is None:
+        return assumed
+    try:
+        return _fit_wings(rings, fwhm, image.typical_noise)
+    except (RuntimeError, np.linalg.LinAlgError):
+        return assumed
+
+
+def _lonely_stars(
+    stars: StarSample, radii: np.ndarray, fwhm: float, shape: tuple[int, ...]
+) -> tuple[np.ndarray, int]:
+    """Return the stars alone to the last ring, in a crowded field to a nearer one, and which."""
+    ny, nx = shape
+    edge = np.minimum.reduce([stars.x, stars.y, nx - 1 - stars.x, ny - 1 - stars.y])
+    lonely, last = np.zeros(edge.size, bool), len(radii)
     for last in (len(radii), len(radii) - 1, len(radii) - 3, len(radii) - 5):
         far = radii[last - 1]
-        lonely = (isolation > far + 1.5 * fwhm) & (edge > far + 1)
-        if lonely.sum() >= 5:
+        lonely = (stars.isolation > far + 1.5 * fwhm) & (edge > far + 1)
+        if lonely.sum() >= MIN_LONELY_STARS:
             break
-    else:
-        if lonely.sum() < 2:
-            return fallback
-    radii = radii[:last]
-    index = np.flatnonzero(lonely)
-    index = index[np.argsort(-flux[index], kind="stable")[:max_stars]]
-    rings, variance = ring_fluxes(
-        image, noise, x[index], y[index], radii, gain, segments,
-        None if numbers is None else numbers[index], reach, models,
-    )  # fmt: skip
-    inside = slice(None, reference_at + 1)
-    normal = rings[:, inside].sum(axis=1, keepdims=True)
-    good = normal[:, 0] > 20 * np.sqrt(variance[:, inside].sum(axis=1))
+    return np.flatnonzero(lonely), last
+
+
+@dataclass(frozen=True)
+class _MeanRings:
+    """Mean fluxes of stars in rings, in units of their flux in the reference ring.
+
+    Parameters
+    ----------
+    radii, mean : ndarray, shape (k,)
+    outer : ndarray of int
+        The rings that the wings are fitted to.
+    error : ndarray, shape (len(outer),)
+        Of their means.
+    inverse_flux : ndarray, shape (len(outer),)
+        Mean of 1 / (flux of a star), as the stars weigh in these rings.
+    n_stars : int
+    """
+
+    radii: np.ndarray
+    mean: np.ndarray
+    outer: np.ndarray
+    error: np.ndarray
+    inverse_flux: np.ndarray
+    n_stars: int
+
+
+def _mean_rings(
+    image: MeasurementImage, stars: StarSample, radii: np.ndarray, fwhm: float,
+    others: OtherSources | None,
+) -> _MeanRings | None:  # fmt: skip
+    """Return the mean of the rings of stars, None where less than two are bright enough."""
+    flux, variance = ring_fluxes(image, stars, radii, others)
+    inside = slice(None, REFERENCE_RING + 1)
+    normal = flux[:, inside].sum(axis=1, keepdims=True)
+    good = normal[:, 0] > MIN_STAR_SNR * np.sqrt(variance[:, inside].sum(axis=1))
     if good.sum() < 2:
-        return fallback
-    rings, variance, normal = rings[good], variance[good], normal[good]
-    rings, variance = rings / normal, variance / normal**2
-    mean, sigma = clipped_mean(rings, variance, RING_FLOOR)
-    cumulative = np.cumsum(mean)
-    cumulative /= cumulative[reference_at]
+        return None
+    flux, variance, normal = flux[good], variance[good], normal[good]
+    flux, variance = flux / normal, variance / normal**2
+    mean, error = clipped_mean(flux, variance, RING_SCATTER)
+    outer = np.flatnonzero(radii > WINGS_INNER_RADIUS * fwhm)
+    weight = 1.0 / (variance[:, outer] + RING_SCATTER**2)
+    inverse_flux = (weight / normal).sum(axis=0) / weight.sum(axis=0)
+    error = np.maximum(error[outer], MIN_RING_ERROR)
+    return _MeanRings(radii, mean, outer, error, inverse_flux, int(good.sum()))
 
-    outer = np.flatnonzero(radii > 0.8 * fwhm)
-    inner_edge = np.append(0, radii)[outer]
-    outer_edge = radii[outer]
-    sigma = np.maximum(sigma[outer], 2e-4)
-    beta0 = 3.0
-    # What an error of the background of SKY_ERROR of a pixel's noise adds to each ring.
-    weight = 1.0 / (variance[:, outer] + RING_FLOOR**2)
-    inverse = (weight / normal).sum(axis=0) / weight.sum(axis=0)
+
+def _fit_wings(rings: _MeanRings, fwhm: float, noise: float) -> GrowthCurve:
+    """Fit a Moffat profile to the outer rings; the inner ones are the growth curve themselves.
+
+    Parameters are ln(alpha), ln(beta), ln(norm), and the error of the background in units of
+    `BACKGROUND_ERROR`.
+    """
+    outer_edge = rings.radii[rings.outer]
+    inner_edge = np.append(0, rings.radii)[rings.outer]
+    # What an error of the background adds to each ring.
     area = np.pi * (outer_edge**2 - inner_edge**2)
-    lift = SKY_ERROR * float(np.median(noise) if one_noise is None else one_noise) * area * inverse
+    lift = BACKGROUND_ERROR * noise * area * rings.inverse_flux
+    measured, sigma = rings.mean[rings.outer], rings.error
 
-    def misfit(p):
+    def misfit(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         alpha, beta, norm = np.exp(p[:3])
         wing = moffat_fraction(outer_edge, alpha, beta) - moffat_fraction(inner_edge, alpha, beta)
         along = [norm * (far - near) for far, near in zip(
@@ -169,82 +285,89 @@ def growth_curve(
             strict=True,
         )]  # fmt: skip
         # A weak prior on beta keeps the wings sane where they are all noise.
-        prior = [np.log(beta / beta0) / 0.5, p[3]]
+        prior = [np.log(beta / PRIOR_BETA) / PRIOR_WIDTH, p[3]]
         slopes = np.stack([*along, norm * wing, lift], axis=1) / sigma[:, None]
         return (
-            np.append((norm * wing + p[3] * lift - mean[outer]) / sigma, prior),
-            np.vstack([slopes, [[0, 2.0, 0, 0], [0, 0, 0, 1.0]]]),
+            np.append((norm * wing + p[3] * lift - measured) / sigma, prior),
+            np.vstack([slopes, [[0, 1 / PRIOR_WIDTH, 0, 0], [0, 0, 0, 1.0]]]),
         )
 
-    start = np.append(np.log([moffat_alpha(fwhm, beta0), beta0, 1.05]), 0.0)
+    start = np.append(np.log([moffat_alpha(fwhm, PRIOR_BETA), PRIOR_BETA, 1.05]), 0.0)
     span = np.append(np.log([4.0, 6.0, 1.6]), 5.0)
-    try:
-        best, residual, slopes = fit_bounded(misfit, start, start - span, start + span)
-    except (RuntimeError, np.linalg.LinAlgError):
-        return fallback
-    alpha, beta, norm = np.exp(best[:3])
-
-    def total(p):
-        return 1.0 + np.exp(p[2]) * (
-            1.0 - moffat_fraction(radii[reference_at], np.exp(p[0]), np.exp(p[1]))
-        )
-
+    best, residual, slopes = fit_bounded(misfit, start, start - span, start + span)
+    reference = rings.radii[REFERENCE_RING]
     covariance = np.linalg.pinv(slopes.T @ slopes) * max(
-        1.0, residual @ residual / max(1, len(outer) - 2)
+        1.0, residual @ residual / max(1, len(rings.outer) - 2)
     )
+    alpha, beta, norm = np.exp(best[:3])
+    total = _total_flux(best, reference)
     step = 1e-4
-    slope = np.array([(total(best + step * e) - total(best - step * e)) for e in np.eye(4)])
+    slope = np.array([
+        _total_flux(best + step * e, reference) - _total_flux(best - step * e, reference)
+        for e in np.eye(4)
+    ])  # fmt: skip
     slope /= 2 * step
-    whole = total(best)
-    beyond = norm * (1.0 - moffat_fraction(radii[-1], alpha, beta)) / whole
-    error = np.sqrt(max(0.0, slope @ covariance @ slope) / whole**2 + (0.2 * beyond) ** 2)
+    beyond = norm * (1.0 - moffat_fraction(rings.radii[-1], alpha, beta)) / total
+    variance = max(0.0, slope @ covariance @ slope) / total**2 + (BEYOND_ERROR * beyond) ** 2
+    cumulative = np.cumsum(rings.mean)
+    cumulative /= cumulative[REFERENCE_RING]
     return GrowthCurve(
-        radii, cumulative, float(radii[reference_at]), float(alpha), float(beta), float(norm),
-        float(whole), float(error), int(good.sum()),
+        rings.radii, cumulative, float(reference), float(alpha), float(beta), float(norm),
+        float(total), float(np.sqrt(variance)), rings.n_stars,
     )  # fmt: skip
 
 
+def _total_flux(p: np.ndarray, reference: float) -> float:
+    """Return the total flux in units of that within `reference`, of the parameters of the wings."""
+    return 1.0 + np.exp(p[2]) * (1.0 - moffat_fraction(reference, np.exp(p[0]), np.exp(p[1])))
+
+
 def ring_fluxes(
-    image, noise, x, y, radii, gain=0.0, segments=None, numbers=None, reach=0, models=None
-):
+    image: MeasurementImage, stars: StarSample, radii: np.ndarray,
+    others: OtherSources | None = None,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Sum rings about stars, the pixels of other sources replaced by the mean of the ring.
 
     Parameters
     ----------
-    image, noise, x, y, gain
-        As for `aperture_fluxes`.
+    image : MeasurementImage
+    stars : StarSample
+        With `source` where there are `others`.
     radii : ndarray, shape (k,)
         Outer radii; the first ring is a disc [pixel].
-    segments, numbers : ndarray of int, optional
-        Map of sources, and the number in it of each star.
-    reach, models
-        As for `growth_curve`.
+    others : OtherSources, optional
 
     Returns
     -------
     flux, variance : ndarray, shape (n, k)
     """
     half = int(np.ceil(radii[-1])) + 2
-    column, row = np.rint(x).astype(int), np.rint(y).astype(int)
+    column, row = np.rint(stars.x).astype(int), np.rint(stars.y).astype(int)
     # A star has its rings on the image: what is repeated lies beyond them.
-    where = squares_about(column, row, half, image.shape)
-    tiles = image[where]
-    if models is not None:
-        tiles += models.light(numbers - 1, half)
-    options = {"err": noise[where] if np.ndim(noise) else noise, "gain": gain or None}
-    if segments is not None:
-        around = squares_about(column, row, half + reach, image.shape)
-        map_there = _grown(segments[around], reach)
-        options |= {"segmap": map_there, "seg_id": numbers.astype(np.int32)}
-    flux = np.empty((len(x), len(radii)))
+    where = squares_about(column, row, half, image.data.shape)
+    models = others.models if others is not None else None
+    tiles = (image.data if models is None else models.residual)[where]
+    noise = image.noise
+    options: dict[str, Any] = {
+        "err": noise[where] if isinstance(noise, np.ndarray) else noise,
+        "gain": image.gain or None,
+    }
+    if others is not None and stars.source is not None:
+        if models is not None:
+            tiles += models.light(stars.source - 1, half)
+        around = squares_about(column, row, half + others.reach, image.data.shape)
+        segments = _grown(others.segments[around], others.reach)
+        options |= {"segmap": segments, "seg_id": stars.source.astype(np.int32)}
+    flux = np.empty((stars.x.size, len(radii)))
     variance = np.empty_like(flux)
+    dx, dy = stars.x - column, stars.y - row
     for k, (inner, outer) in enumerate(zip([0.0, *radii[:-1]], radii, strict=True)):
-        flux[:, k], error = tile_sums(tiles, x - column, y - row, outer, inner, **options)
+        flux[:, k], error = tile_sums(tiles, dx, dy, outer, inner, **options)
         variance[:, k] = error**2
     return flux, variance
 
 
-def _grown(segments, reach):
+def _grown(segments: np.ndarray, reach: int) -> np.ndarray:
     """Return squares of a map of sources, each source grown into the empty sky.
 
     Parameters
@@ -267,17 +390,21 @@ def _grown(segments, reach):
     return np.where(own > 0, own, largest)
 
 
-def _assumed_curve(radii, reference, fwhm, beta=3.0):
-    """Return the growth curve of a Moffat star, good to some 3 % between real ones."""
+def _assumed_curve(radii: np.ndarray, fwhm: float) -> GrowthCurve:
+    """Return the growth curve of a Moffat star."""
+    reference, beta = radii[REFERENCE_RING], PRIOR_BETA
     alpha = moffat_alpha(fwhm, beta)
     light = moffat_fraction(radii, alpha, beta)
     part = float(moffat_fraction(reference, alpha, beta))
     return GrowthCurve(
-        np.asarray(radii), light / part, float(reference), alpha, beta, 1 / part, 1 / part, 0.03, 0
+        radii, light / part, float(reference), alpha, beta, 1 / part, 1 / part, ASSUMED_ERROR, 0
     )
 
 
-def clipped_mean(values, variance, floor=0.0, sigma=3.0, iterations=4):
+def clipped_mean(
+    values: np.ndarray, variance: np.ndarray, floor: float = 0.0, sigma: float = 3.0,
+    iterations: int = 4,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return the inverse-variance weighted mean of each column, outliers left out.
 
     Parameters

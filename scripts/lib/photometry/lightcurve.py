@@ -6,7 +6,6 @@ it from the stars they share, so that the coadd's zero point holds for all of th
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,18 @@ from lib.core.figures import new_figure, save_figure
 from lib.core.wcs import celestial_wcs
 from lib.frame.file import INTERPOLATED, SATURATED, UNUSABLE, Frame, read_frame
 from lib.frame.fitsbytes import read_table
-from lib.photometry.field import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT
-from lib.photometry.forced import FLAG_OUTSIDE, FLAG_REPAIRED, filter_order, magnitudes
-from lib.photometry.psf import Wings
-from lib.photometry.sources import background, background_without, detect_sources, spread_mesh
-from lib.photometry.starmodels import StarModels
+from lib.photometry.backgroundmesh import background, background_without, spread_mesh
+from lib.photometry.flags import (
+    FLAG_NEIGHBOUR,
+    FLAG_OUTSIDE,
+    FLAG_REPAIRED,
+    FLAG_SATURATED,
+    FLAG_WEIGHT,
+)
+from lib.photometry.forced import filter_order, magnitudes
+from lib.photometry.neighbours import StarModels
+from lib.photometry.psf import StarAperture, Wings
+from lib.photometry.sources import detect_sources
 
 CUTOUT_HALF_SIZE = 192
 """Half of the side of the part of a frame that is measured [pixel]."""
@@ -42,11 +48,7 @@ class FrameQuality:
 
     Parameters
     ----------
-    aperture : float
-        Radius of the photometry [pixel].
-    fraction : float
-        Of a star's light within it.
-    wings : Wings, optional
+    aperture : StarAperture, optional
         None for a frame without stars: it cannot be measured.
     seeing : float
         FWHM of stars [arcsec].
@@ -62,9 +64,7 @@ class FrameQuality:
         Why not.
     """
 
-    aperture: float = np.nan
-    fraction: float = np.nan
-    wings: Wings | None = None
+    aperture: StarAperture | None = None
     seeing: float = np.nan
     transparency: float = np.nan
     scatter: float = np.nan
@@ -75,14 +75,12 @@ class FrameQuality:
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> "FrameQuality":
         """Return a frame's entry in the quality numbers of a stack (qa/stack/*.json)."""
-        measured: dict[str, Any] = {}
+        aperture = None
         if "aperture" in entry:
-            measured = {
-                "aperture": entry["aperture"], "fraction": entry["fraction"],
-                "wings": Wings(*entry["wings"]),
-            }  # fmt: skip
+            wings = Wings(*entry["wings"])
+            aperture = StarAperture(entry["aperture"], entry["fraction"], wings)
         return cls(
-            **measured, seeing=_number(entry.get("seeing")),
+            aperture=aperture, seeing=_number(entry.get("seeing")),
             transparency=_number(entry.get("transparency")), scatter=_number(entry.get("scatter")),
             n_common=int(entry.get("common") or 0), used=bool(entry.get("used", False)),
             reason=str(entry.get("reason") or ""),
@@ -114,7 +112,7 @@ class StackedFrames:
     fluxes: np.ndarray
     exptime: float
     frames: dict[str, FrameQuality] = field(default_factory=dict)
-    paths: Sequence[PathLike[str] | str] = ()
+    paths: Sequence[str | Path] = ()
 
     @property
     def filter(self) -> str:
@@ -135,7 +133,7 @@ def _number(value: float | None) -> float:
 
 def measure_exposure(
     frame: Frame, position: tuple[float, float], neighbours: np.ndarray, fluxes: np.ndarray,
-    quality: FrameQuality,
+    aperture: StarAperture,
 ) -> tuple[float, float, int]:  # fmt: skip
     """Measure a point source at a given position on one frame.
 
@@ -150,8 +148,7 @@ def measure_exposure(
         the target.
     fluxes : ndarray, shape (n,)
         Their total fluxes in units of the frame.
-    quality : FrameQuality
-        Of the frame, with `wings`.
+    aperture : StarAperture
 
     Returns
     -------
@@ -159,18 +156,17 @@ def measure_exposure(
         Total flux of a point source there, in units of the frame; NaN outside the frame.
     flags : int
     """
-    assert frame.image is not None
     wcs = celestial_wcs(frame.header)
     x, y = (float(v) for v in wcs.all_world2pix(*position, 0))
     ny, nx = frame.image.shape
     if not (-0.5 < x < nx - 0.5 and -0.5 < y < ny - 0.5):
         return np.nan, np.nan, FLAG_OUTSIDE
     cutout = _Cutout.around(frame, x, y)
-    x, y, radius = x - cutout.x0, y - cutout.y0, quality.aperture
+    x, y, radius = x - cutout.x0, y - cutout.y0, aperture.radius
     sum_in_aperture, sum_error, _ = sep.sum_circle(
         cutout.image, [x], [y], radius, err=cutout.noise, gain=frame.header.get("GAIN", 1.0)
     )
-    residual = _without_neighbours(cutout, wcs, (x, y), neighbours, fluxes, quality)
+    residual = _without_neighbours(cutout, wcs, (x, y), neighbours, fluxes, aperture)
     alone = sep.sum_circle(residual, [x], [y], radius)[0][0]
     neighbour_light = float(sum_in_aperture[0] - alone)
     error = float(np.hypot(sum_error[0], WINGS_ERROR * neighbour_light))
@@ -185,7 +181,7 @@ def measure_exposure(
         flags |= FLAG_WEIGHT
     if unusable_area > 0.5 * np.pi * radius**2:
         return np.nan, np.nan, flags | FLAG_OUTSIDE
-    return float(alone) / quality.fraction, error / quality.fraction, flags
+    return float(alone) / aperture.fraction, error / aperture.fraction, flags
 
 
 @dataclass(frozen=True)
@@ -216,7 +212,6 @@ class _Cutout:
     @classmethod
     def around(cls, frame: Frame, x: float, y: float) -> "_Cutout":
         """Cut out the surroundings of (x, y) and subtract their background."""
-        assert frame.image is not None and frame.mask is not None
         x0, y0 = max(0, round(x) - CUTOUT_HALF_SIZE), max(0, round(y) - CUTOUT_HALF_SIZE)
         part = (
             slice(y0, round(y) + CUTOUT_HALF_SIZE + 1), slice(x0, round(x) + CUTOUT_HALF_SIZE + 1)
@@ -233,10 +228,10 @@ class _Cutout:
 
 def _without_neighbours(
     cutout: _Cutout, wcs: WCS, target: tuple[float, float], positions: np.ndarray,
-    fluxes: np.ndarray, quality: FrameQuality,
+    fluxes: np.ndarray, aperture: StarAperture,
 ) -> np.ndarray:  # fmt: skip
     """Return a cutout without the light of the neighbours of the target at (x, y) in it."""
-    radius = quality.aperture
+    radius = aperture.radius
     x, y = np.empty(0), np.empty(0)
     if len(positions):
         x, y = wcs.all_world2pix(*positions.T, 0)
@@ -244,7 +239,7 @@ def _without_neighbours(
     distance = np.hypot(x - target[0], y - target[1])
     near = (distance > 0.5 * radius) & (distance < 12 * radius) & (fluxes > 0)
     return StarModels(
-        cutout.image, x[near], y[near], fluxes[near], quality.wings, cutout.noise, radius
+        cutout.image, x[near], y[near], fluxes[near], aperture.wings, cutout.noise, radius
     ).residual
 
 
@@ -276,7 +271,7 @@ def light_curve(stacks: Sequence[StackedFrames], position: tuple[float, float]) 
     return table
 
 
-def read_sources(path: PathLike[str] | str) -> tuple[np.ndarray, np.ndarray]:
+def read_sources(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions and total fluxes of the sources of a coadd above 5 sigma.
 
     Parameters
@@ -320,9 +315,7 @@ COLUMNS = {
 }
 
 
-def _row(
-    stack: StackedFrames, path: PathLike[str] | str, position: tuple[float, float]
-) -> dict[str, Any]:
+def _row(stack: StackedFrames, path: str | Path, position: tuple[float, float]) -> dict[str, Any]:
     """Return the row of one frame."""
     # Only what lies about the target is read from disk.
     frame = read_frame(path, mapped=True)
@@ -344,13 +337,17 @@ def _row(
     }  # fmt: skip
     # Electrons of the frame per electron a second of the coadd's scale.
     scale = exposure * quality.transparency
-    ready = not frame.rejected and frame.image is not None and quality.wings is not None
-    if not (ready and np.isfinite(scale) and scale > 0 and np.isfinite(position[0])):
+    ready = not frame.rejected and frame.image is not None
+    if quality.aperture is None or not (
+        ready and np.isfinite(scale) and scale > 0 and np.isfinite(position[0])
+    ):
         row["REASON"] = row["REASON"] or "the position of the target is not known"
         row["FLAGS"] = FLAG_OUTSIDE
         return row
     fluxes = stack.fluxes * scale / stack.exptime
-    flux, error, row["FLAGS"] = measure_exposure(frame, position, stack.positions, fluxes, quality)
+    flux, error, row["FLAGS"] = measure_exposure(
+        frame, position, stack.positions, fluxes, quality.aperture
+    )
     row["FLUX"], row["FLUXERR"] = flux / scale, error / scale
     magnitude, magnitude_error, limit = magnitudes(
         np.array([row["FLUX"]]), np.array([row["FLUXERR"]]), stack.zeropoint
@@ -361,7 +358,7 @@ def _row(
     return row
 
 
-def plot_light_curve(path: PathLike[str] | str, table: Table, title: str) -> None:
+def plot_light_curve(path: str | Path, table: Table, title: str) -> None:
     """Draw magnitudes (fluxes where there is no zero point) and limits against time.
 
     Parameters

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from astropy.wcs import WCS
 
-from lib.photometry.field import StarField
-from lib.photometry.sources import spread_mesh
+from lib.photometry.backgroundmesh import spread_mesh
+from lib.photometry.starfield import StarField
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class MeasuredCoadd:
     occupied : ndarray of bool, shape (ny, nx)
         Pixels of sources, with a rim, and those without weight.
     background : ndarray of float32, shape (m, n)
-        Mesh of the background, of `lib.photometry.sources.background_mesh`.
+        Mesh of the background, of `lib.photometry.backgroundmesh.background_mesh`.
     field : StarField or None
         The sources; None where there are none.
     noise : CoaddNoise
@@ -95,7 +95,7 @@ def subtract_mesh(image: np.ndarray, mesh: np.ndarray, covered: np.ndarray) -> n
     ----------
     image : ndarray of float32, shape (ny, nx)
     mesh : ndarray
-        Of `lib.photometry.sources.background_mesh`.
+        Of `lib.photometry.backgroundmesh.background_mesh`.
     covered : ndarray of bool, shape (ny, nx)
 
     Returns

@@ -1,43 +1,56 @@
 """The point-spread function: Moffat profiles, their fit, and the wings of stars."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from lib.photometry.apertures import squares_about
+
+RING_WIDTH = 0.25
+"""Width of the rings of a radial profile [pixel]."""
+
+PROFILE_RADIUS = 2.5
+"""Radial profiles end here [first guess of the FWHM]."""
+
+MIN_RING_PIXELS = 3
+"""Rings of fewer pixels are left out of a profile."""
+
+MIN_RINGS = 6
+"""Fewer rings give no profile."""
+
+Misfit = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Takes parameters, gives residuals, shape (m,), and their derivatives, shape (m, k)."""
 
 
-def squares_about(column, row, half, shape):
-    """Return the indices of squares about pixels, those beyond the edge of the image repeated.
+def moffat_fraction(radius: ArrayLike, alpha: float, beta: float) -> np.ndarray:
+    """Return the part of a Moffat star's light within a radius: 1 - (1 + r^2/alpha^2)^(1-beta).
+
+    The profile is that of Moffat (1969, A&A 3, 455), (1 + r^2/alpha^2)^-beta.
 
     Parameters
     ----------
-    column, row : ndarray of int, shape (n,)
-    half : int
-        The squares have 2 half + 1 pixels to a side.
-    shape : tuple of int
-        Of the image.
+    radius : array_like
+        [pixel], as `alpha`.
+    alpha, beta : float
+        Scale radius and exponent of the profile.
     """
-    offset = np.arange(-half, half + 1)
-    rows = np.clip(row[:, None] + offset, 0, shape[0] - 1)[:, :, None]
-    columns = np.clip(column[:, None] + offset, 0, shape[1] - 1)[:, None, :]
-    return rows, columns
-
-
-def moffat_fraction(radius, alpha, beta):
-    """Return the part of a Moffat star's light within `radius`: 1 - (1 + r^2/alpha^2)^(1-beta)."""
     return 1.0 - (1.0 + (np.asarray(radius, float) / alpha) ** 2) ** (1.0 - beta)
 
 
-def moffat_fwhm(alpha, beta):
+def moffat_fwhm(alpha: float, beta: float) -> float:
     """Return the full width at half maximum of a Moffat profile."""
     return 2.0 * alpha * np.sqrt(2.0 ** (1.0 / beta) - 1.0)
 
 
-def moffat_alpha(fwhm, beta):
+def moffat_alpha(fwhm: float, beta: float) -> float:
     """Return the scale radius of a Moffat profile of given full width at half maximum."""
     return fwhm / (2.0 * np.sqrt(2.0 ** (1.0 / beta) - 1.0))
 
 
-def moffat_slopes(radius, alpha, beta):
+def moffat_slopes(radius: ArrayLike, alpha: float, beta: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the derivatives of `moffat_fraction` by ln(alpha) and ln(beta)."""
     square = (np.asarray(radius, float) / alpha) ** 2
     log = np.log1p(square)
@@ -45,11 +58,14 @@ def moffat_slopes(radius, alpha, beta):
     return 2.0 * (1.0 - beta) * square * wings / (1.0 + square), beta * log * wings
 
 
-def fit_bounded(model, start, low, high, *, tolerance=1e-12, iterations=100):
+def fit_bounded(
+    model: Misfit, start: ArrayLike, low: ArrayLike, high: ArrayLike, *, tolerance: float = 1e-12,
+    iterations: int = 100,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Minimise a sum of squares of a few parameters within bounds.
 
-    Levenberg and Marquardt's method; a parameter at a bound that would leave it rests. For the
-    handful of points of a profile it takes a tenth of the time of a general library.
+    Levenberg and Marquardt's method (Marquardt 1963, J. SIAM 11, 431); a parameter at a bound that
+    the gradient pushes beyond it is held there.
 
     Parameters
     ----------
@@ -101,11 +117,26 @@ def fit_bounded(model, start, low, high, *, tolerance=1e-12, iterations=100):
     raise RuntimeError(f"no minimum within {iterations} iterations")
 
 
-def fit_profile(image, x, y, flux, guess, max_stars=60):
-    """Fit a circular Moffat profile to the mean radial profile of stars.
+class RadialProfile(NamedTuple):
+    """Mean radial profile of stars of flux 1.
 
-    The profile is the median in rings of 0.25 pixel over all stars, each divided by its flux, so
-    that a neighbour of one star does not matter.
+    Parameters
+    ----------
+    radius, brightness : ndarray, shape (n,)
+        Medians in rings [pixel, pixel^-2].
+    weight : ndarray, shape (n,)
+        Root of the number of pixels in each ring.
+    """
+
+    radius: np.ndarray
+    brightness: np.ndarray
+    weight: np.ndarray
+
+
+def radial_profile(
+    image: np.ndarray, x: np.ndarray, y: np.ndarray, flux: np.ndarray, fwhm: float, max_stars: int
+) -> RadialProfile | None:
+    """Return the median profile of stars in rings of a quarter of a pixel, each star over its flux.
 
     Parameters
     ----------
@@ -113,17 +144,16 @@ def fit_profile(image, x, y, flux, guess, max_stars=60):
         Background-subtracted.
     x, y, flux : ndarray, shape (n,)
         Stars, and their fluxes for the normalisation.
-    guess : float
-        First guess of the FWHM [pixel].
+    fwhm : float
+        Profiles end at 2.5 of it [pixel].
     max_stars : int
         The brightest so many are used.
 
     Returns
     -------
-    fwhm, beta : float
-        NaN where the fit fails.
+    RadialProfile, or None where less than six rings have pixels.
     """
-    half = int(np.ceil(2.5 * guess)) + 1
+    half = int(np.ceil(PROFILE_RADIUS * fwhm)) + 1
     inside = (
         (x > half + 1) & (y > half + 1)
         & (x < image.shape[1] - half - 2) & (y < image.shape[0] - half - 2) & (flux > 0)
@@ -131,7 +161,7 @@ def fit_profile(image, x, y, flux, guess, max_stars=60):
     chosen = np.flatnonzero(inside)
     chosen = chosen[np.argsort(-flux[chosen])[:max_stars]]
     if chosen.size == 0:
-        return np.nan, np.nan
+        return None
     offsets = np.arange(-half, half + 1)
     column = np.rint(x[chosen]).astype(int)
     row = np.rint(y[chosen]).astype(int)
@@ -140,37 +170,63 @@ def fit_profile(image, x, y, flux, guess, max_stars=60):
         (row - y[chosen])[:, None, None] + offsets[None, :, None],
         (column - x[chosen])[:, None, None] + offsets[None, None, :],
     )
-    rings = int(2.5 * guess / 0.25) + 1
-    near = radius < 0.25 * rings
+    rings = int(PROFILE_RADIUS * fwhm / RING_WIDTH) + 1
+    near = radius < RING_WIDTH * rings
     value = (cutouts / flux[chosen][:, None, None])[near]
     radius = radius[near]
     # Sorted within each ring; small integers are sorted fast.
-    ring = (radius / 0.25).astype(np.uint8 if rings < 256 else np.int64)
+    ring = (radius / RING_WIDTH).astype(np.uint8 if rings < 256 else np.int64)
     order = np.argsort(value)
     value = value[order[np.argsort(ring[order], kind="stable")]]
     radius.sort()
     count = np.bincount(ring, minlength=rings)
     begin = np.cumsum(count) - count
-    several = count >= 3
-    if several.sum() < 6:
-        return np.nan, np.nan
+    several = count >= MIN_RING_PIXELS
+    if several.sum() < MIN_RINGS:
+        return None
     middle = [(begin + (count - odd) // 2)[several] for odd in (1, 0)]
-    r, v = (0.5 * (sorted_[middle[0]] + sorted_[middle[1]]) for sorted_ in (radius, value))
-    weight = np.sqrt(count[several])
+    radius, value = (0.5 * (ranked[middle[0]] + ranked[middle[1]]) for ranked in (radius, value))
+    return RadialProfile(radius, value, np.sqrt(count[several]))
 
-    def misfit(p):
+
+def fit_profile(
+    image: np.ndarray, x: np.ndarray, y: np.ndarray, flux: np.ndarray, guess: float,
+    max_stars: int = 60,
+) -> tuple[float, float]:  # fmt: skip
+    """Fit a circular Moffat profile to the mean radial profile of stars.
+
+    The profile is a median over all stars, so that a neighbour of one star does not matter.
+
+    Parameters
+    ----------
+    image, x, y, flux, max_stars
+        As for `radial_profile`.
+    guess : float
+        First guess of the FWHM [pixel].
+
+    Returns
+    -------
+    fwhm, beta : float
+        NaN where the fit fails.
+    """
+    profile = radial_profile(image, x, y, flux, guess, max_stars)
+    if profile is None:
+        return np.nan, np.nan
+
+    def misfit(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         top, alpha, beta = p
-        square = (r / alpha) ** 2
+        square = (profile.radius / alpha) ** 2
         shape = (1 + square) ** -beta
         slopes = np.stack(
             [shape, 2 * beta * top * shape * square / (1 + square) / alpha,
              -top * shape * np.log1p(square)], axis=1,
         )  # fmt: skip
-        return weight * (top * shape - v), weight[:, None] * slopes
+        weight = profile.weight
+        return weight * (top * shape - profile.brightness), weight[:, None] * slopes
 
     try:
         (_, alpha, beta), _, _ = fit_bounded(
-            misfit, (v.max(), moffat_alpha(guess, 3.0), 3.0),
+            misfit, (profile.brightness.max(), moffat_alpha(guess, 3.0), 3.0),
             (0, 0.2, 1.1), (np.inf, 20 * guess, 50.0),
         )  # fmt: skip
     except (RuntimeError, np.linalg.LinAlgError):
@@ -199,8 +255,14 @@ class Wings:
     e1: float = 0.0
     e2: float = 0.0
 
-    def density(self, dx, dy):
-        """Return the surface brightness of a star of total flux 1 [pixel^-2]."""
+    def density(self, dx: float | np.ndarray, dy: float | np.ndarray) -> np.ndarray:
+        """Return the surface brightness of a star of total flux 1 [pixel^-2].
+
+        Parameters
+        ----------
+        dx, dy : float or ndarray
+            From its centre [pixel].
+        """
         unit = self.alpha**2 * np.sqrt(1 - self.e1**2 - self.e2**2)
         r2 = ((1 - self.e1) / unit) * dx**2 + ((1 + self.e1) / unit) * dy**2
         if self.e2:
@@ -210,7 +272,7 @@ class Wings:
         r2 *= self.norm * (self.beta - 1) / (np.pi * self.alpha**2)
         return r2
 
-    def aperture_share(self, radius):
+    def aperture_share(self, radius: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the part of a star's light in circular apertures at some distances from it.
 
         On rings of equal area and 24 angles; without the ellipticity.
@@ -227,19 +289,51 @@ class Wings:
         mean = density(at[:, None, None] + rho * np.cos(phi), rho * np.sin(phi)).mean(axis=(1, 2))
         return at, np.pi * radius**2 * mean
 
-    def reach(self, density):
-        """Return the radius beyond which the surface brightness is below `density` [pixel]."""
+    def reach(self, density: np.ndarray) -> np.ndarray:
+        """Return where a star of total flux 1 has a surface brightness of `density` [pixel]."""
         top = np.maximum(self.norm * (self.beta - 1) / (np.pi * self.alpha**2 * density), 1.0)
         return self.alpha * np.sqrt(top ** (1 / self.beta) - 1)
 
 
-def mean_shape(a, b, theta):
+def mean_shape(a: np.ndarray, b: np.ndarray, theta: np.ndarray) -> tuple[float, float]:
     """Return the mean ellipticity of stars: its components along x and along the diagonal.
 
     (a^2 - b^2) / (a^2 + b^2) times the cosine and sine of twice the angle: unlike that of 1 - b/a
-    its mean is not lifted by noise.
+    its mean is not lifted by noise. Known as distortion in weak lensing (Bernstein & Jarvis
+    2002, AJ 123, 583).
+
+    Parameters
+    ----------
+    a, b : ndarray, shape (n,)
+        Semi-axes.
+    theta : ndarray, shape (n,)
+        Angle of the longer one from the x axis [radian].
+
+    Returns
+    -------
+    e1, e2 : float
+        0, 0 without stars.
     """
     if len(a) == 0:
         return 0.0, 0.0
     size = np.minimum((a**2 - b**2) / (a**2 + b**2), 0.9)
     return float(np.median(size * np.cos(2 * theta))), float(np.median(size * np.sin(2 * theta)))
+
+
+@dataclass(frozen=True)
+class StarAperture:
+    """A circular aperture and what is known of a star in it.
+
+    Parameters
+    ----------
+    radius : float
+        [pixel].
+    fraction : float
+        Part of a star's total light within it: sums over this are total fluxes.
+    wings : Wings
+        The light outside.
+    """
+
+    radius: float
+    fraction: float
+    wings: Wings

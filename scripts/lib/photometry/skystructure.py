@@ -5,11 +5,17 @@ import sep
 
 from lib.photometry.emptyapertures import empty_apertures, summed_area
 
-NEIGHBOURS = 60
+NEAREST_APERTURES = 60
 """Empty apertures that tell the noise of a place: their rms is good to a tenth."""
 
+CLIP_SIGMA = 5
+"""What deviates more counts as this: a source that was not detected is no sky structure."""
 
-def local_excess(image, variance, occupied, x, y, radius, ratio=1.0, number=3000):
+
+def local_excess(
+    image: np.ndarray, variance: np.ndarray, occupied: np.ndarray, x: np.ndarray, y: np.ndarray,
+    radius: float, ratio: float | np.ndarray = 1.0, number: int = 3000,
+) -> np.ndarray:  # fmt: skip
     """Return by how much more the sky scatters about each place than the image as a whole says.
 
     Halos of bright stars, ghosts and what is left of a flat field are in some places only. The
@@ -40,11 +46,10 @@ def local_excess(image, variance, occupied, x, y, radius, ratio=1.0, number=3000
 
     excess = np.ones(len(x))
     at = np.column_stack(empty_apertures(summed_area(occupied), radius, number))
-    if len(at) < 2 * NEIGHBOURS or len(x) == 0:
+    if len(at) < 2 * NEAREST_APERTURES or len(x) == 0:
         return excess
     sums, _, _ = sep.sum_circle(image, *at.T, radius, subpix=5)
     expected, _, _ = sep.sum_circle(variance, *at.T, radius, subpix=5)
-    # A single source that was not seen shall not count as structure.
-    pull = np.clip(sums / (ratio * np.sqrt(expected)), -5, 5)
-    _, nearest = cKDTree(at).query(np.column_stack([x, y]), k=NEIGHBOURS)
+    pull = np.clip(sums / (ratio * np.sqrt(expected)), -CLIP_SIGMA, CLIP_SIGMA)
+    _, nearest = cKDTree(at).query(np.column_stack([x, y]), k=NEAREST_APERTURES)
     return np.maximum(excess, np.sqrt(np.mean(pull[nearest] ** 2, axis=1)))

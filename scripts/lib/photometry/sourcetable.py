@@ -6,11 +6,12 @@ import numpy as np
 import sep
 from astropy.io import fits
 
-from lib.photometry.field import StarField, aperture_fluxes
+from lib.photometry.apertures import aperture_fluxes, squares_about
+from lib.photometry.image import MeasurementImage
 from lib.photometry.measuredcoadd import MeasuredCoadd
-from lib.photometry.psf import squares_about
+from lib.photometry.neighbours import deblended_errors
 from lib.photometry.skystructure import local_excess
-from lib.photometry.sources import blended_errors
+from lib.photometry.starfield import STELLAR_LOCUS, StarField
 from lib.photometry.zeropoint import Zeropoint
 
 KRON_FACTOR = 2.5
@@ -33,9 +34,6 @@ AXES_NOISE = 0.45
 
 WINDOW = 2.0 / 2.3548
 """Standard deviation of the window of positions, in half-light radii of stars."""
-
-STELLAR_LOCUS = 0.3
-"""[ln] By which the half-light radius of a star may differ from that of the others."""
 
 
 def kron_photometry(
@@ -230,10 +228,11 @@ def measure_sources(
     """
     x, y = field.sources["x"].astype(float), field.sources["y"].astype(float)
     pixel = coadd.variance[y.round().astype(int), x.round().astype(int)]
+    star_size = field.profile.half_light
     position_error = position_errors(
-        coadd.image, x, y, field.locus, pixel * coadd.noise.ratio(2 * field.locus) ** 2, coadd.gain
+        coadd.image, x, y, star_size, pixel * coadd.noise.ratio(2 * star_size) ** 2, coadd.gain
     )
-    noise = np.sqrt(coadd.variance).astype(np.float32)
+    image = MeasurementImage(coadd.image, np.sqrt(coadd.variance).astype(np.float32), gain=0.0)
     excess = local_excess(
         coadd.image, coadd.variance, coadd.occupied, x, y, field.aperture,
         coadd.noise.ratio(field.aperture),
@@ -244,15 +243,13 @@ def measure_sources(
         empty, _, _ = sep.sum_circle(coadd.variance, x, y, radius, subpix=5)
         return np.sqrt(np.maximum(empty, 0) * ratio**2 + np.maximum(flux, 0) / coadd.gain)
 
-    fraction = float(field.growth.fraction(field.aperture))
-    point_error = blended_errors(
-        x, y, aperture_error(field.flux, field.aperture), field.aperture, fraction,
-        field.growth.wings(),
-    )  # fmt: skip
+    aperture = field.growth.aperture(field.aperture)
+    fraction = aperture.fraction
+    point_error = deblended_errors(x, y, aperture_error(field.flux, field.aperture), aperture)
     auto, auto_error, reach, kron_flags = kron_photometry(coadd, excess)
     circular = []
     for radius in radii:
-        flux = aperture_fluxes(coadd.image, noise, x, y, [radius])[0][:, 0]
+        flux = aperture_fluxes(image, x, y, [radius])[0][:, 0]
         circular.append(SourceFluxes(flux, aperture_error(flux, radius)))
     return SourceMeasurements(
         coadd.source_positions(), position_error,
@@ -291,7 +288,7 @@ def source_table(
     else:
         measured = measure_sources(coadd, field, radii)
         source = field.sources
-        half_light, size = field.half_light, field.half_light / field.locus
+        half_light, size = field.half_light, field.size_ratio
     used = np.zeros(len(source), bool)
     if zeropoint_sources is not None:
         used[zeropoint_sources] = True

@@ -1,5 +1,6 @@
 """Zero points: of frames against each other, of a coadd against a catalogue."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,8 +24,16 @@ COLOURS = {
 }
 """Colours that can carry the colour term of a band, best first."""
 
+ASSUMED_REFERENCE_ERROR = 0.02
+"""Error of a catalogue magnitude that states none [mag]."""
 
-def relative_zeropoints(magnitude, error, floor=0.01, iterations=8):
+LEAST_TRUE_SPREAD = 0.3
+"""Part of the variance of the colours that must not be that of their errors, for a colour term."""
+
+
+def relative_zeropoints(
+    magnitude: np.ndarray, error: np.ndarray, floor: float | np.ndarray = 0.01, iterations: int = 8
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Solve for the zero points of frames from the stars they have in common.
 
     Minimises sum w_ij (m_ij + z_i - M_j)^2 over the zero points z and star magnitudes M; the M
@@ -51,20 +60,10 @@ def relative_zeropoints(magnitude, error, floor=0.01, iterations=8):
         Frames of different groups have no star in common, directly or through others: their
         zero points cannot be compared.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     n_frames = len(magnitude)
     seen = np.isfinite(magnitude) & np.isfinite(error)
     seen &= seen.sum(axis=0) > 1
     number = seen.sum(axis=1)
-    frame, star = np.nonzero(seen)
-    links = coo_array(
-        (np.ones(frame.size), (frame, n_frames + star)),
-        shape=(n_frames + magnitude.shape[1],) * 2,
-    )
-    _, label = connected_components(links, directed=False)
-    group = label[:n_frames]
     m = np.where(seen, magnitude, 0.0)
     base = np.where(seen, 1.0 / (np.where(seen, error, 1.0) ** 2 + np.square(floor)), 0.0)
     weight = base.copy()
@@ -83,7 +82,21 @@ def relative_zeropoints(magnitude, error, floor=0.01, iterations=8):
         inflate = max(1.0, mad_std(pull[seen])) if seen.any() else 1.0
         weight = base * np.clip(1 - (pull / (6.0 * inflate)) ** 2, 0, None) ** 2
     scatter = np.array([mad_std(residual[i][seen[i]]) for i in range(n_frames)])
-    return np.where(number > 0, z, np.nan), scatter, number, group
+    return np.where(number > 0, z, np.nan), scatter, number, _connected_frames(seen)
+
+
+def _connected_frames(seen: np.ndarray) -> np.ndarray:
+    """Return the group of each frame, given which stars it sees, shape (n_frames, n_stars)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n_frames, n_stars = seen.shape
+    frame, star = np.nonzero(seen)
+    links = coo_array(
+        (np.ones(frame.size), (frame, n_frames + star)), shape=(n_frames + n_stars,) * 2
+    )
+    _, label = connected_components(links, directed=False)
+    return label[:n_frames]
 
 
 SPATIAL_MIN_STARS = 20
@@ -160,13 +173,64 @@ class Zeropoint:
     reason: str = ""
 
     @property
-    def known(self):
+    def known(self) -> bool:
         """Whether there is a zero point."""
         return bool(np.isfinite(self.value))
 
 
-def extra_variance(residual, variance, freedom):
-    """Return s^2 >= 0 such that sum r^2 / (variance + s^2) = `freedom`, by bisection."""
+@dataclass(frozen=True)
+class ReferenceColour:
+    """A colour of stars in the reference.
+
+    Parameters
+    ----------
+    name : str
+        As ``g-r``.
+    value : ndarray, shape (n,)
+        [mag], NaN where unknown: such stars serve the fit without colour term only.
+    error : ndarray, shape (n,), optional
+        [mag].
+    covariance : ndarray, shape (n,), optional
+        Covariance of the errors of the colour and of the magnitude whose zero point is fitted
+        [mag^2].
+    """
+
+    name: str
+    value: np.ndarray
+    error: np.ndarray | None = None
+    covariance: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class ZeropointLimits:
+    """What the fit of a zero point takes.
+
+    Parameters
+    ----------
+    min_stars : int
+        Fewer stars give no zero point.
+    colour_min_stars : int
+        Fewer stars give no colour term.
+    colour_min_spread : float
+        Nor do colours with a smaller standard deviation [mag].
+    clip : float
+        Stars further from the fit are left out [sigma].
+    min_error : float
+        Least error of one star [mag].
+    """
+
+    min_stars: int = 3
+    colour_min_stars: int = 12
+    colour_min_spread: float = 0.1
+    clip: float = 3.0
+    min_error: float = 0.002
+
+
+def intrinsic_variance(residual: np.ndarray, variance: np.ndarray, freedom: int) -> float:
+    """Return s^2 >= 0 such that sum r^2 / (variance + s^2) = `freedom`, by bisection.
+
+    The estimator of Paule & Mandel (1982, J. Res. NBS 87, 377).
+    """
     if freedom <= 0 or np.sum(residual**2 / variance) <= freedom:
         return 0.0
     low, high = 0.0, float(np.sum(residual**2) / freedom)
@@ -180,10 +244,10 @@ def extra_variance(residual, variance, freedom):
 
 
 def fit_zeropoint(
-    instrumental, error, reference, reference_error, colour=None, colour_error=None,
-    colour_covariance=None, *, colour_name="", min_stars=3, colour_min_stars=12,
-    colour_min_spread=0.1, clip=3.0, min_error=0.002,
-):  # fmt: skip
+    instrumental: np.ndarray, error: np.ndarray, reference: np.ndarray,
+    reference_error: np.ndarray, colour: ReferenceColour | None = None,
+    limits: ZeropointLimits | None = None,
+) -> Zeropoint:  # fmt: skip
     """Fit a zero point, and a colour term where the stars bear one.
 
     Weights are the inverse of the sum of the stars' variances and an intrinsic variance, itself
@@ -198,118 +262,158 @@ def fit_zeropoint(
     reference, reference_error : ndarray, shape (n,)
         Catalogue magnitudes and their errors; NaN for a star to leave out. An error that is NaN
         or 0 counts as 0.02.
-    colour, colour_error : ndarray, shape (n,), optional
-        NaN where unknown: used for the fit without colour term only.
-    colour_covariance : ndarray, shape (n,), optional
-        Covariance of the errors of reference magnitude and colour.
-    colour_name : str
-    min_stars : int
-        Fewer stars give no zero point.
-    colour_min_stars : int
-        Fewer stars, or colours that spread by less than `colour_min_spread` mag, give no colour
-        term.
-    clip : float
-    min_error : float
-        Least error of one star [mag].
+    colour : ReferenceColour, optional
+    limits : ZeropointLimits, optional
 
     Returns
     -------
     Zeropoint
     """
+    limits = limits or ZeropointLimits()
     n = len(instrumental)
     difference = np.asarray(reference, float) - np.asarray(instrumental, float)
     known = np.isfinite(difference) & np.isfinite(error)
     reference_error = np.asarray(reference_error, float)
-    reference_error = np.where(reference_error > 0, reference_error, 0.02)
-    variance = np.where(known, np.square(error) + reference_error**2, 1.0) + min_error**2
+    reference_error = np.where(reference_error > 0, reference_error, ASSUMED_REFERENCE_ERROR)
+    variance = np.square(error) + reference_error**2
+    variance = np.where(known, variance, 1.0) + limits.min_error**2
     result = Zeropoint(n_matched=int(known.sum()), used=np.zeros(n, bool), residual=difference)
-    if known.sum() < min_stars:
-        result.reason = f"TOO_FEW_REFERENCE_STARS: {int(known.sum())} < {min_stars}"
+    if known.sum() < limits.min_stars:
+        result.reason = f"TOO_FEW_REFERENCE_STARS: {int(known.sum())} < {limits.min_stars}"
         return result
     start = np.median(difference[known])
     width = np.sqrt(mad_std(difference[known]) ** 2 + np.median(variance[known]))
     first = known & (np.abs(difference - start) < 5 * width)
-    fit = _clipped_line(difference, variance, None, None, known, first, clip, min_stars)
+    fit = _clipped_line(difference, variance, known, first, limits.clip, limits.min_stars)
     if colour is not None and fit is not None:
-        toned = fit["used"] & np.isfinite(colour)
-        enough = toned.sum() >= colour_min_stars
-        if enough and np.std(colour[toned]) >= colour_min_spread:
-            usable = known & np.isfinite(colour)
-            shared = np.zeros((2, n))
-            for row, values in zip(shared, (colour_covariance, colour_error), strict=True):
-                if values is not None:
-                    row[:] = np.nan_to_num(values)
-            line = _clipped_line(
-                difference, variance, colour, (shared[0], shared[1] ** 2), usable, toned, clip,
-                colour_min_stars,
-            )  # fmt: skip
-            if line is not None and line["used"].sum() >= colour_min_stars:
-                fit = line
-                result.colour = colour_name
+        line = _colour_line(difference, variance, known, fit.used, colour, limits)
+        if line is not None:
+            fit, result.colour = line, colour.name
     if fit is None:
-        result.reason = f"TOO_FEW_REFERENCE_STARS: fewer than {min_stars} agree"
+        result.reason = f"TOO_FEW_REFERENCE_STARS: fewer than {limits.min_stars} agree"
         return result
-    used, residual = fit["used"], fit["residual"]
-    # The intrinsic scatter is itself known from few stars only: Student's t has this variance.
-    freedom = used.sum() - fit["parameters"]
-    small = np.sqrt(freedom / (freedom - 2)) if freedom > 2 else 2.0
-    result.value, result.error = fit["value"], fit["error"] * small
-    result.scatter = mad_std(residual[used])
-    result.rms = float(np.sqrt(np.mean(residual[used] ** 2)))
-    result.intrinsic = float(np.sqrt(fit["extra"]))
-    result.n_stars = int(used.sum())
-    result.used, result.residual = used, residual
-    if result.colour:
-        result.colour_term, result.colour_at = fit["slope"], fit["centre"]
-        result.colour_term_error = fit["slope_error"] * small
+    _record_fit(result, fit)
     return result
 
 
-def _clipped_line(difference, variance, colour, shared, known, used, clip, min_stars):
+@dataclass(frozen=True)
+class _Line:
+    """A constant, or a line in colour, through magnitude differences.
+
+    Parameters
+    ----------
+    value, error : float
+        At colour `centre`.
+    slope, slope_error, centre : float
+        0 for a constant.
+    intrinsic : float
+        Intrinsic variance of the stars.
+    parameters : int
+        1 or 2.
+    used : ndarray of bool, shape (n,)
+    residual : ndarray, shape (n,)
+    """
+
+    value: float
+    error: float
+    slope: float
+    slope_error: float
+    centre: float
+    intrinsic: float
+    parameters: int
+    used: np.ndarray
+    residual: np.ndarray
+
+
+def _record_fit(result: Zeropoint, fit: _Line) -> None:
+    """Write the numbers of a fit to a zero point."""
+    used, residual = fit.used, fit.residual
+    # The intrinsic scatter is itself known from few stars only: Student's t has this variance.
+    freedom = used.sum() - fit.parameters
+    small = np.sqrt(freedom / (freedom - 2)) if freedom > 2 else 2.0
+    result.value, result.error = fit.value, fit.error * small
+    result.scatter = mad_std(residual[used])
+    result.rms = float(np.sqrt(np.mean(residual[used] ** 2)))
+    result.intrinsic = float(np.sqrt(fit.intrinsic))
+    result.n_stars = int(used.sum())
+    result.used, result.residual = used, residual
+    if result.colour:
+        result.colour_term, result.colour_at = fit.slope, fit.centre
+        result.colour_term_error = fit.slope_error * small
+
+
+def _colour_line(
+    difference: np.ndarray, variance: np.ndarray, known: np.ndarray, used: np.ndarray,
+    colour: ReferenceColour, limits: ZeropointLimits,
+) -> _Line | None:  # fmt: skip
+    """Fit a line in colour, None where the stars do not bear one."""
+    with_colour = used & np.isfinite(colour.value)
+    if with_colour.sum() < limits.colour_min_stars:
+        return None
+    if np.std(colour.value[with_colour]) < limits.colour_min_spread:
+        return None
+    line = _clipped_line(
+        difference, variance, known & np.isfinite(colour.value), with_colour, limits.clip,
+        limits.colour_min_stars, colour,
+    )  # fmt: skip
+    return line if line is not None and line.used.sum() >= limits.colour_min_stars else None
+
+
+def _clipped_line(
+    difference: np.ndarray, variance: np.ndarray, known: np.ndarray, used: np.ndarray, clip: float,
+    min_stars: int, colour: ReferenceColour | None = None,
+) -> _Line | None:  # fmt: skip
     """Fit a constant, or a line in colour, with intrinsic scatter and clipping.
 
-    `shared` holds the covariance of the errors of difference and colour, and the variance of the
-    colour. None where the errors of the colours leave nothing of their spread.
+    The slope is that of Akritas & Bershady (1996, ApJ 470, 706), for errors of both coordinates
+    that may be correlated. None where the errors of the colours leave nothing of their spread.
     """
     parameters = 1 if colour is None else 2
-    abscissa = np.zeros_like(difference) if colour is None else np.where(known, colour, 0.0)
+    abscissa, covariance, colour_variance = np.zeros((3, difference.size))
+    if colour is not None:
+        abscissa = np.where(known, colour.value, 0.0)
+        if colour.covariance is not None:
+            covariance = np.nan_to_num(colour.covariance)
+        if colour.error is not None:
+            colour_variance = np.nan_to_num(colour.error) ** 2
     if used.sum() < max(min_stars, parameters):
         return None
-    extra = max(0.0, mad_std(difference[used]) ** 2 - np.median(variance[used]))
+    intrinsic = max(0.0, mad_std(difference[used]) ** 2 - np.median(variance[used]))
     slope = slope_error = centre = 0.0
     for _ in range(25):
-        weight = np.where(used, 1.0 / (variance + extra), 0.0)
+        weight = np.where(used, 1.0 / (variance + intrinsic), 0.0)
         total = weight.sum()
         value = np.sum(weight * np.where(used, difference, 0)) / total
-        if parameters == 2:
+        if colour is not None:
             centre = np.sum(weight * abscissa) / total
             spread = np.sum(weight * (abscissa - centre) ** 2)
             product = np.sum(weight * (abscissa - centre) * np.where(used, difference, 0))
-            true_spread = spread - np.sum(weight * shared[1])
-            if true_spread < 0.3 * spread:
+            true_spread = spread - np.sum(weight * colour_variance)
+            if true_spread < LEAST_TRUE_SPREAD * spread:
                 return None
-            slope = (product - np.sum(weight * shared[0])) / true_spread
+            slope = (product - np.sum(weight * covariance)) / true_spread
             slope_error = np.sqrt(spread) / true_spread
         residual = difference - value - slope * (abscissa - centre)
-        before = extra
-        extra = extra_variance(residual[used], variance[used], used.sum() - parameters)
+        before = intrinsic
+        intrinsic = intrinsic_variance(residual[used], variance[used], used.sum() - parameters)
         # Clipping against the robust scatter: outliers swell the other one and hide in it.
         robust = max(0.0, mad_std(residual[used]) ** 2 - np.median(variance[used]))
-        bound = clip * np.sqrt(variance + min(extra, max(robust, 0.25 * extra)))
+        bound = clip * np.sqrt(variance + min(intrinsic, max(robust, 0.25 * intrinsic)))
         kept = known & (np.abs(np.where(known, residual, np.inf)) <= bound)
         if kept.sum() < max(min_stars, parameters):
             break
-        if np.array_equal(kept, used) and abs(extra - before) < 1e-3 * (extra + 1e-6):
+        if np.array_equal(kept, used) and abs(intrinsic - before) < 1e-3 * (intrinsic + 1e-6):
             break
         used = kept
-    return {
-        "value": float(value), "error": float(1.0 / np.sqrt(total)), "extra": extra,
-        "slope": float(slope), "slope_error": float(slope_error), "centre": float(centre),
-        "used": used, "residual": residual, "parameters": parameters,
-    }  # fmt: skip
+    return _Line(
+        float(value), float(1.0 / np.sqrt(total)), float(slope), float(slope_error),
+        float(centre), intrinsic, parameters, used, residual,
+    )  # fmt: skip
 
 
-def fit_spatial_term(residual, variance, x, y):
+def fit_spatial_term(
+    residual: np.ndarray, variance: np.ndarray, x: np.ndarray, y: np.ndarray
+) -> SpatialTerm | None:
     """Fit a plane to the residuals of a zero point, where there is one.
 
     It must be better than none by the F test, and predict each star from the others better than
@@ -337,7 +441,7 @@ def fit_spatial_term(residual, variance, x, y):
         covariance = np.linalg.pinv(design.T @ (weight[:, None] * design), hermitian=True)
         plane = covariance @ (design.T @ (weight * residual))
         left = residual - design @ plane
-        extra = extra_variance(left, variance, n - 3)
+        extra = intrinsic_variance(left, variance, n - 3)
     flat = residual - np.average(residual, weights=weight)
     before, after = np.sum(weight * flat**2), np.sum(weight * left**2)
     # The F distribution of 2 and n - 3 degrees of freedom, in closed form.
@@ -355,7 +459,9 @@ def fit_spatial_term(residual, variance, x, y):
     )  # fmt: skip
 
 
-def expected_noise(magnitude, error, flux, expected, gain):
+def expected_noise(
+    magnitude: np.ndarray, error: np.ndarray, flux: np.ndarray, expected: np.ndarray, gain: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Return magnitudes without the bias of noise, with errors for the flux that stars should have.
 
     An error computed from the measured flux is smaller where noise made the star brighter: a mean
@@ -380,7 +486,9 @@ def expected_noise(magnitude, error, flux, expected, gain):
     return magnitude - 0.5 * 1.0857 * noise**2, 1.0857 * noise
 
 
-def choose_colour(band, table, rows):
+def choose_colour(
+    band: str, table: Mapping[str, np.ndarray], rows: np.ndarray
+) -> ReferenceColour | None:
     """Return the colour of the reference that most of some stars have.
 
     Parameters
@@ -393,27 +501,24 @@ def choose_colour(band, table, rows):
 
     Returns
     -------
-    name : str
-        As ``g-r``, or ``''`` where the reference has none.
-    colour, error, covariance : ndarray, shape (len(rows),), or None
-        The last is that of the errors of colour and magnitude in `band`.
+    ReferenceColour, or None where the reference has none.
     """
-    best = ("", None, None, None)
-    most = 0
+    best, most = None, 0
     for blue, red in COLOURS.get(band, ()):
         if blue not in table or red not in table:
             continue
         colour = np.asarray(table[blue], float)[rows] - np.asarray(table[red], float)[rows]
         count = int(np.isfinite(colour).sum())
         if count > 1.2 * most:  # an earlier pair is preferred unless it loses many stars
-            errors = [_column(table, f"{name}_err")[rows] for name in (blue, red)]
+            blue_error, red_error = (_column(table, f"{name}_err")[rows] for name in (blue, red))
             sign = (blue == band) - (red == band)
             covariance = sign * _column(table, f"{band}_err")[rows] ** 2 if sign else 0 * colour
-            best, most = (f"{blue}-{red}", colour, np.hypot(*errors), covariance), count
+            error = np.hypot(blue_error, red_error)
+            best, most = ReferenceColour(f"{blue}-{red}", colour, error, covariance), count
     return best
 
 
-def _column(table, name):
+def _column(table: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """Return a column as float, NaN where it is missing."""
     if name in table:
         return np.asarray(table[name], float)

@@ -1,19 +1,26 @@
 """Plot of the residuals of a zero point."""
 
+from pathlib import Path
+
 import numpy as np
 
 from lib.core.figures import new_figure, save_figure
+from lib.photometry.coaddzeropoint import ZeropointStars
+from lib.photometry.zeropoint import Zeropoint
 
 
-def plot_zeropoint(path, title, zeropoint, stars, shape):
+def plot_zeropoint(
+    path: str | Path, title: str, zeropoint: Zeropoint, stars: ZeropointStars,
+    shape: tuple[int, ...],
+) -> None:  # fmt: skip
     """Draw the residuals of the zero point against magnitude, colour and position.
 
     Parameters
     ----------
     path : path-like
     title : str
-    zeropoint : lib.photometry.zeropoint.Zeropoint
-    stars : lib.photometry.coaddzeropoint.ZeropointStars
+    zeropoint : Zeropoint
+    stars : ZeropointStars
     shape : tuple of int
         Of the coadd.
     """

@@ -1,17 +1,17 @@
 """Noise and depth of a coadd, measured in its empty apertures."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from astropy.wcs import WCS
 
 from lib.core.settings import StackSettings
-from lib.core.stats import regular_sample
+from lib.photometry.backgroundmesh import background, background_without, grow
 from lib.photometry.emptyapertures import aperture_noise, empty_apertures, summed_area
-from lib.photometry.field import StarField, measure_field
+from lib.photometry.image import MeasurementImage
 from lib.photometry.measuredcoadd import CoaddNoise, MeasuredCoadd, subtract_mesh
-from lib.photometry.sources import background, background_without, detect_sources, grow
+from lib.photometry.sources import Detections, detect_sources
+from lib.photometry.starfield import FieldSettings, StarField, measure_field
 
 NEGLIGIBLE_LIFT = 0.05
 """[noise of a pixel] A background that changes by less finds the same sources, but for some of
@@ -88,7 +88,7 @@ def _detect(
     variance: np.ndarray,
     covered: np.ndarray,
     settings: StackSettings,
-) -> tuple[np.ndarray, float, tuple]:
+) -> tuple[np.ndarray, float, Detections]:
     """Return noise map, noise of a pixel over that by the weights, and what is detected."""
     level, _ = background(image, ~covered, settings.background_box)
     clean = np.where(covered, image - level, 0).astype(np.float32)
@@ -105,25 +105,21 @@ def _separate_background(
     image: np.ndarray,
     noise: np.ndarray,
     covered: np.ndarray,
-    detected: tuple,
+    detected: Detections,
     saturate: float,
     gain: float,
     settings: StackSettings,
 ) -> tuple[np.ndarray, np.ndarray, StarField | None]:
     """Return the image without background, the mesh of that, and the sources."""
-    options: dict[str, Any] = {
-        "saturate": saturate, "gain": gain, "threshold": settings.catalogue_sigma,
-        "min_area": settings.min_area, "aperture": settings.aperture,
-        "min_snr": settings.star_snr,
-    }  # fmt: skip
-    sources, segments = detected
+    how = FieldSettings(
+        settings.catalogue_sigma, settings.min_area, settings.aperture, settings.star_snr
+    )
     # Again without the sources: their wings lift a background that is found through them, by a
     # part of the noise that costs the total flux of faint stars a per cent.
-    mesh = background_without(image, ~covered, segments, settings.background_box)
+    mesh = background_without(image, ~covered, detected.segments, settings.background_box)
     clean = subtract_mesh(image, mesh, covered)
-    field = measure_field(
-        clean, noise, ~covered, hidden=False, detected=(sources.copy(), segments), **options
-    )
+    to_measure = MeasurementImage(clean, noise, ~covered, gain, saturate)
+    field = measure_field(to_measure, how, find_hidden=False, detected=detected)
     if field is None:
         return clean, mesh, None
     # And without the light of the stars outside their masks, which in a crowded field is sky to
@@ -131,10 +127,9 @@ def _separate_background(
     lift = background_without(field.residual, ~covered, field.segments, settings.background_box)
     mesh = mesh + lift
     clean = subtract_mesh(image, mesh, covered)
-    same = np.abs(lift).max() < NEGLIGIBLE_LIFT * np.median(regular_sample(noise))
-    field = measure_field(
-        clean, noise, ~covered, detected=detected if same else None, **options
-    ) or field  # fmt: skip
+    same = np.abs(lift).max() < NEGLIGIBLE_LIFT * to_measure.typical_noise
+    to_measure = MeasurementImage(clean, noise, ~covered, gain, saturate)
+    field = measure_field(to_measure, how, detected=detected if same else None) or field
     return clean, mesh, field
 
 

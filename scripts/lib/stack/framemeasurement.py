@@ -10,8 +10,11 @@ from astropy.io import fits
 from lib.core.settings import StackSettings
 from lib.core.wcs import celestial_wcs, pixel_scale
 from lib.frame.file import FrameRejected, read_frame
-from lib.photometry.field import FLAG_NEIGHBOUR, StarField, measure_field
-from lib.photometry.sources import background, detection_arrays
+from lib.photometry.backgroundmesh import background
+from lib.photometry.flags import FLAG_NEIGHBOUR
+from lib.photometry.image import MeasurementImage
+from lib.photometry.sources import detection_arrays
+from lib.photometry.starfield import FieldSettings, StarField, measure_field
 from lib.stack.stackframe import FrameCache, FrameMeasurement, FrameStars, StackFrame
 
 BACKGROUND_BOX = 64
@@ -91,21 +94,22 @@ def measure_frame(
         raise FrameRejected("NO_USABLE_PIXEL")
     level, noise = background(image, unusable, BACKGROUND_BOX)
     image = image - level
-    field = measure_field(
-        image, max(noise, 1e-6), unusable,
-        saturate=float(header.get("SATURATE", np.inf)) * settings.saturation_fraction,
-        gain=float(header.get("GAIN", 1.0)), threshold=settings.detect_sigma,
-        min_area=settings.min_area, aperture=settings.aperture, min_snr=settings.star_snr,
-        hidden=False,
+    to_measure = MeasurementImage(
+        image, max(noise, 1e-6), unusable, float(header.get("GAIN", 1.0)),
+        float(header.get("SATURATE", np.inf)) * settings.saturation_fraction,
     )  # fmt: skip
+    how = FieldSettings(
+        settings.detect_sigma, settings.min_area, settings.aperture, settings.star_snr
+    )
+    field = measure_field(to_measure, how, find_hidden=False)
     nstars = 0 if field is None else int(field.stars.sum())
     if field is None or nstars < settings.min_stars:
         raise FrameRejected("TOO_FEW_STARS", f"{nstars} < {settings.min_stars}")
     wcs = celestial_wcs(header)
     seeing = field.fwhm * pixel_scale(wcs)
-    if field.ellipticity > settings.max_ellipticity:
+    if field.profile.ellipticity > settings.max_ellipticity:
         raise FrameRejected(
-            "TRAILED", f"ellipticity {field.ellipticity:.2f} > {settings.max_ellipticity:g}"
+            "TRAILED", f"ellipticity {field.profile.ellipticity:.2f} > {settings.max_ellipticity:g}"
         )
     if 0 < settings.max_seeing < seeing:
         raise FrameRejected("BAD_SEEING", f"{seeing:.2f} > {settings.max_seeing:g} arcsec")
@@ -115,9 +119,9 @@ def measure_frame(
     magnitude = -2.5 * np.log10(field.total[index] / exposure)
     error = 1.0857 * field.error[index] / field.flux[index]
     return FrameMeasurement(
-        fwhm=field.fwhm, seeing=seeing, ellipticity=field.ellipticity, nstars=nstars, noise=noise,
-        aperture=field.aperture, fraction=float(field.growth.fraction(field.aperture)),
-        wings=astuple(field.growth.wings(field.shape)), wcs=wcs,
+        fwhm=field.fwhm, seeing=seeing, ellipticity=field.profile.ellipticity, nstars=nstars,
+        noise=noise, aperture=field.aperture, fraction=float(field.growth.fraction(field.aperture)),
+        wings=astuple(field.growth.wings(field.profile.shape)), wcs=wcs,
         stars=FrameStars(ra, dec, magnitude, error),
     )  # fmt: skip
 

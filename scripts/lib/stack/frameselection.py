@@ -9,8 +9,8 @@ from lib.core.settings import StackSettings
 from lib.core.sphere import mean_position, project, separation
 from lib.core.wcs import frame_outline
 from lib.frame.file import FrameRejected
-from lib.photometry.coaddzeropoint import ASSUMED_CATALOGUE_ERROR, Reference, reference_errors
-from lib.photometry.zeropoint import relative_zeropoints
+from lib.photometry.coaddzeropoint import Reference, reference_errors
+from lib.photometry.zeropoint import ASSUMED_REFERENCE_ERROR, relative_zeropoints
 from lib.stack.stackframe import FrameScaling, FrameStars, FrameZeropoint, StackFrame
 from lib.stack.weights import frame_variance
 
@@ -172,7 +172,7 @@ def frame_zeropoints(
         ours, theirs = match(place, at, radius)
         magnitude[0, ours] = np.asarray(reference[band], float)[theirs]
         errors = reference_errors(reference, band)[theirs]
-        error[0, ours] = np.where(errors > 0, errors, ASSUMED_CATALOGUE_ERROR)
+        error[0, ours] = np.where(errors > 0, errors, ASSUMED_REFERENCE_ERROR)
     floor = np.full((rows, 1), FRAME_ERROR_FLOOR)
     floor[0] = REFERENCE_ERROR_FLOOR
     z, scatter, number, group = relative_zeropoints(magnitude, error, floor)

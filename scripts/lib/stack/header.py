@@ -231,12 +231,14 @@ def shape_cards(coadd: MeasuredCoadd) -> Cards:
         fraction = float(field.growth.fraction(field.aperture))
         cards["SEEPIX"] = (field.fwhm, "[pixel] FWHM of stars")
         cards["SEEING"] = (field.fwhm * scale, "[arcsec] FWHM of stars")
-        if np.isfinite(field.ellipticity):
-            cards["ELLIPTIC"] = (field.ellipticity, "median 1 - b/a of stars")
+        if np.isfinite(field.profile.ellipticity):
+            cards["ELLIPTIC"] = (field.profile.ellipticity, "median 1 - b/a of stars")
         cards["APRAD"] = (field.aperture * scale, "[arcsec] radius of the photometry")
         cards["APCOR"] = (2.5 * np.log10(fraction), "[mag] from that aperture to total flux")
         cards["APCORERR"] = (1.0857 * field.growth.error, "[mag] error of APCOR")
-        for key, value in zip(WING_KEYS, astuple(field.growth.wings(field.shape)), strict=True):
+        for key, value in zip(
+            WING_KEYS, astuple(field.growth.wings(field.profile.shape)), strict=True
+        ):
             cards[key] = (value, WING_KEYS[key])
         ratio = float(noise.ratio(field.aperture))
         cards["APNOISE"] = (ratio, "noise in APRAD over that of the weight map")

@@ -15,9 +15,16 @@ from astropy.table import Table
 from lib.core.sphere import project
 from lib.frame.fitsbytes import read_table
 from lib.night.targets import target_position
-from lib.photometry.forced import LIMIT_SIGMA, Coadd, filter_order, force, magnitudes, unite_sources
+from lib.photometry.forced import (
+    LIMIT_SIGMA,
+    Coadd,
+    filter_order,
+    forced_fluxes,
+    magnitudes,
+    unite_sources,
+)
 from lib.photometry.measuredcoadd import subtract_mesh
-from lib.photometry.psf import Wings
+from lib.photometry.psf import StarAperture, Wings
 
 SAME_SOURCE_RADIUS = 0.7
 """[FWHM] Sources nearer to each other are one: those of one coadd are at least 0.8 apart."""
@@ -117,10 +124,9 @@ def read_coadd(path: str | Path, weight_path: str | Path, cat_path: str | Path) 
         clean = subtract_mesh(image, cat["BACKGROUND"].data, covered)
         occupied = cat["OCCUPIED"].data.astype(bool)
     wings = Wings(*(header[key] for key in ("PSFALPHA", "PSFBETA", "PSFNORM", "PSFE1", "PSFE2")))
-    return Coadd(
-        str(header["FILTER"]), clean, variance, occupied, header, wings,
-        header["APRAD"] / header["PIXSCALE"], 10 ** (0.4 * header["APCOR"]),
-    )  # fmt: skip
+    radius = header["APRAD"] / header["PIXSCALE"]
+    aperture = StarAperture(radius, 10 ** (0.4 * header["APCOR"]), wings)
+    return Coadd(str(header["FILTER"]), clean, variance, occupied, header, aperture)
 
 
 def measure_union(
@@ -180,7 +186,7 @@ def _add_measurements(
     table: Table, coadd: Coadd, sky: np.ndarray, extra: np.ndarray, order: np.ndarray
 ) -> None:
     """Add fluxes, magnitudes, limits and flags of a coadd at positions, put in another order."""
-    flux, error, flags = (values[order] for values in force(coadd, sky, extra))
+    flux, error, flags = (values[order] for values in forced_fluxes(coadd, sky, extra))
     zeropoint = coadd.header.get("ABSZPT", np.nan)
     magnitude, magnitude_error, limit = magnitudes(flux, error, zeropoint)
     for label, values, unit, what in (

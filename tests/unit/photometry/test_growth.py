@@ -5,9 +5,16 @@ import pytest
 import sep
 from moffatstars import jittered_grid, moffat_image
 
-from lib.photometry.field import measure_field
-from lib.photometry.growth import clipped_mean, growth_curve, ring_fluxes
+from lib.photometry.growth import (
+    OtherSources,
+    StarSample,
+    clipped_mean,
+    growth_curve,
+    ring_fluxes,
+)
+from lib.photometry.image import MeasurementImage
 from lib.photometry.psf import moffat_alpha, moffat_fraction
+from lib.photometry.starfield import measure_field
 
 SHAPE = (420, 420)
 
@@ -18,10 +25,11 @@ def aperture_light(fwhm, beta, radius, x=60.3, y=59.8):
     return sep.sum_circle(image.astype(np.float32), [x], [y], radius, subpix=0)[0][0]
 
 
-def measure_stars(rng, x, y, flux, image, noise, fwhm, **options):
+def measure_stars(rng, x, y, flux, image, noise, fwhm):
     """Return the growth curve of stars of known positions, all of them alone."""
     image = (image + rng.normal(0, noise, image.shape)).astype(np.float32)
-    return growth_curve(image, noise, x, y, flux, np.full(x.size, np.inf), fwhm, **options)
+    sample = StarSample(x, y, flux, np.full(x.size, np.inf))
+    return growth_curve(MeasurementImage(image, noise, gain=0.0), sample, fwhm)
 
 
 def offset(curve, fwhm, beta):
@@ -112,7 +120,7 @@ def crowded_offsets(number, trials=6, fwhm=3.5, beta=3.5, noise=10.0):
         flux = 10 ** rng.uniform(3, 5.3, number)
         image = moffat_image(x, y, flux, fwhm, beta, SHAPE, half=40, points=3)
         image = (image + rng.normal(0, noise, SHAPE)).astype(np.float32)
-        field = measure_field(image, noise, np.zeros(SHAPE, bool), gain=1e9)
+        field = measure_field(MeasurementImage(image, noise, gain=1e9))
         assert field.growth.n_stars > 0
         truth = aperture_light(fwhm, beta, field.aperture)
         offsets.append(np.log(truth / field.growth.fraction(field.aperture)))
@@ -147,15 +155,16 @@ def test_light_of_neighbours_in_the_map_is_replaced_by_that_of_the_ring():
     segments = np.where(second > 5.0, 2, 0).astype(np.int32)
     segments[alone > second] = 1
     radii = np.array([4.0, 8.0, 12.0, 20.0])
-    arguments = (1.0, x[:1], y[:1], radii, 0.0, segments, np.array([1]))
-    found, _ = ring_fluxes((alone + second).astype(np.float32), *arguments)
-    truth, _ = ring_fluxes(alone.astype(np.float32), 1.0, x[:1], y[:1], radii)
+    both = MeasurementImage((alone + second).astype(np.float32), 1.0, gain=0.0)
+    star = StarSample(x[:1], y[:1], flux[:1], np.full(1, np.inf), np.array([1]))
+    found, _ = ring_fluxes(both, star, radii, OtherSources(segments))
+    truth, _ = ring_fluxes(MeasurementImage(alone.astype(np.float32), 1.0), star, radii)
     # Outside its isophote a Moffat star has the rest of its light; so have the mean of a ring
     # that is not the same everywhere and the star's own light below the isophote.
     outside = second[segments != 2].sum()
     hidden = alone[segments == 2].sum()
     assert np.abs(found - truth).sum() < outside + hidden
-    kept, _ = ring_fluxes((alone + second).astype(np.float32), *arguments[:4])
+    kept, _ = ring_fluxes(both, star, radii)
     assert np.abs(kept - truth).sum() > 5 * (outside + hidden)
 
 
@@ -166,7 +175,9 @@ def test_rings_about_stars_are_those_of_sep():
     radii = np.array([2.0, 4.0, 9.0])
     segments = np.zeros(image.shape, np.int32)
     segments[58:63, 38:43], segments[66:70, 40:45] = 1, 7
-    flux, variance = ring_fluxes(image, 2.0, x, y, radii, 3.0, segments, np.array([1, 2]))
+    stars = StarSample(x, y, np.ones(2), np.full(2, np.inf), np.array([1, 2]))
+    measured = MeasurementImage(image, 2.0, gain=3.0)
+    flux, variance = ring_fluxes(measured, stars, radii, OtherSources(segments))
     for k, (inner, outer) in enumerate(((0, 2), (2, 4), (4, 9))):
         total, error, _ = sep.sum_circann(
             image, x, y, inner, outer, err=2.0, gain=3.0, segmap=segments, seg_id=[1, 2]
@@ -185,13 +196,13 @@ def test_other_sources_are_grown_where_rings_are_measured():
     segments = np.zeros(image.shape, np.int32)
     segments[58:63, 38:43], segments[66:70, 46:51], segments[146:, 10:14] = 1, 7, 8
     grown = np.where(segments > 0, segments, maximum_filter(segments, 2 * 3 + 1))
-    numbers = np.array([1, 2, 3])
-    found = ring_fluxes(image, 2.0, x, y, radii, 3.0, segments, numbers, 3)
-    for here, there in zip(
-        found, ring_fluxes(image, 2.0, x, y, radii, 3.0, grown, numbers), strict=True
-    ):
+    stars = StarSample(x, y, np.ones(3), np.full(3, np.inf), np.array([1, 2, 3]))
+    measured = MeasurementImage(image, 2.0, gain=3.0)
+    found = ring_fluxes(measured, stars, radii, OtherSources(segments, 3))
+    expected = ring_fluxes(measured, stars, radii, OtherSources(grown))
+    for here, there in zip(found, expected, strict=True):
         np.testing.assert_array_equal(here, there)
-    plain, _ = ring_fluxes(image, 2.0, x, y, radii, 3.0, segments, numbers)
+    plain, _ = ring_fluxes(measured, stars, radii, OtherSources(segments))
     assert (plain[0] != found[0][0]).any()
 
 
@@ -219,7 +230,7 @@ def test_clipped_mean_is_true_within_its_error():
 def test_growth_curve_without_stars_is_assumed_and_says_so():
     image = np.zeros((100, 100), np.float32)
     none = np.empty(0)
-    curve = growth_curve(image, 1.0, none, none, none, none, 3.0)
+    curve = growth_curve(MeasurementImage(image, 1.0), StarSample(*[none] * 4), 3.0)
     assert curve.n_stars == 0 and curve.error == pytest.approx(0.03)
     radii = np.array([0.5, 2.0, 4.5, 9.0, 15.0, 500.0])
     fraction = curve.fraction(radii)
@@ -231,5 +242,7 @@ def test_growth_curve_without_stars_is_assumed_and_says_so():
 @pytest.mark.parametrize("beta", [2.5, 3.0, 4.5])
 def test_assumed_curve_is_within_two_errors_of_real_stars(beta):
     none = np.empty(0)
-    curve = growth_curve(np.zeros((9, 9), np.float32), 1.0, none, none, none, none, 4.0)
+    curve = growth_curve(
+        MeasurementImage(np.zeros((9, 9), np.float32), 1.0), StarSample(*[none] * 4), 4.0
+    )
     assert abs(offset(curve, 4.0, beta)) < 2 * curve.error

@@ -1,9 +1,10 @@
-"""lib.photometry.sources: detection, background and the choice of stars."""
+"""lib.photometry.sources: detection and the choice of stars; backgroundmesh: the background."""
 
 import numpy as np
 import pytest
 
-from lib.photometry.sources import background_mesh, detect_sources, select_stars, spread_mesh
+from lib.photometry.backgroundmesh import background_mesh, spread_mesh
+from lib.photometry.sources import detect_sources, select_stars
 
 
 def test_stars_are_told_from_galaxies_and_cosmic_rays():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lib.photometry.zeropoint import (
+    ReferenceColour,
     choose_colour,
     expected_noise,
     fit_spatial_term,
@@ -59,7 +60,7 @@ def test_zeropoint_lies_within_its_stated_error(n, colour_term):
     pulls, offsets = [], []
     for _ in range(400):
         *data, colour = synthetic_field(rng, n, colour_term=colour_term)
-        fit = fit_zeropoint(*data, colour, None, colour_name="g-r")
+        fit = fit_zeropoint(*data, ReferenceColour("g-r", colour))
         at = fit.colour_term * (0.6 - fit.colour_at) if fit.colour else 0.0
         offsets.append(fit.value + at - 25.3)
         error = np.hypot(fit.error, fit.colour_term_error * (0.6 - fit.colour_at)
@@ -76,7 +77,7 @@ def test_colour_term_is_found_with_its_error():
     pulls = []
     for _ in range(200):
         *data, colour = synthetic_field(rng, 50, colour_term=-0.12)
-        fit = fit_zeropoint(*data, colour, None, colour_name="g-r")
+        fit = fit_zeropoint(*data, ReferenceColour("g-r", colour))
         assert fit.colour == "g-r"
         pulls.append((fit.colour_term + 0.12) / fit.colour_term_error)
     assert abs(np.mean(pulls)) < 0.25 and 0.8 < np.std(pulls) < 1.25
@@ -94,7 +95,9 @@ def test_colours_that_share_the_error_of_the_magnitude_make_no_colour_term(sign)
         partner = truth - sign * other + rng.normal(0, error)
         fit = fit_zeropoint(
             truth - 25 + rng.normal(0, 0.01, n), np.full(n, 0.01), reference, error,
-            sign * (reference - partner), error * 2**0.5, sign * error**2, colour_name="J-H",
+            ReferenceColour(
+                "J-H", sign * (reference - partner), error * 2**0.5, sign * error**2
+            ),
         )  # fmt: skip
         pulls.append(fit.colour_term / fit.colour_term_error)
     # Not corrected, the term would be 0.05^2 / (0.15^2 + 2 x 0.05^2) = 0.09, three of its errors.
@@ -125,9 +128,9 @@ def test_plane_in_position_is_found_with_its_error_and_none_where_there_is_none(
 def test_no_colour_term_from_few_stars_or_one_colour():
     rng = np.random.default_rng(9)
     *data, colour = synthetic_field(rng, 8, colour_term=0.1)
-    assert fit_zeropoint(*data, colour, None, colour_name="g-r").colour == ""
+    assert fit_zeropoint(*data, ReferenceColour("g-r", colour)).colour == ""
     *data, colour = synthetic_field(rng, 50)
-    fit = fit_zeropoint(*data, np.full(50, 0.6), None, colour_name="g-r")
+    fit = fit_zeropoint(*data, ReferenceColour("g-r", np.full(50, 0.6)))
     assert fit.colour == "" and fit.colour_term == 0.0 and np.isnan(fit.colour_at)
 
 
@@ -135,7 +138,7 @@ def test_stars_of_unknown_colour_do_not_spoil_the_fit():
     rng = np.random.default_rng(10)
     *data, colour = synthetic_field(rng, 40)
     colour[:10] = np.nan
-    fit = fit_zeropoint(*data, colour, None, colour_name="g-r")
+    fit = fit_zeropoint(*data, ReferenceColour("g-r", colour))
     assert fit.value == pytest.approx(25.3, abs=0.02) and not fit.used[:10].any()
 
 
@@ -169,10 +172,10 @@ def test_colour_is_the_one_most_stars_have():
     table = {"ra": np.zeros(n), "g": np.full(n, np.nan), "r": np.zeros(n) + 16.0,
              "i": np.zeros(n) + 15.5, "r_err": np.full(n, 0.01)}  # fmt: skip
     table["g"][:5] = 17.0
-    name, colour, error, covariance = choose_colour("r", table, np.arange(n))
-    assert name == "r-i" and np.allclose(colour, 0.5) and np.isnan(error).all()
-    assert np.allclose(covariance, 1e-4)
-    assert choose_colour("J", table, np.arange(n))[0] == ""
+    colour = choose_colour("r", table, np.arange(n))
+    assert colour.name == "r-i" and np.allclose(colour.value, 0.5)
+    assert np.isnan(colour.error).all() and np.allclose(colour.covariance, 1e-4)
+    assert choose_colour("J", table, np.arange(n)) is None
 
 
 def test_faint_stars_do_not_bias_the_zero_point():

@@ -1,12 +1,39 @@
-"""Models of the stars of an image, to measure each without the light of the others."""
+"""Neighbours: stars are modelled and measured without the light of each other."""
 
 import numpy as np
 import sep
 
-from lib.photometry.sources import detect_sources
+from lib.photometry.apertures import tile_sums
+from lib.photometry.image import MeasurementImage
+from lib.photometry.psf import StarAperture, Wings
+from lib.photometry.sources import Detections, detect_sources
 
-MANY = 10**5
-"""Pixels of models that are worked on at once: they stay in the cache."""
+BLOCK_PIXELS = 10**5
+"""Pixels of models that are worked on at once: they stay in the processor's cache."""
+
+MODEL_FAINTEST = 0.02
+"""Models end where they are fainter [noise of a pixel]."""
+
+MODEL_REACH = 40
+"""They reach this far at most [radius of the aperture]."""
+
+MODELLED_SNR = 5.0
+"""Sources of a lower signal-to-noise ratio are not modelled."""
+
+LEAST_SEPARATION = 1 / 3
+"""Nearer stars cannot be told apart [radius of the aperture]."""
+
+LEAST_CORE = 0.8
+"""Hidden sources are not looked for nearer to a star [FWHM]: its core is not modelled well."""
+
+HIDDEN_REACH = 3.0
+"""Nor further from it [FWHM]."""
+
+MODEL_ERROR = 0.1
+"""Relative error of the model of a star in the search for hidden sources: how stars differ."""
+
+HIDDEN_THRESHOLD = 5.0
+"""Detection threshold of hidden sources [noise of a pixel, with that of the models]."""
 
 
 class StarModels:
@@ -22,22 +49,32 @@ class StarModels:
         Total fluxes; those of 0 are not modelled.
     wings : Wings
     noise : float
-        Of a pixel: models end where they are below a fiftieth of it.
+        Standard deviation of a pixel: models end where they are below a fiftieth of it.
     radius : float
-        They reach so far at least [pixel].
+        They reach at least this far [pixel].
+
+    Attributes
+    ----------
+    residual : ndarray of float32, shape (ny, nx)
+        The image without the models.
+    half : ndarray of int, shape (n,)
+        Half the side of each model [pixel].
     """
 
-    def __init__(self, image, x, y, flux, wings, noise, radius):
+    def __init__(
+        self, image: np.ndarray, x: np.ndarray, y: np.ndarray, flux: np.ndarray, wings: Wings,
+        noise: float, radius: float,
+    ) -> None:  # fmt: skip
         self.size, self.wings = image.shape, wings
         self.x, self.y, self.flux = np.asarray(x, float), np.asarray(y, float), flux
         self.column, self.row = np.rint(self.x).astype(int), np.rint(self.y).astype(int)
         with np.errstate(divide="ignore"):
-            reach = wings.reach(0.02 * noise / flux)
-        self.half = np.ceil(np.clip(reach, radius + 2, 40 * radius)).astype(int)
+            reach = wings.reach(MODEL_FAINTEST * noise / flux)
+        self.half = np.ceil(np.clip(reach, radius + 2, MODEL_REACH * radius)).astype(int)
         self.residual = image.copy()
         self._add(self.residual, np.flatnonzero(flux > 0), -1)
 
-    def light(self, index, half):
+    def light(self, index: np.ndarray, half: int) -> np.ndarray:
         """Return the models of stars in squares about their pixels.
 
         Parameters
@@ -64,12 +101,12 @@ class StarModels:
         light *= rows[:, :, None] & columns[:, None, :]
         return light
 
-    def _add(self, image, index, sign=1):
+    def _add(self, image: np.ndarray, index: np.ndarray, sign: int = 1) -> None:
         """Add the models of stars to an image, in place: many of one size at a time."""
         for half in np.unique(self.half[index]):
             members = index[self.half[index] == half]
             offset = np.arange(-half, half + 1, dtype=np.float32)
-            for some in np.array_split(members, 1 + members.size * offset.size**2 // MANY):
+            for some in np.array_split(members, 1 + members.size * offset.size**2 // BLOCK_PIXELS):
                 dy, dx = (
                     (centre[some] - place[some]).astype(np.float32)[:, None] + offset
                     for centre, place in ((self.row, self.y), (self.column, self.x))
@@ -80,7 +117,7 @@ class StarModels:
                     corner = (self.row[i] - half, self.column[i] - half)
                     add_stamp(image, (0, 0), corner, stamp)
 
-    def apertures(self, radius):
+    def apertures(self, radius: float) -> np.ndarray:
         """Return the sum of each star alone in a circle, the others taken away, shape (n,)."""
         sums, _, _ = sep.sum_circle(self.residual, self.x, self.y, radius, subpix=5)
         index = np.flatnonzero(self.flux > 0)
@@ -89,50 +126,20 @@ class StarModels:
             sums[index] += tile_sums(
                 self.light(index, half), self.x[index] - self.column[index],
                 self.y[index] - self.row[index], radius,
-            )  # fmt: skip
+            )[0]  # fmt: skip
         return sums
 
-    def image(self, chosen):
-        """Return the image of the models of some stars."""
+    def image(self, chosen: np.ndarray) -> np.ndarray:
+        """Return the image of the models of some stars, of a mask of shape (n,)."""
         image = np.zeros(self.size, np.float32)
         self._add(image, np.flatnonzero(chosen & (self.flux > 0)))
         return image
 
 
-def tile_sums(tiles, dx, dy, outer, inner=0.0, **options):
-    """Sum circles or rings, one in each of many small images, by one call of sep.
-
-    Parameters
-    ----------
-    tiles : ndarray, shape (n, 2 half + 1, 2 half + 1)
-    dx, dy : ndarray, shape (n,)
-        Centres from the middle of the tiles [pixel].
-    outer, inner : float
-        Radii [pixel].
-    **options
-        Of `sep.sum_circle`; arrays in the form of `tiles`. With `err` errors are returned too.
-
-    Returns
-    -------
-    sums : ndarray, shape (n,)
-    errors : ndarray, shape (n,)
-        With `err` only.
-    """
-    n, size, _ = tiles.shape
-    flat = {
-        key: np.ascontiguousarray(value).reshape(n * size, size) if np.ndim(value) == 3 else value
-        for key, value in options.items()
-    }
-    place = (size // 2 + dx, size // 2 + dy + size * np.arange(n))
-    column = np.ascontiguousarray(tiles).reshape(n * size, size)
-    if inner > 0:
-        sums, errors, _ = sep.sum_circann(column, *place, inner, outer, subpix=5, **flat)
-    else:
-        sums, errors, _ = sep.sum_circle(column, *place, outer, subpix=5, **flat)
-    return (sums, errors) if "err" in options else sums
-
-
-def model_stars(image, noise, x, y, sums, error, radius, fraction, wings):
+def model_stars(
+    image: np.ndarray, noise: float, x: np.ndarray, y: np.ndarray, sums: np.ndarray,
+    error: np.ndarray, aperture: StarAperture,
+) -> StarModels:  # fmt: skip
     """Return the models of the stars that are seen, from aperture sums that hold their neighbours.
 
     Parameters
@@ -140,24 +147,28 @@ def model_stars(image, noise, x, y, sums, error, radius, fraction, wings):
     image : ndarray of float32, shape (ny, nx)
         Background-subtracted.
     noise : float
-        Of a pixel.
-    x, y, sums, error : ndarray, shape (n,)
-        Those with less than five times their error are not modelled.
-    radius, fraction, wings
-        As for `share_light`.
+        Standard deviation of a pixel.
+    x, y : ndarray, shape (n,)
+        [pixel].
+    sums, error : ndarray, shape (n,)
+        In the aperture. Those with less than five times their error are not modelled.
+    aperture : StarAperture
 
     Returns
     -------
     StarModels
     """
-    seen = np.flatnonzero(sums > 5 * error)
+    seen = np.flatnonzero(sums > MODELLED_SNR * error)
     flux = np.zeros(len(sums))
-    flux[seen] = share_light(sums[seen], x[seen], y[seen], radius, fraction, wings)
+    flux[seen] = deblended_fluxes(sums[seen], x[seen], y[seen], aperture)
     # Between close ones noise may leave nothing for one of them.
-    return StarModels(image, x, y, np.clip(flux, 0, None), wings, noise, radius)
+    flux = np.clip(flux, 0, None)
+    return StarModels(image, x, y, flux, aperture.wings, noise, aperture.radius)
 
 
-def share_light(sums, x, y, radius, fraction, wings):
+def deblended_fluxes(
+    sums: np.ndarray, x: np.ndarray, y: np.ndarray, aperture: StarAperture
+) -> np.ndarray:
     """Solve for the total fluxes of stars whose apertures hold light of each other.
 
     Parameters
@@ -165,11 +176,8 @@ def share_light(sums, x, y, radius, fraction, wings):
     sums : ndarray, shape (n,)
         In circular apertures.
     x, y : ndarray, shape (n,)
-    radius : float
-        Of the apertures [pixel].
-    fraction : float
-        Of a star's light in its own aperture.
-    wings : Wings
+        [pixel].
+    aperture : StarAperture
 
     Returns
     -------
@@ -181,21 +189,68 @@ def share_light(sums, x, y, radius, fraction, wings):
     from scipy.sparse.linalg import spsolve
     from scipy.spatial import cKDTree
 
-    n = len(sums)
+    n, radius = len(sums), aperture.radius
     pairs = np.empty((0, 2), int)
     if n > 1:
         pairs = cKDTree(np.column_stack([x, y])).query_pairs(4 * radius, output_type="ndarray")
     if len(pairs) == 0:
-        return sums / fraction
+        return sums / aperture.fraction
     apart = np.hypot(*(axis[pairs[:, 0]] - axis[pairs[:, 1]] for axis in (x, y)))
-    pairs, apart = pairs[apart > radius / 3], apart[apart > radius / 3]
-    part = np.interp(apart, *wings.aperture_share(radius))
-    row, column = np.concatenate([pairs, pairs[:, ::-1]]).T
-    matrix = fraction * eye_array(n) + coo_array((np.tile(part, 2), (row, column)), shape=(n, n))
+    separable = apart > LEAST_SEPARATION * radius
+    part = np.interp(apart[separable], *aperture.wings.aperture_share(radius))
+    row, column = np.concatenate([pairs[separable], pairs[separable][:, ::-1]]).T
+    shared = coo_array((np.tile(part, 2), (row, column)), shape=(n, n))
+    matrix = aperture.fraction * eye_array(n) + shared
     return spsolve(matrix.tocsc(), sums)
 
 
-def hidden_sources(models, noise, gain, point, segments, fwhm, threshold=5.0, min_area=5):
+def deblended_errors(
+    x: np.ndarray, y: np.ndarray, error: np.ndarray, aperture: StarAperture
+) -> np.ndarray:
+    """Return the errors of aperture sums after the light of the neighbours was solved for.
+
+    Stars that share light have the fluxes M^-1 s of their aperture sums s, as `deblended_fluxes`
+    has it: the nearer two are, the more noise goes from one to the other. Sums of apertures that
+    overlap share as much of their noise as of their area.
+
+    Parameters
+    ----------
+    x, y, error : ndarray, shape (n,)
+        Positions [pixel], and errors of the sums.
+    aperture : StarAperture
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    from scipy.spatial import cKDTree
+
+    blended = error.copy()
+    if len(x) < 2:
+        return blended
+    points = np.column_stack([x, y])
+    radius = aperture.radius
+    share = aperture.wings.aperture_share(radius)
+    tree = cKDTree(points)
+    distance, index = tree.query(points, k=min(len(x), 9), distance_upper_bound=2 * radius)
+    for i in np.flatnonzero(np.isfinite(distance).sum(axis=1) > 1):
+        members = index[i][np.isfinite(distance[i])]
+        apart = np.hypot(*(points[members][:, None] - points[members]).T)
+        # As in the solution, those nearer than a third of the radius are not told apart.
+        light = np.where(apart > LEAST_SEPARATION * radius, np.interp(apart, *share), 0.0)
+        np.fill_diagonal(light, aperture.fraction)
+        half = np.minimum(apart / (2 * radius), 1)
+        overlap = 2 / np.pi * (np.arccos(half) - half * np.sqrt(1 - half**2))
+        weight = aperture.fraction * np.linalg.pinv(light)[0]
+        noise = weight * error[members]
+        blended[i] = max(error[i], np.sqrt(max(0.0, noise @ overlap @ noise)))
+    return blended
+
+
+def hidden_sources(
+    models: StarModels, image: MeasurementImage, point: np.ndarray, segments: np.ndarray,
+    fwhm: float, min_area: int = 5,
+) -> Detections:  # fmt: skip
     """Find the neighbours of stars that were taken for a part of them.
 
     What is left of the image without its stars is searched from 0.8 to 3 FWHM about each.
@@ -203,47 +258,47 @@ def hidden_sources(models, noise, gain, point, segments, fwhm, threshold=5.0, mi
     Parameters
     ----------
     models : StarModels
-    noise : float or ndarray
-        Standard deviation of a pixel.
-    gain : float
-        Electrons per unit.
+    image : MeasurementImage
+        With the stars.
     point : ndarray of bool, shape (n,)
-        Point sources that are not saturated: about the others the model is none.
+        Point sources that are not saturated: the wings do not describe the others.
     segments : ndarray of int32, shape (ny, nx)
+        Map of the sources known.
     fwhm : float
-        Pixels.
-    threshold, min_area
-        Of `detect_sources`.
+        [pixel].
+    min_area
+        As for `detect_sources`.
 
     Returns
     -------
-    sources : structured ndarray
-    segments : ndarray of int32
-        Of them, numbered from 1.
+    Detections
+        Of the hidden sources, numbered from 1.
     """
     light = models.image(point)
-    # A tenth of the model: what stars differ from it.
-    error = np.sqrt(noise**2 + light / gain + (0.1 * light) ** 2).astype(np.float32)
+    variance = image.noise**2 + light / image.gain + (MODEL_ERROR * light) ** 2
+    error = np.sqrt(variance).astype(np.float32)
     search = np.zeros(models.size, bool)
     core = np.zeros(models.size, bool)
     ny, nx = models.size
-    reach = int(np.ceil(3 * fwhm))
+    reach = int(np.ceil(HIDDEN_REACH * fwhm))
     for i in np.flatnonzero(models.flux > 0):
         column, row = round(models.x[i]), round(models.y[i])
         x0, y0 = max(0, column - reach), max(0, row - reach)
         part = (slice(y0, row + reach + 1), slice(x0, column + reach + 1))
         dy = np.arange(y0, min(ny, row + reach + 1))[:, None] - models.y[i]
         r2 = (np.arange(x0, min(nx, column + reach + 1)) - models.x[i]) ** 2 + dy**2
-        core[part] |= r2 < (0.8 * fwhm) ** 2
+        core[part] |= r2 < (LEAST_CORE * fwhm) ** 2
         if point[i]:
             search[part] |= r2 < reach**2
     other = np.append(False, ~point)[segments]
     # The core of a neighbour may lie at the rim: its pixels count, but none of a star's own.
     residual = np.where(search & ~core & ~other, models.residual, 0).astype(np.float32)
-    return detect_sources(residual, error, None, threshold, min_area)
+    return detect_sources(residual, error, None, HIDDEN_THRESHOLD, min_area)
 
 
-def add_stamp(image, origin, corner, stamp):
+def add_stamp(
+    image: np.ndarray, origin: tuple[int, int], corner: tuple[int, int], stamp: np.ndarray
+) -> None:
     """Add a stamp to a part of an image, in place.
 
     Parameters

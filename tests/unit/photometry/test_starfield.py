@@ -1,11 +1,12 @@
-"""lib.photometry.field: truth put in is found again, within its stated errors."""
+"""lib.photometry.starfield: truth put in is found again, within its stated errors."""
 
 import numpy as np
 import pytest
 from moffatstars import moffat_image
 
 from lib.core.crossmatch import match
-from lib.photometry.field import measure_field
+from lib.photometry.image import MeasurementImage
+from lib.photometry.starfield import measure_field
 
 
 @pytest.mark.parametrize("beta", [2.5, 3.0, 4.5])
@@ -17,10 +18,10 @@ def test_total_flux_of_moffat_stars(beta):
     flux = 10 ** rng.uniform(4.3, 5.3, x.size)
     image = moffat_image(x, y, flux, fwhm, beta, (800, 800), half=120)
     image = (image + rng.normal(0, noise, image.shape)).astype(np.float32)
-    field = measure_field(image, noise, np.zeros(image.shape, bool), gain=1e9)
+    field = measure_field(MeasurementImage(image, noise, gain=1e9))
     # A pixel widens the profile a little: sqrt(4^2 + 0.68) at most.
     assert field.fwhm == pytest.approx(4.05, abs=0.08)
-    assert field.stars.sum() >= 90 and field.ellipticity < 0.05
+    assert field.stars.sum() >= 90 and field.profile.ellipticity < 0.05
     plane = np.column_stack([x, y])
     ours, theirs = match(np.column_stack([field.sources["x"], field.sources["y"]]), plane, 1.0)
     assert ours.size >= 98
@@ -42,7 +43,7 @@ def test_neighbour_hidden_in_a_star_is_found_and_taken_away():
     flux = np.append(flux, np.full(len(more), 5e4))
     image = moffat_image(x, y, flux, 4.0, 3.0, (420, 320), half=80)
     image = (image + rng.normal(0, 5, image.shape)).astype(np.float32)
-    field = measure_field(image, 5.0, np.zeros(image.shape, bool), gain=1e9)
+    field = measure_field(MeasurementImage(image, 5.0, gain=1e9))
     apart = np.hypot(field.sources["x"][:, None] - x, field.sources["y"][:, None] - y)
     assert apart.min(axis=0)[:2].max() < 1.0
     total = field.total[apart.argmin(axis=0)]
@@ -51,4 +52,4 @@ def test_neighbour_hidden_in_a_star_is_found_and_taken_away():
 
 
 def test_nothing_found_in_noise_free_emptiness():
-    assert measure_field(np.zeros((64, 64), "f4"), 1.0, np.zeros((64, 64), bool)) is None
+    assert measure_field(MeasurementImage(np.zeros((64, 64), "f4"), 1.0)) is None

@@ -1,13 +1,14 @@
-"""lib.photometry.starmodels: stars modelled, and measured without their neighbours."""
+"""lib.photometry.neighbours: stars modelled, and measured without their neighbours."""
 
 import numpy as np
 import pytest
 import sep
 from moffatstars import moffat_image
 
-from lib.photometry.field import aperture_fluxes
-from lib.photometry.psf import Wings, moffat_alpha, moffat_fraction
-from lib.photometry.starmodels import StarModels, share_light
+from lib.photometry.apertures import aperture_fluxes
+from lib.photometry.image import MeasurementImage
+from lib.photometry.neighbours import StarModels, deblended_fluxes
+from lib.photometry.psf import StarAperture, Wings, moffat_alpha, moffat_fraction
 
 
 def test_stars_that_share_an_aperture_are_solved_for():
@@ -15,9 +16,9 @@ def test_stars_that_share_an_aperture_are_solved_for():
     x, y = np.array([0.0, 4.0, 40.0]), np.array([0.0, 3.0, 0.0])
     flux = np.array([1000.0, 300.0, 500.0])
     image = moffat_image(x + 60, y + 60, flux, 4.0, 3.0, (120, 180), half=59)
-    sums, _, _ = aperture_fluxes(image.astype("f4"), 1.0, x + 60, y + 60, [6.0])
+    sums, _, _ = aperture_fluxes(MeasurementImage(image.astype("f4"), 1.0), x + 60, y + 60, [6.0])
     part = float(moffat_fraction(6.0, wings.alpha, 3.0))
-    found = share_light(sums[:, 0], x, y, 6.0, part, wings)
+    found = deblended_fluxes(sums[:, 0], x, y, StarAperture(6.0, part, wings))
     # A hundredth of the brighter one: pixels are not points. The sums hold 25 % of the other.
     assert found == pytest.approx(flux, abs=0.01 * flux.max())
 

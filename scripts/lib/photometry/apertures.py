@@ -1,0 +1,97 @@
+"""Sums in circular apertures and rings, by sep."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import sep
+from numpy.typing import ArrayLike
+
+from lib.photometry.image import MeasurementImage
+
+
+def aperture_fluxes(
+    image: MeasurementImage, x: ArrayLike, y: ArrayLike, radii: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sum circular apertures.
+
+    Parameters
+    ----------
+    image : MeasurementImage
+    x, y : array_like, shape (n,)
+    radii : sequence of float, length k
+        Pixels.
+
+    Returns
+    -------
+    flux, error : ndarray, shape (n, k)
+    flag : ndarray of int, shape (n, k)
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    flux = np.empty((x.size, len(radii)))
+    error = np.empty_like(flux)
+    flag = np.zeros(flux.shape, np.int32)
+    for k, radius in enumerate(radii):
+        flux[:, k], error[:, k], flag[:, k] = sep.sum_circle(
+            image.data, x, y, radius, err=image.noise, gain=image.gain or None, subpix=5
+        )
+    return flux, error, flag
+
+
+def tile_sums(
+    tiles: np.ndarray, dx: np.ndarray, dy: np.ndarray, outer: float, inner: float = 0.0,
+    **options: Any,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Sum circles or rings, one in each of many small images, by one call of sep.
+
+    Parameters
+    ----------
+    tiles : ndarray, shape (n, 2 half + 1, 2 half + 1)
+    dx, dy : ndarray, shape (n,)
+        Centres from the middle of the tiles [pixel].
+    outer, inner : float
+        Radii [pixel].
+    **options
+        Of `sep.sum_circle`; arrays in the form of `tiles`.
+
+    Returns
+    -------
+    sums, errors : ndarray, shape (n,)
+        The errors are 0 without option `err`.
+    """
+    n, size, _ = tiles.shape
+    flat = {
+        key: np.ascontiguousarray(value).reshape(n * size, size) if np.ndim(value) == 3 else value
+        for key, value in options.items()
+    }
+    place = (size // 2 + dx, size // 2 + dy + size * np.arange(n))
+    column = np.ascontiguousarray(tiles).reshape(n * size, size)
+    if inner > 0:
+        sums, errors, _ = sep.sum_circann(column, *place, inner, outer, subpix=5, **flat)
+    else:
+        sums, errors, _ = sep.sum_circle(column, *place, outer, subpix=5, **flat)
+    return sums, errors
+
+
+def squares_about(
+    column: np.ndarray, row: np.ndarray, half: int, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of squares about pixels, those beyond the edge of the image repeated.
+
+    Parameters
+    ----------
+    column, row : ndarray of int, shape (n,)
+    half : int
+        The squares have 2 half + 1 pixels to a side.
+    shape : tuple of int
+        Of the image.
+
+    Returns
+    -------
+    rows : ndarray of int, shape (n, 2 half + 1, 1)
+    columns : ndarray of int, shape (n, 1, 2 half + 1)
+    """
+    offset = np.arange(-half, half + 1)
+    rows = np.clip(row[:, None] + offset, 0, shape[0] - 1)[:, :, None]
+    columns = np.clip(column[:, None] + offset, 0, shape[1] - 1)[:, None, :]
+    return rows, columns

@@ -1,0 +1,420 @@
+"""Photometry of an image: its sources, the stars among them, fluxes and point-spread function.
+
+Arrays in, arrays out. Pixel coordinates are 0-based (x, y) with the centre of the first pixel at
+(0, 0), as in sep; magnitudes are -2.5 log10(flux) where no zero point is said to be added.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import sep
+
+from lib.photometry.apertures import aperture_fluxes
+from lib.photometry.flags import (
+    FLAG_BLENDED,
+    FLAG_NEIGHBOUR,
+    FLAG_SATURATED,
+    FLAG_TRUNCATED,
+    FLAG_WEIGHT,
+)
+from lib.photometry.growth import GrowthCurve, OtherSources, StarSample, growth_curve
+from lib.photometry.image import MeasurementImage
+from lib.photometry.neighbours import StarModels, hidden_sources, model_stars
+from lib.photometry.psf import (
+    StarAperture,
+    Wings,
+    fit_profile,
+    mean_shape,
+    moffat_alpha,
+    moffat_fraction,
+)
+from lib.photometry.sources import Detections, detect_sources, neighbour_distance, select_stars
+
+FWHM_OVER_SIGMA = 2.3548
+"""Full width at half maximum of a Gaussian over its standard deviation."""
+
+LEAST_HALF_LIGHT = 0.5
+"""No star has a smaller half-light radius [pixel]; smaller ones count as 1."""
+
+HALF_LIGHT_WITHOUT_STARS = 2.0
+"""Half-light radius assumed where no source tells it [pixel]."""
+
+STELLAR_LOCUS = 0.3
+"""By which the half-light radius of a point source may differ from that of stars [ln]."""
+
+
+@dataclass(frozen=True)
+class FieldSettings:
+    """How the sources of an image are detected and measured.
+
+    Parameters
+    ----------
+    threshold : float
+        Detection threshold [noise of a pixel], after smoothing with a small kernel.
+    min_area : int
+        Connected pixels above it.
+    aperture : float
+        Radius of the photometry [FWHM].
+    min_snr : float
+        Least signal-to-noise ratio of a star to measure the point-spread function with.
+    """
+
+    threshold: float = 3.0
+    min_area: int = 5
+    aperture: float = 1.5
+    min_snr: float = 20.0
+
+
+@dataclass(frozen=True)
+class StellarProfile:
+    """What the stars of an image look like.
+
+    Parameters
+    ----------
+    half_light : float
+        Half-light radius [pixel].
+    fwhm : float
+        [pixel].
+    beta : float
+        Exponent of the Moffat profile; NaN where none could be fitted.
+    ellipticity : float
+        Median 1 - b/a; NaN without stars.
+    shape : tuple of float
+        Of `lib.photometry.psf.mean_shape`.
+    aperture : float
+        Radius of the photometry [pixel].
+    """
+
+    half_light: float
+    fwhm: float
+    beta: float
+    ellipticity: float
+    shape: tuple[float, float]
+    aperture: float
+
+    def star_aperture(self) -> StarAperture:
+        """Return the aperture and wings of a star by the profile alone, without growth curve."""
+        beta = self.beta if np.isfinite(self.beta) else 3.0
+        alpha = moffat_alpha(self.fwhm, beta)
+        fraction = float(moffat_fraction(self.aperture, alpha, beta))
+        return StarAperture(self.aperture, fraction, Wings(alpha, beta, 1.0, *self.shape))
+
+
+@dataclass(frozen=True)
+class DescribedSources:
+    """Sources of an image, each measured by itself, with the light of its neighbours.
+
+    Parameters
+    ----------
+    sources : structured ndarray, shape (n,)
+        Of `detect_sources`; x and y are windowed positions.
+    stars : ndarray of bool, shape (n,)
+        On the stellar locus, unsaturated, undisturbed.
+    flags : ndarray of int32, shape (n,)
+        Those of sep and of `lib.photometry.flags`.
+    half_light : ndarray, shape (n,)
+        Half-light radii [pixel]; NaN where not measured.
+    isophotal : ndarray, shape (n,)
+        Isophotal fluxes.
+    flux, error : ndarray, shape (n,)
+        In the aperture of the profile.
+    profile : StellarProfile
+    """
+
+    sources: np.ndarray
+    stars: np.ndarray
+    flags: np.ndarray
+    half_light: np.ndarray
+    isophotal: np.ndarray
+    flux: np.ndarray
+    error: np.ndarray
+    profile: StellarProfile
+
+    def joined(self, more: "DescribedSources") -> "DescribedSources":
+        """Return these sources followed by others of the same profile."""
+        return DescribedSources(
+            sources=np.concatenate([self.sources, more.sources]),
+            stars=np.concatenate([self.stars, more.stars]),
+            flags=np.concatenate([self.flags, more.flags]),
+            half_light=np.concatenate([self.half_light, more.half_light]),
+            isophotal=np.concatenate([self.isophotal, more.isophotal]),
+            flux=np.concatenate([self.flux, more.flux]),
+            error=np.concatenate([self.error, more.error]),
+            profile=self.profile,
+        )
+
+
+@dataclass(frozen=True)
+class StarField:
+    """Sources of an image, which of them are stars, and the point-spread function.
+
+    Parameters
+    ----------
+    sources, stars, half_light, profile
+        As for `DescribedSources`.
+    segments : ndarray of int32, shape (ny, nx)
+        Number (from 1) of the source that each pixel belongs to, 0 for none.
+    flags : ndarray of int32, shape (n,)
+        Those of sep and of `lib.photometry.flags`.
+    isolation : ndarray, shape (n,)
+        Distance to the next source that matters [pixel].
+    flux, error : ndarray, shape (n,)
+        Within `aperture`, the light of the other sources subtracted.
+    growth : GrowthCurve
+    residual : ndarray of float32, shape (ny, nx)
+        The image without the models of its stars.
+    """
+
+    sources: np.ndarray
+    segments: np.ndarray
+    stars: np.ndarray
+    flags: np.ndarray
+    half_light: np.ndarray
+    isolation: np.ndarray
+    profile: StellarProfile
+    flux: np.ndarray
+    error: np.ndarray
+    growth: GrowthCurve
+    residual: np.ndarray
+
+    @property
+    def fwhm(self) -> float:
+        """FWHM of the stars [pixel]."""
+        return self.profile.fwhm
+
+    @property
+    def aperture(self) -> float:
+        """Radius of the aperture of `flux` [pixel]."""
+        return self.profile.aperture
+
+    @property
+    def total(self) -> np.ndarray:
+        """Total fluxes for point sources, shape (n,)."""
+        return self.flux / float(self.growth.fraction(self.aperture))
+
+    @property
+    def snr(self) -> np.ndarray:
+        """Signal-to-noise ratios within the aperture, shape (n,)."""
+        return self.flux / self.error
+
+    @property
+    def size_ratio(self) -> np.ndarray:
+        """Half-light radii over that of a star, shape (n,)."""
+        return self.half_light / self.profile.half_light
+
+    @property
+    def point_like(self) -> np.ndarray:
+        """Which sources are as large as a star, ndarray of bool, shape (n,)."""
+        return np.abs(np.log(np.maximum(self.size_ratio, 1e-3))) < STELLAR_LOCUS
+
+
+def measure_field(
+    image: MeasurementImage, settings: FieldSettings | None = None, *, find_hidden: bool = True,
+    detected: Detections | None = None,
+) -> StarField | None:  # fmt: skip
+    """Find the sources of an image and measure its point-spread function on the stars.
+
+    Parameters
+    ----------
+    image : MeasurementImage
+    settings : FieldSettings, optional
+    find_hidden : bool
+        Whether to look for the neighbours that were taken for a part of a star. They lift the
+        growth curve by a few thousandths. Without, the sources that are no stars to measure with
+        keep the positions of the detection, and have no half-light radius.
+    detected : Detections, optional
+        What `detect_sources` has found, where that is known.
+
+    Returns
+    -------
+    StarField, or None where nothing is found.
+    """
+    settings = settings or FieldSettings()
+    sources, segments = detected or detect_sources(
+        image.data, image.noise, None, settings.threshold, settings.min_area
+    )
+    if len(sources) == 0:
+        return None
+    described = describe_sources(image, sources, settings, measure_faint=find_hidden)
+    field, models = separate_stars(image, segments, described)
+    if not find_hidden:
+        return field
+    # Again, with a growth curve that holds less of the neighbours' light.
+    field, models = separate_stars(image, segments, described, field.growth)
+    profile = described.profile
+    point = field.point_like & ((field.flags & (FLAG_SATURATED | FLAG_TRUNCATED)) == 0)
+    more, theirs = hidden_sources(models, image, point, segments, profile.fwhm)
+    if len(more) == 0:
+        return field
+    more["flag"] |= FLAG_BLENDED
+    segments = np.where(theirs > 0, theirs + len(point), segments)
+    described = described.joined(describe_sources(image, more, settings, profile=profile))
+    for _ in range(2):
+        field, _ = separate_stars(image, segments, described, field.growth)
+    return field
+
+
+def describe_sources(
+    image: MeasurementImage, sources: np.ndarray, settings: FieldSettings, *,
+    measure_faint: bool = True, profile: StellarProfile | None = None,
+) -> DescribedSources:  # fmt: skip
+    """Measure sources one by one, and the profile of the stars among them.
+
+    Parameters
+    ----------
+    image : MeasurementImage
+    sources : structured ndarray, shape (n,)
+        Of `detect_sources`.
+    settings : FieldSettings
+    measure_faint : bool
+        Whether also those fainter than `min_snr` get half-light radii and windowed positions.
+    profile : StellarProfile, optional
+        Where it is known from other sources of the image: none of these is a star.
+
+    Returns
+    -------
+    DescribedSources
+    """
+    sources = sources.copy()
+    isophotal = np.maximum(sources["flux"], 1e-30)
+    snr = isophotal / np.sqrt(sources["npix"] * image.typical_noise**2 + isophotal / image.gain)
+    bright = np.flatnonzero(snr > settings.min_snr)
+    all_sources = measure_faint or profile is not None
+    measured = np.arange(len(sources)) if all_sources else bright
+    saturated = np.where(sources["peak"] >= image.saturate, FLAG_SATURATED, 0)
+    flags = sources["flag"].astype(np.int32) | saturated.astype(np.int32)
+    half_light = np.full(len(sources), np.nan)
+    bad_core = np.zeros(len(sources), int)
+    if profile is not None:
+        star_size = profile.half_light
+    else:
+        # To tell stars from galaxies a per cent is good enough.
+        _measure_half_light(image.data, sources, bright, half_light, subpix=2)
+        bad_core = _bad_core(image, sources, half_light)
+        star_size = _star_size(image, sources, half_light, snr, flags | bad_core, settings)
+    _centre_on_windows(image.data, sources, measured, star_size)
+    if all_sources:
+        _measure_half_light(image.data, sources, measured, half_light, subpix=5)
+        bad_core = _bad_core(image, sources, half_light)
+    flags |= bad_core
+    stars = np.zeros(len(sources), bool)
+    if profile is None:
+        stars, again = select_stars(
+            half_light, snr, flags, sources["peak"], image.saturate, min_snr=settings.min_snr
+        )
+        star_size = again if again > LEAST_HALF_LIGHT else star_size
+        profile = _stellar_profile(
+            image.data, sources[stars], isophotal[stars], star_size, settings
+        )
+    flux, error, aperture_flags = aperture_fluxes(
+        image, sources["x"], sources["y"], [profile.aperture]
+    )
+    flags |= aperture_flags[:, 0]
+    return DescribedSources(
+        sources, stars, flags, half_light, isophotal, flux[:, 0], error[:, 0], profile
+    )
+
+
+def _measure_half_light(
+    image: np.ndarray, sources: np.ndarray, rows: np.ndarray, half_light: np.ndarray, subpix: int
+) -> None:
+    """Measure half-light radii of some sources, in place.
+
+    In an aperture that holds nearly all of the isophotal size.
+    """
+    reach = np.clip(6.0 * sources["a"][rows], 4.0, 0.1 * max(image.shape))
+    half_light[rows], _ = sep.flux_radius(
+        image, sources["x"][rows], sources["y"][rows], reach, 0.5, subpix=subpix
+    )
+
+
+def _bad_core(image: MeasurementImage, sources: np.ndarray, half_light: np.ndarray) -> np.ndarray:
+    """Return FLAG_WEIGHT for sources with a bad pixel in their core, 0 for others."""
+    core = np.clip(1.5 * np.nan_to_num(half_light), 1.5, 20.0)
+    in_core, _, _ = sep.sum_circle(image.bad_fraction, sources["x"], sources["y"], core, subpix=1)
+    return np.where(in_core > 0, FLAG_WEIGHT, 0)
+
+
+def _star_size(
+    image: MeasurementImage, sources: np.ndarray, half_light: np.ndarray, snr: np.ndarray,
+    flags: np.ndarray, settings: FieldSettings,
+) -> float:  # fmt: skip
+    """Return the half-light radius of stars, of any source where none is fit."""
+    _, size = select_stars(
+        half_light, snr, flags, sources["peak"], image.saturate, min_snr=settings.min_snr
+    )
+    if not np.isfinite(size):  # the best there are, only so that the frame has numbers
+        usable = np.isfinite(half_light) & ((flags & (FLAG_SATURATED | FLAG_WEIGHT)) == 0)
+        size = float(np.median(half_light[usable])) if usable.any() else HALF_LIGHT_WITHOUT_STARS
+    return size if size > LEAST_HALF_LIGHT else 1.0
+
+
+def _centre_on_windows(
+    image: np.ndarray, sources: np.ndarray, rows: np.ndarray, star_size: float
+) -> None:
+    """Give some sources windowed positions, in place: those of source-extractor's XWIN_IMAGE."""
+    x, y = sources["x"][rows], sources["y"][rows]
+    # The weight of a pixel on the rim is e^-8: it need not be divided.
+    sigma = np.full(rows.size, 2.0 * star_size / FWHM_OVER_SIGMA)
+    x_window, y_window, failed = sep.winpos(image, x, y, sigma, subpix=1)
+    shift = np.hypot(x_window - x, y_window - y)
+    moved = (failed == 0) & (shift < max(1.0, star_size))
+    sources["x"][rows[moved]] = x_window[moved]
+    sources["y"][rows[moved]] = y_window[moved]
+
+
+def _stellar_profile(
+    image: np.ndarray, stars: np.ndarray, flux: np.ndarray, half_light: float,
+    settings: FieldSettings,
+) -> StellarProfile:  # fmt: skip
+    """Return the profile of stars, by their half-light radius where no Moffat profile fits."""
+    fwhm, beta = fit_profile(image, stars["x"], stars["y"], flux, 2.0 * half_light)
+    if not np.isfinite(fwhm):
+        fwhm, beta = 2.0 * half_light, np.nan
+    with np.errstate(divide="ignore", invalid="ignore"):
+        elongation = 1.0 - stars["b"] / stars["a"]
+    ellipticity = float(np.median(elongation)) if len(stars) else np.nan
+    shape = mean_shape(stars["a"], stars["b"], stars["theta"])
+    return StellarProfile(half_light, fwhm, beta, ellipticity, shape, settings.aperture * fwhm)
+
+
+def separate_stars(
+    image: MeasurementImage, segments: np.ndarray, described: DescribedSources,
+    growth: GrowthCurve | None = None,
+) -> tuple[StarField, StarModels]:  # fmt: skip
+    """Subtract the other sources' light from each, and measure the growth curve of the rest.
+
+    Parameters
+    ----------
+    image : MeasurementImage
+    segments : ndarray of int32, shape (ny, nx)
+    described : DescribedSources
+    growth : GrowthCurve, optional
+        To model the sources with; without it the profile of the stars has to do.
+
+    Returns
+    -------
+    StarField
+    lib.photometry.neighbours.StarModels
+    """
+    profile = described.profile
+    x, y = described.sources["x"], described.sources["y"]
+    isolation = neighbour_distance(x, y, described.isophotal)
+    near = np.where(isolation < profile.aperture + profile.fwhm, FLAG_NEIGHBOUR, 0)
+    if growth is not None:
+        aperture = growth.aperture(profile.aperture, profile.shape)
+    else:
+        aperture = profile.star_aperture()
+    models = model_stars(
+        image.data, image.typical_noise, x, y, described.flux, described.error, aperture
+    )
+    flux = models.apertures(profile.aperture)
+    index = np.flatnonzero(described.stars)
+    sample = StarSample(x[index], y[index], described.isophotal[index], isolation[index], index + 1)
+    others = OtherSources(segments, int(np.ceil(profile.fwhm)), models)
+    growth = growth_curve(image, sample, profile.fwhm, others)
+    field = StarField(
+        described.sources, segments, described.stars, described.flags | near,
+        described.half_light, isolation, profile, flux, described.error, growth, models.residual,
+    )  # fmt: skip
+    return field, models
