@@ -12,7 +12,7 @@ worker.attach(workflow)
 
 from lib.engine import patches
 from lib.engine.config import ConfigError, check_config, load_schema
-from lib.night.instruments import InstrumentError, list_instruments
+from lib.night.instrumentfile import InstrumentError, list_instruments
 from lib.night.nightlog import scan
 from lib.report.frametable import begin_frames_table
 from lib.engine.paths import NothingToReduce, check_places, refuse

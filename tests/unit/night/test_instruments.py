@@ -9,8 +9,18 @@ import re
 import numpy as np
 import pytest
 
-from lib.night import instruments as ins
-from lib.night.instruments import FrameIgnored, FrameUnusable, InstrumentError
+from lib.night.airmass import airmass_at, altitude
+from lib.night.amplifiers import parse_section, to_frame, to_raw
+from lib.night.frameignored import FrameIgnored, FrameUnusable
+from lib.night.headervalues import angle, evaluate, iso_of, mjd_of, number, object_text, safe_name
+from lib.night.instrumentfile import (
+    CONFIG,
+    InstrumentError,
+    identify,
+    list_instruments,
+    load_instrument,
+)
+from lib.night.interpret import interpret
 
 SAFE = re.compile(r"[A-Za-z0-9_+-]{1,64}")
 FRAME = re.compile(r"2[0-9A-Za-z_+-]*")
@@ -21,7 +31,7 @@ def hdu(shape=(1024, 1024), index=0, header=None):
 
 
 def read(name, header, filename="raw.fits", shape=(1024, 1024)):
-    return ins.interpret(header, [hdu(shape, 0, header)], filename, ins.load_instrument(name))
+    return interpret(header, [hdu(shape, 0, header)], filename, load_instrument(name))
 
 
 RATIR = {
@@ -194,21 +204,21 @@ def sane(facts):
 
 
 def test_every_instrument_loads_and_carries_its_file_name():
-    names = ins.list_instruments()
+    names = list_instruments()
     assert set(GOOD) == set(names)
     assert names[-1] == "generic"
     for name in names:
-        assert ins.load_instrument(name)["name"] == name
+        assert load_instrument(name)["name"] == name
 
 
 @pytest.mark.parametrize("name", GOOD)
 def test_identify(name):
-    assert ins.identify(GOOD[name][0]) == name
+    assert identify(GOOD[name][0]) == name
 
 
 def test_ratir_calibrations_are_known_by_one_keyword():
     header = {"SOFTGAIN": 4, "SDATE": "2014-05-06T03:04:05", "EXPTIME": 0}
-    assert ins.identify(header) == "ratir"
+    assert identify(header) == "ratir"
     (facts,) = read("ratir", header, "20140506T030405C0b.fits")
     assert facts["type"] == "bias" and facts["ra"] is None and facts["wcs"] is None
 
@@ -226,9 +236,9 @@ def test_good_header_gives_sane_facts_again_and_again(name):
 
 def test_unknown_instrument_names_the_known_ones():
     with pytest.raises(InstrumentError, match="hubble.*arcsat.*generic"):
-        ins.load_instrument("hubble")
+        load_instrument("hubble")
     with pytest.raises(InstrumentError, match="no file"):
-        ins.load_instrument("/nowhere/mine.yaml")
+        load_instrument("/nowhere/mine.yaml")
 
 
 MINE = """
@@ -246,10 +256,10 @@ cameras:
 def test_own_yaml_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(MINE)
-    mine = ins.load_instrument(str(path))
+    mine = load_instrument(str(path))
     header = {"IMAGETYP": "light", "OBJECT": "a", "FILTER": "V", "EXPTIME": 1, "DATE-OBS": "x"}
     header["DATE-OBS"] = "2020-01-02T03:04:05"
-    (facts,) = ins.interpret(header, [hdu((50, 40), 0, header)], "x.fits", mine)
+    (facts,) = interpret(header, [hdu((50, 40), 0, header)], "x.fits", mine)
     assert facts["frame"] == "20200102T030405Ao"
     assert facts["gain"] == 2.0
     assert facts["shape"] == [50, 40]
@@ -270,7 +280,7 @@ def test_wrong_yaml_names_file_and_key(tmp_path, old, new, what):
     path = tmp_path / "wrong.yaml"
     path.write_text(MINE.replace(old, new))
     with pytest.raises(InstrumentError, match=what) as caught:
-        ins.load_instrument(path)
+        load_instrument(path)
     assert "wrong.yaml" in str(caught.value)
 
 
@@ -279,20 +289,20 @@ def test_wrong_yaml_names_file_and_key(tmp_path, old, new, what):
 
 def test_evaluate_alternatives_maps_and_arithmetic():
     header = {"A": "", "B": "on", "N": 4, "HUGE": 10**400, "T": True}
-    assert ins.evaluate(["A", "B"], header) == "on"
-    assert ins.evaluate(["A", 7], header) == 7
-    assert ins.evaluate("HIERARCH B", header) == "on"
-    assert ins.evaluate({"key": "B", "map": {"of.": "no", "o.": "yes"}}, header) == "yes"
-    assert ins.evaluate({"key": "B", "omit": "on"}, header) is None
-    assert ins.evaluate({"value": 16.8, "divided_by": "N"}, header) == pytest.approx(4.2)
-    assert ins.evaluate({"value": 65536, "divided_by": "N", "plus": [-1]}, header) == 16383
-    assert ins.evaluate({"key": "N", "times": "MISSING"}, header) is None
-    assert ins.evaluate({"value": 1, "divided_by": {"value": 0}}, header) is None
-    assert ins.evaluate({"key": "HUGE", "times": 2}, header) is None
-    assert ins.evaluate({"format": "{B}-{N}"}, header) == "on-4"
-    assert ins.evaluate({"format": "{B}-{A}"}, header) is None
-    assert ins.evaluate({"join": ["B", "A", "N"], "with": "/"}, header) == "on/4"
-    assert ins.evaluate({"file_name": r"C(\d)"}, header, "xC3.fits") == "3"
+    assert evaluate(["A", "B"], header) == "on"
+    assert evaluate(["A", 7], header) == 7
+    assert evaluate("HIERARCH B", header) == "on"
+    assert evaluate({"key": "B", "map": {"of.": "no", "o.": "yes"}}, header) == "yes"
+    assert evaluate({"key": "B", "omit": "on"}, header) is None
+    assert evaluate({"value": 16.8, "divided_by": "N"}, header) == pytest.approx(4.2)
+    assert evaluate({"value": 65536, "divided_by": "N", "plus": [-1]}, header) == 16383
+    assert evaluate({"key": "N", "times": "MISSING"}, header) is None
+    assert evaluate({"value": 1, "divided_by": {"value": 0}}, header) is None
+    assert evaluate({"key": "HUGE", "times": 2}, header) is None
+    assert evaluate({"format": "{B}-{N}"}, header) == "on-4"
+    assert evaluate({"format": "{B}-{A}"}, header) is None
+    assert evaluate({"join": ["B", "A", "N"], "with": "/"}, header) == "on/4"
+    assert evaluate({"file_name": r"C(\d)"}, header, "xC3.fits") == "3"
 
 
 @pytest.mark.parametrize(
@@ -312,58 +322,58 @@ def test_evaluate_alternatives_maps_and_arithmetic():
     ],
 )
 def test_number(value, expected):
-    assert ins.number(value) == expected
+    assert number(value) == expected
 
 
 def test_angles():
-    assert ins.angle("16 02 11.83", hours=True) == pytest.approx(240.5492917)
-    assert ins.angle("-00:55:31") == pytest.approx(-0.9252778)
-    assert ins.angle("12h30m00s", hours=True) == pytest.approx(187.5)
-    assert ins.angle("152.5", hours=True) == 152.5
+    assert angle("16 02 11.83", hours=True) == pytest.approx(240.5492917)
+    assert angle("-00:55:31") == pytest.approx(-0.9252778)
+    assert angle("12h30m00s", hours=True) == pytest.approx(187.5)
+    assert angle("152.5", hours=True) == 152.5
     for nonsense in ("", "12:61:00", "a:b:c", "1:2:3:4", None, "12:00:00" * 40):
-        assert ins.angle(nonsense) is None
+        assert angle(nonsense) is None
 
 
 def test_dates_against_known_julian_dates():
-    assert ins.mjd_of("2000-01-01T12:00:00") == pytest.approx(51544.5, abs=1e-9)
-    assert ins.mjd_of("2022-01-28T04:54:24.341Z") == pytest.approx(59607.20444839, abs=2e-9)
-    assert ins.mjd_of("2013-07-13", "00:57:33") == pytest.approx(56486.0399653, abs=1e-7)
-    assert ins.mjd_of("2013-07-13", 3453) == ins.mjd_of("2013-07-13", "00:57:33")
-    assert ins.iso_of(59607.363277813) == "2022-01-28T08:43:07.203"
-    assert ins.iso_of(51544.999999999) == "2000-01-02T00:00:00.000"
+    assert mjd_of("2000-01-01T12:00:00") == pytest.approx(51544.5, abs=1e-9)
+    assert mjd_of("2022-01-28T04:54:24.341Z") == pytest.approx(59607.20444839, abs=2e-9)
+    assert mjd_of("2013-07-13", "00:57:33") == pytest.approx(56486.0399653, abs=1e-7)
+    assert mjd_of("2013-07-13", 3453) == mjd_of("2013-07-13", "00:57:33")
+    assert iso_of(59607.363277813) == "2022-01-28T08:43:07.203"
+    assert iso_of(51544.999999999) == "2000-01-02T00:00:00.000"
     for nonsense in ("", "2000-13-01T00:00:00", "2000-02-30T00:00:00", "2000-01-01", "0001-01-01"):
-        assert ins.mjd_of(nonsense) is None
-    assert ins.mjd_of("2000-01-01T25:00:00") is None
+        assert mjd_of(nonsense) is None
+    assert mjd_of("2000-01-01T25:00:00") is None
 
 
 def test_altitude_of_pole_is_latitude_and_of_zenith_is_90():
-    assert ins.altitude(58000.0, 10.0, 90.0, 35.0, 20.0) == pytest.approx(35.0)
+    assert altitude(58000.0, 10.0, 90.0, 35.0, 20.0) == pytest.approx(35.0)
     # where the hour angle is zero and declination the latitude
     sidereal = (280.46061837 + 360.98564736629 * (58000.0 - 51544.5) + 20.0) % 360
-    assert ins.altitude(58000.0, sidereal, 35.0, 35.0, 20.0) == pytest.approx(90.0, abs=1e-5)
-    assert ins.airmass_at(90.0) == pytest.approx(1.0, abs=1e-5)
-    assert ins.airmass_at(30.0) == pytest.approx(2.0, abs=0.01)
-    assert ins.airmass_at(1.0) is None
+    assert altitude(58000.0, sidereal, 35.0, 35.0, 20.0) == pytest.approx(90.0, abs=1e-5)
+    assert airmass_at(90.0) == pytest.approx(1.0, abs=1e-5)
+    assert airmass_at(30.0) == pytest.approx(2.0, abs=0.01)
+    assert airmass_at(1.0) is None
 
 
 def test_sections():
-    assert ins.parse_section("[  17: 528,   1: 520]") == ([0, 520, 16, 528], [False, False])
-    assert ins.parse_section("[10:1,1:5]") == ([0, 5, 0, 10], [False, True])
+    assert parse_section("[  17: 528,   1: 520]") == ([0, 520, 16, 528], [False, False])
+    assert parse_section("[10:1,1:5]") == ([0, 5, 0, 10], [False, True])
     for nonsense in ("[0,513:0,1536]", "[0:5,1:5]", "", None, "[1:2]", 5, "[-1:5,1:5]"):
-        assert ins.parse_section(nonsense) is None
+        assert parse_section(nonsense) is None
 
 
 def test_safe_names():
-    assert ins.safe_name("g#782", "") == "g782"
-    assert ins.safe_name("../../x") == "x"
-    assert ins.safe_name("NCG2420 B") == "NCG2420_B"
-    assert ins.safe_name("$(rm -rf ~);`x`") == "rm_-rf_x"
-    assert ins.safe_name("") == ins.safe_name("///") == "unknown"
-    assert len(ins.safe_name("x" * 300)) == 64
-    assert ins.object_text("α") != ins.object_text("β")
-    long = ins.object_text("x" * 150 + "1")
-    assert len(long) <= 68 and long != ins.object_text("x" * 150 + "2")
-    assert "\n" not in ins.object_text("a\nb")
+    assert safe_name("g#782", "") == "g782"
+    assert safe_name("../../x") == "x"
+    assert safe_name("NCG2420 B") == "NCG2420_B"
+    assert safe_name("$(rm -rf ~);`x`") == "rm_-rf_x"
+    assert safe_name("") == safe_name("///") == "unknown"
+    assert len(safe_name("x" * 300)) == 64
+    assert object_text("α") != object_text("β")
+    long = object_text("x" * 150 + "1")
+    assert len(long) <= 68 and long != object_text("x" * 150 + "2")
+    assert "\n" not in object_text("a\nb")
 
 
 # ------------------------------------------------------------------------- instrument by instrument
@@ -497,7 +507,7 @@ def test_rimas():
     assert facts["camera"] == "C1" and facts["gain"] == 2.2 and facts["saturate"] == 40000
     assert facts["pixscale"] == pytest.approx(0.19)
     assert facts["wcs"]["CD2_1"] == pytest.approx(0.19 / 3600)
-    height = ins.altitude(facts["mjd"] + 5 / 86400, 100.0, 30.0, 34.74, -111.42)
+    height = altitude(facts["mjd"] + 5 / 86400, 100.0, 30.0, 34.74, -111.42)
     assert facts["airmass"] == pytest.approx(1 / math.sin(math.radians(height)), rel=0.02)
     with pytest.raises(FrameUnusable, match="UNKNOWN_CAMERA"):
         read("rimas", {**RIMAS, "ASICINDX": 9}, "r1.fits")
@@ -585,7 +595,7 @@ def amplifiers_of(detsecs, shape=(20, 15), **extra):
         if detsec:
             header["DETSEC"] = detsec
         infos.append(hdu(shape, index, header))
-    return ins.interpret(primary, infos, "m.fits", ins.load_instrument("generic"))
+    return interpret(primary, infos, "m.fits", load_instrument("generic"))
 
 
 def test_amplifiers_in_extensions():
@@ -618,22 +628,20 @@ def test_positions_in_raw_and_frame_are_inverse():
     for flip in ([False, False], [True, False], [False, True], [True, True]):
         amplifier = {"data": [3, 40, 7, 60], "origin": [5, 9], "flip": flip}
         x, y = rng.uniform(1, 50, 2)
-        x_new, y_new, _, _ = ins._to_frame(amplifier, x, y)
-        assert ins._to_raw(amplifier, x_new, y_new) == pytest.approx((x, y))
+        x_new, y_new, _, _ = to_frame(amplifier, x, y)
+        assert to_raw(amplifier, x_new, y_new) == pytest.approx((x, y))
     # the first pixel of the data section is the first of the frame
     plain = {"data": [3, 40, 7, 60], "origin": [0, 0], "flip": [False, False]}
-    assert ins._to_frame(plain, 8, 4)[:2] == (1, 1)
+    assert to_frame(plain, 8, 4)[:2] == (1, 1)
     turned = {"data": [3, 40, 7, 60], "origin": [0, 0], "flip": [True, True]}
-    assert ins._to_frame(turned, 60, 40)[:2] == (1, 1)
+    assert to_frame(turned, 60, 40)[:2] == (1, 1)
 
 
 def test_image_in_first_extension_and_packed_primary():
     primary = {"SIMPLE": True}
     infos = [hdu(None, 0, primary), hdu((1024, 1024), 1, RATIR)]
     infos[1]["packed_primary"] = True
-    (facts,) = ins.interpret(
-        RATIR, infos, "20140506T030405C0o.fits.fz", ins.load_instrument("ratir")
-    )
+    (facts,) = interpret(RATIR, infos, "20140506T030405C0o.fits.fz", load_instrument("ratir"))
     assert facts["amplifiers"][0]["hdu"] == 1
     assert facts["frame"] == "20140506T030405C0o"
 
@@ -647,7 +655,7 @@ def test_what_is_no_image():
         ([hdu((200_000, 20))], "BAD_SHAPE"),
     ):
         with pytest.raises(FrameUnusable, match=code):
-            ins.interpret(GENERIC, infos, "a.fits", ins.load_instrument("generic"))
+            interpret(GENERIC, infos, "a.fits", load_instrument("generic"))
     with pytest.raises(FrameIgnored, match="PRODUCT"):
         read("generic", {**GENERIC, "QCSTAT": "OK"})
 
@@ -721,11 +729,11 @@ def test_random_headers_give_sane_facts_or_a_reason(name):
 
 
 def test_example_of_the_docs_works(tmp_path):
-    words = (ins.CONFIG.parent / "docs" / "instruments.md").read_text()
+    words = (CONFIG.parent / "docs" / "instruments.md").read_text()
     path = tmp_path / "mycam.yaml"
     path.write_text(re.search(r"```yaml\n(.*?)```", words, re.S).group(1))
     header = {**GENERIC, "FILTER": "SDSS-R", "READMODE": "slow"}
     info = hdu((2048, 2112), 0, header)
-    (facts,) = ins.interpret(header, [info], "x.fits", ins.load_instrument(path))
+    (facts,) = interpret(header, [info], "x.fits", load_instrument(path))
     sane(facts)
     assert facts["band"] == "r" and facts["shape"] == [2048, 2048]

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from test_instruments import GOOD, JUNK, read, sane
 
 from lib.night import nightlog
-from lib.night.instruments import FrameIgnored, FrameUnusable
+from lib.night.exclude import read_exclude
+from lib.night.frameignored import FrameIgnored, FrameUnusable
+from lib.night.rawheaders import parse_header, read_headers
 from lib.report.frametable import begin_frames_table
 
 TIMES = int(os.environ.get("AUTOPROC_FUZZ", "1"))
@@ -96,7 +98,7 @@ CARDS = st.one_of(
 @cases(1500)
 @given(st.lists(CARDS, max_size=12))
 def test_any_cards_are_read(cards):
-    header = nightlog.parse_header(b"".join(cards))
+    header = parse_header(b"".join(cards))
     assert all(isinstance(key, str) for key in header)
 
 
@@ -222,7 +224,7 @@ def test_any_bytes_are_no_frame(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "bytes.fits"
     path.write_bytes(content)
     with pytest.raises(FrameUnusable):
-        nightlog.read_headers(path)
+        read_headers(path)
 
 
 # ---------------------------------------------------------------------------- other input
@@ -233,7 +235,7 @@ def test_any_bytes_are_no_frame(tmp_path_factory, content):
 def test_any_exclude_list_is_read(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "exclude.txt"
     path.write_text(text, encoding="utf-8", errors="replace")
-    for name, reason in nightlog.read_exclude(path).items():
+    for name, reason in read_exclude(path).items():
         assert isinstance(name, str)
         assert reason.isprintable() and reason
 

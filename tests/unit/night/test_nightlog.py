@@ -13,9 +13,11 @@ import pytest
 from astropy.io import fits
 
 from lib.night import nightlog
-from lib.night.instruments import FrameUnusable, InstrumentError
+from lib.night.frameignored import FrameUnusable
+from lib.night.instrumentfile import InstrumentError, load_instrument
+from lib.night.rawheaders import parse_header, read_headers
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 REAL = Path(os.environ.get("AUTOPROC_REAL_DATA", ROOT.parent / "shared" / "data"))
 FRAME = re.compile(r"2[0-9A-Za-z_+-]*")
 STACK = re.compile(r"[A-Za-z0-9_+-]+\.[A-Za-z0-9_+-]+")
@@ -88,7 +90,7 @@ def test_header_parser_agrees_with_astropy():
     header["COMMENT"] = "EXPTIME = 5"
     header["HISTORY"] = "= 5"
     header["LAST"] = "end"
-    parsed = nightlog.parse_header(header.tostring().encode("ascii"))
+    parsed = parse_header(header.tostring().encode("ascii"))
     for key in header:
         if key in ("COMMENT", "HISTORY"):
             assert key not in parsed
@@ -105,9 +107,9 @@ def test_header_parser_takes_any_bytes():
         block = bytearray(good)
         for _ in range(rng.randint(1, 40)):
             block[rng.randrange(len(block))] = rng.randrange(256)
-        assert isinstance(nightlog.parse_header(bytes(block)), dict)
-    assert nightlog.parse_header(b"KEY     = 'it''s".ljust(80)) == {"KEY": "it''s"}
-    assert nightlog.parse_header(b"KEY     = 1.5D3".ljust(80)) == {"KEY": 1500.0}
+        assert isinstance(parse_header(bytes(block)), dict)
+    assert parse_header(b"KEY     = 'it''s".ljust(80)) == {"KEY": "it''s"}
+    assert parse_header(b"KEY     = 1.5D3".ljust(80)) == {"KEY": 1500.0}
 
 
 def test_every_broken_file_has_a_row_and_a_reason(raw):
@@ -293,7 +295,7 @@ def test_cache_is_of_no_use_when_the_instrument_changes(night, tmp_path):
     cache = tmp_path / "cache.json"
     before = nightlog.scan(night, mine, cache=cache)
     mine.write_text(mine.read_text().replace("poserr: 0.2", "poserr: 0.7"))
-    nightlog.instruments.load_instrument.cache_clear()  # a new start
+    load_instrument.cache_clear()  # a new start
     after = nightlog.scan(night, mine, cache=cache)
     frame = before.science[0]
     assert before.frames[frame]["poserr"] == 0.2
@@ -678,7 +680,7 @@ def test_real_single_frame_with_overscan():
 def test_headers_of_real_frames_agree_with_astropy():
     real("efosc2_g")
     for path in sorted(REAL.glob("*/*.fits"))[::7]:
-        header, infos = nightlog.read_headers(path)
+        header, infos = read_headers(path)
         reference = fits.getheader(path)
         for key in reference:
             if key in ("COMMENT", "HISTORY", "") or reference[key] == "":
@@ -689,5 +691,5 @@ def test_headers_of_real_frames_agree_with_astropy():
 
 def test_unreadable_directory_entry_message_has_no_path(tmp_path):
     with pytest.raises(FrameUnusable) as caught:
-        nightlog.read_headers(tmp_path / "gone.fits")
+        read_headers(tmp_path / "gone.fits")
     assert str(tmp_path) not in str(caught.value)

@@ -1,0 +1,130 @@
+"""Names of frames, targets, filters and groups, made unique."""
+
+import re
+
+from lib.night.headervalues import safe_name
+
+
+def unique_frames(candidates):
+    """Give each facts dict its unique frame name, in the order of `candidates`.
+
+    The first of a name keeps it; others get the milliseconds of their start, then a counter.
+    """
+    used = set()
+    for facts in candidates:
+        stem = facts["frame"]
+        tail = f"_{safe_name(facts['half'])}" if facts["half"] else ""
+        base = stem[: -len(tail)] if tail and stem.endswith(tail) else stem
+        name = base + tail
+        if name in used:
+            moment = facts["date_obs"][20:23]
+            head = re.match(r"(2\d{7}T\d{6})(.*)", base)
+            base = f"{head.group(1)}{moment}{head.group(2)}" if head else f"{base}_{moment}"
+            name, count = base + tail, 2
+            while name in used:
+                name = f"{base}-{count}{tail}"
+                count += 1
+        used.add(name)
+        facts["frame"] = name
+
+
+def unique_names(frames, raw_key, safe_key):
+    """Number the names of different raw texts that became the same safe name.
+
+    The text that is its own safe name keeps it; else the one observed first.
+    """
+    first = {}
+    for facts in frames:
+        item = (facts[raw_key], facts[safe_key])
+        first[item] = min(first.get(item, facts["mjd"]), facts["mjd"])
+    by_name = {}
+    for (raw, safe), mjd in first.items():
+        by_name.setdefault(safe, []).append((raw != safe, mjd, raw))
+    if all(len(raws) == 1 for raws in by_name.values()):
+        return
+    used = set(by_name)
+    renamed = {}
+    for safe in sorted(by_name):
+        for count, (_, _, raw) in enumerate(sorted(by_name[safe])[1:], start=2):
+            name = f"{safe[:58]}_{count}"
+            while name in used:
+                count += 1
+                name = f"{safe[:58]}_{count}"
+            used.add(name)
+            renamed[raw, safe] = name
+    for facts in frames:
+        facts[safe_key] = renamed.get((facts[raw_key], facts[safe_key]), facts[safe_key])
+
+
+def shape_text(shape):
+    return f"{shape[1]}x{shape[0]}"
+
+
+def hashable(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
+def exposure_text(exptime):
+    return f"{exptime:.4g}".replace(".", "p").replace("+", "") + "s"
+
+
+_QUALIFIERS = ("camera", "half", "exptime", "binning", "shape", "readout", "temperature",
+               "instrument")  # fmt: skip
+
+
+def qualified(bases, groups, fixed):
+    """Names of groups: the base, and of the qualifiers those needed to tell them apart.
+
+    Parameters
+    ----------
+    bases : list of str
+        The base name of each group.
+    groups : list of dict
+        The properties of each group.
+    fixed : tuple of str
+        Properties that are in the base already.
+
+    Returns
+    -------
+    list of str
+    """
+    members = {}
+    for index, base in enumerate(bases):
+        members.setdefault(base, []).append(index)
+    names = [None] * len(bases)
+    taken = set()
+    keys = [key for key in _QUALIFIERS if key not in fixed]
+    for base in sorted(members):
+        for index, name in _told_apart(base, members[base], groups, keys):
+            plain, count = name, 2
+            while name in taken:
+                name = f"{plain}-{count}"
+                count += 1
+            taken.add(name)
+            names[index] = name
+    return names
+
+
+def _told_apart(name, indices, groups, keys):
+    """(index, name) of groups, with a qualifier for each key that is needed to tell them apart."""
+    if len(indices) == 1 or not keys:
+        return [(index, name) for index in indices]
+    parts = {}
+    for index in indices:
+        parts.setdefault(str(groups[index].get(keys[0], "")), []).append(index)
+    result = []
+    for value in sorted(parts):
+        own = name
+        if len(parts) > 1:
+            qualifier = _qualifier(keys[0], groups[parts[value][0]].get(keys[0]))
+            own = f"{name}-{qualifier}" if qualifier else name
+        result += _told_apart(own, parts[value], groups, keys[1:])
+    return result
+
+
+def _qualifier(key, value):
+    if value is None or value == "":
+        return ""
+    if key == "shape":
+        return shape_text(value)
+    return safe_name(str(value), empty="")[:24]

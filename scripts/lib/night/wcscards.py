@@ -1,0 +1,154 @@
+"""The first WCS of a frame: from its header, or from pointing, scale and rotation."""
+
+import math
+import re
+
+from lib.night.amplifiers import to_frame, to_raw
+from lib.night.headervalues import evaluate, get, number, text
+
+
+def _orientation(wcs, header, filename, binning):
+    """CD matrix (deg/px) ((11, 12), (21, 22)) that the YAML gives, or None.
+
+    With scales s1, s2 ("/px) and rotation t: CD1_1 = -s1 cos t, CD2_1 = s1 sin t,
+    CD1_2 = s2 sin t, CD2_2 = s2 cos t, over 3600; `parity: mirrored` changes the sign of s1.
+    """
+    bin_x, bin_y = (int(part) for part in binning.split("x"))
+    if not wcs.get("scale_with_binning", True):
+        bin_x = bin_y = 1
+    if "cd" in wcs:
+        (a, b), (c, d) = wcs["cd"]
+        return (a * bin_x / 3600, b * bin_y / 3600), (c * bin_x / 3600, d * bin_y / 3600)
+    scales = wcs.get("pixscale")
+    if (
+        isinstance(scales, list)
+        and len(scales) == 2
+        and all(isinstance(scale, (int, float)) for scale in scales)
+    ):
+        s1, s2 = scales
+    else:
+        s1 = s2 = number(evaluate(scales, header, filename))
+        if s1 is None or not 1e-4 < abs(s1) < 1e4:
+            return None
+    rotation = number(evaluate(wcs.get("rotation", 0), header, filename))
+    if rotation is None:
+        rotation = 0.0
+    if wcs.get("parity") == "mirrored":
+        s1 = -s1
+    cos, sin = math.cos(math.radians(rotation)), math.sin(math.radians(rotation))
+    s1, s2 = s1 * bin_x / 3600, s2 * bin_y / 3600
+    return (-s1 * cos, s2 * sin), (s1 * sin, s2 * cos)
+
+
+def cd_scale(cd):
+    """Pixel scale ("/px) of a CD matrix (deg/px)."""
+    (a, b), (c, d) = cd
+    return 3600 * math.sqrt(abs(a * d - b * c))
+
+
+def header_wcs(header):
+    """The linear celestial WCS of a header: (crval, crpix, cd, pv cards) or None.
+
+    A distortion other than TPV is left out; the WCS is the first guess of the astrometry.
+    """
+    types = [text(get(header, f"CTYPE{axis}")) for axis in (1, 2)]
+    if not re.fullmatch(r"RA---(TAN|TPV|TAN-SIP)", types[0]) or not re.fullmatch(
+        r"DEC--(TAN|TPV|TAN-SIP)", types[1]
+    ):
+        return None
+    crval = [number(get(header, f"CRVAL{axis}")) for axis in (1, 2)]
+    crpix = [number(get(header, f"CRPIX{axis}")) for axis in (1, 2)]
+    if None in crval or None in crpix or abs(crval[1]) > 90 or not -360 <= crval[0] <= 360:
+        return None
+    if max(abs(value) for value in crpix) > 1e6:
+        return None
+    cd = [[number(get(header, f"CD{i}_{j}")) for j in (1, 2)] for i in (1, 2)]
+    if all(value is None for row in cd for value in row):
+        delta = [number(get(header, f"CDELT{axis}")) for axis in (1, 2)]
+        if None in delta:
+            return None
+        pc = [[number(get(header, f"PC{i}_{j}")) for j in (1, 2)] for i in (1, 2)]
+        if any(value is not None for row in pc for value in row):
+            pc = [
+                [(1.0 if i == j else 0.0) if pc[i][j] is None else pc[i][j] for j in (0, 1)]
+                for i in (0, 1)
+            ]
+            cd = [[delta[i] * pc[i][j] for j in (0, 1)] for i in (0, 1)]
+        else:
+            turn = math.radians(number(get(header, "CROTA2")) or 0.0)
+            cos, sin = math.cos(turn), math.sin(turn)
+            cd = [[delta[0] * cos, -delta[1] * sin], [delta[0] * sin, delta[1] * cos]]
+    cd = [[value or 0.0 for value in row] for row in cd]
+    if max(abs(value) for row in cd for value in row) > 10:
+        return None
+    if not 1e-3 < cd_scale(cd) < 1e3:
+        return None
+    cards = {}
+    if types[0].endswith("TPV"):
+        for axis in (1, 2):
+            for term in range(40):
+                value = number(get(header, f"PV{axis}_{term}"))
+                if value is not None:
+                    cards[f"PV{axis}_{term}"] = value
+    return crval, crpix, cd, cards
+
+
+def wcs_cards(wcs, headers, filename, facts, raw_shape):
+    """Cards of the first WCS of the frame, CRPIX in the trimmed or joined frame; or None."""
+    header = headers[0]
+    cd = _orientation(wcs, header, filename, facts["binning"])
+    pv = {}
+    used = None
+    if wcs.get("header", False):
+        for index, candidate in enumerate(headers):
+            found = header_wcs(candidate)
+            if found is None:
+                continue
+            if cd is not None and abs(math.log(cd_scale(found[2]) / cd_scale(cd))) > math.log(1.2):
+                continue  # another scale than the camera can have
+            crval, crpix, cd, pv = found
+            used = max(index - 1, 0)
+            break
+    if used is None:
+        if cd is None or facts["ra"] is None:
+            return None, cd
+        used = 0
+        crval = [facts["ra"], facts["dec"]]
+        crpix = wcs.get("refpix")
+        full = wcs.get("shape")
+        if crpix is None:
+            crpix = [(raw_shape[1] + 1) / 2, (raw_shape[0] + 1) / 2]
+            if len(facts["amplifiers"]) > 1:
+                # the middle of the joined frame, told in pixels of its first amplifier
+                first = facts["amplifiers"][0]
+                crpix = to_raw(first, (facts["shape"][1] + 1) / 2, (facts["shape"][0] + 1) / 2)
+        elif full:
+            crpix = [crpix[0] * raw_shape[1] / full[1], crpix[1] * raw_shape[0] / full[0]]
+    amplifier = facts["amplifiers"][min(used, len(facts["amplifiers"]) - 1)]
+    x, y, sign_x, sign_y = to_frame(amplifier, *crpix)
+    (a, b), (c, d) = cd
+    cd = (a * sign_x, b * sign_y), (c * sign_x, d * sign_y)
+    distortion = wcs.get("distortion")
+    if distortion and not pv:
+        for axis in (1, 2):
+            for term, value in distortion.items():
+                pv[f"PV{axis}_{term}"] = float(value)
+    kind = "TPV" if pv else "TAN"
+    cards = {
+        "CTYPE1": f"RA---{kind}",
+        "CTYPE2": f"DEC--{kind}",
+        "CUNIT1": "deg",
+        "CUNIT2": "deg",
+        "CRVAL1": round(crval[0] % 360, 9) % 360,
+        "CRVAL2": round(crval[1], 9),
+        "CRPIX1": round(x, 4),
+        "CRPIX2": round(y, 4),
+        "CD1_1": cd[0][0],
+        "CD1_2": cd[0][1],
+        "CD2_1": cd[1][0],
+        "CD2_2": cd[1][1],
+        "RADESYS": "ICRS",
+        "EQUINOX": 2000.0,
+    }
+    cards.update(pv)
+    return cards, cd
