@@ -1,12 +1,14 @@
 """Make the master bias of one configuration."""
 
+from typing import Any
+
 from lib.calibration.bias import make_bias
 from lib.calibration.masters import compare_masters
 from lib.frame.file import read_frame, write_frame
 from lib.frame.step import record_step, run_rule
 
 
-def main(job):
+def main(job: Any) -> None:
     """Combine the raw bias frames."""
     master = make_bias(job.input.raws, job.params.facts, job.params.clip)
     if ready := job.input.get("ready"):

@@ -1,12 +1,14 @@
 """Make the master dark of one configuration and exposure time."""
 
+from typing import Any
+
 from lib.calibration.dark import make_dark
 from lib.calibration.masters import compare_masters
 from lib.frame.file import read_frame, record_calibration, write_frame
 from lib.frame.step import record_step, run_rule
 
 
-def main(job):
+def main(job: Any) -> None:
     """Combine the raw darks."""
     path = job.input.get("bias")
     bias = read_frame(path) if path else None

@@ -1,5 +1,7 @@
 """Make the master flat of one configuration and filter."""
 
+from typing import Any
+
 from lib.calibration.flat import make_flat
 from lib.calibration.masters import compare_masters
 from lib.core.settings import FlatSettings
@@ -7,7 +9,7 @@ from lib.frame.file import read_frame, record_calibration, write_frame
 from lib.frame.step import record_step, run_rule
 
 
-def main(job):
+def main(job: Any) -> None:
     """Combine the raw flats."""
     paths = {kind: job.input.get(kind) for kind in ("bias", "dark")}
     masters = {kind: read_frame(path) if path else None for kind, path in paths.items()}

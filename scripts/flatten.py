@@ -1,11 +1,13 @@
 """Divide a prepared frame by the flat; mark its sources and measure its sky."""
 
+from typing import Any
+
 from lib.background.flatten import flatten_frame
 from lib.frame.file import FrameRejected, read_frame, record_calibration
 from lib.frame.step import process, run_rule
 
 
-def main(job):
+def main(job: Any) -> None:
     """Flatten one frame."""
     path = job.input.get("flat")
     settings = dict(job.params.settings)

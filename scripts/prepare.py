@@ -1,11 +1,13 @@
 """Turn a raw frame into electrons."""
 
+from typing import Any
+
 from lib.calibration.prepare import frame_header, prepare_frame
 from lib.frame.file import FrameRejected, read_frame, record_calibration, reject, write_frame
 from lib.frame.step import record_step, run_rule
 
 
-def main(job):
+def main(job: Any) -> None:
     """Prepare one frame."""
     facts = job.params.facts
     paths = {kind: job.input.get(kind) for kind in ("bias", "dark")}

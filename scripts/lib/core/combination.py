@@ -1,5 +1,8 @@
 """Many frames into one: the mean of each pixel, without its outliers."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 
 from lib.core.compiled import compiled
@@ -17,7 +20,7 @@ TILE = 1 << 15
 TO_SIGMA = np.float32(MAD_TO_SIGMA)
 
 
-def small_sample(count):
+def small_sample(count: int) -> float:
     """Return the factor by which the median absolute deviation of few values is too small.
 
     Of `count` Gaussian values, in the median of many samples; fitted to 10^5 samples of each
@@ -136,7 +139,9 @@ def _leave_out(values, median, spread, furthest, usual, clip, mean, number):
         mean[t] = total / np.float32(used) if used else median[t]
 
 
-def clipped_mean(stack, clip=4.0, out=None):
+def clipped_mean(
+    stack: np.ndarray, clip: float = 4.0, out: Sequence[np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the mean of each column of a stack, without its outliers.
 
     The scatter of a column is its median absolute deviation, and at least the typical one of
@@ -189,7 +194,14 @@ def clipped_mean(stack, clip=4.0, out=None):
     return tuple(out)
 
 
-def combine(planes, shape, *, clip=4.0, memory=256e6, after=None):
+def combine(
+    planes: Sequence[Any] | np.ndarray,
+    shape: tuple[int, ...],
+    *,
+    clip: float = 4.0,
+    memory: float = 256e6,
+    after: Callable[[], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Combine many images into one, slab by slab.
 
     Parameters

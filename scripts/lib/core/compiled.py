@@ -1,10 +1,13 @@
 """Loops over pixels, compiled by numba: where an array operation a step would pass all pixels
 through memory a dozen times."""
 
+from collections.abc import Callable
+from typing import Any
+
 from numba import njit
 
 
-def compiled(signature, **options):
+def compiled(signature: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator that compiles a function for one signature, and keeps the result.
 
     Parameters
@@ -16,7 +19,7 @@ def compiled(signature, **options):
     # To divide by zero is no error: to ask each time would keep the processor from vectors.
     options |= {"nogil": True, "error_model": "numpy"}
 
-    def compile_it(function):
+    def compile_it(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return njit(signature, cache=True, **options)(function)
         except RuntimeError:  # no directory to keep it in can be written

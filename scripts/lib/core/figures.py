@@ -1,11 +1,25 @@
 """Figures by matplotlib, without pyplot and its layout engine: a third of the time."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from lib.core.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DPI = 90
 
 
-def new_figure(size, margins, rows=1, columns=1, **spaces):
+def new_figure(
+    size: tuple[float, float],
+    margins: tuple[float, float, float, float],
+    rows: int = 1,
+    columns: int = 1,
+    **spaces: float,
+) -> tuple["Figure", np.ndarray]:
     """Return a figure and its axes.
 
     Parameters
@@ -34,7 +48,7 @@ def new_figure(size, margins, rows=1, columns=1, **spaces):
     return figure, axes
 
 
-def save_figure(figure, path, ticks=5):
+def save_figure(figure: "Figure", path: str | Path, ticks: int = 5) -> None:
     """Write a figure as PNG, whole or not at all.
 
     Parameters
@@ -42,7 +56,7 @@ def save_figure(figure, path, ticks=5):
     figure : matplotlib.figure.Figure
     path : path-like
     ticks : int
-        Intervals on an axis, at most: drawing labels takes most of the time.
+        Largest number of intervals on an axis: drawing labels takes most of the time.
     """
     for axis in figure.axes:
         if axis.axison:

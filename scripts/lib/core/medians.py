@@ -109,7 +109,7 @@ def _in_columns(*stacks):
     return *(stack.reshape(count, -1) for stack in columns), exchanges, tile
 
 
-def lower_median(values, weights):
+def lower_median(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the lower median of each pixel, which one bright outlier does not move.
 
     Parameters
@@ -131,7 +131,7 @@ def lower_median(values, weights):
     return median, number
 
 
-def weighted_median(values, weights):
+def weighted_median(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the median of the values that have weight, and the inverse of its variance.
 
     Source of the variance: SWarp's, right within 3 % for Gaussian noise: of n >= 3 values
@@ -157,7 +157,9 @@ def weighted_median(values, weights):
     return median_without_weight(median, weight, values), weight
 
 
-def median_without_weight(combined, weight, values):
+def median_without_weight(
+    combined: np.ndarray, weight: np.ndarray, values: np.ndarray
+) -> np.ndarray:
     """Return combined values with the median of all where none has weight: cores of stars.
 
     Parameters

@@ -6,7 +6,7 @@ QUARTER = 0.3186394
 """A quarter of Gaussian deviates are smaller, in absolute value."""
 
 
-def noise_map(image, unusable, least, block=64):
+def noise_map(image: np.ndarray, unusable: np.ndarray, least: float, block: int = 64) -> np.ndarray:
     """Return the noise of the sky: as photons and read-out make it, or as measured.
 
     Where the flat is low, where a detector is noisier, or where structure was left, the noise
@@ -44,7 +44,9 @@ def noise_map(image, unusable, least, block=64):
     return coarse
 
 
-def ranked_blocks(image, usable, block):
+def ranked_blocks(
+    image: np.ndarray, usable: np.ndarray, block: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the usable values of each part of an image, in order.
 
     Parameters
@@ -77,7 +79,7 @@ def ranked_blocks(image, usable, block):
     return values, np.isfinite(values).sum(axis=-1)
 
 
-def bilinear(coarse, shape):
+def bilinear(coarse: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return the values of a coarse map, which stand for equal parts of an image, at its pixels.
 
     Parameters
@@ -102,7 +104,9 @@ def bilinear(coarse, shape):
     return matrices[0] @ np.asarray(coarse, np.float32) @ matrices[1].T
 
 
-def bilinear_at(coarse, shape, y, x):
+def bilinear_at(
+    coarse: np.ndarray, shape: tuple[int, ...], y: np.ndarray, x: np.ndarray
+) -> np.ndarray:
     """Return `bilinear` at some pixels only.
 
     Parameters
@@ -131,7 +135,7 @@ def bilinear_at(coarse, shape, y, x):
     return upper * (1 - down) + lower * down
 
 
-def between(pixel, size, parts):
+def between(pixel: np.ndarray, size: int, parts: int) -> tuple[np.ndarray, np.ndarray]:
     """Return between which of the equal parts of an axis pixels lie.
 
     Parameters

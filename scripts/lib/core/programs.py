@@ -5,7 +5,10 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 NAMES = {
     "source-extractor": ("source-extractor", "sex", "sextractor"),
@@ -34,13 +37,13 @@ class ProgramFailed(RuntimeError):
         What happened: exit code, signal or time limit, and the last words of the program.
     """
 
-    def __init__(self, name, why):
+    def __init__(self, name: str, why: str) -> None:
         self.name = name
         self.why = why
         super().__init__(f"{name}: {why}")
 
 
-def find_program(name):
+def find_program(name: str) -> str:
     """Return the path of a program installed under any of its names.
 
     Raises
@@ -60,7 +63,9 @@ def find_program(name):
     )
 
 
-def run_program(argv, *, timeout, cwd=None):
+def run_program(
+    argv: Sequence[Any], *, timeout: float, cwd: str | Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a program and return its result.
 
     Parameters

@@ -2,8 +2,10 @@
 
 import functools
 import math
+from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 MAD_TO_SIGMA = 1.482602218505602
 
@@ -11,10 +13,10 @@ CHUNK = 1 << 15
 """Pixels that are worked on at once: they stay in the cache."""
 
 SAMPLE = 1 << 17
-"""Pixels that tell the median of an image to 1/290 of their scatter."""
+"""Sample size that gives the median of an image to 1/290 of the pixels' scatter."""
 
 
-def regular_sample(image, number=SAMPLE):
+def regular_sample(image: np.ndarray, number: int = SAMPLE) -> np.ndarray:
     """Return about so many pixels of an image, from all of its rows and columns alike.
 
     Parameters
@@ -34,7 +36,9 @@ def regular_sample(image, number=SAMPLE):
     return image.reshape(-1)[::step]
 
 
-def neighbour_means(image, known, row, column):
+def neighbour_means(
+    image: np.ndarray, known: np.ndarray, row: np.ndarray, column: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return for some pixels the mean of those of their four neighbours that are known.
 
     Parameters
@@ -62,8 +66,8 @@ def neighbour_means(image, known, row, column):
     return total / np.maximum(number, 1), number
 
 
-def mad_std(values):
-    """Return the standard deviation of a Gaussian with the values' median absolute deviation.
+def mad_std(values: npt.ArrayLike) -> float:
+    """Return `astropy.stats.mad_std` of the finite values.
 
     Parameters
     ----------
@@ -73,16 +77,19 @@ def mad_std(values):
     Returns
     -------
     float
-        NaN where there is no finite value.
+        Standard deviation of a Gaussian with the values' median absolute deviation; NaN where
+        there is no finite value.
     """
+    from astropy import stats
+
     values = np.asarray(values).ravel()
     values = values[np.isfinite(values)]
-    if values.size == 0:
-        return np.nan
-    return float(MAD_TO_SIGMA * np.median(np.abs(values - np.median(values))))
+    return float(stats.mad_std(values)) if values.size else np.nan
 
 
-def sigma_clipped_median(values, sigma=3.0, iterations=5):
+def sigma_clipped_median(
+    values: npt.ArrayLike, sigma: float = 3.0, iterations: int = 5
+) -> tuple[float, float, int]:
     """Return median, standard deviation and number of the values that survive clipping.
 
     Parameters
@@ -105,10 +112,10 @@ def sigma_clipped_median(values, sigma=3.0, iterations=5):
     if values.size == 0:
         return np.nan, np.nan, 0
 
-    def median_between(first, last):
+    def median_between(first: int, last: int) -> float:
         return float(values[(first + last - 1) // 2 : (first + last) // 2 + 1].mean())
 
-    def std_between(first, last):
+    def std_between(first: int, last: int) -> float:
         part = shifted[first:last]
         return math.sqrt(max(0.0, part @ part / part.size - part.mean() ** 2))
 
@@ -134,7 +141,7 @@ def sigma_clipped_median(values, sigma=3.0, iterations=5):
     return median, std_between(first, last), last - first
 
 
-def half_sample_mode(values):
+def half_sample_mode(values: npt.ArrayLike) -> float:
     """Return the mode of a sample: where its values lie most densely.
 
     Source: Robertson & Cryer 1974, JASA 69, 1012: the densest half, of that the densest half,
@@ -160,7 +167,7 @@ def half_sample_mode(values):
 
 
 @functools.cache
-def merge_exchanges(count):
+def merge_exchanges(count: int) -> list[tuple[int, int]]:
     """Return the compare-exchange pairs of Batcher's merge-exchange sort.
 
     Source: Knuth, The Art of Computer Programming 3, 5.2.2, algorithm M.
@@ -175,7 +182,7 @@ def merge_exchanges(count):
     list of tuple of int
         Pairs (i, j), i < j; exchanged in this order they sort any input.
     """
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     if count < 2:
         return pairs
     top = 1 << ((count - 1).bit_length() - 1)
@@ -191,7 +198,7 @@ def merge_exchanges(count):
     return pairs
 
 
-def chunks(size, step):
+def chunks(size: int, step: int) -> Iterator[slice]:
     """Yield slices that part a range of `size` in pieces of `step`."""
     for start in range(0, size, step):
         yield slice(start, min(start + step, size))

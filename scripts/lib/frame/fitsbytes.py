@@ -7,35 +7,45 @@ that FITS allows.
 import math
 import mmap
 import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from astropy.io import fits
 
 BLOCK = 2880
 """[byte] Size of the records of FITS."""
 
 COPIED = 1 << 20
-"""[byte] Copied at once."""
+"""[byte] Size of the pieces in which files are copied."""
 
 END = f"{'END':80}".encode("ascii")
 
-BITPIX = {np.dtype("f4"): -32, np.dtype("u1"): 8}
-"""Of images."""
+BITPIX: dict[np.dtype, int] = {np.dtype("f4"): -32, np.dtype("u1"): 8}
+"""Types of pixels."""
 
-FORMATS = {np.dtype("f8"): "D", np.dtype("f4"): "E", np.dtype("i2"): "I", np.dtype("i4"): "J"}
-"""Of columns; SCAMP crashes where one is not of the type source-extractor gives it."""
+FORMATS: dict[np.dtype, str] = {
+    np.dtype("f8"): "D",
+    np.dtype("f4"): "E",
+    np.dtype("i2"): "I",
+    np.dtype("i4"): "J",
+}
+"""Types of columns; SCAMP crashes where one is not of the type source-extractor gives it."""
 
 IMAGES = {str(bits): kind.newbyteorder(">") for kind, bits in BITPIX.items()}
 
 NEEDED = (
     "CTYPE1", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2", "CD1_1", "CD1_2", "CD2_1", "CD2_2",
 )  # fmt: skip
-"""Cards of a solution."""
+"""Cards that a solution must have."""
 
 TYPES = {form: kind.newbyteorder(">") for kind, form in FORMATS.items()} | {"L": np.dtype("S1")}
 
 
-def card(key, value):
+def card(key: str, value: bool | int | float | str) -> str:
     """Return a card of a header, 80 characters.
 
     Parameters
@@ -52,13 +62,13 @@ def card(key, value):
     return f"{key:8}= {text:70}"
 
 
-def header_bytes(cards, fill=True):
+def header_bytes(cards: Mapping[str, Any], fill: bool = True) -> bytes:
     """Return a header, up to END or filled to whole records."""
     text = "".join(card(key, value) for key, value in cards.items()) + f"{'END':80}"
     return (text + " " * (-len(text) % BLOCK if fill else 0)).encode("ascii")
 
 
-def write_image(path, image):
+def write_image(path: str | Path, image: np.ndarray) -> None:
     """Write an image.
 
     Parameters
@@ -76,7 +86,12 @@ def write_image(path, image):
         file.write(bytes(-image.nbytes % BLOCK))
 
 
-def table_extension(name, columns, data, dimensions=None):
+def table_extension(
+    name: str,
+    columns: Sequence[tuple[str, str]],
+    data: np.ndarray,
+    dimensions: Mapping[str, str] | None = None,
+) -> bytes:
     """Return a binary table extension as bytes.
 
     Parameters
@@ -104,11 +119,13 @@ def table_extension(name, columns, data, dimensions=None):
         cards |= {f"TTYPE{number}": column, f"TFORM{number}": form}
     # Text is filled with blanks: on zeros, as astropy writes, SCAMP crashes.
     fill = b" " if data.dtype.kind == "S" else b"\0"
-    head = header_bytes(cards | (dimensions or {}))
+    head = header_bytes({**cards, **(dimensions or {})})
     return head + data.tobytes() + fill * (-data.nbytes % BLOCK)
 
 
-def write_ldac(path, cards, columns):
+def write_ldac(
+    path: str | Path, cards: Mapping[str, Any], columns: Mapping[str, np.ndarray]
+) -> None:
     """Write a FITS_LDAC catalogue.
 
     Parameters
@@ -137,7 +154,7 @@ def write_ldac(path, cards, columns):
     Path(path).write_bytes(primary + image + objects)
 
 
-def read_table(path, extension):
+def read_table(path: str | Path, extension: str) -> np.ndarray:
     """Read a table.
 
     Parameters
@@ -180,7 +197,7 @@ def read_table(path, extension):
     return table
 
 
-def map_images(path):
+def map_images(path: str | Path) -> tuple[list[str], dict[str, np.ndarray]]:
     """Map the images of a file.
 
     Parameters
@@ -201,7 +218,8 @@ def map_images(path):
     """
     with open(path, "rb") as file:
         words = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    header, images = [], {}
+    header: list[str] = []
+    images: dict[str, np.ndarray] = {}
     for cards, lines, lengths, at, size in _hdus(words):
         header = header or lines
         if not lengths or cards.get("XTENSION") == "BINTABLE":
@@ -216,7 +234,7 @@ def map_images(path):
     return header, images
 
 
-def copy_with_header(source, target, header):
+def copy_with_header(source: str | Path, target: str | Path, header: "fits.Header") -> None:
     """Write a copy of a file with another primary header, its data untouched.
 
     Parameters
@@ -245,7 +263,7 @@ def copy_with_header(source, target, header):
         shutil.copyfileobj(old, new, COPIED)
 
 
-def ones_sum(data, start=0):
+def ones_sum(data: bytes, start: int = 0) -> int:
     """Return the ones' complement sum of bytes as 32-bit words.
 
     Source: FITS standard 4.0, appendix J.
@@ -263,7 +281,7 @@ def ones_sum(data, start=0):
     return total
 
 
-def encode_checksum(total):
+def encode_checksum(total: int) -> str:
     """Return the value of CHECKSUM by which an HDU of a sum has the sum -0.
 
     Source: FITS standard 4.0, appendix J: each byte of the complement is spread over four
@@ -287,11 +305,13 @@ def encode_checksum(total):
     return text[-1] + text[:-1]
 
 
-def _hdus(words):
+def _hdus(
+    words: bytes | mmap.mmap,
+) -> Iterator[tuple[dict[str, str], list[str], list[int], int, int]]:
     """Yield the cards of each HDU as text, its lines, lengths of axes, first byte and bytes."""
     at = 0
     while at < len(words):
-        lines = []
+        lines: list[str] = []
         while "END" not in (line[:8].rstrip() for line in lines[-BLOCK // 80 :]):
             block = words[at : at + BLOCK].decode("ascii", "replace")
             if len(block) < BLOCK:
@@ -307,7 +327,7 @@ def _hdus(words):
         at += size + -size % BLOCK
 
 
-def read_head(path):
+def read_head(path: str | Path) -> dict[str, Any]:
     """Read the WCS cards of a .head file written by SCAMP.
 
     Returns
@@ -319,7 +339,7 @@ def read_head(path):
     ValueError
         A card is missing, or is no finite number.
     """
-    cards = {}
+    cards: dict[str, Any] = {}
     for line in Path(path).read_text(encoding="latin-1").splitlines():
         key, text = line[:8].strip(), line[10:].partition("/")[0].strip()
         if key.startswith("CTYPE"):
