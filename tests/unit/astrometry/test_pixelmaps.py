@@ -126,3 +126,30 @@ def test_coordinates_that_are_none_of_the_sky():
     header = fits.Header({"CTYPE1": "PIXEL", "CRVAL1": 512.0, "RA": 10.0, "DEC": 20.0})
     sky, _ = starting_map(header, (100, 100))
     assert float(sky([50.5], [50.5])[0][0]) == pytest.approx(10.0)
+
+
+def test_cards_have_the_lowest_degree_that_does():
+    cubic = {f"PV{a}_{n}": v for a in (1, 2) for n, v in ((1, 1.0), (7, 5.0), (9, 5.0))}
+    made, error = fit_cards(map_from_cards(cards(pv=cubic)), SHAPE)
+    indices = {int(key.split("_")[1]) for key in made if key.startswith("PV")}
+    assert max(indices) == max(index for index, _, _ in tpv_terms(3))
+    assert error < 2e-4
+    assert not any(key.startswith("PV") for key in fit_cards(map_from_cards(cards()), SHAPE)[0])
+
+
+@pytest.mark.parametrize("pv", [None, RADIAL], ids=["TAN", "TPV"])
+def test_cards_round_trip_through_astropy(pv):
+    made, _ = fit_cards(map_from_cards(cards(angle=77, pv=pv)), SHAPE)
+    wcs = WCS(fits.Header(made))
+    x, y = np.random.default_rng(3).uniform(1, 900, (2, 60))
+    ra, dec = map_from_tpv(made)(x, y)
+    back = wcs.all_world2pix(ra, dec, 1, tolerance=1e-8)
+    np.testing.assert_allclose(back, [x, y], rtol=0, atol=1e-6)
+
+
+def test_error_of_cards_is_the_largest_difference():
+    true = map_from_cards(cards(pv=RADIAL))
+    made, error = fit_cards(true, SHAPE, max_degree=3)
+    x, y = (v.ravel() for v in np.meshgrid(np.linspace(1, 900, 15), np.linspace(1, 1024, 15)))
+    off = project(*map_from_cards(made)(x, y), 150.0, 20.0) - project(*true(x, y), 150.0, 20.0)
+    assert error == pytest.approx(np.abs(off).max(), rel=0.01)
