@@ -13,7 +13,7 @@ from lib.astrometry.frames import AstrometryFrame
 from lib.core.programs import ProgramFailed, find_program, run_program
 from lib.core.settings import AstrometrySettings
 from lib.frame.file import FrameRejected, read_frame
-from lib.frame.fitsbytes import read_table, write_image
+from lib.frame.fitsbytes import read_table
 from lib.photometry.sources import detection_arrays
 
 log = logging.getLogger("autoproc")
@@ -105,7 +105,7 @@ def run_extractor(
         (folder / "columns.param").write_text("\n".join(CATALOGUE_COLUMNS) + "\n")
         (folder / "gauss.conv").write_text("CONV NORM\n1 2 1\n2 4 2\n1 2 1\n")
         for stem, data in files.items():
-            write_image(folder / f"{stem}.fits", data)
+            fits.writeto(folder / f"{stem}.fits", data)
         run_again_if_killed(argv, timeout=settings.timeout, cwd=folder)
         try:
             return read_table(folder / "stars.ldac", "LDAC_OBJECTS")

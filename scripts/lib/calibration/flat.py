@@ -80,24 +80,57 @@ def make_flat(
     normalise(mean, finite & (mask == 0) & (mean > low_response))
     mask[~finite] |= BAD
     mean[~finite] = 1.0
-    mask[mean < low_response] |= NODATA
-    y0, y1, x0, x1 = illuminated_area(mean)
-    dark_rim = np.ones(shape, bool)
-    dark_rim[y0:y1, x0:x1] = False
-    mask[dark_rim] |= NODATA
-    lit = mask & NODATA == 0
-    odd = lit & deviant_pixels(mean, settings.deviant)
-    # The photon noise of a flat goes as the root of its light.
     count = sum(not one.why for one in inputs)
-    unstable = lit & unstable_pixels(extent, np.sqrt(np.maximum(mean, low_response)), count)
-    mask[odd | unstable] |= BAD
+    cards = mark_defects(mask, mean, extent, count, settings.deviant, low_response)
     header = master_header("flat", facts[0], inputs, "")
     header["NOISE"] = (float(pixel_noise(mean)), "pixel-to-pixel scatter of the response")
-    header["NLOW"] = (int((mask & NODATA > 0).sum()), f"pixels of response below {low_response}")
-    header["ILLUM"] = (f"[{y0}:{y1},{x0}:{x1}]", "lit rows and columns, from 0, ends excluded")
-    header["NODD"] = (int(odd.sum()), f"pixels {settings.deviant:.0%} off the median around")
-    header["NUNSTABL"] = (int((unstable & ~odd).sum()), "pixels that scatter between the inputs")
+    header.update(cards)
     return Frame(mean, mask, header)
+
+
+def mark_defects(
+    mask: np.ndarray,
+    mean: np.ndarray,
+    extent: np.ndarray,
+    count: int,
+    deviant: float,
+    low_response: float,
+) -> dict[str, tuple[int | str, str]]:
+    """Mark the pixels that a flat cannot correct.
+
+    Parameters
+    ----------
+    mask : ndarray of uint8, shape (ny, nx)
+        Receives NODATA where the response is low or the detector unlit, BAD where the response
+        is off its surroundings or unstable.
+    mean, extent : ndarray of float32, shape (ny, nx)
+        Response, and its scatter, see `lib.core.combination.clipped_mean`.
+    count : int
+        Flats combined.
+    deviant, low_response
+        See `make_flat`.
+
+    Returns
+    -------
+    dict
+        Cards of the header: how many of each, and the lit area.
+    """
+    mask[mean < low_response] |= NODATA
+    y0, y1, x0, x1 = illuminated_area(mean)
+    unlit = np.ones(mask.shape, bool)
+    unlit[y0:y1, x0:x1] = False
+    mask[unlit] |= NODATA
+    lit = mask & NODATA == 0
+    odd = lit & deviant_pixels(mean, deviant)
+    # The photon noise of a flat goes as the root of its light.
+    unstable = lit & unstable_pixels(extent, np.sqrt(np.maximum(mean, low_response)), count)
+    mask[odd | unstable] |= BAD
+    return {
+        "NLOW": (int((mask & NODATA > 0).sum()), f"pixels of response below {low_response}"),
+        "ILLUM": (f"[{y0}:{y1},{x0}:{x1}]", "lit rows and columns, from 0, ends excluded"),
+        "NODD": (int(odd.sum()), f"pixels {deviant:.0%} off the median around"),
+        "NUNSTABL": (int((unstable & ~odd).sum()), "pixels that scatter between the inputs"),
+    }
 
 
 def flat_reader(

@@ -191,7 +191,7 @@ def clipped_mean(
     sample = sample[np.isfinite(sample)]
     usual = np.median(sample) * small_sample(count) if sample.size else 0.0
     _leave_out(flat, median, spread, furthest, usual, clip, mean, number)
-    return tuple(out)
+    return out[0], out[1], out[2]
 
 
 def combine(
@@ -236,4 +236,4 @@ def combine(
         clipped_mean(stack, clip, [array[part] for array in combined])
         if after:
             after()
-    return tuple(combined)
+    return combined[0], combined[1], combined[2]

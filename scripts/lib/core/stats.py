@@ -82,9 +82,9 @@ def mad_std(values: npt.ArrayLike) -> float:
     """
     from astropy import stats
 
-    values = np.asarray(values).ravel()
-    values = values[np.isfinite(values)]
-    return float(stats.mad_std(values)) if values.size else np.nan
+    known = np.asarray(values).ravel()
+    known = known[np.isfinite(known)]
+    return float(stats.mad_std(known)) if known.size else np.nan
 
 
 def sigma_clipped_median(

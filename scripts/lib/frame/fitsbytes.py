@@ -68,24 +68,6 @@ def header_bytes(cards: Mapping[str, Any], fill: bool = True) -> bytes:
     return (text + " " * (-len(text) % BLOCK if fill else 0)).encode("ascii")
 
 
-def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write an image.
-
-    Parameters
-    ----------
-    path : path-like
-    image : ndarray of float32 or uint8, shape (ny, nx)
-        Of any byte order.
-    """
-    ny, nx = image.shape
-    bits = BITPIX[image.dtype.newbyteorder("=")]
-    cards = {"SIMPLE": True, "BITPIX": bits, "NAXIS": 2, "NAXIS1": nx, "NAXIS2": ny}
-    with open(path, "wb") as file:
-        file.write(header_bytes(cards))
-        file.write(image.astype(image.dtype.newbyteorder(">"), copy=False))
-        file.write(bytes(-image.nbytes % BLOCK))
-
-
 def table_extension(
     name: str,
     columns: Sequence[tuple[str, str]],

@@ -13,22 +13,10 @@ from lib.frame.fitsbytes import (
     ones_sum,
     read_head,
     read_table,
-    write_image,
     write_ldac,
 )
 
 pytestmark = pytest.mark.filterwarnings("error")
-
-
-@pytest.mark.parametrize("kind", ["f4", "u1"])
-@pytest.mark.parametrize("shape", [(1, 1), (5, 720), (33, 47)])
-def test_image_is_read_by_astropy(tmp_path, shape, kind):
-    image = np.random.default_rng(1).integers(0, 200, shape).astype(kind)
-    write_image(tmp_path / "a.fits", image)
-    with fits.open(tmp_path / "a.fits") as hdus:
-        hdus.verify("exception")
-        assert np.array_equal(hdus[0].data, image)
-    assert (tmp_path / "a.fits").stat().st_size % 2880 == 0
 
 
 def test_catalogue_is_read_by_astropy(tmp_path):
