@@ -52,8 +52,9 @@ format: env-dev  ## put Python and Snakemake files into that style
 	ruff format .
 	$(if $(SNAKEFILES),snakefmt $(SNAKEFILES))
 
-bench: env-dev  ## measure each step against other ways to do the same, into docs/performance.md
+bench: env-dev  ## measure each step against other ways to do the same, into the docs
 	python benchmarks/bench.py
+	python benchmarks/cosmicrays.py
 
 lock:  ## renew the lock files after a change of requirements*.in, keeping the versions that hold
 	tools/lock.sh
