@@ -11,7 +11,7 @@ from lib.engine import worker
 worker.attach(workflow)
 
 from lib.engine import patches
-from lib.engine.config import ConfigError, check_config, load_schema
+from lib.engine.config import ConfigError, check_config
 from lib.night.instrumentfile import InstrumentError, list_instruments
 from lib.night.nightlog import scan
 from lib.report.frametable import begin_frames_table
@@ -49,13 +49,7 @@ def read_night():
 
 
 try:
-    config.update(
-        check_config(
-            config,
-            load_schema(f"{workflow.basedir}/config/schemas/config.schema.yaml"),
-            list_instruments(),
-        )
-    )
+    config.update(check_config(config, list_instruments()))
     config.update(check_places(config))
     NIGHT = read_night()
 except (ConfigError, InstrumentError, OSError) as error:

@@ -1,11 +1,21 @@
-"""Check the configuration of a run, and say in one sentence what to write instead."""
+"""Check the configuration of a run, and say in one sentence what to write instead.
+
+What a configuration may hold is declared by the dataclasses of `lib.core.settings`.
+"""
 
 import difflib
 import math
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
-import yaml
-from jsonschema import Draft202012Validator
+from annotated_types import Ge, Gt, Le
+from pydantic import TypeAdapter, ValidationError
+
+from lib.core.settings import Settings, Write
 
 SWITCHES = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
@@ -26,78 +36,142 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; its text says what to write instead."""
 
 
-def load_schema(path):
-    """Return the JSON Schema in the YAML file `path`."""
-    with open(path, encoding="utf-8") as file:
-        return yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+@dataclass(frozen=True)
+class Key:
+    """A key of the configuration, as the settings declare it.
+
+    Parameters
+    ----------
+    name : str
+        With its section, as ``flat.amin``.
+    annotation : type
+    default
+    kinds : frozenset of type
+        Types that its value may have: bool, int, float, str, tuple or NoneType.
+    words : tuple
+        Values that it is chosen from; empty where there is no such list.
+    marks : tuple
+        Bounds, and what completes "write ...".
+    """
+
+    name: str
+    annotation: Any
+    default: Any
+    kinds: frozenset[type]
+    words: tuple[Any, ...]
+    marks: tuple[Any, ...]
 
 
-def check_config(config, schema, instruments=None):
+def check_config(
+    config: Mapping[str, Any], instruments: Iterable[str] | None = None
+) -> dict[str, Any]:
     """Return the configuration complete and with the right types.
 
-    Values from the command line come as text or numbers: where the schema wants a switch, a
-    number or a list, they are turned into one. Keys left out get the schema's ``default``.
+    Values from the command line come as text or numbers: where the settings want a switch, a
+    number or a list, they are turned into one. Keys left out get their default.
 
     Parameters
     ----------
     config : dict
         As Snakemake merged it from files and ``--config``; not changed.
-    schema : dict or path
-        JSON Schema 2020-12 of two levels, keys and sections of keys; or the file it is in.
     instruments : iterable of str, optional
         Names that the key ``instrument`` may hold beside ``auto``.
 
     Returns
     -------
     dict
+        Keys and sections of keys in the order of `lib.core.settings.Settings`.
 
     Raises
     ------
     ConfigError
         For the first unknown key or wrong value, in one sentence.
     """
-    if not isinstance(schema, dict):
-        schema = load_schema(schema)
-    _check_names(config, schema)
-    checked = _complete(config, schema)
-    errors = sorted(
-        Draft202012Validator(schema).iter_errors(checked), key=lambda error: list(error.path)
-    )
-    for error in errors:
-        _complain([key for key in error.path if isinstance(key, str)], checked, schema)
-    _check_finite(checked, schema)
-    _check_flat_levels(checked)
+    _check_names(config)
+    checked: dict[str, Any] = {}
+    for name, entry in _entries().items():
+        if isinstance(entry, Key):
+            checked[name] = _checked(config, name, entry)
+            continue
+        section = config.get(name)
+        section = {} if section is None else section
+        if not isinstance(section, dict):
+            _complain(name, section, _example(name, entry))
+        checked[name] = {key: _checked(section, key, leaf) for key, leaf in entry.items()}
+    _check_flat_levels(checked["flat"])
     if instruments is not None:
         _check_instrument(checked["instrument"], sorted(instruments))
     return checked
 
 
-def _check_names(config, schema):
-    """Raise on a key, or a key of a section, that the schema has not."""
-    sections = _sections(schema)
-    for key, value in config.items():
-        if key not in schema["properties"]:
-            raise ConfigError(_unknown(str(key), schema))
-        if key in sections and isinstance(value, dict):
-            for name in value:
-                if name not in sections[key]:
-                    raise ConfigError(_unknown(str(name), schema["properties"][key], key))
+# ---------------------------------------------------------------------------- what is declared
 
 
-def _sections(schema):
-    """Return the keys of each section: {section: {key: schema}}."""
+@cache
+def _entries() -> dict[str, Any]:
+    """Return the keys and the sections, each a dict of its keys, of the settings."""
+    return _entries_of(Settings)
+
+
+def _entries_of(settings: type, section: str = "") -> dict[str, Any]:
+    hints = get_type_hints(settings, include_extras=True)
     return {
-        key: value["properties"]
-        for key, value in schema["properties"].items()
-        if value.get("type") == "object"
+        one.name: _entries_of(hints[one.name], f"{one.name}.")
+        if is_dataclass(hints[one.name])
+        else _key(f"{section}{one.name}", hints[one.name], one)
+        for one in fields(settings)
     }
 
 
-def _unknown(key, schema, section=None):
+def _key(name: str, annotation: Any, field: Field) -> Key:
+    default = field.default if field.default is not MISSING else None
+    kinds: set[type] = set()
+    words: list[Any] = []
+    marks: list[Any] = []
+
+    def take_apart(one: Any) -> None:
+        origin = get_origin(one)
+        if origin is Annotated:
+            inner, *more = get_args(one)
+            marks.extend(more)
+            take_apart(inner)
+        elif origin in (Union, UnionType):
+            for part in get_args(one):
+                take_apart(part)
+        elif origin is Literal:
+            words.extend(get_args(one))
+        else:
+            kinds.add(origin or one)
+
+    take_apart(annotation)
+    default = list(default) if isinstance(default, tuple) else default
+    return Key(name, annotation, default, frozenset(kinds), tuple(words), tuple(marks))
+
+
+def _sections() -> dict[str, dict[str, Key]]:
+    """Return the keys of each section."""
+    return {name: entry for name, entry in _entries().items() if isinstance(entry, dict)}
+
+
+# ---------------------------------------------------------------------------- names
+
+
+def _check_names(config: Mapping[str, Any]) -> None:
+    """Raise on a key, or a key of a section, that the settings have not."""
+    for key, value in config.items():
+        entry = _entries().get(key)
+        if entry is None:
+            raise ConfigError(_unknown(str(key), _entries()))
+        if isinstance(entry, dict) and isinstance(value, dict):
+            for name in value:
+                if name not in entry:
+                    raise ConfigError(_unknown(str(name), entry, key))
+
+
+def _unknown(key: str, known: Mapping[str, Any], section: str | None = None) -> str:
     """Return the sentence about an unknown key."""
     name = f"{section}.{key}" if section else key
     says = f"config key '{name}' is not known"
-    known = list(schema["properties"])
     near = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.6)
     if section:
         if near:
@@ -105,7 +179,7 @@ def _unknown(key, schema, section=None):
         return f"{says}: section '{section}' has {', '.join(known)}."
     if key in OPTIONS:
         return f"{says}: it is an option of snakemake here, write {OPTIONS[key]} instead."
-    homes = [name for name, keys in _sections(schema).items() if key in keys]
+    homes = [name for name, keys in _sections().items() if key in keys]
     if homes:
         within = " or ".join(f"'{home}={{{key}: ...}}'" for home in homes)
         return f"{says}: it belongs to a section, write {within}."
@@ -114,77 +188,85 @@ def _unknown(key, schema, section=None):
     return f"{says}: the keys are {', '.join(known)}."
 
 
-def _complete(config, schema):
-    """Return a copy of `config` with defaults filled in and values of the schema's types."""
-    complete = {}
-    for key, leaf in schema["properties"].items():
-        if leaf.get("type") == "object":
-            value = config.get(key)
-            value = {} if value is None else value
-            complete[key] = _complete(value, leaf) if isinstance(value, dict) else value
-        elif key in config:
-            complete[key] = _convert(config[key], leaf)
-        else:
-            complete[key] = deepcopy(leaf["default"])
-    return complete
+# ---------------------------------------------------------------------------- values
 
 
-def _convert(value, leaf):
-    """Return `value` as the type of its schema, or as it is where that cannot be done."""
-    kinds = leaf.get("type", [])
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    if "null" in kinds and value == "":
+def _checked(config: Mapping[str, Any], name: str, key: Key) -> Any:
+    """Return the value of a key, converted and found right, or its default."""
+    if name not in config:
+        return deepcopy(key.default)
+    value = _convert(config[name], key)
+    if not _is_valid(value, key):
+        _complain(key.name, value, _allowed(key))
+    return value
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter:
+    return TypeAdapter(annotation)
+
+
+def _is_valid(value: Any, key: Key) -> bool:
+    """Return whether a value is of the declared type and within the bounds, and is finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    try:
+        # A list stays a list in the configuration, but is declared as what cannot be changed.
+        _adapter(key.annotation).validate_python(
+            tuple(value) if isinstance(value, list) else value, strict=True
+        )
+    except ValidationError:
+        return False
+    return True
+
+
+def _convert(value: Any, key: Key) -> Any:
+    """Return `value` as the type of its key, or as it is where that cannot be done."""
+    if NoneType in key.kinds and value == "":
         return None
-    if "boolean" in kinds:
+    if bool in key.kinds:
         return SWITCHES.get(str(value).strip().lower(), value)
-    if "array" in kinds:
+    if tuple in key.kinds:
         if value is None:
             return []
         if isinstance(value, str):
             return value.replace(",", " ").split()
-    if "integer" in kinds or "number" in kinds:
-        return _number(value, whole="integer" in kinds)
+    if int in key.kinds or float in key.kinds:
+        return _number(value, whole=int in key.kinds)
+    if isinstance(value, str):
+        # Snakemake leaves everything within {...} on the command line as text.
+        return next((word for word in key.words if str(word) == value), value)
     return deepcopy(value)
 
 
-def _number(value, whole):
+def _number(value: Any, whole: bool) -> Any:
     """Return the number that `value` holds, or `value` where it holds none."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return value
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return value
     if whole:
         return int(number) if number.is_integer() else value
     return number
 
 
-def _check_finite(checked, schema):
-    """Raise on a number that is infinite or not a number: bounds of a schema let it pass."""
-    for section, keys in _sections(schema).items():
-        for key in keys:
-            value = checked[section][key]
-            if isinstance(value, float) and not math.isfinite(value):
-                _complain([section, key], checked, schema)
-
-
-def _check_flat_levels(checked):
+def _check_flat_levels(flat: Mapping[str, Any]) -> None:
     """Raise where the bounds on the level of a flat leave nothing between them."""
-    levels = checked.get("flat", {})
-    if "amin" in levels and "amax" in levels and levels["amin"] >= levels["amax"]:
+    if flat["amin"] >= flat["amax"]:
         raise ConfigError(
-            f"config key 'flat.amin' is {levels['amin']}: write a number below"
-            f" flat.amax, which is {levels['amax']}."
+            f"config key 'flat.amin' is {flat['amin']}: write a number below"
+            f" flat.amax, which is {flat['amax']}."
         )
 
 
-def is_instrument_file(name):
+def is_instrument_file(name: str) -> bool:
     """Return whether a value of the key ``instrument`` is the path of a file."""
     return str(name).endswith((".yaml", ".yml"))
 
 
-def _check_instrument(name, instruments):
+def _check_instrument(name: str, instruments: list[str]) -> None:
     """Raise on a name that there is no description of; a file is looked for by `check_places`."""
     if name == "auto" or name in instruments or is_instrument_file(name):
         return
@@ -197,51 +279,56 @@ def _check_instrument(name, instruments):
     raise ConfigError(f"config key 'instrument' is '{name}', which is not known: {meant}")
 
 
-def _complain(path, checked, schema):
-    """Raise the sentence about the wrong value at `path`."""
-    value, leaf = checked, schema
-    for key in path:
-        value, leaf = value[key], leaf["properties"][key]
+# ---------------------------------------------------------------------------- sentences
+
+
+def _complain(name: str, value: Any, allowed: str) -> NoReturn:
+    """Raise the sentence about a wrong value."""
     if value is None or value == "":
         shown = "empty"
     else:
         shown = f"'{value}'" if isinstance(value, str) else str(value)
-    raise ConfigError(f"config key '{'.'.join(path)}' is {shown}: write {_allowed(path, leaf)}.")
+    raise ConfigError(f"config key '{name}' is {shown}: write {allowed}.")
 
 
-def _allowed(path, leaf):
-    """Return what the schema `leaf` lets one write, in words."""
-    if "x-write" in leaf:
-        return leaf["x-write"]
-    if "enum" in leaf:
-        return _either(leaf["enum"])
-    if leaf["type"] == "object":
-        key, inner = next(iter(leaf["properties"].items()))
-        return f"a section, such as '{path[-1]}={{{key}: {inner['default']}}}'"
-    if leaf["type"] == "boolean":
+def _example(name: str, section: Mapping[str, Key]) -> str:
+    key, first = next(iter(section.items()))
+    return f"a section, such as '{name}={{{key}: {first.default}}}'"
+
+
+def _allowed(key: Key) -> str:
+    """Return what may be written for a key, in words."""
+    for mark in key.marks:
+        if isinstance(mark, Write):
+            return mark.text
+    if key.words:
+        return _either(key.words)
+    if bool in key.kinds:
         return "true or false"
-    if leaf["type"] in ("integer", "number"):
-        return _range(leaf)
+    if int in key.kinds or float in key.kinds:
+        return _range(key) + (", or nothing" if NoneType in key.kinds else "")
     return "text"
 
 
-def _range(leaf):
-    """Return the numbers that the schema `leaf` allows, in words."""
-    noun = "a whole number" if leaf["type"] == "integer" else "a number"
-    above = leaf.get("exclusiveMinimum")
-    if "minimum" in leaf and "maximum" in leaf:
-        return f"{noun} from {leaf['minimum']} to {leaf['maximum']}"
+def _range(key: Key) -> str:
+    """Return the numbers that a key allows, in words."""
+    noun = "a whole number" if int in key.kinds else "a number"
+    lowest = next((mark.ge for mark in key.marks if isinstance(mark, Ge)), None)
+    above = next((mark.gt for mark in key.marks if isinstance(mark, Gt)), None)
+    highest = next((mark.le for mark in key.marks if isinstance(mark, Le)), None)
+    if lowest is not None and highest is not None:
+        return f"{noun} from {lowest} to {highest}"
     words = []
     if above is not None:
         words.append(f"above {above}")
-    if "minimum" in leaf:
-        words.append(f"of at least {leaf['minimum']}")
-    if "maximum" in leaf:
-        words.append(f"of at most {leaf['maximum']}")
+    if lowest is not None:
+        words.append(f"of at least {lowest}")
+    if highest is not None:
+        words.append(f"of at most {highest}")
     return " ".join([noun, " and ".join(words)]).strip()
 
 
-def _either(names):
+def _either(names: Iterable[Any]) -> str:
     """Return "a, b or c"."""
     *first, last = (str(name) for name in names)
     return f"{', '.join(first)} or {last}" if first else last
