@@ -65,8 +65,8 @@ PLACES = sorted({place for ring in NEIGHBOURS for place in ring})
 
 
 @dataclass(frozen=True)
-class Exposure:
-    """What the noise of a sky-subtracted frame is made of.
+class FrameLevels:
+    """Levels of a sky-subtracted frame that set its noise and its saturation.
 
     Parameters
     ----------
@@ -349,15 +349,15 @@ def crclean_frame(frame: Frame, settings: CrcleanSettings = DEFAULTS) -> Frame:
     header, gain = frame.header, np.float32(frame.header["GAIN"])
     image = frame.image if gain == 1 else frame.image * gain
     unusable = frame.mask & (BAD | SATURATED | NODATA) > 0
-    exposure = Exposure(
+    levels = FrameLevels(
         sky=max(header["SKYSUB"], 0.0) * float(gain),
         readnoise=header["RDNOISE"],
         saturate=header["SATURATE"] * float(gain),
     )
-    noise = noise_map(image, unusable, np.sqrt(exposure.sky + exposure.readnoise**2))
+    noise = noise_map(image, unusable, np.sqrt(levels.sky + levels.readnoise**2))
     scale = header.get("PIXSCALE", 0.3)
     narrowest = max(1.2, SHARPEST_SEEING / scale)
-    stars = measure_fwhm(image, ~unusable, noise, 0.8 * exposure.saturate, narrowest)
+    stars = measure_fwhm(image, ~unusable, noise, 0.8 * levels.saturate, narrowest)
     log.info(
         "FWHM %.2f px, elongation %.2f from %d objects", stars.fwhm, stars.elongation, stars.number
     )
@@ -374,7 +374,7 @@ def crclean_frame(frame: Frame, settings: CrcleanSettings = DEFAULTS) -> Frame:
     if settings.method == "lacosmic" or (settings.method == "auto" and fwhm < UNDERSAMPLED):
         from lib.calibration.lacosmic import find_by_laplacian
 
-        found |= find_by_laplacian(image, unusable, sharpness, exposure, settings)
+        found |= find_by_laplacian(image, unusable, sharpness, levels, settings)
     if settings.method != "lacosmic":
         found |= find_cosmic_rays(sharpness, settings.sigma, settings.sigfrac)
     header["NCOSMIC"] = (int(np.count_nonzero(found)), "pixels flagged as cosmic rays")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib.calibration.cosmicrays import Exposure, Sharpness
+from lib.calibration.cosmicrays import FrameLevels, Sharpness
 from lib.core.settings import CrcleanSettings
 
 LEAST_EXCESS = 4.0
@@ -10,7 +10,7 @@ LEAST_EXCESS = 4.0
 
 
 def laplacian_edges(
-    image: np.ndarray, unusable: np.ndarray, exposure: Exposure, settings: CrcleanSettings
+    image: np.ndarray, unusable: np.ndarray, levels: FrameLevels, settings: CrcleanSettings
 ) -> np.ndarray:
     """Return what L.A.Cosmic flags.
 
@@ -22,7 +22,7 @@ def laplacian_edges(
     image : ndarray of float32, shape (ny, nx)
         Sky-subtracted [electron].
     unusable : ndarray of bool, shape (ny, nx)
-    exposure : Exposure
+    levels : FrameLevels
     settings : CrcleanSettings
         `sigma` is the threshold of an edge, `sigfrac` the part of it for its neighbours, `objlim`
         the contrast against fine structure, `iterations` the passes.
@@ -34,11 +34,11 @@ def laplacian_edges(
     from astroscrappy import detect_cosmics
 
     found, _ = detect_cosmics(
-        np.ascontiguousarray(image + np.float32(exposure.sky), np.float32),
+        np.ascontiguousarray(image + np.float32(levels.sky), np.float32),
         inmask=unusable,
         gain=1.0,
-        readnoise=exposure.readnoise,
-        satlevel=exposure.saturate + exposure.sky,
+        readnoise=levels.readnoise,
+        satlevel=levels.saturate + levels.sky,
         sigclip=settings.sigma,
         sigfrac=settings.sigfrac,
         objlim=settings.objlim,
@@ -55,7 +55,7 @@ def find_by_laplacian(
     image: np.ndarray,
     unusable: np.ndarray,
     sharpness: Sharpness,
-    exposure: Exposure,
+    levels: FrameLevels,
     settings: CrcleanSettings,
 ) -> np.ndarray:
     """Find cosmic rays by Laplacian edge detection, and spare what a star can be.
@@ -66,7 +66,7 @@ def find_by_laplacian(
 
     Parameters
     ----------
-    image, unusable, exposure, settings
+    image, unusable, levels, settings
         See `laplacian_edges`.
     sharpness : Sharpness
         Of the same image.
@@ -77,7 +77,7 @@ def find_by_laplacian(
     """
     from scipy.ndimage import label
 
-    found = laplacian_edges(image, unusable, exposure, settings)
+    found = laplacian_edges(image, unusable, levels, settings)
     groups, number = label(found, np.ones((3, 3)))
     group = groups[found]
     index = sharpness.index(found)
