@@ -1,7 +1,7 @@
 """First solution of each frame: which of its stars are which, by a ladder of assumptions.
 
-The matching itself is in `lib.astrometry.matching`; here are the frames, and what one
-tells of the others.
+The matching itself is in `lib.astrometry.matching`; here are the frames, and how the solution of
+one helps to find the others.
 """
 
 import logging
@@ -320,7 +320,7 @@ def identify_all(
     *,
     neighbours: bool = False,
 ) -> dict[str, str]:
-    """Identify all frames of a camera; what one frame tells of the camera helps the others.
+    """Identify all frames of a camera; orientation and stars of one help to find the others.
 
     Parameters
     ----------

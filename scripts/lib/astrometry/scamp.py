@@ -1,4 +1,4 @@
-"""Joint solution of frames by SCAMP, which is told which stars are which and does not match."""
+"""Joint solution of frames by SCAMP, which is given the identification and does no matching."""
 
 import tempfile
 from collections.abc import Sequence
@@ -158,7 +158,7 @@ def run_scamp(
     names = [f"{k:05d}.ldac" for k in range(len(frames))]
     argv = [find_program("scamp"), *names, "-c", "empty.scamp"]
     for key, value in parameters.items():
-        argv += [f"-{key}", value]
+        argv += [f"-{key}", str(value)]
     undistorted = [UndistortedFrame(frame) for frame in frames]
     with tempfile.TemporaryDirectory(prefix="autoproc-scamp-") as scratch:
         folder = Path(scratch)

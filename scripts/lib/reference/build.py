@@ -169,7 +169,7 @@ def catalogue_reference(service: Service, sky_field: Field, *, last_attempt: boo
 
 @dataclass
 class Queries:
-    """Queries of one field: what was answered, and what could not be had.
+    """Queries of one field: what was answered, and what could not be retrieved.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ class Queries:
     def photometry(
         self, surveys: Sequence[Survey], known: dict[Survey, Table], complete: bool
     ) -> Iterator[tuple[Survey, Table]]:
-        """Yield each survey that has stars there, with them; `known` are had already."""
+        """Yield each survey that has stars there, with them; `known` are not queried."""
         for survey in self.covering(surveys):
             if survey in known:
                 stars = known[survey]
@@ -254,7 +254,7 @@ def online_reference(
     min_stars : int
         A catalogue with fewer stars in the field does not give the positions.
     complete : bool
-        Whether a catalogue of photometry that cannot be had is a failure; else it is left out
+        Whether a catalogue of photometry that is unavailable is a failure; else it is left out
         and ``meta['missing']`` says so.
     positions, magnitudes : sequence of Survey
         Where they may come from, the best first.
@@ -319,7 +319,7 @@ def add_surroundings(
 ) -> Table:
     """Add the stars around a field, in which a frame lies whose pointing is far off.
 
-    Only brighter ones where they are many, and none where they cannot be had: the field itself
+    Only brighter ones where they are many, and none where they are unavailable: the field itself
     is what counts.
 
     Parameters

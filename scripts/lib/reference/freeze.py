@@ -80,7 +80,7 @@ def freeze(
     Returns
     -------
     list of str
-        What could not be had, a sentence each.
+        What could not be retrieved, a sentence each.
     """
     settings = settings or ReferenceSettings()
     out = Path(out).expanduser()

@@ -233,7 +233,7 @@ def parse(survey: Survey, answer: bytes, server: str) -> dict[str, np.ndarray]:
                     f"{what}: no column '{column.names[0]}' in the answer (it has "
                     f"{', '.join(found.colnames)})"
                 )
-            log.warning("%s: no column '%s'; done without", what, column.names[0])
+            log.warning("%s: no column '%s'; left out", what, column.names[0])
             result[key] = np.full(len(found), np.nan)
             continue
         values = _values(found[name], column.unit, f"{what}: column '{name}'")

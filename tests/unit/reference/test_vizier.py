@@ -129,3 +129,18 @@ def test_record_survives_hyphens(tmp_path):
     content = gzip.decompress((tmp_path / "a.vot.gz").read_bytes())
     assert content.count(b"--") == 2  # of the comment itself
     assert load_answer(tmp_path / "a.vot.gz")[1]["query"] == "-c=1--2 -->"
+
+
+def test_queries_go_through_astroquery(server, tmp_path, monkeypatch):
+    from astroquery.vizier import VizierClass
+
+    asked, query_region = [], VizierClass.query_region_async
+
+    def counted(client, *args, **how):
+        if not how.get("get_query_payload"):
+            asked.append(how["catalog"])
+        return query_region(client, *args, **how)
+
+    monkeypatch.setattr(VizierClass, "query_region_async", counted)
+    Service(tmp_path, (server.address,)).get(GAIA, *FIELD)
+    assert asked == ["I/355/gaiadr3"] and len(server.requests) == 1
