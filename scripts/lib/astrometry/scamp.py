@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -156,9 +156,9 @@ def run_scamp(
     """
     parameters = scamp_parameters(degree, settings, crossid, passes, quiet)
     names = [f"{k:05d}.ldac" for k in range(len(frames))]
-    argv = [find_program("scamp"), *names, "-c", "empty.scamp"]
+    argv: list[Any] = [find_program("scamp"), *names, "-c", "empty.scamp"]
     for key, value in parameters.items():
-        argv += [f"-{key}", str(value)]
+        argv += [f"-{key}", value]
     undistorted = [UndistortedFrame(frame) for frame in frames]
     with tempfile.TemporaryDirectory(prefix="autoproc-scamp-") as scratch:
         folder = Path(scratch)
