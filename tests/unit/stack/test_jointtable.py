@@ -1,22 +1,18 @@
-"""tables and lightcurve: forced photometry of a target in filters and exposures, truth known."""
+"""Joint table and light curve: forced photometry in filters and exposures, truth known."""
 
 import json
 
 import lightcurve
 import numpy as np
 import pytest
-import sep
 from astropy.io import fits
 from astropy.table import Table
 from starfields import DEC, RA, ZP, make_stars, write_night, write_reference
 
 from lib.core.settings import StackSettings
 from lib.frame.file import FrameRejected, read_frame, reject, write_frame
-from lib.night.targets import TargetError, parse_position, target_position
+from lib.night.targets import parse_position
 from lib.photometry.flags import FLAG_OUTSIDE
-from lib.photometry.forced import filter_order, magnitudes, unite_sources
-from lib.photometry.neighbours import deblended_errors, deblended_fluxes
-from lib.photometry.psf import StarAperture, Wings, moffat_alpha, moffat_fraction
 from lib.stack.coaddition import StackInputs, StackProducts, make_stack
 from lib.stack.jointtable import joint_table
 
@@ -106,9 +102,6 @@ def night(tmp_path_factory):
     reference = make_reference(folder / "reference.ecsv", rng, stars)
     stacks = stack_all(folder, paths, reference)
     return folder, truth, stacks, join(folder, stacks)
-
-
-# The joined table -------------------------------------------------------------------------
 
 
 def test_every_source_of_every_coadd_is_in_the_table(night):
@@ -240,9 +233,6 @@ def test_rejected_coadds_are_left_out_with_their_reason(night, tmp_path):
     assert len(follow(tmp_path, none)) == 3
 
 
-# The light curve ----------------------------------------------------------------------------
-
-
 def test_light_curve_follows_the_target(night):
     folder, _, stacks, _ = night
     curve = follow(folder, stacks)
@@ -270,79 +260,6 @@ def test_frames_left_out_of_the_stack_are_in_the_light_curve(night, tmp_path):
     curve = follow(tmp_path, [(coadd, weight, cat, other, frames)])
     row = curve[list(curve["FRAME"]).index(name)]
     assert not row["USED"] and row["REASON"].startswith("LOW_WEIGHT") and np.isfinite(row["MAG"])
-
-
-# Parts --------------------------------------------------------------------------------------
-
-
-def test_magnitudes_and_limits():
-    flux, error = np.array([100.0, 2.0, -5.0, np.nan]), np.array([1.0, 1.0, 1.0, np.nan])
-    magnitude, magnitude_error, limit = magnitudes(flux, error, 25.0)
-    assert magnitude[0] == pytest.approx(20.0) and magnitude_error[0] == pytest.approx(0.010857)
-    assert np.isnan(magnitude[1:]).all() and np.isnan(limit[0])
-    assert limit[1:3] == pytest.approx(25 - 2.5 * np.log10([5.0, 3.0]))
-    assert np.isnan(limit[3])
-
-
-def test_sources_are_united_at_the_position_of_the_best():
-    first = np.array([[RA, DEC], [RA + 0.01, DEC]])
-    second = np.array([[RA + 0.2 / 3600, DEC], [RA, DEC + 0.01]])
-    sky, found = unite_sources([first, second], [np.array([5.0, 9]), np.array([50.0, 7])], 0.5)
-    assert len(sky) == 3
-    row = np.flatnonzero(found.all(axis=1))
-    assert sky[row[0]] == pytest.approx(second[0])
-    assert len(unite_sources([], [], 0.5)[0]) == 0
-
-
-def test_two_sources_of_one_table_within_the_radius_are_one():
-    """As where a blend is found as one source in one filter, and as two in another."""
-    blend = np.array([[RA, DEC]])
-    two = np.array([[RA, DEC + 0.3 / 3600], [RA, DEC - 0.15 / 3600], [RA, DEC + 0.01]])
-    sky, found = unite_sources([blend, two], [np.array([9.0]), np.array([20.0, 5, 7])], 0.5)
-    assert len(sky) == 2 and sky[np.argmin(sky[:, 1])] == pytest.approx(two[0])
-    assert found[np.argmin(sky[:, 1])].all()
-
-
-@pytest.mark.parametrize("apart", [0.8, 1.0, 1.5, 2.5])
-def test_errors_of_blends_are_the_scatter_of_their_solution(apart):
-    """Three stars in white noise, `apart` FWHM from each other."""
-    fwhm, noise, rng = 4.0, 3.0, np.random.default_rng(6)
-    radius, alpha = 1.5 * fwhm, moffat_alpha(fwhm, 3.0)
-    fraction = float(moffat_fraction(radius, alpha, 3.0))
-    aperture = StarAperture(radius, fraction, Wings(alpha, 3.0, 1.0))
-    x = 40 + apart * fwhm * np.array([0, 1, 0.5])
-    y = 40 + apart * fwhm * np.array([0, 0, 0.9])
-    image = rng.normal(0, noise, (600, 90, 90)).astype(np.float32)
-    sums = np.array([sep.sum_circle(one, x, y, radius, subpix=5)[0] for one in image])
-    solved = np.array([deblended_fluxes(one, x, y, aperture) for one in sums])
-    error = deblended_errors(x, y, sums.std(axis=0), aperture)
-    # The standard deviation of 600 is good to 3 %.
-    assert error == pytest.approx(fraction * solved.std(axis=0), rel=0.1)
-    assert (error[0] > 2 * sums[:, 0].std()) == (apart <= 1)
-
-
-def test_filters_from_blue_to_red():
-    assert filter_order(["H", "clear", "SDSS-I", "r", "Z"]) == ["r", "SDSS-I", "Z", "H", "clear"]
-
-
-@pytest.mark.parametrize("value", [
-    [150.1, -0.3], "150.1 -0.3", ["150.1", "-0.3"], "150.1,-0.3", "10:00:24 -0:18:00",
-    ["10h00m24s", "-0d18m00s"], "10 00 24 -00 18 00",
-])  # fmt: skip
-def test_positions_as_people_write_them(value):
-    assert parse_position(value) == pytest.approx((150.1, -0.3))
-
-
-@pytest.mark.parametrize("value", [[1.0], [1, 2, 3], "a b", [400, 0], [10, 91], "10:70:00 0:0:0"])
-def test_no_position_is_an_error(value):
-    with pytest.raises(TargetError, match="write two degrees"):
-        parse_position(value)
-
-
-def test_no_pointing_at_all():
-    assert parse_position([]) is parse_position(None) is parse_position("") is None
-    ra, dec, source = target_position(None, [fits.Header()])
-    assert np.isnan(ra) and np.isnan(dec) and source == ""
 
 
 def test_zero_point_of_a_frame_is_that_of_the_coadd(night):

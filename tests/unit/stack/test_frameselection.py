@@ -1,0 +1,152 @@
+"""lib.stack.frameselection: which frames are stacked, and how they are scaled."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from stackruns import run
+from starfields import (
+    DEC,
+    ZP,
+    make_header,
+    make_stars,
+    write_night,
+    write_reference,
+)
+
+from lib.core.settings import StackSettings
+from lib.frame.file import FrameRejected as Rejected
+from lib.frame.file import reject, write_frame
+from lib.stack.frameselection import FrameZeropoints, flux_scales, frame_zeropoints, judge_frames
+from lib.stack.stackframe import FrameStars
+
+
+def test_clouds_trails_and_few_stars_are_left_out_with_numbers(tmp_path):
+    rng = np.random.default_rng(23)
+    stars = make_stars(rng)
+    paths = write_night(
+        tmp_path, rng, stars, 7,
+        transparency=[1.0, 0.5, 0.8, 0.05, 1.0, 1e-5, 1.0],
+        ellipticity=[0, 0, 0, 0, 0.6, 0, 0],
+    )  # fmt: skip
+    reference = write_reference(tmp_path / "reference.ecsv", rng, stars)
+    bad = tmp_path / "azsfp20220109T000000C0o.fits"
+    header = make_header()
+    header["FRAME"] = "20220109T000000C0o"
+    write_frame(bad, reject(header, "astrometry", Rejected("TOO_FEW_STARS", "2 < 6")))
+    out, qa = run(tmp_path, [*paths, bad], refcat=reference)
+    frames = list(qa["frames"].values())
+    assert [f["used"] for f in frames] == [True, True, True, False, False, False, True, False]
+    assert frames[3]["reason"].startswith("CLOUDY: transparency 0.0")
+    assert frames[4]["reason"].startswith("TRAILED: ellipticity 0.")
+    assert frames[5]["reason"].startswith("TOO_FEW_STARS: ")
+    assert frames[7]["reason"] == "TOO_FEW_STARS: 2 < 6" and frames[7]["step"] == "astrometry"
+    for frame, truth in zip(frames, [1.0, 0.5, 0.8], strict=False):
+        # The best frame is the best of three by some 0.5 %.
+        assert frame["transparency"] == pytest.approx(truth, rel=0.02)
+        assert frame["zeropoint"] == pytest.approx(ZP + 2.5 * np.log10(truth), abs=0.02)
+    header = fits.getheader(out["coadd"])
+    assert header["NSTACK"] == 4 and header["NREJECT"] == 4
+    assert [header[f"STACK{i}"] for i in range(1, 5)] == [
+        f"2022010{i}T000000C0o" for i in (0, 1, 2, 6)
+    ]
+    assert "STACK5" not in header
+    # Scaled to the best frame: the zero point is that of a clear sky.
+    assert header["ABSZPT"] == pytest.approx(ZP + 2.5 * np.log10(60), abs=0.02)
+    with fits.open(out["coadd"]) as hdus:
+        table = hdus["PROVENANCE"].data
+        assert table["USED"].tolist() == [f["used"] for f in frames]
+        assert table["RAWFILE"][0] == "20220100T000000C0o.fits"
+
+
+def test_mixed_exposures_are_scaled_and_the_short_ones_left_out_of_a_median(tmp_path):
+    rng = np.random.default_rng(24)
+    stars = make_stars(rng)
+    paths = write_night(
+        tmp_path, rng, stars, 6, exptime=[2.0, 2.0, 3.0, 60.0, 60.0, 60.0],
+        transparency=[1.0] * 6,
+    )  # fmt: skip
+    reference = write_reference(tmp_path / "reference.ecsv", rng, stars)
+    _, median = run(tmp_path, paths, refcat=reference, settings={"combine": "median"})
+    assert [f["used"] for f in median["frames"].values()] == [False] * 3 + [True] * 3
+    reasons = [f["reason"] for f in median["frames"].values() if not f["used"]]
+    assert all(reason.startswith("LOW_WEIGHT: 0.0") for reason in reasons)
+    assert median["exptime"] == 60.0
+    out, weighted = run(tmp_path, paths, refcat=reference, settings={"combine": "weighted"})
+    assert weighted["nstack"] == 6
+    header = fits.getheader(out["coadd"])
+    assert header["EXPTIME"] == pytest.approx(31.5)
+    assert header["TOTALEXP"] == pytest.approx(187.0)
+    assert (header["MINEXP"], header["MAXEXP"]) == (2.0, 60.0)
+    assert header["ABSZPT"] == pytest.approx(ZP + 2.5 * np.log10(31.5), abs=0.02)
+    # The short frames add next to nothing: 180 s of signal in units of 31.5 s.
+    assert header["GAIN"] == pytest.approx(180 / 31.5, rel=0.06)
+
+
+def test_frames_far_away_or_without_common_star(tmp_path):
+    rng = np.random.default_rng(25)
+    stars = make_stars(rng)
+    paths = write_night(tmp_path, rng, stars, 4)
+    with fits.open(paths[3], mode="update") as hdus:
+        hdus[0].header["CRVAL2"] = DEC + 30
+    with fits.open(paths[2], mode="update") as hdus:
+        hdus[0].header["CRVAL2"] = DEC + 0.2
+    _, qa = run(tmp_path, paths)
+    reasons = [frame["reason"] for frame in qa["frames"].values()]
+    assert reasons[:2] == ["", ""]
+    assert reasons[2].startswith("NO_COMMON_STARS")
+    assert reasons[3].startswith("OFF_FIELD: 30.00 > 1 deg")
+
+
+# Parts --------------------------------------------------------------------------------------
+
+
+def make_zeropoints(value, scatter=None, common=None, group=None):
+    n = len(value)
+    return FrameZeropoints(
+        np.array(value), np.full(n, 0.01) if scatter is None else np.array(scatter),
+        np.full(n, 30) if common is None else np.array(common),
+        np.zeros(n, int) if group is None else np.array(group), absolute=True,
+    )  # fmt: skip
+
+
+def test_transparency_is_relative_to_the_best_trusted_frame():
+    # The brightest has too few common stars to be the best.
+    zeropoints = make_zeropoints([25.0, 24.0, 25.5, 22.0], common=[30, 30, 2, 30])
+    transparency, reasons = judge_frames(zeropoints, StackSettings())
+    assert transparency == pytest.approx(10 ** (0.4 * np.array([0, -1, 0.5, -3])))
+    assert [str(reason) for reason in reasons if reason] == ["CLOUDY: transparency 0.063 < 0.1"]
+    assert reasons[3] is not None
+
+
+def test_frames_without_common_stars_or_of_scattered_ones_are_left_out():
+    zeropoints = make_zeropoints(
+        [25.0, 25.0, 25.0, np.nan, 25.0], scatter=[0.01, 0.5, 0.01, 0.01, 0.01],
+        group=[0, 0, 0, 1, 2],
+    )  # fmt: skip
+    _, reasons = judge_frames(zeropoints, StackSettings())
+    assert [reason.code if reason else "" for reason in reasons] == [
+        "", "BAD_PHOTOMETRY", "", "NO_COMMON_STARS", "NO_COMMON_STARS",
+    ]  # fmt: skip
+    _, reasons = judge_frames(make_zeropoints([np.nan, np.nan]), StackSettings())
+    assert [reason.code for reason in reasons] == ["NO_COMMON_STARS"] * 2
+
+
+def test_scales_bring_frames_to_the_median_exposure():
+    assert flux_scales([30.0, 60.0, 120.0], [1.0, 0.5, 1.0]).tolist() == [2.0, 2.0, 0.5]
+
+
+def test_zero_points_of_frames_follow_the_reference():
+    rng = np.random.default_rng(4)
+    ra, dec = 150 + rng.uniform(-0.02, 0.02, 40), 20 + rng.uniform(-0.02, 0.02, 40)
+    magnitude, error = rng.uniform(15, 19, 40), np.full(40, 0.01)
+    stars = [
+        FrameStars(ra, dec, magnitude - zeropoint + rng.normal(0, 0.01, 40), error)
+        for zeropoint in (25.0, 24.5, 24.8)
+    ]
+    reference = {"ra": ra, "dec": dec, "r": magnitude, "r_err": error}
+    found = frame_zeropoints(stars, reference, "r", 1.5)
+    # Each has 40 stars of 0.01 mag, and 0.01 more by which frames may differ.
+    assert found.absolute and found.value == pytest.approx([25.0, 24.5, 24.8], abs=0.01)
+    relative = frame_zeropoints(stars, None, "r", 1.5)
+    assert not relative.absolute and relative.value.sum() == pytest.approx(0, abs=1e-9)
+    assert relative.value - relative.value[0] == pytest.approx([0, -0.5, -0.2], abs=0.01)
