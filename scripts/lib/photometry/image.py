@@ -36,7 +36,9 @@ class MeasurementImage:
     @cached_property
     def typical_noise(self) -> float:
         """Median noise of a pixel."""
-        return float(np.median(regular_sample(self.noise)) if np.ndim(self.noise) else self.noise)
+        if isinstance(self.noise, np.ndarray) and self.noise.ndim:
+            return float(np.median(regular_sample(self.noise)))
+        return float(self.noise)
 
     @cached_property
     def bad_fraction(self) -> np.ndarray:
