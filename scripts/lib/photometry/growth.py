@@ -200,7 +200,7 @@ def growth_curve(
         return assumed
     try:
         return _fit_wings(rings, fwhm, image.typical_noise)
-    except (RuntimeError, np.linalg.LinAlgError):
+    except (RuntimeError, ValueError):
         return assumed
 
 

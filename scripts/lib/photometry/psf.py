@@ -21,6 +21,9 @@ MIN_RING_PIXELS = 3
 MIN_RINGS = 6
 """Fewer rings give no profile."""
 
+FIT_TOLERANCE = 1e-10
+"""Relative change of parameters and of the sum of squares, and gradient, at which a fit ends."""
+
 Misfit = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Takes parameters, gives residuals, shape (m,), and their derivatives, shape (m, k)."""
 
@@ -59,22 +62,18 @@ def moffat_slopes(radius: ArrayLike, alpha: float, beta: float) -> tuple[np.ndar
 
 
 def fit_bounded(
-    model: Misfit, start: ArrayLike, low: ArrayLike, high: ArrayLike, *, tolerance: float = 1e-12,
-    iterations: int = 100,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    model: Misfit, start: ArrayLike, low: ArrayLike, high: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Minimise a sum of squares of a few parameters within bounds.
 
-    Levenberg and Marquardt's method (Marquardt 1963, J. SIAM 11, 431); a parameter at a bound that
-    the gradient pushes beyond it is held there.
+    `scipy.optimize.least_squares`, for models that give their residuals and derivatives at once.
 
     Parameters
     ----------
     model : callable
         Gives the residuals, shape (m,), and their derivatives, shape (m, k), of parameters.
     start, low, high : array_like, shape (k,)
-    tolerance : float
-        Relative change of the sum of squares at which it ends.
-    iterations : int
+        A start out of bounds is moved to the bound.
 
     Returns
     -------
@@ -86,35 +85,24 @@ def fit_bounded(
     ------
     RuntimeError
         The iterations were not enough.
+    ValueError
+        The residuals are not finite.
     """
-    low, high = np.asarray(low, float), np.asarray(high, float)
-    point = np.clip(np.asarray(start, float), low, high)
-    residual, slopes = model(point)
-    damping = 1e-3
-    for _ in range(iterations):
-        gradient = slopes.T @ residual
-        free = ~(((point <= low) & (gradient > 0)) | ((point >= high) & (gradient < 0)))
-        if not free.any():
-            return point, residual, slopes
-        normal = slopes[:, free].T @ slopes[:, free]
-        scale = np.maximum(np.diag(normal), 1e-30)
-        cost = residual @ residual
-        while True:
-            step = np.zeros(point.size)
-            step[free] = np.linalg.solve(normal + damping * np.diag(scale), -gradient[free])
-            trial = np.clip(point + step, low, high)
-            residual_there, slopes_there = model(trial)
-            there = residual_there @ residual_there
-            if there <= cost:
-                break
-            damping *= 10.0
-            if damping > 1e12:  # no way down: this is the minimum
-                return point, residual, slopes
-        point, residual, slopes = trial, residual_there, slopes_there
-        damping = max(damping / 10.0, 1e-12)
-        if cost - there <= tolerance * cost:
-            return point, residual, slopes
-    raise RuntimeError(f"no minimum within {iterations} iterations")
+    from scipy.optimize import least_squares
+
+    def residuals(point: np.ndarray) -> np.ndarray:
+        return model(point)[0]
+
+    def derivatives(point: np.ndarray) -> np.ndarray:
+        return model(point)[1]
+
+    found = least_squares(
+        residuals, np.clip(start, low, high), derivatives, bounds=(low, high), x_scale="jac",
+        ftol=FIT_TOLERANCE, xtol=FIT_TOLERANCE, gtol=FIT_TOLERANCE,
+    )  # fmt: skip
+    if not found.success:
+        raise RuntimeError(found.message)
+    return found.x, found.fun, found.jac
 
 
 class RadialProfile(NamedTuple):
@@ -229,7 +217,7 @@ def fit_profile(
             misfit, (profile.brightness.max(), moffat_alpha(guess, 3.0), 3.0),
             (0, 0.2, 1.1), (np.inf, 20 * guess, 50.0),
         )  # fmt: skip
-    except (RuntimeError, np.linalg.LinAlgError):
+    except (RuntimeError, ValueError):
         return np.nan, np.nan
     return float(moffat_fwhm(alpha, beta)), float(beta)
 

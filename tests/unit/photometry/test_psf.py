@@ -152,6 +152,8 @@ def test_fit_within_bounds_is_that_of_scipy(high):
     np.testing.assert_allclose(best, expected.x, rtol=1e-5)
     np.testing.assert_array_equal(residual, misfit(best)[0])
     assert slopes.shape == (30, 2)
+    outside, *_ = fit_bounded(misfit, (0.5, -1.0), low, high)
+    np.testing.assert_allclose(outside, best, rtol=1e-5)
 
 
 def information(fwhm, beta, n_stars, noise, half):
@@ -219,6 +221,9 @@ def test_no_profile_without_stars_or_light():
     assert np.isnan(fit_profile(image, none, none, none, 4.0)).all()
     corner = np.array([2.0]), np.array([2.0]), np.array([100.0])
     assert np.isnan(fit_profile(image, *corner, 4.0)).all()
+    centre = np.array([40.0]), np.array([40.0]), np.array([100.0])
+    assert np.isnan(fit_profile(np.full_like(image, np.nan), *centre, 4.0)).all()
+    assert fit_profile(np.full_like(image, -1.0), *centre, 4.0)  # a start below the bound
 
 
 # Squares ----------------------------------------------------------------------------------
