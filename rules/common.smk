@@ -101,7 +101,7 @@ def intermediate(path):
 
 def raw(frame):
     """Return the raw file of a frame."""
-    return f"{RAWDIR}/{NIGHT.frames[frame]['raw']}"
+    return f"{RAWDIR}/{NIGHT.frames[frame].raw}"
 
 
 def master(name):
@@ -117,7 +117,7 @@ def threads_of_a_stack(most=4):
 def masters_of(frame, *kinds):
     """Return the masters of these kinds that fit a frame, by kind."""
     found = NIGHT.match(frame)
-    return {kind: master(found[kind]) for kind in kinds if found[kind]}
+    return {kind: master(name) for kind in kinds if (name := found.master(kind))}
 
 
 def master_frames(kind, key):
@@ -143,13 +143,13 @@ def master_facts(kind):
 
     def facts(wildcards):
         frames = master_frames(kind, wildcards.key)
-        return [NIGHT.frames[frame] for frame in frames]
+        return [NIGHT.frames[frame].to_dict() for frame in frames]
 
     return facts
 
 
 def frame_facts(wildcards):
-    return NIGHT.frames[wildcards.frame]
+    return NIGHT.frames[wildcards.frame].to_dict()
 
 
 def sky_of(wildcards):

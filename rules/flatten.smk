@@ -4,7 +4,7 @@
 def flat_missing(wildcards):
     """Tell why a frame that cannot do without a flat has none; empty where all is well."""
     required = frame_facts(wildcards)["calibrations"]["flat"] == "required"
-    note = NIGHT.match(wildcards.frame)["notes"].get("flat", "")
+    note = NIGHT.match(wildcards.frame).notes.get("flat", "")
     return note if required else ""
 
 

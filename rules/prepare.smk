@@ -20,6 +20,6 @@ rule prepare:
             "bias": config["prepare"]["missing_bias"],
             "dark": config["prepare"]["missing_dark"],
         },
-        notes=lambda wildcards: NIGHT.match(wildcards.frame)["notes"],
+        notes=lambda wildcards: NIGHT.match(wildcards.frame).notes,
     script:
         "../scripts/prepare.py"

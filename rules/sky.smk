@@ -7,8 +7,8 @@ from lib.background.sky import time_windows
 def part_skies():
     """Give a series that outlasts its sky, or is very long, a sky for each part: sky-H-w1 ..."""
     for name, frames in list(NIGHT.skies.items()):
-        times = [NIGHT.frames[frame]["mjd"] for frame in frames]
-        changes = NIGHT.frames[frames[0]]["near_infrared"]
+        times = [NIGHT.frames[frame].mjd for frame in frames]
+        changes = NIGHT.frames[frames[0]].near_infrared
         parts = time_windows(
             times,
             config["makesky"]["window"] if changes else float("inf"),
@@ -27,7 +27,7 @@ part_skies()
 
 def sky_is_near_infrared(wildcards):
     """Tell whether the pixels of an array differ in their sky, and that sky changes."""
-    return NIGHT.frames[NIGHT.skies[f"sky-{wildcards.key}"][0]]["near_infrared"]
+    return NIGHT.frames[NIGHT.skies[f"sky-{wildcards.key}"][0]].near_infrared
 
 
 def sky_smoothing(wildcards):

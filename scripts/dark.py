@@ -6,6 +6,7 @@ from lib.calibration.dark import make_dark
 from lib.calibration.masters import compare_masters
 from lib.frame.file import read_frame, record_calibration, write_frame
 from lib.frame.step import record_step, run_rule
+from lib.night.facts import facts_of
 
 
 def main(job: Any) -> None:
@@ -13,7 +14,7 @@ def main(job: Any) -> None:
     path = job.input.get("bias")
     bias = read_frame(path) if path else None
     settings = {key: job.params[key] for key in ("clip", "hot_sigma")}
-    master = make_dark(job.input.raws, job.params.facts, bias, **settings)
+    master = make_dark(job.input.raws, facts_of(job.params.facts), bias, **settings)
     if bias is not None:
         record_calibration(master.header, "BIAS", path, bias.header)
     if ready := job.input.get("ready"):

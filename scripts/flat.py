@@ -7,6 +7,7 @@ from lib.calibration.masters import compare_masters
 from lib.core.settings import FlatSettings
 from lib.frame.file import read_frame, record_calibration, write_frame
 from lib.frame.step import record_step, run_rule
+from lib.night.facts import facts_of
 
 
 def main(job: Any) -> None:
@@ -17,7 +18,7 @@ def main(job: Any) -> None:
     low_response = settings.pop("low_response")
     master = make_flat(
         job.input.raws,
-        job.params.facts,
+        facts_of(job.params.facts),
         **masters,
         settings=FlatSettings(**settings),
         low_response=low_response,

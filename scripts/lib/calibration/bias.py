@@ -1,8 +1,7 @@
 """Master bias: the level and structure that a frame of no exposure shows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from lib.calibration.masters import (
 )
 from lib.core.stats import mad_std, regular_sample, sigma_clipped_median
 from lib.frame.file import BAD, Frame, FrameRejected
+from lib.night.facts import FrameFacts
 
 READ_NOISE_FRAMES = 4
 """Number of bias frames used to measure the read noise: a million pixels each."""
@@ -44,15 +44,13 @@ def read_noise(images: Sequence[np.ndarray]) -> float:
     return float(np.median(noises) / np.sqrt(2))
 
 
-def make_bias(
-    paths: Sequence[str | Path], facts: Sequence[Mapping[str, Any]], clip: float = 4.0
-) -> Frame:
+def make_bias(paths: Sequence[str | Path], facts: Sequence[FrameFacts], clip: float = 4.0) -> Frame:
     """Combine raw bias frames.
 
     Parameters
     ----------
     paths : list of path-like
-    facts : list of dict
+    facts : list of FrameFacts
         The night log's facts of each.
     clip : float
         Outliers beyond so many standard deviations are left out of a pixel's mean.
@@ -63,8 +61,8 @@ def make_bias(
         Mean bias [DN above the overscan]; header RDNOISE1 is the read noise [DN] measured in
         differences of its inputs, absent where there is only one.
     """
-    names = [one["frame"] for one in facts]
-    shape = tuple(facts[0]["shape"])
+    names = [one.frame for one in facts]
+    shape = tuple(facts[0].shape)
 
     def read(i: int) -> tuple[np.ndarray, np.ndarray]:
         ccd, _ = assemble(paths[i], facts[i])

@@ -1,8 +1,7 @@
 """Master dark: dark current per second where a bias exists, else a dark of one exposure time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from lib.calibration.masters import (
 )
 from lib.core.stats import mad_std, regular_sample
 from lib.frame.file import BAD, Frame, FrameRejected
+from lib.night.facts import FrameFacts
 
 
 def hot_pixels(rate: np.ndarray, sigma: float) -> np.ndarray:
@@ -40,7 +40,7 @@ def hot_pixels(rate: np.ndarray, sigma: float) -> np.ndarray:
 
 def make_dark(
     paths: Sequence[str | Path],
-    facts: Sequence[Mapping[str, Any]],
+    facts: Sequence[FrameFacts],
     bias: Frame | None = None,
     clip: float = 4.0,
     hot_sigma: float = 50.0,
@@ -50,7 +50,7 @@ def make_dark(
     Parameters
     ----------
     paths : list of path-like
-    facts : list of dict
+    facts : list of FrameFacts
     bias : Frame, optional
         Master bias. Without it the master keeps its bias, and serves its own exposure only.
     clip : float
@@ -62,18 +62,18 @@ def make_dark(
     Frame
         In adu/s (bias subtracted), or adu (not).
     """
-    names = [one["frame"] for one in facts]
-    shape = tuple(facts[0]["shape"])
-    exptime = float(np.median([one["exptime"] for one in facts]))
+    names = [one.frame for one in facts]
+    shape = tuple(facts[0].shape)
+    exptime = float(np.median([one.exptime for one in facts]))
 
     def read(i: int) -> tuple[np.ndarray, np.ndarray]:
         ccd, _ = assemble(paths[i], facts[i])
         if bias is None:
             return ccd.data, ccd.flags
-        if not facts[i]["exptime"] > 0:
-            raise FrameRejected("EXPTIME", f"{facts[i]['exptime']} s")
-        ccd = subtract_bias_and_dark(ccd, facts[i]["exptime"], bias)
-        return ccd.data * np.float32(exptime / facts[i]["exptime"]), ccd.flags
+        if not facts[i].exptime > 0:
+            raise FrameRejected("EXPTIME", f"{facts[i].exptime} s")
+        ccd = subtract_bias_and_dark(ccd, facts[i].exptime, bias)
+        return ccd.data * np.float32(exptime / facts[i].exptime), ccd.flags
 
     try:
         mean, extent, inputs = combine_inputs(names, read, judge_siblings, shape, clip=clip)
@@ -81,8 +81,8 @@ def make_dark(
         return rejected_master("dark", facts[0], names, why)
     count = sum(not one.why for one in inputs)
     # What a pixel holds adds its own photon noise, in DN.
-    electrons = np.maximum(mean - np.nanmedian(mean), 0) * np.float32(facts[0]["gain"])
-    noise = facts[0]["rdnoise"] or 1.0
+    electrons = np.maximum(mean - np.nanmedian(mean), 0) * np.float32(facts[0].gain)
+    noise = facts[0].rdnoise or 1.0
     unstable = unstable_pixels(extent, np.sqrt(1 + electrons / noise**2), count)
     if bias is not None:
         mean /= np.float32(exptime)

@@ -1,9 +1,7 @@
 """From raw file to one image of the detector: amplifiers joined, overscan subtracted, gain."""
 
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import ccdproc
 import numpy as np
@@ -13,6 +11,7 @@ from astropy.nddata import CCDData
 
 from lib.calibration.overscan import overscan_level, section
 from lib.frame.file import BAD, NONLINEAR, SATURATED, FrameRejected
+from lib.night.facts import Amplifier, FrameFacts
 
 GAIN_UNIT = u.electron / u.adu
 
@@ -47,7 +46,7 @@ def read_raw(path: str | Path, hdus: set[int]) -> dict[int, np.ndarray]:
 
 
 def read_amplifier(
-    raw: np.ndarray, amplifier: Mapping[str, Any], saturate: float, linear: float | None
+    raw: np.ndarray, amplifier: Amplifier, saturate: float, linear: float | None
 ) -> tuple[CCDData, float]:
     """Return one amplifier's image: trimmed, flagged, overscan subtracted, turned.
 
@@ -55,7 +54,7 @@ def read_amplifier(
     ----------
     raw : ndarray, shape (ny, nx)
         The whole HDU.
-    amplifier : dict
+    amplifier : Amplifier
         `data` and `overscan`: sections [y0, y1, x0, x1]; `flip`: whether y and x run backwards.
     saturate, linear : float
         Raw values [adu] at which pixels are SATURATED and NONLINEAR.
@@ -67,7 +66,7 @@ def read_amplifier(
     pedestal : float
         Median overscan level subtracted [adu].
     """
-    data = section(amplifier["data"])
+    data = section(amplifier.data)
     # Trimmed first: the pixels beyond are not needed in what follows.
     ccd = ccdproc.trim_image(CCDData(raw, unit=u.adu)[data], add_keyword=False)
     ccd.data = ccd.data.astype(np.float32)
@@ -77,8 +76,8 @@ def read_amplifier(
     if linear:
         flags[ccd.data >= linear] |= NONLINEAR
     pedestal = 0.0
-    if amplifier.get("overscan"):
-        level = overscan_level(raw, amplifier["overscan"], amplifier["data"])
+    if amplifier.overscan:
+        level = overscan_level(raw, amplifier.overscan, amplifier.data)
         pedestal = float(np.median(level))
         # One column, or row, of the model stands for the overscan.
         ccd = ccdproc.subtract_overscan(
@@ -87,19 +86,19 @@ def read_amplifier(
             overscan_axis=1 if level.shape[1] == 1 else 0,
             add_keyword=False,
         )
-    flip_y, flip_x = amplifier.get("flip") or (False, False)
+    flip_y, flip_x = amplifier.flip
     turned = (slice(None, None, -1 if flip_y else 1), slice(None, None, -1 if flip_x else 1))
     return CCDData(ccd.data[turned], unit=u.adu, flags=flags[turned]), pedestal
 
 
-def assemble(path: str | Path, facts: Mapping[str, Any]) -> tuple[CCDData, float]:
+def assemble(path: str | Path, facts: FrameFacts) -> tuple[CCDData, float]:
     """Join a raw frame's amplifiers to one image, each one's overscan subtracted.
 
     Parameters
     ----------
     path : path-like
         Raw file.
-    facts : dict
+    facts : FrameFacts
         What the night log knows of the frame: `shape`, `amplifiers`, `saturate`, `linear`.
 
     Returns
@@ -115,16 +114,16 @@ def assemble(path: str | Path, facts: Mapping[str, Any]) -> tuple[CCDData, float
     FrameRejected
         The file holds other pixels than the night log saw, or none that are finite.
     """
-    shape = tuple(facts["shape"])
+    shape = tuple(facts.shape)
     image = np.full(shape, np.nan, np.float32)
     flags = np.zeros(shape, np.uint8)
     pedestal = 0.0
-    raws = read_raw(path, {amplifier["hdu"] for amplifier in facts["amplifiers"]})
-    for amplifier in facts["amplifiers"]:
-        raw = raws[amplifier["hdu"]]
-        ccd, level = read_amplifier(raw, amplifier, facts["saturate"], facts.get("linear"))
+    raws = read_raw(path, {amplifier.hdu for amplifier in facts.amplifiers})
+    for amplifier in facts.amplifiers:
+        raw = raws[amplifier.hdu]
+        ccd, level = read_amplifier(raw, amplifier, facts.saturate, facts.linear)
         pedestal = max(pedestal, level)
-        y, x = amplifier["origin"]
+        y, x = amplifier.origin
         place = (slice(y, y + ccd.shape[0]), slice(x, x + ccd.shape[1]))
         if image[place].shape != ccd.shape:
             raise FrameRejected("SHAPE", f"{ccd.shape} does not fit {shape} at ({y}, {x})")
@@ -185,25 +184,25 @@ def grow(mask: np.ndarray, bit: int, pixels: int = 1) -> np.ndarray:
     return mask
 
 
-def gain_map(facts: Mapping[str, Any]) -> u.Quantity:
+def gain_map(facts: FrameFacts) -> u.Quantity:
     """Return the gain of each pixel: one value, or a map where amplifiers differ.
 
     Parameters
     ----------
-    facts : dict
+    facts : FrameFacts
         `gain`, `shape`, `amplifiers`.
 
     Returns
     -------
     Quantity of float32 [electron/adu]
     """
-    amplifiers = facts["amplifiers"]
-    gains = {amplifier.get("gain") or facts["gain"] for amplifier in amplifiers}
+    amplifiers = facts.amplifiers
+    gains = {amplifier.gain or facts.gain for amplifier in amplifiers}
     if len(gains) == 1:
         return np.float32(gains.pop()) * GAIN_UNIT
-    gain = np.empty(tuple(facts["shape"]), np.float32)
+    gain = np.empty(tuple(facts.shape), np.float32)
     for amplifier in amplifiers:
-        y0, y1, x0, x1 = amplifier["data"]
-        y, x = amplifier["origin"]
-        gain[y : y + y1 - y0, x : x + x1 - x0] = amplifier.get("gain") or facts["gain"]
+        y0, y1, x0, x1 = amplifier.data
+        y, x = amplifier.origin
+        gain[y : y + y1 - y0, x : x + x1 - x0] = amplifier.gain or facts.gain
     return u.Quantity(gain, GAIN_UNIT, copy=False)

@@ -1,8 +1,7 @@
 """Master flat: the relative response of the pixels, 1 in the median."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import ccdproc
 import numpy as np
@@ -21,6 +20,7 @@ from lib.calibration.masters import (
 from lib.core.settings import FlatSettings
 from lib.core.stats import regular_sample
 from lib.frame.file import BAD, NODATA, SATURATED, Frame, FrameRejected
+from lib.night.facts import FrameFacts
 
 MOST_SATURATED = 0.1
 """[fraction of the pixels] A flat with more saturated ones is left out."""
@@ -30,7 +30,7 @@ DEFAULTS = FlatSettings()
 
 def make_flat(
     paths: Sequence[str | Path],
-    facts: Sequence[Mapping[str, Any]],
+    facts: Sequence[FrameFacts],
     bias: Frame | None = None,
     dark: Frame | None = None,
     settings: FlatSettings = DEFAULTS,
@@ -41,7 +41,7 @@ def make_flat(
     Parameters
     ----------
     paths : list of path-like
-    facts : list of dict
+    facts : list of FrameFacts
         The night log's facts of each.
     bias, dark : Frame, optional
         Masters.
@@ -57,8 +57,8 @@ def make_flat(
     Frame
         Response, 1 in the median of the good pixels.
     """
-    names = [one["frame"] for one in facts]
-    shape = tuple(facts[0]["shape"])
+    names = [one.frame for one in facts]
+    shape = tuple(facts[0].shape)
     try:
         for kind, master in (("BIAS", bias), ("DARK", dark)):
             if master is not None and master.rejected:
@@ -135,7 +135,7 @@ def mark_defects(
 
 def flat_reader(
     paths: Sequence[str | Path],
-    facts: Sequence[Mapping[str, Any]],
+    facts: Sequence[FrameFacts],
     bias: Frame | None,
     dark: Frame | None,
     settings: FlatSettings,
@@ -158,9 +158,9 @@ def flat_reader(
 
     def read(i: int) -> tuple[np.ndarray, np.ndarray]:
         ccd, pedestal = assemble(paths[i], facts[i])
-        saturate = facts[i]["saturate"] - pedestal - bias_level
+        saturate = facts[i].saturate - pedestal - bias_level
         saturated = float((ccd.flags & SATURATED > 0).mean())
-        ccd = subtract_bias_and_dark(ccd, facts[i]["exptime"], bias, dark)
+        ccd = subtract_bias_and_dark(ccd, facts[i].exptime, bias, dark)
         if saturated > MOST_SATURATED:
             raise FrameRejected("SATURATED", f"{saturated:.0%} of the pixels")
         level = float(np.median(regular_sample(ccd.data)))

@@ -3,10 +3,9 @@
 import logging
 import mmap
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ from astropy.io import fits
 from lib.core.combination import combine
 from lib.core.stats import SAMPLE, mad_std, regular_sample, sigma_clipped_median
 from lib.frame.file import BAD, NODATA, Frame, FrameRejected
+from lib.night.facts import FrameFacts
 
 log = logging.getLogger("autoproc")
 
@@ -281,15 +281,13 @@ def combine_inputs(
     return mean, extent, inputs
 
 
-def master_header(
-    kind: str, facts: Mapping[str, Any], inputs: Sequence[Input], unit: str
-) -> fits.Header:
+def master_header(kind: str, facts: FrameFacts, inputs: Sequence[Input], unit: str) -> fits.Header:
     """Return the header of a master: its configuration, its inputs and those left out.
 
     Parameters
     ----------
     kind : {'bias', 'dark', 'flat', 'sky'}
-    facts : dict
+    facts : FrameFacts
         The night log's facts of one input.
     inputs : list of Input
     unit : str
@@ -310,7 +308,7 @@ def master_header(
         ("READOUT", "readout"),
     ):
         if facts.get(name):
-            header[key] = str(facts[name])[:60]
+            header[key] = str(facts.get(name))[:60]
     used = [one for one in inputs if not one.why]
     header["NCOMBINE"] = (len(used), "inputs combined")
     header["NLEFTOUT"] = (len(inputs) - len(used), "inputs left out")
@@ -322,14 +320,14 @@ def master_header(
 
 
 def rejected_master(
-    kind: str, facts: Mapping[str, Any], inputs: Sequence[str | Input], why: FrameRejected
+    kind: str, facts: FrameFacts, inputs: Sequence[str | Input], why: FrameRejected
 ) -> Frame:
     """Return the header-only frame of a master that could not be made.
 
     Parameters
     ----------
     kind : str
-    facts : dict
+    facts : FrameFacts
     inputs : list of str or list of Input
         Their names, or what is known of each.
     why : FrameRejected

@@ -1,8 +1,6 @@
 """Raw frame to electrons: amplifiers joined, trimmed, bias and dark subtracted, header reduced."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import ccdproc
 import numpy as np
@@ -12,6 +10,7 @@ from lib.calibration.corrections import subtract_bias_and_dark
 from lib.calibration.detector import assemble, gain_map
 from lib.core.stats import regular_sample
 from lib.frame.file import SATURATED, Frame, FrameRejected
+from lib.night.facts import FrameFacts
 
 CARDS = (
     # keyword, fact, comment
@@ -38,12 +37,12 @@ CARDS = (
 )
 
 
-def frame_header(facts: Mapping[str, Any]) -> fits.Header:
+def frame_header(facts: FrameFacts) -> fits.Header:
     """Return the header that all later steps read, made from the night log's facts.
 
     Parameters
     ----------
-    facts : dict
+    facts : FrameFacts
 
     Returns
     -------
@@ -59,17 +58,17 @@ def frame_header(facts: Mapping[str, Any]) -> fits.Header:
         if isinstance(value, str):
             value = "".join(c if " " <= c <= "~" else "?" for c in value)[:60]
         header[keyword] = (value, comment)
-    for keyword, value in (facts.get("wcs") or {}).items():
+    for keyword, value in (facts.wcs or {}).items():
         header[keyword] = value
     return header
 
 
-def read_noise(facts: Mapping[str, Any], bias: Frame | None, gain: float) -> float:
+def read_noise(facts: FrameFacts, bias: Frame | None, gain: float) -> float:
     """Return the read noise of a frame [electron].
 
     Parameters
     ----------
-    facts : dict
+    facts : FrameFacts
     bias : Frame or None
         Its inputs have told the noise, in the same readout; otherwise the header or the
         instrument file do.
@@ -82,12 +81,12 @@ def read_noise(facts: Mapping[str, Any], bias: Frame | None, gain: float) -> flo
     """
     if bias is not None and bias.header.get("RDNOISE1", 0) > 0:
         return float(bias.header["RDNOISE1"] * gain)
-    return float(max(one.get("rdnoise") or facts["rdnoise"] for one in facts["amplifiers"]))
+    return float(max(one.rdnoise or facts.rdnoise for one in facts.amplifiers))
 
 
 def prepare_frame(
     path: str | Path,
-    facts: Mapping[str, Any],
+    facts: FrameFacts,
     bias: Frame | None = None,
     dark: Frame | None = None,
     largest_saturated: float = 0.5,
@@ -97,7 +96,7 @@ def prepare_frame(
     Parameters
     ----------
     path : path-like
-    facts : dict
+    facts : FrameFacts
         The night log's facts of the frame.
     bias, dark : Frame, optional
         Masters.
@@ -121,7 +120,7 @@ def prepare_frame(
     if ccd.data.min() == ccd.data.max():
         raise FrameRejected("CONSTANT", f"every pixel {ccd.data.flat[0]:g}")
     before = float(np.median(regular_sample(ccd.data)))
-    ccd = subtract_bias_and_dark(ccd, facts["exptime"], bias, dark)
+    ccd = subtract_bias_and_dark(ccd, facts.exptime, bias, dark)
     pedestal += before - float(np.median(regular_sample(ccd.data)))
     flags, gain = ccd.flags, gain_map(facts)
     ccd = ccdproc.gain_correct(ccd, gain, add_keyword=False)
@@ -130,7 +129,7 @@ def prepare_frame(
     header["GAIN"] = (1.0, "electrons per stored unit")
     header["RDNOISE"] = (read_noise(facts, bias, gains.max()), "[electron] read noise")
     header["SATURATE"] = (
-        float((facts["saturate"] - pedestal) * gains.min()),
+        float((facts.saturate - pedestal) * gains.min()),
         "stored value at which pixels saturate",
     )
     header["RAWGAIN"] = (float(gains[0]), "[electron/adu] gain applied")

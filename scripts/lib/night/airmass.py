@@ -3,7 +3,7 @@
 import math
 
 
-def altitude(mjd, ra, dec, latitude, longitude):
+def altitude(mjd: float, ra: float, dec: float, latitude: float, longitude: float) -> float:
     """Altitude of a position (deg), good to about 0.3 deg.
 
     Parameters
@@ -27,7 +27,7 @@ def altitude(mjd, ra, dec, latitude, longitude):
     return math.degrees(math.asin(max(-1.0, min(1.0, sine))))
 
 
-def airmass_at(altitude_deg):
+def airmass_at(altitude_deg: float) -> float | None:
     """Airmass at an apparent altitude (deg), Pickering (2002); None below 2 deg."""
     if altitude_deg < 2:
         return None

@@ -2,12 +2,15 @@
 
 import math
 import re
+from typing import Any
 
+from lib.night.facts import Amplifier
 from lib.night.frameignored import FrameUnusable
-from lib.night.headervalues import get, text
+from lib.night.headervalues import Header, get, text
+from lib.night.rawheaders import RawHDU
 
 
-def parse_section(value):
+def parse_section(value: Any) -> tuple[list[int], list[bool]] | None:
     """`[x1:x2,y1:y2]` (1-based, ends included) as ([y0, y1, x0, x1], [flip_y, flip_x]) or None.
 
     The result is 0-based with the end excluded, as numpy counts.
@@ -65,8 +68,10 @@ def _resolve_section(spec, header, shape, binning, camera):
     return section if _inside(section, shape) else None
 
 
-def single_amplifier(camera, half, header, info, binning):
-    shape = info["shape"]
+def single_amplifier(
+    camera: dict[str, Any], half: dict[str, Any] | None, header: Header, hdu: RawHDU, binning: str
+) -> Amplifier:
+    shape = hdu.shape
     whole = [0, shape[0], 0, shape[1]]
     trim = (half or camera).get("trim", camera.get("trim"))
     data = _resolve_section(trim, header, shape, binning, camera)
@@ -85,16 +90,12 @@ def single_amplifier(camera, half, header, info, binning):
     overscan = _resolve_section(camera.get("overscan"), header, shape, binning, camera)
     if overscan is not None and _overlap(data, overscan):
         overscan = None
-    return {
-        "hdu": info["index"],
-        "data": data,
-        "overscan": overscan,
-        "origin": [0, 0],
-        "flip": [False, False],
-    }
+    return Amplifier(hdu.index, data, overscan)
 
 
-def extension_amplifiers(infos, headers, binning):
+def extension_amplifiers(
+    hdus: list[RawHDU], headers: dict[int, Header], binning: str
+) -> tuple[list[Amplifier], list[int]]:
     """Amplifiers of a multi-extension file, placed by DETSEC; (list, shape of joined frame).
 
     Raises
@@ -104,15 +105,15 @@ def extension_amplifiers(infos, headers, binning):
     """
     bin_x, bin_y = (int(part) for part in binning.split("x"))
     amplifiers, places = [], []
-    for info in infos:
-        header, shape = headers[info["index"]], info["shape"]
+    for hdu in hdus:
+        header, shape = headers[hdu.index], hdu.shape
         place = parse_section(get(header, "DETSEC"))
         if place is None:
-            raise FrameUnusable("BAD_SECTION", f"no usable DETSEC in extension {info['index']}")
+            raise FrameUnusable("BAD_SECTION", f"no usable DETSEC in extension {hdu.index}")
         data = parse_section(get(header, "DATASEC"))
         data = data[0] if data else [0, shape[0], 0, shape[1]]
         if not _inside(data, shape):
-            raise FrameUnusable("BAD_SECTION", f"DATASEC outside extension {info['index']}")
+            raise FrameUnusable("BAD_SECTION", f"DATASEC outside extension {hdu.index}")
         overscan = parse_section(get(header, "BIASSEC"))
         overscan = overscan[0] if overscan else None
         if overscan and (not _inside(overscan, shape) or _overlap(overscan, data)):
@@ -123,18 +124,10 @@ def extension_amplifiers(infos, headers, binning):
             y0, y1, x0, x1 = y0 // bin_y, y1 // bin_y, x0 // bin_x, x1 // bin_x
         if (y1 - y0, x1 - x0) != (data[1] - data[0], data[3] - data[2]):
             raise FrameUnusable(
-                "BAD_SECTION", f"DATASEC and DETSEC differ in size in extension {info['index']}"
+                "BAD_SECTION", f"DATASEC and DETSEC differ in size in extension {hdu.index}"
             )
         places.append([y0, y1, x0, x1])
-        amplifiers.append(
-            {
-                "hdu": info["index"],
-                "data": data,
-                "overscan": overscan,
-                "origin": [y0, x0],
-                "flip": flip,
-            }
-        )
+        amplifiers.append(Amplifier(hdu.index, data, overscan, [y0, x0], flip))
     for k, place in enumerate(places):
         if any(_overlap(place, other) for other in places[:k]):
             raise FrameUnusable("BAD_SECTION", "the DETSEC of two extensions overlap")
@@ -143,25 +136,25 @@ def extension_amplifiers(infos, headers, binning):
     if shape[0] * shape[1] > 4 * sum((p[1] - p[0]) * (p[3] - p[2]) for p in places):
         raise FrameUnusable("BAD_SECTION", "DETSEC leaves most of the joined frame empty")
     for amplifier in amplifiers:
-        amplifier["origin"] = [amplifier["origin"][0] - low_y, amplifier["origin"][1] - low_x]
+        amplifier.origin = [amplifier.origin[0] - low_y, amplifier.origin[1] - low_x]
     return amplifiers, shape
 
 
-def to_frame(amplifier, x, y):
+def to_frame(amplifier: Amplifier, x: float, y: float) -> tuple[float, float, int, int]:
     """A position (1-based) in the raw HDU as position in the frame, and the signs of its axes."""
-    y0, y1, x0, x1 = amplifier["data"]
-    flip_y, flip_x = amplifier["flip"]
-    oy, ox = amplifier["origin"]
+    y0, y1, x0, x1 = amplifier.data
+    flip_y, flip_x = amplifier.flip
+    oy, ox = amplifier.origin
     x_new = ox + (x1 - x + 1 if flip_x else x - x0)
     y_new = oy + (y1 - y + 1 if flip_y else y - y0)
     return x_new, y_new, -1 if flip_x else 1, -1 if flip_y else 1
 
 
-def to_raw(amplifier, x, y):
+def to_raw(amplifier: Amplifier, x: float, y: float) -> tuple[float, float]:
     """A position (1-based) in the frame as position in the raw HDU of this amplifier."""
-    y0, y1, x0, x1 = amplifier["data"]
-    flip_y, flip_x = amplifier["flip"]
-    oy, ox = amplifier["origin"]
+    y0, y1, x0, x1 = amplifier.data
+    flip_y, flip_x = amplifier.flip
+    oy, ox = amplifier.origin
     x_raw = x1 + 1 - (x - ox) if flip_x else x - ox + x0
     y_raw = y1 + 1 - (y - oy) if flip_y else y - oy + y0
     return x_raw, y_raw

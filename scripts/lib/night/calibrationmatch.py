@@ -1,56 +1,120 @@
 """Which calibrations fit a frame, and why others do not."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lib.night.facts import FrameFacts
 from lib.night.headervalues import number, parse_binning, safe_name, text
 from lib.night.naming import shape_text
 
 TEMPERATURE_TOLERANCE = 5.0  # K
 
-
-def exposure_tolerance(exptime):
-    return 0.01 + 0.01 * exptime
-
-
-# What a group of calibration frames must have in common, in the order in which names are made
-# unique and reasons are told.
 GROUP_KEYS = {
     "bias": ("instrument", "camera", "half", "binning", "readout", "shape"),
     "dark": ("instrument", "camera", "half", "binning", "readout", "shape", "exptime"),
     "flat": ("instrument", "camera", "filter", "half", "binning", "readout", "shape"),
 }
+"""What a group of calibration frames must have in common, in the order in which names are made
+unique and reasons are told."""
 
 
-def temperature_difference(group, facts):
-    if group.get("temperature") is None or facts["temperature"] is None:
+@dataclass
+class CalibrationGroup:
+    """Calibration frames that make one master, or a ready master; None fits everything.
+
+    Parameters
+    ----------
+    name : str
+        Of the master.
+    exptime : float
+        Seconds.
+    temperature : float
+        Of the detector.
+    frames : list of str
+        In the order of time.
+    labels : dict
+        What tells it from groups of the same base name.
+    """
+
+    instrument: str | None
+    camera: str | None
+    half: str | None
+    binning: str | None
+    readout: str | None
+    shape: Sequence[int]
+    filter: str | None = None
+    exptime: float | None = None
+    temperature: float | None = None
+    name: str = ""
+    frames: list[str] = field(default_factory=list)
+    labels: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CalibrationMatch:
+    """The masters that belong to a frame: their names, or None.
+
+    Parameters
+    ----------
+    notes : dict of str to str
+        By kind, for those that the frame wants, why there is none: each candidate and the keys on
+        which it failed.
+    """
+
+    bias: str | None = None
+    dark: str | None = None
+    flat: str | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def master(self, kind: str) -> str | None:
+        """Return the name of the master of a kind."""
+        name: str | None = getattr(self, kind)
+        return name
+
+
+def exposure_tolerance(exptime: float) -> float:
+    """Return how far exposure times of one series may differ [s]."""
+    return 0.01 + 0.01 * exptime
+
+
+def temperature_difference(group: CalibrationGroup, facts: FrameFacts) -> float:
+    """Return how far the temperatures of a group and a frame are apart [K]; 0 if not known."""
+    if group.temperature is None or facts.temperature is None:
         return 0.0
-    return abs(group["temperature"] - facts["temperature"])
+    return abs(group.temperature - facts.temperature)
 
 
-def ready_group(stem, kind, header, shape):
-    """What a ready master is, as far as its header and name tell; None fits everything."""
-    group = {"name": stem, "shape": shape, "half": None, "instrument": None, "frames": []}
-    group["camera"] = text(header.get("CAMERA")) or None
-    group["binning"] = parse_binning(header.get("BINNING"))
-    group["readout"] = text(header.get("READOUT")) or None
-    group["exptime"] = number(header.get("EXPTIME"))
-    group["temperature"] = number(header.get("CCDTEMP"))
-    group["filter"] = None
-    if kind == "flat":
-        group["filter"] = safe_name(header.get("FILTER"), "", "") or None
-        group["flat_name"] = stem[5:]
-    elif group["camera"] is None:
-        group["camera"] = stem[5:].split("-")[0]
-    return group
+def ready_group(
+    stem: str, kind: str, header: Mapping[str, Any], shape: Sequence[int]
+) -> CalibrationGroup:
+    """Return what a ready master is, as far as its header and name tell."""
+    camera = text(header.get("CAMERA")) or None
+    if camera is None and kind != "flat":
+        camera = stem[5:].split("-")[0]
+    return CalibrationGroup(
+        instrument=None,
+        camera=camera,
+        half=None,
+        binning=parse_binning(header.get("BINNING")),
+        readout=text(header.get("READOUT")) or None,
+        shape=shape,
+        filter=(safe_name(header.get("FILTER"), "", "") or None) if kind == "flat" else None,
+        exptime=number(header.get("EXPTIME")),
+        temperature=number(header.get("CCDTEMP")),
+        name=stem,
+    )
 
 
-def differences(kind, group, facts):
-    """The keys on which a group does not fit a frame, as `key: its value, not the frame's`."""
+def differences(kind: str, group: CalibrationGroup, facts: FrameFacts) -> list[str]:
+    """Return the keys on which a group does not fit a frame: "key its value, not the frame's"."""
     why = []
     for key in GROUP_KEYS[kind]:
         if key == "exptime":
             continue
-        value, wanted = group[key], facts[key]
+        value, wanted = getattr(group, key), getattr(facts, key)
         if key == "filter" and value is None:  # a ready flat: its name tells
-            name = group["flat_name"]
+            name = group.name[5:]
             if name != wanted and not name.startswith(f"{wanted}-"):
                 why.append(f"filter {name}, not {wanted}")
             continue
@@ -60,23 +124,31 @@ def differences(kind, group, facts):
             value, wanted = shape_text(value), shape_text(wanted)
         why.append(f"{key} {value or 'none'}, not {wanted or 'none'}")
     if temperature_difference(group, facts) > TEMPERATURE_TOLERANCE:
-        why.append(f"temperature {group['temperature']:g}, not {facts['temperature']:g}")
+        why.append(f"temperature {group.temperature:g}, not {facts.temperature:g}")
     return why
 
 
-def nearest_darks(fits, exptime, bias):
-    """Of the darks that fit, those of the same exposure; else, with a bias, the longest."""
+def nearest_darks(
+    fits: list[CalibrationGroup], exptime: float, bias: str | None
+) -> tuple[list[CalibrationGroup], list[tuple[str, list[str]]]]:
+    """Return the darks of the same exposure; else, with a bias, the longest of those that fit.
+
+    Returns
+    -------
+    usable : list of CalibrationGroup
+    failed : list of tuple
+        Name, and why it does not fit.
+    """
     same = [
-        item
-        for item in fits
-        if item[1]["exptime"] is not None
-        and abs(item[1]["exptime"] - exptime) <= exposure_tolerance(exptime)
+        one
+        for one in fits
+        if one.exptime is not None and abs(one.exptime - exptime) <= exposure_tolerance(exptime)
     ]
     if same:
         return same, []
-    usable = [item for item in fits if item[1]["exptime"]]
+    usable = [one for one in fits if one.exptime]
     if bias is not None and usable:
-        longest = max(item[1]["exptime"] for item in usable)
-        return [item for item in usable if item[1]["exptime"] == longest], []
-    why = [f"not {exptime:g} s, and without a bias it cannot be scaled"]
-    return [], [(name, [f"exptime {group['exptime'] or 0:g} s, {why[0]}"]) for name, group in fits]
+        longest = max(one.exptime or 0.0 for one in usable)
+        return [one for one in usable if one.exptime == longest], []
+    why = f"not {exptime:g} s, and without a bias it cannot be scaled"
+    return [], [(one.name, [f"exptime {one.exptime or 0:g} s, {why}"]) for one in fits]

@@ -3,11 +3,12 @@
 import fnmatch
 import os
 import shlex
+from collections.abc import Iterable, Mapping
 
 from lib.night.headervalues import text
 
 
-def read_exclude(path):
+def read_exclude(path: str | os.PathLike[str] | None) -> dict[str, str]:
     """The user's list of frames to leave out: frame or file name, then the reason, a line each.
 
     A name may hold `*` and `?`; one with spaces is put in quotes; `#` begins a comment line.
@@ -38,7 +39,7 @@ def read_exclude(path):
     return result
 
 
-def excluding_entry(names, excluded):
+def excluding_entry(names: Iterable[str], excluded: Mapping[str, str]) -> str | None:
     """The entry of the exclude list that meets one of a frame's names, or None."""
     for name in filter(None, names):
         if name in excluded:

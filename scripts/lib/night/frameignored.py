@@ -14,7 +14,7 @@ class FrameIgnored(Exception):
 
     status = "IGNORED"
 
-    def __init__(self, code, text):
+    def __init__(self, code: str, text: str) -> None:
         super().__init__(f"{code}: {text}")
         self.code = code
         self.text = text

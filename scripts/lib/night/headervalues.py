@@ -5,6 +5,11 @@ import functools
 import hashlib
 import math
 import re
+from collections.abc import Mapping
+from typing import Any
+
+Header = Mapping[str, Any]
+"""Keywords of a header and their values, texts as they are."""
 
 MAX_TEXT = 200  # characters of a header value that are looked at
 
@@ -15,7 +20,7 @@ MAX_OBJECT = 68  # characters that fit one header card
 MAX_NAME = 64
 
 
-def number(value):
+def number(value: Any) -> float | None:
     """A finite float, or None for anything that is not one."""
     if value is None or isinstance(value, bool):
         return None
@@ -30,7 +35,7 @@ def number(value):
     return value if math.isfinite(value) else None
 
 
-def text(value):
+def text(value: Any) -> str:
     """A header value as one line of printable ASCII; other characters are escaped.
 
     Escaping, not dropping, keeps apart the names that differ only there.
@@ -49,13 +54,13 @@ def text(value):
     ].strip()
 
 
-def safe_name(value, replacement="_", empty="unknown"):
+def safe_name(value: Any, replacement: str = "_", empty: str = "unknown") -> str:
     """A header text as part of a file name: [A-Za-z0-9_+-], at most 64 characters."""
     name = re.sub(r"[^A-Za-z0-9_+-]+", replacement, text(value))
     return name[:MAX_NAME].strip("_") or empty
 
 
-def object_text(value):
+def object_text(value: Any) -> str:
     """OBJECT as it goes into a header card; what does not fit is told apart by a hash."""
     value = text(value)
     if len(value) <= MAX_OBJECT:
@@ -64,7 +69,7 @@ def object_text(value):
     return f"{value[: MAX_OBJECT - 9].rstrip()}~{digest}"
 
 
-def get(header, key):
+def get(header: Header, key: str) -> Any:
     """Value of a keyword, with or without HIERARCH in front; None where absent or blank."""
     if key.startswith("HIERARCH "):
         key = key[9:]
@@ -77,19 +82,19 @@ def get(header, key):
 
 
 @functools.lru_cache(maxsize=4096)
-def compiled(pattern):
+def compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
 @functools.lru_cache(maxsize=65536)
-def map_items(items, value):
+def map_items(items: tuple[tuple[str, Any], ...], value: str) -> Any:
     for pattern, result in items:
         if compiled(str(pattern)).fullmatch(value):
             return result
     return None
 
 
-def evaluate(spec, header, filename=""):
+def evaluate(spec: Any, header: Header, filename: str = "") -> Any:
     """The value that an entry of an instrument file has for a header.
 
     Parameters
@@ -180,7 +185,7 @@ def _arithmetic(spec, value, header, filename):
     return number(result)
 
 
-def keywords_of(spec):
+def keywords_of(spec: Any) -> list[str]:
     """The keywords that an entry looks at, for a message."""
     if isinstance(spec, str):
         return [spec]
@@ -195,7 +200,7 @@ def keywords_of(spec):
     return []
 
 
-def angle(value, hours=False):
+def angle(value: Any, hours: bool = False) -> float | None:
     """Degrees from a number or a sexagesimal text; None when it is neither.
 
     Parameters
@@ -231,7 +236,7 @@ _DATE = re.compile(
 _TIME = re.compile(r"(\d{1,2})[: ](\d{1,2})(?:[: ](\d{1,2}(?:\.\d*)?))?Z?")
 
 
-def mjd_of(date, time=None):
+def mjd_of(date: Any, time: Any = None) -> float | None:
     """Modified Julian date (UTC, days) of a date text, with the time in it or beside it.
 
     Returns None where the text is no date between 1970 and 2100, or no time is known.
@@ -259,7 +264,7 @@ def mjd_of(date, time=None):
     return round(day + seconds / 86400, 9)
 
 
-def iso_of(mjd):
+def iso_of(mjd: float) -> str:
     """ISO text of a modified Julian date, to the millisecond."""
     milliseconds = round(mjd * 86400_000)
     day, rest = divmod(milliseconds, 86400_000)
@@ -271,7 +276,7 @@ def iso_of(mjd):
     )
 
 
-def parse_binning(value):
+def parse_binning(value: Any) -> str | None:
     """'AxB' (along x, along y) of texts like '2 2', '2x2', '1,1', '2'; None for others."""
     match = re.fullmatch(r"\s*(\d{1,2})(?:\.0*)?(?:[\sxX*,]+(\d{1,2})(?:\.0*)?)?\s*", text(value))
     if not match:

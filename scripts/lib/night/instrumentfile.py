@@ -4,8 +4,9 @@ import functools
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
-from lib.night.headervalues import compiled, get, text
+from lib.night.headervalues import Header, compiled, get, text
 
 VERSION = 1  # raise when facts change for the same header and YAML: it empties the cache
 
@@ -17,18 +18,18 @@ class InstrumentError(ValueError):
     """An instrument file that cannot be used; the message names file and key."""
 
 
-def instrument_dir():
+def instrument_dir() -> Path:
     """Directory of the instrument files that come with the project."""
     return CONFIG / "instruments"
 
 
-def list_instruments():
+def list_instruments() -> list[str]:
     """Names of the instruments that come with the project, `generic` last."""
     names = sorted(path.stem for path in instrument_dir().glob("*.yaml"))
     return sorted(names, key=lambda name: name == "generic")
 
 
-def instrument_path(name_or_path):
+def instrument_path(name_or_path: str | Path) -> Path:
     """Path of the YAML file of an instrument.
 
     Raises
@@ -52,10 +53,11 @@ def instrument_path(name_or_path):
     )
 
 
-def instruments_hash(name_or_path):
+def instruments_hash(name_or_path: str | Path) -> str:
     """Hash of all that decides how headers are read with this choice of instrument."""
     digest = hashlib.sha256(f"{VERSION}".encode())
-    names = list_instruments() if str(name_or_path) == "auto" else [name_or_path]
+    every = str(name_or_path) == "auto"
+    names: list[str | Path] = [*list_instruments()] if every else [name_or_path]
     for name in names:
         path = instrument_path(name)
         digest.update(path.stem.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -63,7 +65,7 @@ def instruments_hash(name_or_path):
 
 
 @functools.lru_cache(maxsize=64)
-def load_instrument(name_or_path):
+def load_instrument(name_or_path: str | Path) -> dict[str, Any]:
     """Read and check an instrument file.
 
     Parameters
@@ -116,7 +118,7 @@ def _schema():
         return yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
-def check_instrument(content, path):
+def check_instrument(content: Any, path: Path) -> None:
     """Check the content of an instrument file against its schema.
 
     Raises
@@ -169,7 +171,7 @@ def _matches(conditions, header):
     return True
 
 
-def identify(header):
+def identify(header: Header) -> str:
     """Name of the instrument whose `match` the header fulfils; `generic` when none does."""
     for name, match in _all_matches():
         if any(_matches(conditions, header) for conditions in match):

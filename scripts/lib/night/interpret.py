@@ -5,11 +5,15 @@ Headers are hostile input: whatever they hold, `interpret` gives sane facts or r
 
 import json
 import re
+from dataclasses import dataclass, replace
+from typing import Any
 
 from lib.night.airmass import airmass_at, altitude
 from lib.night.amplifiers import extension_amplifiers, single_amplifier
+from lib.night.facts import FrameFacts
 from lib.night.frameignored import FrameIgnored, FrameUnusable
 from lib.night.headervalues import (
+    Header,
     angle,
     compiled,
     evaluate,
@@ -24,6 +28,7 @@ from lib.night.headervalues import (
     safe_name,
     text,
 )
+from lib.night.rawheaders import RawHDU
 from lib.night.wcscards import cd_scale, wcs_cards
 
 TYPES = ("bias", "dark", "flat", "object")
@@ -38,7 +43,20 @@ MAX_AXIS = 100_000  # pixels
 _PRODUCT_KEYS = ("QCSTAT", "ABSZPT")  # written by the workflow itself, by no camera
 
 
-def _airmass(instrument, header, filename, facts):
+@dataclass(frozen=True)
+class Moment:
+    """Start of an exposure (MJD), its length [s] and pointing [deg]."""
+
+    mjd: float
+    exptime: float
+    ra: float | None
+    dec: float | None
+
+
+def _airmass(
+    instrument: dict[str, Any], header: Header, filename: str, moment: Moment
+) -> float | None:
+    """Return the airmass of the header, or that of the pointing where it cannot be true."""
     value = number(evaluate(instrument.get("airmass"), header, filename))
     if value is not None and not 1 <= value <= 40:
         # a rounded 0.9999 is an honest 1
@@ -49,10 +67,11 @@ def _airmass(instrument, header, filename, facts):
     site = instrument.get("site", {})
     latitude = angle(evaluate(site.get("latitude"), header, filename))
     longitude = angle(evaluate(site.get("longitude"), header, filename))
-    if None in (latitude, longitude, facts["ra"]) or abs(latitude) > 90:
+    ra, dec = moment.ra, moment.dec
+    if latitude is None or longitude is None or ra is None or dec is None or abs(latitude) > 90:
         return value
-    middle = facts["mjd"] + facts["exptime"] / 172800
-    computed = airmass_at(altitude(middle, facts["ra"], facts["dec"], latitude, longitude))
+    middle = moment.mjd + moment.exptime / 172800
+    computed = airmass_at(altitude(middle, ra, dec, latitude, longitude))
     if computed is None:  # under the horizon: time, site or pointing is wrong, not the airmass
         return value
     if value is None or max(value, computed) > 1.5 * min(value, computed):
@@ -60,75 +79,71 @@ def _airmass(instrument, header, filename, facts):
     return value
 
 
-def _required(value, check, code, what, spec):
+def _missing(what: str, spec: Any) -> FrameUnusable:
+    keys = ", ".join(dict.fromkeys(keywords_of(spec))) or "nothing"
+    return FrameUnusable("MISSING_KEYWORD", f"no usable {what} (looked at: {keys})")
+
+
+def _required(value: Any, low: float, high: float, code: str, what: str, spec: Any) -> float:
+    """Return a value as a number that is within bounds.
+
+    Raises
+    ------
+    FrameUnusable
+        MISSING_KEYWORD, or `code` where it is out of bounds.
+    """
+    value = number(value)
     if value is None:
-        keys = ", ".join(dict.fromkeys(keywords_of(spec))) or "nothing"
-        raise FrameUnusable("MISSING_KEYWORD", f"no usable {what} (looked at: {keys})")
-    if not check(value):
+        raise _missing(what, spec)
+    if not low <= value <= high:
         raise FrameUnusable(code, f"{what} is {value:g}")
     return value
 
 
-def _in_range(value, low, high):
-    return low <= value <= high
-
-
-def merged_header(primary, extension):
+def merged_header(primary: Header, extension: Header) -> Header:
     """The header of an extension on top of the primary one's keywords."""
     result = dict(primary)
     result.update(extension)
     return result
 
 
-def _images(hdus_info):
-    images = []
-    for info in hdus_info:
-        shape = info.get("shape")
-        if shape:
-            images.append(info)
-    return images
-
-
-def _check_shape(info):
-    shape = info["shape"]
+def _check_shape(hdu: RawHDU) -> None:
+    shape = hdu.shape or []
     if len(shape) != 2:
-        raise FrameUnusable("NOT_2D", f"{len(shape)} axes in HDU {info['index']}")
+        raise FrameUnusable("NOT_2D", f"{len(shape)} axes in HDU {hdu.index}")
     if not all(isinstance(n, int) and 1 < n <= MAX_AXIS for n in shape):
         raise FrameUnusable("BAD_SHAPE", f"{shape[0]} x {shape[1]} pixels")
 
 
-def _use_extensions(mode, images):
+def _use_extensions(mode: str, images: list[RawHDU]) -> bool:
     """Whether the images of the file are the amplifiers of one detector."""
     if mode == "extensions":
         return True
-    if mode != "auto" or len(images) < 2 or any(info["index"] == 0 for info in images):
+    if mode != "auto" or len(images) < 2 or any(hdu.index == 0 for hdu in images):
         return False
-    shape = images[0]["shape"]
-    return all(
-        info["shape"] == shape and get(info["header"], "DETSEC") is not None for info in images
-    )
+    shape = images[0].shape
+    return all(hdu.shape == shape and get(hdu.header, "DETSEC") is not None for hdu in images)
 
 
-def interpret(header, hdus_info, filename, instrument):
-    """The facts of a raw frame.
+def interpret(
+    header: Header, hdus: list[RawHDU], filename: str, instrument: dict[str, Any]
+) -> list[FrameFacts]:
+    """Return the facts of a raw file: of one frame, or of each half of a split detector.
 
     Parameters
     ----------
     header : mapping
         Primary header.
-    hdus_info : list of dict
-        For each HDU: `index`, `header` (mapping), `shape` (list, slow axis first, of an image
-        with data; else None).
+    hdus : list of RawHDU
     filename : str
         Path of the raw file below the data directory.
     instrument : dict
-        From `load_instrument`.
+        From `lib.night.instrumentfile.load_instrument`.
 
     Returns
     -------
-    list of dict
-        Facts, JSON-able; one item per frame, a split detector gives one per half. `frame` is
-        the stem from which the night log makes the unique name.
+    list of FrameFacts
+        `frame` is the stem from which the night log makes the unique name.
 
     Raises
     ------
@@ -141,73 +156,86 @@ def interpret(header, hdus_info, filename, instrument):
     files = instrument.get("files")
     if files and not compiled(files).fullmatch(name):
         raise FrameIgnored("NOT_RAW", f"the name does not fit {files}")
-    images = _images(hdus_info)
+    images = [hdu for hdu in hdus if hdu.shape]
     if not images:
         raise FrameUnusable("NO_IMAGE", "no image in the file")
 
-    header_all = header
     camera_name = _camera_name(instrument, header, images, name)
     camera = instrument["cameras"][camera_name]
     mode = camera.get("amplifiers", "single")
     several = _use_extensions(mode, images)
     if several:
-        infos = [info for info in images if info["index"] > 0 or mode == "extensions"]
+        used = [hdu for hdu in images if hdu.index > 0 or mode == "extensions"]
     else:
-        infos = [_chosen_image(camera, hdus_info, images)]
-    for info in infos:
-        _check_shape(info)
+        used = [_chosen_image(camera, hdus, images)]
+    for hdu in used:
+        _check_shape(hdu)
     headers = {
-        info["index"]: merged_header(header, info["header"]) if info["index"] else header
-        for info in infos
+        hdu.index: merged_header(header, hdu.header) if hdu.index else header for hdu in used
     }
-    header_all = headers[infos[0]["index"]]
-
-    facts = _common_facts(instrument, camera_name, camera, header_all, name)
-    facts["raw"] = filename
-    facts["frame"] = frame_stem(name, facts)
-    wcs = camera.get("wcs", {})
+    header_all = headers[used[0].index]
+    common = _common_facts(instrument, camera_name, camera, header_all, name)
+    common.raw = filename
+    common.frame = frame_stem(name, common)
     result = []
     for label, half in (camera.get("halves") or {"": None}).items():
-        own = dict(facts)
-        own["half"] = label
+        facts = replace(common, half=label)
         if half is not None:
-            own["frame"] = f"{facts['frame']}_{safe_name(label)}"
-            if own["type"] not in ("bias", "dark"):
-                own["filter_text"] = text(half.get("filter", label))
+            facts.frame = f"{common.frame}_{safe_name(label)}"
+            if facts.type not in ("bias", "dark"):
+                facts.filter_text = text(half.get("filter", label))
         if several:
-            amplifiers, shape = extension_amplifiers(infos, headers, own["binning"])
+            facts.amplifiers, facts.shape = extension_amplifiers(used, headers, facts.binning)
         else:
-            amplifiers = [single_amplifier(camera, half, header_all, infos[0], own["binning"])]
-            y0, y1, x0, x1 = amplifiers[0]["data"]
-            shape = [y1 - y0, x1 - x0]
-        for amplifier in amplifiers:
-            amplifier.update(_electronics(camera, headers[amplifier["hdu"]], name))
-        own["amplifiers"] = amplifiers
-        own["shape"] = shape
-        own["gain"] = round(sum(a["gain"] for a in amplifiers) / len(amplifiers), 6)
-        own["rdnoise"] = max(a["rdnoise"] for a in amplifiers)
-        own["filter"] = safe_name(own["filter_text"], replacement="", empty="none")
-        own["band"] = _band(instrument, own["filter_text"])
-        if own["type"] in ("bias", "dark"):
-            own["filter"] = own["band"] = own["filter_text"] = ""
-        wcs_headers = [header_all] + [headers[info["index"]] for info in infos]
+            only = single_amplifier(camera, half, header_all, used[0], facts.binning)
+            y0, y1, x0, x1 = only.data
+            facts.amplifiers, facts.shape = [only], [y1 - y0, x1 - x0]
+        _add_electronics(facts, camera, headers, name)
+        _add_filter(facts, instrument)
         cards, cd = wcs_cards(
-            {**wcs, "shape": camera.get("shape")}, wcs_headers, name, own, infos[0]["shape"]
+            camera.get("wcs", {}) | {"shape": camera.get("shape")},
+            [header_all, *(headers[hdu.index] for hdu in used)],
+            name,
+            facts,
+            used[0].shape or [],
         )
-        own["wcs"] = cards if own["type"] == "object" else None
-        own["pixscale"] = round(cd_scale(cd), 6) if cd else None
-        result.append(own)
+        facts.wcs = cards if facts.type == "object" else None
+        facts.pixscale = round(cd_scale(cd), 6) if cd else None
+        result.append(facts)
     return result
 
 
-def _camera_name(instrument, header, images, name):
+def _add_electronics(
+    facts: FrameFacts, camera: dict[str, Any], headers: dict[int, Header], name: str
+) -> None:
+    """Add gain and read noise of the amplifiers, and of the frame."""
+    for amplifier in facts.amplifiers:
+        header = headers[amplifier.hdu]
+        amplifier.gain, amplifier.rdnoise = _electronics(camera, header, name)
+    gains = [amplifier.gain for amplifier in facts.amplifiers]
+    facts.gain = round(sum(gains) / len(gains), 6)
+    facts.rdnoise = max(amplifier.rdnoise for amplifier in facts.amplifiers)
+
+
+def _add_filter(facts: FrameFacts, instrument: dict[str, Any]) -> None:
+    """Add the filter as a part of file names, and its band; biases and darks have none."""
+    if facts.type in ("bias", "dark"):
+        facts.filter_text = ""
+        return
+    facts.filter = safe_name(facts.filter_text, replacement="", empty="none")
+    facts.band = _band(instrument, facts.filter_text)
+
+
+def _camera_name(
+    instrument: dict[str, Any], header: Header, images: list[RawHDU], name: str
+) -> str:
     cameras = instrument["cameras"]
     if "camera" not in instrument:
-        return next(iter(cameras))
+        return str(next(iter(cameras)))
     spec = instrument["camera"]
     value = evaluate(spec, header, name)
-    if value is None and images[0]["index"]:
-        value = evaluate(spec, merged_header(header, images[0]["header"]), name)
+    if value is None and images[0].index:
+        value = evaluate(spec, merged_header(header, images[0].header), name)
     if value is None:
         keys = ", ".join(dict.fromkeys(keywords_of(spec))) or "the file name"
         raise FrameUnusable("MISSING_KEYWORD", f"no camera (looked at: {keys})")
@@ -218,45 +246,40 @@ def _camera_name(instrument, header, images, name):
     return text(value)
 
 
-def _chosen_image(camera, hdus_info, images):
-    """The image HDU of a frame of one amplifier.
+def _chosen_image(camera: dict[str, Any], hdus: list[RawHDU], images: list[RawHDU]) -> RawHDU:
+    """Return the image HDU of a frame of one amplifier.
 
     fpack moves a primary image into the first extension, hence the shift.
     """
     if "hdu" not in camera:
-        for info in images:
-            if text(get(info["header"], "EXTNAME")) == "SCI":
-                return info
+        for hdu in images:
+            if text(get(hdu.header, "EXTNAME")) == "SCI":
+                return hdu
         return images[0]
     wanted = camera["hdu"]
-    packed = len(hdus_info) > 1 and hdus_info[1].get("packed_primary", False)
-    index = wanted + 1 if packed and not hdus_info[0].get("shape") else wanted
-    for info in images:
-        if info["index"] == index:
-            return info
+    packed = len(hdus) > 1 and hdus[1].packed_primary
+    index = wanted + 1 if packed and not hdus[0].shape else wanted
+    for hdu in images:
+        if hdu.index == index:
+            return hdu
     raise FrameUnusable("NO_IMAGE", f"no image in HDU {wanted}")
 
 
-def _band(instrument, filter_text):
+def _band(instrument: dict[str, Any], filter_text: str) -> str:
     band = map_items(tuple(instrument.get("bands", {}).items()), filter_text)
     return "" if band is None else str(band)
 
 
-def _electronics(camera, header, name):
-    """Gain (e/DN) and read noise (e) of one amplifier."""
-    gain = number(evaluate(camera.get("gain"), header, name))
-    gain = _required(
-        gain, lambda v: _in_range(v, 1e-4, 1e4), "BAD_GAIN", "gain", camera.get("gain")
-    )
+def _electronics(camera: dict[str, Any], header: Header, name: str) -> tuple[float, float]:
+    """Return gain [electron/DN] and read noise [electron] of one amplifier."""
+    spec = camera.get("gain")
+    gain = _required(evaluate(spec, header, name), 1e-4, 1e4, "BAD_GAIN", "gain", spec)
     spec = camera.get("rdnoise")
-    rdnoise = number(evaluate(spec, header, name))
-    rdnoise = _required(
-        rdnoise, lambda v: _in_range(v, 1e-3, 1e4), "BAD_RDNOISE", "read noise", spec
-    )
-    return {"gain": round(gain, 6), "rdnoise": round(rdnoise, 4)}
+    rdnoise = _required(evaluate(spec, header, name), 1e-3, 1e4, "BAD_RDNOISE", "read noise", spec)
+    return round(gain, 6), round(rdnoise, 4)
 
 
-def _frame_type(instrument, header, name):
+def _frame_type(instrument: dict[str, Any], header: Header, name: str) -> str:
     spec = instrument["type"]
     kind = evaluate(spec, header, name)
     if kind is None:
@@ -273,7 +296,7 @@ def _frame_type(instrument, header, name):
     return kind
 
 
-def _ignore(instrument, header, name, kind):
+def _ignore(instrument: dict[str, Any], header: Header, name: str, kind: str) -> None:
     for rule in instrument.get("ignore", ()):
         if kind not in rule.get("types", TYPES):
             continue
@@ -289,81 +312,86 @@ def _ignore(instrument, header, name, kind):
         raise FrameIgnored(code.strip(), f"{words.strip()} ({value[:40]})")
 
 
-def _common_facts(instrument, camera_name, camera, header, name):
+def _common_facts(
+    instrument: dict[str, Any],
+    camera_name: str,
+    camera: dict[str, Any],
+    header: Header,
+    name: str,
+) -> FrameFacts:
+    """Return what the halves of a detector share."""
     kind = _frame_type(instrument, header, name)
     _ignore(instrument, header, name, kind)
-
-    exptime = number(evaluate(instrument["exptime"], header, name))
-    if exptime is None and kind == "bias":
-        exptime = 0.0
-    exptime = _required(
-        exptime,
-        lambda v: _in_range(v, 0, 1e6),
-        "BAD_EXPTIME",
-        "exposure time",
-        instrument["exptime"],
+    kind, exptime = _exposure(instrument, header, name, kind)
+    mjd = _mjd(instrument, header, name)
+    target = object_text(evaluate(instrument.get("object"), header, name))
+    filter_text = text(evaluate(instrument.get("filter"), header, name))
+    if not filter_text and kind in ("flat", "object") and not camera.get("halves"):
+        raise _missing("filter", instrument.get("filter", []))
+    ra, dec = _pointing(instrument, header, name)
+    temperature = number(evaluate(instrument.get("temperature"), header, name))
+    if temperature is not None and abs(temperature) > 1000:
+        temperature = None
+    airmass = _airmass(instrument, header, name, Moment(mjd, exptime, ra, dec))
+    spec = camera.get("saturate")
+    saturate = _required(evaluate(spec, header, name), 1, 1e12, "BAD_SATURATE", "saturation", spec)
+    linear = number(evaluate(camera.get("linear"), header, name))
+    calibrations = camera.get("calibrations", {})
+    return FrameFacts(
+        instrument=instrument["name"],
+        camera=camera_name,
+        type=kind,
+        exptime=round(exptime, 5),
+        mjd=mjd,
+        date_obs=iso_of(mjd),
+        object=target,
+        target=safe_name(target, empty="unknown" if kind == "object" else kind),
+        ra=ra,
+        dec=dec,
+        airmass=None if airmass is None else round(airmass, 4),
+        binning=parse_binning(evaluate(instrument.get("binning", "1x1"), header, name)) or "1x1",
+        temperature=None if temperature is None else round(temperature, 2),
+        readout=text(evaluate(instrument.get("readout"), header, name))[:64],
+        saturate=round(saturate, 3),
+        linear=round(linear, 3) if linear is not None and linear > 0 else None,
+        near_infrared=bool(camera.get("near_infrared", False)),
+        poserr=float(camera.get("poserr", 0.1)),
+        calibrations={
+            one: calibrations.get(one, "required" if one == "flat" else "none")
+            for one in CALIBRATIONS
+        },
+        filter_text=filter_text,
     )
+
+
+def _exposure(
+    instrument: dict[str, Any], header: Header, name: str, kind: str
+) -> tuple[str, float]:
+    """Return type and exposure time [s]: a dark of no exposure is a bias."""
+    spec = instrument["exptime"]
+    value = number(evaluate(spec, header, name))
+    if value is None and kind == "bias":
+        value = 0.0
+    exptime = _required(value, 0, 1e6, "BAD_EXPTIME", "exposure time", spec)
     if kind == "dark" and exptime == 0:
         kind = "bias"  # some observatories have no other name for it
     if kind == "object" and exptime == 0:
         raise FrameUnusable("BAD_EXPTIME", "exposure time is 0")
+    return kind, exptime
 
-    facts = {
-        "instrument": instrument["name"],
-        "camera": camera_name,
-        "type": kind,
-        "exptime": round(exptime, 5),
-    }
-    facts["mjd"] = _mjd(instrument, header, name)
-    facts["date_obs"] = iso_of(facts["mjd"])
 
-    target = evaluate(instrument.get("object"), header, name)
-    facts["object"] = object_text(target)
-    facts["target"] = safe_name(facts["object"], empty="unknown" if kind == "object" else kind)
-    filter_value = text(evaluate(instrument.get("filter"), header, name))
-    if not filter_value and kind in ("flat", "object") and not camera.get("halves"):
-        _required(None, None, None, "filter", instrument.get("filter", []))
-    facts["filter_text"] = filter_value
-
+def _pointing(
+    instrument: dict[str, Any], header: Header, name: str
+) -> tuple[float | None, float | None]:
+    """Return where the telescope pointed [deg], None where the header does not tell."""
     ra = angle(evaluate(instrument.get("ra"), header, name), hours=True)
     dec = angle(evaluate(instrument.get("dec"), header, name))
     if ra is None or dec is None or not -360 <= ra <= 360 or abs(dec) > 90:
-        ra = dec = None
-    facts["ra"] = None if ra is None else round(ra % 360, 7) % 360
-    facts["dec"] = None if dec is None else round(dec, 7)
-    airmass = _airmass(instrument, header, name, facts)
-    facts["airmass"] = None if airmass is None else round(airmass, 4)
-
-    facts["binning"] = parse_binning(evaluate(instrument.get("binning", "1x1"), header, name))
-    if facts["binning"] is None:
-        facts["binning"] = "1x1"
-    temperature = number(evaluate(instrument.get("temperature"), header, name))
-    if temperature is not None and abs(temperature) > 1000:
-        temperature = None
-    facts["temperature"] = None if temperature is None else round(temperature, 2)
-    facts["readout"] = text(evaluate(instrument.get("readout"), header, name))[:64]
-
-    saturate = number(evaluate(camera.get("saturate"), header, name))
-    saturate = _required(
-        saturate,
-        lambda v: _in_range(v, 1, 1e12),
-        "BAD_SATURATE",
-        "saturation",
-        camera.get("saturate"),
-    )
-    linear = number(evaluate(camera.get("linear"), header, name))
-    facts["saturate"] = round(saturate, 3)
-    facts["linear"] = round(linear, 3) if linear is not None and linear > 0 else None
-    facts["near_infrared"] = bool(camera.get("near_infrared", False))
-    facts["poserr"] = float(camera.get("poserr", 0.1))
-    facts["calibrations"] = {
-        kind: camera.get("calibrations", {}).get(kind, "required" if kind == "flat" else "none")
-        for kind in CALIBRATIONS
-    }
-    return facts
+        return None, None
+    return round(ra % 360, 7) % 360, round(dec, 7)
 
 
-def _mjd(instrument, header, name):
+def _mjd(instrument: dict[str, Any], header: Header, name: str) -> float:
     specs = instrument["date"]
     specs = specs if isinstance(specs, list) else [specs]
     time = evaluate(instrument.get("time"), header, name)
@@ -396,17 +424,17 @@ _STEM = re.compile(
 _LETTERS = {"bias": "b", "dark": "d", "flat": "f", "object": "o"}
 
 
-def frame_stem(filename, facts):
+def frame_stem(filename: str, facts: FrameFacts) -> str:
     """Name of a frame before it is made unique: the raw stem, else from time, camera, type."""
     match = _STEM.fullmatch(filename)
     if match:
         return match.group(1)
-    stamp = re.sub(r"[-:]", "", facts["date_obs"][:19])
+    stamp = re.sub(r"[-:]", "", facts.date_obs[:19])
     if not stamp.startswith("2"):
         stamp = f"2{stamp}"  # before 2000: the names of frames begin with 2 all the same
-    return f"{stamp}{safe_name(facts['camera'])}{_LETTERS[facts['type']]}"
+    return f"{stamp}{safe_name(facts.camera)}{_LETTERS[facts.type]}"
 
 
-def facts_key(facts):
+def facts_key(facts: FrameFacts) -> str:
     """Canonical JSON text of facts, for comparison and tests of determinism."""
-    return json.dumps(facts, sort_keys=True)
+    return json.dumps(facts.to_dict(), sort_keys=True)

@@ -1,23 +1,26 @@
 """Names of frames, targets, filters and groups, made unique."""
 
 import re
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from lib.night.facts import FrameFacts
 from lib.night.headervalues import safe_name
 
 
-def unique_frames(candidates):
+def unique_frames(candidates: Iterable[FrameFacts]) -> None:
     """Give each facts dict its unique frame name, in the order of `candidates`.
 
     The first of a name keeps it; others get the milliseconds of their start, then a counter.
     """
     used = set()
     for facts in candidates:
-        stem = facts["frame"]
-        tail = f"_{safe_name(facts['half'])}" if facts["half"] else ""
+        stem = facts.frame
+        tail = f"_{safe_name(facts.half)}" if facts.half else ""
         base = stem[: -len(tail)] if tail and stem.endswith(tail) else stem
         name = base + tail
         if name in used:
-            moment = facts["date_obs"][20:23]
+            moment = facts.date_obs[20:23]
             head = re.match(r"(2\d{7}T\d{6})(.*)", base)
             base = f"{head.group(1)}{moment}{head.group(2)}" if head else f"{base}_{moment}"
             name, count = base + tail, 2
@@ -25,18 +28,18 @@ def unique_frames(candidates):
                 name = f"{base}-{count}{tail}"
                 count += 1
         used.add(name)
-        facts["frame"] = name
+        facts.frame = name
 
 
-def unique_names(frames, raw_key, safe_key):
+def unique_names(frames: list[FrameFacts], raw_key: str, safe_key: str) -> None:
     """Number the names of different raw texts that became the same safe name.
 
     The text that is its own safe name keeps it; else the one observed first.
     """
     first = {}
     for facts in frames:
-        item = (facts[raw_key], facts[safe_key])
-        first[item] = min(first.get(item, facts["mjd"]), facts["mjd"])
+        item = (getattr(facts, raw_key), getattr(facts, safe_key))
+        first[item] = min(first.get(item, facts.mjd), facts.mjd)
     by_name = {}
     for (raw, safe), mjd in first.items():
         by_name.setdefault(safe, []).append((raw != safe, mjd, raw))
@@ -53,18 +56,19 @@ def unique_names(frames, raw_key, safe_key):
             used.add(name)
             renamed[raw, safe] = name
     for facts in frames:
-        facts[safe_key] = renamed.get((facts[raw_key], facts[safe_key]), facts[safe_key])
+        key = (getattr(facts, raw_key), getattr(facts, safe_key))
+        setattr(facts, safe_key, renamed.get(key, key[1]))
 
 
-def shape_text(shape):
+def shape_text(shape: Sequence[int]) -> str:
     return f"{shape[1]}x{shape[0]}"
 
 
-def hashable(value):
+def hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def exposure_text(exptime):
+def exposure_text(exptime: float | None) -> str:
     return f"{exptime:.4g}".replace(".", "p").replace("+", "") + "s"
 
 
@@ -72,7 +76,7 @@ _QUALIFIERS = ("camera", "half", "exptime", "binning", "shape", "readout", "temp
                "instrument")  # fmt: skip
 
 
-def qualified(bases, groups, fixed):
+def qualified(bases: list[str], groups: Sequence[Any], fixed: Sequence[str]) -> list[str]:
     """Names of groups: the base, and of the qualifiers those needed to tell them apart.
 
     Parameters

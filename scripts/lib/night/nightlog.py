@@ -11,30 +11,32 @@ import logging
 import os
 import re
 import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lib.night.calibrationmatch import (
-    GROUP_KEYS,
-    TEMPERATURE_TOLERANCE,
+    CalibrationGroup,
+    CalibrationMatch,
     differences,
-    exposure_tolerance,
     nearest_darks,
     ready_group,
     temperature_difference,
 )
 from lib.night.exclude import excluding_entry, read_exclude
+from lib.night.facts import FrameFacts
 from lib.night.frameignored import FrameIgnored, FrameUnusable
+from lib.night.grouping import group_calibrations, group_skies, group_stacks
 from lib.night.instrumentfile import identify, instruments_hash, load_instrument
 from lib.night.interpret import CALIBRATIONS, interpret, merged_header
 from lib.night.naming import (
-    exposure_text,
     hashable,
-    qualified,
     shape_text,
     unique_frames,
     unique_names,
 )
-from lib.night.rawheaders import read_headers
+from lib.night.rawheaders import RawHeaders, read_headers
 
 SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".gz")
 
@@ -46,13 +48,39 @@ COLUMNS = (
 ).split()
 
 
-_FLOATS = {"exptime", "mjd", "airmass", "ra", "dec", "gain", "rdnoise", "saturate", "temperature"}
+FLOAT_COLUMNS = {
+    "exptime",
+    "mjd",
+    "airmass",
+    "ra",
+    "dec",
+    "gain",
+    "rdnoise",
+    "saturate",
+    "temperature",
+}
 
 
 log = logging.getLogger(__name__)
 
+WANTED: dict[str, tuple[str, ...]] = {
+    "bias": (),
+    "dark": ("bias",),
+    "flat": ("bias", "dark"),
+    "object": CALIBRATIONS,
+}
+"""Calibrations that a frame of each type wants."""
 
-def _entry(path, name, size, instrument):
+
+def _instrument_of(headers: RawHeaders) -> dict[str, Any]:
+    """Return the instrument whose file claims a raw file, by its first extension too."""
+    found = identify(headers.primary)
+    if found == "generic" and len(headers.hdus) > 1:
+        found = identify(merged_header(headers.primary, headers.hdus[1].header))
+    return load_instrument(found)
+
+
+def _entry(path: str, name: str, size: int, instrument: dict[str, Any] | None) -> list[Any]:
     """What is kept of one raw file: [status, reason, facts, ...]."""
     stem = _stem(name)
     guess = stem if re.fullmatch(r"2[0-9A-Za-z_+-]{0,63}", stem) else ""
@@ -61,27 +89,21 @@ def _entry(path, name, size, instrument):
             raise FrameUnusable("BAD_FILE_NAME", "control characters or no UTF-8 in the name")
         if "{" in name or "}" in name:  # Snakemake would take it for a wildcard
             raise FrameUnusable("BAD_FILE_NAME", "braces in the name")
-        header, infos = read_headers(path, size)
-        if instrument is None:
-            found = identify(header)
-            if found == "generic" and len(infos) > 1:
-                merged = merged_header(header, infos[1]["header"])
-                found = identify(merged)
-            used = load_instrument(found)
-        else:
-            used = instrument
-        facts = interpret(header, infos, name, used)
+        headers = read_headers(path, size)
+        used = _instrument_of(headers) if instrument is None else instrument
+        facts = interpret(headers.primary, headers.hdus, name, used)
     except FrameIgnored as reason:
         return [reason.status, str(reason), [], guess, ""]
-    return ["OK", "", facts, guess, infos[0]["digest"]]
+    return ["OK", "", [one.to_dict() for one in facts], guess, headers.digest]
 
 
-def _duplicates(datadir, files):
+def _duplicates(datadir: str, files: dict[str, list[Any]]) -> dict[str, str]:
     """Files that hold the same frame as another one: name -> name of the one that is used.
 
     The same name packed and not, with the same start; or copies, byte by byte.
     """
-    seen, result = {}, {}
+    seen: dict[Any, str] = {}
+    result: dict[str, str] = {}
     for name, entry in files.items():  # sorted: the plain file comes before the packed one
         if entry[2] != "OK":
             continue
@@ -124,7 +146,9 @@ def _signed(content):
     return b'{"digest":"' + digest.encode() + b'",' + content[1:]
 
 
-def _read_cache(path, key, datadir):
+def _read_cache(
+    path: str | os.PathLike[str] | None, key: str, datadir: str
+) -> dict[str, list[Any]]:
     if path is None:
         return {}
     try:
@@ -166,7 +190,12 @@ def _write_atomically(path, content):
             beside.unlink()
 
 
-def scan(datadir, instrument="auto", exclude=None, cache=None):
+def scan(
+    datadir: str | os.PathLike[str],
+    instrument: str | Path = "auto",
+    exclude: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+) -> "NightLog":
     """Read the headers of a directory of raw frames.
 
     Parameters
@@ -201,11 +230,17 @@ def scan(datadir, instrument="auto", exclude=None, cache=None):
             gc.enable()
 
 
-def _scan(datadir, instrument, exclude, cache):
+def _scan(
+    datadir: str,
+    instrument: str | Path,
+    exclude: str | os.PathLike[str] | None,
+    cache: str | os.PathLike[str] | None,
+) -> "NightLog":
     key = instruments_hash(instrument)
     known = _read_cache(cache, key, os.path.abspath(datadir))
     loaded = None if str(instrument) == "auto" else load_instrument(instrument)
-    files, changed = {}, False
+    files: dict[str, list[Any]] = {}
+    changed = False
     with os.scandir(datadir) as entries:
         names = [
             entry.name
@@ -239,19 +274,33 @@ def _scan(datadir, instrument, exclude, cache):
     return NightLog(files, read_exclude(exclude))
 
 
-def _clusters(values, tolerance):
-    """Label numbers (None allowed) by chains of neighbours that are closer than tolerance(value).
+@dataclass
+class LogRow:
+    """A row of the night log: one frame, or a file without frames.
 
-    Returns a dict value -> label, the smallest value of the chain.
+    Parameters
+    ----------
+    frame : str
+        Its name; of a file without frames what the name would be, or empty.
+    raw : str
+        Name of the raw file.
+    status : {'OK', 'IGNORED', 'REJECTED'}
+    reason : str
+        ``CODE: words``; empty where the frame is used.
+    facts : FrameFacts or None
     """
-    labels = {None: None}
-    previous = label = None
-    for value in sorted(v for v in set(values) if v is not None):
-        if previous is None or value - previous > tolerance(previous):
-            label = value
-        labels[value] = label
-        previous = value
-    return labels
+
+    frame: str
+    raw: str
+    status: str
+    reason: str
+    facts: FrameFacts | None = None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the value of a column, `default` where it has none."""
+        if name in ("frame", "raw", "status", "reason"):
+            return getattr(self, name)
+        return default if self.facts is None else self.facts.get(name, default)
 
 
 class NightLog:
@@ -267,10 +316,9 @@ class NightLog:
 
     Attributes
     ----------
-    frames : dict
-        Frame name -> facts, of the frames that are used.
-    rows : list of dict
-        One row per frame and per file without frames.
+    frames : dict of str to FrameFacts
+        Those that are used, by name.
+    rows : list of LogRow
     science : list of str
         Names of the science frames, by time.
     biases, darks, flats : dict
@@ -287,169 +335,71 @@ class NightLog:
         Remarks for the user, e.g. names in the exclude list that fit no frame.
     """
 
-    def __init__(self, files, excluded=None):
-        self.frames = {}
-        self.rows = []
-        self.masters = {}
-        self.notes = []
-        self._ready = {kind: [] for kind in CALIBRATIONS}
-        self._matches = {}
+    def __init__(
+        self, files: dict[str, list[Any]], excluded: Mapping[str, str] | None = None
+    ) -> None:
+        self.frames: dict[str, FrameFacts] = {}
+        self.rows: list[LogRow] = []
+        self.masters: dict[str, str] = {}
+        self.notes: list[str] = []
+        self._ready: dict[str, list[CalibrationGroup]] = {kind: [] for kind in CALIBRATIONS}
+        self._matches: dict[tuple[Any, ...], CalibrationMatch] = {}
         self._fill(files, dict(excluded or {}))
-        self._group()
+        ordered = sorted(self.frames.values(), key=lambda one: (one.mjd, one.frame))
+        self._groups = {
+            kind: group_calibrations(kind, [one for one in ordered if one.type == kind])
+            for kind in CALIBRATIONS
+        }
+        self.biases, self.darks, self.flats = (
+            {name: group.frames for name, group in self._groups[kind].items()}
+            for kind in CALIBRATIONS
+        )
+        science = [one for one in ordered if one.type == "object"]
+        self.science = [one.frame for one in science]
+        self.stacks = group_stacks(science)
+        self.skies = group_skies(science)
+        self.stack_of = {frame: name for name, members in self.stacks.items() for frame in members}
+        self.sky_of = {frame: name for name, members in self.skies.items() for frame in members}
 
-    # -- what there is
-
-    def _fill(self, files, excluded):
-        candidates = []
-        for name in sorted(files):
-            for facts in files[name][4]:
-                # Own copies of what is changed here: the entries may be written to the cache.
-                facts = dict(facts)
-                candidates.append(facts)
+    def _fill(self, files: dict[str, list[Any]], excluded: dict[str, str]) -> None:
+        """Make the rows, and give each frame its unique name."""
+        candidates = [FrameFacts.from_dict(one) for name in sorted(files) for one in files[name][4]]
         # Names given by the observatory first, so that made-up ones never push them aside.
-        candidates.sort(key=lambda f: (not f["raw"].startswith(f["frame"][:15]), f["raw"]))
+        candidates.sort(key=lambda one: (not one.raw.startswith(one.frame[:15]), one.raw))
         unique_frames(candidates)
-        unique_names([f for f in candidates if f["type"] == "object"], "object", "target")
-        unique_names([f for f in candidates if f["filter"]], "filter_text", "filter")
-        by_raw = {}
+        unique_names([one for one in candidates if one.type == "object"], "object", "target")
+        unique_names([one for one in candidates if one.filter], "filter_text", "filter")
+        by_raw: dict[str, list[FrameFacts]] = {}
         for facts in candidates:
-            del facts["filter_text"]
-            by_raw.setdefault(facts["raw"], []).append(facts)
+            facts.filter_text = ""
+            by_raw.setdefault(facts.raw, []).append(facts)
 
         unused = set(excluded)
         for name in sorted(files):
             _, _, status, reason, _, guess, _ = files[name]
-            if name not in by_raw:
-                stem = _stem(name)
-                hit = excluding_entry((name, guess, stem), excluded)
-                if hit is not None:
-                    unused.discard(hit)
-                    status, reason = "IGNORED", f"EXCLUDED: {excluded[hit]}"
-                self.rows.append({"frame": guess, "raw": name, "status": status, "reason": reason})
-                continue
-            stem = _stem(name)
-            for facts in by_raw[name]:
-                row = {"raw": name, "status": status, "reason": reason, **facts}
-                hit = excluding_entry((facts["frame"], name, stem), excluded)
-                need = facts["calibrations"].get(facts["type"])
-                if hit is not None:
-                    unused.discard(hit)
-                    row["status"], row["reason"] = "IGNORED", f"EXCLUDED: {excluded[hit]}"
-                elif need == "none":
-                    row["status"] = "IGNORED"
-                    row["reason"] = f"NOT_NEEDED: {facts['camera']} is used without {facts['type']}"
-                else:
-                    self.frames[facts["frame"]] = facts
+            found = by_raw.get(name)
+            rows = [LogRow(one.frame, name, status, reason, one) for one in found or ()]
+            for row in rows or [LogRow(guess, name, status, reason)]:
                 self.rows.append(row)
+                hit = excluding_entry((row.frame, name, _stem(name)), excluded)
+                if hit is not None:
+                    unused.discard(hit)
+                    row.status, row.reason = "IGNORED", f"EXCLUDED: {excluded[hit]}"
+                elif row.facts is not None:
+                    self._use(row, row.facts)
         self.notes += [f"exclude: no frame is called {name}" for name in sorted(unused)]
 
-    # -- what belongs together
-
-    def _group(self):
-        ordered = sorted(self.frames.values(), key=lambda f: (f["mjd"], f["frame"]))
-        self._groups = {kind: {} for kind in CALIBRATIONS}
-        for kind in CALIBRATIONS:
-            self._group_calibrations(kind, [f for f in ordered if f["type"] == kind])
-        self.biases = {name: g["frames"] for name, g in self._groups["bias"].items()}
-        self.darks = {name: g["frames"] for name, g in self._groups["dark"].items()}
-        self.flats = {name: g["frames"] for name, g in self._groups["flat"].items()}
-
-        science = [f for f in ordered if f["type"] == "object"]
-        self.science = [f["frame"] for f in science]
-        self._group_stacks(science)
-        self._group_skies(science)
-
-    def _group_calibrations(self, kind, frames):
-        exposures = {}
-        if kind == "dark":
-            exposures = _clusters([f["exptime"] for f in frames], exposure_tolerance)
-        groups = {}
-        for facts in frames:
-            key = tuple(
-                exposures[facts["exptime"]] if name == "exptime" else hashable(facts[name])
-                for name in GROUP_KEYS[kind]
-            )
-            groups.setdefault(key, []).append(facts)
-        split = []
-        for key in sorted(groups, key=repr):
-            members = groups[key]
-            labels = _clusters([f["temperature"] for f in members], lambda _: TEMPERATURE_TOLERANCE)
-            parts = {}
-            for facts in members:
-                parts.setdefault(labels[facts["temperature"]], []).append(facts)
-            # A temperature is part of the name only where groups differ by it alone.
-            split += [
-                (parts[label], len(parts) > 1)
-                for label in sorted(parts, key=lambda v: (v is None, v or 0))
-            ]
-        described = []
-        for members, by_temperature in split:
-            group = {name: members[0][name] for name in GROUP_KEYS[kind]}
-            group["label"] = dict(group)
-            if kind == "dark":
-                group["label"]["exptime"] = exposure_text(_middle([f["exptime"] for f in members]))
-            group["exptime"] = _middle([f["exptime"] for f in members])
-            group["temperature"] = _middle(
-                [f["temperature"] for f in members if f["temperature"] is not None]
-            )
-            if by_temperature and group["temperature"] is not None:
-                group["label"]["temperature"] = f"T{round(group['temperature'] / 5) * 5}"
-            group["filter"] = members[0]["filter"]
-            group["frames"] = [f["frame"] for f in members]
-            described.append(group)
-        if kind == "flat":
-            bases, fixed = [f"flat_{group['filter']}" for group in described], ()
+    def _use(self, row: LogRow, facts: FrameFacts) -> None:
+        """Take a frame into the log, unless its camera does without that kind of frame."""
+        if facts.calibrations.get(facts.type) == "none":
+            row.status = "IGNORED"
+            row.reason = f"NOT_NEEDED: {facts.camera} is used without {facts.type}"
         else:
-            bases, fixed = [f"{kind}-{group['camera']}" for group in described], ("camera",)
-        names = qualified(bases, [group["label"] for group in described], fixed)
-        for name, group in sorted(zip(names, described, strict=True), key=lambda item: item[0]):
-            self._groups[kind][name] = group
-
-    def _group_stacks(self, science):
-        cameras = {}
-        for facts in science:
-            key = (facts["target"], facts["filter"])
-            cameras.setdefault(key, set()).add((facts["instrument"], facts["camera"]))
-        self.stacks, self.stack_of = {}, {}
-        for facts in science:
-            found = cameras[facts["target"], facts["filter"]]
-            name = f"{facts['target']}.{facts['filter']}"
-            if len(found) > 1:
-                name += f"-{facts['camera']}"
-                if len({camera for _, camera in found}) < len(found):
-                    name += f"-{facts['instrument']}"
-            self.stacks.setdefault(name, []).append(facts["frame"])
-            self.stack_of[facts["frame"]] = name
-        self.stacks = dict(sorted(self.stacks.items()))
-
-    def _group_skies(self, science):
-        targets = {}
-        for facts in science:
-            targets.setdefault((facts["filter"], facts["near_infrared"]), set()).add(
-                facts["target"]
-            )
-        groups = {}
-        for facts in science:
-            apart = facts["near_infrared"] and len(targets[facts["filter"], True]) > 1
-            base = f"sky-{facts['filter']}" + (f"-{facts['target']}" if apart else "")
-            key = (base,) + tuple(
-                hashable(facts[name])
-                for name in ("instrument", "camera", "half", "binning", "shape", "readout")
-            )
-            groups.setdefault(key, []).append(facts)
-        keys = sorted(groups, key=repr)
-        names = qualified(
-            [key[0] for key in keys], [groups[key][0] for key in keys], ("exptime", "temperature")
-        )
-        self.skies, self.sky_of = {}, {}
-        for name, key in sorted(zip(names, keys, strict=True), key=lambda item: item[0]):
-            self.skies[name] = [facts["frame"] for facts in groups[key]]
-            for facts in groups[key]:
-                self.sky_of[facts["frame"]] = name
+            self.frames[facts.frame] = facts
 
     # -- calibrations
 
-    def add_masters(self, directory):
+    def add_masters(self, directory: str | os.PathLike[str] | None) -> None:
         """Take ready masters (bias-C0.fits, flat_H.fits, ...) into the matching; raws win.
 
         Parameters
@@ -475,34 +425,28 @@ class NightLog:
                 continue
             path = os.path.join(directory, name)
             try:
-                header, infos = read_headers(path)
+                headers = read_headers(path)
             except FrameUnusable as reason:
                 self.notes.append(f"masters: {name}: {reason}")
                 continue
-            shape = next((info["shape"] for info in infos if info["shape"]), None)
+            shape = next((hdu.shape for hdu in headers.hdus if hdu.shape), None)
             if shape is None or len(shape) != 2:
                 self.notes.append(f"masters: {name}: no image in it")
                 continue
-            self._ready[kind].append(ready_group(stem, kind, header, shape))
+            self._ready[kind].append(ready_group(stem, kind, headers.primary, shape))
             self.masters[stem] = path
 
-    def match(self, frame):
-        """The masters that belong to a frame.
+    def match(self, frame: str) -> CalibrationMatch:
+        """Return the masters that belong to a frame.
 
         Parameters
         ----------
         frame : str
             Name of a frame, of any type.
-
-        Returns
-        -------
-        dict
-            `bias`, `dark`, `flat`: name of the master or None; `notes`: kind -> why none, for
-            the kinds that the frame wants, with each candidate and the keys on which it failed.
         """
         facts = self.frames[frame]
         key = tuple(
-            hashable(facts[name])
+            hashable(getattr(facts, name))
             for name in (
                 "type", "instrument", "camera", "half", "filter", "binning", "readout", "shape",
                 "exptime", "temperature",
@@ -512,40 +456,29 @@ class NightLog:
             self._matches[key] = self._find(facts)
         return self._matches[key]
 
-    def _find(self, facts):
-        wanted = {"bias": (), "dark": ("bias",), "flat": ("bias", "dark"), "object": CALIBRATIONS}
-        result = dict.fromkeys(CALIBRATIONS)
-        result["notes"] = {}
-        for kind in wanted[facts["type"]]:
-            if facts["calibrations"][kind] == "none":
+    def _find(self, facts: FrameFacts) -> CalibrationMatch:
+        found: dict[str, str | None] = {}
+        notes = {}
+        for kind in WANTED[facts.type]:
+            if facts.calibrations[kind] == "none":
                 continue
-            name, note = self._pick(kind, facts, result["bias"])
-            result[kind] = name
-            if name is None:
-                result["notes"][kind] = note
-        return result
+            found[kind], note = self._pick(kind, facts, found.get("bias"))
+            if found[kind] is None:
+                notes[kind] = note
+        return CalibrationMatch(**found, notes=notes)
 
-    def _pick(self, kind, facts, bias):
-        fits, failed = [], []
-        for name, group in self._groups[kind].items():
-            why = differences(kind, group, facts)
-            if why:
-                failed.append((len(why), name, why))
-            else:
-                fits.append((name, group))
+    def _pick(self, kind: str, facts: FrameFacts, bias: str | None) -> tuple[str | None, str]:
+        """Return the name of the master of a kind, or None and why there is none."""
+        fits, failed = self._fitting(kind, facts, self._groups[kind].values())
         if not fits:
-            for group in self._ready[kind]:
-                why = differences(kind, group, facts)
-                if why:
-                    failed.append((len(why), group["name"], why))
-                else:
-                    fits.append((group["name"], group))
+            fits, more_failed = self._fitting(kind, facts, self._ready[kind])
+            failed += more_failed
         if kind == "dark":
-            fits, other = nearest_darks(fits, facts["exptime"], bias)
+            fits, other = nearest_darks(fits, facts.exptime, bias)
             failed += [(0, name, why) for name, why in other]
         if fits:
-            fits.sort(key=lambda item: (temperature_difference(item[1], facts), item[0]))
-            return fits[0][0], ""
+            best = min(fits, key=lambda one: (temperature_difference(one, facts), one.name))
+            return best.name, ""
         if not failed:
             return None, f"there is no {kind} frame"
         failed.sort()
@@ -553,37 +486,50 @@ class NightLog:
         more = f"; and {len(failed) - 6} more" if len(failed) > 6 else ""
         return None, f"none of {len(failed)} fits; " + "; ".join(told) + more
 
+    @staticmethod
+    def _fitting(
+        kind: str, facts: FrameFacts, groups: Iterable[CalibrationGroup]
+    ) -> tuple[list[CalibrationGroup], list[tuple[int, str, list[str]]]]:
+        """Return the groups that fit a frame, and of the others on how many keys they do not."""
+        fits, failed = [], []
+        for group in groups:
+            why = differences(kind, group, facts)
+            if why:
+                failed.append((len(why), group.name, why))
+            else:
+                fits.append(group)
+        return fits, failed
+
     # -- the table
 
-    def table_text(self):
+    def table_text(self) -> str:
         """The table of frames as ECSV text."""
-        kinds = {name: "float64" if name in _FLOATS else "string" for name in COLUMNS}
+        kinds = {name: "float64" if name in FLOAT_COLUMNS else "string" for name in COLUMNS}
         types = [f"# - {{name: {name}, datatype: {kind}}}" for name, kind in kinds.items()]
         lines = ["# %ECSV 1.0", "# ---", "# datatype:", *types, "# schema: astropy-2.0"]
         lines.append(",".join(COLUMNS))
         lines[2:2] = ["# delimiter: ','"]
         for row in self.rows:
-            row = dict(row)
-            frame = row["frame"]
-            if frame in self.frames and self.frames[frame]["raw"] == row["raw"]:
-                found = self.match(frame)
-                row.update({kind: found[kind] for kind in CALIBRATIONS})
-                row["calnote"] = "; ".join(f"{k}: {v}" for k, v in found["notes"].items())
-            if "shape" in row:
-                row["shape"] = shape_text(row["shape"])
+            more: dict[str, Any] = {}
+            if row.frame in self.frames and self.frames[row.frame].raw == row.raw:
+                found = self.match(row.frame)
+                more = {kind: found.master(kind) for kind in CALIBRATIONS}
+                more["calnote"] = "; ".join(f"{k}: {v}" for k, v in found.notes.items())
+            if row.facts is not None:
+                more["shape"] = shape_text(row.facts.shape)
             fields = []
             for name in COLUMNS:
-                value = row.get(name)
+                value = more[name] if name in more else row.get(name)
                 if value is None:
                     fields.append("")
-                elif name in _FLOATS:
+                elif name in FLOAT_COLUMNS:
                     fields.append(repr(float(value)))
                 else:
                     fields.append(_cell(value))
             lines.append(",".join(fields))
         return "\n".join(lines) + "\n"
 
-    def write(self, path):
+    def write(self, path: str | os.PathLike[str]) -> bool:
         """Write the table (ECSV); an unchanged file is left as it is.
 
         Returns
@@ -609,7 +555,3 @@ def _cell(value):
     if not value.isprintable():
         value = value.encode("unicode_escape").decode("ascii")
     return '"' + value.replace('"', '""') + '"'
-
-
-def _middle(values):
-    return sorted(values)[len(values) // 2] if values else None

@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import os
 import zlib
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from lib.night.frameignored import FrameUnusable
 from lib.night.headervalues import text
@@ -23,13 +25,13 @@ MAX_LENGTH = 1 << 50  # bytes, also values of an axis; no disk holds more
 MAX_UNPACKED = 16 * 1024**3  # bytes; more out of one .gz is no raw frame
 
 
-def parse_header(block):
+def parse_header(block: bytes) -> dict[str, Any]:
     """Keywords of a header (bytes of 80-character cards) as dict; HIERARCH is left out of names.
 
     The first card of a name counts. What is no FITS value stays a text: this never fails.
     """
     cards = block.decode("latin-1")
-    header = {}
+    header: dict[str, Any] = {}
     last = None
     for start in range(0, len(cards), 80):
         card = cards[start : start + 80]
@@ -125,8 +127,37 @@ def _axes(header, prefix=""):
     return axes
 
 
-def _hdu_info(index, header):
-    """Description of an HDU for `interpret`, and the bytes of its data."""
+@dataclass(slots=True)
+class RawHDU:
+    """One HDU of a raw file, without its data.
+
+    Parameters
+    ----------
+    index : int
+    header : dict
+        Keywords and values.
+    shape : list of int
+        Axes of an image with data, the slow one first; else None.
+    packed_primary : bool
+        Whether it is a primary image that fpack has moved into an extension.
+    """
+
+    index: int
+    header: dict[str, Any]
+    shape: list[int] | None = None
+    packed_primary: bool = False
+
+
+class RawHeaders(NamedTuple):
+    """The headers of a raw file: primary header, all HDUs, and a hash of all headers."""
+
+    primary: dict[str, Any]
+    hdus: list[RawHDU]
+    digest: str
+
+
+def _describe_hdu(index: int, header: dict[str, Any]) -> tuple[RawHDU, int]:
+    """Return an HDU and the bytes of its data."""
     axes = _axes(header)
     bitpix = header.get("BITPIX")
     if not isinstance(bitpix, int) or bitpix not in (8, 16, 32, 64, -32, -64):
@@ -145,31 +176,31 @@ def _hdu_info(index, header):
         if size >= MAX_LENGTH:
             raise FrameUnusable("BAD_HEADER", "the axes are those of a file larger than any disk")
     kind = text(header.get("XTENSION")) if index else "IMAGE"
-    info = {"index": index, "header": header, "shape": None}
+    hdu = RawHDU(index, header)
     if kind in ("IMAGE", "IUEIMAGE"):
         if axes and min(axes) > 0:
-            info["shape"] = axes[::-1]
+            hdu.shape = axes[::-1]
     elif kind == "BINTABLE" and header.get("ZIMAGE") is True:
         axes = _axes(header, "Z")
         if axes and min(axes) > 0:
-            info["shape"] = axes[::-1]
-            info["packed_primary"] = header.get("ZSIMPLE") is True
-    return info, size
+            hdu.shape = axes[::-1]
+            hdu.packed_primary = header.get("ZSIMPLE") is True
+    return hdu, size
 
 
 class _GzipReader:
     """The part of a file object that is needed here, on a gzip stream, reading on to its end."""
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self._file = gzip.open(path, "rb")
         self.place = 0
 
-    def read(self, count):
+    def read(self, count: int) -> bytes:
         data = self._file.read(count)
         self.place += len(data)
         return data
 
-    def skip(self, count):
+    def skip(self, count: int) -> int:
         """Go on by `count` bytes and return how many there were."""
         done = 0
         while done < count:
@@ -182,24 +213,24 @@ class _GzipReader:
         self.place += done
         return done
 
-    def close(self):
+    def close(self) -> None:
         self._file.close()
 
 
 class _PlainReader:
     """The same for a plain file of known size."""
 
-    def __init__(self, path, size):
+    def __init__(self, path: str, size: int) -> None:
         self._file = open(path, "rb", buffering=4 * BLOCK)
         self.place = 0
         self.size = size
 
-    def read(self, count):
+    def read(self, count: int) -> bytes:
         data = self._file.read(count)
         self.place += len(data)
         return data
 
-    def skip(self, count):
+    def skip(self, count: int) -> int:
         """Go on by `count` bytes and return how many there were."""
         done = max(0, min(count, self.size - self.place))
         if done:
@@ -207,11 +238,11 @@ class _PlainReader:
             self.place += done
         return done
 
-    def close(self):
+    def close(self) -> None:
         self._file.close()
 
 
-def read_headers(path, size=None):
+def read_headers(path: str | os.PathLike[str], size: int | None = None) -> RawHeaders:
     """Headers of all HDUs of a raw file, checked against the length of the file.
 
     Parameters
@@ -224,11 +255,7 @@ def read_headers(path, size=None):
 
     Returns
     -------
-    header : dict
-        The primary header.
-    hdus_info : list of dict
-        As `lib.night.interpret.interpret` takes them; the first also has `digest`, a hash of all
-        headers.
+    RawHeaders
 
     Raises
     ------
@@ -241,6 +268,7 @@ def read_headers(path, size=None):
             size = os.stat(path).st_size
         if size == 0:
             raise FrameUnusable("EMPTY", "the file has no bytes")
+        reader: _GzipReader | _PlainReader
         reader = _GzipReader(path) if path.endswith(".gz") else _PlainReader(path, size)
         try:
             return _walk_hdus(reader)
@@ -252,13 +280,13 @@ def read_headers(path, size=None):
         raise FrameUnusable("UNREADABLE", error.strerror or type(error).__name__) from error
 
 
-def _walk_hdus(reader):
-    infos = []
+def _walk_hdus(reader: "_GzipReader | _PlainReader") -> RawHeaders:
+    hdus: list[RawHDU] = []
     # Of all headers of a file: equal in copies, hardly ever in different frames.
     digest = hashlib.blake2b(digest_size=8)
-    while len(infos) < MAX_HDUS:
+    while len(hdus) < MAX_HDUS:
         block = b""
-        if not infos:
+        if not hdus:
             start = reader.read(80)
             if not start.startswith(b"SIMPLE  ="):
                 raise FrameUnusable("NOT_FITS", "the file does not begin with SIMPLE")
@@ -272,16 +300,15 @@ def _walk_hdus(reader):
             if not block:
                 break
         digest.update(block)
-        info, bytes_of_data = _hdu_info(len(infos), parse_header(block))
-        infos.append(info)
+        hdu, bytes_of_data = _describe_hdu(len(hdus), parse_header(block))
+        hdus.append(hdu)
         found = reader.skip(bytes_of_data)
         if found < bytes_of_data:
             raise FrameUnusable(
-                "TRUNCATED", f"{found} of {bytes_of_data} bytes of data in HDU {info['index']}"
+                "TRUNCATED", f"{found} of {bytes_of_data} bytes of data in HDU {hdu.index}"
             )
         reader.skip(-bytes_of_data % BLOCK)
-    infos[0]["digest"] = digest.hexdigest()
-    return infos[0]["header"], infos
+    return RawHeaders(hdus[0].header, hdus, digest.hexdigest())
 
 
 def _has_end(block):

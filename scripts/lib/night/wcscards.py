@@ -2,12 +2,18 @@
 
 import math
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from lib.night.amplifiers import to_frame, to_raw
-from lib.night.headervalues import evaluate, get, number, text
+from lib.night.facts import FrameFacts
+from lib.night.headervalues import Header, evaluate, get, number, text
+
+Matrix = Sequence[Sequence[float]]
+"""CD matrix [deg/px]: ((11, 12), (21, 22))."""
 
 
-def _orientation(wcs, header, filename, binning):
+def _orientation(wcs: dict[str, Any], header: Header, filename: str, binning: str) -> Matrix | None:
     """CD matrix (deg/px) ((11, 12), (21, 22)) that the YAML gives, or None.
 
     With scales s1, s2 ("/px) and rotation t: CD1_1 = -s1 cos t, CD2_1 = s1 sin t,
@@ -40,13 +46,15 @@ def _orientation(wcs, header, filename, binning):
     return (-s1 * cos, s2 * sin), (s1 * sin, s2 * cos)
 
 
-def cd_scale(cd):
+def cd_scale(cd: Matrix) -> float:
     """Pixel scale ("/px) of a CD matrix (deg/px)."""
     (a, b), (c, d) = cd
     return 3600 * math.sqrt(abs(a * d - b * c))
 
 
-def header_wcs(header):
+def header_wcs(
+    header: Header,
+) -> tuple[list[float], list[float], Matrix, dict[str, float]] | None:
     """The linear celestial WCS of a header: (crval, crpix, cd, pv cards) or None.
 
     A distortion other than TPV is left out; the WCS is the first guess of the astrometry.
@@ -93,10 +101,16 @@ def header_wcs(header):
     return crval, crpix, cd, cards
 
 
-def wcs_cards(wcs, headers, filename, facts, raw_shape):
+def wcs_cards(
+    wcs: dict[str, Any],
+    headers: list[Header],
+    filename: str,
+    facts: FrameFacts,
+    raw_shape: list[int],
+) -> tuple[dict[str, Any] | None, Matrix | None]:
     """Cards of the first WCS of the frame, CRPIX in the trimmed or joined frame; or None."""
     header = headers[0]
-    cd = _orientation(wcs, header, filename, facts["binning"])
+    cd = _orientation(wcs, header, filename, facts.binning)
     pv = {}
     used = None
     if wcs.get("header", False):
@@ -110,21 +124,21 @@ def wcs_cards(wcs, headers, filename, facts, raw_shape):
             used = max(index - 1, 0)
             break
     if used is None:
-        if cd is None or facts["ra"] is None:
+        if cd is None or facts.ra is None:
             return None, cd
         used = 0
-        crval = [facts["ra"], facts["dec"]]
+        crval = [facts.ra, facts.dec]
         crpix = wcs.get("refpix")
         full = wcs.get("shape")
         if crpix is None:
             crpix = [(raw_shape[1] + 1) / 2, (raw_shape[0] + 1) / 2]
-            if len(facts["amplifiers"]) > 1:
+            if len(facts.amplifiers) > 1:
                 # the middle of the joined frame, told in pixels of its first amplifier
-                first = facts["amplifiers"][0]
-                crpix = to_raw(first, (facts["shape"][1] + 1) / 2, (facts["shape"][0] + 1) / 2)
+                first = facts.amplifiers[0]
+                crpix = to_raw(first, (facts.shape[1] + 1) / 2, (facts.shape[0] + 1) / 2)
         elif full:
             crpix = [crpix[0] * raw_shape[1] / full[1], crpix[1] * raw_shape[0] / full[0]]
-    amplifier = facts["amplifiers"][min(used, len(facts["amplifiers"]) - 1)]
+    amplifier = facts.amplifiers[min(used, len(facts.amplifiers) - 1)]
     x, y, sign_x, sign_y = to_frame(amplifier, *crpix)
     (a, b), (c, d) = cd
     cd = (a * sign_x, b * sign_y), (c * sign_x, d * sign_y)

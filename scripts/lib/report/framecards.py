@@ -4,7 +4,7 @@ import json
 import math
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from astropy.io import fits
 
 from lib.frame.file import COSMIC, FrameRejected
 from lib.frame.fitsbytes import map_images
+from lib.night.facts import FrameFacts
 from lib.night.nightlog import NightLog
-from lib.night.pointing import frame_centre
+from lib.night.pointing import frame_centre, image_centre
 from lib.report import pictures
 from lib.report.embed import script_json
 from lib.report.numbers import is_number
@@ -62,19 +63,19 @@ class FrameNumbers:
         return {key: value for key, value in vars(self).items() if value is not None}
 
 
-def frame_numbers(outcome: Outcome, facts: dict[str, Any]) -> FrameNumbers:
+def frame_numbers(outcome: Outcome, facts: FrameFacts) -> FrameNumbers:
     """Return what the timeline and the table show of a science frame.
 
     Parameters
     ----------
     outcome : Outcome
-    facts : dict
+    facts : FrameFacts
         What the night log knows of the frame.
     """
     numbers = quality_numbers(outcome)
     cards, quality = outcome.cards, outcome.quality
-    exptime = facts.get("exptime") or 0.0
-    scale = cards.get("PIXSCALE") or facts.get("pixscale")
+    exptime = facts.exptime or 0.0
+    scale = cards.get("PIXSCALE") or facts.pixscale
     found = FrameNumbers(
         numbers.get("fwhm"),
         numbers.get("ellipticity"),
@@ -82,7 +83,7 @@ def frame_numbers(outcome: Outcome, facts: dict[str, Any]) -> FrameNumbers:
         numbers.get("nstars"),
         numbers.get("ncosmic"),
     )
-    airmass = facts.get("airmass")
+    airmass = facts.airmass
     if is_number(airmass) and 1 <= airmass < 10:
         found.airmass = airmass
     if "sky" in numbers and exptime > 0:
@@ -102,15 +103,15 @@ def frame_numbers(outcome: Outcome, facts: dict[str, Any]) -> FrameNumbers:
     return found
 
 
-def pointing_offset(cards: Cards, facts: dict[str, Any]) -> float | None:
+def pointing_offset(cards: Cards, facts: FrameFacts) -> float | None:
     """Return how far a frame lies from where its raw header has it [arcsec], or None."""
     if cards.get("ASTRCAT", "NONE") == "NONE" or "CD1_1" not in cards or "CRPIX1" not in cards:
         return None
     claimed = frame_centre(facts)
     if claimed is None:
         return None
-    shape = facts.get("shape") or (cards.get("NAXIS2", 0), cards.get("NAXIS1", 0))
-    solved = frame_centre({"wcs": cards, "shape": shape})
+    shape = facts.shape or (cards.get("NAXIS2", 0), cards.get("NAXIS1", 0))
+    solved = image_centre(cards, shape)
     a, b = (np.radians(place) for place in (claimed, solved))
     haversine = (
         math.sin((a[1] - b[1]) / 2) ** 2
@@ -133,7 +134,7 @@ def read_logs(imdir: Path, frame: str, most: int = 6000) -> dict[str, str]:
     return texts
 
 
-def raw_picture(path: str, facts: dict[str, Any], size: int) -> dict[str, str]:
+def raw_picture(path: str, facts: FrameFacts, size: int) -> dict[str, str]:
     """Return a picture of the raw frame, overscan subtracted, or why there is none."""
     from lib.calibration.detector import assemble
 
@@ -141,20 +142,20 @@ def raw_picture(path: str, facts: dict[str, Any], size: int) -> dict[str, str]:
     if small is None:
         try:
             # What is burnt out is not shown, and takes long to tell.
-            ccd, _ = assemble(path, facts | {"saturate": math.inf, "linear": None})
+            ccd, _ = assemble(path, replace(facts, saturate=math.inf, linear=None))
         except FrameRejected as why:
             return {"why": str(why)}
         small = pictures.block_mean(ccd.data, pictures.block_factor(ccd.shape, size))
     return {"src": pictures.encode(pictures.stretch(small), 75, "jpeg")}
 
 
-def quick_look(path: str | Path, facts: dict[str, Any], size: int) -> np.ndarray | None:
+def quick_look(path: str | Path, facts: FrameFacts, size: int) -> np.ndarray | None:
     """Make a raw frame of one amplifier small before anything else is done to it.
 
     Parameters
     ----------
     path : path-like
-    facts : dict
+    facts : FrameFacts
         Of the night log.
     size : int
         Most pixels on a side.
@@ -167,27 +168,27 @@ def quick_look(path: str | Path, facts: dict[str, Any], size: int) -> np.ndarray
     """
     from lib.calibration.overscan import overscan_level, section
 
-    if len(facts["amplifiers"]) != 1:
+    if len(facts.amplifiers) != 1:
         return None
-    (amplifier,) = facts["amplifiers"]
+    (amplifier,) = facts.amplifiers
     try:
         how = {"memmap": True, "do_not_scale_image_data": True}
         with open(path, "rb") as file, fits.open(file, **how) as hdus:
-            raw = np.squeeze(hdus[amplifier["hdu"]].data)
-        pixels = raw[section(amplifier["data"])]
-        if pixels.shape != tuple(facts["shape"]):
+            raw = np.squeeze(hdus[amplifier.hdu].data)
+        pixels = raw[section(amplifier.data)]
+        if pixels.shape != tuple(facts.shape):
             return None
         factor = pictures.block_factor(pixels.shape, size)
         small = pictures.block_mean(pixels, factor)
-        if amplifier.get("overscan"):
-            level = overscan_level(raw, amplifier["overscan"], amplifier["data"])
+        if amplifier.overscan:
+            level = overscan_level(raw, amplifier.overscan, amplifier.data)
             along = 0 if level.shape[0] > 1 else 1
             number = small.shape[along]
             level = level.ravel()[: number * factor].reshape(number, factor).mean(axis=1)
             small = small - np.expand_dims(level, 1 - along)
     except (OSError, EOFError, IndexError, TypeError, ValueError, zlib.error):
         return None
-    flip_y, flip_x = amplifier.get("flip") or (False, False)
+    flip_y, flip_x = amplifier.flip or (False, False)
     return small[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
 
 
@@ -216,7 +217,7 @@ class CardJob:
     frame : str
     raw : str
         Path of the raw file; empty where it is gone.
-    facts : dict
+    facts : FrameFacts
     imdir : Path
     product : str
         Name of the last file made of the frame.
@@ -227,7 +228,7 @@ class CardJob:
 
     frame: str
     raw: str
-    facts: dict[str, Any]
+    facts: FrameFacts
     imdir: Path
     product: str
     size: int
@@ -299,7 +300,7 @@ def card_jobs(
     rawdir = Path(config["datadir"])
     for frame in night.science:
         facts, product = night.frames[frame], result.frames[frame].product
-        raw = rawdir / facts["raw"]
+        raw = rawdir / facts.raw
         stamp = [
             CARD_VERSION, sizes.frame, sizes.thumb, product,
             *files.get(product, ()), *files.get(f"fp{frame}.fits", ()),

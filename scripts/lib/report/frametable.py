@@ -4,7 +4,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from lib.night.nightlog import NightLog
+from lib.night.interpret import CALIBRATIONS
+from lib.night.naming import shape_text
+from lib.night.nightlog import COLUMNS, FLOAT_COLUMNS, NightLog
 from lib.report.numbers import is_number
 from lib.report.outcomes import Outcome, quality_numbers
 from lib.report.products import write_if_changed
@@ -30,14 +32,14 @@ OUTCOME_COLUMNS = {
 def log_rows(night: NightLog) -> list[dict[str, Any]]:
     """Return the rows of the night log as simple values, with the masters that fit each frame."""
     rows = []
-    for row in night.rows:
-        row = {key: value for key, value in row.items() if key not in ("amplifiers", "wcs")}
-        if isinstance(row.get("shape"), (list, tuple)):
-            row["shape"] = f"{row['shape'][1]}x{row['shape'][0]}"
-        if row["status"] == "OK":
-            found = night.match(row["frame"])
-            row |= {kind: found[kind] or "" for kind in ("bias", "dark", "flat")}
-            row["calnote"] = "; ".join(f"{kind}: {why}" for kind, why in found["notes"].items())
+    for one in night.rows:
+        row = {name: one.get(name) for name in COLUMNS}
+        if one.facts is not None:
+            row["shape"] = shape_text(one.facts.shape)
+        if one.status == "OK":
+            found = night.match(one.frame)
+            row |= {kind: found.master(kind) or "" for kind in CALIBRATIONS}
+            row["calnote"] = "; ".join(f"{kind}: {why}" for kind, why in found.notes.items())
         rows.append(row)
     return rows
 
@@ -87,9 +89,7 @@ def write_frames_table(night: NightLog, outcomes: list[Outcome], path: str | Pat
     bool
         Whether the file was written.
     """
-    from lib.night.nightlog import _FLOATS, COLUMNS
-
-    kinds = {name: "float64" if name in _FLOATS else "string" for name in COLUMNS}
+    kinds = {name: "float64" if name in FLOAT_COLUMNS else "string" for name in COLUMNS}
     kinds = {"frame": "string", "raw": "string"} | OUTCOME_COLUMNS | kinds
     complete = log_rows(night)
     for row, outcome in zip(complete, outcomes, strict=bool(outcomes)):

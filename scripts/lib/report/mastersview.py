@@ -101,7 +101,7 @@ def calibration_mismatches(night: NightLog) -> list[Mismatch]:
     """Return the science frames that lack a calibration they want, and why none fits."""
     found: dict[tuple[str, str], list[str]] = {}
     for frame in night.science:
-        for kind, note in night.match(frame)["notes"].items():
+        for kind, note in night.match(frame).notes.items():
             found.setdefault((kind, note), []).append(frame)
     shown = []
     for (kind, note), frames in found.items():

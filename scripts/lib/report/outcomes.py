@@ -279,11 +279,11 @@ def collect(night: NightLog, imdir: str | Path) -> NightOutcome:
 
     rows = []
     for row in night.rows:
-        if row["status"] == "OK":
-            rows.append(frames.setdefault(row["frame"], Outcome(row["frame"])))
+        if row.status == "OK":
+            rows.append(frames.setdefault(row.frame, Outcome(row.frame)))
         else:
-            name = row["frame"] or row["raw"]
-            rows.append(Outcome(name, row["status"], "nightlog", row["reason"]))
+            name = row.frame or row.raw
+            rows.append(Outcome(name, row.status, "nightlog", row.reason))
     return NightOutcome(rows, {one.frame: one for one in frames.values()}, results, masters)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lib.night.nightlog import NightLog, scan
+from lib.night.nightlog import LogRow, NightLog, scan
 from lib.night.targets import parse_position
 from lib.report.colour import Composite, make_composites
 from lib.report.embed import libraries, script_json
@@ -54,16 +54,16 @@ def table_rows(night: NightLog, result: NightOutcome) -> list[list[Any]]:
     """Return the rows of the frame table, in the order of `TABLE_COLUMNS`."""
     rows = []
     for row, outcome in zip(night.rows, result.rows, strict=True):
-        facts = night.frames.get(row["frame"]) if row["status"] == "OK" else None
+        facts = night.frames.get(row.frame) if row.status == "OK" else None
         numbers = {}
-        if facts is not None and facts["type"] == "object":
+        if facts is not None and facts.type == "object":
             numbers = frame_numbers(outcome, facts).known()
         told = {
             "frame": outcome.frame, "status": outcome.status, "step": outcome.step,
             "reason": outcome.reason, "used": outcome.used,
         }  # fmt: skip
         if row.get("date_obs"):
-            told["date_obs"] = row["date_obs"][:19].replace("T", " ")
+            told["date_obs"] = row.get("date_obs")[:19].replace("T", " ")
         merged = {key: row.get(key) for key, _ in TABLE_COLUMNS} | told | numbers
         rows.append(
             [
@@ -102,15 +102,15 @@ class LeftOut:
 
 def show_left_out(night: NightLog, result: NightOutcome) -> list[LeftOut]:
     """Return the frames left out, in words, with what the line that excludes each needs."""
-    rows = {row["frame"] or row["raw"]: row for row in night.rows}
+    rows = {row.frame or row.raw: row for row in night.rows}
     shown = []
     for one in result.left_out + result.ignored:
-        row = rows.get(one.frame, {})
+        row = rows.get(one.frame, LogRow(one.frame, "", one.status, one.reason))
         code, _, numbers = one.reason.partition(":")
         shown.append(
             LeftOut(
                 one.frame,
-                raw=row.get("raw", ""),
+                raw=row.raw,
                 target=row.get("target") or "",
                 filter=row.get("filter") or "",
                 step=one.step,
@@ -134,11 +134,11 @@ def show_timeline(
         numbers = frame_numbers(outcome, facts).known()
         timeline.append(
             {
-                "frame": frame, "time": facts["date_obs"], "target": facts["target"],
-                "filter": facts["filter"], "exptime": facts["exptime"], "camera": facts["camera"],
+                "frame": frame, "time": facts.date_obs, "target": facts.target,
+                "filter": facts.filter, "exptime": facts.exptime, "camera": facts.camera,
                 "status": outcome.status, "step": outcome.step, "reason": outcome.reason,
                 "words": in_words(outcome.reason.partition(":")[0]),
-                "used": outcome.used, "raw": facts["raw"], "airmass": facts["airmass"],
+                "used": outcome.used, "raw": facts.raw, "airmass": facts.airmass,
                 "calibrations": {
                     kind: outcome.cards.get(f"{kind.upper()}FILE", "")
                     for kind in ("bias", "dark", "flat", "sky")
@@ -256,8 +256,8 @@ def gather(
     memory = peak_memory(imdir)
     for one in durations:
         one.memory = memory.get(one.rule)
-    dates = sorted(night.frames[frame]["date_obs"] for frame in night.science)
-    instruments = sorted({facts["instrument"] for facts in night.frames.values()})
+    dates = sorted(night.frames[frame].date_obs for frame in night.science)
+    instruments = sorted({facts.instrument for facts in night.frames.values()})
     return Page(
         title=", ".join(instruments) or "night",
         begin=dates[0] if dates else "",

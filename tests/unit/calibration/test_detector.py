@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from astropy.io import fits
+from framefacts import made_facts
 
 from lib.calibration.bias import make_bias
 from lib.calibration.dark import make_dark
@@ -16,23 +17,26 @@ SHAPE = (120, 150)
 
 def facts_of(frame, exptime=10.0, shape=SHAPE, **changes):
     amplifier = {"hdu": 0, "data": [0, shape[0], 0, shape[1]], "overscan": None, "origin": [0, 0]}
-    return {
-        "frame": frame,
-        "shape": list(shape),
-        "amplifiers": [amplifier],
-        "gain": GAIN,
-        "rdnoise": NOISE,
-        "saturate": 60000,
-        "linear": None,
-        "exptime": exptime,
-        "instrument": "test",
-        "camera": "C0",
-        "object": "M 1",
-        "target": "M_1",
-        "filter": "r",
-        "band": "r",
-        "calibrations": {},
-    } | changes
+    return made_facts(
+        **{
+            "frame": frame,
+            "shape": list(shape),
+            "amplifiers": [amplifier],
+            "gain": GAIN,
+            "rdnoise": NOISE,
+            "saturate": 60000,
+            "linear": None,
+            "exptime": exptime,
+            "instrument": "test",
+            "camera": "C0",
+            "object": "M 1",
+            "target": "M_1",
+            "filter": "r",
+            "band": "r",
+            "calibrations": {},
+        }
+        | changes
+    )
 
 
 class Camera:
@@ -121,7 +125,7 @@ def test_read_noise_is_that_of_the_biases(camera):
     camera.bias = camera.bias + np.random.default_rng(3).normal(0, 5, camera.bias.shape)
     bias, dark, _ = make_masters(camera)
     path = camera.expose("o", 30.0, light=50.0)
-    facts = facts_of("o", 30.0) | {"rdnoise": 3 * NOISE}
+    facts = facts_of("o", 30.0, rdnoise=3 * NOISE)
     read = np.hypot(NOISE, 0.29 * GAIN)
     frame = prepare_frame(path, facts, bias, dark)
     assert frame.header["RDNOISE"] == pytest.approx(read, rel=0.02)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import simulate
 from astropy.io import fits
+from framefacts import made_facts
 
 import lib.calibration.masters
 from lib.calibration.bias import make_bias
@@ -33,19 +34,22 @@ def facts_of(frame, exptime=0.0, **changes):
         "overscan": None,
         "origin": [0, 0],
     }
-    return {
-        "frame": frame,
-        "shape": list(SHAPE),
-        "amplifiers": [amplifier],
-        "gain": 2.0,
-        "rdnoise": 8.0,
-        "saturate": 60000,
-        "linear": None,
-        "exptime": exptime,
-        "instrument": "test",
-        "camera": "C0",
-        "filter": "r",
-    } | changes
+    return made_facts(
+        **{
+            "frame": frame,
+            "shape": list(SHAPE),
+            "amplifiers": [amplifier],
+            "gain": 2.0,
+            "rdnoise": 8.0,
+            "saturate": 60000,
+            "linear": None,
+            "exptime": exptime,
+            "instrument": "test",
+            "camera": "C0",
+            "filter": "r",
+        }
+        | changes
+    )
 
 
 def write(folder, name, image):

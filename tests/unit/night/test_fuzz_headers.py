@@ -174,9 +174,9 @@ def test_any_file_has_its_row(seeds, tmp_path_factory, kind, changes, instrument
     night = nightlog.scan(folder, instrument)
     assert len(night.rows) >= 1
     for row in night.rows:
-        assert row["raw"] == name
-        assert row["status"] in ("OK", "IGNORED", "REJECTED")
-        assert row["status"] == "OK" or REASON.fullmatch(row["reason"])
+        assert row.raw == name
+        assert row.status in ("OK", "IGNORED", "REJECTED")
+        assert row.status == "OK" or REASON.fullmatch(row.reason)
     for frame, facts in night.frames.items():
         sane(facts)
         night.match(frame)
@@ -215,7 +215,7 @@ def test_any_structure_has_its_row(seeds, tmp_path_factory, cards):
     folder.mkdir(exist_ok=True)
     (folder / "bad.fits").write_bytes(content)
     (row, *_) = nightlog.scan(folder, "generic").rows
-    assert row["status"] == "OK" or REASON.fullmatch(row["reason"])
+    assert row.status == "OK" or REASON.fullmatch(row.reason)
 
 
 @cases(2500)
@@ -254,4 +254,4 @@ def test_damaged_cache_is_not_trusted(seeds, tmp_path_factory, changes):
     json.loads(cache.read_bytes())
     cache.write_bytes(mutate(cache.read_bytes(), changes))
     night = nightlog.scan(folder, "generic", cache=cache)
-    assert [row["raw"] for row in night.rows] == [row["raw"] for row in first.rows]
+    assert [row.raw for row in night.rows] == [row.raw for row in first.rows]

@@ -11,6 +11,7 @@ import pytest
 
 from lib.night.airmass import airmass_at, altitude
 from lib.night.amplifiers import parse_section, to_frame, to_raw
+from lib.night.facts import Amplifier, FrameFacts
 from lib.night.frameignored import FrameIgnored, FrameUnusable
 from lib.night.headervalues import angle, evaluate, iso_of, mjd_of, number, object_text, safe_name
 from lib.night.instrumentfile import (
@@ -21,13 +22,14 @@ from lib.night.instrumentfile import (
     load_instrument,
 )
 from lib.night.interpret import interpret
+from lib.night.rawheaders import RawHDU
 
 SAFE = re.compile(r"[A-Za-z0-9_+-]{1,64}")
 FRAME = re.compile(r"2[0-9A-Za-z_+-]*")
 
 
 def hdu(shape=(1024, 1024), index=0, header=None):
-    return {"index": index, "header": header or {}, "shape": list(shape) if shape else None}
+    return RawHDU(index, header or {}, list(shape) if shape else None)
 
 
 def read(name, header, filename="raw.fits", shape=(1024, 1024)):
@@ -175,28 +177,28 @@ GOOD = {
 
 def sane(facts):
     """What must hold for any facts, whatever the header said."""
-    json.dumps(facts, allow_nan=False)
-    assert FRAME.fullmatch(facts["frame"])
-    assert SAFE.fullmatch(facts["target"])
-    assert facts["type"] in ("bias", "dark", "flat", "object")
-    if facts["type"] in ("flat", "object"):
-        assert SAFE.fullmatch(facts["filter"])
+    assert FrameFacts.from_dict(json.loads(json.dumps(facts.to_dict(), allow_nan=False))) == facts
+    assert FRAME.fullmatch(facts.frame)
+    assert SAFE.fullmatch(facts.target)
+    assert facts.type in ("bias", "dark", "flat", "object")
+    if facts.type in ("flat", "object"):
+        assert SAFE.fullmatch(facts.filter)
     else:
-        assert facts["filter"] == ""
-    assert facts["object"].isascii() and facts["object"].isprintable() or facts["object"] == ""
-    assert len(facts["object"]) <= 68
-    assert facts["airmass"] is None or 1 <= facts["airmass"] <= 40
-    assert (facts["ra"] is None) == (facts["dec"] is None)
-    assert facts["ra"] is None or (0 <= facts["ra"] < 360 and abs(facts["dec"]) <= 90)
-    assert 0 <= facts["exptime"] <= 1e6
-    assert facts["gain"] > 0 and facts["rdnoise"] > 0 and facts["saturate"] > 0
-    assert re.fullmatch(r"\d+x\d+", facts["binning"])
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}", facts["date_obs"])
-    for amplifier in facts["amplifiers"]:
-        y0, y1, x0, x1 = amplifier["data"]
+        assert facts.filter == ""
+    assert facts.object.isascii() and facts.object.isprintable() or facts.object == ""
+    assert len(facts.object) <= 68
+    assert facts.airmass is None or 1 <= facts.airmass <= 40
+    assert (facts.ra is None) == (facts.dec is None)
+    assert facts.ra is None or (0 <= facts.ra < 360 and abs(facts.dec) <= 90)
+    assert 0 <= facts.exptime <= 1e6
+    assert facts.gain > 0 and facts.rdnoise > 0 and facts.saturate > 0
+    assert re.fullmatch(r"\d+x\d+", facts.binning)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}", facts.date_obs)
+    for amplifier in facts.amplifiers:
+        y0, y1, x0, x1 = amplifier.data
         assert 0 <= y0 < y1 and 0 <= x0 < x1
-    if facts["wcs"]:
-        (a, b), (c, d) = [[facts["wcs"][f"CD{i}_{j}"] for j in (1, 2)] for i in (1, 2)]
+    if facts.wcs:
+        (a, b), (c, d) = [[facts.wcs[f"CD{i}_{j}"] for j in (1, 2)] for i in (1, 2)]
         assert abs(a * d - b * c) > 0
 
 
@@ -220,7 +222,7 @@ def test_ratir_calibrations_are_known_by_one_keyword():
     header = {"SOFTGAIN": 4, "SDATE": "2014-05-06T03:04:05", "EXPTIME": 0}
     assert identify(header) == "ratir"
     (facts,) = read("ratir", header, "20140506T030405C0b.fits")
-    assert facts["type"] == "bias" and facts["ra"] is None and facts["wcs"] is None
+    assert facts.type == "bias" and facts.ra is None and facts.wcs is None
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -228,10 +230,10 @@ def test_good_header_gives_sane_facts_again_and_again(name):
     header, filename, shape = GOOD[name]
     first = read(name, header, filename, shape)
     again = read(name, copy.deepcopy(header), filename, shape)
-    assert json.dumps(first) == json.dumps(again)
+    assert first == again
     for facts in first:
         sane(facts)
-        assert facts["instrument"] == name
+        assert facts.instrument == name
 
 
 def test_unknown_instrument_names_the_known_ones():
@@ -260,9 +262,9 @@ def test_own_yaml_file(tmp_path):
     header = {"IMAGETYP": "light", "OBJECT": "a", "FILTER": "V", "EXPTIME": 1, "DATE-OBS": "x"}
     header["DATE-OBS"] = "2020-01-02T03:04:05"
     (facts,) = interpret(header, [hdu((50, 40), 0, header)], "x.fits", mine)
-    assert facts["frame"] == "20200102T030405Ao"
-    assert facts["gain"] == 2.0
-    assert facts["shape"] == [50, 40]
+    assert facts.frame == "20200102T030405Ao"
+    assert facts.gain == 2.0
+    assert facts.shape == [50, 40]
 
 
 @pytest.mark.parametrize(
@@ -381,16 +383,16 @@ def test_safe_names():
 
 def test_ratir_ccd():
     (facts,) = read("ratir", RATIR, "20140506T030405C0o.fits")
-    assert facts["frame"] == "20140506T030405C0o"
-    assert facts["camera"] == "C0"
-    assert facts["target"] == "12-vis3"
-    assert facts["filter"] == facts["band"] == "r"
-    assert facts["gain"] == pytest.approx(16.80 / 4)
-    assert facts["saturate"] == pytest.approx(2**16 / 4 - 1)
-    assert facts["airmass"] == 1.23
-    assert facts["shape"] == [1023, 898]
-    assert facts["amplifiers"][0]["data"] == [0, 1023, 125, 1023]
-    wcs = facts["wcs"]
+    assert facts.frame == "20140506T030405C0o"
+    assert facts.camera == "C0"
+    assert facts.target == "12-vis3"
+    assert facts.filter == facts.band == "r"
+    assert facts.gain == pytest.approx(16.80 / 4)
+    assert facts.saturate == pytest.approx(2**16 / 4 - 1)
+    assert facts.airmass == 1.23
+    assert facts.shape == [1023, 898]
+    assert facts.amplifiers[0].data == [0, 1023, 125, 1023]
+    wcs = facts.wcs
     assert (wcs["CRVAL1"], wcs["CRVAL2"]) == (pytest.approx(150.01), pytest.approx(19.98))
     assert (wcs["CRPIX1"], wcs["CRPIX2"]) == (512 - 125, 512)
     turn = math.radians(0.60)
@@ -399,8 +401,8 @@ def test_ratir_ccd():
     assert wcs["CD1_2"] == pytest.approx(0.3171 * math.sin(turn) / 3600)
     assert wcs["CD2_2"] == pytest.approx(0.3171 * math.cos(turn) / 3600)
     assert wcs["CTYPE1"] == "RA---TAN"
-    assert not facts["near_infrared"]
-    assert facts["calibrations"]["bias"] == "required"
+    assert not facts.near_infrared
+    assert facts.calibrations["bias"] == "required"
 
 
 @pytest.mark.parametrize(
@@ -408,29 +410,29 @@ def test_ratir_ccd():
 )
 def test_ratir_type_is_the_last_letter(letter, kind):
     (facts,) = read("ratir", RATIR, f"20140506T030405C1{letter}.fits")
-    assert facts["type"] == kind
-    assert facts["gain"] == pytest.approx(18.64 / 4)
-    assert facts["filter"] == ("r" if letter in "fo" else "")
+    assert facts.type == kind
+    assert facts.gain == pytest.approx(18.64 / 4)
+    assert facts.filter == ("r" if letter in "fo" else "")
 
 
 def test_ratir_halves():
     z, y = read("ratir", RATIR, "20140506T030405C2o.fits", (2048, 2048))
-    assert [f["frame"] for f in (z, y)] == ["20140506T030405C2o_Z", "20140506T030405C2o_Y"]
-    assert [f["filter"] for f in (z, y)] == ["Z", "Y"]
-    assert [f["band"] for f in (z, y)] == ["z", "y"]
-    assert z["shape"] == [971, 1900] and y["shape"] == [908, 1803]
-    assert z["wcs"]["CRPIX1"] == 1177 - 100 and z["wcs"]["CRPIX2"] == 1031 - 4
-    assert z["wcs"]["CTYPE1"] == "RA---TPV"
+    assert [f.frame for f in (z, y)] == ["20140506T030405C2o_Z", "20140506T030405C2o_Y"]
+    assert [f.filter for f in (z, y)] == ["Z", "Y"]
+    assert [f.band for f in (z, y)] == ["z", "y"]
+    assert z.shape == [971, 1900] and y.shape == [908, 1803]
+    assert z.wcs["CRPIX1"] == 1177 - 100 and z.wcs["CRPIX2"] == 1031 - 4
+    assert z.wcs["CTYPE1"] == "RA---TPV"
     a, b = -19.60381671, -4128.15179797
     for axis in (1, 2):
-        terms = {k: z["wcs"][f"PV{axis}_{k}"] for k in (1, 17, 19, 21, 31, 33, 35, 37)}
+        terms = {k: z.wcs[f"PV{axis}_{k}"] for k in (1, 17, 19, 21, 31, 33, 35, 37)}
         assert terms == pytest.approx(
             {1: 1, 17: a, 19: 2 * a, 21: a, 31: b, 33: 3 * b, 35: 3 * b, 37: b}
         )
-    assert z["near_infrared"] and z["calibrations"]["bias"] == "none"
+    assert z.near_infrared and z.calibrations["bias"] == "none"
     j, h = read("ratir", RATIR, "20140506T030405C3o.fits", (2048, 2048))
-    assert [j["filter"], h["filter"]] == ["J", "H"]
-    wcs = j["wcs"]
+    assert [j.filter, h.filter] == ["J", "H"]
+    wcs = j.wcs
     determinant = wcs["CD1_1"] * wcs["CD2_2"] - wcs["CD1_2"] * wcs["CD2_1"]
     assert determinant > 0  # the mirrored one
 
@@ -445,13 +447,13 @@ def test_ratir_apertures_move_the_pointing():
         ("never heard of", 0, 0),
     ):
         (facts,) = read("ratir", {**RATIR, "STRRQAP": aperture}, "20140506T030405C0o.fits")
-        assert facts["ra"] == pytest.approx(150.01 - ra / 60)
-        assert facts["dec"] == pytest.approx(19.98 - dec / 60)
+        assert facts.ra == pytest.approx(150.01 - ra / 60)
+        assert facts.dec == pytest.approx(19.98 - dec / 60)
 
 
 def test_ratir_binned_halves_scale_and_wrong_shapes_are_rejected():
     z, _ = read("ratir", RATIR, "20140506T030405C2o.fits", (1024, 1024))
-    assert z["amplifiers"][0]["data"] == [2, 487, 50, 1000]
+    assert z.amplifiers[0].data == [2, 487, 50, 1000]
     with pytest.raises(FrameUnusable, match="WRONG_SHAPE"):
         read("ratir", RATIR, "20140506T030405C2o.fits", (512, 2048))
     with pytest.raises(FrameUnusable, match="MISSING_KEYWORD.*SOFTGAIN"):
@@ -462,20 +464,20 @@ def test_ratir_binned_halves_scale_and_wrong_shapes_are_rejected():
 
 def test_lmi():
     (facts,) = read("lmi", LMI, "lmi.0012.fits", (3102, 3122))
-    assert facts["target"] == "M_67"
-    assert facts["filter"] == "SDSS-R" and facts["band"] == "r"
-    assert facts["binning"] == "2x2"
-    assert facts["frame"] == "20160203T040506C0o"
-    assert facts["shape"] == [3076, 3069]
-    assert facts["pixscale"] == pytest.approx(0.24)
-    assert facts["saturate"] == 65000 and facts["gain"] == 2.89
-    assert facts["ra"] == pytest.approx(132.825)
-    assert read("lmi", LMI, "lmi.0012.fits", (600, 700))[0]["shape"] == [600, 700]
+    assert facts.target == "M_67"
+    assert facts.filter == "SDSS-R" and facts.band == "r"
+    assert facts.binning == "2x2"
+    assert facts.frame == "20160203T040506C0o"
+    assert facts.shape == [3076, 3069]
+    assert facts.pixscale == pytest.approx(0.24)
+    assert facts.saturate == 65000 and facts.gain == 2.89
+    assert facts.ra == pytest.approx(132.825)
+    assert read("lmi", LMI, "lmi.0012.fits", (600, 700))[0].shape == [600, 700]
     both = {**LMI, "FILTER1": "B", "FILTER2": "V"}
-    assert read("lmi", both, "lmi.1.fits")[0]["filter"] == "B-V"
-    assert read("lmi", {**LMI, "FILTER1": "V", "FILTER2": "OPEN"}, "lmi.1.fits")[0]["band"] == "V"
+    assert read("lmi", both, "lmi.1.fits")[0].filter == "B-V"
+    assert read("lmi", {**LMI, "FILTER1": "V", "FILTER2": "OPEN"}, "lmi.1.fits")[0].band == "V"
     for kind, expected in (("BIAS", "bias"), ("DOME FLAT", "flat"), ("SKY FLAT", "flat")):
-        assert read("lmi", {**LMI, "OBSTYPE": kind}, "lmi.1.fits")[0]["type"] == expected
+        assert read("lmi", {**LMI, "OBSTYPE": kind}, "lmi.1.fits")[0].type == expected
     with pytest.raises(FrameIgnored, match="focus"):
         read("lmi", {**LMI, "OBSTYPE": "FOCUS"}, "lmi.1.fits")
 
@@ -495,40 +497,40 @@ def test_lmi_uses_the_wcs_of_the_header():
         "CD2_2": 6.67e-5,
     }
     (facts,) = read("lmi", header, "lmi.1.fits", (3102, 3122))
-    assert facts["wcs"]["CRVAL1"] == 132.8
-    assert facts["wcs"]["CRPIX1"] == 1500 - 27 and facts["wcs"]["CRPIX2"] == 1501 - 3
+    assert facts.wcs["CRVAL1"] == 132.8
+    assert facts.wcs["CRPIX1"] == 1500 - 27 and facts.wcs["CRPIX2"] == 1501 - 3
     # one that no LMI can have is not believed
     (facts,) = read("lmi", {**header, "CD1_1": -1e-3, "CD2_2": 1e-3}, "lmi.1.fits")
-    assert facts["wcs"]["CRVAL1"] == pytest.approx(132.825)
+    assert facts.wcs["CRVAL1"] == pytest.approx(132.825)
 
 
 def test_rimas():
     (facts,) = read("rimas", RIMAS, "r1.fits", (2048, 2048))
-    assert facts["camera"] == "C1" and facts["gain"] == 2.2 and facts["saturate"] == 40000
-    assert facts["pixscale"] == pytest.approx(0.19)
-    assert facts["wcs"]["CD2_1"] == pytest.approx(0.19 / 3600)
-    height = altitude(facts["mjd"] + 5 / 86400, 100.0, 30.0, 34.74, -111.42)
-    assert facts["airmass"] == pytest.approx(1 / math.sin(math.radians(height)), rel=0.02)
+    assert facts.camera == "C1" and facts.gain == 2.2 and facts.saturate == 40000
+    assert facts.pixscale == pytest.approx(0.19)
+    assert facts.wcs["CD2_1"] == pytest.approx(0.19 / 3600)
+    height = altitude(facts.mjd + 5 / 86400, 100.0, 30.0, 34.74, -111.42)
+    assert facts.airmass == pytest.approx(1 / math.sin(math.radians(height)), rel=0.02)
     with pytest.raises(FrameUnusable, match="UNKNOWN_CAMERA"):
         read("rimas", {**RIMAS, "ASICINDX": 9}, "r1.fits")
 
 
 def test_efosc2():
     (facts,) = read("efosc2", EFOSC2, "EFOSC.fits", (1030, 1030))
-    assert facts["frame"] == "20220128T045424C0o"
-    assert facts["filter"] == "g782" and facts["band"] == "g"
-    assert facts["gain"] == 1.1 and facts["rdnoise"] == 7.8
-    assert facts["pixscale"] == pytest.approx(0.2408, abs=1e-4)
-    y0, _, x0, _ = facts["amplifiers"][0]["data"]
-    assert facts["wcs"]["CRPIX1"] == 517 - x0 and facts["wcs"]["CRPIX2"] == 488.25 - y0
-    assert facts["wcs"]["CD1_1"] == 6.688889e-05
+    assert facts.frame == "20220128T045424C0o"
+    assert facts.filter == "g782" and facts.band == "g"
+    assert facts.gain == 1.1 and facts.rdnoise == 7.8
+    assert facts.pixscale == pytest.approx(0.2408, abs=1e-4)
+    y0, _, x0, _ = facts.amplifiers[0].data
+    assert facts.wcs["CRPIX1"] == 517 - x0 and facts.wcs["CRPIX2"] == 488.25 - y0
+    assert facts.wcs["CD1_1"] == 6.688889e-05
     dark = {**EFOSC2, "ESO DPR CATG": "CALIB", "ESO DPR TYPE": "DARK", "EXPTIME": 0.0}
-    assert read("efosc2", dark, "e.fits")[0]["type"] == "bias"
-    assert read("efosc2", {**dark, "EXPTIME": 60.0}, "e.fits")[0]["type"] == "dark"
+    assert read("efosc2", dark, "e.fits")[0].type == "bias"
+    assert read("efosc2", {**dark, "EXPTIME": 60.0}, "e.fits")[0].type == "dark"
     with pytest.raises(FrameIgnored, match="^SPECTRUM: .*"):
         read("efosc2", {**EFOSC2, "ESO DPR TECH": "SPECTRUM"}, "e.fits")
     flat = {**EFOSC2, "ESO DPR TYPE": "SKY,FLAT", "ESO DPR CATG": "CALIB"}
-    assert read("efosc2", flat, "e.fits")[0]["type"] == "flat"
+    assert read("efosc2", flat, "e.fits")[0].type == "flat"
 
 
 def test_efosc2_hierarch_from_astropy():
@@ -538,20 +540,20 @@ def test_efosc2_hierarch_from_astropy():
     for key, value in EFOSC2.items():
         header[f"HIERARCH {key}" if key.startswith("ESO") else key] = value
     (facts,) = read("efosc2", header, "EFOSC.fits", (1030, 1030))
-    assert facts["filter"] == "g782"
+    assert facts.filter == "g782"
 
 
 def test_cafos_does_not_believe_its_sections():
     (facts,) = read("cafos", CAFOS, "uamA_0023.fits")
-    assert facts["target"] == "NCG2420_B" and facts["object"] == "NCG2420 B"
-    assert facts["filter"] == "JohnsonB" and facts["band"] == "B"
-    assert facts["gain"] == 1.43 and facts["rdnoise"] == 7.4
-    assert facts["poserr"] == 0.4
-    wcs = facts["wcs"]
+    assert facts.target == "NCG2420_B" and facts.object == "NCG2420 B"
+    assert facts.filter == "JohnsonB" and facts.band == "B"
+    assert facts.gain == 1.43 and facts.rdnoise == 7.4
+    assert facts.poserr == 0.4
+    wcs = facts.wcs
     assert wcs["CD1_2"] == wcs["CD2_1"] == pytest.approx(0.525 / 3600)
     assert wcs["CD1_1"] == wcs["CD2_2"] == 0
-    assert min(facts["shape"]) > 1000
-    assert facts["amplifiers"][0]["overscan"] is None
+    assert min(facts.shape) > 1000
+    assert facts.amplifiers[0].overscan is None
     with pytest.raises(FrameIgnored, match="SPECTRUM"):
         read("cafos", {**CAFOS, "INSGRNAM": "blue-200"}, "a.fits")
     assert read("cafos", {**CAFOS, "INSGRNAM": "x", "IMAGETYP": "bias", "EXPTIME": 0}, "a.fits")
@@ -559,26 +561,26 @@ def test_cafos_does_not_believe_its_sections():
 
 def test_arcsat_airmass_of_another_time_is_replaced():
     (facts,) = read("arcsat", ARCSAT)
-    assert facts["airmass"] == pytest.approx(1 / math.sin(math.radians(83.5)), abs=0.01)
+    assert facts.airmass == pytest.approx(1 / math.sin(math.radians(83.5)), abs=0.01)
     (facts,) = read("arcsat", {**ARCSAT, "AIRMASS": 1.01})
-    assert facts["airmass"] == 1.01
+    assert facts.airmass == 1.01
     (facts,) = read("arcsat", {**ARCSAT, "AIRMASS": None, "RA": None})
-    assert facts["airmass"] is None and facts["wcs"] is None
+    assert facts.airmass is None and facts.wcs is None
     (facts,) = read("arcsat", ARCSAT)
-    assert facts["wcs"]["CD1_1"] < 0 and facts["wcs"]["CD2_2"] < 0
-    assert facts["ra"] == pytest.approx(240.5492917)
+    assert facts.wcs["CD1_1"] < 0 and facts.wcs["CD2_2"] < 0
+    assert facts.ra == pytest.approx(240.5492917)
 
 
 def test_generic_sections_and_split_date():
     (facts,) = read("generic", GENERIC, "a.fits", (520, 536))
-    assert facts["amplifiers"][0]["data"] == [0, 520, 16, 528]
-    assert facts["amplifiers"][0]["overscan"] == [0, 520, 3, 13]
-    assert facts["date_obs"] == "2013-07-13T00:57:33.000"
-    assert facts["airmass"] == 1.176
+    assert facts.amplifiers[0].data == [0, 520, 16, 528]
+    assert facts.amplifiers[0].overscan == [0, 520, 3, 13]
+    assert facts.date_obs == "2013-07-13T00:57:33.000"
+    assert facts.airmass == 1.176
     wrong = {**GENERIC, "BIASSEC": "[10:20,1:520]"}  # overlaps the image
-    assert read("generic", wrong, "a.fits", (520, 536))[0]["amplifiers"][0]["overscan"] is None
+    assert read("generic", wrong, "a.fits", (520, 536))[0].amplifiers[0].overscan is None
     tiny = {**GENERIC, "TRIMSEC": "[1:2,1:2]"}
-    assert read("generic", tiny, "a.fits", (520, 536))[0]["shape"] == [520, 536]
+    assert read("generic", tiny, "a.fits", (520, 536))[0].shape == [520, 536]
 
 
 def amplifiers_of(detsecs, shape=(20, 15), **extra):
@@ -600,17 +602,17 @@ def amplifiers_of(detsecs, shape=(20, 15), **extra):
 
 def test_amplifiers_in_extensions():
     (facts,) = amplifiers_of(["[1:10,1:20]", "[20:11,1:20]"])
-    one, two = facts["amplifiers"]
-    assert facts["shape"] == [20, 20]
-    assert one["hdu"] == 1 and two["hdu"] == 2
-    assert one["origin"] == [0, 0] and two["origin"] == [0, 10]
-    assert one["flip"] == [False, False] and two["flip"] == [False, True]
-    assert two["data"] == [0, 20, 0, 10] and two["overscan"] == [0, 20, 10, 15]
-    assert (one["gain"], two["gain"]) == (2.0, 3.0)
+    one, two = facts.amplifiers
+    assert facts.shape == [20, 20]
+    assert one.hdu == 1 and two.hdu == 2
+    assert one.origin == [0, 0] and two.origin == [0, 10]
+    assert one.flip == [False, False] and two.flip == [False, True]
+    assert two.data == [0, 20, 0, 10] and two.overscan == [0, 20, 10, 15]
+    assert (one.gain, two.gain) == (2.0, 3.0)
     sane(facts)
     # binned: DETSEC counts unbinned pixels
     (facts,) = amplifiers_of(["[1:20,1:40]", "[21:40,1:40]"], CCDSUM="2 2")
-    assert facts["shape"] == [20, 20] and facts["binning"] == "2x2"
+    assert facts.shape == [20, 20] and facts.binning == "2x2"
 
 
 @pytest.mark.parametrize(
@@ -626,24 +628,24 @@ def test_amplifiers_with_wrong_sections_are_rejected(detsecs):
 def test_positions_in_raw_and_frame_are_inverse():
     rng = np.random.default_rng(1)
     for flip in ([False, False], [True, False], [False, True], [True, True]):
-        amplifier = {"data": [3, 40, 7, 60], "origin": [5, 9], "flip": flip}
+        amplifier = Amplifier(0, [3, 40, 7, 60], None, [5, 9], flip)
         x, y = rng.uniform(1, 50, 2)
         x_new, y_new, _, _ = to_frame(amplifier, x, y)
         assert to_raw(amplifier, x_new, y_new) == pytest.approx((x, y))
     # the first pixel of the data section is the first of the frame
-    plain = {"data": [3, 40, 7, 60], "origin": [0, 0], "flip": [False, False]}
+    plain = Amplifier(0, [3, 40, 7, 60])
     assert to_frame(plain, 8, 4)[:2] == (1, 1)
-    turned = {"data": [3, 40, 7, 60], "origin": [0, 0], "flip": [True, True]}
+    turned = Amplifier(0, [3, 40, 7, 60], flip=[True, True])
     assert to_frame(turned, 60, 40)[:2] == (1, 1)
 
 
 def test_image_in_first_extension_and_packed_primary():
     primary = {"SIMPLE": True}
     infos = [hdu(None, 0, primary), hdu((1024, 1024), 1, RATIR)]
-    infos[1]["packed_primary"] = True
+    infos[1].packed_primary = True
     (facts,) = interpret(RATIR, infos, "20140506T030405C0o.fits.fz", load_instrument("ratir"))
-    assert facts["amplifiers"][0]["hdu"] == 1
-    assert facts["frame"] == "20140506T030405C0o"
+    assert facts.amplifiers[0].hdu == 1
+    assert facts.frame == "20140506T030405C0o"
 
 
 def test_what_is_no_image():
@@ -736,4 +738,4 @@ def test_example_of_the_docs_works(tmp_path):
     info = hdu((2048, 2112), 0, header)
     (facts,) = interpret(header, [info], "x.fits", load_instrument(path))
     sane(facts)
-    assert facts["band"] == "r" and facts["shape"] == [2048, 2048]
+    assert facts.band == "r" and facts.shape == [2048, 2048]

@@ -70,7 +70,7 @@ def night(raw):
 
 
 def reasons(log):
-    return {row["raw"]: row["reason"] for row in log.rows}
+    return {row.raw: row.reason for row in log.rows}
 
 
 # ------------------------------------------------------------------------- headers
@@ -162,7 +162,7 @@ def test_every_broken_file_has_a_row_and_a_reason(raw):
     }
     assert list(log.frames) == ["20240301T000000C0o"]
     for row in log.rows:
-        assert (row["status"] == "OK") == (row["raw"] == "good.fits")
+        assert (row.status == "OK") == (row.raw == "good.fits")
     from astropy.table import Table
 
     log.write(raw / "frames.ecsv")
@@ -177,7 +177,7 @@ def test_hostile_file_names_are_frames_like_others(raw):
         put(raw, name, second=k)
     log = nightlog.scan(raw)
     assert len(log.frames) == len(names)
-    assert {facts["raw"] for facts in log.frames.values()} == set(names)
+    assert {facts.raw for facts in log.frames.values()} == set(names)
     assert all(FRAME.fullmatch(name) for name in log.frames)
 
 
@@ -189,9 +189,9 @@ def test_packed_files_are_read(raw):
     content = (raw / "c.fits.fz").read_bytes()
     (raw / "d.fits.fz").write_bytes(content[: len(content) - 2880])
     log = nightlog.scan(raw)
-    shapes = {facts["raw"]: facts["shape"] for facts in log.frames.values()}
+    shapes = {facts.raw: facts.shape for facts in log.frames.values()}
     assert shapes == {name: [20, 30] for name in ("a.fits", "b.fits.gz", "c.fits.fz")}
-    hdus = {facts["raw"]: facts["amplifiers"][0]["hdu"] for facts in log.frames.values()}
+    hdus = {facts.raw: facts.amplifiers[0].hdu for facts in log.frames.values()}
     assert hdus == {"a.fits": 0, "b.fits.gz": 0, "c.fits.fz": 1}
     assert reasons(log)["d.fits.fz"].startswith("TRUNCATED")
 
@@ -221,7 +221,7 @@ def test_structure_that_is_no_number_of_its_kind_costs_one_frame(raw, card, valu
 def test_data_without_padding_is_whole(raw):
     path = put(raw, "a.fits")
     path.write_bytes(path.read_bytes()[: 2880 + 20 * 30 * 2])
-    assert nightlog.scan(raw).rows[0]["status"] == "OK"
+    assert nightlog.scan(raw).rows[0].status == "OK"
 
 
 def test_damaged_files_never_raise(raw):
@@ -233,9 +233,9 @@ def test_damaged_files_never_raise(raw):
             damaged[rng.randrange(2880)] = rng.choice(b"0123456789'=/ TF-+.eEN\0\xff")
         (raw / f"x{k}.fits").write_bytes(damaged[: rng.choice([len(damaged), 2880, 3000])])
     log = nightlog.scan(raw)
-    assert len({row["raw"] for row in log.rows}) == 201
+    assert len({row.raw for row in log.rows}) == 201
     for row in log.rows:
-        assert row["status"] == "OK" or re.match(r"[A-Z0-9_]+: .", row["reason"])
+        assert row.status == "OK" or re.match(r"[A-Z0-9_]+: .", row.reason)
 
 
 def test_missing_directory_and_unknown_instrument(tmp_path):
@@ -298,8 +298,8 @@ def test_cache_is_of_no_use_when_the_instrument_changes(night, tmp_path):
     load_instrument.cache_clear()  # a new start
     after = nightlog.scan(night, mine, cache=cache)
     frame = before.science[0]
-    assert before.frames[frame]["poserr"] == 0.2
-    assert after.frames[frame]["poserr"] == 0.7
+    assert before.frames[frame].poserr == 0.2
+    assert after.frames[frame].poserr == 0.7
 
 
 def test_table_is_written_only_when_it_changes(night, tmp_path):
@@ -331,7 +331,7 @@ def test_names_stay_unique(raw):
     put(raw, "zzz.fits", second=0, target="b")
     put(raw, "aa.fits", second=0, target="c")
     log = nightlog.scan(raw)
-    names = {facts["raw"]: name for name, facts in log.frames.items()}
+    names = {facts.raw: name for name, facts in log.frames.items()}
     assert names == {
         "20240301T000000C0o.fits": "20240301T000000C0o",
         "aa.fits": "20240301T000000250C0o",
@@ -351,14 +351,14 @@ def test_halves_have_unique_names(raw):
         "20240301T000000C2o_Y",
         "20240301T000000C2o_Z",
     ]
-    assert {facts["half"] for facts in log.frames.values()} == {"Z", "Y"}
+    assert {facts.half for facts in log.frames.values()} == {"Z", "Y"}
 
 
 def test_targets_that_become_alike_are_numbered(raw):
     for k, target in enumerate(["M_1", "M 1", "M/1", "M_1_2"]):
         put(raw, f"{k}.fits", target=target, second=10 * k)
     log = nightlog.scan(raw)
-    targets = {facts["object"]: facts["target"] for facts in log.frames.values()}
+    targets = {facts.object: facts.target for facts in log.frames.values()}
     assert targets == {"M_1": "M_1", "M 1": "M_1_3", "M/1": "M_1_4", "M_1_2": "M_1_2"}
     assert len(log.stacks) == 4
     assert all(STACK.fullmatch(name) for name in log.stacks)
@@ -369,7 +369,7 @@ def test_filters_that_become_alike_are_numbered(raw):
     put(raw, "b.fits", band="g1", second=2)
     put(raw, "c.fits", kind="FLAT", band="g#1", second=3)
     log = nightlog.scan(raw)
-    by_raw = {facts["raw"]: facts["filter"] for facts in log.frames.values()}
+    by_raw = {facts.raw: facts.filter for facts in log.frames.values()}
     assert by_raw["b.fits"] == "g1"
     assert by_raw["a.fits"] == by_raw["c.fits"] == "g1_2"
 
@@ -384,7 +384,7 @@ def test_copies_of_a_frame_count_once(raw):
     content[2880:2900] = b"other pixels of this"
     (raw / "c.fits").write_bytes(content)
     log = nightlog.scan(raw)
-    assert {facts["raw"] for facts in log.frames.values()} == {"a.fits", "b.fits", "c.fits"}
+    assert {facts.raw for facts in log.frames.values()} == {"a.fits", "b.fits", "c.fits"}
     found = reasons(log)
     assert found["copy of a.fits"] == found["a.fits.gz"] == "DUPLICATE: the same frame as a.fits"
 
@@ -411,9 +411,7 @@ def test_exclude_list(night, tmp_path):
     assert found["with space.fits"] == "EXCLUDED: a copy"
     assert log.notes == ["exclude: no frame is called never.fits"]
     assert len(log.stacks["M_1.R"]) == 1
-    assert all(
-        row["status"] == "IGNORED" for row in log.rows if row["reason"].startswith("EXCLUDED")
-    )
+    assert all(row.status == "IGNORED" for row in log.rows if row.reason.startswith("EXCLUDED"))
 
 
 def test_exclude_list_takes_patterns(night, tmp_path):
@@ -433,8 +431,8 @@ def test_groups(night):
     assert list(log.darks) == ["dark-C0"] and list(log.flats) == ["flat_V"]
     assert list(log.stacks) == ["M_1.R", "M_1.V", "other.V"]
     assert {name: len(frames) for name, frames in log.skies.items()} == {"sky-R": 3, "sky-V": 6}
-    assert [log.frames[f]["mjd"] for f in log.science] == sorted(
-        log.frames[f]["mjd"] for f in log.science
+    assert [log.frames[f].mjd for f in log.science] == sorted(
+        log.frames[f].mjd for f in log.science
     )
     for name, frames in log.stacks.items():
         assert all(log.stack_of[frame] == name for frame in frames)
@@ -445,15 +443,15 @@ def test_groups(night):
 def test_match_and_notes(night):
     log = nightlog.scan(night)
     good = log.match(log.stacks["M_1.V"][0])
-    assert good == {"bias": "bias-C0", "dark": "dark-C0", "flat": "flat_V", "notes": {}}
+    assert (good.bias, good.dark, good.flat, good.notes) == ("bias-C0", "dark-C0", "flat_V", {})
     poor = log.match(log.stacks["M_1.R"][0])
-    assert poor["flat"] is None
-    assert poor["notes"]["flat"] == "none of 1 fits; flat_V: filter V, not R"
+    assert poor.flat is None
+    assert poor.notes["flat"] == "none of 1 fits; flat_V: filter V, not R"
     flat = log.match(log.flats["flat_V"][0])
-    assert (flat["bias"], flat["dark"], flat["flat"]) == ("bias-C0", "dark-C0", None)
+    assert (flat.bias, flat.dark, flat.flat) == ("bias-C0", "dark-C0", None)
     dark = log.match(log.darks["dark-C0"][0])
-    assert (dark["bias"], dark["dark"]) == ("bias-C0", None)
-    assert log.match(log.biases["bias-C0"][0])["notes"] == {}
+    assert (dark.bias, dark.dark) == ("bias-C0", None)
+    assert log.match(log.biases["bias-C0"][0]).notes == {}
 
 
 def test_notes_name_each_key_that_failed(raw):
@@ -462,7 +460,7 @@ def test_notes_name_each_key_that_failed(raw):
     put(raw, "f.fits", kind="FLAT", band="B", READMODE="fast", second=3, **{"CCD-TEMP": -10.0})
     log = nightlog.scan(raw)
     (frame,) = log.science
-    notes = log.match(frame)["notes"]
+    notes = log.match(frame).notes
     assert notes["bias"] == "none of 1 fits; bias-C0: binning 2x2, not 1x1, shape 15x10, not 30x20"
     assert notes["flat"] == "none of 1 fits; flat_B: filter B, not V, readout fast, not none"
     assert notes["dark"] == "there is no dark frame"
@@ -476,15 +474,15 @@ def test_dark_of_the_same_exposure_then_the_longest(raw):
     log = nightlog.scan(raw)
     assert list(log.darks) == ["dark-C0-300s", "dark-C0-30s", "dark-C0-60s"]
     assert len(log.darks["dark-C0-60s"]) == 2
-    matched = {log.frames[f]["raw"]: log.match(f) for f in log.science}
-    assert matched["o60.fits"]["dark"] == "dark-C0-60s"
-    assert matched["o90.fits"]["dark"] is None
-    assert "without a bias" in matched["o90.fits"]["notes"]["dark"]
+    matched = {log.frames[f].raw: log.match(f) for f in log.science}
+    assert matched["o60.fits"].dark == "dark-C0-60s"
+    assert matched["o90.fits"].dark is None
+    assert "without a bias" in matched["o90.fits"].notes["dark"]
     put(raw, "b.fits", kind="BIAS", exptime=0.0, second=7)
     log = nightlog.scan(raw)
-    matched = {log.frames[f]["raw"]: log.match(f) for f in log.science}
-    assert matched["o60.fits"]["dark"] == "dark-C0-60s"
-    assert matched["o90.fits"]["dark"] == "dark-C0-300s"
+    matched = {log.frames[f].raw: log.match(f) for f in log.science}
+    assert matched["o60.fits"].dark == "dark-C0-60s"
+    assert matched["o90.fits"].dark == "dark-C0-300s"
 
 
 def test_temperature_keeps_calibrations_apart(raw):
@@ -497,11 +495,11 @@ def test_temperature_keeps_calibrations_apart(raw):
     put(raw, "none.fits", second=40)
     log = nightlog.scan(raw)
     assert list(log.biases) == ["bias-C0-T-20", "bias-C0-T-40"]
-    matched = {log.frames[f]["raw"]: log.match(f) for f in log.science}
-    assert matched["cold.fits"]["bias"] == "bias-C0-T-40"
-    assert matched["warm.fits"]["bias"] == "bias-C0-T-20"
-    assert matched["none.fits"]["bias"] is not None
-    assert "temperature -19.8, not 10" in matched["hot.fits"]["notes"]["bias"]
+    matched = {log.frames[f].raw: log.match(f) for f in log.science}
+    assert matched["cold.fits"].bias == "bias-C0-T-40"
+    assert matched["warm.fits"].bias == "bias-C0-T-20"
+    assert matched["none.fits"].bias is not None
+    assert "temperature -19.8, not 10" in matched["hot.fits"].notes["bias"]
 
 
 def test_qualifiers_only_where_needed(raw):
@@ -542,13 +540,13 @@ def test_ratir_night(raw):
     assert list(log.skies) == sorted(
         [f"sky-{band}-1-vis{k}" for band in "HJYZ" for k in range(2)] + ["sky-i-C0", "sky-i-C1"]
     )
-    unused = {row["reason"] for row in log.rows if row["status"] == "IGNORED"}
+    unused = {row.reason for row in log.rows if row.status == "IGNORED"}
     assert unused == {f"NOT_NEEDED: C{k} is used without bias" for k in (2, 3)}
     for frame in log.science:
         found = log.match(frame)
-        camera = log.frames[frame]["camera"]
-        assert found["bias"] == (f"bias-{camera}" if camera in ("C0", "C1") else None)
-        assert found["flat"] is not None
+        camera = log.frames[frame].camera
+        assert found.bias == (f"bias-{camera}" if camera in ("C0", "C1") else None)
+        assert found.flat is not None
     assert all(STACK.fullmatch(name) for name in log.stacks)
     assert all(FRAME.fullmatch(name) for name in log.frames)
 
@@ -573,13 +571,13 @@ def test_ready_masters(raw, tmp_path):
     (ready / "readme.txt").write_text("")
     log = nightlog.scan(raw)
     log.add_masters(ready)
-    matched = {log.frames[f]["raw"]: log.match(f) for f in log.science}
-    assert matched["v.fits"]["flat"] == "flat_V" and "flat_V" not in log.masters
-    assert matched["r.fits"]["flat"] == "flat_R"
+    matched = {log.frames[f].raw: log.match(f) for f in log.science}
+    assert matched["v.fits"].flat == "flat_V" and "flat_V" not in log.masters
+    assert matched["r.fits"].flat == "flat_R"
     assert log.masters["flat_R"] == str(ready / "flat_R.fits")
-    assert matched["v.fits"]["bias"] is None
-    assert "bias-C0: shape 40x40, not 30x20" in matched["v.fits"]["notes"]["bias"]
-    assert matched["v.fits"]["dark"] == "dark-C0"
+    assert matched["v.fits"].bias is None
+    assert "bias-C0: shape 40x40, not 30x20" in matched["v.fits"].notes["bias"]
+    assert matched["v.fits"].dark == "dark-C0"
     assert log.notes == ["masters: flat_B.fits: NOT_FITS: the file does not begin with SIMPLE"]
     with pytest.raises(FileNotFoundError):
         log.add_masters(tmp_path / "nowhere")
@@ -627,9 +625,9 @@ def real(folder):
 def test_real_efosc2():
     log = real("efosc2_g")
     assert len(log.rows) == 16
-    spectra = [row for row in log.rows if row["status"] != "OK"]
+    spectra = [row for row in log.rows if row.status != "OK"]
     assert len(spectra) == 2
-    assert all(row["reason"].startswith("SPECTRUM") for row in spectra)
+    assert all(row.reason.startswith("SPECTRUM") for row in spectra)
     assert {name: len(frames) for name, frames in log.stacks.items()} == {
         "J123410-332638.g782": 3,
         "Q1010-0100.g782": 3,
@@ -637,56 +635,56 @@ def test_real_efosc2():
     assert "20220128T045424C0o" in log.frames
     assert len(log.biases["bias-C0"]) == 5 and len(log.flats["flat_g782"]) == 3
     for frame in log.science:
-        assert log.match(frame)["notes"] == {}
-        assert log.frames[frame]["band"] == "g"
+        assert log.match(frame).notes == {}
+        assert log.frames[frame].band == "g"
 
 
 def test_real_cafos():
     log = real("cafos_ngc2420_BV")
-    assert all(row["status"] == "OK" for row in log.rows) and len(log.rows) == 15
+    assert all(row.status == "OK" for row in log.rows) and len(log.rows) == 15
     assert {name: len(frames) for name, frames in log.stacks.items()} == {
         "NCG2420_B.JohnsonB": 6,
         "NCG2420_V.JohnsonV": 5,
     }
     for frame in log.science:
         found = log.match(frame)
-        assert found["bias"] == "bias-C0"
-        assert found["flat"] == f"flat_{log.frames[frame]['filter']}"
+        assert found.bias == "bias-C0"
+        assert found.flat == f"flat_{log.frames[frame].filter}"
 
 
 def test_real_arcsat():
     log = real("arcsat_xo1b_z")
-    assert all(row["status"] == "OK" for row in log.rows) and len(log.rows) == 26
+    assert all(row.status == "OK" for row in log.rows) and len(log.rows) == 26
     assert {name: len(frames) for name, frames in log.stacks.items()} == {
         "43Bet_Com.z": 1,
         "XO1-b.z": 10,
     }
     for frame in log.science:
         facts = log.frames[frame]
-        assert 1 <= facts["airmass"] < 1.2  # 13.37 in six of the headers
-        assert log.match(frame)["dark"] == "dark-C0"
-        assert facts["wcs"]["CD1_1"] == pytest.approx(-0.67 / 3600, rel=0.01)
+        assert 1 <= facts.airmass < 1.2  # 13.37 in six of the headers
+        assert log.match(frame).dark == "dark-C0"
+        assert facts.wcs["CD1_1"] == pytest.approx(-0.67 / 3600, rel=0.01)
 
 
 def test_real_single_frame_with_overscan():
     log = real("single")
     (facts,) = log.frames.values()
-    assert facts["instrument"] == "generic"
-    assert facts["shape"] == [520, 512]
-    assert facts["amplifiers"][0]["overscan"] == [0, 520, 3, 13]
-    assert facts["amplifiers"][0]["gain"] == 1.9 and facts["rdnoise"] == 5.0
+    assert facts.instrument == "generic"
+    assert facts.shape == [520, 512]
+    assert facts.amplifiers[0].overscan == [0, 520, 3, 13]
+    assert facts.amplifiers[0].gain == 1.9 and facts.rdnoise == 5.0
 
 
 def test_headers_of_real_frames_agree_with_astropy():
     real("efosc2_g")
     for path in sorted(REAL.glob("*/*.fits"))[::7]:
-        header, infos = read_headers(path)
+        header, infos, _ = read_headers(path)
         reference = fits.getheader(path)
         for key in reference:
             if key in ("COMMENT", "HISTORY", "") or reference[key] == "":
                 continue
             assert header[key] == reference[key], (path.name, key)
-        assert infos[0]["shape"] == [reference["NAXIS2"], reference["NAXIS1"]]
+        assert infos[0].shape == [reference["NAXIS2"], reference["NAXIS1"]]
 
 
 def test_unreadable_directory_entry_message_has_no_path(tmp_path):

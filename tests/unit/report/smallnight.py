@@ -4,8 +4,11 @@ import json
 
 import numpy as np
 from astropy.io import fits
+from framefacts import made_facts
 
 from lib.frame.file import COSMIC, Frame, write_frame
+from lib.night.calibrationmatch import CalibrationMatch
+from lib.night.nightlog import LogRow
 
 HOSTILE = "</script><script>window.hurt=1</script><img src=x onerror=alert(1)>"
 
@@ -28,28 +31,23 @@ class Night:
         for frame in calibrations:
             self.add(frame, "bias")
         for raw in ignored:
-            row = {"frame": "", "raw": raw, "status": "IGNORED", "reason": "SPECTRUM: a grism"}
-            self.rows.append(row)
+            self.rows.append(LogRow("", raw, "IGNORED", "SPECTRUM: a grism"))
 
     def add(self, frame, kind, **more):
-        facts = {
+        usual = {
             "frame": frame, "raw": f"{frame}.fits", "type": kind, "instrument": "generic",
-            "camera": "C0", "target": "", "object": "", "filter": "", "band": "",
-            "exptime": 10.0, "date_obs": f"2022-01-28T05:{len(self.rows):02d}:00.000",
-            "mjd": 59607.2, "airmass": 1.2, "ra": 150.0, "dec": 2.0, "shape": list(SHAPE),
-            "pixscale": 0.3, "amplifiers": [], "wcs": None, "calibrations": {},
-        } | more  # fmt: skip
-        self.frames[frame] = facts
-        self.rows.append({"status": "OK", "reason": "", **facts})
+            "target": "", "object": "", "date_obs": f"2022-01-28T05:{len(self.rows):02d}:00.000",
+            "airmass": 1.2, "ra": 150.0, "dec": 2.0, "shape": list(SHAPE), "pixscale": 0.3,
+        }  # fmt: skip
+        self.frames[frame] = facts = made_facts(**(usual | more))
+        self.rows.append(LogRow(frame, facts.raw, "OK", "", facts))
 
     def match(self, frame):
-        found = {"bias": "bias-C0", "dark": None, "flat": None, "notes": {}}
-        if frame in self.missing:
-            found["notes"] = {"flat": self.missing[frame]}
-        return found
+        notes = {"flat": self.missing[frame]} if frame in self.missing else {}
+        return CalibrationMatch(bias="bias-C0", notes=notes)
 
     def table_text(self):
-        return json.dumps([row["frame"] or row["raw"] for row in self.rows])
+        return json.dumps([row.frame or row.raw for row in self.rows])
 
 
 def names(count, first=0):

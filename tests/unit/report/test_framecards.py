@@ -1,8 +1,11 @@
 """What the page shows of single frames."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from astropy.io import fits
+from framefacts import made_facts
 from smallnight import SHAPE, put
 
 from lib.calibration.detector import assemble
@@ -18,7 +21,7 @@ def test_quick_look_at_a_raw_frame_is_what_assembling_gives(tmp_path, overscan, 
     amplifier = {
         "hdu": 0, "data": [4, 88, 10, 150], "overscan": overscan, "flip": flip, "origin": [0, 0],
     }  # fmt: skip
-    facts = {"shape": [84, 140], "amplifiers": [amplifier], "saturate": 60000, "linear": None}
+    facts = made_facts(shape=[84, 140], amplifiers=[amplifier])
     small = framecards.quick_look(tmp_path / "2.fits", facts, 20)
     image = assemble(tmp_path / "2.fits", facts)[0].data
     if flip == (False, False):
@@ -39,7 +42,7 @@ def test_quick_look_leaves_broken_files_to_others(tmp_path, size):
     words = (tmp_path / "2.fits").read_bytes()
     (tmp_path / "2.fits").write_bytes(words[:size])
     amplifier = {"hdu": 0, "data": [0, 100, 0, 170], "overscan": None, "origin": [0, 0]}
-    facts = {"shape": [100, 170], "amplifiers": [amplifier], "saturate": 60000}
+    facts = made_facts(shape=[100, 170], amplifiers=[amplifier])
     assert framecards.quick_look(tmp_path / "2.fits", facts, 20) is None
     assert "UNREADABLE" in framecards.raw_picture(tmp_path / "2.fits", facts, 20)["why"]
 
@@ -49,22 +52,22 @@ def test_pointing_offset_is_the_distance_on_the_sky():
         "ASTRCAT": "GaiaDR3", "CRVAL1": 150.0 + 30 / 3600 / np.cos(np.radians(60)), "CRVAL2": 60.0,
         "CRPIX1": 40.5, "CRPIX2": 32.5, "CD1_1": -1e-4, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 1e-4,
     }  # fmt: skip
-    facts = {"ra": 150.0, "dec": 60.0, "wcs": None, "shape": SHAPE}
+    facts = made_facts(ra=150.0, dec=60.0, shape=SHAPE)
     assert framecards.pointing_offset(cards, facts) == pytest.approx(30, abs=0.01)
     assert framecards.pointing_offset(cards | {"ASTRCAT": "NONE"}, facts) is None
-    assert framecards.pointing_offset(cards, facts | {"ra": None}) is None
+    assert framecards.pointing_offset(cards, replace(facts, ra=None)) is None
 
 
 def test_sky_brightness_from_counts_and_zero_point():
     outcome = outcomes.Outcome("f", cards={"SKYCTS": 900.0, "PIXSCALE": 0.5})
     outcome.quality = {"zeropoint": 25.0, "zeropoint_absolute": True, "noise": 30.0, "fwhm": 4.0}
-    found = framecards.frame_numbers(outcome, {"exptime": 90.0, "airmass": 29.0, "shape": SHAPE})
+    found = framecards.frame_numbers(outcome, made_facts(exptime=90.0, airmass=29.0, shape=SHAPE))
     assert found.sky == pytest.approx(10.0)
     # 10 electrons a second in 0.25 square arcsec are 40 in one.
     assert found.skymag == pytest.approx(25 - 2.5 * np.log10(40))
     assert found.airmass is None, "an impossible airmass is shown"
     outcome.quality["zeropoint_absolute"] = False
-    assert framecards.frame_numbers(outcome, {"exptime": 90.0}).skymag is None
+    assert framecards.frame_numbers(outcome, made_facts(exptime=90.0)).skymag is None
 
 
 def test_pictures_are_made_again_only_for_frames_that_changed(reduced, monkeypatch):

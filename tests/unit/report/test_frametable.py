@@ -23,7 +23,7 @@ def test_frames_table_holds_every_row_and_is_written_only_when_it_changes(reduce
 
     table = Table.read(path)
     assert set(COLUMNS) <= set(table.colnames)
-    assert list(table["raw"]) == [row["raw"] for row in night.rows]
+    assert list(table["raw"]) == [row.raw for row in night.rows]
     row = table[list(table["frame"]).index(good[0])]
     assert row["used"] == "coaddT1.r" and row["fwhm"] == 1.2 and row["nstars"] == 30
     assert row["object"] == HOSTILE
