@@ -22,14 +22,13 @@ configfile: f"{workflow.basedir}/config/config.yaml"
 
 
 include: "rules/common.smk"
-include: "rules/masters.smk"
-include: "rules/prepare.smk"
-include: "rules/flatten.smk"
-include: "rules/sky.smk"
-include: "rules/crclean.smk"
-include: "rules/astrometry.smk"
-include: "rules/stack.smk"
-include: "rules/night.smk"
+
+
+from lib.core.pipeline import PIPELINE
+
+for name in PIPELINE.rule_files:
+
+    include: f"rules/{name}.smk"
 
 
 rule all:

@@ -7,12 +7,7 @@ from lib.night.pointing import field_of
 
 def field(wildcards):
     """Return where the frames of a target lie: `ra`, `dec`, `radius`, `wide` [deg], `epoch` [yr]."""
-    frames = [
-        NIGHT.frames[frame]
-        for stack, members in NIGHT.stacks.items()
-        if stack.split(".")[0] == wildcards.target
-        for frame in members
-    ]
+    frames = [NIGHT.frames[frame] for frame in PLAN.frames_of(wildcards.target)]
     return field_of(frames, config["astrometry"]["wide_radius"])
 
 
@@ -49,8 +44,8 @@ rule refcat:
 
 rule solve:
     input:
-        frames=stack_frames(CLEANED),
-        reference=lambda wildcards: f"{IMDIR}/refcat/{target_of(wildcards)}.ecsv",
+        frames=stack_frames("solve"),
+        reference=stack_refcat,
     output:
         solution=f"{IMDIR}/qa/astrometry/{{stack}}.json",
         plot=report(
@@ -61,7 +56,7 @@ rule solve:
         ),
     log:
         f"{IMDIR}/logs/solve/{{stack}}.log",
-    threads: threads_of_a_stack()
+    threads: PLAN.threads_of_a_stack(workflow.cores)
     params:
         version=6,
         settings=config["astrometry"],
@@ -71,10 +66,10 @@ rule solve:
 
 rule astrometry:
     input:
-        frame=f"{IMDIR}/{CLEANED}{{frame}}.fits",
+        frame=frame_before("astrometry"),
         solution=lambda wildcards: f"{IMDIR}/qa/astrometry/{stack_of(wildcards)}.json",
     output:
-        f"{IMDIR}/{SOLVED}{{frame}}.fits",
+        frame_after("astrometry"),
     log:
         f"{IMDIR}/logs/astrometry/{{frame}}.log",
     params:

@@ -14,6 +14,7 @@ from lib.engine import patches
 from lib.engine.config import ConfigError, check_config
 from lib.night.instrumentfile import InstrumentError, list_instruments
 from lib.night.nightlog import scan
+from lib.night.plan import plan_night, target_of
 from lib.report.frametable import begin_frames_table
 from lib.engine.paths import NothingToReduce, check_places, refuse
 
@@ -52,6 +53,7 @@ try:
     config.update(check_config(config, list_instruments()))
     config.update(check_places(config))
     NIGHT = read_night()
+    PLAN = plan_night(NIGHT, config)
 except (ConfigError, InstrumentError, OSError) as error:
     refuse(error)
 
@@ -83,8 +85,6 @@ if workflow.remote_exec:
 
 RAWDIR = config["datadir"]
 IMDIR = config["imdir"]
-CLEANED = "sfp" if config["nocrclean"] else "zsfp"
-SOLVED = f"a{CLEANED}"
 
 
 wildcard_constraints:
@@ -99,6 +99,16 @@ def intermediate(path):
     return temp(path) if config["rmifiles"] else path
 
 
+def frame_before(rule, frame="{frame}"):
+    """Return the path of a frame, or its pattern, as a rule takes it."""
+    return f"{IMDIR}/{PLAN.prefix_before(rule)}{frame}.fits"
+
+
+def frame_after(rule, frame="{frame}"):
+    """Return the path of a frame, or its pattern, as a rule writes it."""
+    return f"{IMDIR}/{PLAN.prefix(rule)}{frame}.fits"
+
+
 def raw(frame):
     """Return the raw file of a frame."""
     return f"{RAWDIR}/{NIGHT.frames[frame].raw}"
@@ -107,11 +117,6 @@ def raw(frame):
 def master(name):
     """Return the path of a master: one made here, else the ready one."""
     return NIGHT.masters.get(name, f"{IMDIR}/{name}.fits")
-
-
-def threads_of_a_stack(most=4):
-    """Return the threads of a job of one stack: few where the other stacks keep the cores busy."""
-    return max(1, min(most, (workflow.cores or 2) // max(1, len(NIGHT.stacks))))
 
 
 def masters_of(frame, *kinds):
@@ -156,26 +161,33 @@ def sky_of(wildcards):
     """Return the master sky of a frame; none with `nomastersky`."""
     if config["nomastersky"]:
         return {}
-    return {"sky": f"{IMDIR}/{NIGHT.sky_of[wildcards.frame]}.fits"}
+    return {"sky": f"{IMDIR}/{PLAN.sky_of[wildcards.frame]}.fits"}
+
+
+def sky_plan(wildcards):
+    """Return what the plan says of a master sky."""
+    return PLAN.skies[f"sky-{wildcards.key}"]
 
 
 def sky_frames(wildcards):
-    return [f"{IMDIR}/fp{frame}.fits" for frame in NIGHT.skies[f"sky-{wildcards.key}"]]
+    return [frame_before("makesky", frame) for frame in sky_plan(wildcards).frames]
 
 
-def stack_frames(prefix):
-    """Return the input function that gives a stack's frames with a prefix."""
+def stack_frames(rule):
+    """Return the input function that gives a stack's frames as a rule takes them."""
     return lambda wildcards: [
-        f"{IMDIR}/{prefix}{frame}.fits" for frame in NIGHT.stacks[wildcards.stack]
+        frame_before(rule, frame) for frame in PLAN.stacks[wildcards.stack]
     ]
 
 
 def stack_of(wildcards):
-    return NIGHT.stack_of[wildcards.frame]
+    return PLAN.stack_of[wildcards.frame]
 
 
-def target_of(wildcards):
-    return wildcards.stack.split(".")[0]
+def stack_refcat(wildcards):
+    """Return the reference stars of the field of a stack."""
+    return f"{IMDIR}/refcat/{target_of(wildcards.stack)}.ecsv"
 
 
-coadds = [f"{IMDIR}/coadd{stack}.fits" for stack in NIGHT.stacks]
+coadds = [f"{IMDIR}/{name}" for name in PLAN.coadds]
+target_tables = [f"{IMDIR}/{name}" for name in PLAN.target_tables]

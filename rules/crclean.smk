@@ -3,9 +3,9 @@
 
 rule crclean:
     input:
-        frame=f"{IMDIR}/sfp{{frame}}.fits",
+        frame=frame_before("crclean"),
     output:
-        intermediate(f"{IMDIR}/zsfp{{frame}}.fits"),
+        intermediate(frame_after("crclean")),
     log:
         f"{IMDIR}/logs/crclean/{{frame}}.log",
     params:

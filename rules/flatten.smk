@@ -3,7 +3,7 @@
 
 def flat_missing(wildcards):
     """Tell why a frame that cannot do without a flat has none; empty where all is well."""
-    required = frame_facts(wildcards)["calibrations"]["flat"] == "required"
+    required = NIGHT.frames[wildcards.frame].calibrations["flat"] == "required"
     note = NIGHT.match(wildcards.frame).notes.get("flat", "")
     return note if required else ""
 
@@ -11,9 +11,9 @@ def flat_missing(wildcards):
 rule flatten:
     input:
         unpack(lambda wildcards: masters_of(wildcards.frame, "flat")),
-        frame=f"{IMDIR}/p{{frame}}.fits",
+        frame=frame_before("flatten"),
     output:
-        intermediate(f"{IMDIR}/fp{{frame}}.fits"),
+        intermediate(frame_after("flatten")),
     log:
         f"{IMDIR}/logs/flatten/{{frame}}.log",
     params:

@@ -10,7 +10,7 @@ rule prepare:
     input:
         unpack(prepare_inputs),
     output:
-        intermediate(f"{IMDIR}/p{{frame}}.fits"),
+        intermediate(frame_after("prepare")),
     log:
         f"{IMDIR}/logs/prepare/{{frame}}.log",
     params:

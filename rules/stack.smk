@@ -13,14 +13,9 @@ except TargetError as error:
 def stack_flats(wildcards):
     """Return the flats that tell how the noise varies over the frames."""
     flats = {}
-    for frame in NIGHT.stacks[wildcards.stack]:
+    for frame in PLAN.stacks[wildcards.stack]:
         flats |= dict.fromkeys(masters_of(frame, "flat").values())
     return list(flats)
-
-
-def stacks_of(target):
-    """Return the stacks of a target, one per filter."""
-    return [stack for stack in NIGHT.stacks if stack.split(".")[0] == target]
 
 
 def grid_frames(wildcards):
@@ -28,18 +23,17 @@ def grid_frames(wildcards):
     if config["stack"]["grid"] == "stack":
         return []
     return [
-        f"{IMDIR}/{SOLVED}{frame}.fits"
-        for stack in stacks_of(target_of(wildcards))
-        for frame in NIGHT.stacks[stack]
+        frame_before("stack", frame)
+        for frame in PLAN.frames_of(target_of(wildcards.stack))
     ]
 
 
 rule stack:
     input:
-        frames=stack_frames(SOLVED),
+        frames=stack_frames("stack"),
         grid=grid_frames,
         flats=stack_flats,
-        refcat=lambda wildcards: f"{IMDIR}/refcat/{target_of(wildcards)}.ecsv",
+        refcat=stack_refcat,
         customcat=config["customcat"] or [],
     output:
         coadd=f"{IMDIR}/coadd{{stack}}.fits",
@@ -59,7 +53,7 @@ rule stack:
         ),
     log:
         f"{IMDIR}/logs/stack/{{stack}}.log",
-    threads: threads_of_a_stack()
+    threads: PLAN.threads_of_a_stack(workflow.cores)
     params:
         version=13,
         settings=config["stack"],
@@ -72,13 +66,8 @@ def stack_products(pattern):
     """Return the input function that gives one product of each stack of a target."""
     return lambda wildcards: [
         f"{IMDIR}/{pattern.format(stack=stack)}"
-        for stack in stacks_of(wildcards.target)
+        for stack in PLAN.targets[wildcards.target]
     ]
-
-
-def table_of(target):
-    """Return the table of a target; frames.ecsv is the night log, so frames.target.ecsv."""
-    return f"{IMDIR}/{target}{'.target' if target == 'frames' else ''}.ecsv"
 
 
 # Rule tables takes: the coadds of a target, their weights and source tables.
@@ -93,7 +82,7 @@ rule tables:
     log:
         f"{IMDIR}/logs/tables/{{target}}{{mark}}.log",
     wildcard_constraints:
-        # As `table_of` has it: frames.ecsv is the night log.
+        # As `lib.night.plan.table_name` has it: frames.ecsv is the night log.
         target=r"(?!frames\.ecsv)[A-Za-z0-9_+-]+",
         mark=r"(?:\.target)?",
     params:
@@ -107,8 +96,8 @@ rule tables:
 def frames_of_stacks(wildcards):
     """Return the solved frames of each stack of a target, as lists."""
     return [
-        [f"{IMDIR}/{SOLVED}{frame}.fits" for frame in NIGHT.stacks[stack]]
-        for stack in stacks_of(wildcards.target)
+        [frame_before("stack", frame) for frame in PLAN.stacks[stack]]
+        for stack in PLAN.targets[wildcards.target]
     ]
 
 
@@ -131,10 +120,3 @@ rule lightcurve:
         target_radec=TARGET,
     script:
         "../scripts/lightcurve.py"
-
-
-target_tables = [
-    path
-    for target in sorted({stack.split(".")[0] for stack in NIGHT.stacks})
-    for path in (table_of(target), f"{IMDIR}/{target}.lightcurve.ecsv")
-]

@@ -1,27 +1,42 @@
 """Translate the arguments of the original autoproc into one run of Snakemake."""
 
 import argparse
+import importlib.util
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-RULES = {
-    "prepare": ("bias", "dark", "prepare"),
-    "flatten": ("flat", "flatten"),
-    "makesky": ("makesky",),
-    "skysub": ("skysub",),
-    "crclean": ("crclean",),
-    "astrometry": ("refcat", "solve", "astrometry"),
-    "stack": ("stack", "tables", "lightcurve"),
-}
-"""The steps in their order, each with the rules that belong to it."""
+ROOT = Path(__file__).resolve().parents[2]
+"""The directory of the workflow, where it was installed together with this package."""
 
-STEPS = tuple(RULES)
+
+def _load_pipeline() -> Any:
+    """Return the pipeline that the workflow declares, or None where there is no workflow.
+
+    Its file is read by path: the modules of the workflow are nobody else's, and do not get onto
+    the module path of whoever imports this package.
+    """
+    path = ROOT / "scripts/lib/core/pipeline.py"
+    if not path.is_file():
+        return None
+    name = f"{__package__}._pipeline"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.PIPELINE
+
+
+PIPELINE = _load_pipeline()
+
+STEPS: tuple[str, ...] = PIPELINE.step_names if PIPELINE else ()
+"""The steps in their order."""
 
 PAR_FILE = "pipeautoproc.par"
 
@@ -45,24 +60,24 @@ class AutoprocError(RuntimeError):
 
 
 def autoproc(
-    datadir=None,
-    imdir=None,
-    start=None,
-    stop=None,
-    only=None,
-    step=None,
-    nocrclean=False,
-    nomastersky=False,
-    redo=False,
-    quiet=False,
-    rmifiles=False,
-    customcat=None,
-    customcatfilt=None,
+    datadir: str | os.PathLike | None = None,
+    imdir: str | os.PathLike | None = None,
+    start: str | None = None,
+    stop: str | None = None,
+    only: str | None = None,
+    step: str | None = None,
+    nocrclean: bool = False,
+    nomastersky: bool = False,
+    redo: bool = False,
+    quiet: bool = False,
+    rmifiles: bool = False,
+    customcat: str | os.PathLike | None = None,
+    customcatfilt: Sequence[str] | None = None,
     *,
-    cores=None,
-    options=(),
-    **config,
-):
+    cores: int | None = None,
+    options: Sequence[str] = (),
+    **config: Any,
+) -> None:
     """Reduce a directory of raw frames.
 
     Parameters
@@ -70,13 +85,13 @@ def autoproc(
     datadir : path-like, optional
         Raw frames; the current directory if not given.
     imdir : path-like, optional
-        All that is made; ``imredux`` if not given.
+        Output directory; ``imredux`` if not given.
     start : str, optional
         Begin with this step; what the ones before would make is taken as it is on disk.
     stop : str, optional
         End with this step.
     only, step : str, optional
-        Do only this step; `step` counts where both are given.
+        Do only this step; `step` takes precedence over `only`.
     nocrclean : bool
         Leave cosmic rays in single frames.
     nomastersky : bool
@@ -86,7 +101,7 @@ def autoproc(
     quiet : bool
         Say only what went wrong.
     rmifiles : bool
-        Remove the frames in between.
+        Remove intermediate frames.
     customcat : path-like, optional
         Star catalogue in the text format of autoproc.
     customcatfilt : list of str, optional
@@ -104,7 +119,7 @@ def autoproc(
         For an unknown step, with the names of the steps; where the run failed, after it has said
         why.
     """
-    settings = {
+    settings: Mapping[str, Any] = {
         "datadir": datadir,
         "imdir": imdir,
         "nocrclean": nocrclean,
@@ -116,7 +131,7 @@ def autoproc(
     }
     settings, redo = with_par_file(settings, redo)
     steps = choose_steps(start, stop, only, step)
-    command = command_line(steps, settings | config, redo, cores, options)
+    command = command_line(steps, {**settings, **config}, redo, cores, options)
     if command is None:
         return
     code = run(command)
@@ -130,7 +145,12 @@ def autoproc(
         raise AutoprocError(f"the run failed (exit code {code}), see above{hint}")
 
 
-def choose_steps(start=None, stop=None, only=None, step=None):
+def choose_steps(
+    start: str | None = None,
+    stop: str | None = None,
+    only: str | None = None,
+    step: str | None = None,
+) -> tuple[str, ...]:
     """Return the steps to do, in their order.
 
     Raises
@@ -138,6 +158,7 @@ def choose_steps(start=None, stop=None, only=None, step=None):
     AutoprocError
         For a name that is no step, and where `start` comes after `stop`.
     """
+    workflow_dir()
     only = step or only
     for name, value in (("start", start), ("stop", stop), ("step", only)):
         if value and value not in STEPS:
@@ -153,7 +174,9 @@ def choose_steps(start=None, stop=None, only=None, step=None):
     return STEPS[first : last + 1]
 
 
-def with_par_file(settings, redo, path=PAR_FILE):
+def with_par_file(
+    settings: Mapping[str, Any], redo: bool, path: str | os.PathLike = PAR_FILE
+) -> tuple[Mapping[str, Any], bool]:
     """Return settings and `redo`, completed from `pipeautoproc.par` where they are not given.
 
     For every key in the file it is told what replaces it.
@@ -187,7 +210,7 @@ def with_par_file(settings, redo, path=PAR_FILE):
     return settings, redo
 
 
-def read_par_file(path):
+def read_par_file(path: str | os.PathLike) -> dict[str, str]:
     """Return the keys and values of a `pipeautoproc.par`: one ``key: value`` a line."""
     found = {}
     with open(path, encoding="utf-8", errors="replace") as file:
@@ -198,7 +221,7 @@ def read_par_file(path):
     return found
 
 
-def workflow_dir():
+def workflow_dir() -> Path:
     """Return the directory of the Snakefile.
 
     Raises
@@ -206,25 +229,26 @@ def workflow_dir():
     AutoprocError
         Where this package was installed without it.
     """
-    root = Path(__file__).resolve().parents[2]
-    if not (root / "Snakefile").is_file():
+    if PIPELINE is None or not (ROOT / "Snakefile").is_file():
         raise AutoprocError(
-            f"there is no Snakefile in {root}: install with 'make env', or 'pip install -e .', "
+            f"there is no Snakefile in {ROOT}: install with 'make env', or 'pip install -e .', "
             "in the directory of autoproc"
         )
-    return root
+    return ROOT
 
 
-def all_rules():
+def all_rules() -> list[str]:
     """Return the names of all rules of the workflow."""
-    root = workflow_dir()
-    names = []
-    for path in [root / "Snakefile", *sorted((root / "rules").glob("*.smk"))]:
-        names += re.findall(r"^\s*(?:rule|checkpoint)\s+(\w+)\s*:", path.read_text(), re.MULTILINE)
-    return names
+    return [*PIPELINE.collecting, *(rule.name for rule in PIPELINE.rules)]
 
 
-def command_line(steps, settings, redo=False, cores=None, options=()):
+def command_line(
+    steps: Sequence[str],
+    settings: Mapping[str, Any],
+    redo: bool = False,
+    cores: int | None = None,
+    options: Sequence[str] = (),
+) -> list[str] | None:
     """Return the command line of a run, or None where the steps leave nothing to do.
 
     Parameters
@@ -242,11 +266,7 @@ def command_line(steps, settings, redo=False, cores=None, options=()):
     -------
     list of str or None
     """
-    left_out = {
-        step
-        for step, key in (("crclean", "nocrclean"), ("makesky", "nomastersky"))
-        if settings.get(key)
-    }
+    left_out = PIPELINE.left_out(settings)
     done = [step for step in steps if step not in left_out]
     if not done:
         note(f"{', '.join(steps)}: left out as asked for, nothing to do")
@@ -262,14 +282,20 @@ def command_line(steps, settings, redo=False, cores=None, options=()):
     first = STEPS.index(steps[0])
     if first > 0:
         # The rules of the steps before do not exist: their files have to.
-        before = {rule for step in STEPS[:first] for rule in RULES[step]}
+        before = {rule.name for step in PIPELINE.steps[:first] for rule in step.rules}
         words += ["--allowed-rules", *(rule for rule in all_rules() if rule not in before)]
     if steps[-1] != STEPS[-1]:
         words += ["--until", done[-1]]
     if redo:
         # Magnitudes and positions of the reference stars do not change by asking again.
         words += ["--forcerun"]
-        words += [rule for step in done for rule in RULES[step] if rule != "refcat"]
+        words += [
+            rule.name
+            for step in PIPELINE.steps
+            if step.name in done
+            for rule in step.rules
+            if not rule.network
+        ]
     words += options
     given = {key: value for key, value in settings.items() if value not in (None, False, [], ())}
     if given:
@@ -278,7 +304,7 @@ def command_line(steps, settings, redo=False, cores=None, options=()):
     return words
 
 
-def config_text(value):
+def config_text(value: Any) -> str:
     """Return a value as ``--config`` reads it back: JSON, which is YAML."""
     if isinstance(value, (bool, int, float)):
         return str(value)
@@ -287,7 +313,7 @@ def config_text(value):
     return json.dumps(value, ensure_ascii=False)
 
 
-def run(command):
+def run(command: Sequence[str]) -> int:
     """Run a command and return its exit code; what stops this process stops it first."""
     with subprocess.Popen(command) as child:
 
@@ -316,10 +342,10 @@ def run(command):
 # ---------------------------------------------------------------------------- live nights
 
 
-def raw_files(datadir):
+def raw_files(datadir: str | os.PathLike) -> dict[str, tuple[int, int]]:
     """Return what lies in a directory of raw frames: name -> (size, time of change)."""
     found = {}
-    with os.scandir(datadir) as entries:
+    with os.scandir(os.fspath(datadir)) as entries:
         for entry in entries:
             if entry.name.startswith(".") or not entry.name.lower().endswith(SUFFIXES):
                 continue
@@ -331,12 +357,14 @@ def raw_files(datadir):
     return found
 
 
-def settled(before, now):
+def settled(
+    before: Mapping[str, tuple[int, int]], now: Mapping[str, tuple[int, int]]
+) -> dict[str, tuple[int, int]]:
     """Return the files that have not changed between two looks."""
     return {name: state for name, state in now.items() if before.get(name) == state}
 
 
-def watch(command, datadir, interval):
+def watch(command: Sequence[str], datadir: str | os.PathLike, interval: float) -> int:
     """Reduce what arrives in a directory, until told to stop (SIGINT or SIGTERM).
 
     A file counts once it has been the same for `interval` seconds. One that is not whole all the
@@ -362,8 +390,9 @@ def watch(command, datadir, interval):
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    seen, reduced = {}, None
-    note(f"watching {datadir}, a look each {interval:g} s; stop with Ctrl-C")
+    seen: dict[str, tuple[int, int]] = {}
+    reduced: dict[str, tuple[int, int]] | None = None
+    note(f"watching {datadir}, checked every {interval:g} s; stop with Ctrl-C")
     try:
         while going:
             now = raw_files(datadir)
@@ -389,7 +418,7 @@ def watch(command, datadir, interval):
 # ---------------------------------------------------------------------------- command
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parse = argparse.ArgumentParser(
         prog="autoproc",
@@ -400,16 +429,16 @@ def parser():
     )
     add = parse.add_argument
     add("--datadir", help="raw frames [.]")
-    add("--imdir", help="all that is made [imredux]")
+    add("--imdir", help="output directory [imredux]")
     add("--start", metavar="STEP", help="begin with this step, take what is before from disk")
     add("--stop", metavar="STEP", help="end with this step")
     add("--only", metavar="STEP", help="do only this step")
-    add("--step", metavar="STEP", help="the same; counts where both are given")
+    add("--step", metavar="STEP", help="the same; takes precedence over --only")
     add("--nocrclean", action="store_true", help="leave cosmic rays in single frames")
     add("--nomastersky", action="store_true", help="subtract each frame's own median")
     add("--redo", action="store_true", help="do the steps again though their files are there")
     add("--quiet", action="store_true", help="say only what went wrong")
-    add("--rmifiles", action="store_true", help="remove the frames in between")
+    add("--rmifiles", action="store_true", help="remove intermediate frames")
     add("--customcat", metavar="FILE", help="star catalogue in the text format of autoproc")
     add("--customcatfilt", metavar="FILTER", nargs="+", help="filters calibrated with it")
     add("--cores", type=int, help="processes at once [all cores]")
@@ -428,12 +457,12 @@ def parser():
         nargs="?",
         type=float,
         const=10.0,
-        help="go on with what arrives in datadir, a look each 10 s, until Ctrl-C",
+        help="go on with what arrives in datadir, check every 10 s, until Ctrl-C",
     )
     return parse
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     cut = words.index("--") if "--" in words else len(words)
@@ -480,6 +509,6 @@ def _quoted(word):
     return shlex.quote(word)
 
 
-def note(words):
+def note(words: str) -> None:
     """Say something that is no product."""
     print(f"autoproc: {words}", file=sys.stderr, flush=True)

@@ -30,11 +30,11 @@ from lib.background.sky import (
     fit_surface,
     grown_by_size,
     surface,
-    time_windows,
     unbinned,
 )
 from lib.core.meshes import bilinear, bilinear_at, noise_map
 from lib.frame.file import BAD, NODATA, SOURCE, Frame, write_frame
+from lib.night.plan import time_windows
 
 SHAPE = (480, 560)
 READNOISE = 15.0

@@ -1,15 +1,10 @@
 """The sky of a frame: its level, and the pixels in which sources hide it."""
 
-import math
-
 import numpy as np
 
 from lib.core.meshes import ranked_blocks
 from lib.core.stats import SAMPLE, mad_std, regular_sample, sigma_clipped_median
 from lib.frame.file import BAD, COSMIC, NODATA, SATURATED
-
-MOST_FRAMES = 300
-"""Frames of a sky: more make it hardly less noisy, and each is held on disk meanwhile."""
 
 SQUARE_SIDE = 0.1355
 """Weight of a neighbour: with the square's own 2 pixels, a Gaussian of 1.2 pixels."""
@@ -309,27 +304,3 @@ def surface(coefficients, shape):
     order = len(coefficients) - 1
     y, x = (legvander((2 * np.arange(n) + 1) / n - 1, order).astype(np.float32) for n in shape)
     return y @ coefficients.astype(np.float32) @ x.T
-
-
-def time_windows(mjd, minutes, least, most=MOST_FRAMES):
-    """Part a series of frames where it lasts longer than its sky stays the same.
-
-    Parameters
-    ----------
-    mjd : sequence of float
-        Times of the frames [d], in order.
-    minutes : float
-        Length of a part, about; infinite where the sky stays.
-    least : int
-        Frames in a part, at least.
-    most : int
-        Frames in a part, at most.
-
-    Returns
-    -------
-    list of list of int
-        Indices of the frames of each part, in order: parts of nearly as many frames each.
-    """
-    span = (mjd[-1] - mjd[0]) * 1440
-    parts = max(1, min(round(span / minutes), len(mjd) // least), math.ceil(len(mjd) / most))
-    return [[int(i) for i in part] for part in np.array_split(np.arange(len(mjd)), parts)]

@@ -7,10 +7,11 @@ This module imports the standard library only: it is read at every start, and by
 outside of the workflow.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from itertools import product
+from typing import Any
 
 
 class Scope(Enum):
@@ -222,7 +223,7 @@ class Pipeline:
         """Names of the rules whose jobs leave nothing open, and go on in one process."""
         return tuple(rule.name for rule in self.rules if not rule.network)
 
-    def left_out(self, config: dict) -> frozenset[str]:
+    def left_out(self, config: Mapping[str, Any]) -> frozenset[str]:
         """Return the names of the steps that a configuration leaves out."""
         return frozenset(
             step.name for step in self.steps if step.left_out_by and config.get(step.left_out_by)
@@ -252,7 +253,7 @@ PIPELINE = Pipeline(
     steps=(
         Step(
             "prepare",
-            "electrons: overscan, bias, dark, gain; saturated and bad pixels in the mask",
+            "overscan, bias, dark, electrons; saturated and bad pixels in the mask",
             (
                 Rule("bias", Scope.MASTER, gives=("bias-<key>.fits",), file="masters"),
                 Rule("dark", Scope.MASTER, gives=("dark-<key>.fits",), file="masters"),
@@ -269,7 +270,7 @@ PIPELINE = Pipeline(
         ),
         Step(
             "makesky",
-            "the empty sky of each filter",
+            "the empty sky",
             (Rule("makesky", Scope.SKY, gives=("sky-<filter>.fits",), file="sky"),),
             left_out_by="nomastersky",
         ),

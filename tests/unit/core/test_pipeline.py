@@ -72,3 +72,21 @@ def test_each_optional_step_halves_or_keeps_the_prefixes():
     assert pipeline.prefixes("make") == ("m",)
     assert pipeline.prefixes("cool") == ("cbm", "cm")
     assert pipeline.prefixes("dye") == ("dcbm", "dbm", "dcm", "dm")
+
+
+def test_tables_of_the_texts_agree():
+    readme = (ROOT / "README.md").read_text()
+    head = (ROOT / "Snakefile").read_text()
+    for name, prefix, products, does in PIPELINE.table():
+        row = next(line for line in readme.splitlines() if line.startswith(f"| {name} |"))
+        _, _, takes, gives, told, _ = (cell.strip() for cell in row.split("|"))
+        assert takes == (f"`{prefix}…`" if prefix else "raw frames")
+        assert gives.split("`")[1] == products[0]
+        for product in products[1:]:
+            assert product in gives or f"….{product.split('>.')[-1]}" in gives
+        assert told == does
+        line = re.search(rf"^#   {name} +(.+?) +-> (\S+) ", head, re.MULTILINE)
+        assert line and line[1] == (f"{prefix}*" if prefix else "raw 2*.fits")
+        assert line[2].rstrip("*") == products[0].split("<")[0]
+    steps = ", ".join(f"`{name}`" for name in PIPELINE.step_names)
+    assert f"The steps are {steps}." in (ROOT / "docs/from-autoproc.md").read_text()
