@@ -116,9 +116,8 @@ def simulated_frame(size, seed=1):
 
 def steps_at(size, folder):
     """Measure the per-frame steps on one frame, reading and writing included."""
-    import skysub
-
     from lib.background.flatten import flatten_frame
+    from lib.background.subtraction import skysub_frame
     from lib.calibration.cosmicrays import crclean_frame
     from lib.calibration.detector import read_raw
     from lib.calibration.prepare import prepare_frame
@@ -146,7 +145,7 @@ def steps_at(size, folder):
 
     def subtracted():
         sky = read_frame(folder / "flat.fits")
-        return skysub.skysub_frame(read_frame(folder / "fp.fits"), sky, order=1)
+        return skysub_frame(read_frame(folder / "fp.fits"), sky, order=1)
 
     def cleaned():
         return crclean_frame(read_frame(folder / "sfp.fits"))

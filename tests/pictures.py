@@ -34,11 +34,11 @@ def panels(path, *pictures):
 
 def reduce_night(folder):
     """Simulate a night, take its frames through the steps and yield name, before, after."""
-    from makesky import sky_from_frames
     from simulate import Night, simulate_night
-    from skysub import skysub_frame
 
     from lib.background.flatten import flatten_frame
+    from lib.background.makesky import sky_from_frames
+    from lib.background.subtraction import skysub_frame
     from lib.calibration.bias import make_bias
     from lib.calibration.dark import make_dark
     from lib.calibration.detector import read_raw

@@ -5,23 +5,14 @@ import pytest
 import sep
 import simulate
 from astropy.io import fits
-from makesky import (
-    STARE,
-    DitheredSum,
-    Persistence,
-    fill_sky,
-    keep_structure,
-    make_sky,
-    offset,
-    pointing_groups,
-    sky_from_frames,
-    smooth_sky,
-    spectrum,
-)
 from scipy.ndimage import gaussian_filter, uniform_filter
-from skysub import fringe_excess, fringe_pattern, skysub_frame, subtract_sky
 
+from lib.background.fringes import fringe_excess, fringe_pattern
+from lib.background.makesky import sky_from_frames
 from lib.background.mastersky import MasterSky, read_sky, write_sky
+from lib.background.pointings import pointing_groups
+from lib.background.registration import offset, spectrum
+from lib.background.secondpass import UNDITHERED, DitheredSum, Persistence
 from lib.background.sky import (
     NONE,
     binned,
@@ -32,6 +23,9 @@ from lib.background.sky import (
     surface,
     unbinned,
 )
+from lib.background.skymean import make_sky
+from lib.background.smoothing import fill_sky, keep_structure, smooth_sky
+from lib.background.subtraction import skysub_frame, subtract_sky
 from lib.core.meshes import bilinear, bilinear_at, noise_map
 from lib.frame.file import BAD, NODATA, SOURCE, Frame, write_frame
 from lib.night.plan import time_windows
@@ -391,7 +385,9 @@ def test_a_kernel_with_a_hole_counts_no_pixel_for_itself():
     assert smooth.min() > -1e-6
 
 
-@pytest.mark.parametrize(("hole", "low", "high"), [(STARE["hole"], 0.85, 1.15), (0.0, 0.5, 0.8)])
+@pytest.mark.parametrize(
+    ("hole", "low", "high"), [(UNDITHERED["hole"], 0.85, 1.15), (0.0, 0.5, 0.8)]
+)
 def test_empty_apertures_tell_the_noise_of_stars_without_dither(hole, low, high):
     """Noise and structure: the sky below stars is interpolated, elsewhere it must be so too."""
     rng, size, radius = np.random.default_rng(12), 480, 6.0
@@ -404,7 +400,7 @@ def test_empty_apertures_tell_the_noise_of_stars_without_dither(hole, low, high)
     yy, xx = np.mgrid[:size, :size]
     for x, y in stars:
         planes[:, np.hypot(xx - x, yy - y) < 9] = np.nan
-    sky = make_sky(planes, (size, size), STARE["sigma"] if hole else 10.0, hole=hole).image
+    sky = make_sky(planes, (size, size), UNDITHERED["sigma"] if hole else 10.0, hole=hole).image
     left = np.ascontiguousarray(1 + noise.mean(axis=0) - sky)
     at_stars, empty = (
         sep.sum_circle(left, *(stars + step).T.astype(float), radius)[0].std() for step in (0, 20)

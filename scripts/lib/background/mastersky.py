@@ -65,7 +65,7 @@ def read_sky(path, name):
     -------
     lib.frame.file.Frame
     """
-    extension = 0
+    extension: int | str = 0
     with fits.open(path, memmap=True, lazy_load_hdus=True) as hdus:
         if TABLE in hdus:
             table = hdus[TABLE].data

@@ -4,7 +4,10 @@ import numpy as np
 
 from lib.core.meshes import ranked_blocks
 from lib.core.stats import SAMPLE, mad_std, regular_sample, sigma_clipped_median
-from lib.frame.file import BAD, COSMIC, NODATA, SATURATED
+from lib.frame.file import BAD, COSMIC, NODATA, SATURATED, SOURCE
+
+NOT_SKY = BAD | SATURATED | NODATA | COSMIC | SOURCE
+"""Bits of pixels that do not show the empty sky."""
 
 SQUARE_SIDE = 0.1355
 """Weight of a neighbour: with the square's own 2 pixels, a Gaussian of 1.2 pixels."""
@@ -304,3 +307,9 @@ def surface(coefficients, shape):
     order = len(coefficients) - 1
     y, x = (legvander((2 * np.arange(n) + 1) / n - 1, order).astype(np.float32) for n in shape)
     return y @ coefficients.astype(np.float32) @ x.T
+
+
+def sky_noise(header):
+    """Return the noise that photons and read-out give a pixel, as a fraction of the sky."""
+    electrons = header["SKYCTS"] * header["GAIN"]
+    return float(np.sqrt(max(electrons, 0) + header["RDNOISE"] ** 2) / electrons)

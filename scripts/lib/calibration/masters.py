@@ -3,9 +3,10 @@
 import logging
 import mmap
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -281,7 +282,9 @@ def combine_inputs(
     return mean, extent, inputs
 
 
-def master_header(kind: str, facts: FrameFacts, inputs: Sequence[Input], unit: str) -> fits.Header:
+def master_header(
+    kind: str, facts: FrameFacts | Mapping[str, Any], inputs: Sequence[Input], unit: str
+) -> fits.Header:
     """Return the header of a master: its configuration, its inputs and those left out.
 
     Parameters
@@ -320,7 +323,10 @@ def master_header(kind: str, facts: FrameFacts, inputs: Sequence[Input], unit: s
 
 
 def rejected_master(
-    kind: str, facts: FrameFacts, inputs: Sequence[str | Input], why: FrameRejected
+    kind: str,
+    facts: FrameFacts | Mapping[str, Any],
+    inputs: Sequence[str | Input],
+    why: FrameRejected,
 ) -> Frame:
     """Return the header-only frame of a master that could not be made.
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 from astropy.io import fits
@@ -73,7 +73,7 @@ class Frame:
     header: fits.Header = field(default_factory=fits.Header)
 
     @classmethod
-    def without_image(cls, header: fits.Header) -> "Frame":
+    def without_image(cls, header: fits.Header) -> Self:
         """Return a frame that is but a header: a rejected one, or one whose pixels stay on disk."""
         return cls(cast(np.ndarray, None), cast(np.ndarray, None), header)
 

@@ -1,0 +1,177 @@
+"""Master sky: what the empty sky looks like through a filter, 1 in the median."""
+
+import os
+
+import numpy as np
+
+from lib.background.mastersky import MasterSky
+from lib.background.pointings import pointing_groups, skies_without
+from lib.background.secondpass import UNDITHERED, find_deep_sources
+from lib.background.shapes import odd_shapes, own_surface
+from lib.background.sky import NOT_SKY, block_sky, sky_noise, surface
+from lib.background.skymean import make_sky, sky_of_mean
+from lib.calibration.masters import (
+    Input,
+    master_header,
+    pixel_noise,
+    rejected_master,
+    release,
+    spool,
+)
+from lib.frame.file import (
+    BAD,
+    NODATA,
+    Frame,
+    FrameRejected,
+    read_frame,
+    read_header,
+)
+from lib.frame.step import log
+
+MOST_RELATIVE_NOISE = 3.0
+"""Frames whose noise, relative to their sky, is so much above the best one's tell nothing."""
+
+
+HELD_BYTES = 128e6
+"""Bytes of frames that stay open after the first look at them."""
+
+
+FACTS = {
+    "instrument": "INSTRUME",
+    "camera": "CAMERA",
+    "filter": "FILTER",
+    "binning": "BINNING",
+    "readout": "READOUT",
+}
+
+
+def judge_frames(headers):
+    """Return what is known of each input of a sky, with why those unfit are left out."""
+    inputs = [Input(header["FRAME"], why=header.get("QCREASON", "")) for header in headers]
+    alive = [header for header in headers if header["QCSTAT"] == "OK"]
+    shape = (alive[0]["NAXIS2"], alive[0]["NAXIS1"]) if alive else (0, 0)
+    for one, header in zip(inputs, headers, strict=True):
+        one.level = header.get("SKYCTS", np.nan)
+        if one.why:
+            continue
+        if (header["NAXIS2"], header["NAXIS1"]) != shape:
+            one.why = f"SHAPE: {header['NAXIS2']} x {header['NAXIS1']}, siblings {shape}"
+        elif not one.level > 0:
+            one.why = f"NO_SKY: {one.level:.1f} electrons"
+        else:
+            one.noise = header["SKYNOISE"] / one.level
+    best = min((one.noise for one in inputs if not one.why), default=np.nan)
+    for one in inputs:
+        if not one.why and one.noise > MOST_RELATIVE_NOISE * best:
+            most = f"{MOST_RELATIVE_NOISE:g} x {best:.2g}"
+            one.why = f"NOISY: {one.noise:.2g} of its sky > {most}"
+    return inputs, shape
+
+
+def sky_from_frames(paths, min_frames=2, sigma=3.0, clip=3.0, order=1, passes=1, structure=False):
+    """Read flattened frames and make their sky.
+
+    Parameters
+    ----------
+    paths : list of path-like
+        Frames with SKYCTS, and their sources marked in the mask.
+    min_frames : int
+        Frames needed.
+    sigma, clip : float
+        See `make_sky`.
+    order : int
+        Degree of the surface by which each frame's sky may differ, see `own_surface`.
+    passes : int
+        2: sources found on the sum of the frames less the first sky are masked too, and the
+        sky made again.
+    structure : bool
+        Keep the pixel structure that the smoothing would take away, see `keep_structure`.
+
+    Returns
+    -------
+    MasterSky
+        BAD in the mask where all frames show a defect, NODATA where none shows sky.
+    """
+    headers = [read_header(path) for path in paths]
+    inputs, shape = judge_frames(headers)
+    alive = [header for header in headers if header["QCSTAT"] == "OK"]
+    facts = {key: alive[0].get(word) for key, word in FACTS.items()} if alive else {}
+    good = [
+        (path, header, one)
+        for path, header, one in zip(paths, headers, inputs, strict=True)
+        if not one.why
+    ]
+    if len(good) < min_frames:
+        why = FrameRejected("TOO_FEW_FRAMES", f"{len(good)} < {min_frames}")
+        return MasterSky.without_image(rejected_master("sky", facts, inputs, why).header)
+    noise = np.median([sky_noise(header) for _, header, _ in good]) if structure else None
+    held: dict[str | os.PathLike[str], Frame] = {}
+
+    def read(path):
+        frame = held.get(path) or read_frame(path, mapped=True)
+        if len(held) < HELD_BYTES / (5 * np.prod(shape)):
+            held[path] = frame
+        return frame
+
+    with spool(len(good), shape) as planes:
+        blocks = []
+        for plane, (path, _, one) in zip(planes, good, strict=True):
+            frame = read(path)
+            np.divide(frame.image, np.float32(one.level), out=plane)
+            free = frame.mask & NOT_SKY == 0
+            blocks.append(block_sky(plane, free, every=3))
+            plane[~free] = np.nan
+            release(planes)
+        surfaces = np.array(blocks)
+        tilts, left = own_surface(surfaces, order)
+        odd = odd_shapes(left, [sky_noise(header) for _, header, _ in good])
+        kept = np.flatnonzero(odd == 0)
+        if min_frames <= len(kept) < len(good):
+            for (_, _, one), rms in zip(good, odd, strict=True):
+                if rms:
+                    one.why = f"SKY_SHAPE: {rms:.2f} of its noise apart from its siblings"
+            good, surfaces = [good[n] for n in kept], surfaces[kept]
+            for to, n in enumerate(kept):
+                planes[to] = planes[n]
+            planes = planes[: len(kept)]
+            tilts, _ = own_surface(surfaces, order)
+        for plane, tilt in zip(planes, tilts, strict=True):
+            plane /= 1 + surface(tilt, shape)
+            release(planes)
+        sky = make_sky(planes, shape, sigma, clip, noise)
+        deep, defects = 0, np.zeros(shape, bool)
+        for _ in range(max(1, passes - 1)):
+            defects, deep, places = find_deep_sources(
+                planes, good, tilts, sky.smooth, passes > 1, read
+            )
+            groups = pointing_groups(places)
+            stare = max(groups) == 0
+            if deep or defects.any():
+                sky = make_sky(planes, shape, sigma, clip, noise)
+            if stare and not structure and sigma > 0:
+                sigma = max(sigma, UNDITHERED["sigma"])
+                sky = sky_of_mean(
+                    sky.mean, sky.number, sky.extent, sigma,
+                    threshold=UNDITHERED["threshold"], hole=UNDITHERED["hole"],
+                )  # fmt: skip
+        without = {}
+        if not stare:
+            noises = [sky_noise(header) for _, header, _ in good]
+            images = skies_without(planes, sky, groups, noises, sigma, clip, noise)
+            without = dict(enumerate(images))
+    for one in inputs:
+        log.info("%s level %.5g %s", one.name, one.level, one.why)
+    header = master_header("sky", facts, inputs, "")
+    mask = np.zeros(shape, np.uint8)
+    mask[sky.number == 0] |= NODATA
+    mask[defects] |= BAD
+    header["SMOOTH"] = (float(sigma), "[px] Gaussian smoothing")
+    header["STRUCT"] = (sky.kept, "part of the pixel structure kept")
+    header["PASSES"] = (int(passes), "2: sources found on the first sum masked")
+    header["NDEEP"] = (deep, "frames in which they were")
+    header["NBAD"] = (int(defects.sum()), "pixels that stand out at every pointing")
+    header["NOISE"] = (float(pixel_noise(sky.image)), "pixel-to-pixel noise of the master")
+    header["NFILLED"] = (int((sky.number == 0).sum()), "pixels without sky, filled from around")
+    header["NGROUP"] = (max(groups) + 1, "groups of pointings, each with a sky of the others")
+    names = [header["FRAME"] for _, header, _ in good]
+    return MasterSky(sky.image, mask, header, dict(zip(names, groups, strict=True)), without)

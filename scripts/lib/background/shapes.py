@@ -1,0 +1,71 @@
+"""Large-scale shapes of the sky of single frames."""
+
+import warnings
+
+import numpy as np
+
+from lib.background.sky import fit_surface, surface
+from lib.calibration.masters import (
+    outliers,
+)
+
+ODD_SHAPE = 0.1
+"""A sky whose shape departs from that of all by no more, as a fraction of the noise, is one of
+them: the mean of a few frames does not show it."""
+
+
+def own_surface(blocks, order):
+    """Return by how much each frame's sky departs from what all have in common.
+
+    Moonlight and twilight tilt the sky of a frame. Left in, the tilt would print the outlines of
+    each frame's masked sources on the mean.
+
+    Parameters
+    ----------
+    blocks : ndarray, shape (n, rows, columns)
+        Sky of each frame in squares, `lib.background.sky.block_sky`, 1 in the median.
+    order : int
+        Degree of the surfaces.
+
+    Returns
+    -------
+    tilts : list of ndarray
+        Coefficients of ``blocks / common - 1``, see `lib.background.sky.fit_surface`.
+    left : ndarray, shape (n, rows, columns)
+        What the surface leaves of it.
+    """
+    levelled = blocks
+    # The median of tilted skies is not what they have in common, that of levelled ones is.
+    for _ in range(3):
+        with warnings.catch_warnings():
+            # Squares that no frame shows.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            common = np.nanmedian(levelled, axis=0)
+        tilts = [fit_surface(one / common - 1, order) for one in blocks]
+        planes = np.array([surface(tilt, common.shape) for tilt in tilts])
+        levelled = blocks / (1 + planes)
+    return tilts, blocks / common - 1 - planes
+
+
+def odd_shapes(left, noises):
+    """Return by how much each frame's sky is of another shape than its siblings', if it is.
+
+    The halo of a bright star that fills a frame is no sky, and no source that could be masked.
+
+    Parameters
+    ----------
+    left : ndarray, shape (n, rows, columns)
+        See `own_surface`.
+    noises : sequence of float
+        Noise of each frame's pixels.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Rms of what is left, as a fraction of the noise; 0 for those with no more than usual.
+    """
+    known = np.isfinite(left)
+    squares = np.where(known, left, 0) ** 2
+    rms = np.sqrt(squares.sum(axis=(1, 2)) / known.sum(axis=(1, 2)).clip(1)) / noises
+    apart = outliers(rms, 0.0) & (rms > max(ODD_SHAPE, np.median(rms)))
+    return np.where(apart, rms, 0.0)

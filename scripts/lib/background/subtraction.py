@@ -1,0 +1,117 @@
+"""Sky subtraction: the master sky scaled to the frame, or the frame's median alone."""
+
+import numpy as np
+
+from lib.background.fringes import fringe_excess, fringe_pattern, pattern_noise
+from lib.background.sky import NOT_SKY, block_sky, fit_surface, sky_level, surface
+from lib.core.stats import (
+    regular_sample,
+    sigma_clipped_median,
+)
+from lib.frame.file import (
+    BAD,
+    NODATA,
+    SOURCE,
+    Frame,
+    FrameRejected,
+)
+
+
+def subtract_sky(image, mask, sky=None, order=0):
+    """Subtract the sky from an image.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    mask : ndarray of uint8, shape (ny, nx)
+        With SOURCE set where sources hide the sky.
+    sky : ndarray of float32, shape (ny, nx), optional
+        Master sky, 1 in the median. Without it the level alone is subtracted.
+    order : int
+        Degree of the surface by which the sky of this frame differs from the master: 1 for the
+        gradient that comes and goes with moon and twilight, 0 for none.
+
+    Returns
+    -------
+    image : ndarray of float32, shape (ny, nx)
+        ``image - level * sky * (1 + surface)``, in which level is the clipped median of
+        ``image / sky`` over the pixels free of sources, and the surface is fitted to the medians
+        of ``image / sky / level - 1`` in squares of 64 pixels.
+    level, noise : float
+    tilt : float
+        Largest difference within the surface, as a fraction of the level.
+
+    Raises
+    ------
+    FrameRejected
+        NO_SKY_PIXEL.
+    """
+    sources = mask & SOURCE > 0
+    flat_sky = image if sky is None else image / sky
+    level, noise = sky_level(flat_sky, mask, sources)
+    if not np.isfinite(level):
+        raise FrameRejected("NO_SKY_PIXEL", f"{sources.mean():.2f} of the pixels are sources")
+    tilt = 0.0
+    if order and level > 0:
+        free = mask & NOT_SKY == 0
+        blocks = block_sky(flat_sky, free, every=3)
+        coefficients = fit_surface(blocks / np.float32(level) - 1, order)
+        model = surface(level * coefficients, image.shape)
+        model += np.float32(level)
+        # The constant term belongs to the level.
+        level *= 1 + coefficients[0, 0]
+        coefficients[0, 0] = 0
+        tilt = float(np.ptp(surface(coefficients, (129, 129))))
+        if sky is not None:
+            model *= sky
+        image = np.subtract(image, model, out=model)
+        _, noise, _ = sigma_clipped_median(regular_sample(image)[regular_sample(free)])
+    else:
+        image = image - (np.float32(level) if sky is None else np.float32(level) * sky)
+    np.copyto(image, 0, where=mask & NODATA > 0)
+    return image, level, noise, tilt
+
+
+def skysub_frame(frame, sky=None, order=0, fringe_scale=0):
+    """Subtract the sky from a frame; keep the header true.
+
+    Parameters
+    ----------
+    frame : Frame
+    sky : Frame, optional
+        Master sky. One that could not be made is not used, and the header says so.
+    order : int
+        See `subtract_sky`.
+    fringe_scale : int
+        Structure of the master sky below this size [px] is fitted on its own; 0: it is not.
+
+    Returns
+    -------
+    Frame
+        Header SKYSUB holds the level taken away, SATURATE is lowered by it.
+    """
+    header = frame.header
+    usable = sky is not None and not sky.rejected
+    if usable and sky.image.shape != frame.image.shape:
+        raise FrameRejected("SKY_SHAPE", f"{sky.image.shape} for a frame of {frame.image.shape}")
+    # What stands out in the sky at every pointing is a defect of the detector.
+    mask = frame.mask | (sky.mask & BAD) if usable else frame.mask
+    image, level, noise, tilt = subtract_sky(
+        frame.image, mask, sky.image if usable else None, order
+    )
+    if usable and fringe_scale:
+        fringe = fringe_pattern(sky.image, fringe_scale)
+        own = pattern_noise(noise / level, sky.header)
+        excess = fringe_excess(image / np.float32(level), mask & NOT_SKY == 0, fringe, *own)
+        image = image - np.float32(excess * level) * fringe
+        image[mask & NODATA > 0] = 0
+        header["FRINGE"] = (1 + excess, "fringes, relative to those of the master sky")
+    header["SKYMODE"] = ("master" if usable else "median", "what was subtracted: master or median")
+    if sky is not None and sky.rejected:
+        header["SKYNOTE"] = (sky.reason[:50], "why no master sky")
+    header["SKYSUB"] = (level, "sky level subtracted, in BUNIT")
+    header["SKYTILT"] = (tilt, "own surface of this frame, largest difference")
+    header["SKYCTS"] = (level, "sky level, in BUNIT")
+    header["SKYNOISE"] = (noise, "pixel noise of the sky, in BUNIT")
+    header["SATURATE"] -= level
+    return Frame(image, mask, header)
