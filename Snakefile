@@ -13,12 +13,14 @@
 #   astrometry  zsfp*        -> azsfp*   positions on the sky
 #   stack       azsfp*       -> coadd*   one image, zero point and source table a target and filter
 
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.0")
 
 
-configfile: f"{workflow.basedir}/config/config.yaml"
+configfile: f"{Path(workflow.snakefile).parent}/config/config.yaml"
 
 
 include: "rules/common.smk"

@@ -30,7 +30,7 @@ from lib.engine import worker  # noqa: E402
 os.environ |= dict.fromkeys(worker.THREAD_VARIABLES, "1")
 if __name__ == "__main__" and "GLIBC_TUNABLES" not in os.environ:
     # All that is measured takes memory as jobs of the warm process do; it is read at the start.
-    os.environ["GLIBC_TUNABLES"] = worker.MALLOC
+    os.environ["GLIBC_TUNABLES"] = worker.MALLOC_TUNABLES
     os.execv(sys.executable, [sys.executable, *sys.argv])
 
 import numpy as np  # noqa: E402
@@ -215,14 +215,14 @@ def startup(folder):
         plain = min(
             measure_program([sys.executable, script], env=environment, cwd=folder) for _ in range(3)
         )
-        server = worker.Warm(ROOT / "scripts")
+        server = worker.WarmWorker(ROOT / "scripts")
         server.run(str(script), environment)
         # What a process has used is counted when it has ended.
-        time.sleep(2 * worker.IDLE_PATIENCE)
+        time.sleep(2 * worker.IDLE_LIMIT)
         begin = process_cpu(server._process.pid)
         for _ in range(20):
             server.run(str(script), environment)
-        time.sleep(2 * worker.IDLE_PATIENCE)
+        time.sleep(2 * worker.IDLE_LIMIT)
         forked = (process_cpu(server._process.pid) - begin) / 20
         server.stop()
         found[step] = {"plain": plain, "warm": forked}

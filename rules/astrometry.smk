@@ -56,7 +56,7 @@ rule solve:
         ),
     log:
         f"{IMDIR}/logs/solve/{{stack}}.log",
-    threads: PLAN.threads_of_a_stack(workflow.cores)
+    threads: PLAN.threads_of_a_stack(available_cores(workflow))
     params:
         version=6,
         settings=config["astrometry"],

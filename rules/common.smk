@@ -3,14 +3,15 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, f"{workflow.basedir}/scripts")
+# Where this workflow lies, also where another uses it as a module.
+HOME = Path(workflow.snakefile).resolve().parents[1]
+sys.path.insert(0, f"{HOME}/scripts")
 
-from lib.engine import worker
+from lib.engine.install import available_cores, install
 
-# First of all: it gets ready while the rest is read.
-worker.attach(workflow)
+# First of all: the warm worker gets ready while the rest is read.
+TERMINAL = install(workflow, HOME / "scripts")
 
-from lib.engine import patches
 from lib.engine.config import ConfigError, check_config
 from lib.night.instrumentfile import InstrumentError, list_instruments
 from lib.night.nightlog import scan
@@ -25,7 +26,7 @@ def read_night():
     exclude = Path(config["exclude"])
     if not exclude.exists():
         # The default lies with the workflow, wherever it is run from.
-        exclude = Path(workflow.basedir) / exclude
+        exclude = HOME / exclude
     if workflow.is_main_process:
         imdir.mkdir(parents=True, exist_ok=True)
     night = scan(
@@ -57,11 +58,6 @@ try:
 except (ConfigError, InstrumentError, OSError) as error:
     refuse(error)
 
-
-patches.spare_collector()
-patches.remember_sources(workflow.sourcecache)
-patches.remember_parameters()
-patches.spare_reports(workflow)
 
 if workflow.remote_exec:
 

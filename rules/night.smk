@@ -4,7 +4,7 @@
 import os
 import subprocess
 
-from lib.engine import paths, progress
+from lib.engine import paths
 from lib.report.frametable import log_digest
 from lib.report.run import finish_run, record_run
 from lib.report.summary import summary
@@ -36,20 +36,15 @@ rule night:
 
 def tell_outcome():
     """Bring frames.ecsv and the page up to date, and say how the run ended."""
-    if PROGRESS:
-        PROGRESS.end()
+    TERMINAL.end()
     # Again: jobs of a killed run may have died after this one began.
     paths.sweep(IMDIR)
     result, page_is_current = finish_run(NIGHT, IMDIR)
     if not page_is_current:
-        script = f"{workflow.basedir}/scripts/night.py"
+        script = f"{HOME}/scripts/night.py"
         subprocess.run([sys.executable, script, "--imdir", IMDIR], check=False)
     if not config["quiet"]:
-        words = summary(result, IMDIR)
-        PROGRESS.line(words) if PROGRESS else print(words, file=sys.stderr)
-
-
-PROGRESS = progress.attach(workflow, quiet=config["quiet"])
+        TERMINAL.say(summary(result, IMDIR))
 
 
 CLAIM = paths.Claim(IMDIR)
@@ -61,9 +56,7 @@ onstart:
     except ConfigError as error:
         refuse(error)
     paths.sweep(IMDIR)
-    patches.look_once(workflow.scheduler)
-    if PROGRESS:
-        PROGRESS.begin()
+    TERMINAL.begin(quiet=config["quiet"])
     record_run(IMDIR, config, workflow.cores, sys.argv, os.getcwd())
 
 

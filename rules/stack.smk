@@ -53,7 +53,7 @@ rule stack:
         ),
     log:
         f"{IMDIR}/logs/stack/{{stack}}.log",
-    threads: PLAN.threads_of_a_stack(workflow.cores)
+    threads: PLAN.threads_of_a_stack(available_cores(workflow))
     params:
         version=13,
         settings=config["stack"],

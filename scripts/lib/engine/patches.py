@@ -1,108 +1,156 @@
-"""Let Snakemake plan and run a large night quickly: one of 20,000 frames is 100,000 jobs."""
+"""Changes to Snakemake's planner and scheduler, for large nights: 20,000 frames are 100,000 jobs.
+
+Each saves at least a fifth of the CPU time of a plan or a run (docs/performance.md has the figures
+and the causes). Where this Snakemake has not what a function here expects, that function raises
+`Unsupported` and changes nothing.
+"""
+
+from __future__ import annotations
 
 import functools
 import gc
+import importlib
+import inspect
 import io
 import threading
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
 
-GENERATIONS = (100_000, 20, 50)
+GC_THRESHOLDS = (100_000, 20, 50)
 """Thresholds of the garbage collector: a plan is millions of objects, hardly any of it garbage."""
 
+SCHEDULER_MODULES = ("snakemake.scheduling.job_scheduler", "snakemake.scheduler")
+"""Where `JobScheduler` is defined, in the order of preference: it moved in Snakemake 9.11."""
 
-def spare_collector():
-    """Let the garbage collector leave alone what is there, and look less often at what comes.
+
+class Unsupported(RuntimeError):
+    """This Snakemake has not the attribute, function or module that would be changed."""
+
+
+def expect(owner: Any, name: str, parameters: Sequence[str]) -> Callable[..., Any]:
+    """Return a function of a class or object, if it takes what it is expected to take.
+
+    Parameters
+    ----------
+    owner : object
+    name : str
+    parameters : sequence of str
+        Names of its first parameters, `self` aside.
+
+    Raises
+    ------
+    Unsupported
+    """
+    found = getattr(owner, name, None)
+    if not callable(found):
+        raise Unsupported(f"{owner!r} has no function {name}")
+    try:
+        taken = [one for one in inspect.signature(found).parameters if one != "self"]
+    except (TypeError, ValueError) as error:
+        raise Unsupported(f"{name}: {error}") from error
+    if taken[: len(parameters)] != list(parameters):
+        raise Unsupported(f"{name} takes {taken}, not {list(parameters)}")
+    return found
+
+
+def tune_garbage_collector() -> None:
+    """Exempt what is loaded from garbage collection, and collect less often.
 
     A quarter of the time of a plan of 10,000 jobs goes into looking for garbage, and more of a
     larger one.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*GENERATIONS)
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
-def remember_sources(cache):
-    """Let a source cache read each script once, not once for each job of its rule.
+def cache_source_files(workflow: Any) -> None:
+    """Read each script once, not once for each job of its rule.
 
-    Its copies of the scripts do not change while a Snakemake runs, so what it finds is the same.
-    A quarter of the time of a plan went into finding and reading them.
-
-    Parameters
-    ----------
-    cache : snakemake.sourcecache.SourceCache
-        Its `open`, `exists` and `get_path` are replaced.
-    """
-    plain_open = cache.open
-
-    @functools.cache
-    def text(source):
-        with plain_open(source) as file:
-            return file.read()
-
-    def open_remembered(source, mode="r"):
-        return io.StringIO(text(source)) if mode == "r" else plain_open(source, mode)
-
-    cache.open = open_remembered
-    cache.exists = functools.cache(cache.exists)
-    cache.get_path = functools.cache(cache.get_path)
-
-
-def remember_parameters():
-    """Let Snakemake look once at which parameters a function of a rule takes, not once a job."""
-    from snakemake import common, jobs, rules
-
-    for module in (common, jobs, rules):
-        plain = getattr(module, "get_function_params", None)
-        if plain is not None and not hasattr(plain, "cache_clear"):
-            module.get_function_params = functools.cache(plain)
-
-
-def spare_reports(workflow):
-    """Let a dry run that is to say nothing of single jobs not put together what it would say.
+    Snakemake's copies of the scripts do not change while it runs, so what it finds is the same.
 
     Parameters
     ----------
     workflow : snakemake.workflow.Workflow
+        `open`, `exists` and `get_path` of its source cache are replaced.
     """
-    from snakemake.jobs import Job
-    from snakemake.settings.enums import Quietness
+    cache: Any = getattr(workflow, "sourcecache", None)
+    plain_open = expect(cache, "open", ("source_file", "mode"))
+    plain = {name: expect(cache, name, ("source_file",)) for name in ("exists", "get_path")}
 
-    plain = getattr(Job.log_info, "plain", Job.log_info)
-    quiet = bool((workflow.output_settings.quiet or set()) & {Quietness.RULES, Quietness.ALL})
+    def read(source: Any) -> str:
+        with plain_open(source) as file:
+            return file.read()
 
-    def log_info(job, *args, **options):
-        # Whether it is a dry run, the workflow knows only once all rules are read.
-        if not (quiet and workflow.dryrun):
-            plain(job, *args, **options)
+    cached_read = _cached(read)
 
-    log_info.plain = plain
-    Job.log_info = log_info
+    def open_cached(source_file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if mode != "r" or args or options:
+            return plain_open(source_file, mode, *args, **options)
+        return io.StringIO(cached_read(source_file))
+
+    try:
+        cache.open = open_cached
+        for name, function in plain.items():
+            setattr(cache, name, _cached(function))
+    except AttributeError as error:
+        raise Unsupported(f"the source cache cannot be changed: {error}") from error
 
 
-def look_once(scheduler):
-    """Let the scheduler of a run wait for one later look at the ready jobs, not for many.
+def _cached(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that remembers its results, where its arguments can be looked up."""
+    remembered = functools.cache(function)
 
-    To start no more than 100 jobs a second, it looks again one second after each look. As it
-    looks after each job too, and each of these looks has its successors, a run of n jobs comes to
-    look n times a second, at files and jobs of all of it.
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        try:
+            hash(args)
+        except TypeError:
+            return function(*args, **options)
+        return remembered(*args, **options)
 
-    Parameters
-    ----------
-    scheduler : snakemake.scheduling.job_scheduler.JobScheduler
-        Its `_schedule_reevalutation` is replaced, where it has one.
+    return call
+
+
+def debounce_scheduler() -> None:
+    """Schedule one later look at the ready jobs at a time, not one for each job that has ended.
+
+    To start no more than 100 jobs a second, the scheduler looks again one second after each look.
+    As it looks after each job too, and each of these looks has its successors, a run of n jobs
+    comes to look n times a second, at files and jobs of all of it.
     """
-    if not hasattr(scheduler, "_schedule_reevalutation"):
+    scheduler: Any = getattr(_import_first(SCHEDULER_MODULES), "JobScheduler", None)
+    plain = expect(scheduler, "_schedule_reevalutation", ("delay",))
+    if getattr(plain, "debounced", False):
         return
-    waiting = threading.Lock()
 
-    def look():
-        waiting.release()
-        scheduler._open_jobs.release()
+    def schedule_reevaluation(self: Any, delay: float) -> None:
+        open_jobs: Any = getattr(self, "_open_jobs", None)
+        if not hasattr(open_jobs, "release"):
+            plain(self, delay)
+            return
+        waiting = vars(self).setdefault("_reevaluation_waiting", threading.Lock())
 
-    def look_later(delay):
+        def look() -> None:
+            waiting.release()
+            open_jobs.release()
+
         if waiting.acquire(blocking=False):
             timer = threading.Timer(delay, look)
             # The end of the run waits for none.
             timer.daemon = True
             timer.start()
 
-    scheduler._schedule_reevalutation = look_later
+    schedule_reevaluation.debounced = True  # type: ignore[attr-defined]
+    scheduler._schedule_reevalutation = schedule_reevaluation
+
+
+def _import_first(names: Sequence[str]) -> ModuleType:
+    """Return the first of some modules that is there."""
+    for name in names:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise Unsupported(f"there is no module {' or '.join(names)}")

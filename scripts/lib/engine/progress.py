@@ -1,9 +1,12 @@
 """What a run says on the terminal: a line for each step with its count and the time left.
 
-A handler of Snakemake's logger interface that takes the place of its own output on the terminal;
-its log file below .snakemake/log keeps everything. It is attached by the workflow itself, so that
-plain ``snakemake`` has it without a plugin being installed.
+A handler of Snakemake's logger that takes the place of its own output on the terminal; its log file
+below .snakemake/log keeps everything. It is attached by the workflow itself, so that plain
+``snakemake`` has it without a logger plugin being installed. A record that it does not understand
+ends it, and Snakemake's own output goes on.
 """
+
+from __future__ import annotations
 
 import logging
 import shutil
@@ -11,12 +14,15 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TextIO
 
-from snakemake_interface_logger_plugins.base import LogHandlerBase
-from snakemake_interface_logger_plugins.common import LogEvent
+from lib.core.pipeline import PIPELINE
 
-BEFORE_START = (LogEvent.RUN_INFO, LogEvent.RESOURCES_INFO, LogEvent.WORKFLOW_STARTED)
+SNAKEMAKE_LOGGER = "snakemake.logging"
+
+BEFORE_START = ("run_info", "resources_info", "workflow_started")
 """Events that come before a run is known to be one, and say nothing to an observer."""
 
 NOISE = ("Building DAG", "Using shell", "Assuming unrestricted", "Conda environments",
@@ -31,7 +37,7 @@ REDRAW_INTERVAL = 0.3
 PLAIN_INTERVAL = 30.0
 """Seconds between lines of a run whose output is no terminal."""
 
-NOT_STEPS = {"all", "targets", "total"}
+NOT_STEPS = {*PIPELINE.collecting, "total"}
 
 
 class Estimate:
@@ -43,17 +49,17 @@ class Estimate:
         Jobs of each rule.
     """
 
-    def __init__(self, counts):
+    def __init__(self, counts: Mapping[str, int]) -> None:
         self.counts = dict(counts)
-        self.done = Counter()
-        self.seconds = Counter()
+        self.done: Counter[str] = Counter()
+        self.seconds: dict[str, float] = {}
 
-    def finish(self, rule, seconds):
+    def finish(self, rule: str, seconds: float) -> None:
         """Note that a job of a rule took so many seconds."""
         self.done[rule] += 1
-        self.seconds[rule] += seconds
+        self.seconds[rule] = self.seconds.get(rule, 0.0) + seconds
 
-    def left(self, elapsed, running=0.0):
+    def left(self, elapsed: float, running: float = 0.0) -> float | None:
         """Return the seconds left, or None where nothing can be said yet.
 
         The work left is what jobs of the same rule took so far, of a rule without any what all
@@ -77,7 +83,7 @@ class Estimate:
         return max(0.0, work - running) * elapsed / (spent + running)
 
 
-def in_words(seconds):
+def in_words(seconds: float) -> str:
     """Return a time left in words, as exact as it deserves."""
     if seconds < 90:
         return f"{max(5, round(seconds / 5) * 5)} s"
@@ -86,103 +92,124 @@ def in_words(seconds):
     return f"{seconds / 3600:.1f} h"
 
 
-class Progress(LogHandlerBase):
+def event_of(record: logging.LogRecord) -> str | None:
+    """Return the kind of a record of Snakemake's, as ``"job_info"``; None for a plain message."""
+    event = getattr(record, "event", None)
+    return None if event is None else str(event).lower()
+
+
+class Progress(logging.Handler):
     """Handler that shows how a run goes on.
 
     Parameters
     ----------
-    common_settings : snakemake.settings.types.OutputSettings
-    settings : None
     stream : text file, optional
         Standard error.
     quiet : bool
         Say only what went wrong.
     """
 
-    def __init__(self, common_settings, settings=None, *, stream=None, quiet=False):
+    def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
+        super().__init__()
         self.stream = stream or sys.stderr
         self.quiet = quiet
         self.begun = False
+        self.broken = False
         self.estimate = Estimate({})
-        self.running = {}
-        self.first = None
-        self.spans = {}
-        self.shown = None
+        self.running: dict[int, tuple[str, float]] = {}
+        self.first: float | None = None
+        self.spans: dict[str, list[float]] = {}
+        self.shown: float | None = None
         self.ended = threading.Event()
         self.live = False
         self.guard = threading.RLock()
-        super().__init__(common_settings, settings)
-
-    writes_to_stream = True
-    writes_to_file = False
-    has_filter = True
-    has_formatter = True
-    needs_rulegraph = False
 
     @property
-    def terminal(self):
+    def terminal(self) -> bool:
         """Whether the stream is a terminal on which a line can be written over."""
         return self.stream.isatty()
 
-    def takes(self, record):
+    def takes(self, record: logging.LogRecord) -> bool:
         """Return whether Snakemake's own output is to be silent about a record."""
+        if self.broken:
+            return False
         if self.begun:
             return True
-        event = getattr(record, "event", None)
+        event = event_of(record)
         if event in BEFORE_START:
             return True
         return (
             event is None and record.levelno < logging.WARNING and str(record.msg).startswith(NOISE)
         )
 
-    def begin(self):
-        """Take over: from here on it is a run."""
+    def begin(self, quiet: bool = False) -> None:
+        """Take over: from here on it is a run.
+
+        Parameters
+        ----------
+        quiet : bool
+            Say only what went wrong, whatever was said before.
+        """
+        self.quiet = self.quiet or quiet
         self.begun = True
         if self.terminal and not self.quiet:
             threading.Thread(target=self.redraw, daemon=True).start()
 
-    def redraw(self):
+    def redraw(self) -> None:
         """Write over the line of the steps at work until the run ends."""
         while not self.ended.wait(REDRAW_INTERVAL):
             with self.guard:
                 if self.running and not self.ended.is_set():
                     self.draw()
 
-    def end(self):
+    def end(self) -> None:
         """Leave the terminal: the run is over."""
         with self.guard:
             self.ended.set()
             self.clear()
             self.stream.flush()
 
-    def close(self):
+    def close(self) -> None:
         """End, and release what the handler holds."""
         self.end()
         super().close()
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         """Take note of a record, and show what it changes."""
-        event = getattr(record, "event", None)
         with self.guard:
-            if event == LogEvent.RUN_INFO:
-                stats = {rule: int(n) for rule, n in record.stats.items()}
-                self.estimate = Estimate({k: n for k, n in stats.items() if k not in NOT_STEPS})
-            if not self.begun:
+            if self.broken:
                 return
-            if event == LogEvent.JOB_INFO:
-                self.start(record)
-            elif event == LogEvent.JOB_FINISHED:
-                self.finish(record)
-            elif event in (LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR):
-                self.fail(record)
-            elif event == LogEvent.ERROR:
-                # That a job failed is said by `fail`; how it was called helps nobody.
-                if "CalledProcessError" not in str(record.msg):
-                    self.line(str(record.msg))
-            elif event is None and record.levelno >= logging.WARNING:
-                self.line(str(record.msg))
+            try:
+                self.note(record)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                self.broken = True
+                self.end()
+                logging.getLogger(SNAKEMAKE_LOGGER).info(
+                    "autoproc goes on without its progress display (%s)", error
+                )
 
-    def start(self, record):
+    def note(self, record: Any) -> None:
+        """Take note of a record, and show what it changes; raise where it is not as expected."""
+        event = event_of(record)
+        if event == "run_info":
+            stats = {rule: int(n) for rule, n in record.stats.items()}
+            self.estimate = Estimate({k: n for k, n in stats.items() if k not in NOT_STEPS})
+        if not self.begun:
+            return
+        if event == "job_info":
+            self.start(record)
+        elif event == "job_finished":
+            self.finish(record)
+        elif event in ("job_error", "group_error"):
+            self.fail(record)
+        elif event == "error":
+            # That a job failed is said by `fail`; how it was called helps nobody.
+            if "CalledProcessError" not in str(record.msg):
+                self.line(str(record.msg))
+        elif event is None and record.levelno >= logging.WARNING:
+            self.line(str(record.msg))
+
+    def start(self, record: Any) -> None:
         """A job has begun."""
         if self.first is None:
             self.first = record.created
@@ -191,7 +218,7 @@ class Progress(LogHandlerBase):
         span[0] = min(span[0], record.created)
         self.show()
 
-    def finish(self, record):
+    def finish(self, record: Any) -> None:
         """A job is done."""
         rule, begun = self.running.pop(record.job_id, ("", record.created))
         if rule in NOT_STEPS or not rule:
@@ -202,9 +229,9 @@ class Progress(LogHandlerBase):
             self.step_done(rule)
         self.show()
 
-    def fail(self, record):
+    def fail(self, record: Any) -> None:
         """A job has failed: say which, and where it is told why."""
-        self.running.pop(getattr(record, "jobid", None), None)
+        self.running.pop(getattr(record, "jobid", -1), None)
         rule = getattr(record, "rule_name", "group")
         logs = list(getattr(record, "log", None) or [])
         outputs = [str(path) for path in (getattr(record, "output", None) or [])]
@@ -215,7 +242,7 @@ class Progress(LogHandlerBase):
             words += f"; its log: {logs[0]}"
         self.line(words)
 
-    def step_done(self, rule):
+    def step_done(self, rule: str) -> None:
         """Leave a line that says that all jobs of a rule are done."""
         if self.quiet:
             return
@@ -227,7 +254,7 @@ class Progress(LogHandlerBase):
         self.line(words)
         self.shown = time.monotonic()
 
-    def totals(self):
+    def totals(self) -> str:
         """Return how much of all is done, and the time left."""
         total, done = sum(self.estimate.counts.values()), sum(self.estimate.done.values())
         words = f"{done} of {total}"
@@ -239,7 +266,7 @@ class Progress(LogHandlerBase):
             words += f", about {in_words(left)} left"
         return words
 
-    def show(self):
+    def show(self) -> None:
         """Say now and then how far it is, where there is no line to be written over."""
         now = time.monotonic()
         if self.shown is None:
@@ -249,7 +276,7 @@ class Progress(LogHandlerBase):
         self.shown = now
         self.line(self.at_work())
 
-    def at_work(self):
+    def at_work(self) -> str:
         """Return the counts of all and of the steps at work."""
         steps = []
         for rule in dict.fromkeys(rule for rule, _ in self.running.values()):
@@ -258,38 +285,37 @@ class Progress(LogHandlerBase):
                 steps.append(f"{rule} {done}/{count}")
         return f"  {self.totals()}: {', '.join(steps)}" if steps else f"  {self.totals()}"
 
-    def draw(self):
+    def draw(self) -> None:
         """Write over the line of the steps at work."""
         width = shutil.get_terminal_size().columns - 1
         self.stream.write("\r\033[K" + self.at_work()[:width])
         self.stream.flush()
         self.live = True
 
-    def line(self, words):
+    def line(self, words: str) -> None:
         """Write a line that stays."""
         with self.guard:
             self.clear()
             self.stream.write(words + "\n")
             self.stream.flush()
 
-    def clear(self):
+    def clear(self) -> None:
         """Remove the line that is written over."""
         if self.live:
             self.stream.write("\r\033[K")
             self.live = False
 
 
-def attach(workflow, quiet=False):
+def attach(workflow: Any) -> Progress | None:
     """Let a run tell its progress in place of Snakemake's own output on the terminal.
 
     Nothing changes for a dry run, for ``--verbose`` and the like, for ``--logger`` of the user's
-    choice, and in the processes of single jobs.
+    choice, in the processes of single jobs, and for a workflow that uses this one as a module: its
+    own `onstart` is what Snakemake calls.
 
     Parameters
     ----------
     workflow : snakemake.workflow.Workflow
-    quiet : bool
-        Say only what went wrong.
 
     Returns
     -------
@@ -299,12 +325,14 @@ def attach(workflow, quiet=False):
     asked_for_more = settings.dryrun or settings.verbose or settings.debug_dag
     if not workflow.is_main_process or asked_for_more or settings.printshellcmds:
         return None
-    logger = workflow.logger_manager.logger
+    if not workflow.modifier.is_main_snakefile():
+        return None
+    logger = logging.getLogger(SNAKEMAKE_LOGGER)
     own = [one for one in logger.handlers if one.name == "DefaultStreamHandler"]
     if not own:
         return None
-    silent = {str(choice) for choice in settings.quiet or ()} & QUIET_CHOICES
-    progress = Progress(settings, stream=own[0].stream, quiet=quiet or bool(silent))
+    silent = {str(choice).lower() for choice in settings.quiet or ()} & QUIET_CHOICES
+    progress = Progress(own[0].stream, quiet=bool(silent))  # type: ignore[attr-defined]
     own[0].addFilter(lambda record: not progress.takes(record))
     logger.addHandler(progress)
     return progress

