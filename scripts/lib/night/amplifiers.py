@@ -71,7 +71,14 @@ def _resolve_section(spec, header, shape, binning, camera):
 def single_amplifier(
     camera: dict[str, Any], half: dict[str, Any] | None, header: Header, hdu: RawHDU, binning: str
 ) -> Amplifier:
-    shape = hdu.shape
+    """Return the one amplifier of a frame, or of a half of it.
+
+    Raises
+    ------
+    FrameUnusable
+        Where a half is not within the frame.
+    """
+    shape = hdu.shape or []
     whole = [0, shape[0], 0, shape[1]]
     trim = (half or camera).get("trim", camera.get("trim"))
     data = _resolve_section(trim, header, shape, binning, camera)
@@ -104,18 +111,19 @@ def extension_amplifiers(
         When sections are missing, outside, or of another size than their place.
     """
     bin_x, bin_y = (int(part) for part in binning.split("x"))
-    amplifiers, places = [], []
+    amplifiers: list[Amplifier] = []
+    places: list[list[int]] = []
     for hdu in hdus:
-        header, shape = headers[hdu.index], hdu.shape
+        header, shape = headers[hdu.index], hdu.shape or []
         place = parse_section(get(header, "DETSEC"))
         if place is None:
             raise FrameUnusable("BAD_SECTION", f"no usable DETSEC in extension {hdu.index}")
-        data = parse_section(get(header, "DATASEC"))
-        data = data[0] if data else [0, shape[0], 0, shape[1]]
+        told = parse_section(get(header, "DATASEC"))
+        data = told[0] if told else [0, shape[0], 0, shape[1]]
         if not _inside(data, shape):
             raise FrameUnusable("BAD_SECTION", f"DATASEC outside extension {hdu.index}")
-        overscan = parse_section(get(header, "BIASSEC"))
-        overscan = overscan[0] if overscan else None
+        told = parse_section(get(header, "BIASSEC"))
+        overscan = told[0] if told else None
         if overscan and (not _inside(overscan, shape) or _overlap(overscan, data)):
             overscan = None
         (y0, y1, x0, x1), flip = place
@@ -128,8 +136,8 @@ def extension_amplifiers(
             )
         places.append([y0, y1, x0, x1])
         amplifiers.append(Amplifier(hdu.index, data, overscan, [y0, x0], flip))
-    for k, place in enumerate(places):
-        if any(_overlap(place, other) for other in places[:k]):
+    for k, one in enumerate(places):
+        if any(_overlap(one, other) for other in places[:k]):
             raise FrameUnusable("BAD_SECTION", "the DETSEC of two extensions overlap")
     low_y, low_x = min(p[0] for p in places), min(p[2] for p in places)
     shape = [max(p[1] for p in places) - low_y, max(p[3] for p in places) - low_x]

@@ -18,7 +18,7 @@ def read_exclude(path: str | os.PathLike[str] | None) -> dict[str, str]:
     dict
         Name -> reason.
     """
-    result = {}
+    result: dict[str, str] = {}
     if path is None or not os.path.exists(path):
         return result
     with open(path, encoding="utf-8", errors="replace") as file:

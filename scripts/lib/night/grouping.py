@@ -60,9 +60,10 @@ def group_calibrations(kind: str, frames: list[FrameFacts]) -> dict[str, Calibra
             for label in sorted(parts, key=lambda v: (v is None, v or 0))
         ]
     if kind == "flat":
-        bases, fixed = [f"flat_{group.filter}" for group in groups], ()
+        bases = [f"flat_{group.filter}" for group in groups]
     else:
-        bases, fixed = [f"{kind}-{group.camera}" for group in groups], ("camera",)
+        bases = [f"{kind}-{group.camera}" for group in groups]
+    fixed = () if kind == "flat" else ("camera",)
     for group, name in zip(
         groups, qualified(bases, [group.labels for group in groups], fixed), strict=True
     ):

@@ -36,11 +36,11 @@ def unique_names(frames: list[FrameFacts], raw_key: str, safe_key: str) -> None:
 
     The text that is its own safe name keeps it; else the one observed first.
     """
-    first = {}
+    first: dict[tuple[str, str], float] = {}
     for facts in frames:
         item = (getattr(facts, raw_key), getattr(facts, safe_key))
         first[item] = min(first.get(item, facts.mjd), facts.mjd)
-    by_name = {}
+    by_name: dict[str, list[tuple[bool, float, str]]] = {}
     for (raw, safe), mjd in first.items():
         by_name.setdefault(safe, []).append((raw != safe, mjd, raw))
     if all(len(raws) == 1 for raws in by_name.values()):
@@ -92,10 +92,10 @@ def qualified(bases: list[str], groups: Sequence[Any], fixed: Sequence[str]) -> 
     -------
     list of str
     """
-    members = {}
+    members: dict[str, list[int]] = {}
     for index, base in enumerate(bases):
         members.setdefault(base, []).append(index)
-    names = [None] * len(bases)
+    names = [""] * len(bases)
     taken = set()
     keys = [key for key in _QUALIFIERS if key not in fixed]
     for base in sorted(members):
@@ -113,7 +113,7 @@ def _told_apart(name, indices, groups, keys):
     """(index, name) of groups, with a qualifier for each key that is needed to tell them apart."""
     if len(indices) == 1 or not keys:
         return [(index, name) for index in indices]
-    parts = {}
+    parts: dict[str, list[int]] = {}
     for index in indices:
         parts.setdefault(str(groups[index].get(keys[0], "")), []).append(index)
     result = []

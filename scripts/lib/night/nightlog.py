@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from lib.night.calibrationmatch import (
     CalibrationGroup,
@@ -166,7 +166,7 @@ def _read_cache(
     return {}
 
 
-def _cached_ok(entry):
+def _cached_ok(entry: Any) -> TypeGuard[list[Any]]:
     """Whether an entry of the cache has the form that is needed (a cache may be damaged)."""
     return (
         isinstance(entry, list)

@@ -1,5 +1,6 @@
 """Where on the sky the frames of a target lie."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -88,8 +89,8 @@ def field_of(frames: Sequence[FrameFacts], wide_radius: float = 0.0) -> Field:
     middle /= np.linalg.norm(middle)
     reach = wide = 0.0
     for vector, (_, one) in zip(vectors, known, strict=True):
-        apart = 2 * np.degrees(np.arcsin(min(1.0, np.linalg.norm(vector - middle) / 2)))
-        diagonal = np.hypot(*one.shape) * (one.pixscale or 0.0) / 3600 / 2
+        apart = 2 * np.degrees(np.arcsin(min(1.0, float(np.linalg.norm(vector - middle)) / 2)))
+        diagonal = math.hypot(*one.shape) * (one.pixscale or 0.0) / 3600 / 2
         error = one.poserr or 0.0
         reach = max(reach, apart + diagonal + error)
         wide = max(wide, apart + diagonal + max(error, wide_radius))

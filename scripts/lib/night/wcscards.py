@@ -52,6 +52,33 @@ def cd_scale(cd: Matrix) -> float:
     return 3600 * math.sqrt(abs(a * d - b * c))
 
 
+def _pair(header: Header, key: str) -> list[float] | None:
+    """Return the values of a keyword for both axes, None where one is missing."""
+    values = [number(get(header, f"{key}{axis}")) for axis in (1, 2)]
+    known = [value for value in values if value is not None]
+    return known if len(known) == 2 else None
+
+
+def _header_matrix(header: Header) -> Matrix | None:
+    """Return the CD matrix of a header: from CD, else from CDELT with PC or CROTA2."""
+    cd = [[number(get(header, f"CD{i}_{j}")) for j in (1, 2)] for i in (1, 2)]
+    if any(value is not None for row in cd for value in row):
+        return [[value or 0.0 for value in row] for row in cd]
+    delta = _pair(header, "CDELT")
+    if delta is None:
+        return None
+    pc = [[number(get(header, f"PC{i}_{j}")) for j in (1, 2)] for i in (1, 2)]
+    if any(value is not None for row in pc for value in row):
+        unit = [[1.0, 0.0], [0.0, 1.0]]
+        return [
+            [delta[i] * (unit[i][j] if (value := pc[i][j]) is None else value) for j in (0, 1)]
+            for i in (0, 1)
+        ]
+    turn = math.radians(number(get(header, "CROTA2")) or 0.0)
+    cos, sin = math.cos(turn), math.sin(turn)
+    return [[delta[0] * cos, -delta[1] * sin], [delta[0] * sin, delta[1] * cos]]
+
+
 def header_wcs(
     header: Header,
 ) -> tuple[list[float], list[float], Matrix, dict[str, float]] | None:
@@ -64,34 +91,17 @@ def header_wcs(
         r"DEC--(TAN|TPV|TAN-SIP)", types[1]
     ):
         return None
-    crval = [number(get(header, f"CRVAL{axis}")) for axis in (1, 2)]
-    crpix = [number(get(header, f"CRPIX{axis}")) for axis in (1, 2)]
-    if None in crval or None in crpix or abs(crval[1]) > 90 or not -360 <= crval[0] <= 360:
+    crval, crpix = _pair(header, "CRVAL"), _pair(header, "CRPIX")
+    if crval is None or crpix is None or abs(crval[1]) > 90 or not -360 <= crval[0] <= 360:
         return None
     if max(abs(value) for value in crpix) > 1e6:
         return None
-    cd = [[number(get(header, f"CD{i}_{j}")) for j in (1, 2)] for i in (1, 2)]
-    if all(value is None for row in cd for value in row):
-        delta = [number(get(header, f"CDELT{axis}")) for axis in (1, 2)]
-        if None in delta:
-            return None
-        pc = [[number(get(header, f"PC{i}_{j}")) for j in (1, 2)] for i in (1, 2)]
-        if any(value is not None for row in pc for value in row):
-            pc = [
-                [(1.0 if i == j else 0.0) if pc[i][j] is None else pc[i][j] for j in (0, 1)]
-                for i in (0, 1)
-            ]
-            cd = [[delta[i] * pc[i][j] for j in (0, 1)] for i in (0, 1)]
-        else:
-            turn = math.radians(number(get(header, "CROTA2")) or 0.0)
-            cos, sin = math.cos(turn), math.sin(turn)
-            cd = [[delta[0] * cos, -delta[1] * sin], [delta[0] * sin, delta[1] * cos]]
-    cd = [[value or 0.0 for value in row] for row in cd]
-    if max(abs(value) for row in cd for value in row) > 10:
+    cd = _header_matrix(header)
+    if cd is None or max(abs(value) for row in cd for value in row) > 10:
         return None
     if not 1e-3 < cd_scale(cd) < 1e3:
         return None
-    cards = {}
+    cards: dict[str, float] = {}
     if types[0].endswith("TPV"):
         for axis in (1, 2):
             for term in range(40):
@@ -111,8 +121,10 @@ def wcs_cards(
     """Cards of the first WCS of the frame, CRPIX in the trimmed or joined frame; or None."""
     header = headers[0]
     cd = _orientation(wcs, header, filename, facts.binning)
-    pv = {}
+    pv: dict[str, float] = {}
     used = None
+    crval: Sequence[float]
+    crpix: Any
     if wcs.get("header", False):
         for index, candidate in enumerate(headers):
             found = header_wcs(candidate)
@@ -124,7 +136,7 @@ def wcs_cards(
             used = max(index - 1, 0)
             break
     if used is None:
-        if cd is None or facts.ra is None:
+        if cd is None or facts.ra is None or facts.dec is None:
             return None, cd
         used = 0
         crval = [facts.ra, facts.dec]
@@ -140,6 +152,7 @@ def wcs_cards(
             crpix = [crpix[0] * raw_shape[1] / full[1], crpix[1] * raw_shape[0] / full[0]]
     amplifier = facts.amplifiers[min(used, len(facts.amplifiers) - 1)]
     x, y, sign_x, sign_y = to_frame(amplifier, *crpix)
+    assert cd is not None
     (a, b), (c, d) = cd
     cd = (a * sign_x, b * sign_y), (c * sign_x, d * sign_y)
     distortion = wcs.get("distortion")
