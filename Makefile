@@ -45,6 +45,7 @@ depth: env-dev  ## put stars into simulated frames and see how faint the stack f
 lint: env-dev  ## check the style of Python and Snakemake files
 	ruff check .
 	ruff format --check .
+	mypy
 	$(if $(SNAKEFILES),snakefmt --check $(SNAKEFILES))
 
 format: env-dev  ## put Python and Snakemake files into that style

@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from lib.astrometry.solvedheader import write_solved_frame
 from lib.frame.step import run_rule
 
 
-def main(job):
+def main(job: Any) -> None:
     """Write one frame with its world coordinate system."""
     solved = json.loads(Path(job.input.solution).read_text())
     frame, version = job.wildcards.frame, job.params.version

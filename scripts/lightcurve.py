@@ -6,6 +6,7 @@ Forced photometry at the target's position on the frames before they are stacked
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -25,7 +26,7 @@ from lib.photometry.lightcurve import (
 log = logging.getLogger("autoproc")
 
 
-def read_stack(coadd, cat, quality, frames):
+def read_stack(coadd: str, cat: str, quality: str, frames: list[str]) -> StackedFrames:
     """Return what a light curve takes of a stack.
 
     Parameters
@@ -45,7 +46,14 @@ def read_stack(coadd, cat, quality, frames):
     return StackedFrames(fits.getheader(coadd), *read_sources(cat), exptime, known, frames)
 
 
-def run(stacks, output, plot, *, target_radec=None, version=1):
+def run(
+    stacks: list[tuple[str, str, str, list[str]]],
+    output: str,
+    plot: str,
+    *,
+    target_radec: Any = None,
+    version: int = 1,
+) -> None:
     """Make the light curve of a target.
 
     Parameters
@@ -77,7 +85,7 @@ def run(stacks, output, plot, *, target_radec=None, version=1):
     log.info("%s: %d exposures", Path(output).name, len(table))
 
 
-def main(job):
+def main(job: Any) -> None:
     """Make the light curve of a target from its stacks."""
     stacks = zip(
         job.input.coadds, job.input.cats, job.input.quality, job.params.frames, strict=True

@@ -1,6 +1,7 @@
 """refcat: make the reference table of one target, from a user's table, the cache, or VizieR."""
 
 import logging
+from typing import Any
 
 from lib.core.settings import ReferenceSettings
 from lib.frame.step import run_rule
@@ -12,7 +13,7 @@ from lib.reference.vizier import ROW_LIMIT
 log = logging.getLogger("autoproc")
 
 
-def main(job):
+def main(job: Any) -> None:
     """Make the reference of one field."""
     values = job.params
     attempt = int(job.resources.get("attempt", 1))

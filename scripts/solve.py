@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 from astropy.table import Table
 from astropy.wcs import FITSFixedWarning
@@ -12,7 +13,7 @@ from lib.core.settings import AstrometrySettings
 from lib.frame.step import run_rule
 
 
-def main(job):
+def main(job: Any) -> None:
     """Solve the frames of one stack together."""
     table = Table.read(job.input.reference, format="ascii.ecsv")
     settings = AstrometrySettings(**job.params.settings)

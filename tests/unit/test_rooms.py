@@ -34,6 +34,39 @@ def test_every_module_is_in_a_room():
         assert "Takes" in head and "gives" in head
 
 
+def public_functions(tree):
+    """Yield the public functions of a module, and those of its public classes."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name[0] != "_":
+            yield node
+        elif isinstance(node, ast.ClassDef) and node.name[0] != "_":
+            yield from (
+                one
+                for one in node.body
+                if isinstance(one, ast.FunctionDef)
+                and (one.name[0] != "_" or one.name == "__init__")
+            )
+
+
+def test_public_functions_are_annotated():
+    bare = []
+    for path in [*LIB.rglob("*.py"), *LIB.parent.glob("*.py")]:
+        for function in public_functions(ast.parse(path.read_text())):
+            every = function.args
+            named = [*every.posonlyargs, *every.args, *every.kwonlyargs]
+            named = [one for one in named if one.arg not in ("self", "cls")]
+            if function.returns is None or any(one.annotation is None for one in named):
+                bare.append(f"{path.relative_to(LIB.parent)}:{function.lineno} {function.name}")
+    assert not bare, "\n".join(bare)
+
+
+def test_scripts_of_rules_are_wiring():
+    for path in LIB.parent.glob("*.py"):
+        text = path.read_text()
+        assert text.count("\n") <= 120, path.name
+        assert 'if "snakemake" in globals():\n    run_rule(snakemake, main)\n' in text, path.name
+
+
 def test_imports_go_downwards():
     wrong = []
     for path in LIB.rglob("*.py"):

@@ -1,13 +1,14 @@
 """Fringes: structure of the master sky that varies in strength from frame to frame."""
 
 import numpy as np
+from astropy.io import fits
 
 from lib.background.sky import block_sky
 from lib.core.meshes import bilinear
 from lib.core.stats import MAD_TO_SIGMA
 
 
-def fringe_pattern(sky, scale):
+def fringe_pattern(sky: np.ndarray, scale: float) -> np.ndarray:
     """Return the structure of a master sky that is smaller than `scale` pixels: its fringes.
 
     Parameters
@@ -25,7 +26,14 @@ def fringe_pattern(sky, scale):
     return sky - bilinear(block_sky(sky, whole, scale), sky.shape)
 
 
-def fringe_excess(image, free, fringe, noise=0.0, own=0.0, sigma=3.0):
+def fringe_excess(
+    image: np.ndarray,
+    free: np.ndarray,
+    fringe: np.ndarray,
+    noise: float = 0.0,
+    own: float = 0.0,
+    sigma: float = 3.0,
+) -> float:
     """Return how much of a fringe pattern is left in a sky-subtracted image.
 
     Interference of the lines of the night sky makes the fringes, not its continuum, so they do
@@ -68,7 +76,7 @@ def fringe_excess(image, free, fringe, noise=0.0, own=0.0, sigma=3.0):
     return float(factor)
 
 
-def pattern_noise(noise, header):
+def pattern_noise(noise: float, header: fits.Header) -> tuple[float, float]:
     """Return the noise of a master sky, and what of a frame's own noise it has in common.
 
     Parameters

@@ -1,8 +1,10 @@
 """Master sky: what the empty sky looks like through a filter, 1 in the median."""
 
-import os
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+from astropy.io import fits
 
 from lib.background.mastersky import MasterSky
 from lib.background.pointings import pointing_groups, skies_without
@@ -45,7 +47,7 @@ FACTS = {
 }
 
 
-def judge_frames(headers):
+def judge_frames(headers: Sequence[fits.Header]) -> tuple[list[Input], tuple[int, ...]]:
     """Return what is known of each input of a sky, with why those unfit are left out."""
     inputs = [Input(header["FRAME"], why=header.get("QCREASON", "")) for header in headers]
     alive = [header for header in headers if header["QCSTAT"] == "OK"]
@@ -68,7 +70,15 @@ def judge_frames(headers):
     return inputs, shape
 
 
-def sky_from_frames(paths, min_frames=2, sigma=3.0, clip=3.0, order=1, passes=1, structure=False):
+def sky_from_frames(
+    paths: Sequence[str | Path],
+    min_frames: int = 2,
+    sigma: float = 3.0,
+    clip: float = 3.0,
+    order: int = 1,
+    passes: int = 1,
+    structure: bool = False,
+) -> MasterSky:
     """Read flattened frames and make their sky.
 
     Parameters
@@ -105,7 +115,7 @@ def sky_from_frames(paths, min_frames=2, sigma=3.0, clip=3.0, order=1, passes=1,
         why = FrameRejected("TOO_FEW_FRAMES", f"{len(good)} < {min_frames}")
         return MasterSky.without_image(rejected_master("sky", facts, inputs, why).header)
     noise = np.median([sky_noise(header) for _, header, _ in good]) if structure else None
-    held: dict[str | os.PathLike[str], Frame] = {}
+    held: dict[str | Path, Frame] = {}
 
     def read(path):
         frame = held.get(path) or read_frame(path, mapped=True)

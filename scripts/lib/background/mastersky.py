@@ -1,6 +1,7 @@
 """A master sky, and what it is for each frame: made of the frames that look elsewhere."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
@@ -28,13 +29,13 @@ class MasterSky(Frame):
     group: dict = field(default_factory=dict)
     without: dict = field(default_factory=dict)
 
-    def of(self, name):
+    def of(self, name: str) -> Frame:
         """Return the sky of a frame: the whole one where no other is known."""
         image = self.without.get(self.group.get(name), self.image)
         return Frame(image, self.mask, self.header)
 
 
-def write_sky(path, sky):
+def write_sky(path: str | Path, sky: MasterSky) -> None:
     """Write a `MasterSky`: the skies without a group as extensions, and a table of the groups."""
     extensions = []
     if sky.without:
@@ -51,7 +52,7 @@ def write_sky(path, sky):
     write_frame(path, sky, extensions)
 
 
-def read_sky(path, name):
+def read_sky(path: str | Path, name: str) -> Frame:
     """Return the sky of a frame.
 
     Parameters

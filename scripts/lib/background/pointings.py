@@ -1,8 +1,11 @@
 """Groups of frames by where they point: each group has a sky made of the others."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
-from lib.background.skymean import finish_sky
+from lib.background.skymean import Sky, finish_sky
 from lib.calibration.masters import (
     release,
 )
@@ -16,7 +19,11 @@ GROUPS = 5
 """Groups of pointings, each with a sky of its own, which rests on four fifths of the frames."""
 
 
-def pointing_groups(places, most=GROUPS, apart=SAME_POINTING_PIXELS):
+def pointing_groups(
+    places: Sequence[tuple[str, tuple[int, ...] | None]],
+    most: int = GROUPS,
+    apart: float = SAME_POINTING_PIXELS,
+) -> list[int]:
     """Part frames into groups, so that frames which point alike are in the same.
 
     Parameters
@@ -53,7 +60,15 @@ def pointing_groups(places, most=GROUPS, apart=SAME_POINTING_PIXELS):
     return np.unique(group, return_inverse=True)[1][which].tolist()
 
 
-def skies_without(planes, sky, groups, noises, sigma, clip, noise):
+def skies_without(
+    planes: np.ndarray,
+    sky: Sky,
+    groups: Any,
+    noises: Sequence[float],
+    sigma: float,
+    clip: float,
+    noise: float | None,
+) -> Any:
     """Make the sky without the frames of each group.
 
     Parameters
@@ -91,6 +106,7 @@ def skies_without(planes, sky, groups, noises, sigma, clip, noise):
         np.subtract(counts.sum(axis=0, dtype=np.int16), counts, out=counts)
         sums /= np.maximum(counts, 1)
         release(planes)
-    for mean, number, size in zip(means, numbers, sizes, strict=True):
+    for mean, size, k in zip(means, sizes, range(len(sizes)), strict=True):
+        number = numbers[k]
         good = number >= min(2, len(planes) - size)
         yield finish_sky(mean, number, good, sky.hidden, sigma, noise)[0]

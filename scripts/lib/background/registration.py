@@ -8,7 +8,7 @@ CLEAR_PEAK = 8.0
 """A cross-correlation tells the offset where its peak is so many times its scatter."""
 
 
-def spectrum(image):
+def spectrum(image: np.ndarray) -> np.ndarray:
     """Return the Fourier transform of an image: half its size, padded to what is done fast."""
     from scipy.fft import next_fast_len, rfft2
 
@@ -19,7 +19,7 @@ def spectrum(image):
     return rfft2(image, (next_fast_len(rows), columns))
 
 
-def offset(reference, image):
+def offset(reference: np.ndarray, image: np.ndarray) -> tuple[int, ...] | None:
     """Return by how many whole pixels an image is shifted against a reference.
 
     Parameters

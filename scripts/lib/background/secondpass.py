@@ -1,13 +1,16 @@
 """Sources too faint for a single frame, and defects, found on the sum of all frames."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from astropy.io import fits
 
 from lib.background.pointings import SAME_POINTING_PIXELS
 from lib.background.registration import offset, spectrum
 from lib.background.sky import find_sources, sky_noise, surface
 from lib.calibration.masters import (
+    Input,
     release,
 )
 from lib.frame.file import (
@@ -15,6 +18,7 @@ from lib.frame.file import (
     NODATA,
     SATURATED,
     SOURCE,
+    Frame,
 )
 from lib.frame.step import log
 
@@ -42,12 +46,12 @@ class DitheredSum:
         look like a source in the sum.
     """
 
-    def __init__(self, brightest=3.0):
+    def __init__(self, brightest: float = 3.0) -> None:
         self.brightest = brightest
-        self.reference = None
-        self.shifts = []
+        self.reference: np.ndarray | None = None
+        self.shifts: list[Any] = []
 
-    def add(self, excess, usable, sources):
+    def add(self, excess: np.ndarray, usable: np.ndarray, sources: np.ndarray) -> Any:
         """Register a frame on the first one and add it.
 
         Parameters
@@ -67,7 +71,7 @@ class DitheredSum:
         bright = excess.clip(0, limit)
         np.copyto(bright, 0, where=~sources)
         if self.reference is None:
-            shift = (0, 0) if bright.any() else None
+            shift: tuple[int, ...] | None = (0, 0) if bright.any() else None
             if shift:
                 self.reference = spectrum(bright)
                 self.margin = tuple(size // 4 for size in excess.shape)
@@ -87,13 +91,13 @@ class DitheredSum:
             self.depth[place] += usable.astype(np.uint16)
         return shift
 
-    def place(self, shift, shape):
+    def place(self, shift: tuple[int, ...], shape: tuple[int, ...]) -> Any:
         """Return the part of the sum that a frame covers."""
         return tuple(
             slice(m - s, m - s + n) for m, s, n in zip(self.margin, shift, shape, strict=True)
         )
 
-    def sources(self, shape, threshold=1.5):
+    def sources(self, shape: tuple[int, ...], threshold: float = 1.5) -> list[Any]:
         """Return for each frame the pixels in which the sum shows a source, None if unknown."""
         if self.reference is None or sum(shift is not None for shift in self.shifts) < 2:
             return [None for _ in self.shifts]
@@ -120,9 +124,16 @@ class Persistence:
         Pointings nearer to each other [px] show the same sources at the same pixels.
     """
 
-    def __init__(self, shape, sigma=4.0, line_sigma=1.5, length=64, apart=SAME_POINTING_PIXELS):
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        sigma: float = 4.0,
+        line_sigma: float = 1.5,
+        length: int = 64,
+        apart: float = SAME_POINTING_PIXELS,
+    ) -> None:
         self.sigma, self.line_sigma, self.apart = sigma, line_sigma, apart
-        self.pointings = []
+        self.pointings: list[tuple[str, tuple[int, ...]]] = []
         self.high, self.low, self.hidden = np.zeros((3, *shape), np.int16)
         # Per axis: where pieces begin, how often each was high, and low.
         self.lines = []
@@ -131,7 +142,9 @@ class Persistence:
             pieces = [slice(start, min(start + length, size)) for start in starts]
             self.lines.append((pieces, *np.zeros((2, len(pieces), across), np.int16)))
 
-    def add(self, excess, usable, target, shift):
+    def add(
+        self, excess: np.ndarray, usable: np.ndarray, target: str, shift: tuple[int, ...]
+    ) -> None:
         """Count what stands out, unless a frame of this pointing was counted."""
         for other, place in self.pointings:
             if other == target and np.hypot(*np.subtract(place, shift)) < self.apart:
@@ -153,7 +166,7 @@ class Persistence:
                     number = values[piece].sum(axis=0, dtype=np.uint8)
                     times[n] += number > (piece.stop - piece.start) / 2
 
-    def defects(self, least=3, share=0.9):
+    def defects(self, least: int = 3, share: float = 0.9) -> np.ndarray:
         """Return the pixels that stood out the same way in nearly all of 3 pointings or more."""
         looks = len(self.pointings) - self.hidden
         need = np.maximum(np.ceil(share * np.arange(len(self.pointings) + 1)), least)
@@ -166,7 +179,14 @@ class Persistence:
         return found & (looks > 0)
 
 
-def find_deep_sources(planes, good, tilts, smooth, deep, read):
+def find_deep_sources(
+    planes: np.ndarray,
+    good: Sequence[tuple[Any, fits.Header, Input]],
+    tilts: Sequence[np.ndarray],
+    smooth: np.ndarray,
+    deep: bool,
+    read: Callable[[Any], Frame],
+) -> tuple[np.ndarray, int, list[Any]]:
     """Look at the frames less their sky: for what the first sky could not know.
 
     Parameters

@@ -1,6 +1,8 @@
 """Large-scale shapes of the sky of single frames."""
 
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ ODD_SHAPE = 0.1
 them: the mean of a few frames does not show it."""
 
 
-def own_surface(blocks, order):
+def own_surface(blocks: np.ndarray, order: int) -> tuple[list[np.ndarray], Any]:
     """Return by how much each frame's sky departs from what all have in common.
 
     Moonlight and twilight tilt the sky of a frame. Left in, the tilt would print the outlines of
@@ -47,7 +49,7 @@ def own_surface(blocks, order):
     return tilts, blocks / common - 1 - planes
 
 
-def odd_shapes(left, noises):
+def odd_shapes(left: np.ndarray, noises: Sequence[float]) -> np.ndarray:
     """Return by how much each frame's sky is of another shape than its siblings', if it is.
 
     The halo of a bright star that fills a frame is no sky, and no source that could be masked.

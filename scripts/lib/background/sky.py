@@ -1,6 +1,9 @@
 """The sky of a frame: its level, and the pixels in which sources hide it."""
 
+from typing import Any
+
 import numpy as np
+from astropy.io import fits
 
 from lib.core.meshes import ranked_blocks
 from lib.core.stats import SAMPLE, mad_std, regular_sample, sigma_clipped_median
@@ -19,7 +22,7 @@ SQUARE_LIMIT = 0.9
 """As areas are counted in squares, the threshold must be so much lower to find as many sources."""
 
 
-def binned(image, unusable):
+def binned(image: np.ndarray, unusable: np.ndarray) -> Any:
     """Return the means of an image's squares of 2 x 2 pixels, and how many of each are usable.
 
     Parameters
@@ -58,7 +61,7 @@ def binned(image, unusable):
     return means, number
 
 
-def unbinned(squares, shape):
+def unbinned(squares: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return a mask of 2 x 2 squares as one of pixels.
 
     Parameters
@@ -74,13 +77,13 @@ def unbinned(squares, shape):
     rows, columns = squares.shape
     # Two pixels at once: as one number of twice the bytes.
     pairs = squares.view(np.uint8) * np.uint16(257)
-    pixels = np.empty((rows, 2, columns), np.uint16)
-    pixels[:] = pairs[:, None]
-    pixels = pixels.view(bool).reshape(2 * rows, 2 * columns)
+    both = np.empty((rows, 2, columns), np.uint16)
+    both[:] = pairs[:, None]
+    pixels = both.view(bool).reshape(2 * rows, 2 * columns)
     return np.ascontiguousarray(pixels[: shape[0], : shape[1]])
 
 
-def smoothed(image, side):
+def smoothed(image: np.ndarray, side: float) -> np.ndarray:
     """Return an image convolved with (side, 1 - 2 side, side) along rows and columns."""
     for axis in (0, 1):
         part = np.moveaxis(image * np.float32(side), axis, 0)
@@ -91,7 +94,7 @@ def smoothed(image, side):
     return image
 
 
-def spread(mask, corners):
+def spread(mask: np.ndarray, corners: bool) -> np.ndarray:
     """Return a mask grown by one pixel, also across corners or not."""
     grown = mask.copy()
     grown[:, 1:] |= mask[:, :-1]
@@ -102,7 +105,7 @@ def spread(mask, corners):
     return grown
 
 
-def grown_by_size(labels, steps):
+def grown_by_size(labels: np.ndarray, steps: Any) -> np.ndarray:
     """Return labelled areas, each grown by its own number of pixels.
 
     Areas are grown together: the one that needs most steps begins, each step brings in those
@@ -128,7 +131,7 @@ def grown_by_size(labels, steps):
     return grown | (left == 0)
 
 
-def extents(labels, places, count):
+def extents(labels: np.ndarray, places: np.ndarray, count: int) -> Any:
     """Return how many pixels each of `count` areas spans, from the label and place of each."""
     low, high = np.full(count, np.iinfo(np.int64).max), np.zeros(count, np.int64)
     np.minimum.at(low, labels, places)
@@ -136,7 +139,14 @@ def extents(labels, places, count):
     return high - low + 1
 
 
-def find_sources(image, unusable, threshold=1.5, grow=4, mesh=64, minarea=6):
+def find_sources(
+    image: np.ndarray,
+    unusable: np.ndarray,
+    threshold: float = 1.5,
+    grow: int = 4,
+    mesh: int = 64,
+    minarea: int = 6,
+) -> np.ndarray:
     """Return the pixels of a frame that belong to sources.
 
     Squares of 2 x 2 pixels, smoothed to the Gaussian of 1.2 pixels that the detection of faint
@@ -190,7 +200,7 @@ def find_sources(image, unusable, threshold=1.5, grow=4, mesh=64, minarea=6):
     return unbinned(grown_by_size(labels, [NONE, *steps]), image.shape)
 
 
-def sky_level(image, mask, sources):
+def sky_level(image: np.ndarray, mask: np.ndarray, sources: np.ndarray) -> tuple[float, float]:
     """Return level and pixel noise of the sky, from pixels without source or defect.
 
     Parameters
@@ -215,7 +225,9 @@ def sky_level(image, mask, sources):
     return level, noise
 
 
-def block_sky(image, free, block=64, least=0.3, every=1):
+def block_sky(
+    image: np.ndarray, free: np.ndarray, block: float = 64, least: float = 0.3, every: int = 1
+) -> np.ndarray:
     """Return the medians of an image's squares, over their free pixels.
 
     Parameters
@@ -243,7 +255,7 @@ def block_sky(image, free, block=64, least=0.3, every=1):
     return np.where(number > least * ranked.shape[-1], medians, np.float32(np.nan))
 
 
-def fit_surface(values, order, sigma=3.0):
+def fit_surface(values: np.ndarray, order: int, sigma: float = 3.0) -> np.ndarray:
     """Fit a low-order surface to a coarse map, robustly.
 
     Parameters
@@ -289,7 +301,7 @@ def fit_surface(values, order, sigma=3.0):
     return coefficients
 
 
-def surface(coefficients, shape):
+def surface(coefficients: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return the surface of `fit_surface` at the pixels of an image.
 
     Parameters
@@ -309,7 +321,7 @@ def surface(coefficients, shape):
     return y @ coefficients.astype(np.float32) @ x.T
 
 
-def sky_noise(header):
+def sky_noise(header: fits.Header) -> float:
     """Return the noise that photons and read-out give a pixel, as a fraction of the sky."""
     electrons = header["SKYCTS"] * header["GAIN"]
     return float(np.sqrt(max(electrons, 0) + header["RDNOISE"] ** 2) / electrons)

@@ -1,6 +1,7 @@
 """The master sky of one set of frames: mean, sources of the mean, smoothing."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,15 @@ class Sky:
     hidden: np.ndarray
 
 
-def make_sky(planes, shape, sigma=3.0, clip=3.0, noise=None, threshold=2.0, hole=0.0):
+def make_sky(
+    planes: np.ndarray,
+    shape: tuple[int, ...],
+    sigma: float = 3.0,
+    clip: float = 3.0,
+    noise: float | None = None,
+    threshold: float = 2.0,
+    hole: float = 0.0,
+) -> Sky:
     """Combine normalised frames to the sky.
 
     Parameters
@@ -77,7 +86,15 @@ def make_sky(planes, shape, sigma=3.0, clip=3.0, noise=None, threshold=2.0, hole
     return sky_of_mean(mean, number, extent, sigma, noise, threshold, hole)
 
 
-def sky_of_mean(mean, number, extent, sigma=3.0, noise=None, threshold=2.0, hole=0.0):
+def sky_of_mean(
+    mean: np.ndarray,
+    number: np.ndarray,
+    extent: np.ndarray,
+    sigma: float = 3.0,
+    noise: float | None = None,
+    threshold: float = 2.0,
+    hole: float = 0.0,
+) -> Sky:
     """Smooth combined frames, for `make_sky`.
 
     Parameters
@@ -106,13 +123,21 @@ def sky_of_mean(mean, number, extent, sigma=3.0, noise=None, threshold=2.0, hole
     return Sky(image, smooth, number, kept, mean, extent, hidden)
 
 
-def error_of_mean(sky, number, noise=None):
+def error_of_mean(sky: np.ndarray, number: np.ndarray, noise: float | None = None) -> Any:
     """Return the noise of each pixel of a mean of `number` frames; see `finish_sky`."""
-    noise = np.float32(noise or pixel_noise(sky))
-    return (noise / np.sqrt(np.maximum(np.arange(number.max() + 1), 1, dtype=np.float32)))[number]
+    each = np.float32(noise or pixel_noise(sky))
+    return (each / np.sqrt(np.maximum(np.arange(number.max() + 1), 1, dtype=np.float32)))[number]
 
 
-def finish_sky(mean, number, good, hidden, sigma=3.0, noise=None, hole=0.0):
+def finish_sky(
+    mean: np.ndarray,
+    number: np.ndarray,
+    good: np.ndarray,
+    hidden: np.ndarray,
+    sigma: float = 3.0,
+    noise: float | None = None,
+    hole: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Turn the mean of frames into the sky.
 
     Parameters

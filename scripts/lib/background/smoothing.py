@@ -1,5 +1,8 @@
 """Smoothing of a master sky, by a Gaussian over the pixels in which it is known."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from lib.core.stats import CHUNK, chunks, mad_std, regular_sample
@@ -8,7 +11,7 @@ COARSE = 2.5
 """Smoothing [px] from which on it is done on an image of half the size."""
 
 
-def halved(values):
+def halved(values: np.ndarray) -> np.ndarray:
     """Return an image of half the size: each pixel of 4 x 4, by weights (1, 3, 3, 1) / 8.
 
     Fine structure, which half as many pixels cannot hold, does not come back as coarse one. Beyond
@@ -28,7 +31,7 @@ def halved(values):
     return values
 
 
-def doubled(coarse, shape):
+def doubled(coarse: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Return an image of twice the size, or a row less: linear between the pixels' centres."""
     for axis in (1, 0):
         # Of each pair of pixels, one is nearer to the square before, one to that after.
@@ -46,7 +49,7 @@ def doubled(coarse, shape):
     return coarse[: shape[0], : shape[1]]
 
 
-def smooth_sky(sky, good, sigma, hole=0.0):
+def smooth_sky(sky: np.ndarray, good: np.ndarray, sigma: float, hole: float = 0.0) -> Any:
     """Smooth a sky by a Gaussian that ignores pixels without value.
 
     Parameters
@@ -87,7 +90,7 @@ def smooth_sky(sky, good, sigma, hole=0.0):
     return doubled(smoothed, sky.shape) if coarse else smoothed
 
 
-def fill_sky(sky, good, reach=16.0):
+def fill_sky(sky: np.ndarray, good: np.ndarray, reach: float = 16.0) -> np.ndarray:
     """Fill the pixels that no frame shows free of sources from those around them.
 
     Parameters
@@ -111,7 +114,9 @@ def fill_sky(sky, good, reach=16.0):
     return np.where(good, sky, around)
 
 
-def keep_structure(sky, smooth, good, variance):
+def keep_structure(
+    sky: np.ndarray, smooth: np.ndarray, good: np.ndarray, variance: np.ndarray
+) -> Any:
     """Return the smooth sky with as much of its pixel structure as is not noise.
 
     The deviations r of the pixels from the smooth sky have a variance of s^2 + n^2, structure

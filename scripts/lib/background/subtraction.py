@@ -17,7 +17,9 @@ from lib.frame.file import (
 )
 
 
-def subtract_sky(image, mask, sky=None, order=0):
+def subtract_sky(
+    image: np.ndarray, mask: np.ndarray, sky: np.ndarray | None = None, order: int = 0
+) -> tuple[np.ndarray, float, float, float]:
     """Subtract the sky from an image.
 
     Parameters
@@ -72,7 +74,9 @@ def subtract_sky(image, mask, sky=None, order=0):
     return image, level, noise, tilt
 
 
-def skysub_frame(frame, sky=None, order=0, fringe_scale=0):
+def skysub_frame(
+    frame: Frame, sky: Frame | None = None, order: int = 0, fringe_scale: int = 0
+) -> Frame:
     """Subtract the sky from a frame; keep the header true.
 
     Parameters
@@ -91,22 +95,25 @@ def skysub_frame(frame, sky=None, order=0, fringe_scale=0):
         Header SKYSUB holds the level taken away, SATURATE is lowered by it.
     """
     header = frame.header
-    usable = sky is not None and not sky.rejected
-    if usable and sky.image.shape != frame.image.shape:
-        raise FrameRejected("SKY_SHAPE", f"{sky.image.shape} for a frame of {frame.image.shape}")
+    master = sky if sky is not None and not sky.rejected else None
+    if master is not None and master.image.shape != frame.image.shape:
+        raise FrameRejected("SKY_SHAPE", f"{master.image.shape} for a frame of {frame.image.shape}")
     # What stands out in the sky at every pointing is a defect of the detector.
-    mask = frame.mask | (sky.mask & BAD) if usable else frame.mask
+    mask = frame.mask if master is None else frame.mask | (master.mask & BAD)
     image, level, noise, tilt = subtract_sky(
-        frame.image, mask, sky.image if usable else None, order
+        frame.image, mask, None if master is None else master.image, order
     )
-    if usable and fringe_scale:
-        fringe = fringe_pattern(sky.image, fringe_scale)
-        own = pattern_noise(noise / level, sky.header)
+    if master is not None and fringe_scale:
+        fringe = fringe_pattern(master.image, fringe_scale)
+        own = pattern_noise(noise / level, master.header)
         excess = fringe_excess(image / np.float32(level), mask & NOT_SKY == 0, fringe, *own)
         image = image - np.float32(excess * level) * fringe
         image[mask & NODATA > 0] = 0
         header["FRINGE"] = (1 + excess, "fringes, relative to those of the master sky")
-    header["SKYMODE"] = ("master" if usable else "median", "what was subtracted: master or median")
+    header["SKYMODE"] = (
+        "median" if master is None else "master",
+        "what was subtracted: master or median",
+    )
     if sky is not None and sky.rejected:
         header["SKYNOTE"] = (sky.reason[:50], "why no master sky")
     header["SKYSUB"] = (level, "sky level subtracted, in BUNIT")

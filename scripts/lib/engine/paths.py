@@ -5,7 +5,9 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NoReturn, TextIO
 
 from lib.engine.config import ConfigError, is_instrument_file
 
@@ -22,7 +24,7 @@ class NothingToReduce(ConfigError):
     exit_code = 3
 
 
-def refuse(error):
+def refuse(error: Exception) -> NoReturn:
     """End the process with one sentence.
 
     Snakemake would add to an exception where in the rules it was raised.
@@ -39,7 +41,7 @@ def refuse(error):
     sys.exit(getattr(error, "exit_code", 2))
 
 
-def check_places(config):
+def check_places(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return `config` with its paths in plain form: `~` expanded, no `./`, no `//`.
 
     Parameters
@@ -114,11 +116,11 @@ class Claim:
     imdir : path-like
     """
 
-    def __init__(self, imdir):
+    def __init__(self, imdir: str | Path) -> None:
         self.path = Path(imdir) / ".run"
-        self._file = None
+        self._file: TextIO | None = None
 
-    def take(self):
+    def take(self) -> None:
         """Take the claim.
 
         Raises
@@ -145,14 +147,14 @@ class Claim:
         file.flush()
         self._file = file
 
-    def release(self):
+    def release(self) -> None:
         """Give it back; the end of the process does the same."""
         if self._file:
             self._file.close()
             self._file = None
 
 
-def sweep(imdir):
+def sweep(imdir: str | Path) -> list[Path]:
     """Remove the half-written files and the folders of work that a killed process left in `imdir`.
 
     Parameters

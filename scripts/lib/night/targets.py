@@ -1,6 +1,7 @@
 """Where the target of a stack is."""
 
 import re
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ class TargetError(ValueError):
     """A position that cannot be read: one sentence for its writer."""
 
 
-def parse_position(value):
+def parse_position(value: Any) -> tuple[float, float] | None:
     """Return the position that config `target_radec` holds.
 
     Parameters
@@ -61,7 +62,7 @@ def _angle(word, factor):
     return value if len(numbers) == 1 else value * factor
 
 
-def target_position(configured, headers):
+def target_position(configured: tuple[float, float] | None, headers: Any) -> Any:
     """Return the position of a target.
 
     Parameters
