@@ -81,3 +81,19 @@ def test_install_asks_apt_for_every_program():
     script = (ROOT / "tools" / "install.sh").read_text()
     asked = re.findall(r"missing\+=\(([\w-]+)\)", script)
     assert {f"astromatic-{name}" for name in asked} == PROGRAMS
+
+
+def test_hosted_ci_runs_what_anyone_runs():
+    ci = (ROOT / ".ci/run").read_text()
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    (command,) = (step["run"] for step in jobs["test"]["steps"] if "run" in step)
+    assert command == "make test"
+    assert ci.splitlines()[-1] == f"exec {command}"
+
+
+def test_hooks_before_a_commit_are_those_of_make_lint():
+    makefile = (ROOT / "Makefile").read_text()
+    lint = makefile[makefile.index("\nlint:") : makefile.index("\nformat:")]
+    (repo,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    for hook in repo["hooks"]:
+        assert hook["entry"].removeprefix(".venv/bin/") in lint
