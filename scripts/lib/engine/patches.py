@@ -1,7 +1,6 @@
 """Changes to Snakemake's planner and scheduler, for large nights: 20,000 frames are 100,000 jobs.
 
-Each saves at least a fifth of the CPU time of a plan or a run (docs/performance.md has the figures
-and the causes). Where this Snakemake has not what a function here expects, that function raises
+docs/performance.md has what each gains, and the causes. Where this Snakemake has not what a function here expects, that function raises
 `Unsupported` and changes nothing.
 """
 
