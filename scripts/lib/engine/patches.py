@@ -1,7 +1,7 @@
 """Changes to Snakemake's planner and scheduler, for large nights: 20,000 frames are 100,000 jobs.
 
-docs/performance.md has what each gains, and the causes. Where this Snakemake has not what a function here expects, that function raises
-`Unsupported` and changes nothing.
+docs/performance.md has what each gains, and the causes. Where this Snakemake has not what a
+function here expects, that function raises `Unsupported` and changes nothing.
 """
 
 from __future__ import annotations
