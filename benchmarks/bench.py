@@ -25,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
+from lib.core.pipeline import PIPELINE  # noqa: E402
 from lib.engine import worker  # noqa: E402
 
 os.environ |= dict.fromkeys(worker.THREAD_VARIABLES, "1")
@@ -205,7 +206,7 @@ def startup(folder):
     """Measure what a job costs before and after its work, in both kinds of process."""
     environment = worker.job_environment(1)
     found = {}
-    for step in worker.FRAME_STEPS:
+    for step in PIPELINE.frame_rules:
         script = folder / f"job.{step}.py"
         script.write_text(
             f"import sys; sys.path.append({str(ROOT / 'scripts')!r})\n"

@@ -42,7 +42,7 @@ sys.path[:0] = ["scripts", "src"]
 from autoproc import STEPS
 from lib.engine import worker
 from lib.report import outcomes
-print(json.dumps([list(STEPS), list(worker.FRAME_STEPS), dict(outcomes.CHAIN)]))
+print(json.dumps([list(STEPS), list(worker.REUSING_STEPS), dict(outcomes.CHAIN)]))
 """
 
 
@@ -74,7 +74,7 @@ def test_new_step_is_known_everywhere(fresh, extended):
         [sys.executable, "-c", ASK], cwd=extended, env=environment(), capture_output=True,
         text=True, check=True,
     )  # fmt: skip
-    steps, frame_steps, chain = json.loads(told.stdout)
+    steps, reusing_steps, chain = json.loads(told.stdout)
     assert steps[3:5] == ["skysub", "defringe"]
-    assert "defringe" in frame_steps
+    assert "defringe" in reusing_steps
     assert chain["defringe"] == ["dsfp"] and chain["astrometry"] == ["azdsfp", "adsfp"]

@@ -90,8 +90,6 @@ STACK_STEPS = PIPELINE.stack_rules
 """They have a warm process of their own, a branch of the other, with any number of threads: these
 are of our own making, not of a library that has been loaded for one."""
 
-FRAME_STEPS = PIPELINE.frame_rules
-
 REUSING_STEPS = PIPELINE.local_rules
 """Their jobs leave nothing open but their log: another may follow in the same process."""
 

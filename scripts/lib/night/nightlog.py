@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from lib.core.files import atomic_path
 from lib.night.calibrationmatch import (
     CalibrationGroup,
     CalibrationMatch,
@@ -177,19 +178,6 @@ def _cached_ok(entry: Any) -> TypeGuard[list[Any]]:
     )
 
 
-def _write_atomically(path, content):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            file.write(content)
-        os.replace(beside, path)
-    finally:
-        if beside.exists():
-            beside.unlink()
-
-
 def scan(
     datadir: str | os.PathLike[str],
     instrument: str | Path = "auto",
@@ -266,7 +254,8 @@ def _scan(
             files[name] = stamp + ["REJECTED", "NOT_A_FILE: a folder or device", [], "", ""]
     if cache is not None and (changed or len(files) != len(known)):
         content = {"key": key, "datadir": os.path.abspath(datadir), "files": files}
-        _write_atomically(cache, _signed(json.dumps(content, separators=(",", ":")).encode()))
+        with atomic_path(cache) as beside:
+            beside.write_bytes(_signed(json.dumps(content, separators=(",", ":")).encode()))
     for name, other in _duplicates(datadir, files).items():
         entry = files[name]
         files[name] = [*entry[:2], "REJECTED", f"DUPLICATE: the same frame as {other}", [],
@@ -544,7 +533,8 @@ class NightLog:
                     return False
         except FileNotFoundError:
             pass
-        _write_atomically(path, content)
+        with atomic_path(path) as beside:
+            beside.write_bytes(content)
         return True
 
 
