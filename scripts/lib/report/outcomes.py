@@ -214,12 +214,16 @@ class NightOutcome:
     stacks : dict of str to StackOutcome
     masters : dict of str to dict
         Cards of each master.
+    remarks : list of str
+        What is to be known of the night as a whole: those of the night log, then those that
+        masters carry in their cards NOTE1, NOTE2, ...
     """
 
     rows: list[Outcome]
     frames: dict[str, Outcome]
     stacks: dict[str, StackOutcome]
     masters: dict[str, Cards]
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def left_out(self) -> list[Outcome]:
@@ -255,7 +259,7 @@ def collect(night: NightLog, imdir: str | Path) -> NightOutcome:
     masters = {}
     for name in sorted(cache.files):
         if name.startswith(MASTER_PREFIXES) and name.endswith(".fits"):
-            masters[name[:-5]] = cache.get(name, MASTER_CARDS, ("INPUT", "LEFT"))
+            masters[name[:-5]] = cache.get(name, MASTER_CARDS, ("INPUT", "LEFT", "NOTE"))
 
     frames = judge_calibrations(masters)
     results = {}
@@ -279,7 +283,12 @@ def collect(night: NightLog, imdir: str | Path) -> NightOutcome:
         else:
             name = row.frame or row.raw
             rows.append(Outcome(name, row.status, "nightlog", row.reason))
-    return NightOutcome(rows, {one.frame: one for one in frames.values()}, results, masters)
+    remarks = list(night.notes)
+    for name, cards in masters.items():
+        remarks += [f"{name}: {note}" for note in cards.get("NOTE", ())]
+    return NightOutcome(
+        rows, {one.frame: one for one in frames.values()}, results, masters, remarks
+    )
 
 
 def _stems(folder: Path) -> set[str]:
@@ -322,4 +331,5 @@ def digest(night: NightOutcome) -> str:
         [one.frame, one.status, one.step, one.reason, one.used] for one in night.rows
     ]
     told += [[stack, entry.cards] for stack, entry in night.stacks.items()]
+    told.append(night.remarks)
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]

@@ -275,7 +275,7 @@ def gather(
         nbad=len(result.left_out),
         mismatches=calibration_mismatches(night),
         masters=masters.result(),
-        remarks=list(night.notes),
+        remarks=result.remarks,
         durations=durations,
         elapsed=max((one.end for one in durations), default=0.0) - run.begun,
         run=run,

@@ -122,7 +122,7 @@ def pixel_scale(cards: Cards) -> float | None:
 
 
 def summary(night: NightOutcome, imdir: str | Path, page: bool = True, most: int = 12) -> str:
-    """Return the end of a run in some lines: the stacks, and each frame left out.
+    """Return the end of a run in some lines: the stacks, each frame left out, and remarks.
 
     Parameters
     ----------
@@ -158,6 +158,11 @@ def summary(night: NightOutcome, imdir: str | Path, page: bool = True, most: int
                 lines.append(f"  and {len(_grouped(left)) - most} reasons more")
     elif night.rows:
         lines += ["", "No frame was left out."]
+    if night.remarks:
+        lines += ["", "To be noted:"]
+        lines += [f"  {remark}" for remark in night.remarks[:most]]
+        if len(night.remarks) > most:
+            lines.append(f"  and {len(night.remarks) - most} remarks more, on the page")
     if ignored:
         lines.append(f"Ignored (not imaging): {ignored} file{'s' * (ignored != 1)}.")
     if page:

@@ -22,3 +22,12 @@ def test_summary_of_many_frames_stays_short():
     text = summary.summary(result, "imredux")
     assert len(text.splitlines()) < 12
     assert "5000 frames" in text and "NO_MATCH" in text
+
+
+def test_summary_tells_remarks():
+    rows = [outcomes.Outcome("f1")]
+    remarks = [f"flat_V: remark {k}" for k in range(20)]
+    result = outcomes.NightOutcome(rows, {"f1": rows[0]}, {}, {}, remarks)
+    lines = summary.summary(result, "imredux").splitlines()
+    assert "To be noted:" in lines and "  flat_V: remark 0" in lines
+    assert "  and 8 remarks more, on the page" in lines
