@@ -3,30 +3,89 @@
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
+from lib.core.files import sweep_scratch
 from lib.engine.config import ConfigError
 from lib.engine.paths import check_places, sweep
 
 
-def test_leavings_of_the_dead_are_swept(tmp_path):
+def ended():
+    """Return the number of a process that has ended."""
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
-    dead, alive = done.pid, os.getpid()
+    return done.pid
+
+
+def test_leavings_of_the_dead_are_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    dead, alive = ended(), os.getpid()
+    mark = ".autoproc-part-"
     for pid in (dead, alive):
-        (tmp_path / f".{pid}.coaddx.r.fits").touch()
-        (tmp_path / f".{pid}.stack-abc").mkdir()
-        (tmp_path / f".{pid}.stack-abc" / "f00001.fits").touch()
-    (tmp_path / "qa").mkdir()
-    (tmp_path / "qa" / f".{dead}.x.json").touch()
+        (tmp_path / f"{mark}{pid}.coaddx.r.fits").touch()
+        (tmp_path / f"{mark}{pid}.stack-abc").mkdir()
+        (tmp_path / f"{mark}{pid}.stack-abc" / "f00001.fits").touch()
+    (tmp_path / "qa" / "frames").mkdir(parents=True)
+    (tmp_path / "qa" / "frames" / f"{mark}{dead}.x.json").touch()
     kept = {".run", ".nightlog.json", "coaddx.r.fits"}
     for name in kept:
         (tmp_path / name).touch()
     assert len(sweep(tmp_path)) == 3
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == kept | {"qa", f".{alive}.coaddx.r.fits", f".{alive}.stack-abc"}
-    assert not any((tmp_path / "qa").iterdir())
+    assert left == kept | {"qa", f"{mark}{alive}.coaddx.r.fits", f"{mark}{alive}.stack-abc"}
+    assert not any((tmp_path / "qa" / "frames").iterdir())
+
+
+def test_files_of_the_user_are_not_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    dead = ended()
+    users = [
+        ".20220128.fits", f".{dead}.backup", f".paper.{dead}.tmp", f".{dead}.folder/paper.tex",
+        "raw/.20220128.fits", f"raw/.autoproc-part-{dead}.fits", ".autoproc-part-x.y",
+        f"papers/qa/.autoproc-part-{dead}.tex", f"qa/.{dead}.json",
+    ]  # fmt: skip
+    for name in users:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / f".autoproc-part-{dead}.link").symlink_to(tmp_path / "papers")
+    assert [path.name for path in sweep(tmp_path)] == [f".autoproc-part-{dead}.link"]
+    assert all((tmp_path / name).read_text() == "mine" for name in users)
+
+
+def test_scratch_of_killed_processes_is_swept(tmp_path):
+    here = Path(__file__).resolve().parents[2] / "scripts"
+    work = (
+        "import sys, time; from lib.core.files import scratch_folder\n"
+        "with scratch_folder('scamp') as folder:\n"
+        "    (folder / 'x.ldac').touch(); print(folder, flush=True); time.sleep(60)"
+    )
+    how = {"stdout": subprocess.PIPE, "text": True, "env": os.environ | {
+        "PYTHONPATH": str(here), "TMPDIR": str(tmp_path)}}  # fmt: skip
+    killed, alive = (subprocess.Popen([sys.executable, "-c", work], **how) for _ in "12")
+    try:
+        left, used = (Path(one.stdout.readline().strip()) for one in (killed, alive))
+        killed.kill()
+        killed.wait()
+        users = tmp_path / "autoproc-scamp-mytables"
+        users.mkdir()
+        (users / "paper.tex").touch()
+        never = tmp_path / "autoproc-detect-abcd1234"
+        never.mkdir()
+        for folder in (users, never):
+            os.utime(folder, (1e9, 1e9))
+        (tmp_path / "autoproc-scamp-aaaaaaaa").symlink_to(users)
+        assert sorted(sweep_scratch(tmp_path)) == sorted([left, never])
+        assert (used / "x.ldac").exists()
+        assert (users / "paper.tex").exists()
+    finally:
+        for one in (killed, alive):
+            one.kill()
+            one.wait()
+            one.stdout.close()
 
 
 def test_instrument_file_by_path(tmp_path, monkeypatch):

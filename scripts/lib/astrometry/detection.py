@@ -1,7 +1,6 @@
 """Stars of a frame, measured by source-extractor."""
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from astropy.io import fits
 
 from lib.astrometry.frames import AstrometryFrame
+from lib.core.files import scratch_folder
 from lib.core.programs import ProgramFailed, find_program, run_program
 from lib.core.settings import AstrometrySettings
 from lib.frame.file import FrameRejected, read_frame
@@ -99,8 +99,7 @@ def run_extractor(
     argv = [find_program("source-extractor"), "image.fits", "-c", "empty.sex"]
     for key, value in parameters.items():
         argv += [f"-{key}", value]
-    with tempfile.TemporaryDirectory(prefix="autoproc-detect-") as name:
-        folder = Path(name)
+    with scratch_folder("detect") as folder:
         (folder / "empty.sex").write_text("# all settings are on the command line\n")
         (folder / "columns.param").write_text("\n".join(CATALOGUE_COLUMNS) + "\n")
         (folder / "gauss.conv").write_text("CONV NORM\n1 2 1\n2 4 2\n1 2 1\n")

@@ -1,6 +1,5 @@
 """Joint solution of frames by SCAMP, which is given the identification and does no matching."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from lib.astrometry.detection import CATALOGUE_COLUMNS, run_again_if_killed
 from lib.astrometry.frames import AstrometryFrame, epoch_of
 from lib.astrometry.pixelmaps import Cards, PixelMap, cached_map, map_from_tpv, tan_cards
 from lib.astrometry.starlists import Reference
+from lib.core.files import scratch_folder
 from lib.core.programs import ProgramFailed, find_program
 from lib.core.settings import AstrometrySettings
 from lib.core.sphere import project
@@ -160,8 +160,7 @@ def run_scamp(
     for key, value in parameters.items():
         argv += [f"-{key}", value]
     undistorted = [UndistortedFrame(frame) for frame in frames]
-    with tempfile.TemporaryDirectory(prefix="autoproc-scamp-") as scratch:
-        folder = Path(scratch)
+    with scratch_folder("scamp") as folder:
         (folder / "empty.scamp").write_text("# all settings are on the command line\n")
         for name, frame, ideal in zip(names, frames, undistorted, strict=True):
             write_stars(folder / name, frame, ideal)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from lib.core.files import PARTIAL, sweep_scratch
 from lib.engine.config import ConfigError, is_instrument_file
 
 DEFAULT_EXCLUDE = "config/exclude.txt"
@@ -154,8 +155,15 @@ class Claim:
             self._file = None
 
 
+OWN_FOLDERS = ("logs", "qa", "refcat")
+"""Folders of `imdir` that only this workflow writes to."""
+
+
 def sweep(imdir: str | Path) -> list[Path]:
-    """Remove the half-written files and the folders of work that a killed process left in `imdir`.
+    """Remove the half-written files and the folders of work that a killed process left.
+
+    Only what bears the mark of `lib.core.files` goes, in `imdir` itself and in the folders in it
+    that are the workflow's own: whatever else lies there, or in another folder, is the user's.
 
     Parameters
     ----------
@@ -167,19 +175,20 @@ def sweep(imdir: str | Path) -> list[Path]:
     list of Path
         What was removed.
     """
-    removed = []
-    for folder, folders, names in os.walk(imdir):
-        for name in [*folders, *names]:
-            found = re.fullmatch(r"\.(\d+)\..+|\..+\.(\d+)\.tmp", name)
-            if not found or _alive(int(found.group(1) or found.group(2))):
-                continue
-            path = Path(folder, name)
-            if name in folders:
-                shutil.rmtree(path, ignore_errors=True)
-                folders.remove(name)
-            else:
-                path.unlink(missing_ok=True)
-            removed.append(path)
+    removed = sweep_scratch()
+    for place in [imdir, *(Path(imdir, name) for name in OWN_FOLDERS)]:
+        for folder, folders, names in os.walk(place):
+            for name in [*folders, *names]:
+                found = PARTIAL.fullmatch(name)
+                if not found or _alive(int(found.group(1))):
+                    continue
+                path = Path(folder, name)
+                if name in folders and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+                removed.append(path)
+            folders[:] = [] if place == imdir else [one for one in folders if "." != one[0]]
     return removed
 
 

@@ -371,7 +371,8 @@ def make_cards(jobs: dict[str, CardJob], imdir: str | Path, cores: int = 1) -> d
         for job, card in zip(todo, pool.map(make_card, todo), strict=True):
             keep(job, card)
     for name in there:
-        if name.endswith(".js") and name[:-3] not in jobs:
+        # Of a frame that is no longer there; what the index does not know is not ours.
+        if name.endswith(".js") and name[:-3] in stored and name[:-3] not in jobs:
             (folder / name).unlink()
     write_if_changed(index_path, json.dumps({frame: asdict(one) for frame, one in index.items()}))
     return index

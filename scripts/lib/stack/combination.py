@@ -1,6 +1,5 @@
 """From the frames of a stack to one image: weights, resampling, outliers, combination."""
 
-import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lib.core.files import partial_path
 from lib.core.settings import StackSettings
 from lib.stack.aligned import AlignedFrame, combine_aligned, mask_outliers
 from lib.stack.grid import Grid, repaired_footprint
@@ -78,7 +78,7 @@ def combine_frames(
         if frame.weighting.modelled:
             size = (frame.header["NAXIS2"], frame.header["NAXIS1"])
             flats.get(frame.header.get("FLATFILE", ""), size)
-    with tempfile.TemporaryDirectory(prefix=f".{os.getpid()}.stack-", dir=workdir) as beside:
+    with tempfile.TemporaryDirectory(prefix=partial_path("stack-").name, dir=workdir) as beside:
         paths = [
             Path(beside) / f"f{number:05d}" if number > held else None
             for number in range(1, len(frames) + 1)
