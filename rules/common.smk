@@ -17,7 +17,7 @@ from lib.night.instrumentfile import InstrumentError, list_instruments
 from lib.night.nightlog import scan
 from lib.night.plan import plan_night, target_of
 from lib.report.frametable import begin_frames_table
-from lib.engine.paths import NothingToReduce, check_places, refuse
+from lib.engine.paths import NothingToReduce, check_places, refuse, tell
 
 
 def read_night():
@@ -38,6 +38,8 @@ def read_night():
     night.add_masters(config["masters"])
     if workflow.is_main_process:
         begin_frames_table(night, imdir / "frames.ecsv")
+        for note in night.notes:
+            tell(note)
     if not night.rows:
         raise NothingToReduce(
             f"datadir: {datadir} holds no .fits, .fit, .fts, .fz or .gz file"

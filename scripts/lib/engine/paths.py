@@ -38,8 +38,13 @@ def refuse(error: Exception) -> NoReturn:
     sentence = str(error)
     if isinstance(error, OSError) and error.filename:
         sentence = f"{error.filename}: {error.strerror}"
-    print(f"autoproc: {sentence}", file=sys.stderr, flush=True)
+    tell(sentence)
     sys.exit(getattr(error, "exit_code", 2))
+
+
+def tell(sentence: str) -> None:
+    """Write a sentence to the console, beside Snakemake's own output."""
+    print(f"autoproc: {sentence}", file=sys.stderr, flush=True)
 
 
 def check_places(config: Mapping[str, Any]) -> dict[str, Any]:

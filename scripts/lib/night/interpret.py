@@ -101,9 +101,11 @@ def _required(value: Any, low: float, high: float, code: str, what: str, spec: A
 
 
 def merged_header(primary: Header, extension: Header) -> Header:
-    """The header of an extension on top of the primary one's keywords."""
+    """The header of an extension on top of the primary one's keywords; its blanks hide nothing."""
     result = dict(primary)
-    result.update(extension)
+    for key, value in extension.items():
+        if key not in result or (value is not None and value != ""):
+            result[key] = value
     return result
 
 
@@ -262,6 +264,8 @@ def _chosen_image(camera: dict[str, Any], hdus: list[RawHDU], images: list[RawHD
     for hdu in images:
         if hdu.index == index:
             return hdu
+    if wanted == 0 and len(images) == 1:  # packed by another program than fpack
+        return images[0]
     raise FrameUnusable("NO_IMAGE", f"no image in HDU {wanted}")
 
 

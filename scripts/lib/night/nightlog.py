@@ -12,7 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -38,6 +38,7 @@ from lib.night.naming import (
     unique_names,
 )
 from lib.night.rawheaders import RawHeaders, read_headers
+from lib.night.siblings import Likeness, adopt, likeness
 
 SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".gz")
 
@@ -73,29 +74,54 @@ WANTED: dict[str, tuple[str, ...]] = {
 """Calibrations that a frame of each type wants."""
 
 
-def _instrument_of(headers: RawHeaders) -> dict[str, Any]:
-    """Return the instrument whose file claims a raw file, by its first extension too."""
+def _claiming(headers: RawHeaders) -> str:
+    """Return the instrument whose file claims a raw file, by its image extensions too, or ''."""
     found = identify(headers.primary)
-    if found == "generic" and len(headers.hdus) > 1:
-        found = identify(merged_header(headers.primary, headers.hdus[1].header))
-    return load_instrument(found)
+    for hdu in headers.hdus[1:]:
+        if found != "generic":
+            break
+        if hdu.index == 1 or hdu.shape:
+            found = identify(merged_header(headers.primary, hdu.header))
+    return "" if found == "generic" else found
 
 
-def _entry(path: str, name: str, size: int, instrument: dict[str, Any] | None) -> list[Any]:
-    """What is kept of one raw file: [status, reason, facts, ...]."""
+def _entry(path: str, name: str, size: int, choice: "Choice") -> list[Any]:
+    """What is kept of one raw file: [status, reason, facts, guess, digest, claim]."""
     stem = _stem(name)
     guess = stem if re.fullmatch(r"2[0-9A-Za-z_+-]{0,63}", stem) else ""
+    claim: list[Any] = []
     try:
         if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", name):
             raise FrameUnusable("BAD_FILE_NAME", "control characters or no UTF-8 in the name")
         if "{" in name or "}" in name:  # Snakemake would take it for a wildcard
             raise FrameUnusable("BAD_FILE_NAME", "braces in the name")
         headers = read_headers(path, size)
-        used = _instrument_of(headers) if instrument is None else instrument
-        facts = interpret(headers.primary, headers.hdus, name, used)
+        instruments = [choice.loaded] if choice.loaded else []
+        if not instruments:
+            claimed = _claiming(headers)
+            adopted = "" if claimed else choice.adopted.get(name, "")
+            alike = likeness(headers, load_instrument("generic")["binning"])
+            claim = [claimed, adopted, alike.to_list() if alike else None]
+            names = [claimed] if claimed else [adopted, "generic"]
+            instruments = [load_instrument(one) for one in names if one]
+        facts = _interpret(headers, name, instruments)
     except FrameIgnored as reason:
-        return [reason.status, str(reason), [], guess, ""]
-    return ["OK", "", [one.to_dict() for one in facts], guess, headers.digest]
+        return [reason.status, str(reason), [], guess, "", claim]
+    return ["OK", "", [one.to_dict() for one in facts], guess, headers.digest, claim]
+
+
+def _interpret(
+    headers: RawHeaders, name: str, instruments: list[dict[str, Any]]
+) -> list[FrameFacts]:
+    """Return the facts by the first instrument that can read them; the first one's reason else."""
+    reason = None
+    for instrument in instruments:
+        try:
+            return interpret(headers.primary, headers.hdus, name, instrument)
+        except FrameUnusable as error:
+            reason = reason or error
+    assert reason is not None
+    raise reason
 
 
 def _duplicates(datadir: str, files: dict[str, list[Any]]) -> dict[str, str]:
@@ -171,9 +197,11 @@ def _cached_ok(entry: Any) -> TypeGuard[list[Any]]:
     """Whether an entry of the cache has the form that is needed (a cache may be damaged)."""
     return (
         isinstance(entry, list)
-        and len(entry) == 7
+        and len(entry) == 8
         and isinstance(entry[2], str)
         and isinstance(entry[4], list)
+        and isinstance(entry[7], list)
+        and len(entry[7]) in (0, 3)
         and all(isinstance(facts, dict) and "frame" in facts for facts in entry[4])
     )
 
@@ -218,6 +246,22 @@ def scan(
             gc.enable()
 
 
+@dataclass
+class Choice:
+    """How the instrument of each file is chosen.
+
+    Parameters
+    ----------
+    loaded : dict or None
+        The instrument of all files; None: each file's own.
+    adopted : dict of str to str
+        Instrument of the siblings of files that no instrument file claims.
+    """
+
+    loaded: dict[str, Any] | None
+    adopted: dict[str, str] = field(default_factory=dict)
+
+
 def _scan(
     datadir: str,
     instrument: str | Path,
@@ -226,7 +270,7 @@ def _scan(
 ) -> "NightLog":
     key = instruments_hash(instrument)
     known = _read_cache(cache, key, os.path.abspath(datadir))
-    loaded = None if str(instrument) == "auto" else load_instrument(instrument)
+    choice = Choice(None if str(instrument) == "auto" else load_instrument(instrument))
     files: dict[str, list[Any]] = {}
     changed = False
     with os.scandir(datadir) as entries:
@@ -240,7 +284,7 @@ def _scan(
         try:
             info = os.stat(path)
         except OSError as error:
-            files[name] = [0, 0, "REJECTED", f"UNREADABLE: {error.strerror}", [], "", ""]
+            files[name] = [0, 0, "REJECTED", f"UNREADABLE: {error.strerror}", [], "", "", []]
             continue
         stamp = [info.st_size, info.st_mtime_ns]
         entry = known.get(name)
@@ -249,18 +293,55 @@ def _scan(
             continue
         changed = True
         if stat.S_ISREG(info.st_mode):
-            files[name] = stamp + _entry(path, name, info.st_size, loaded)
+            files[name] = stamp + _entry(path, name, info.st_size, choice)
         else:
-            files[name] = stamp + ["REJECTED", "NOT_A_FILE: a folder or device", [], "", ""]
+            files[name] = stamp + ["REJECTED", "NOT_A_FILE: a folder or device", [], "", "", []]
+    if choice.loaded is None:
+        changed |= _join_siblings(datadir, files, choice)
     if cache is not None and (changed or len(files) != len(known)):
         content = {"key": key, "datadir": os.path.abspath(datadir), "files": files}
         with atomic_path(cache) as beside:
             beside.write_bytes(_signed(json.dumps(content, separators=(",", ":")).encode()))
+    notes = _sibling_notes(files)
     for name, other in _duplicates(datadir, files).items():
         entry = files[name]
         files[name] = [*entry[:2], "REJECTED", f"DUPLICATE: the same frame as {other}", [],
-                       entry[5], ""]  # fmt: skip
-    return NightLog(files, read_exclude(exclude))
+                       entry[5], "", []]  # fmt: skip
+    return NightLog(files, read_exclude(exclude), notes)
+
+
+def _join_siblings(datadir: str, files: dict[str, list[Any]], choice: Choice) -> bool:
+    """Read files that no instrument claims again as their siblings; whether there were any."""
+    claims = [(name, entry[7]) for name, entry in files.items() if entry[7] and entry[7][2]]
+    claimed = {(claim[0], Likeness.from_list(claim[2])) for _, claim in claims if claim[0]}
+    if not claimed and not any(claim[1] for _, claim in claims):
+        return False
+    unclaimed = {name: Likeness.from_list(claim[2]) for name, claim in claims if not claim[0]}
+    choice.adopted = adopt(unclaimed, claimed)
+    changed = False
+    for name in unclaimed:
+        entry = files[name]
+        if entry[7][1] != choice.adopted.get(name, ""):
+            path = os.path.join(datadir, name)
+            files[name] = entry[:2] + _entry(path, name, entry[0], choice)
+            changed = True
+    return changed
+
+
+def _sibling_notes(files: dict[str, list[Any]]) -> list[str]:
+    """Return a sentence for each instrument that files have joined."""
+    joined: dict[str, list[str]] = {}
+    for name, entry in files.items():
+        if entry[7] and entry[7][1]:
+            instrument = entry[4][0]["instrument"] if entry[4] else entry[7][1]
+            joined.setdefault(instrument, []).append(name)
+    return [
+        f"instrument: {len(names)} file{'s' * (len(names) != 1)} that no instrument claims "
+        f"({names[0]}{' ...' * (len(names) > 1)}) read as {instrument}, like the other frames of "
+        "the same camera"
+        for instrument, names in joined.items()
+        if instrument != "generic"
+    ]
 
 
 @dataclass
@@ -299,9 +380,11 @@ class NightLog:
     ----------
     files : dict
         Raw file name -> [size, mtime, status, reason, list of facts, guessed frame name, hash of
-        the headers].
+        the headers, claim: instrument that claims it, that of its siblings, likeness].
     excluded : dict
         Frame or file name -> the user's reason.
+    notes : iterable of str
+        Remarks for the user on how the files were read.
 
     Attributes
     ----------
@@ -325,12 +408,15 @@ class NightLog:
     """
 
     def __init__(
-        self, files: dict[str, list[Any]], excluded: Mapping[str, str] | None = None
+        self,
+        files: dict[str, list[Any]],
+        excluded: Mapping[str, str] | None = None,
+        notes: Iterable[str] = (),
     ) -> None:
         self.frames: dict[str, FrameFacts] = {}
         self.rows: list[LogRow] = []
         self.masters: dict[str, str] = {}
-        self.notes: list[str] = []
+        self.notes: list[str] = list(notes)
         self._ready: dict[str, list[CalibrationGroup]] = {kind: [] for kind in CALIBRATIONS}
         self._matches: dict[tuple[Any, ...], CalibrationMatch] = {}
         self._fill(files, dict(excluded or {}))
@@ -365,7 +451,7 @@ class NightLog:
 
         unused = set(excluded)
         for name in sorted(files):
-            _, _, status, reason, _, guess, _ = files[name]
+            _, _, status, reason, _, guess, *_ = files[name]
             found = by_raw.get(name)
             rows = [LogRow(one.frame, name, status, reason, one) for one in found or ()]
             for row in rows or [LogRow(guess, name, status, reason)]:

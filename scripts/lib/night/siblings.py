@@ -1,0 +1,138 @@
+"""Which instrument a file belongs to that no instrument file claims: that of its siblings.
+
+Calibrations often lack the keywords by which the science frames of the same camera are told
+(a dome flat is taken without the telescope's computer, its TELESCOP is blank)."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lib.night.headervalues import Header, evaluate, get, parse_binning, text
+from lib.night.rawheaders import RawHDU, RawHeaders
+
+OTHER_WORDS = ("TELESCOP", "OBSERVAT", "DETECTOR", "DETNAM", "DETID", "CAMERA", "SERNO")
+"""Keywords that name camera or telescope where INSTRUME does not."""
+
+SLACK = 0.06
+"""Part of the detector's length by which overscan and windows change that of a binned frame."""
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """What frames of one camera have in common, as plain values for the cache.
+
+    Parameters
+    ----------
+    layout : int
+        Number of images in the file.
+    size : tuple of int
+        Rows and columns of the first image, in unbinned pixels.
+    instrume : str
+        INSTRUME in lower case; empty where the header does not tell.
+    others : tuple of str
+        The same for `OTHER_WORDS`.
+    """
+
+    layout: int
+    size: tuple[int, ...]
+    instrume: str
+    others: tuple[str, ...]
+
+    def to_list(self) -> list[Any]:
+        """Return the likeness as a list that JSON holds."""
+        return [self.layout, list(self.size), self.instrume, list(self.others)]
+
+    @classmethod
+    def from_list(cls, content: list[Any]) -> "Likeness":
+        """Return the likeness from what `to_list` gave."""
+        layout, size, instrume, others = content
+        return cls(layout, tuple(size), instrume, tuple(others))
+
+
+def likeness(headers: RawHeaders, binning: Any) -> Likeness | None:
+    """Return what a file has in common with others of its camera; None where it has no image.
+
+    Parameters
+    ----------
+    headers : RawHeaders
+    binning : str, list or dict
+        Entry of an instrument file that tells the binning.
+    """
+    images = [hdu for hdu in headers.hdus if hdu.shape]
+    if not images:
+        return None
+    first = images[0]
+    found = parse_binning(evaluate(binning, headers.primary)) or parse_binning(
+        evaluate(binning, first.header)
+    )
+    bin_x, bin_y = (int(part) for part in (found or "1x1").split("x"))
+    rows, columns = (first.shape or [])[-2:] if len(first.shape or []) > 1 else (0, 0)
+    return Likeness(
+        len(images),
+        (rows * bin_y, columns * bin_x),
+        _word(headers.primary, first, "INSTRUME"),
+        tuple(_word(headers.primary, first, key) for key in OTHER_WORDS),
+    )
+
+
+def _word(primary: Header, image: RawHDU, key: str) -> str:
+    value = get(primary, key)
+    if value is None:
+        value = get(image.header, key)
+    return text(value).lower()
+
+
+def are_siblings(one: Likeness, other: Likeness) -> bool:
+    """Return whether two files may be of the same camera.
+
+    The layout is the same, the detector's size too, and the words that both have agree:
+    INSTRUME where both have it, else none of the others may differ.
+    """
+    if one.layout != other.layout:
+        return False
+    for length, wanted in zip(one.size, other.size, strict=True):
+        if abs(length - wanted) > SLACK * max(length, wanted):
+            return False
+    if one.instrume and other.instrume:
+        return one.instrume == other.instrume
+    return all(not a or not b or a == b for a, b in zip(one.others, other.others, strict=True))
+
+
+def adopt(
+    unclaimed: Mapping[str, Likeness], claimed: Iterable[tuple[str, Likeness]]
+) -> dict[str, str]:
+    """Return the instrument that each file joins which no instrument file claims.
+
+    Parameters
+    ----------
+    unclaimed : mapping of str to Likeness
+        By the name of the file.
+    claimed : iterable of (str, Likeness)
+        Instruments of the other files of the folder.
+
+    Returns
+    -------
+    dict of str to str
+        File -> instrument; files that are like none, or like two instruments, are not in it.
+    """
+    known = set(claimed)
+    cache: dict[Likeness, str] = {}
+    result = {}
+    for name, one in unclaimed.items():
+        if one not in cache:
+            ranks = [
+                (_closeness(one, other), instrument)
+                for instrument, other in known
+                if are_siblings(one, other)
+            ]
+            nearest = {found for rank, found in ranks if rank == max(ranks)[0]}
+            cache[one] = nearest.pop() if len(nearest) == 1 else ""
+        if cache[one]:
+            result[name] = cache[one]
+    return result
+
+
+def _closeness(one: Likeness, other: Likeness) -> tuple[bool, int, bool]:
+    """Return how much of two siblings is known to agree: INSTRUME, other words, size."""
+    words = sum(a == b != "" for a, b in zip(one.others, other.others, strict=True))
+    return bool(one.instrume and other.instrume), words, one.size == other.size
