@@ -1,5 +1,7 @@
 """Why a raw file is not used."""
 
+from typing import Any
+
 
 class FrameIgnored(Exception):
     """A raw frame that is not for this job.
@@ -10,14 +12,17 @@ class FrameIgnored(Exception):
         One word in capitals, e.g. ``SPECTRUM``.
     text : str
         What was found, in words.
+    told : dict, optional
+        What is known of the frame all the same, by column of the night log.
     """
 
     status = "IGNORED"
 
-    def __init__(self, code: str, text: str) -> None:
+    def __init__(self, code: str, text: str, told: dict[str, Any] | None = None) -> None:
         super().__init__(f"{code}: {text}")
         self.code = code
         self.text = text
+        self.told = told or {}
 
 
 class FrameUnusable(FrameIgnored):

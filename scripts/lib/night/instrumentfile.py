@@ -8,7 +8,7 @@ from typing import Any
 
 from lib.night.headervalues import Header, compiled, get, text
 
-VERSION = 2  # raise when facts change for the same header and YAML: it empties the cache
+VERSION = 3  # raise when facts change for the same header and YAML: it empties the cache
 
 
 CONFIG = Path(__file__).resolve().parents[3] / "config"

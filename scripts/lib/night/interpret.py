@@ -5,6 +5,7 @@ Headers are hostile input: whatever they hold, `interpret` gives sane facts or r
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -150,8 +151,19 @@ def interpret(
     Raises
     ------
     FrameIgnored
-        Also as its subclass `FrameUnusable`: the frame is not used, and why.
+        Also as its subclass `FrameUnusable`: the frame is not used, with all that is wrong with it,
+        and what is known of it all the same.
     """
+    try:
+        return _facts(header, hdus, filename, instrument)
+    except FrameIgnored as reason:
+        raise _with_all_faults(reason, header, hdus, filename, instrument) from None
+
+
+def _facts(
+    header: Header, hdus: list[RawHDU], filename: str, instrument: dict[str, Any]
+) -> list[FrameFacts]:
+    """Return the facts of a raw file; raise on the first fault."""
     name = filename.rsplit("/", 1)[-1]
     if any(get(header, key) is not None for key in _PRODUCT_KEYS):
         raise FrameIgnored("PRODUCT", "the file was written by autoproc, it is not a raw frame")
@@ -205,6 +217,65 @@ def interpret(
         facts.pixscale = round(cd_scale(cd), 6) if cd else None
         result.append(facts)
     return result
+
+
+def _with_all_faults(
+    first: FrameIgnored,
+    header: Header,
+    hdus: list[RawHDU],
+    filename: str,
+    instrument: dict[str, Any],
+) -> FrameIgnored:
+    """Return the reason with all other faults of the frame, and what is known of it.
+
+    Each value is asked for by itself: only frames that are not used come here.
+    """
+    images = [hdu for hdu in hdus if hdu.shape]
+    if not images or first.code in ("PRODUCT", "NOT_RAW"):
+        return first
+    name = filename.rsplit("/", 1)[-1]
+    faults: list[FrameUnusable] = []
+
+    def tried(what: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return what(*arguments)
+        except FrameUnusable as fault:
+            faults.append(fault)
+        except FrameIgnored:
+            pass
+        return None
+
+    camera_name = tried(_camera_name, instrument, header, images, name)
+    camera = instrument["cameras"].get(camera_name) or next(iter(instrument["cameras"].values()))
+    image = tried(_chosen_image, camera, hdus, images) or images[0]
+    every = merged_header(header, image.header) if image.index else header
+    kind = tried(_frame_type, instrument, every, name)
+    kind, exptime = tried(_exposure, instrument, every, name, kind or "") or (kind, None)
+    mjd = tried(_mjd, instrument, every, name)
+    ra, dec = tried(_pointing, instrument, every, name) or (None, None)
+    told: dict[str, Any] = {"camera": camera_name, "type": kind, "exptime": exptime, "mjd": mjd}
+    told |= {"instrument": instrument["name"], "ra": ra, "dec": dec}
+    told["date_obs"] = None if mjd is None else iso_of(mjd)
+    told["object"] = object_text(evaluate(instrument.get("object"), every, name))
+    told["target"] = safe_name(told["object"], empty="") if kind == "object" else kind
+    if kind not in ("bias", "dark"):
+        words = text(evaluate(instrument.get("filter"), every, name))
+        told["filter"] = safe_name(words, replacement="", empty="")
+        told["band"] = _band(instrument, words)
+        if not words and kind and not camera.get("halves"):
+            faults.append(_missing("filter", instrument.get("filter", [])))
+    if not _use_extensions(camera.get("amplifiers", "single"), images):
+        gain, rdnoise = tried(_electronics, camera, every, name) or (None, None)
+        told |= {"gain": gain, "rdnoise": rdnoise}
+    told = {key: value for key, value in told.items() if value not in (None, "")}
+    if not isinstance(first, FrameUnusable):
+        return FrameIgnored(first.code, first.text, told)
+    more = dict.fromkeys(
+        fault.text if fault.code == first.code else str(fault)
+        for fault in faults
+        if str(fault) != str(first)
+    )
+    return FrameUnusable(first.code, "; ".join([first.text, *more]), told)
 
 
 def _add_electronics(

@@ -86,10 +86,10 @@ def _claiming(headers: RawHeaders) -> str:
 
 
 def _entry(path: str, name: str, size: int, choice: "Choice") -> list[Any]:
-    """What is kept of one raw file: [status, reason, facts, guess, digest, claim]."""
+    """What is kept of one raw file: [status, reason, facts, guess, digest, more]."""
     stem = _stem(name)
     guess = stem if re.fullmatch(r"2[0-9A-Za-z_+-]{0,63}", stem) else ""
-    claim: list[Any] = []
+    more: dict[str, Any] = {}
     try:
         if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", name):
             raise FrameUnusable("BAD_FILE_NAME", "control characters or no UTF-8 in the name")
@@ -101,13 +101,15 @@ def _entry(path: str, name: str, size: int, choice: "Choice") -> list[Any]:
             claimed = _claiming(headers)
             adopted = "" if claimed else choice.adopted.get(name, "")
             alike = likeness(headers, load_instrument("generic")["binning"])
-            claim = [claimed, adopted, alike.to_list() if alike else None]
+            more = {"claimed": claimed, "adopted": adopted}
+            if alike:
+                more["alike"] = alike.to_list()
             names = [claimed] if claimed else [adopted, "generic"]
             instruments = [load_instrument(one) for one in names if one]
         facts = _interpret(headers, name, instruments)
     except FrameIgnored as reason:
-        return [reason.status, str(reason), [], guess, "", claim]
-    return ["OK", "", [one.to_dict() for one in facts], guess, headers.digest, claim]
+        return [reason.status, str(reason), [], guess, "", more | {"told": reason.told}]
+    return ["OK", "", [one.to_dict() for one in facts], guess, headers.digest, more]
 
 
 def _interpret(
@@ -200,8 +202,8 @@ def _cached_ok(entry: Any) -> TypeGuard[list[Any]]:
         and len(entry) == 8
         and isinstance(entry[2], str)
         and isinstance(entry[4], list)
-        and isinstance(entry[7], list)
-        and len(entry[7]) in (0, 3)
+        and isinstance(entry[7], dict)
+        and isinstance(entry[7].get("told", {}), dict)
         and all(isinstance(facts, dict) and "frame" in facts for facts in entry[4])
     )
 
@@ -284,7 +286,7 @@ def _scan(
         try:
             info = os.stat(path)
         except OSError as error:
-            files[name] = [0, 0, "REJECTED", f"UNREADABLE: {error.strerror}", [], "", "", []]
+            files[name] = [0, 0, "REJECTED", f"UNREADABLE: {error.strerror}", [], "", "", {}]
             continue
         stamp = [info.st_size, info.st_mtime_ns]
         entry = known.get(name)
@@ -295,7 +297,7 @@ def _scan(
         if stat.S_ISREG(info.st_mode):
             files[name] = stamp + _entry(path, name, info.st_size, choice)
         else:
-            files[name] = stamp + ["REJECTED", "NOT_A_FILE: a folder or device", [], "", "", []]
+            files[name] = stamp + ["REJECTED", "NOT_A_FILE: a folder or device", [], "", "", {}]
     if choice.loaded is None:
         changed |= _join_siblings(datadir, files, choice)
     if cache is not None and (changed or len(files) != len(known)):
@@ -306,22 +308,23 @@ def _scan(
     for name, other in _duplicates(datadir, files).items():
         entry = files[name]
         files[name] = [*entry[:2], "REJECTED", f"DUPLICATE: the same frame as {other}", [],
-                       entry[5], "", []]  # fmt: skip
+                       entry[5], "", {}]  # fmt: skip
     return NightLog(files, read_exclude(exclude), notes)
 
 
 def _join_siblings(datadir: str, files: dict[str, list[Any]], choice: Choice) -> bool:
     """Read files that no instrument claims again as their siblings; whether there were any."""
-    claims = [(name, entry[7]) for name, entry in files.items() if entry[7] and entry[7][2]]
-    claimed = {(claim[0], Likeness.from_list(claim[2])) for _, claim in claims if claim[0]}
-    if not claimed and not any(claim[1] for _, claim in claims):
+    claims = {name: entry[7] for name, entry in files.items() if "alike" in entry[7]}
+    if not any(more["claimed"] or more["adopted"] for more in claims.values()):
         return False
-    unclaimed = {name: Likeness.from_list(claim[2]) for name, claim in claims if not claim[0]}
+    alike = {name: Likeness.from_list(more["alike"]) for name, more in claims.items()}
+    claimed = {(more["claimed"], alike[name]) for name, more in claims.items() if more["claimed"]}
+    unclaimed = {name: alike[name] for name, more in claims.items() if not more["claimed"]}
     choice.adopted = adopt(unclaimed, claimed)
     changed = False
     for name in unclaimed:
         entry = files[name]
-        if entry[7][1] != choice.adopted.get(name, ""):
+        if claims[name]["adopted"] != choice.adopted.get(name, ""):
             path = os.path.join(datadir, name)
             files[name] = entry[:2] + _entry(path, name, entry[0], choice)
             changed = True
@@ -332,8 +335,9 @@ def _sibling_notes(files: dict[str, list[Any]]) -> list[str]:
     """Return a sentence for each instrument that files have joined."""
     joined: dict[str, list[str]] = {}
     for name, entry in files.items():
-        if entry[7] and entry[7][1]:
-            instrument = entry[4][0]["instrument"] if entry[4] else entry[7][1]
+        adopted = entry[7].get("adopted")
+        if adopted:
+            instrument = entry[4][0]["instrument"] if entry[4] else adopted
             joined.setdefault(instrument, []).append(name)
     return [
         f"instrument: {len(names)} file{'s' * (len(names) != 1)} that no instrument claims "
@@ -358,6 +362,8 @@ class LogRow:
     reason : str
         ``CODE: words``; empty where the frame is used.
     facts : FrameFacts or None
+    told : dict
+        What is known of a frame without facts, by column.
     """
 
     frame: str
@@ -365,12 +371,15 @@ class LogRow:
     status: str
     reason: str
     facts: FrameFacts | None = None
+    told: dict[str, Any] = field(default_factory=dict)
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return the value of a column, `default` where it has none."""
         if name in ("frame", "raw", "status", "reason"):
             return getattr(self, name)
-        return default if self.facts is None else self.facts.get(name, default)
+        if self.facts is None:
+            return self.told.get(name, default)
+        return self.facts.get(name, default)
 
 
 class NightLog:
@@ -380,7 +389,7 @@ class NightLog:
     ----------
     files : dict
         Raw file name -> [size, mtime, status, reason, list of facts, guessed frame name, hash of
-        the headers, claim: instrument that claims it, that of its siblings, likeness].
+        the headers, more].
     excluded : dict
         Frame or file name -> the user's reason.
     notes : iterable of str
@@ -451,10 +460,11 @@ class NightLog:
 
         unused = set(excluded)
         for name in sorted(files):
-            _, _, status, reason, _, guess, *_ = files[name]
+            _, _, status, reason, _, guess, _, more = files[name]
             found = by_raw.get(name)
             rows = [LogRow(one.frame, name, status, reason, one) for one in found or ()]
-            for row in rows or [LogRow(guess, name, status, reason)]:
+            told = more.get("told", {})
+            for row in rows or [LogRow(guess, name, status, reason, None, told)]:
                 self.rows.append(row)
                 hit = excluding_entry((row.frame, name, _stem(name)), excluded)
                 if hit is not None:

@@ -27,7 +27,7 @@ def put(path, kind, shape=(64, 64), packed=False, second=0, blanks=(), **keys):
 
 def told(raw, cache=None):
     log = nightlog.scan(raw, cache=cache)
-    return {row.raw: row.get("instrument", row.reason) for row in log.rows}, log.notes
+    return {row.raw: row.reason or row.get("instrument") for row in log.rows}, log.notes
 
 
 @pytest.fixture
