@@ -17,7 +17,7 @@ rule flatten:
     log:
         f"{IMDIR}/logs/flatten/{{frame}}.log",
     params:
-        version=3,
+        version=4,
         settings=config["flatten"],
         missing=flat_missing,
     script:

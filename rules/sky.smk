@@ -9,7 +9,7 @@ rule makesky:
     log:
         f"{IMDIR}/logs/makesky/{{key}}.log",
     params:
-        version=11,
+        version=12,
         min_frames=config["makesky"]["min_frames"],
         clip=config["makesky"]["clip"],
         sigma=lambda wildcards: sky_plan(wildcards).sigma,

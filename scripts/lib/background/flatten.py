@@ -1,10 +1,14 @@
 """A frame after its flat: its sources marked, its sky measured."""
 
+import logging
+
 import numpy as np
 
-from lib.background.sky import find_sources, sky_level
+from lib.background.sky import CROWDED, crowded_sky, find_sources, sky_level
 from lib.calibration.corrections import divide_by_flat
 from lib.frame.file import BAD, NODATA, SATURATED, SOURCE, Frame, FrameRejected
+
+log = logging.getLogger("autoproc")
 
 
 def flatten_frame(
@@ -66,8 +70,13 @@ def measure_sky(frame: Frame, source_threshold: float = 1.5) -> Frame:
     if part > 0.9:
         raise FrameRejected("NO_DATA", f"{part:.2f} of the pixels unusable > 0.9")
     sources = find_sources(image, unusable, source_threshold)
+    crowded = np.count_nonzero(sources & ~unusable) > CROWDED * np.count_nonzero(~unusable)
+    if crowded:
+        sources, level, noise = crowded_sky(image, unusable, source_threshold)
+        log.warning("%s: sources everywhere, sky from the mode", header.get("FRAME", "frame"))
     mask = frame.mask | (sources & ~unusable).view(np.uint8) * np.uint8(SOURCE)
-    level, noise = sky_level(image, mask, sources)
+    if not crowded:
+        level, noise = sky_level(image, mask, sources)
     if not np.isfinite(level):
         raise FrameRejected("NO_SKY_PIXEL", f"{sources.mean():.2f} of the pixels are sources")
     if level > 0.9 * header["SATURATE"]:

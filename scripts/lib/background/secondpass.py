@@ -25,6 +25,9 @@ from lib.frame.step import log
 ENOUGH_POINTINGS = 40
 """Frames of different pointing that tell defects from sources."""
 
+MOST_BY_CHANCE = 1e-3
+"""Part of the pixels in which stars may stand out at every pointing; with more, no defect can be
+told from them."""
 
 UNDITHERED = {"sigma": 14.0, "hole": 8.0, "threshold": 0.9}
 """Of frames that all point alike: least smoothing [px], as what is smaller may be a source; the
@@ -135,6 +138,8 @@ class Persistence:
         self.sigma, self.line_sigma, self.apart = sigma, line_sigma, apart
         self.pointings: list[tuple[str, tuple[int, ...]]] = []
         self.high, self.low, self.hidden = np.zeros((3, *shape), np.int16)
+        # Part of the pixels that stand out, of each frame.
+        self.shares: list[float] = []
         # Per axis: where pieces begin, how often each was high, and low.
         self.lines = []
         for size, across in (shape, shape[::-1]):
@@ -150,6 +155,7 @@ class Persistence:
             if other == target and np.hypot(*np.subtract(place, shift)) < self.apart:
                 return
         self.pointings.append((target, shift))
+        self.shares.append(np.count_nonzero(excess > self.line_sigma) / excess.size)
         # Few pixels: to count only those is faster.
         for times, there in (
             (self.high, usable & (excess > self.sigma)),
@@ -167,7 +173,14 @@ class Persistence:
                     times[n] += number > (piece.stop - piece.start) / 2
 
     def defects(self, least: int = 3, share: float = 0.9) -> np.ndarray:
-        """Return the pixels that stood out the same way in nearly all of 3 pointings or more."""
+        """Return the pixels that stood out the same way in nearly all of 3 pointings or more.
+
+        None in a field so crowded that stars make as many by chance.
+        """
+        often = share * len(self.pointings)
+        if self.shares and np.mean(self.shares) ** max(least, often) > MOST_BY_CHANCE:
+            log.warning("sources everywhere: defects are not looked for")
+            return np.zeros(self.high.shape, bool)
         looks = len(self.pointings) - self.hidden
         need = np.maximum(np.ceil(share * np.arange(len(self.pointings) + 1)), least)
         need = need.astype(np.int16)[looks]

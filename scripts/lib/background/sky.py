@@ -6,7 +6,13 @@ import numpy as np
 from astropy.io import fits
 
 from lib.core.meshes import ranked_blocks
-from lib.core.stats import SAMPLE, mad_std, regular_sample, sigma_clipped_median
+from lib.core.stats import (
+    SAMPLE,
+    half_sample_mode,
+    mad_std,
+    regular_sample,
+    sigma_clipped_median,
+)
 from lib.frame.file import BAD, COSMIC, NODATA, SATURATED, SOURCE
 
 NOT_SKY = BAD | SATURATED | NODATA | COSMIC | SOURCE
@@ -17,6 +23,9 @@ SQUARE_SIDE = 0.1355
 
 NONE = np.iinfo(np.uint16).max
 """Steps of an area that is none."""
+
+CROWDED = 0.8
+"""Part of the pixels that sources may cover; where they cover more, the sky is what is darkest."""
 
 SQUARE_LIMIT = 0.9
 """As areas are counted in squares, the threshold must be so much lower to find as many sources."""
@@ -223,6 +232,42 @@ def sky_level(image: np.ndarray, mask: np.ndarray, sources: np.ndarray) -> tuple
             break
     level, noise, _ = sigma_clipped_median(sky)
     return level, noise
+
+
+def crowded_sky(
+    image: np.ndarray, unusable: np.ndarray, threshold: float = 1.5
+) -> tuple[np.ndarray, float, float]:
+    """Return the sources of a frame that they cover, and the sky between them.
+
+    The level is the mode of the pixels, the noise their scatter below it, where no source is.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    unusable : ndarray of bool, shape (ny, nx)
+        Pixels without information; one at least has some.
+    threshold : float
+        What is brighter than the mode by so many standard deviations is a source.
+
+    Returns
+    -------
+    sources : ndarray of bool, shape (ny, nx)
+    level, noise : float
+        In the unit of the image; the level is high by the light of stars that run into each
+        other.
+    """
+    from scipy.ndimage import uniform_filter
+
+    values = regular_sample(image)[~regular_sample(unusable)]
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return ~unusable, np.nan, np.nan
+    level = half_sample_mode(values)
+    below = level - values[values < level]
+    noise = float(np.sqrt(np.mean(below**2))) if below.size else 0.0
+    # Means of 3 x 3 pixels tell a source from the noise of a pixel.
+    means = uniform_filter(np.where(unusable, np.float32(level), image), 3)
+    return (means > level + threshold * noise) & ~unusable, level, noise
 
 
 def block_sky(

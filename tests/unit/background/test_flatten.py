@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import simulate
 from astropy.io import fits
+from scipy.signal import fftconvolve
 
 from lib.background.flatten import flatten_frame
 from lib.background.sky import sky_level
@@ -73,6 +74,27 @@ def test_without_flat_the_response_is_one():
     frame, *_ = simulated()
     before = frame.image.copy()
     np.testing.assert_array_equal(flatten_frame(frame).image, before)
+
+
+def test_sky_in_a_crowd_is_the_mode(caplog):
+    """450,000 stars a square degree, a star each 80 pixels: no pixel is free of their light."""
+    rng = np.random.default_rng(5)
+    light = np.zeros(SHAPE)
+    place = rng.integers(0, SHAPE[0], (2, 820))
+    magnitude = 13 + 7.5 * rng.random(820) ** 0.6
+    np.add.at(light, tuple(place), 60 * 10 ** (-0.4 * (magnitude - 24)))
+    y, x = np.indices((101, 101)) - 50
+    star = (1 + (x**2 + y**2) / 12.8) ** -3
+    light = fftconvolve(light, star / star.sum(), mode="same").clip(0) + 500
+    header = fits.Header({"EXPTIME": 60.0, "SATURATE": 1e5, "GAIN": 1.0, "RDNOISE": 6.0})
+    image = (rng.poisson(light) + rng.normal(0, 6, SHAPE)).astype(np.float32)
+    after = flatten_frame(Frame(image, np.zeros(SHAPE, np.uint8), header))
+    assert "sources everywhere" in caplog.text
+    # The darkest of it holds some light of the wings: less than the noise that it makes.
+    assert 0 < after.header["SKYCTS"] - 500 < 2 * after.header["SKYNOISE"] < 100
+    marked = after.mask & SOURCE > 0
+    assert 0.3 < marked.mean() < 0.8
+    assert np.mean(marked[light > 500 + 10 * after.header["SKYNOISE"]]) > 0.99
 
 
 @pytest.mark.parametrize("case", ["shape", "saturated", "no data", "rejected flat"])

@@ -343,6 +343,17 @@ def test_persistence_wants_three_pointings():
         assert persistence.defects().sum() == found
 
 
+def test_a_crowd_of_stars_is_no_defect():
+    """Where half of the pixels show a star, many do so at each of four pointings."""
+    rng = np.random.default_rng(6)
+    usable = np.ones((80, 90), bool)
+    persistence = Persistence(usable.shape)
+    for shift in ((0, 0), (0, 30), (30, 0), (30, 30)):
+        excess = np.where(rng.random(usable.shape) < 0.5, 50, 0) + rng.normal(0, 1, usable.shape)
+        persistence.add(excess, usable, "M_1", shift)
+    assert not persistence.defects().any()
+
+
 def test_smoothing_ignores_gaps():
     sky = np.full((60, 60), 1.05, np.float32)
     good = np.ones(sky.shape, bool)
