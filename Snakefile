@@ -26,8 +26,6 @@ configfile: f"{Path(workflow.snakefile).parent}/config/config.yaml"
 include: "rules/common.smk"
 
 
-from lib.core.pipeline import PIPELINE
-
 for name in PIPELINE.rule_files:
 
     include: f"rules/{name}.smk"
@@ -36,8 +34,8 @@ for name in PIPELINE.rule_files:
 rule all:
     default_target: True
     input:
-        coadds,
-        target_tables,
+        FILES.coadds,
+        FILES.target_tables,
         f"{IMDIR}/night.html",
 
 
@@ -45,4 +43,4 @@ rule all:
 # targets: `--batch targets=1/10 -- targets`.
 rule targets:
     input:
-        target_tables,
+        FILES.target_tables,

@@ -2,14 +2,6 @@
 # Gives: refcat/<target>.ecsv, qa/astrometry/<stack>.json (the solution of all frames of a stack
 # together), azsfp<frame>.fits with it in the header.
 
-from lib.night.pointing import field_of
-
-
-def field(wildcards):
-    """Return where the frames of a target lie: `ra`, `dec`, `radius`, `wide` [deg], `epoch` [yr]."""
-    frames = [NIGHT.frames[frame] for frame in PLAN.frames_of(wildcards.target)]
-    return field_of(frames, config["astrometry"]["wide_radius"])
-
 
 rule refcat:
     input:
@@ -29,11 +21,11 @@ rule refcat:
     params:
         version=2,
         refcat=config["refcat"],
-        ra=lambda wildcards: field(wildcards).ra,
-        dec=lambda wildcards: field(wildcards).dec,
-        radius=lambda wildcards: field(wildcards).radius,
-        wide=lambda wildcards: field(wildcards).wide,
-        epoch=lambda wildcards: field(wildcards).epoch,
+        ra=lambda wildcards: FILES.field(wildcards).ra,
+        dec=lambda wildcards: FILES.field(wildcards).dec,
+        radius=lambda wildcards: FILES.field(wildcards).radius,
+        wide=lambda wildcards: FILES.field(wildcards).wide,
+        epoch=lambda wildcards: FILES.field(wildcards).epoch,
         cache=config["refcat_cache"],
         servers=config["reference"]["servers"],
         timeout=config["reference"]["timeout"],
@@ -44,8 +36,8 @@ rule refcat:
 
 rule solve:
     input:
-        frames=stack_frames("solve"),
-        reference=stack_refcat,
+        frames=FILES.of_stack("solve"),
+        reference=FILES.reference,
     output:
         solution=f"{IMDIR}/qa/astrometry/{{stack}}.json",
         plot=report(
@@ -66,10 +58,10 @@ rule solve:
 
 rule astrometry:
     input:
-        frame=frame_before("astrometry"),
-        solution=lambda wildcards: f"{IMDIR}/qa/astrometry/{stack_of(wildcards)}.json",
+        frame=FILES.before("astrometry"),
+        solution=FILES.solution,
     output:
-        frame_after("astrometry"),
+        FILES.after("astrometry"),
     log:
         f"{IMDIR}/logs/astrometry/{{frame}}.log",
     params:

@@ -3,9 +3,9 @@
 
 rule crclean:
     input:
-        frame=frame_before("crclean"),
+        frame=FILES.before("crclean"),
     output:
-        intermediate(frame_after("crclean")),
+        intermediate(FILES.after("crclean")),
     log:
         f"{IMDIR}/logs/crclean/{{frame}}.log",
     params:

@@ -2,30 +2,16 @@
 # compared with a ready master of its name.
 
 
-def ready_master(prefix):
-    """Return the input function for the ready master of the same name, where there is one."""
-
-    def ready(wildcards):
-        for ending in ("fits", "fit"):
-            path = Path(config["masters"] or "") / f"{prefix}{wildcards.key}.{ending}"
-            if config["masters"] and path.exists():
-                return {"ready": str(path)}
-        return {}
-
-    return ready
-
-
 rule bias:
     input:
-        unpack(master_inputs("bias")),
-        unpack(ready_master("bias-")),
+        unpack(FILES.calibrations("bias")),
     output:
         f"{IMDIR}/bias-{{key}}.fits",
     log:
         f"{IMDIR}/logs/bias/{{key}}.log",
     params:
         version=5,
-        facts=master_facts("bias"),
+        facts=FILES.calibration_facts("bias"),
         clip=config["bias"]["clip"],
     script:
         "../scripts/bias.py"
@@ -33,15 +19,14 @@ rule bias:
 
 rule dark:
     input:
-        unpack(master_inputs("dark", "bias")),
-        unpack(ready_master("dark-")),
+        unpack(FILES.calibrations("dark", "bias")),
     output:
         f"{IMDIR}/dark-{{key}}.fits",
     log:
         f"{IMDIR}/logs/dark/{{key}}.log",
     params:
         version=5,
-        facts=master_facts("dark"),
+        facts=FILES.calibration_facts("dark"),
         clip=config["dark"]["clip"],
         hot_sigma=config["dark"]["hot_sigma"],
     script:
@@ -50,15 +35,14 @@ rule dark:
 
 rule flat:
     input:
-        unpack(master_inputs("flat", "bias", "dark")),
-        unpack(ready_master("flat_")),
+        unpack(FILES.calibrations("flat", "bias", "dark")),
     output:
         f"{IMDIR}/flat_{{key}}.fits",
     log:
         f"{IMDIR}/logs/flat/{{key}}.log",
     params:
         version=5,
-        facts=master_facts("flat"),
+        facts=FILES.calibration_facts("flat"),
         settings=config["flat"] | {"low_response": config["flatten"]["low_response"]},
     script:
         "../scripts/flat.py"

@@ -1,25 +1,20 @@
 # Takes: a raw science frame, its master bias and dark. Gives: p<frame>.fits [electron].
 
 
-def prepare_inputs(wildcards):
-    masters = masters_of(wildcards.frame, "bias", "dark")
-    return masters | {"raw": raw(wildcards.frame)}
-
-
 rule prepare:
     input:
-        unpack(prepare_inputs),
+        unpack(FILES.raw_and_masters),
     output:
-        intermediate(frame_after("prepare")),
+        intermediate(FILES.after("prepare")),
     log:
         f"{IMDIR}/logs/prepare/{{frame}}.log",
     params:
         version=4,
-        facts=frame_facts,
+        facts=FILES.facts,
         missing={
             "bias": config["prepare"]["missing_bias"],
             "dark": config["prepare"]["missing_dark"],
         },
-        notes=lambda wildcards: NIGHT.match(wildcards.frame).notes,
+        notes=FILES.notes,
     script:
         "../scripts/prepare.py"

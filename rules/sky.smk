@@ -3,7 +3,7 @@
 
 rule makesky:
     input:
-        frames=sky_frames,
+        frames=FILES.sky_frames,
     output:
         f"{IMDIR}/sky-{{key}}.fits",
     log:
@@ -12,20 +12,20 @@ rule makesky:
         version=12,
         min_frames=config["makesky"]["min_frames"],
         clip=config["makesky"]["clip"],
-        sigma=lambda wildcards: sky_plan(wildcards).sigma,
-        structure=lambda wildcards: sky_plan(wildcards).structure,
+        sigma=lambda wildcards: FILES.sky_plan(wildcards).sigma,
+        structure=lambda wildcards: FILES.sky_plan(wildcards).structure,
         order=config["skysub"]["order"],
-        passes=lambda wildcards: sky_plan(wildcards).passes,
+        passes=lambda wildcards: FILES.sky_plan(wildcards).passes,
     script:
         "../scripts/makesky.py"
 
 
 rule skysub:
     input:
-        unpack(sky_of),
-        frame=frame_before("skysub"),
+        unpack(FILES.sky),
+        frame=FILES.before("skysub"),
     output:
-        intermediate(frame_after("skysub")),
+        intermediate(FILES.after("skysub")),
     log:
         f"{IMDIR}/logs/skysub/{{frame}}.log",
     params:

@@ -10,30 +10,12 @@ except TargetError as error:
     refuse(error)
 
 
-def stack_flats(wildcards):
-    """Return the flats that tell how the noise varies over the frames."""
-    flats = {}
-    for frame in PLAN.stacks[wildcards.stack]:
-        flats |= dict.fromkeys(masters_of(frame, "flat").values())
-    return list(flats)
-
-
-def grid_frames(wildcards):
-    """Return the frames whose footprint the coadd covers, where that is more than its own."""
-    if config["stack"]["grid"] == "stack":
-        return []
-    return [
-        frame_before("stack", frame)
-        for frame in PLAN.frames_of(target_of(wildcards.stack))
-    ]
-
-
 rule stack:
     input:
-        frames=stack_frames("stack"),
-        grid=grid_frames,
-        flats=stack_flats,
-        refcat=stack_refcat,
+        frames=FILES.of_stack("stack"),
+        grid=FILES.grid_frames,
+        flats=FILES.stack_flats,
+        refcat=FILES.reference,
         customcat=config["customcat"] or [],
     output:
         coadd=f"{IMDIR}/coadd{{stack}}.fits",
@@ -62,21 +44,13 @@ rule stack:
         "../scripts/stack.py"
 
 
-def stack_products(pattern):
-    """Return the input function that gives one product of each stack of a target."""
-    return lambda wildcards: [
-        f"{IMDIR}/{pattern.format(stack=stack)}"
-        for stack in PLAN.targets[wildcards.target]
-    ]
-
-
 # Rule tables takes: the coadds of a target, their weights and source tables.
 # Gives: <target>.ecsv, all its sources and the target itself, measured in every filter.
 rule tables:
     input:
-        coadds=stack_products("coadd{stack}.fits"),
-        weights=stack_products("coadd{stack}.weight.fits"),
-        cats=stack_products("coadd{stack}.cat.fits"),
+        coadds=FILES.products("coadd{stack}.fits"),
+        weights=FILES.products("coadd{stack}.weight.fits"),
+        cats=FILES.products("coadd{stack}.cat.fits"),
     output:
         f"{IMDIR}/{{target}}{{mark}}.ecsv",
     log:
@@ -93,22 +67,14 @@ rule tables:
         "../scripts/tables.py"
 
 
-def frames_of_stacks(wildcards):
-    """Return the solved frames of each stack of a target, as lists."""
-    return [
-        [frame_before("stack", frame) for frame in PLAN.stacks[stack]]
-        for stack in PLAN.targets[wildcards.target]
-    ]
-
-
 # Rule lightcurve takes: the solved frames of a target, its coadds, their source tables and what
 # the stack measured. Gives: <target>.lightcurve.ecsv and a plot, the target in every exposure.
 rule lightcurve:
     input:
-        frames=lambda wildcards: sum(frames_of_stacks(wildcards), []),
-        coadds=stack_products("coadd{stack}.fits"),
-        cats=stack_products("coadd{stack}.cat.fits"),
-        quality=stack_products("qa/stack/{stack}.json"),
+        frames=FILES.frames_of_target,
+        coadds=FILES.products("coadd{stack}.fits"),
+        cats=FILES.products("coadd{stack}.cat.fits"),
+        quality=FILES.products("qa/stack/{stack}.json"),
     output:
         table=f"{IMDIR}/{{target}}.lightcurve.ecsv",
         plot=f"{IMDIR}/qa/lightcurve/{{target}}.png",
@@ -116,7 +82,7 @@ rule lightcurve:
         f"{IMDIR}/logs/lightcurve/{{target}}.log",
     params:
         version=2,
-        frames=frames_of_stacks,
+        frames=FILES.frames_by_stack,
         target_radec=TARGET,
     script:
         "../scripts/lightcurve.py"

@@ -17,7 +17,7 @@ from lib.report.page import make_page, open_log
 
 def main(job: Any) -> None:
     """Make the page of a run that came to its end."""
-    imdir, config = job.params.imdir, job.config
+    imdir, config = Path(job.output[0]).parent, job.config
     make_page(open_log(config, imdir), config, imdir, job.threads)
 
 

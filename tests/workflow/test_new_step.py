@@ -13,9 +13,9 @@ LINE = '        Step("defringe", "fringes", (Rule("defringe", Scope.FRAME, prefi
 RULE = """
 rule defringe:
     input:
-        frame=frame_before("defringe"),
+        frame=FILES.before("defringe"),
     output:
-        intermediate(frame_after("defringe")),
+        intermediate(FILES.after("defringe")),
     log:
         f"{IMDIR}/logs/defringe/{{frame}}.log",
     params:

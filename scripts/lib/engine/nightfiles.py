@@ -1,0 +1,247 @@
+"""The files and parameters of a night's rules: their input and params functions, as methods.
+
+A path depends on the configuration (`imdir`, steps left out) and on the plan; which masters a frame
+takes depends on the night log. The rules ask here for all of these, and so hold no logic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lib.night.nightlog import NightLog, scan
+from lib.night.plan import Plan, Sky, target_of
+from lib.night.pointing import Field, field_of
+from lib.report.frametable import begin_frames_table
+
+from .paths import NothingToReduce, tell
+
+RAW_ENDINGS = ".fits, .fit, .fts, .fz or .gz"
+
+
+def read_night(config: Mapping[str, Any], home: Path, *, write: bool) -> NightLog:
+    """Return the night log of `datadir`; headers are read again only where a file has changed.
+
+    Parameters
+    ----------
+    config : dict
+        Checked by `lib.engine.config.check_config`.
+    home : Path
+        Where the workflow lies, and with it the default list of excluded frames.
+    write : bool
+        Whether to write ``frames.ecsv``: the main process does, its jobs do not.
+
+    Raises
+    ------
+    NothingToReduce
+        Where there is no science frame.
+    """
+    datadir, imdir = Path(config["datadir"]), Path(config["imdir"])
+    exclude = Path(config["exclude"])
+    if write:
+        imdir.mkdir(parents=True, exist_ok=True)
+    night = scan(
+        datadir,
+        config["instrument"],
+        exclude=exclude if exclude.exists() else home / exclude,
+        cache=imdir / ".nightlog.json",
+    )
+    night.add_masters(config["masters"])
+    if write:
+        begin_frames_table(night, imdir / "frames.ecsv")
+        for note in night.notes:
+            tell(note)
+    if not night.rows:
+        raise NothingToReduce(f"datadir: {datadir} holds no {RAW_ENDINGS} file")
+    if not night.science:
+        raise NothingToReduce(
+            f"datadir: none of the {len(night.rows)} files in {datadir} is a science frame that "
+            f"can be used; {imdir}/frames.ecsv says what each is"
+        )
+    return night
+
+
+class NightFiles:
+    """The files of a night as its rules take and write them.
+
+    Methods that take `wildcards` serve as input or params functions; those that return a function
+    of `wildcards` are called with what distinguishes one rule from another.
+
+    Parameters
+    ----------
+    night : lib.night.nightlog.NightLog
+    plan : lib.night.plan.Plan
+    config : dict
+        Checked by `lib.engine.config.check_config`.
+    """
+
+    def __init__(self, night: NightLog, plan: Plan, config: Mapping[str, Any]) -> None:
+        self.night = night
+        self.plan = plan
+        self.config = config
+        self.imdir = config["imdir"]
+
+    # Frames.
+
+    def before(self, rule: str, frame: str = "{frame}") -> str:
+        """Return the path of a frame, or its pattern, as a rule takes it."""
+        return f"{self.imdir}/{self.plan.prefix_before(rule)}{frame}.fits"
+
+    def after(self, rule: str, frame: str = "{frame}") -> str:
+        """Return the path of a frame, or its pattern, as a rule writes it."""
+        return f"{self.imdir}/{self.plan.prefix(rule)}{frame}.fits"
+
+    def raw(self, frame: str) -> str:
+        """Return the raw file of a frame."""
+        return f"{self.config['datadir']}/{self.night.frames[frame].raw}"
+
+    def raw_and_masters(self, wildcards: Any) -> dict[str, str]:
+        """Return a raw science frame with its master bias and dark."""
+        return self.masters_of(wildcards.frame, "bias", "dark") | {"raw": self.raw(wildcards.frame)}
+
+    def facts(self, wildcards: Any) -> dict[str, Any]:
+        """Return the facts of a frame."""
+        return self.night.frames[wildcards.frame].to_dict()
+
+    def notes(self, wildcards: Any) -> dict[str, str]:
+        """Return why a frame has no master of a kind, by kind."""
+        return self.night.match(wildcards.frame).notes
+
+    # Masters.
+
+    def master(self, name: str) -> str:
+        """Return the path of a master: one made here, else the ready one."""
+        return self.night.masters.get(name, f"{self.imdir}/{name}.fits")
+
+    def masters_of(self, frame: str, *kinds: str) -> dict[str, str]:
+        """Return the masters of these kinds that fit a frame, by kind."""
+        found = self.night.match(frame)
+        return {kind: self.master(name) for kind in kinds if (name := found.master(kind))}
+
+    def flat(self, wildcards: Any) -> dict[str, str]:
+        """Return the master flat of a frame, where there is one."""
+        return self.masters_of(wildcards.frame, "flat")
+
+    def flat_missing(self, wildcards: Any) -> str:
+        """Return why a frame that cannot do without a flat has none; empty where all is well."""
+        required = self.night.frames[wildcards.frame].calibrations["flat"] == "required"
+        note = self.night.match(wildcards.frame).notes.get("flat", "")
+        return note if required else ""
+
+    def calibration_frames(self, kind: str, key: str) -> list[str]:
+        """Return the frames that go into a master."""
+        groups = {"bias": self.night.biases, "dark": self.night.darks, "flat": self.night.flats}
+        return groups[kind][f"{kind}_{key}" if kind == "flat" else f"{kind}-{key}"]
+
+    def calibrations(self, kind: str, *needs: str) -> Callable[[Any], dict[str, Any]]:
+        """Return the input function of the rule that makes a master.
+
+        Parameters
+        ----------
+        kind : {'bias', 'dark', 'flat'}
+        *needs : str
+            Kinds of the masters that its own frames are calibrated by.
+        """
+
+        def inputs(wildcards: Any) -> dict[str, Any]:
+            frames = self.calibration_frames(kind, wildcards.key)
+            raws = {"raws": [self.raw(frame) for frame in frames]}
+            return raws | self.masters_of(frames[0], *needs) | self._ready(kind, wildcards.key)
+
+        return inputs
+
+    def calibration_facts(self, kind: str) -> Callable[[Any], list[dict[str, Any]]]:
+        """Return the params function that gives a master's script the facts of its frames."""
+
+        def facts(wildcards: Any) -> list[dict[str, Any]]:
+            frames = self.calibration_frames(kind, wildcards.key)
+            return [self.night.frames[frame].to_dict() for frame in frames]
+
+        return facts
+
+    def _ready(self, kind, key):
+        """The ready master of the same name, to compare with."""
+        name = f"{kind}_{key}" if kind == "flat" else f"{kind}-{key}"
+        for ending in ("fits", "fit"):
+            path = Path(self.config["masters"] or "") / f"{name}.{ending}"
+            if self.config["masters"] and path.exists():
+                return {"ready": str(path)}
+        return {}
+
+    # Skies.
+
+    def sky(self, wildcards: Any) -> dict[str, str]:
+        """Return the master sky of a frame; none with `nomastersky`."""
+        if self.config["nomastersky"]:
+            return {}
+        return {"sky": f"{self.imdir}/{self.plan.sky_of[wildcards.frame]}.fits"}
+
+    def sky_plan(self, wildcards: Any) -> Sky:
+        """Return what the plan says of a master sky."""
+        return self.plan.skies[f"sky-{wildcards.key}"]
+
+    def sky_frames(self, wildcards: Any) -> list[str]:
+        """Return the frames of a master sky."""
+        return [self.before("makesky", frame) for frame in self.sky_plan(wildcards).frames]
+
+    # Stacks and targets.
+
+    @property
+    def coadds(self) -> list[str]:
+        """Paths of all coadds."""
+        return [f"{self.imdir}/{name}" for name in self.plan.coadds]
+
+    @property
+    def target_tables(self) -> list[str]:
+        """Paths of the joint table and of the light curve of each target."""
+        return [f"{self.imdir}/{name}" for name in self.plan.target_tables]
+
+    def of_stack(self, rule: str) -> Callable[[Any], list[str]]:
+        """Return the input function that gives a stack's frames as a rule takes them."""
+        return lambda wildcards: self._frames_of(wildcards.stack, rule)
+
+    def _frames_of(self, stack, rule):
+        return [self.before(rule, frame) for frame in self.plan.stacks[stack]]
+
+    def solution(self, wildcards: Any) -> str:
+        """Return the astrometric solution of the stack of a frame."""
+        return f"{self.imdir}/qa/astrometry/{self.plan.stack_of[wildcards.frame]}.json"
+
+    def reference(self, wildcards: Any) -> str:
+        """Return the reference stars of the field of a stack."""
+        return f"{self.imdir}/refcat/{target_of(wildcards.stack)}.ecsv"
+
+    def field(self, wildcards: Any) -> Field:
+        """Return where the frames of a target lie."""
+        frames = [self.night.frames[frame] for frame in self.plan.frames_of(wildcards.target)]
+        return field_of(frames, self.config["astrometry"]["wide_radius"])
+
+    def stack_flats(self, wildcards: Any) -> list[str]:
+        """Return the flats of a stack's frames: how the noise varies over each."""
+        flats: dict[str, None] = {}
+        for frame in self.plan.stacks[wildcards.stack]:
+            flats |= dict.fromkeys(self.masters_of(frame, "flat").values())
+        return list(flats)
+
+    def grid_frames(self, wildcards: Any) -> list[str]:
+        """Return the frames whose footprint the coadd covers, where that is more than its own."""
+        if self.config["stack"]["grid"] == "stack":
+            return []
+        target = target_of(wildcards.stack)
+        return [self.before("stack", frame) for frame in self.plan.frames_of(target)]
+
+    def products(self, pattern: str) -> Callable[[Any], list[str]]:
+        """Return the input function that gives one product of each stack of a target."""
+        return lambda wildcards: [
+            f"{self.imdir}/{pattern.format(stack=stack)}"
+            for stack in self.plan.targets[wildcards.target]
+        ]
+
+    def frames_by_stack(self, wildcards: Any) -> list[list[str]]:
+        """Return the solved frames of each stack of a target."""
+        return [self._frames_of(stack, "stack") for stack in self.plan.targets[wildcards.target]]
+
+    def frames_of_target(self, wildcards: Any) -> list[str]:
+        """Return the solved frames of all stacks of a target."""
+        return sum(self.frames_by_stack(wildcards), [])

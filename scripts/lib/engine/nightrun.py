@@ -1,0 +1,68 @@
+"""A run on a night: what is done before its first job and after its last."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lib.night.nightlog import NightLog
+from lib.report.run import finish_run, record_run
+from lib.report.summary import summary
+
+from .config import ConfigError
+from .install import Terminal
+from .paths import Claim, refuse, sweep
+
+
+class NightRun:
+    """A run on a night.
+
+    Parameters
+    ----------
+    night : lib.night.nightlog.NightLog
+    config : dict
+        Checked by `lib.engine.config.check_config`.
+    home : Path
+        Where the workflow lies.
+    terminal : lib.engine.install.Terminal
+    """
+
+    def __init__(
+        self, night: NightLog, config: Mapping[str, Any], home: Path, terminal: Terminal
+    ) -> None:
+        self.night = night
+        self.config = config
+        self.home = home
+        self.terminal = terminal
+        self._claim = Claim(config["imdir"])
+
+    def begin(self, cores: int | None) -> None:
+        """Claim `imdir`, remove what a killed run left in it, and record the run.
+
+        Where another run has `imdir`, the process ends with one sentence.
+        """
+        imdir = self.config["imdir"]
+        try:
+            self._claim.take()
+        except ConfigError as error:
+            refuse(error)
+        sweep(imdir)
+        self.terminal.begin(quiet=self.config["quiet"])
+        record_run(imdir, dict(self.config), cores or 1, sys.argv, os.getcwd())
+
+    def end(self) -> None:
+        """Bring frames.ecsv and the page up to date, and say how the run ended."""
+        imdir = self.config["imdir"]
+        self.terminal.end()
+        # Again: jobs of a killed run may have died after this one began.
+        sweep(imdir)
+        result, page_is_current = finish_run(self.night, imdir)
+        if not page_is_current:
+            script = self.home / "scripts" / "night.py"
+            subprocess.run([sys.executable, str(script), "--imdir", imdir], check=False)
+        if not self.config["quiet"]:
+            self.terminal.say(summary(result, imdir))
