@@ -1,21 +1,24 @@
 """Instrument files: found, read, checked; which of them a header belongs to."""
 
+import difflib
 import functools
 import hashlib
 import re
 from pathlib import Path
 from typing import Any
 
-from lib.night.headervalues import Header, compiled, get, text
+from lib.night.headervalues import Header, compiled, get, safe_name, text
+from lib.night.instrumentfaults import (
+    CONFIG,
+    VALUE_SOURCES,
+    InstrumentError,
+    Source,
+    check_sources,
+    fault_message,
+    read_source,
+)
 
 VERSION = 3  # raise when facts change for the same header and YAML: it empties the cache
-
-
-CONFIG = Path(__file__).resolve().parents[3] / "config"
-
-
-class InstrumentError(ValueError):
-    """An instrument file that cannot be used; the message names file and key."""
 
 
 def instrument_dir() -> Path:
@@ -47,26 +50,130 @@ def instrument_path(name_or_path: str | Path) -> Path:
         if path.is_file():
             return path
         raise InstrumentError(f"instrument: there is no file {text}")
+    near = difflib.get_close_matches(text.lower(), list_instruments(), n=1)
+    meant = f", did you mean {near[0]}?" if near else ""
     raise InstrumentError(
-        f"instrument: {text!r} is not known; write auto, one of "
+        f"instrument: {text!r} is not known{meant or ';'} write auto, one of "
         f"{', '.join(list_instruments())}, or the path of a YAML file"
     )
 
 
 def instruments_hash(name_or_path: str | Path) -> str:
     """Hash of all that decides how headers are read with this choice of instrument."""
-    digest = hashlib.sha256(f"{VERSION}".encode())
     every = str(name_or_path) == "auto"
+    digest = hashlib.sha256(f"version {VERSION}".encode())
     names: list[str | Path] = [*list_instruments()] if every else [name_or_path]
     for name in names:
-        path = instrument_path(name)
-        digest.update(path.stem.encode() + b"\0" + path.read_bytes() + b"\0")
+        if every:  # what they extend is among them
+            paths = [instrument_path(name)]
+        else:
+            paths = [source.path for source in read_sources(instrument_path(name))]
+        for path in paths:
+            digest.update(path.stem.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def read_sources(path: Path) -> list[Source]:
+    """Return an instrument file and those that it extends, one after the other.
+
+    Raises
+    ------
+    InstrumentError
+        Where one of them is not YAML or not there, or extends itself.
+    """
+    sources = [read_source(path)]
+    while isinstance(sources[-1].content, dict) and "extends" in sources[-1].content:
+        base = sources[-1].content["extends"]
+        try:
+            found = _extended(base, sources[-1].path.parent)
+            if any(found.resolve() == one.path.resolve() for one in sources):
+                raise InstrumentError(f"{base} extends itself")
+        except InstrumentError as error:
+            raise InstrumentError(
+                fault_message(sources[-1:], ("extends",), str(error).removeprefix("instrument: "))
+            ) from None
+        sources.append(read_source(found))
+    return sources
+
+
+def _extended(base: Any, folder: Path) -> Path:
+    if not isinstance(base, str):
+        raise InstrumentError("write the name of an instrument or the path of a YAML file")
+    path = Path(base).expanduser()
+    if path.suffix in (".yaml", ".yml") and not path.is_absolute():
+        base = str(folder / path)
+    return instrument_path(base)
+
+
+NOT_EXTENDED = ("name", "title", "match", "extends")
+"""Keys that a file does not take from the one that it extends."""
+
+
+def extend(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of an instrument file on top of that of the one that it extends.
+
+    Mappings are merged key by key, an own `null` takes a key away. Of a `map` and of `bands` the
+    own entries come first. An own value with a source of its own replaces the whole value. Of the
+    cameras those stay that the own file names, each on top of the one of its name, or of the
+    only one.
+    """
+    base = {key: value for key, value in base.items() if key not in NOT_EXTENDED}
+    result = merge_values(base, {key: own[key] for key in own if key not in ("cameras",)})
+    defaults = own.get("defaults") or {}
+    cameras = base.get("cameras")
+    cameras = cameras if isinstance(cameras, dict) else {}
+    cameras = {name: _extend_camera(camera or {}, defaults) for name, camera in cameras.items()}
+    named = own.get("cameras")
+    if isinstance(named, dict):
+        only = next(iter(cameras.values())) if len(cameras) == 1 else {}
+        cameras = {
+            name: _extend_camera(cameras.get(name, only), camera or {})
+            for name, camera in named.items()
+        }
+    elif named is not None:
+        cameras = named
+    result.pop("defaults", None)
+    return result | {"cameras": cameras}
+
+
+def _extend_camera(base: dict[str, Any], own: Any) -> Any:
+    """Return a camera on top of another; an own scale has nothing of the other's scale."""
+    if not isinstance(own, dict):
+        return own
+    scale = own.get("wcs")
+    if isinstance(scale, dict) and ("pixscale" in scale or "cd" in scale):
+        kept = {key: one for key, one in base.get("wcs", {}).items() if key not in OF_SCALE}
+        base = base | {"wcs": kept}
+    return merge_values(base, own)
+
+
+OF_SCALE = ("pixscale", "cd", "rotation", "parity", "scale_with_binning")
+"""What belongs to a pixel scale: the scale of another file has another meaning."""
+
+
+def merge_values(base: Any, own: Any) -> Any:
+    """Return a value of an instrument file on top of another one."""
+    if not isinstance(base, dict) or not isinstance(own, dict):
+        return own
+    if any(name in own for name in VALUE_SOURCES) and any(name in base for name in VALUE_SOURCES):
+        return own
+    result = dict(base)
+    for key, value in own.items():
+        if value is None:
+            result.pop(key, None)
+        elif (
+            key in ("map", "bands") and isinstance(value, dict) and isinstance(base.get(key), dict)
+        ):
+            rest = {name: one for name, one in base[key].items() if name not in value}
+            result[key] = {name: one for name, one in value.items() if one is not None} | rest
+        else:
+            result[key] = merge_values(base.get(key), value)
+    return result
 
 
 @functools.lru_cache(maxsize=64)
 def load_instrument(name_or_path: str | Path) -> dict[str, Any]:
-    """Read and check an instrument file.
+    """Read and check an instrument file, on top of what it extends.
 
     Parameters
     ----------
@@ -81,22 +188,34 @@ def load_instrument(name_or_path: str | Path) -> dict[str, Any]:
     Raises
     ------
     InstrumentError
-        One sentence that names the file and the key.
+        A line for each fault that names file, line and key.
     """
-    import yaml
-
-    path = instrument_path(name_or_path)
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        content = yaml.load(path.read_bytes(), Loader=loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InstrumentError(f"{path}: this is not YAML: {error}") from error
-    check_instrument(content, path)
-    defaults = content.get("defaults", {})
-    content["cameras"] = {
-        name: _merged(defaults, camera or {}) for name, camera in content["cameras"].items()
-    }
+    sources = read_sources(instrument_path(name_or_path))
+    content: Any = None
+    for source in reversed(sources):
+        own = source.content
+        if isinstance(own, dict):
+            own = {"name": safe_name(source.path.stem, replacement="-")} | own
+        if isinstance(content, dict) and isinstance(own, dict):
+            own = extend(content, own)
+        content = complete(own)
+    check_sources(content, sources)
     return content
+
+
+def complete(content: Any) -> Any:
+    """Return the content of an instrument file, its cameras completed with `defaults`."""
+    if not isinstance(content, dict) or not isinstance(content.get("cameras"), dict):
+        return content
+    defaults = content.get("defaults") or {}
+    if not isinstance(defaults, dict):
+        return content
+    cameras = {
+        name: camera if camera is not None and not isinstance(camera, dict)
+        else _merged(defaults, camera or {})
+        for name, camera in content["cameras"].items()
+    }  # fmt: skip
+    return content | {"cameras": cameras}
 
 
 def _merged(base, over):
@@ -108,59 +227,6 @@ def _merged(base, over):
         else:
             result[key] = value
     return result
-
-
-@functools.lru_cache(maxsize=1)
-def _schema():
-    import yaml
-
-    with open(CONFIG / "schemas" / "instrument.schema.yaml", "rb") as file:
-        return yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-
-
-def check_instrument(content: Any, path: Path) -> None:
-    """Check the content of an instrument file against its schema.
-
-    Raises
-    ------
-    InstrumentError
-        One sentence that names the file, the key, and what is expected there.
-    """
-    import jsonschema
-
-    validator = jsonschema.Draft202012Validator(_schema())
-    error = jsonschema.exceptions.best_match(validator.iter_errors(content))
-    if error is not None:
-        key = ".".join(str(part) for part in error.absolute_path) or "the file"
-        expected = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
-        message = error.message if len(error.message) < 200 else error.message[:200] + "..."
-        expected = f" (expected: {expected})" if expected else ""
-        raise InstrumentError(f"{path}: {key}: {message}{expected}")
-    for key, pattern in _patterns(content):
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise InstrumentError(
-                f"{path}: {key}: {pattern!r} is not a regular expression: {error}"
-            ) from error
-
-
-def _patterns(node, key=""):
-    """Every regular expression in an instrument file, with the key that holds it."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            where = f"{key}.{name}" if key else str(name)
-            if name in ("map", "bands") and isinstance(value, dict):
-                yield from ((where, str(pattern)) for pattern in value)
-            elif name in ("omit", "matches", "unless", "files", "file_name"):
-                yield where, str(value)
-            elif key == "match" or key.startswith("match."):
-                yield where, str(value)
-            else:
-                yield from _patterns(value, where)
-    elif isinstance(node, list):
-        for item in node:
-            yield from _patterns(item, key)
 
 
 def _matches(conditions, header):
@@ -180,6 +246,21 @@ def identify(header: Header) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _all_matches():
-    loaded = [load_instrument(name) for name in list_instruments()]
-    return [(content["name"], content["match"]) for content in loaded if content.get("match")]
+def _all_matches() -> list[tuple[str, list[dict[str, str]]]]:
+    """Return the name and `match` of each instrument; the rest of its file is read when needed."""
+    result = []
+    for name in list_instruments():
+        content = read_source(instrument_path(name)).content
+        match = content.get("match") if isinstance(content, dict) else None
+        if not isinstance(content, dict) or match and not _sound(match):
+            match = load_instrument(name).get("match")  # raises: it says what is wrong
+        if match:
+            result.append((name, match))
+    return result
+
+
+def _sound(match: Any) -> bool:
+    try:
+        return all(compiled(pattern) for one in match for pattern in one.values())
+    except (AttributeError, TypeError, re.error):
+        return False

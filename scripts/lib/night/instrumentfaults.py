@@ -1,0 +1,485 @@
+"""What is wrong with an instrument file: every fault at once, with file, line and key."""
+
+import copy
+import difflib
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.night.amplifiers import parse_section
+
+CONFIG = Path(__file__).resolve().parents[3] / "config"
+
+Keys = tuple[Any, ...]
+"""The way to a value: keys of mappings and places in lists."""
+
+OTHER_NAMES = {
+    "exposure": "exptime",
+    "read_noise": "rdnoise",
+    "readnoise": "rdnoise",
+    "saturation": "saturate",
+    "saturation_level": "saturate",
+    "pixel_scale": "pixscale",
+    "scale": "pixscale",
+    "linearity": "linear",
+    "imagetyp": "type",
+    "bias_section": "overscan",
+    "biassec": "overscan",
+    "trimsec": "trim",
+    "data_section": "trim",
+    "nir": "near_infrared",
+    "angle": "rotation",
+    "plate_scale": "pixscale",
+}
+"""What users call some of the keys."""
+
+_VALUE_NAMES = (
+    "type camera object filter exptime date time ra dec airmass binning temperature readout gain "
+    "rdnoise saturate linear latitude longitude elevation pixscale rotation when"
+).split()
+
+VALUE_SOURCES = ("key", "value", "any", "format", "join", "file_name")
+"""What a value may be taken from; a mapping has one of them."""
+
+_WORDS = ("measured",)
+"""Values that are neither keyword nor number."""
+
+_KEYWORD = re.compile(r"[A-Z0-9_-]+(?: [A-Z0-9_-]+)*")
+
+_NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*)", re.DOTALL)
+
+
+class InstrumentError(ValueError):
+    """An instrument file that cannot be used; the message names file, line and key."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An instrument file as it was read.
+
+    Parameters
+    ----------
+    path : Path
+    data : bytes
+    content : dict
+    """
+
+    path: Path
+    data: bytes
+    content: Any
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong in an instrument file.
+
+    Parameters
+    ----------
+    keys : tuple
+        The way to it.
+    text : str
+        What is wrong, and what to write instead.
+    lacks : bool
+        Whether something is missing there; otherwise the value is wrong as a whole.
+    """
+
+    keys: Keys
+    text: str
+    lacks: bool = False
+
+
+def read_source(path: Path) -> Source:
+    """Return the content of a YAML file.
+
+    Raises
+    ------
+    InstrumentError
+        Where it is not YAML, or holds a key twice.
+    """
+    import yaml
+
+    data = path.read_bytes()
+    try:
+        content = yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise InstrumentError(f"{path}{line}: this is not YAML: {error.problem}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InstrumentError(f"{path}: this is not YAML: {error}") from error
+    return Source(path, data, content)
+
+
+def check_sources(content: Any, sources: Sequence[Source]) -> None:
+    """Check the content of an instrument file with what it extends.
+
+    Parameters
+    ----------
+    content : dict
+        All files merged.
+    sources : list of Source
+        The file, then those that it extends.
+
+    Raises
+    ------
+    InstrumentError
+        A line for each fault, with file, line and key, and what was probably meant.
+    """
+    faults = list(_twice(sources[0]))
+    truths = list(_truth_keys(content, ()))
+    content = _without(content, [fault.keys for fault in truths])
+    of_schema = list(_schema_faults(content))
+    content = _without(content, [fault.keys for fault in of_schema if not fault.lacks])
+    faults += [Fault(fault.keys[:-1], fault.text) for fault in truths] + of_schema
+    if isinstance(content, Mapping):
+        faults += _sense_faults(content)
+    if faults:
+        raise InstrumentError(_message(faults, sources))
+
+
+# ---------------------------------------------------------------------------- places
+
+
+def _message(faults: Sequence[Fault], sources: Sequence[Source]) -> str:
+    """Return the faults, one a line, by their place in the file."""
+    found = []
+    for fault in faults:
+        path, line = _place(fault.keys, sources)
+        where = f"{path}:{line}" if line else str(path)
+        key = ".".join(str(part) for part in fault.keys) or "the file"
+        found.append((path != sources[0].path, line, f"{where}: {key}: {fault.text}"))
+    lines = list(dict.fromkeys(text for *_, text in sorted(found)))
+    if len(lines) == 1:
+        return lines[0]
+    return "\n  ".join([f"{sources[0].path} has {len(lines)} faults:", *lines])
+
+
+def fault_message(sources: Sequence[Source], keys: Keys, text: str) -> str:
+    """Return the sentence about one fault, with file, line and key."""
+    return _message([Fault(keys, text)], sources)
+
+
+def _place(keys: Keys, sources: Sequence[Source]) -> tuple[Path, int]:
+    """Return file and line of a key: in the first file that has it, else of what holds it."""
+    best = (-1, sources[0].path, 0)
+    for source in sources:
+        depth, line = _line(_nodes(source.data), keys)
+        if depth > best[0]:
+            best = (depth, source.path, line)
+    return best[1], best[2]
+
+
+@functools.lru_cache(maxsize=16)
+def _nodes(data: bytes) -> Any:
+    import yaml
+
+    return yaml.compose(data, Loader=yaml.SafeLoader)
+
+
+def _line(node: Any, keys: Keys) -> tuple[int, int]:
+    """Return how much of a way a document has, and the line where it ends."""
+    import yaml
+
+    line, depth = 0, 0
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            pairs = {one.value: (one, value) for one, value in node.value}
+            if str(key) not in pairs:
+                break
+            place, node = pairs[str(key)]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int):
+            if key >= len(node.value):
+                break
+            place = node = node.value[key]
+        else:
+            break
+        line, depth = place.start_mark.line + 1, depth + 1
+    return depth, line
+
+
+def _twice(source: Source) -> Iterator[Fault]:
+    """Keys that a mapping holds twice: YAML would silently take the last."""
+    import yaml
+
+    def walk(node: Any, keys: Keys) -> Iterator[Fault]:
+        if isinstance(node, yaml.MappingNode):
+            seen: dict[str, int] = {}
+            for key, value in node.value:
+                line = key.start_mark.line + 1
+                if key.value in seen:
+                    yield Fault(
+                        (*keys, key.value), f"is there twice, in lines {seen[key.value]} and {line}"
+                    )
+                seen[key.value] = line
+                yield from walk(value, (*keys, key.value))
+        elif isinstance(node, yaml.SequenceNode):
+            for place, value in enumerate(node.value):
+                yield from walk(value, (*keys, place))
+
+    yield from walk(_nodes(source.data), ())
+
+
+# ---------------------------------------------------------------------------- the schema
+
+
+@functools.lru_cache(maxsize=1)
+def _schema() -> Any:
+    import yaml
+
+    with open(CONFIG / "schemas" / "instrument.schema.yaml", "rb") as file:
+        return yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def _schema_faults(content: Any) -> Iterator[Fault]:
+    import jsonschema
+
+    for error in jsonschema.Draft202012Validator(_schema()).iter_errors(content):
+        yield from _faults_of(error, ())
+
+
+def _without(content: Any, ways: Sequence[Keys]) -> Any:
+    """Return the content without what is at these places, an item of a list with its list."""
+    content = copy.deepcopy(content)
+    for way in ways:
+        node, holder, last = content, None, None
+        for key in way:
+            if isinstance(node, dict):
+                if key not in node:
+                    break
+                holder, last = node, key
+            elif not (isinstance(node, list) and isinstance(key, int) and key < len(node)):
+                break
+            node = node[key]
+        else:
+            if holder is None:
+                return None
+            del holder[last]
+    return content
+
+
+def _truth_keys(node: Any, keys: Keys) -> Iterator[Fault]:
+    """Keys that YAML took for true or false: yes, no, on, off."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if isinstance(key, bool) or key is None:
+                yield Fault(
+                    (*keys, key),
+                    f"YAML reads a key as {str(key).lower()}: put it in quotes, as 'on'",
+                )
+            else:
+                yield from _truth_keys(value, (*keys, key))
+    elif isinstance(node, list):
+        for place, value in enumerate(node):
+            yield from _truth_keys(value, (*keys, place))
+
+
+def _faults_of(error: Any, above: Keys) -> Iterator[Fault]:
+    """Return the faults that an error of the schema stands for, each at its own key."""
+    keys = (*above, *error.relative_path)
+    if error.validator in ("anyOf", "oneOf") and error.context:
+        branches: dict[int, list[Any]] = {}
+        for one in error.context:
+            branches.setdefault(one.schema_path[0], []).append(one)
+        fitting = [
+            ones
+            for ones in branches.values()
+            if not any(one.validator in ("type", "enum") and not one.relative_path for one in ones)
+        ]
+        if len(fitting) == 1:
+            for one in fitting[0]:
+                yield from _faults_of(one, keys)
+            return
+    if error.validator == "additionalProperties" and "properties" in error.schema:
+        for key in error.instance:
+            if key not in error.schema["properties"]:
+                yield Fault((*keys, key), unknown_key(str(key), error.schema["properties"]))
+        return
+    if error.validator == "oneOf" and keys and isinstance(error.instance, Mapping):
+        given = [name for name in VALUE_SOURCES if name in error.instance]
+        what = f"{' and '.join(given)} exclude each other" if given else "says not where from"
+        yield Fault(keys, f"{what}: write one of {', '.join(VALUE_SOURCES)}")
+        return
+    if error.validator == "required":
+        missing = re.match(r"'([^']+)'", error.message)
+        if missing:
+            yield Fault(keys, f"{missing.group(1)} is required and missing", True)
+            return
+    yield Fault(keys, _words_of(error))
+
+
+def _words_of(error: Any) -> str:
+    message = error.message if len(error.message) < 200 else error.message[:200] + "..."
+    schema = error.schema if isinstance(error.schema, dict) else {}
+    expected = schema.get("description", "")
+    near = []
+    if error.validator == "enum" and isinstance(error.instance, str):
+        near = difflib.get_close_matches(
+            error.instance, [str(one) for one in error.validator_value]
+        )
+        if not near:
+            near = [one for one in error.validator_value if one.lower() == error.instance.lower()]
+    meant = f", did you mean {near[0]!r}?" if near else ""
+    return f"{message}{meant}" + (f" (expected: {expected})" if expected else "")
+
+
+def unknown_key(key: str, known: Mapping[str, Any]) -> str:
+    """Return the sentence about a key that is not known in its place."""
+    near = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.6)
+    other = OTHER_NAMES.get(key.lower())
+    if other in known:
+        near = [str(other)]
+    if near:
+        return f"is not known, did you mean '{near[0]}'?"
+    places = {
+        "at the top of the file": _schema()["properties"],
+        "in a camera": _schema()["$defs"]["camera"]["properties"],
+        "in wcs of a camera": _schema()["$defs"]["camera"]["properties"]["wcs"]["properties"],
+    }
+    for place, keys in places.items():
+        name = key if key in keys else other
+        if name in keys:
+            return f"is not known here: write {name} {place}"
+    return f"is not known: there are {', '.join(known)}"
+
+
+# ---------------------------------------------------------------------------- the sense
+
+
+def _sense_faults(content: Mapping[str, Any]) -> Iterator[Fault]:
+    """What the schema cannot know: patterns, keywords, numbers with units, sections."""
+    yield from _pattern_faults(content)
+    yield from _value_faults(content, ())
+    for name, camera in content.get("cameras", {}).items():
+        whole = {**content.get("defaults", {}), **(camera or {})}
+        keys = ("cameras", name)
+        for key in ("gain", "rdnoise", "saturate"):
+            if key not in whole:
+                yield Fault(keys, f"{key} is required and missing")
+        yield from _section_faults(whole, keys)
+
+
+def _pattern_faults(content: Any) -> Iterator[Fault]:
+    for keys, pattern in _patterns(content, ()):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield Fault(keys, f"{pattern!r} is not a regular expression: {error}")
+
+
+def _patterns(node: Any, keys: Keys) -> Iterator[tuple[Keys, str]]:
+    """Return every regular expression in an instrument file, with the way to it."""
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            way = (*keys, name)
+            if name in ("map", "bands") and isinstance(value, Mapping):
+                yield from (((*way, pattern), str(pattern)) for pattern in value)
+            elif name in ("omit", "matches", "unless", "files", "file_name"):
+                yield way, str(value)
+            elif keys and keys[0] == "match":
+                yield way, str(value)
+            else:
+                yield from _patterns(value, way)
+    elif isinstance(node, list):
+        for place, item in enumerate(node):
+            yield from _patterns(item, (*keys, place))
+
+
+def _value_faults(node: Any, keys: Keys) -> Iterator[Fault]:
+    """Keywords that cannot be any: numbers with units, small letters."""
+    if not isinstance(node, Mapping):
+        return
+    for name, value in node.items():
+        way = (*keys, name)
+        if name in _VALUE_NAMES:
+            yield from _keyword_faults(value, way)
+        elif name == "ignore":
+            for place, rule in enumerate(value):
+                yield from _value_faults(rule, (*way, place))
+        elif name not in ("match", "bands", "halves"):
+            yield from _value_faults(value, way)
+
+
+def _keyword_faults(value: Any, keys: Keys) -> Iterator[Fault]:
+    if isinstance(value, str):
+        text = not_a_keyword(value)
+        if text:
+            yield Fault(keys, text)
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from _keyword_faults(item, (*keys, place))
+    elif isinstance(value, Mapping):
+        for name in ("key", "any", "join", "times", "divided_by", "plus"):
+            if name in value:
+                yield from _keyword_faults(value[name], (*keys, name))
+
+
+def not_a_keyword(text: str) -> str:
+    """Return why a text can be no keyword of a header, or ''."""
+    if text in _WORDS or _KEYWORD.fullmatch(text) and not re.fullmatch(r"\d+", text):
+        return ""
+    if text.startswith("HIERARCH ") and text == text.upper():
+        return ""
+    found = _NUMBER.fullmatch(text)
+    if found:
+        value, unit = found.groups()
+        if not unit:
+            return f"{text!r} is a number in quotes: write {value}"
+        return f"{text!r} is a number with a unit: write {value} alone, in the unit of the docs"
+    capitals = text.upper().removeprefix("HIERARCH ")
+    if _KEYWORD.fullmatch(capitals):
+        return f"{text!r} is no keyword of a header: they are in capitals, write {text.upper()}"
+    return f"{text!r} is no keyword of a header"
+
+
+def _section_faults(camera: Mapping[str, Any], keys: Keys) -> Iterator[Fault]:
+    """Sections that are reversed, empty, outside `shape`, or over one another."""
+    boxes: dict[Keys, Sequence[int]] = {}
+    for name in ("trim", "overscan"):
+        section = camera.get(name)
+        if isinstance(section, str):
+            yield from _text_section(section, (*keys, name))
+        elif isinstance(section, Mapping):
+            boxes |= {(name, binning): box for binning, box in section.items()}
+        elif section:
+            boxes[(name,)] = section
+    for half, one in camera.get("halves", {}).items():
+        boxes["halves", half, "trim"] = one["trim"]
+    sound = {}
+    for way, (y0, y1, x0, x1) in boxes.items():
+        if y0 >= y1 or x0 >= x1:
+            yield Fault(
+                (*keys, *way),
+                f"[{y0}, {y1}, {x0}, {x1}] is empty or reversed: write [y0, y1, x0, x1] with "
+                "y0 < y1 and x0 < x1",
+            )
+            continue
+        sound[way] = (y0, y1, x0, x1)
+        shape = camera.get("shape")
+        if shape and len(way) != 2 and (y1 > shape[0] or x1 > shape[1]):
+            turned = " (rows come first)" if x1 <= shape[0] and y1 <= shape[1] else ""
+            yield Fault(
+                (*keys, *way),
+                f"[{y0}, {y1}, {x0}, {x1}] is outside the frame of {shape[0]} rows and "
+                f"{shape[1]} columns{turned}",
+            )
+    one, other = sound.get(("trim",)), sound.get(("overscan",))
+    if one and other and one[0] < other[1] and other[0] < one[1]:
+        if one[2] < other[3] and other[2] < one[3]:
+            yield Fault((*keys, "overscan"), "lies over trim: there is no overscan in the image")
+
+
+def _text_section(section: str, keys: Keys) -> Iterator[Fault]:
+    """A section written as in a header, or something that is no keyword."""
+    if section.lstrip().startswith("["):
+        found = parse_section(section)
+        box = f"write {found[0]}" if found else "write [y0, y1, x0, x1]"
+        yield Fault(
+            keys, f"{section!r} is a section as headers have it: {box}, from 0 and ends excluded"
+        )
+    else:
+        text = not_a_keyword(section)
+        if text:
+            yield Fault(keys, text)
