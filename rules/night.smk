@@ -28,7 +28,7 @@ rule night:
         "../scripts/night.py"
 
 
-RUN = NightRun(NIGHT, config, HOME, TERMINAL)
+RUN = NightRun(NIGHT, PLAN, config, HOME, TERMINAL)
 
 
 onstart:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.night.nightlog import NightLog
+from lib.night.plan import Plan
 from lib.report.run import finish_run, record_run
 from lib.report.summary import summary
 
@@ -24,6 +25,7 @@ class NightRun:
     Parameters
     ----------
     night : lib.night.nightlog.NightLog
+    plan : lib.night.plan.Plan
     config : dict
         Checked by `lib.engine.config.check_config`.
     home : Path
@@ -32,9 +34,15 @@ class NightRun:
     """
 
     def __init__(
-        self, night: NightLog, config: Mapping[str, Any], home: Path, terminal: Terminal
+        self,
+        night: NightLog,
+        plan: Plan,
+        config: Mapping[str, Any],
+        home: Path,
+        terminal: Terminal,
     ) -> None:
         self.night = night
+        self.plan = plan
         self.config = config
         self.home = home
         self.terminal = terminal
@@ -60,7 +68,7 @@ class NightRun:
         self.terminal.end()
         # Again: jobs of a killed run may have died after this one began.
         sweep(imdir)
-        result, page_is_current = finish_run(self.night, imdir)
+        result, page_is_current = finish_run(self.night, self.plan, imdir)
         if not page_is_current:
             script = self.home / "scripts" / "night.py"
             subprocess.run([sys.executable, str(script), "--imdir", imdir], check=False)

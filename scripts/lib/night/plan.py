@@ -121,7 +121,7 @@ def plan_night(log: NightLog, config: Mapping[str, Any]) -> Plan:
     -------
     Plan
     """
-    skies = plan_skies(log.skies, log.frames, MakeskySettings(**config["makesky"]))
+    skies = plan_skies(log.skies, log.frames, MakeskySettings(**config.get("makesky", {})))
     targets: dict[str, tuple[str, ...]] = {}
     for stack in log.stacks:
         target = target_of(stack)

@@ -8,6 +8,7 @@ from typing import Any
 
 from lib.core.pipeline import PIPELINE
 from lib.night.nightlog import NightLog
+from lib.night.plan import Plan
 from lib.report.numbers import is_number
 from lib.report.products import (
     COADD_CARDS,
@@ -241,12 +242,14 @@ class NightOutcome:
         return [one for one in self.rows if one.status == "IGNORED"]
 
 
-def collect(night: NightLog, imdir: str | Path) -> NightOutcome:
+def collect(night: NightLog, plan: Plan, imdir: str | Path) -> NightOutcome:
     """Find out what became of every frame of a night.
 
     Parameters
     ----------
     night : lib.night.nightlog.NightLog
+    plan : lib.night.plan.Plan
+        What was to be made of it.
     imdir : path-like
 
     Returns
@@ -263,7 +266,7 @@ def collect(night: NightLog, imdir: str | Path) -> NightOutcome:
 
     frames = judge_calibrations(masters)
     results = {}
-    for stack, members in night.stacks.items():
+    for stack, members in plan.stacks.items():
         solution = read_json(imdir / "qa" / "astrometry" / f"{stack}.json")
         quality = read_json(imdir / "qa" / "stack" / f"{stack}.json")
         cards = cache.get(f"coadd{stack}.fits", COADD_CARDS, ("STACK",))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.night.nightlog import LogRow, NightLog, scan
+from lib.night.plan import plan_night
 from lib.night.targets import parse_position
 from lib.report.colour import Composite, make_composites
 from lib.report.embed import libraries, script_json
@@ -243,7 +244,7 @@ def gather(
     night: NightLog, result: NightOutcome, config: dict[str, Any], imdir: Path, cores: int = 1
 ) -> Page:
     """Collect all that the page shows."""
-    sizes = sizes_for(len(night.science), len(night.stacks))
+    sizes = sizes_for(len(night.science), len(result.stacks))
     cards = make_cards(card_jobs(night, result, config, imdir, sizes), imdir, cores)
     made = {stack: entry.cards for stack, entry in result.stacks.items() if entry.cards}
     with ThreadPoolExecutor(max(1, cores)) as pool:
@@ -333,7 +334,7 @@ def make_page(
     lib.report.outcomes.NightOutcome
     """
     imdir = Path(imdir)
-    result = collect(night, imdir)
+    result = collect(night, plan_night(night, config), imdir)
     # The table first: the page, the rule's output, must not be older than what it tells of.
     write_frames_table(night, result.rows, imdir / "frames.ecsv")
     page = render(gather(night, result, config, imdir, cores))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.night.nightlog import NightLog
+from lib.night.plan import Plan
 from lib.report.frametable import write_frames_table
 from lib.report.outcomes import NightOutcome, collect, digest
 from lib.report.products import read_json, write_if_changed
@@ -43,12 +44,13 @@ def record_run(
     write_if_changed(qa / "run.json", json.dumps(run, indent=1))
 
 
-def finish_run(night: NightLog, imdir: str | Path) -> tuple[NightOutcome, bool]:
+def finish_run(night: NightLog, plan: Plan, imdir: str | Path) -> tuple[NightOutcome, bool]:
     """Find out what became of a night and bring frames.ecsv up to date.
 
     Parameters
     ----------
     night : lib.night.nightlog.NightLog
+    plan : lib.night.plan.Plan
     imdir : path-like
 
     Returns
@@ -58,7 +60,7 @@ def finish_run(night: NightLog, imdir: str | Path) -> tuple[NightOutcome, bool]:
         Whether night.html tells of this outcome already.
     """
     imdir = Path(imdir)
-    result = collect(night, imdir)
+    result = collect(night, plan, imdir)
     write_frames_table(night, result.rows, imdir / "frames.ecsv")
     told = read_json(imdir / "qa" / "page.json").get("of")
     return result, told == digest(result) and (imdir / "night.html").exists()

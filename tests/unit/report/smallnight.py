@@ -21,7 +21,8 @@ class Night:
 
     def __init__(self, stacks, calibrations=(), ignored=(), notes=None):
         self.frames, self.rows, self.science, self.stacks = {}, [], [], stacks
-        self.notes = []
+        self.skies, self.notes = {}, []
+        self.stack_of = {one: stack for stack, frames in stacks.items() for one in frames}
         self.missing = notes or {}
         for stack, frames in stacks.items():
             target, filter_name = stack.split(".")

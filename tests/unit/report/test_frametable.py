@@ -6,6 +6,7 @@ from astropy.table import Table
 from smallnight import HOSTILE
 
 from lib.night.nightlog import COLUMNS
+from lib.night.plan import plan_night
 from lib.report import frametable, outcomes
 
 
@@ -16,7 +17,7 @@ def test_frames_table_holds_every_row_and_is_written_only_when_it_changes(reduce
     assert set(Table.read(path)["status"]) == {"OK", "IGNORED"}
     assert not frametable.begin_frames_table(night, path)
 
-    result = outcomes.collect(night, imdir)
+    result = outcomes.collect(night, plan_night(night, {}), imdir)
     assert frametable.write_frames_table(night, result.rows, path)
     assert not frametable.write_frames_table(night, result.rows, path)
     assert not frametable.begin_frames_table(night, path), "outcomes are lost at the next start"

@@ -2,12 +2,13 @@
 
 from smallnight import put
 
+from lib.night.plan import plan_night
 from lib.report import outcomes, products
 
 
 def test_every_frame_has_its_outcome(reduced):
     night, imdir, good, lost = reduced
-    result = outcomes.collect(night, imdir)
+    result = outcomes.collect(night, plan_night(night, {}), imdir)
     told = {one.frame: (one.status, one.step, one.reason, one.used) for one in result.rows}
     assert told == {
         good[0]: ("OK", "stack", "", "coaddT1.r"),
@@ -37,15 +38,15 @@ def test_a_frame_rejected_by_the_solution_is_told_so_before_its_file_is_there():
 
 def test_headers_are_read_again_only_when_a_file_changed(reduced, monkeypatch):
     night, imdir, good, _ = reduced
-    outcomes.collect(night, imdir)
+    outcomes.collect(night, plan_night(night, {}), imdir)
     read = []
     original = products.cards_of
     monkeypatch.setattr(
         products, "cards_of", lambda path, *more: read.append(path.name) or original(path, *more)
     )
-    outcomes.collect(night, imdir)
+    outcomes.collect(night, plan_night(night, {}), imdir)
     assert read == []
     put(imdir, f"azsfp{good[1]}.fits", good[1], SKYCTS=999.0, NOTE="longer than it was")
-    result = outcomes.collect(night, imdir)
+    result = outcomes.collect(night, plan_night(night, {}), imdir)
     assert read == [f"azsfp{good[1]}.fits"]
     assert result.frames[good[1]].cards["SKYCTS"] == 999.0

@@ -2,12 +2,13 @@
 
 import re
 
+from lib.night.plan import plan_night
 from lib.report import outcomes, summary
 
 
 def test_summary_names_stacks_and_frames_left_out(reduced):
     night, imdir, good, lost = reduced
-    text = summary.summary(outcomes.collect(night, imdir), imdir)
+    text = summary.summary(outcomes.collect(night, plan_night(night, {}), imdir), imdir)
     assert "1 of 2 stacks" in text
     assert re.search(r'T1\.r +3 of 4 +30 s +1\.4" +27\.000 ± 0\.010 +21\.5', text)
     assert re.search(rf"{good[3]} +stack +CLOUDY: 0.02 < 0.1", text)
