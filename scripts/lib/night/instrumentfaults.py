@@ -147,7 +147,7 @@ def _message(faults: Sequence[Fault], sources: Sequence[Source]) -> str:
     """Return the faults, one a line, by their place in the file."""
     found = []
     for fault in faults:
-        path, line = _place(fault.keys, sources)
+        path, line = place_of(fault.keys, sources)
         where = f"{path}:{line}" if line else str(path)
         key = ".".join(str(part) for part in fault.keys) or "the file"
         found.append((path != sources[0].path, line, f"{where}: {key}: {fault.text}"))
@@ -162,7 +162,7 @@ def fault_message(sources: Sequence[Source], keys: Keys, text: str) -> str:
     return _message([Fault(keys, text)], sources)
 
 
-def _place(keys: Keys, sources: Sequence[Source]) -> tuple[Path, int]:
+def place_of(keys: Keys, sources: Sequence[Source]) -> tuple[Path, int]:
     """Return file and line of a key: in the first file that has it, else of what holds it."""
     best = (-1, sources[0].path, 0)
     for source in sources:

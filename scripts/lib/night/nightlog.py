@@ -29,7 +29,8 @@ from lib.night.exclude import excluding_entry, read_exclude
 from lib.night.facts import FrameFacts
 from lib.night.frameignored import FrameIgnored, FrameUnusable
 from lib.night.grouping import group_calibrations, group_skies, group_stacks
-from lib.night.instrumentfile import identify, instruments_hash, load_instrument
+from lib.night.instrumentfaults import Source
+from lib.night.instrumentfile import identify, instruments_hash, load_instrument, read_sources
 from lib.night.interpret import CALIBRATIONS, interpret, merged_header
 from lib.night.naming import (
     hashable,
@@ -38,6 +39,14 @@ from lib.night.naming import (
     unique_names,
 )
 from lib.night.rawheaders import RawHeaders, read_headers
+from lib.night.remarks import (
+    absent_keywords,
+    band_notes,
+    frame_remarks,
+    keyword_notes,
+    own_keywords,
+    remark_notes,
+)
 from lib.night.siblings import Likeness, adopt, likeness
 
 SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".gz")
@@ -96,17 +105,23 @@ def _entry(path: str, name: str, size: int, choice: "Choice") -> list[Any]:
         if "{" in name or "}" in name:  # Snakemake would take it for a wildcard
             raise FrameUnusable("BAD_FILE_NAME", "braces in the name")
         headers = read_headers(path, size)
+        if choice.keywords:
+            all_headers = [hdu.header for hdu in headers.hdus]
+            more["absent"] = absent_keywords(choice.keywords, all_headers)
         instruments = [choice.loaded] if choice.loaded else []
         if not instruments:
             claimed = _claiming(headers)
             adopted = "" if claimed else choice.adopted.get(name, "")
             alike = likeness(headers, load_instrument("generic")["binning"])
-            more = {"claimed": claimed, "adopted": adopted}
+            more |= {"claimed": claimed, "adopted": adopted}
             if alike:
                 more["alike"] = alike.to_list()
             names = [claimed] if claimed else [adopted, "generic"]
             instruments = [load_instrument(one) for one in names if one]
-        facts = _interpret(headers, name, instruments)
+        facts, used = _interpret(headers, name, instruments)
+        remarks = _remarks(headers, name, facts[0], used)
+        if remarks:
+            more["remarks"] = remarks
     except FrameIgnored as reason:
         return [reason.status, str(reason), [], guess, "", more | {"told": reason.told}]
     return ["OK", "", [one.to_dict() for one in facts], guess, headers.digest, more]
@@ -114,16 +129,25 @@ def _entry(path: str, name: str, size: int, choice: "Choice") -> list[Any]:
 
 def _interpret(
     headers: RawHeaders, name: str, instruments: list[dict[str, Any]]
-) -> list[FrameFacts]:
-    """Return the facts by the first instrument that can read them; the first one's reason else."""
+) -> tuple[list[FrameFacts], dict[str, Any]]:
+    """Return the facts, and the first instrument that can read them; its reason else."""
     reason = None
     for instrument in instruments:
         try:
-            return interpret(headers.primary, headers.hdus, name, instrument)
+            return interpret(headers.primary, headers.hdus, name, instrument), instrument
         except FrameUnusable as error:
             reason = reason or error
     assert reason is not None
     raise reason
+
+
+def _remarks(
+    headers: RawHeaders, name: str, facts: FrameFacts, instrument: dict[str, Any]
+) -> list[str]:
+    """Return what the instrument file tells of a frame's camera that was not used."""
+    image = headers.hdus[facts.amplifiers[0].hdu]
+    header = merged_header(headers.primary, image.header) if image.index else headers.primary
+    return frame_remarks(header, image, facts, instrument["cameras"][facts.camera], name)
 
 
 def _duplicates(datadir: str, files: dict[str, list[Any]]) -> dict[str, str]:
@@ -258,10 +282,32 @@ class Choice:
         The instrument of all files; None: each file's own.
     adopted : dict of str to str
         Instrument of the siblings of files that no instrument file claims.
+    sources : list of Source
+        The user's own instrument file, and those that it extends.
     """
 
     loaded: dict[str, Any] | None
     adopted: dict[str, str] = field(default_factory=dict)
+    sources: list[Source] = field(default_factory=list)
+    keywords: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, instrument: str | Path) -> "Choice":
+        """Return the choice that the configuration makes.
+
+        Raises
+        ------
+        lib.night.instrumentfaults.InstrumentError
+            When the instrument is not known or its file is wrong.
+        """
+        if str(instrument) == "auto":
+            return cls(None)
+        sources = []
+        if str(instrument).endswith((".yaml", ".yml")):
+            sources = read_sources(Path(instrument))
+        loaded = load_instrument(instrument)
+        keywords = list(own_keywords(sources[0].content)) if sources else []
+        return cls(loaded, sources=sources, keywords=keywords)
 
 
 def _scan(
@@ -272,7 +318,7 @@ def _scan(
 ) -> "NightLog":
     key = instruments_hash(instrument)
     known = _read_cache(cache, key, os.path.abspath(datadir))
-    choice = Choice(None if str(instrument) == "auto" else load_instrument(instrument))
+    choice = Choice.of(instrument)
     files: dict[str, list[Any]] = {}
     changed = False
     with os.scandir(datadir) as entries:
@@ -304,7 +350,7 @@ def _scan(
         content = {"key": key, "datadir": os.path.abspath(datadir), "files": files}
         with atomic_path(cache) as beside:
             beside.write_bytes(_signed(json.dumps(content, separators=(",", ":")).encode()))
-    notes = _sibling_notes(files)
+    notes = _sibling_notes(files) + _remark_notes(datadir, files, choice)
     for name, other in _duplicates(datadir, files).items():
         entry = files[name]
         files[name] = [*entry[:2], "REJECTED", f"DUPLICATE: the same frame as {other}", [],
@@ -346,6 +392,32 @@ def _sibling_notes(files: dict[str, list[Any]]) -> list[str]:
         for instrument, names in joined.items()
         if instrument != "generic"
     ]
+
+
+def _remark_notes(datadir: str, files: dict[str, list[Any]], choice: Choice) -> list[str]:
+    """Return a sentence for all of the instrument files that comes to nothing in this night."""
+    used = [entry for entry in files.values() if entry[4]]
+    remarks = [
+        (entry[4][0]["instrument"], entry[4][0]["camera"], remark)
+        for entry in used
+        for remark in entry[7].get("remarks", ())
+    ]
+    bandless = [
+        (facts["instrument"], facts["filter_text"] or facts["filter"])
+        for entry in used
+        for facts in entry[4]
+        if facts["type"] == "object" and not facts["band"]
+    ]
+    notes = remark_notes(remarks) + band_notes(bandless)
+    lacking = [set(entry[7]["absent"]) for entry in files.values() if "absent" in entry[7]]
+    absent = set.intersection(*lacking) if lacking else set()
+    if absent:
+        name = next(name for name, entry in files.items() if "absent" in entry[7])
+        known = [key for hdu in read_headers(f"{datadir}/{name}").hdus for key in hdu.header]
+        notes += keyword_notes(
+            [key for key in choice.keywords if key in absent], choice.sources, known
+        )
+    return notes
 
 
 @dataclass
