@@ -10,13 +10,21 @@ from lib.night.naming import shape_text
 
 TEMPERATURE_TOLERANCE = 5.0  # K
 
+DETECTOR_KEYS = ("instrument", "camera", "half", "binning", "readout", "shape")
+
+SETTINGS = ("gain_setting", "offset")
+"""Settings of the camera that move the bias level, its noise and its unit."""
+
 GROUP_KEYS = {
-    "bias": ("instrument", "camera", "half", "binning", "readout", "shape"),
-    "dark": ("instrument", "camera", "half", "binning", "readout", "shape", "exptime"),
-    "flat": ("instrument", "camera", "filter", "half", "binning", "readout", "shape"),
+    "bias": (*DETECTOR_KEYS, *SETTINGS),
+    "dark": (*DETECTOR_KEYS, *SETTINGS, "exptime"),
+    "flat": ("instrument", "camera", "filter", *DETECTOR_KEYS[2:], *SETTINGS, "source"),
 }
 """What a group of calibration frames must have in common, in the order in which names are made
 unique and reasons are told."""
+
+SOURCES = ("sky", "", "dome")
+"""Light of flats, the preferred first: the lamp's falls on the mirror from elsewhere."""
 
 
 @dataclass
@@ -31,6 +39,8 @@ class CalibrationGroup:
         Seconds.
     temperature : float
         Of the detector.
+    gain_setting, offset, source : str
+        As in `lib.night.facts.FrameFacts`; empty fits everything.
     frames : list of str
         In the order of time.
     labels : dict
@@ -46,6 +56,9 @@ class CalibrationGroup:
     filter: str | None = None
     exptime: float | None = None
     temperature: float | None = None
+    gain_setting: str | None = None
+    offset: str | None = None
+    source: str | None = None
     name: str = ""
     frames: list[str] = field(default_factory=list)
     labels: dict[str, Any] = field(default_factory=dict)
@@ -110,7 +123,8 @@ def differences(kind: str, group: CalibrationGroup, facts: FrameFacts) -> list[s
     """Return the keys on which a group does not fit a frame: "key its value, not the frame's"."""
     why = []
     for key in GROUP_KEYS[kind]:
-        if key == "exptime":
+        # The response of the pixels is the same at any gain and in any light.
+        if key in ("exptime", "source") or (kind == "flat" and key in SETTINGS):
             continue
         value, wanted = getattr(group, key), getattr(facts, key)
         if key == "filter" and value is None:  # a ready flat: its name tells
@@ -120,12 +134,21 @@ def differences(kind: str, group: CalibrationGroup, facts: FrameFacts) -> list[s
             continue
         if value is None or value == wanted:
             continue
+        if key in SETTINGS and "" in (value, wanted):
+            continue
         if key == "shape":
             value, wanted = shape_text(value), shape_text(wanted)
-        why.append(f"{key} {value or 'none'}, not {wanted or 'none'}")
-    if temperature_difference(group, facts) > TEMPERATURE_TOLERANCE:
+        why.append(f"{key.replace('_', ' ')} {value or 'none'}, not {wanted or 'none'}")
+    if kind != "flat" and temperature_difference(group, facts) > TEMPERATURE_TOLERANCE:
         why.append(f"temperature {group.temperature:g}, not {facts.temperature:g}")
     return why
+
+
+def preference(group: CalibrationGroup, facts: FrameFacts) -> tuple[int, int, float, str]:
+    """Return by what a group is preferred among those that fit a frame, the least first."""
+    settings = sum(getattr(group, key) not in (None, "", getattr(facts, key)) for key in SETTINGS)
+    light = SOURCES.index(group.source or "")
+    return light, settings, temperature_difference(group, facts), group.name
 
 
 def nearest_darks(

@@ -88,6 +88,10 @@ class FrameFacts(_ByName):
         Cards of the first WCS, or None.
     pixscale : float
         Arcsec per pixel, or None.
+    source : {'sky', 'dome', ''}
+        What has lit a flat.
+    gain_setting, offset : str
+        Settings of the camera as they compare; empty where the header does not tell.
     """
 
     instrument: str
@@ -121,6 +125,9 @@ class FrameFacts(_ByName):
     wcs: dict[str, Any] | None = None
     pixscale: float | None = None
     filter_text: str = ""
+    source: str = ""
+    gain_setting: str = ""
+    offset: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain values: numbers, texts, lists and dicts."""

@@ -50,6 +50,9 @@ def group_calibrations(kind: str, frames: list[FrameFacts]) -> dict[str, Calibra
     """
     groups = []
     for members in _same_configuration(kind, frames):
+        if kind == "flat":  # the response of the pixels hardly depends on it
+            groups.append(_describe(kind, members, False))
+            continue
         labels = clusters([one.temperature for one in members], lambda _: TEMPERATURE_TOLERANCE)
         parts: dict[float | None, list[FrameFacts]] = {}
         for facts in members:
@@ -105,6 +108,9 @@ def _describe(kind: str, members: list[FrameFacts], by_temperature: bool) -> Cal
         filter=first.filter,
         exptime=exptime,
         temperature=temperature,
+        gain_setting=first.gain_setting,
+        offset=first.offset,
+        source=first.source if kind == "flat" else None,
         frames=[one.frame for one in members],
         labels=labels,
     )

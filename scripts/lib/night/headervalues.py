@@ -5,7 +5,7 @@ import functools
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 Header = Mapping[str, Any]
@@ -13,6 +13,12 @@ Header = Mapping[str, Any]
 
 MAX_TEXT = 200  # characters of a header value that are looked at
 
+
+OPEN = (
+    r"(?i)(no[ _-]?filter|open|opn|clear|clr|air|empty|hole|free|none|no|null|nul|n/?a|blank|indef"
+    r"|unknown|undefined|pass|out|home|-+|\.+)([ _-]?\d+(-\d+)?)?|pupil.*"
+)
+"""What a wheel says that has no filter in the beam; a pupil mask is none."""
 
 MAX_OBJECT = 68  # characters that fit one header card
 
@@ -101,7 +107,7 @@ def evaluate(spec: Any, header: Header, filename: str = "") -> Any:
     ----------
     spec : str, number, list or dict
         A keyword; a constant number; a list of alternatives, the first that gives a value
-        counts; or a mapping: one of `key`, `value`, `format`, `join`, `file_name`,
+        counts; or a mapping: one of `key`, `value`, `format`, `join`, `wheels`, `file_name`,
         then `omit`, `map`, and arithmetic `times`, `divided_by`, `plus`, in this order.
     header : mapping
         The header of the frame.
@@ -137,6 +143,38 @@ def evaluate(spec: Any, header: Header, filename: str = "") -> Any:
     return _arithmetic(spec, value, header, filename)
 
 
+def wheel_text(values: Iterable[object]) -> str | None:
+    """Return the filter that one or more wheels put into the beam.
+
+    Parameters
+    ----------
+    values : iterable
+        What the header has of each wheel.
+
+    Returns
+    -------
+    str or None
+        The words of wheels that hold a filter, joined by ``+``, each once; the first wheel's word
+        where none does; None where the header tells nothing.
+    """
+    told = [one for one in (text(value) for value in values if value is not None) if one]
+    filters = [one for one in told if not compiled(OPEN).fullmatch(one)]
+    if not filters:
+        return told[0] if told else None
+    # The number of a slot beside the name of what is in it.
+    filters = [one for one in filters if not one.isdigit()] or filters[:1]
+    kept: list[str] = []
+    for one in filters:
+        words = set(_words(one))
+        if not any(words <= set(_words(other)) or set(_words(other)) <= words for other in kept):
+            kept.append(one)
+    return "+".join(kept)
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[^A-Za-z0-9']+", name) if word]
+
+
 def _source(spec, header, filename):
     if "value" in spec:
         return spec["value"]
@@ -144,6 +182,8 @@ def _source(spec, header, filename):
         return get(header, spec["key"])
     if "any" in spec:
         return evaluate(spec["any"], header, filename)
+    if "wheels" in spec:
+        return wheel_text(evaluate(part, header, filename) for part in spec["wheels"])
     if "file_name" in spec:
         match = compiled(spec["file_name"]).search(filename[:MAX_TEXT])
         return match.group(1) if match else None
@@ -194,7 +234,7 @@ def keywords_of(spec: Any) -> list[str]:
     if isinstance(spec, dict):
         found = [spec["key"]] if "key" in spec else []
         found += re.findall(r"\{([^{}]+)\}", spec.get("format", ""))
-        for name in ("any", "join", "times", "divided_by", "plus"):
+        for name in ("any", "join", "wheels", "times", "divided_by", "plus"):
             found += keywords_of(spec.get(name, []))
         return found
     return []

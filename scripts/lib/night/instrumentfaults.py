@@ -41,7 +41,7 @@ _VALUE_NAMES = (
     "rdnoise saturate linear latitude longitude elevation pixscale rotation when"
 ).split()
 
-VALUE_SOURCES = ("key", "value", "any", "format", "join", "file_name")
+VALUE_SOURCES = ("key", "value", "any", "format", "join", "wheels", "file_name")
 """What a value may be taken from; a mapping has one of them."""
 
 _WORDS = ("measured",)

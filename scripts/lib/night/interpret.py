@@ -12,6 +12,7 @@ from typing import Any
 from lib.night.airmass import airmass_at, altitude
 from lib.night.amplifiers import extension_amplifiers, single_amplifier
 from lib.night.facts import FrameFacts
+from lib.night.filternames import parse_filter
 from lib.night.frameignored import FrameIgnored, FrameUnusable
 from lib.night.headervalues import (
     Header,
@@ -39,6 +40,24 @@ CALIBRATIONS = ("bias", "dark", "flat")
 
 
 MAX_AXIS = 100_000  # pixels
+
+
+DARK_FLAT = r"(?i)dark[s _-]*flat|flat[s _-]*dark"
+"""What a dark of the flats' exposure is called; most patterns for flats fit it too."""
+
+
+FLAT_SOURCES = {
+    r"(?i)sky|twi|dusk|dawn|zenith": "sky",
+    r"(?i)dome|lamp|screen|panel|internal|quartz|halogen|\bled\b|calib": "dome",
+}
+"""What header texts say of the light of a flat, the first that fits counts."""
+
+
+DEFAULT_SETTINGS: dict[str, Any] = {
+    "gain_setting": ["GAIN", "GAINSET", "ISOSPEED", "EGAIN"],
+    "offset": [],
+}
+"""Where a camera's settings are looked for that an instrument file does not name."""
 
 
 _PRODUCT_KEYS = ("QCSTAT", "ABSZPT")  # written by the workflow itself, by no camera
@@ -341,8 +360,9 @@ def _chosen_image(camera: dict[str, Any], hdus: list[RawHDU], images: list[RawHD
 
 
 def _band(instrument: dict[str, Any], filter_text: str) -> str:
+    """Return the band of a filter: by the instrument's file, else as its name tells."""
     band = map_items(tuple(instrument.get("bands", {}).items()), filter_text)
-    return "" if band is None else str(band)
+    return parse_filter(filter_text).band if band is None else str(band)
 
 
 def _electronics(camera: dict[str, Any], header: Header, name: str) -> tuple[float, float]:
@@ -366,9 +386,34 @@ def _frame_type(instrument: dict[str, Any], header: Header, name: str) -> str:
             )
         raise FrameUnusable("UNKNOWN_TYPE", ", ".join(value[:40] for value in found if value))
     kind = text(kind)
+    if kind == "flat" and _says(DARK_FLAT, instrument, header, name):
+        kind = "dark"
     if kind not in TYPES:
         raise FrameIgnored("NOT_USED", f"the frame is of type {kind[:40]}")
     return kind
+
+
+def _says(pattern: str, instrument: dict[str, Any], header: Header, name: str) -> bool:
+    """Whether what a header calls the type, or the object, of a frame holds a pattern."""
+    specs = [*dict.fromkeys(keywords_of(instrument["type"])), instrument.get("object")]
+    return any(
+        compiled(pattern).search(text(evaluate(spec, header, name))) is not None for spec in specs
+    )
+
+
+def _flat_source(instrument: dict[str, Any], header: Header, name: str) -> str:
+    """Return what has lit a flat: ``sky``, ``dome``, or empty where the header does not tell."""
+    for pattern, source in FLAT_SOURCES.items():
+        if _says(pattern, instrument, header, name):
+            return source
+    return ""
+
+
+def _setting(instrument: dict[str, Any], key: str, header: Header, name: str) -> str:
+    """Return a setting of the camera as text; numbers as they compare, empty where unknown."""
+    value = evaluate(instrument.get(key, DEFAULT_SETTINGS[key]), header, name)
+    figure = number(value)
+    return text(value)[:24] if figure is None else f"{figure:.3g}"
 
 
 def _ignore(instrument: dict[str, Any], header: Header, name: str, kind: str) -> None:
@@ -436,6 +481,9 @@ def _common_facts(
             for one in CALIBRATIONS
         },
         filter_text=filter_text,
+        source=_flat_source(instrument, header, name) if kind == "flat" else "",
+        gain_setting=_setting(instrument, "gain_setting", header, name),
+        offset=_setting(instrument, "offset", header, name),
     )
 
 

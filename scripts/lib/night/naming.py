@@ -72,8 +72,11 @@ def exposure_text(exptime: float | None) -> str:
     return f"{exptime:.4g}".replace(".", "p").replace("+", "") + "s"
 
 
-_QUALIFIERS = ("camera", "half", "exptime", "binning", "shape", "readout", "temperature",
-               "instrument")  # fmt: skip
+_QUALIFIERS = ("camera", "half", "exptime", "binning", "shape", "readout", "gain_setting", "offset",
+               "source", "temperature", "instrument")  # fmt: skip
+
+_PREFIXES = {"gain_setting": "gain", "offset": "offset"}
+"""Words before the values of qualifiers that are but a number."""
 
 
 def qualified(bases: list[str], groups: Sequence[Any], fixed: Sequence[str]) -> list[str]:
@@ -131,4 +134,6 @@ def _qualifier(key, value):
         return ""
     if key == "shape":
         return shape_text(value)
+    if key in _PREFIXES:
+        value = _PREFIXES[key] + str(value).replace(".", "p")
     return safe_name(str(value), empty="")[:24]

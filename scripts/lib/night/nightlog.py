@@ -22,11 +22,12 @@ from lib.night.calibrationmatch import (
     CalibrationMatch,
     differences,
     nearest_darks,
+    preference,
     ready_group,
-    temperature_difference,
 )
 from lib.night.exclude import excluding_entry, read_exclude
 from lib.night.facts import FrameFacts
+from lib.night.filternames import unite_filters
 from lib.night.frameignored import FrameIgnored, FrameUnusable
 from lib.night.grouping import group_calibrations, group_skies, group_stacks
 from lib.night.instrumentfaults import Source
@@ -524,6 +525,7 @@ class NightLog:
         candidates.sort(key=lambda one: (not one.raw.startswith(one.frame[:15]), one.raw))
         unique_frames(candidates)
         unique_names([one for one in candidates if one.type == "object"], "object", "target")
+        self.notes += unite_filters(candidates)
         unique_names([one for one in candidates if one.filter], "filter_text", "filter")
         by_raw: dict[str, list[FrameFacts]] = {}
         for facts in candidates:
@@ -606,7 +608,7 @@ class NightLog:
             hashable(getattr(facts, name))
             for name in (
                 "type", "instrument", "camera", "half", "filter", "binning", "readout", "shape",
-                "exptime", "temperature",
+                "exptime", "temperature", "gain_setting", "offset",
             )
         )  # fmt: skip
         if key not in self._matches:
@@ -634,8 +636,7 @@ class NightLog:
             fits, other = nearest_darks(fits, facts.exptime, bias)
             failed += [(0, name, why) for name, why in other]
         if fits:
-            best = min(fits, key=lambda one: (temperature_difference(one, facts), one.name))
-            return best.name, ""
+            return min(fits, key=lambda one: preference(one, facts)).name, ""
         if not failed:
             return None, f"there is no {kind} frame"
         failed.sort()
