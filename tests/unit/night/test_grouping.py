@@ -1,12 +1,14 @@
 """What belongs together: calibrations of one setting, light of flats, dark flats."""
 
+import numpy as np
 import pytest
+from astropy.io import fits
 from framefacts import made_facts
 
+from lib.night import nightlog
 from lib.night.grouping import group_calibrations
 from lib.night.instrumentfile import load_instrument
 from lib.night.interpret import interpret
-from lib.night.nightlog import NightLog
 from lib.night.rawheaders import RawHDU
 
 HEADER = {
@@ -24,14 +26,23 @@ def read(**changes):
     return facts
 
 
-def night(*headers):
-    """Return the night log of some headers, each of its own second."""
-    files = {}
-    for k, changes in enumerate(headers):
-        facts = read(**{"DATE-OBS": f"2024-03-01T03:00:{k:02d}"} | changes)
-        facts.raw, facts.frame = f"{k}.fits", f"2{k:03d}"
-        files[facts.raw] = [0, k, "OK", "", [facts.to_dict()], "", f"{k}"]
-    return NightLog(files)
+@pytest.fixture
+def night(tmp_path):
+    """Return the function that gives the night log of some headers, each of its own second."""
+
+    def scan(*headers):
+        for old in tmp_path.iterdir():
+            old.unlink()
+        for k, changes in enumerate(headers):
+            cards = HEADER | {"DATE-OBS": f"2024-03-01T03:00:{k:02d}"} | changes
+            header = fits.Header(
+                [(key, value) for key, value in cards.items() if value is not None]
+            )
+            pixels = np.full((20, 30), k, np.int16)
+            fits.PrimaryHDU(pixels, header).writeto(tmp_path / f"{k}.fits", overwrite=True)
+        return nightlog.scan(tmp_path, "generic")
+
+    return scan
 
 
 @pytest.mark.parametrize(
@@ -55,7 +66,7 @@ def test_light_of_flats(cards, source):
     assert (facts.type, facts.source) == ("flat", source)
 
 
-def test_biases_of_another_setting_are_not_used():
+def test_biases_of_another_setting_are_not_used(night):
     log = night(
         {"IMAGETYP": "Bias", "EXPTIME": 0.0, "GAIN": 2.0, "OFFSET": 20},
         {"IMAGETYP": "Bias", "EXPTIME": 0.0, "GAIN": 0.5, "OFFSET": 20},
@@ -74,14 +85,14 @@ def test_biases_of_another_setting_are_not_used():
     assert unknown.bias == "bias-C0-gain0p5"
 
 
-def test_a_frame_without_the_keyword_takes_what_there_is():
+def test_a_frame_without_the_keyword_takes_what_there_is(night):
     log = night(
         {"IMAGETYP": "Bias", "EXPTIME": 0.0, "GAIN": None, "EGAIN": None, "CCDSENS": 1.5}, {}
     )
     assert log.match(log.science[0]).bias == "bias-C0"
 
 
-def test_flats_serve_frames_of_another_setting():
+def test_flats_serve_frames_of_another_setting(night):
     """The response of the pixels is the same; flats of the same setting come first."""
     flat = {"IMAGETYP": "Flat", "EXPTIME": 3.0}
     log = night(flat | {"GAIN": 2.0}, flat | {"GAIN": 0.5, "CCD-TEMP": 10.0}, {"GAIN": 0.5},
@@ -91,7 +102,7 @@ def test_flats_serve_frames_of_another_setting():
     assert log.match(log.science[1]).flat is not None
 
 
-def test_sky_flats_are_preferred():
+def test_sky_flats_are_preferred(night):
     log = night({"IMAGETYP": "DOMEFLAT"}, {"IMAGETYP": "Flat"}, {"IMAGETYP": "SKYFLAT"}, {})
     assert list(log.flats) == ["flat_V", "flat_V-dome", "flat_V-sky"]
     assert log.match(log.science[0]).flat == "flat_V-sky"
