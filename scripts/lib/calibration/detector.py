@@ -1,48 +1,18 @@
 """From raw file to one image of the detector: amplifiers joined, overscan subtracted, gain."""
 
-import zlib
 from pathlib import Path
 
 import ccdproc
 import numpy as np
 from astropy import units as u
-from astropy.io import fits
 from astropy.nddata import CCDData
 
 from lib.calibration.overscan import overscan_level, section
+from lib.calibration.rawpixels import read_raw
 from lib.frame.file import BAD, NONLINEAR, SATURATED, FrameRejected
 from lib.night.facts import Amplifier, FrameFacts
 
 GAIN_UNIT = u.electron / u.adu
-
-
-def read_raw(path: str | Path, hdus: set[int]) -> dict[int, np.ndarray]:
-    """Return the pixels of some HDUs of a raw file.
-
-    Parameters
-    ----------
-    path : path-like
-    hdus : set of int
-
-    Returns
-    -------
-    dict of int to ndarray
-
-    Raises
-    ------
-    FrameRejected
-        UNREADABLE or NO_IMAGE: what an archive or a broken disk may hand over.
-    """
-    try:
-        with open(path, "rb") as file, fits.open(file, memmap=False) as opened:
-            raws = {number: opened[number].data for number in hdus}
-    except (OSError, EOFError, IndexError, TypeError, ValueError, zlib.error) as error:
-        raise FrameRejected("UNREADABLE", f"{type(error).__name__} {error}") from error
-    for number, raw in raws.items():
-        raws[number] = None if raw is None else np.squeeze(raw)
-        if raw is None or raws[number].ndim != 2:
-            raise FrameRejected("NO_IMAGE", f"HDU {number} holds no 2-D image")
-    return raws
 
 
 def read_amplifier(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from lib.core.files import atomic_path
+from lib.core.guarded import failure_text
 from lib.night.calibrationmatch import (
     CalibrationGroup,
     CalibrationMatch,
@@ -30,7 +31,7 @@ from lib.night.facts import FrameFacts
 from lib.night.filternames import unite_filters
 from lib.night.frameignored import FrameIgnored, FrameUnusable
 from lib.night.grouping import group_calibrations, group_skies, group_stacks
-from lib.night.instrumentfaults import Source
+from lib.night.instrumentfaults import InstrumentError, Source
 from lib.night.instrumentfile import identify, instruments_hash, load_instrument, read_sources
 from lib.night.interpret import CALIBRATIONS, interpret, merged_header
 from lib.night.naming import (
@@ -125,6 +126,11 @@ def _entry(path: str, name: str, size: int, choice: "Choice") -> list[Any]:
             more["remarks"] = remarks
     except FrameIgnored as reason:
         return [reason.status, str(reason), [], guess, "", more | {"told": reason.told}]
+    except (MemoryError, InstrumentError):
+        raise
+    except Exception as error:  # noqa: BLE001 - one header that nobody has thought of costs itself
+        log.exception("%r cannot be interpreted", name)
+        return ["REJECTED", f"UNEXPECTED: {failure_text(error)}", [], guess, "", more]
     return ["OK", "", [one.to_dict() for one in facts], guess, headers.digest, more]
 
 
@@ -225,7 +231,7 @@ def _cached_ok(entry: Any) -> TypeGuard[list[Any]]:
     return (
         isinstance(entry, list)
         and len(entry) == 8
-        and isinstance(entry[2], str)
+        and all(isinstance(text, str) for text in entry[2:4])
         and isinstance(entry[4], list)
         and isinstance(entry[7], dict)
         and isinstance(entry[7].get("told", {}), dict)
@@ -337,7 +343,8 @@ def _scan(
             continue
         stamp = [info.st_size, info.st_mtime_ns]
         entry = known.get(name)
-        if _cached_ok(entry) and entry[:2] == stamp:
+        # What could not be read may be readable now, without any change to the file.
+        if _cached_ok(entry) and entry[:2] == stamp and not entry[3].startswith("UNREADABLE"):
             files[name] = entry
             continue
         changed = True

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import math
 import os
 import zlib
 from dataclasses import dataclass
@@ -22,7 +23,19 @@ MAX_HDUS = 200
 MAX_LENGTH = 1 << 50  # bytes, also values of an axis; no disk holds more
 
 
-MAX_UNPACKED = 16 * 1024**3  # bytes; more out of one .gz is no raw frame
+MAX_PIXELS = 1 << 30  # of one image
+
+
+HARMLESS = 256 << 20  # bytes that a packed file may always open to
+
+
+MAX_RATIO = 100  # of larger ones, unpacked to packed; noise alone keeps frames below 20
+
+
+MAX_FIELDS = 999  # columns of a table, by the standard
+
+
+PACKINGS = {"RICE_1", "RICE_ONE", "GZIP_1", "GZIP_2", "PLIO_1", "HCOMPRESS_1", "NOCOMPRESS"}
 
 
 def parse_header(block: bytes) -> dict[str, Any]:
@@ -140,12 +153,18 @@ class RawHDU:
         Axes of an image with data, the slow one first; else None.
     packed_primary : bool
         Whether it is a primary image that fpack has moved into an extension.
+    plain : bool
+        Whether it is an image, or none, whose pixels lie in the file as they are.
+    unpacked : int
+        Bytes of a packed image when it is unpacked.
     """
 
     index: int
     header: dict[str, Any]
     shape: list[int] | None = None
     packed_primary: bool = False
+    plain: bool = True
+    unpacked: int = 0
 
 
 class RawHeaders(NamedTuple):
@@ -176,24 +195,87 @@ def _describe_hdu(index: int, header: dict[str, Any]) -> tuple[RawHDU, int]:
         if size >= MAX_LENGTH:
             raise FrameUnusable("BAD_HEADER", "the axes are those of a file larger than any disk")
     kind = text(header.get("XTENSION")) if index else "IMAGE"
-    hdu = RawHDU(index, header)
+    hdu = RawHDU(index, header, plain=kind in ("IMAGE", "IUEIMAGE") and "GROUPS" not in header)
     if kind in ("IMAGE", "IUEIMAGE"):
         if axes and min(axes) > 0:
             hdu.shape = axes[::-1]
-    elif kind == "BINTABLE" and header.get("ZIMAGE") is True:
-        axes = _axes(header, "Z")
-        if axes and min(axes) > 0:
-            hdu.shape = axes[::-1]
-            hdu.packed_primary = header.get("ZSIMPLE") is True
+    elif kind in ("BINTABLE", "TABLE", "A3DTABLE"):
+        fields = header.get("TFIELDS")
+        if not isinstance(fields, int) or not 0 <= fields <= MAX_FIELDS:
+            raise FrameUnusable("BAD_HEADER", f"TFIELDS is {text(fields)[:40] or 'missing'}")
+        if kind == "BINTABLE" and header.get("ZIMAGE") is True:
+            axes = _packed_axes(header)
+            if axes and min(axes) > 0:
+                hdu.shape = axes[::-1]
+                hdu.packed_primary = header.get("ZSIMPLE") is True
+                hdu.unpacked = math.prod(axes) * abs(header["ZBITPIX"]) // 8
     return hdu, size
+
+
+def _is_count(value: Any) -> bool:
+    """Whether a value of a header is a whole number, not below zero."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _packed_axes(header: dict[str, Any]) -> list[int]:
+    """Return the axes (fast first) of a packed image whose table can hold it.
+
+    Raises
+    ------
+    FrameUnusable
+        Before any of it is unpacked.
+    """
+    axes = _axes(header, "Z")
+    bits = header.get("ZBITPIX")
+    if not isinstance(bits, int) or bits not in (8, 16, 32, 64, -32, -64):
+        raise FrameUnusable("BAD_HEADER", f"ZBITPIX is {text(bits)[:40] or 'missing'}")
+    packing = text(header.get("ZCMPTYPE"))
+    if packing not in PACKINGS:
+        raise FrameUnusable("BAD_HEADER", f"ZCMPTYPE is {packing[:40] or 'missing'}")
+    tiles = 1
+    for axis, length in enumerate(axes, start=1):
+        tile = header.get(f"ZTILE{axis}", length if axis == 1 else 1)
+        if not _is_count(tile) or tile == 0:
+            raise FrameUnusable("BAD_HEADER", f"ZTILE{axis} is {text(tile)[:40]}")
+        tiles *= -(-length // tile)
+    rows = header.get("NAXIS2")
+    if axes and rows != tiles:
+        raise FrameUnusable("BAD_HEADER", f"{text(rows)} rows for {tiles} tiles of pixels")
+    return axes
+
+
+def _check_unpacked(hdus: list[RawHDU], data: int, stored: int) -> None:
+    """Raise where a file would open to much more than it can hold.
+
+    Parameters
+    ----------
+    hdus : list of RawHDU
+    data : int
+        Bytes that the headers announce.
+    stored : int
+        Bytes that the file takes on disk.
+    """
+    pixels = math.prod(hdus[-1].shape or [0])
+    if pixels > MAX_PIXELS:
+        raise FrameUnusable("TOO_LARGE", f"an image of {pixels} pixels, {MAX_PIXELS} at most")
+    _check_ratio(data + sum(hdu.unpacked for hdu in hdus), stored)
+
+
+def _check_ratio(unpacked: int, stored: int) -> None:
+    if unpacked > max(HARMLESS, MAX_RATIO * stored):
+        raise FrameUnusable(
+            "TOO_LARGE",
+            f"{stored / 1e6:.3g} MB on disk that open to {unpacked / 1e9:.3g} GB or more",
+        )
 
 
 class _GzipReader:
     """The part of a file object that is needed here, on a gzip stream, reading on to its end."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, stored: int) -> None:
         self._file = gzip.open(path, "rb")
         self.place = 0
+        self.stored = stored
 
     def read(self, count: int) -> bytes:
         data = self._file.read(count)
@@ -208,8 +290,7 @@ class _GzipReader:
             if not data:
                 break
             done += len(data)
-            if self.place + done > MAX_UNPACKED:
-                raise FrameUnusable("TOO_LARGE", f"more than {MAX_UNPACKED} bytes when unpacked")
+            _check_ratio(self.place + done, self.stored)
         self.place += done
         return done
 
@@ -220,10 +301,11 @@ class _GzipReader:
 class _PlainReader:
     """The same for a plain file of known size."""
 
-    def __init__(self, path: str, size: int) -> None:
+    def __init__(self, path: str, size: int, stored: int) -> None:
         self._file = open(path, "rb", buffering=4 * BLOCK)
         self.place = 0
         self.size = size
+        self.stored = stored
 
     def read(self, count: int) -> bytes:
         data = self._file.read(count)
@@ -242,7 +324,9 @@ class _PlainReader:
         self._file.close()
 
 
-def read_headers(path: str | os.PathLike[str], size: int | None = None) -> RawHeaders:
+def read_headers(
+    path: str | os.PathLike[str], size: int | None = None, last: int | None = None
+) -> RawHeaders:
     """Headers of all HDUs of a raw file, checked against the length of the file.
 
     Parameters
@@ -252,6 +336,8 @@ def read_headers(path: str | os.PathLike[str], size: int | None = None) -> RawHe
         only that tells whether it is whole.
     size : int, optional
         Length of the file in bytes, when known.
+    last : int, optional
+        Index of the last HDU that is needed: what comes behind its header is not looked at.
 
     Returns
     -------
@@ -260,18 +346,22 @@ def read_headers(path: str | os.PathLike[str], size: int | None = None) -> RawHe
     Raises
     ------
     FrameUnusable
-        When the file cannot be read, is no FITS file, or is shorter than its headers say.
+        When the file cannot be read, is no FITS file, is shorter than its headers say, or would
+        open to far more than it can hold.
     """
     path = os.fspath(path)
     try:
-        if size is None:
-            size = os.stat(path).st_size
+        info = os.stat(path)
+        size = info.st_size if size is None else size
         if size == 0:
             raise FrameUnusable("EMPTY", "the file has no bytes")
+        # Holes take no room; of some file systems the room is not known.
+        stored = min(size, 512 * info.st_blocks) or size
         reader: _GzipReader | _PlainReader
-        reader = _GzipReader(path) if path.endswith(".gz") else _PlainReader(path, size)
+        packed = path.lower().endswith(".gz")
+        reader = _GzipReader(path, stored) if packed else _PlainReader(path, size, stored)
         try:
-            return _walk_hdus(reader)
+            return _walk_hdus(reader, MAX_HDUS - 1 if last is None else last)
         finally:
             reader.close()
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
@@ -280,8 +370,9 @@ def read_headers(path: str | os.PathLike[str], size: int | None = None) -> RawHe
         raise FrameUnusable("UNREADABLE", error.strerror or type(error).__name__) from error
 
 
-def _walk_hdus(reader: "_GzipReader | _PlainReader") -> RawHeaders:
+def _walk_hdus(reader: "_GzipReader | _PlainReader", last: int) -> RawHeaders:
     hdus: list[RawHDU] = []
+    announced = 0
     # Of all headers of a file: equal in copies, hardly ever in different frames.
     digest = hashlib.blake2b(digest_size=8)
     while len(hdus) < MAX_HDUS:
@@ -302,11 +393,18 @@ def _walk_hdus(reader: "_GzipReader | _PlainReader") -> RawHeaders:
         digest.update(block)
         hdu, bytes_of_data = _describe_hdu(len(hdus), parse_header(block))
         hdus.append(hdu)
+        announced += bytes_of_data
+        if isinstance(reader, _GzipReader) or bytes_of_data <= reader.size - reader.place:
+            _check_unpacked(hdus, announced, reader.stored)
+        if hdu.index >= last and isinstance(reader, _GzipReader):
+            break
         found = reader.skip(bytes_of_data)
         if found < bytes_of_data:
             raise FrameUnusable(
                 "TRUNCATED", f"{found} of {bytes_of_data} bytes of data in HDU {hdu.index}"
             )
+        if hdu.index >= last:
+            break
         reader.skip(-bytes_of_data % BLOCK)
     return RawHeaders(hdus[0].header, hdus, digest.hexdigest())
 

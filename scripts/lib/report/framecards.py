@@ -2,14 +2,12 @@
 
 import json
 import math
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 
 from lib.frame.file import COSMIC, FrameRejected
 from lib.frame.fitsbytes import map_images
@@ -167,14 +165,13 @@ def quick_look(path: str | Path, facts: FrameFacts, size: int) -> np.ndarray | N
         amplifiers, and where the file is not what the night log saw.
     """
     from lib.calibration.overscan import overscan_level, section
+    from lib.calibration.rawpixels import map_raw
 
     if len(facts.amplifiers) != 1:
         return None
     (amplifier,) = facts.amplifiers
     try:
-        how = {"memmap": True, "do_not_scale_image_data": True}
-        with open(path, "rb") as file, fits.open(file, **how) as hdus:
-            raw = np.squeeze(hdus[amplifier.hdu].data)
+        raw = map_raw(path, amplifier.hdu)
         pixels = raw[section(amplifier.data)]
         if pixels.shape != tuple(facts.shape):
             return None
@@ -186,7 +183,7 @@ def quick_look(path: str | Path, facts: FrameFacts, size: int) -> np.ndarray | N
             number = small.shape[along]
             level = level.ravel()[: number * factor].reshape(number, factor).mean(axis=1)
             small = small - np.expand_dims(level, 1 - along)
-    except (OSError, EOFError, IndexError, TypeError, ValueError, zlib.error):
+    except (FrameRejected, IndexError, TypeError, ValueError):
         return None
     flip_y, flip_x = amplifier.flip or (False, False)
     return small[:: -1 if flip_y else 1, :: -1 if flip_x else 1]

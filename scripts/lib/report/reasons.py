@@ -41,8 +41,10 @@ WORDS = {
     "SPECTRUM": "a spectrum",
     "TOO_FEW_FRAMES": "too few frames",
     "TOO_FEW_STARS": "too few stars",
+    "TOO_LARGE": "far more pixels than the file can hold",
     "TRAILED": "stars are trailed",
     "TRUNCATED": "the file ends too early",
+    "UNEXPECTED": "a header that cannot be interpreted",
     "UNREADABLE": "the file cannot be read",
 }
 """What the codes of rejections mean."""

@@ -44,7 +44,7 @@ def test_quick_look_leaves_broken_files_to_others(tmp_path, size):
     amplifier = {"hdu": 0, "data": [0, 100, 0, 170], "overscan": None, "origin": [0, 0]}
     facts = made_facts(shape=[100, 170], amplifiers=[amplifier])
     assert framecards.quick_look(tmp_path / "2.fits", facts, 20) is None
-    assert "UNREADABLE" in framecards.raw_picture(tmp_path / "2.fits", facts, 20)["why"]
+    assert "TRUNCATED" in framecards.raw_picture(tmp_path / "2.fits", facts, 20)["why"]
 
 
 def test_pointing_offset_is_the_distance_on_the_sky():
