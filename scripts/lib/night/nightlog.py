@@ -33,6 +33,14 @@ from lib.night.frameignored import FrameIgnored, FrameUnusable
 from lib.night.grouping import group_calibrations, group_skies, group_stacks
 from lib.night.instrumentfaults import InstrumentError, Source
 from lib.night.instrumentfile import identify, instruments_hash, load_instrument, read_sources
+from lib.night.instrumentremarks import (
+    absent_keywords,
+    band_notes,
+    frame_remarks,
+    keyword_notes,
+    own_keywords,
+    remark_notes,
+)
 from lib.night.interpret import CALIBRATIONS, interpret, merged_header
 from lib.night.naming import (
     hashable,
@@ -41,14 +49,6 @@ from lib.night.naming import (
     unique_names,
 )
 from lib.night.rawheaders import RawHeaders, read_headers
-from lib.night.remarks import (
-    absent_keywords,
-    band_notes,
-    frame_remarks,
-    keyword_notes,
-    own_keywords,
-    remark_notes,
-)
 from lib.night.siblings import Likeness, adopt, likeness
 
 SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".gz")
