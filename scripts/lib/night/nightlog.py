@@ -26,6 +26,7 @@ from lib.night.calibrationmatch import (
     preference,
     ready_group,
 )
+from lib.night.completeness import blank_end, changing, incomplete
 from lib.night.exclude import excluding_entry, read_exclude
 from lib.night.facts import FrameFacts
 from lib.night.filternames import unite_filters
@@ -76,6 +77,12 @@ FLOAT_COLUMNS = {
 
 log = logging.getLogger(__name__)
 
+TOLD = (
+    "camera", "type", "exptime", "mjd", "instrument", "ra", "dec", "date_obs", "object", "target",
+    "filter", "band", "gain", "rdnoise",
+)  # fmt: skip
+"""Facts that the table has of a file all the same."""
+
 WANTED: dict[str, tuple[str, ...]] = {
     "bias": (),
     "dark": ("bias",),
@@ -107,6 +114,8 @@ def _entry(path: str, name: str, size: int, choice: "Choice") -> list[Any]:
         if "{" in name or "}" in name:  # Snakemake would take it for a wildcard
             raise FrameUnusable("BAD_FILE_NAME", "braces in the name")
         headers = read_headers(path, size)
+        if blank := blank_end(path, headers):
+            more["blank"] = blank
         if choice.keywords:
             all_headers = [hdu.header for hdu in headers.hdus]
             more["absent"] = absent_keywords(choice.keywords, all_headers)
@@ -327,6 +336,7 @@ def _scan(
     known = _read_cache(cache, key, os.path.abspath(datadir))
     choice = Choice.of(instrument)
     files: dict[str, list[Any]] = {}
+    read: dict[str, list[int]] = {}
     changed = False
     with os.scandir(datadir) as entries:
         names = [
@@ -352,6 +362,8 @@ def _scan(
             files[name] = stamp + _entry(path, name, info.st_size, choice)
         else:
             files[name] = stamp + ["REJECTED", "NOT_A_FILE: a folder or device", [], "", "", {}]
+        read[name] = stamp
+    written = changing(datadir, read)
     if choice.loaded is None:
         changed |= _join_siblings(datadir, files, choice)
     if cache is not None and (changed or len(files) != len(known)):
@@ -359,11 +371,20 @@ def _scan(
         with atomic_path(cache) as beside:
             beside.write_bytes(_signed(json.dumps(content, separators=(",", ":")).encode()))
     notes = _sibling_notes(files) + _remark_notes(datadir, files, choice)
+    unfinished = dict.fromkeys(written, "INCOMPLETE: it changes while it is read")
+    for name, why in (incomplete(files) | unfinished).items():
+        files[name] = _without_frames(files[name], why)
     for name, other in _duplicates(datadir, files).items():
-        entry = files[name]
-        files[name] = [*entry[:2], "REJECTED", f"DUPLICATE: the same frame as {other}", [],
-                       entry[5], "", {}]  # fmt: skip
+        files[name] = _without_frames(files[name], f"DUPLICATE: the same frame as {other}")
     return NightLog(files, read_exclude(exclude), notes)
+
+
+def _without_frames(entry: list[Any], why: str) -> list[Any]:
+    """Return the entry of a file that is not used, with what it would be."""
+    told = {
+        key: entry[4][0][key] for key in TOLD if entry[4] and entry[4][0].get(key) not in (None, "")
+    }
+    return [*entry[:2], "REJECTED", why, [], entry[5], "", {"told": told}]
 
 
 def _join_siblings(datadir: str, files: dict[str, list[Any]], choice: Choice) -> bool:

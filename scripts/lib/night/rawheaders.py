@@ -157,6 +157,8 @@ class RawHDU:
         Whether it is an image, or none, whose pixels lie in the file as they are.
     unpacked : int
         Bytes of a packed image when it is unpacked.
+    start, length : int
+        First byte of its data in a plain file, and how many there are.
     """
 
     index: int
@@ -165,6 +167,8 @@ class RawHDU:
     packed_primary: bool = False
     plain: bool = True
     unpacked: int = 0
+    start: int = 0
+    length: int = 0
 
 
 class RawHeaders(NamedTuple):
@@ -272,6 +276,8 @@ def _check_ratio(unpacked: int, stored: int) -> None:
 class _GzipReader:
     """The part of a file object that is needed here, on a gzip stream, reading on to its end."""
 
+    seekable = False
+
     def __init__(self, path: str, stored: int) -> None:
         self._file = gzip.open(path, "rb")
         self.place = 0
@@ -300,6 +306,8 @@ class _GzipReader:
 
 class _PlainReader:
     """The same for a plain file of known size."""
+
+    seekable = True
 
     def __init__(self, path: str, size: int, stored: int) -> None:
         self._file = open(path, "rb", buffering=4 * BLOCK)
@@ -393,6 +401,7 @@ def _walk_hdus(reader: "_GzipReader | _PlainReader", last: int) -> RawHeaders:
         digest.update(block)
         hdu, bytes_of_data = _describe_hdu(len(hdus), parse_header(block))
         hdus.append(hdu)
+        hdu.start, hdu.length = reader.place * reader.seekable, bytes_of_data
         announced += bytes_of_data
         if isinstance(reader, _GzipReader) or bytes_of_data <= reader.size - reader.place:
             _check_unpacked(hdus, announced, reader.stored)

@@ -1,0 +1,140 @@
+"""Whether a raw file is whole, or still being written.
+
+A copier may give a file its full length before the pixels arrive: what is missing reads as zeros.
+So do the rows that some detectors leave blank; but these do it in every frame.
+"""
+
+import mmap
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lib.frame.fitsbytes import BLOCK, ones_sum
+from lib.night.rawheaders import RawHDU, RawHeaders
+
+SUSPICIOUS = 512
+"""[byte] Zeros at the end of an image's data from which on they may stand for what is missing."""
+
+BEFORE = 2880
+"""[byte] Data before them that tell whether zeros are usual in the frame."""
+
+RECENT = 2.0
+"""[s] Age of a change after which a file is looked at once more ..."""
+
+PAUSE = 0.5
+"""[s] ... so much later."""
+
+
+def blank_end(path: str | os.PathLike[str], headers: RawHeaders) -> int:
+    """Return how many bytes at the end of a plain file's images are zeros without a reason.
+
+    Parameters
+    ----------
+    path : path-like
+    headers : RawHeaders
+
+    Returns
+    -------
+    int
+        0 where the last bytes are few zeros or none, all of the data are, or half of the data just
+        before are, as where the camera clips its noise; where DATASUM is right; and in a gzipped
+        file, whose own checksum has been read.
+    """
+    hdu = next((one for one in reversed(headers.hdus) if one.length), None)
+    if hdu is None or not hdu.start:
+        return 0
+    try:
+        with open(path, "rb") as file:
+            words = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        end = hdu.start + hdu.length
+        if len(words) < end or any(words[end - 16 : end]):
+            return 0
+        data = np.frombuffer(words, np.uint8, hdu.length, hdu.start)
+        filled = _length_without_zeros(data)
+        if filled == 0 or hdu.length - filled < SUSPICIOUS:
+            return 0
+        size = max(1, abs(int(hdu.header["BITPIX"])) // 8)
+        before = data[max(0, filled - filled % size - BEFORE) : filled - filled % size]
+        pixels = before[: len(before) // size * size].reshape(-1, size)
+        if len(pixels) and (~pixels.any(axis=1)).mean() > 0.5:
+            return 0
+        return 0 if _sum_is_right(words, hdu) else hdu.length - filled
+    except (OSError, ValueError):  # gone, or cut short meanwhile: who reads it next says so
+        return 0
+
+
+def _length_without_zeros(data: np.ndarray) -> int:
+    """Return the length of bytes up to the last that is not zero."""
+    end = len(data)
+    while end > 0:
+        start = max(0, end - (1 << 20))
+        found = np.flatnonzero(data[start:end])
+        if len(found):
+            return start + int(found[-1]) + 1
+        end = start
+    return 0
+
+
+def _sum_is_right(words: mmap.mmap, hdu: RawHDU) -> bool:
+    """Return whether an HDU states its DATASUM, and has it."""
+    stated = str(hdu.header.get("DATASUM", ""))
+    if not stated.isdigit():
+        return False
+    end = hdu.start + hdu.length + -hdu.length % BLOCK
+    total = 0
+    for start in range(hdu.start, end, 1000 * BLOCK):
+        total = ones_sum(words[start : min(end, start + 1000 * BLOCK)], total)
+    return total == int(stated)
+
+
+def incomplete(files: Mapping[str, list[Any]]) -> dict[str, str]:
+    """Return the files whose zeros at the end no frame of their kind has: name -> why.
+
+    Parameters
+    ----------
+    files : dict
+        Entries of the night log; `blank` of the last item is what `blank_end` gave.
+    """
+    blanks: dict[tuple[Any, ...], dict[str, int]] = {}
+    for name, entry in files.items():
+        if entry[2] == "OK":
+            first = entry[4][0]
+            kind = (first["instrument"], first["camera"], tuple(first["shape"]), first["binning"])
+            blanks.setdefault(kind, {})[name] = int(entry[7].get("blank", 0))
+    found = {}
+    for members in blanks.values():
+        least = min(members.values())
+        # A whole night of blank rows is the detector's own; a single frame proves nothing.
+        usual = least + SUSPICIOUS if list(members.values()).count(least) > 1 else 0
+        for name, blank in members.items():
+            if blank > usual:
+                found[name] = f"INCOMPLETE: the last {blank} bytes are zeros, as while it is copied"
+    return found
+
+
+def changing(folder: str, looks: Mapping[str, list[int]]) -> set[str]:
+    """Return the files that change while they are looked at.
+
+    Parameters
+    ----------
+    folder : str
+    looks : dict of str to [int, int]
+        Size and time of change [ns] of the files at the first look. Where that time is recent by
+        the clock, they get a moment before the second.
+    """
+    now = time.time_ns()
+    if any(abs(now - mtime) < 1e9 * RECENT for _, mtime in looks.values()):
+        time.sleep(PAUSE)
+    found = set()
+    for name, before in looks.items():
+        try:
+            info = os.stat(os.path.join(folder, name))
+        except OSError:
+            found.add(name)
+            continue
+        if before != [info.st_size, info.st_mtime_ns]:
+            found.add(name)
+    return found
