@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from autoproc.watch import Watch, look_interval
 
 ROOT = Path(__file__).resolve().parents[2]
 """The directory of the workflow, where it was installed together with this package."""
@@ -48,11 +50,6 @@ PAR_KEYS = {
     "verbose": "quiet",
 }
 """Keys of `pipeautoproc.par` that still say something, and the argument that replaces each."""
-
-NOTHING_YET = 3
-"""Exit code of the workflow where a directory holds no science frame."""
-
-SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".gz")
 
 
 class AutoprocError(RuntimeError):
@@ -339,82 +336,6 @@ def run(command: Sequence[str]) -> int:
                 signal.signal(signal.SIGTERM, before)
 
 
-# ---------------------------------------------------------------------------- live nights
-
-
-def raw_files(datadir: str | os.PathLike) -> dict[str, tuple[int, int]]:
-    """Return what lies in a directory of raw frames: name -> (size, time of change)."""
-    found = {}
-    with os.scandir(os.fspath(datadir)) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") or not entry.name.lower().endswith(SUFFIXES):
-                continue
-            try:
-                status = entry.stat()
-            except FileNotFoundError:
-                continue
-            found[entry.name] = (status.st_size, status.st_mtime_ns)
-    return found
-
-
-def settled(
-    before: Mapping[str, tuple[int, int]], now: Mapping[str, tuple[int, int]]
-) -> dict[str, tuple[int, int]]:
-    """Return the files that have not changed between two looks."""
-    return {name: state for name, state in now.items() if before.get(name) == state}
-
-
-def watch(command: Sequence[str], datadir: str | os.PathLike, interval: float) -> int:
-    """Reduce what arrives in a directory, until told to stop (SIGINT or SIGTERM).
-
-    A file counts once it has been the same for `interval` seconds. One that is not whole all the
-    same is listed as such by the run, and read again as soon as it has changed.
-
-    Parameters
-    ----------
-    command : list of str
-    datadir : path-like
-    interval : float
-        Seconds between looks.
-
-    Returns
-    -------
-    int
-        Exit code: 0 when stopped, else that of a run that the configuration made impossible.
-    """
-    going = True
-
-    def stop(number, frame):
-        nonlocal going
-        going = False
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    seen: dict[str, tuple[int, int]] = {}
-    reduced: dict[str, tuple[int, int]] | None = None
-    note(f"watching {datadir}, checked every {interval:g} s; stop with Ctrl-C")
-    try:
-        while going:
-            now = raw_files(datadir)
-            ready = settled(seen, now)
-            seen = now
-            if ready and ready != reduced:
-                code = run(command)
-                if code == 2:
-                    return code
-                if code == NOTHING_YET:
-                    note("waiting for a science frame")
-                reduced = ready
-            time.sleep(interval)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    note("stopped; the same command goes on from here")
-    return 0
-
-
 # ---------------------------------------------------------------------------- command
 
 
@@ -455,8 +376,7 @@ def parser() -> argparse.ArgumentParser:
         "--watch",
         metavar="SECONDS",
         nargs="?",
-        type=float,
-        const=10.0,
+        const="10",
         help="go on with what arrives in datadir, check every 10 s, until Ctrl-C",
     )
     return parse
@@ -472,6 +392,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     show, interval, redo = args.pop("show"), args.pop("watch"), args.pop("redo")
     cores = args.pop("cores")
     try:
+        seconds = None if interval is None else _look_interval(interval)
         steps = choose_steps(*(args.pop(name) for name in ("start", "stop", "only", "step")))
         pairs = [pair.partition("=") for pair in args.pop("config")]
         for key, found, _ in pairs:
@@ -488,8 +409,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if show:
             print(" ".join(_quoted(word) for word in command))
             return 0
-        if interval is not None:
-            return watch(command, settings["datadir"] or ".", interval)
+        if seconds is not None:
+            datadir = settings["datadir"] or "."
+            return Watch(lambda: run(command), datadir, seconds, note).go_on()
     except AutoprocError as error:
         note(str(error))
         return 2
@@ -503,6 +425,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def _look_interval(text: str) -> float:
+    try:
+        return look_interval(text)
+    except ValueError as error:
+        raise AutoprocError(str(error)) from error
+
+
 def _quoted(word):
     import shlex
 
@@ -510,5 +439,6 @@ def _quoted(word):
 
 
 def note(words: str) -> None:
-    """Say something that is no product."""
-    print(f"autoproc: {words}", file=sys.stderr, flush=True)
+    """Say something that is no product; where nobody can hear it, as on a full disk, go on."""
+    with suppress(OSError):
+        print(f"autoproc: {words}", file=sys.stderr, flush=True)

@@ -219,18 +219,5 @@ def test_par_file_that_changes_nothing(ran, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-# ---------------------------------------------------------------------------- live nights
-
-
-def test_files_that_still_grow_have_not_settled(tmp_path):
-    for name in ("whole.fits", "grows.fits", "notes.txt", ".hidden.fits"):
-        (tmp_path / name).write_bytes(b"x")
-    before = command.raw_files(tmp_path)
-    assert set(before) == {"whole.fits", "grows.fits"}
-    (tmp_path / "grows.fits").write_bytes(b"xy")
-    (tmp_path / "new.fits").write_bytes(b"x")
-    assert set(command.settled(before, command.raw_files(tmp_path))) == {"whole.fits"}
-
-
 def test_run_gives_the_exit_code():
     assert command.run([sys.executable, "-c", "raise SystemExit(7)"]) == 7
