@@ -92,6 +92,8 @@ class FrameFacts(_ByName):
         What has lit a flat.
     gain_setting, offset : str
         Settings of the camera as they compare; empty where the header does not tell.
+    notes : list of str
+        What the header has that is not as it should be, and what is used instead.
     """
 
     instrument: str
@@ -128,6 +130,7 @@ class FrameFacts(_ByName):
     source: str = ""
     gain_setting: str = ""
     offset: str = ""
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain values: numbers, texts, lists and dicts."""

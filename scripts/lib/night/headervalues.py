@@ -1,15 +1,42 @@
 """Values of raw headers: numbers, texts, angles, dates, entries of instrument files."""
 
-import datetime
 import functools
 import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 Header = Mapping[str, Any]
 """Keywords of a header and their values, texts as they are."""
+
+
+class CardHeader(dict[str, Any]):
+    """Keywords and values of a header that keeps its cards: comments are looked up when asked for.
+
+    Parameters
+    ----------
+    content : mapping
+    cards : str
+        The cards, 80 characters each.
+    """
+
+    __slots__ = ("cards",)
+
+    def __init__(self, content: Mapping[str, Any] = {}, cards: str = "") -> None:  # noqa: B006
+        super().__init__(content)
+        self.cards = cards
+
+
+class Reading(NamedTuple):
+    """A value that an entry of an instrument file has, and the keyword from which it comes.
+
+    `keyword` is empty where the value is a constant, or made of several keywords.
+    """
+
+    value: Any
+    keyword: str = ""
+
 
 MAX_TEXT = 200  # characters of a header value that are looked at
 
@@ -41,6 +68,26 @@ def number(value: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
+_QUANTITY = re.compile(
+    r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][+-]?\d+)?)(?:\s*[/,(\[]?\s*([A-Za-z%].*)|\s+.*)?\s*"
+)
+
+
+def quantity(value: Any) -> tuple[float, str] | None:
+    """Return a number and the unit written behind it: ``"1.5 e-/ADU"`` is 1.5 and ``e-/ADU``.
+
+    None for what does not begin with a number that ends at a blank, a slash or a letter.
+    """
+    plain = number(value)
+    if plain is not None:
+        return plain, ""
+    match = _QUANTITY.fullmatch(value[:MAX_TEXT]) if isinstance(value, str) else None
+    plain = number(match.group(1)) if match else None
+    if match is None or plain is None:
+        return None
+    return plain, (match.group(2) or "").strip(" /()[]")
+
+
 def text(value: Any) -> str:
     """A header value as one line of printable ASCII; other characters are escaped.
 
@@ -55,9 +102,9 @@ def text(value: Any) -> str:
     except ValueError:  # an integer of thousands of digits
         return ""
     value = value[: 4 * MAX_TEXT].strip()
-    return re.sub(r"[^\x20-\x7e]", lambda match: f"\\x{ord(match.group()):02x}", value)[
-        :MAX_TEXT
-    ].strip()
+    if not (value.isascii() and value.isprintable()):
+        value = re.sub(r"[^\x20-\x7e]", lambda match: f"\\x{ord(match.group()):02x}", value)
+    return value[:MAX_TEXT].strip()
 
 
 def safe_name(value: Any, replacement: str = "_", empty: str = "unknown") -> str:
@@ -80,9 +127,11 @@ def get(header: Header, key: str) -> Any:
     if key.startswith("HIERARCH "):
         key = key[9:]
     value = header.get(key)
-    if isinstance(value, str) and not value.strip():
+    if value is None:
         return None
-    if value is None or isinstance(value, (str, int, float)):
+    if isinstance(value, str):
+        return value if value.strip() else None
+    if isinstance(value, (int, float)):
         return value
     return text(value)
 
@@ -175,6 +224,65 @@ def _words(name: str) -> list[str]:
     return [word for word in re.split(r"[^A-Za-z0-9']+", name) if word]
 
 
+def readings(spec: Any, header: Header, filename: str = "") -> list[Reading]:
+    """Return the values of all alternatives of an entry, in their order.
+
+    Parameters
+    ----------
+    spec, header, filename
+        As for `evaluate`, whose value is the first of these.
+    """
+    if isinstance(spec, list):
+        found: list[Reading] = []
+        for item in spec:
+            if not isinstance(item, str):
+                found += readings(item, header, filename)
+            elif (item in header or " " in item) and (value := get(header, item)) is not None:
+                found.append(Reading(value, item))
+        return found
+    if isinstance(spec, dict) and "any" in spec:
+        parts = spec["any"] if isinstance(spec["any"], list) else [spec["any"]]
+        values = [
+            (
+                evaluate({**spec, "any": part}, header, filename),
+                part if isinstance(part, str) else "",
+            )
+            for part in parts
+        ]
+        return [Reading(value, part) for value, part in values if value is not None]
+    value = evaluate(spec, header, filename)
+    if value is None:
+        return []
+    keyword = spec if isinstance(spec, str) else ""
+    if isinstance(spec, dict) and "key" in spec and not {"times", "divided_by", "plus"} & set(spec):
+        keyword = spec["key"]
+    return [Reading(value, keyword)]
+
+
+_QUOTED = re.compile(r"\s*'(?:[^']|'')*'")
+
+
+def comment_of(header: Header, keyword: str) -> str:
+    """Return the comment of a keyword's card; empty where there is none."""
+    if not isinstance(header, CardHeader) or not keyword:
+        return ""
+    cards = header.cards
+    if not cards:
+        return ""
+    name = keyword.removeprefix("HIERARCH ")
+    start = f"HIERARCH {name}" if " " in name or len(name) > 8 else f"{name:<8}="
+    place = cards.find(start)
+    while place >= 0 and place % 80:
+        place = cards.find(start, place + 1)
+    if place < 0:
+        return ""
+    field = cards[place : place + 80].partition("=")[2]
+    if "'" in field:
+        quoted = _QUOTED.match(field)
+        field = field[quoted.end() :] if quoted else field
+    return text(field.partition("/")[2])
+
+
 def _source(spec, header, filename):
     if "value" in spec:
         return spec["value"]
@@ -240,13 +348,24 @@ def keywords_of(spec: Any) -> list[str]:
     return []
 
 
+_ANGLE = re.compile(
+    r"([+-]?)\s*(\d{1,3})(\s*[hd\u00b0:*]\s*|\s+)(\d{1,2}(?:\.\d*)?)"
+    r"(?:(?:\s*['m:\u2032]\s*|\s+)(?:(\d{1,2}(?:\.\d*)?)\s*(?:s|''|[\"\u2033])?)?)?\s*([NnSsEeWw]?)"
+)
+
+_PLAIN_ANGLE = re.compile(
+    r"([+-]?\d+(?:\.\d*)?)\s*(h|hr|hrs|hours?|d|deg|degrees?|\u00b0)\.?", re.I
+)
+
+
 def angle(value: Any, hours: bool = False) -> float | None:
     """Degrees from a number or a sexagesimal text; None when it is neither.
 
     Parameters
     ----------
     value : number or str
-        A number counts as degrees; a text with separators as hours when `hours`.
+        A number counts as degrees unless a unit follows it; a text with separators as hours when
+        `hours`, unless it says degrees (``150d00m00s``) or begins with 24 or more.
     hours : bool
         Whether a sexagesimal text is in hours (right ascension).
     """
@@ -255,65 +374,24 @@ def angle(value: Any, hours: bool = False) -> float | None:
         return plain
     if not isinstance(value, str) or len(value) > 40:
         return None
-    match = re.fullmatch(
-        r"\s*([+-]?)\s*(\d{1,3})[\s:hd]+(\d{1,2})(?:[\s:m']+(\d{1,2}(?:\.\d*)?)[s\"]?)?\s*", value
-    )
+    value = value.strip()
+    match = _PLAIN_ANGLE.fullmatch(value)
+    if match:
+        return float(match.group(1)) * (15 if match.group(2)[0] in "hH" else 1)
+    match = _ANGLE.fullmatch(value)
     if not match:
         return None
-    sign, first, minutes, seconds = match.groups()
-    minutes, seconds = float(minutes), float(seconds or 0)
-    if minutes >= 60 or seconds >= 60.001:
+    sign, first, mark, minutes, seconds, side = match.groups()
+    if float(minutes) >= 60 or float(seconds or 0) >= 60.001 or (seconds and "." in minutes):
         return None
-    degrees = float(first) + minutes / 60 + seconds / 3600
-    return (-degrees if sign == "-" else degrees) * (15 if hours else 1)
-
-
-_DATE = re.compile(
-    r"(\d{4})[-/](\d{1,2})[-/](\d{1,2})(?:[T ]+(\d{1,2}):(\d{1,2})(?::(\d{1,2}(?:\.\d*)?))?)?Z?"
-)
-
-
-_TIME = re.compile(r"(\d{1,2})[: ](\d{1,2})(?:[: ](\d{1,2}(?:\.\d*)?))?Z?")
-
-
-def mjd_of(date: Any, time: Any = None) -> float | None:
-    """Modified Julian date (UTC, days) of a date text, with the time in it or beside it.
-
-    Returns None where the text is no date between 1970 and 2100, or no time is known.
-    """
-    match = _DATE.fullmatch(text(date))
-    if not match:
+    if side and (hours or sign):
         return None
-    year, month, day, hour, minute, second = match.groups()
-    if hour is None:
-        seconds = number(time)
-        if seconds is not None:  # seconds of the day, as ESO and Calar Alto write it
-            hour, minute, second = 0, 0, seconds
-        else:
-            match = _TIME.fullmatch(text(time))
-            if not match:
-                return None
-            hour, minute, second = match.groups()
-    seconds = int(hour) * 3600 + int(minute) * 60 + float(second or 0)
-    try:
-        day = datetime.date(int(year), int(month), int(day)).toordinal() - 678576
-    except ValueError:
-        return None
-    if not 0 <= seconds < 86401 or not 1970 <= int(year) <= 2100:
-        return None
-    return round(day + seconds / 86400, 9)
-
-
-def iso_of(mjd: float) -> str:
-    """ISO text of a modified Julian date, to the millisecond."""
-    milliseconds = round(mjd * 86400_000)
-    day, rest = divmod(milliseconds, 86400_000)
-    date = datetime.date.fromordinal(day + 678576)
-    seconds, rest = divmod(rest, 1000)
-    return (
-        f"{date.isoformat()}T{seconds // 3600:02d}:{seconds // 60 % 60:02d}:"
-        f"{seconds % 60:02d}.{rest:03d}"
-    )
+    degrees = float(first) + float(minutes) / 60 + float(seconds or 0) / 3600
+    if sign == "-" or side in tuple("sSwW"):
+        degrees = -degrees
+    mark = mark.strip()
+    in_hours = mark == "h" or (hours and mark not in ("d", "\u00b0") and float(first) < 24)
+    return degrees * 15 if in_hours else degrees
 
 
 def parse_binning(value: Any) -> str | None:

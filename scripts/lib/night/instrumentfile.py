@@ -18,7 +18,7 @@ from lib.night.instrumentfaults import (
     read_source,
 )
 
-VERSION = 4  # raise when facts change for the same header and YAML: it empties the cache
+VERSION = 5  # raise when facts change for the same header and YAML: it empties the cache
 
 
 def instrument_dir() -> Path:

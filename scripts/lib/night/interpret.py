@@ -6,31 +6,35 @@ Headers are hostile input: whatever they hold, `interpret` gives sane facts or r
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from lib.night.airmass import airmass_at, altitude
 from lib.night.amplifiers import extension_amplifiers, single_amplifier
+from lib.night.electronics import read_electronics, required
+from lib.night.exposuretime import exposure_time
 from lib.night.facts import FrameFacts
 from lib.night.filternames import parse_filter
 from lib.night.frameignored import FrameIgnored, FrameUnusable
+from lib.night.headerpointing import Place, header_pointing
 from lib.night.headervalues import (
+    CardHeader,
     Header,
     angle,
     compiled,
     evaluate,
     get,
-    iso_of,
     keywords_of,
     map_items,
-    mjd_of,
     number,
     object_text,
     parse_binning,
+    quantity,
     safe_name,
     text,
 )
 from lib.night.rawheaders import RawHDU
+from lib.night.starttime import iso_of, start_of_exposure
 from lib.night.wcscards import cd_scale, wcs_cards
 
 TYPES = ("bias", "dark", "flat", "object")
@@ -63,35 +67,35 @@ DEFAULT_SETTINGS: dict[str, Any] = {
 _PRODUCT_KEYS = ("QCSTAT", "ABSZPT")  # written by the workflow itself, by no camera
 
 
-@dataclass(frozen=True)
-class Moment:
-    """Start of an exposure (MJD), its length [s] and pointing [deg]."""
+def _site(instrument: dict[str, Any], header: Header, name: str) -> tuple[float, float] | None:
+    """Return latitude and longitude [deg], None where the header does not tell."""
+    site = instrument.get("site", {})
+    latitude = angle(evaluate(site.get("latitude"), header, name))
+    longitude = angle(evaluate(site.get("longitude"), header, name))
+    if latitude is None or longitude is None or abs(latitude) > 90:
+        return None
+    return latitude, longitude
 
-    mjd: float
-    exptime: float
-    ra: float | None
-    dec: float | None
+
+def _header_airmass(instrument: dict[str, Any], header: Header, name: str) -> float | None:
+    """Return the airmass that the header has, None where it has none between 1 and 40."""
+    told = quantity(evaluate(instrument.get("airmass"), header, name))
+    if told is None or not 0.99 <= told[0] <= 40:
+        return None
+    return max(1.0, told[0])  # a rounded 0.9999 is an honest 1
 
 
 def _airmass(
-    instrument: dict[str, Any], header: Header, filename: str, moment: Moment
+    rule: str, place: Place, exptime: float, ra: float | None, dec: float | None
 ) -> float | None:
     """Return the airmass of the header, or that of the pointing where it cannot be true."""
-    value = number(evaluate(instrument.get("airmass"), header, filename))
-    if value is not None and not 1 <= value <= 40:
-        # a rounded 0.9999 is an honest 1
-        value = 1.0 if value is not None and 0.99 <= value < 1 else None
-    rule = instrument.get("recompute_airmass", "absent")
+    value = place.airmass
     if rule == "never" or (rule == "absent" and value is not None):
         return value
-    site = instrument.get("site", {})
-    latitude = angle(evaluate(site.get("latitude"), header, filename))
-    longitude = angle(evaluate(site.get("longitude"), header, filename))
-    ra, dec = moment.ra, moment.dec
-    if latitude is None or longitude is None or ra is None or dec is None or abs(latitude) > 90:
+    if place.latitude is None or place.longitude is None or ra is None or dec is None:
         return value
-    middle = moment.mjd + moment.exptime / 172800
-    computed = airmass_at(altitude(middle, ra, dec, latitude, longitude))
+    middle = place.mjd + exptime / 172800
+    computed = airmass_at(altitude(middle, ra, dec, place.latitude, place.longitude))
     if computed is None:  # under the horizon: time, site or pointing is wrong, not the airmass
         return value
     if value is None or max(value, computed) > 1.5 * min(value, computed):
@@ -104,25 +108,10 @@ def _missing(what: str, spec: Any) -> FrameUnusable:
     return FrameUnusable("MISSING_KEYWORD", f"no usable {what} (looked at: {keys})")
 
 
-def _required(value: Any, low: float, high: float, code: str, what: str, spec: Any) -> float:
-    """Return a value as a number that is within bounds.
-
-    Raises
-    ------
-    FrameUnusable
-        MISSING_KEYWORD, or `code` where it is out of bounds.
-    """
-    value = number(value)
-    if value is None:
-        raise _missing(what, spec)
-    if not low <= value <= high:
-        raise FrameUnusable(code, f"{what} is {value:g}")
-    return value
-
-
 def merged_header(primary: Header, extension: Header) -> Header:
     """The header of an extension on top of the primary one's keywords; its blanks hide nothing."""
-    result = dict(primary)
+    cards = getattr(extension, "cards", "") + getattr(primary, "cards", "")
+    result = CardHeader(primary, cards)
     for key, value in extension.items():
         if key not in result or (value is not None and value != ""):
             result[key] = value
@@ -212,7 +201,7 @@ def _facts(
     common.frame = frame_stem(name, common)
     result = []
     for label, half in (camera.get("halves") or {"": None}).items():
-        facts = replace(common, half=label)
+        facts = replace(common, half=label, notes=list(common.notes))
         if half is not None:
             facts.frame = f"{common.frame}_{safe_name(label)}"
             if facts.type not in ("bias", "dark"):
@@ -269,11 +258,15 @@ def _with_all_faults(
     image = tried(_chosen_image, camera, hdus, images) or images[0]
     every = merged_header(header, image.header) if image.index else header
     kind = tried(_frame_type, instrument, every, name)
-    kind, exptime = tried(_exposure, instrument, every, name, kind or "") or (kind, None)
-    mjd = tried(_mjd, instrument, every, name)
-    ra, dec = tried(_pointing, instrument, every, name) or (None, None)
+    exposure = tried(exposure_time, instrument["exptime"], every, name, kind or "")
+    kind, exptime, _ = exposure or (kind, None, [])
+    dates = instrument["date"], instrument.get("time")
+    start = tried(start_of_exposure, *dates, every, name, exptime or 0.0)
+    mjd = start.mjd if start else None
+    at = instrument.get("ra"), instrument.get("dec")
+    pointing = header_pointing(*at, every, name, Place(mjd or 0.0))
     told: dict[str, Any] = {"camera": camera_name, "type": kind, "exptime": exptime, "mjd": mjd}
-    told |= {"instrument": instrument["name"], "ra": ra, "dec": dec}
+    told |= {"instrument": instrument["name"], "ra": pointing.ra, "dec": pointing.dec}
     told["date_obs"] = None if mjd is None else iso_of(mjd)
     told["object"] = object_text(evaluate(instrument.get("object"), every, name))
     told["target"] = safe_name(told["object"], empty="") if kind == "object" else kind
@@ -284,7 +277,8 @@ def _with_all_faults(
         if not words and kind and not camera.get("halves"):
             faults.append(_missing("filter", instrument.get("filter", [])))
     if not _use_extensions(camera.get("amplifiers", "single"), images):
-        gain, rdnoise = tried(_electronics, camera, every, name) or (None, None)
+        specs = camera.get("gain"), camera.get("rdnoise")
+        gain, rdnoise, _ = tried(read_electronics, *specs, every, name) or (None, None, [])
         told |= {"gain": gain, "rdnoise": rdnoise}
     told = {key: value for key, value in told.items() if value not in (None, "")}
     if not isinstance(first, FrameUnusable):
@@ -302,8 +296,10 @@ def _add_electronics(
 ) -> None:
     """Add gain and read noise of the amplifiers, and of the frame."""
     for amplifier in facts.amplifiers:
-        header = headers[amplifier.hdu]
-        amplifier.gain, amplifier.rdnoise = _electronics(camera, header, name)
+        amplifier.gain, amplifier.rdnoise, notes = read_electronics(
+            camera.get("gain"), camera.get("rdnoise"), headers[amplifier.hdu], name
+        )
+        facts.notes += [note for note in notes if note not in facts.notes]
     gains = [amplifier.gain for amplifier in facts.amplifiers]
     facts.gain = round(sum(gains) / len(gains), 6)
     facts.rdnoise = max(amplifier.rdnoise for amplifier in facts.amplifiers)
@@ -363,15 +359,6 @@ def _band(instrument: dict[str, Any], filter_text: str) -> str:
     """Return the band of a filter: by the instrument's file, else as its name tells."""
     band = map_items(tuple(instrument.get("bands", {}).items()), filter_text)
     return parse_filter(filter_text).band if band is None else str(band)
-
-
-def _electronics(camera: dict[str, Any], header: Header, name: str) -> tuple[float, float]:
-    """Return gain [electron/DN] and read noise [electron] of one amplifier."""
-    spec = camera.get("gain")
-    gain = _required(evaluate(spec, header, name), 1e-4, 1e4, "BAD_GAIN", "gain", spec)
-    spec = camera.get("rdnoise")
-    rdnoise = _required(evaluate(spec, header, name), 1e-3, 1e4, "BAD_RDNOISE", "read noise", spec)
-    return round(gain, 6), round(rdnoise, 4)
 
 
 def _frame_type(instrument: dict[str, Any], header: Header, name: str) -> str:
@@ -442,19 +429,26 @@ def _common_facts(
     """Return what the halves of a detector share."""
     kind = _frame_type(instrument, header, name)
     _ignore(instrument, header, name, kind)
-    kind, exptime = _exposure(instrument, header, name, kind)
-    mjd = _mjd(instrument, header, name)
+    kind, exptime, notes = exposure_time(instrument["exptime"], header, name, kind)
+    mjd, more = start_of_exposure(instrument["date"], instrument.get("time"), header, name, exptime)
+    notes += more
     target = object_text(evaluate(instrument.get("object"), header, name))
     filter_text = text(evaluate(instrument.get("filter"), header, name))
     if not filter_text and kind in ("flat", "object") and not camera.get("halves"):
         raise _missing("filter", instrument.get("filter", []))
-    ra, dec = _pointing(instrument, header, name)
-    temperature = number(evaluate(instrument.get("temperature"), header, name))
-    if temperature is not None and abs(temperature) > 1000:
-        temperature = None
-    airmass = _airmass(instrument, header, name, Moment(mjd, exptime, ra, dec))
-    spec = camera.get("saturate")
-    saturate = _required(evaluate(spec, header, name), 1, 1e12, "BAD_SATURATE", "saturation", spec)
+    latitude, longitude = _site(instrument, header, name) or (None, None)
+    place = Place(mjd, latitude, longitude, _header_airmass(instrument, header, name))
+    pointing = header_pointing(instrument.get("ra"), instrument.get("dec"), header, name, place)
+    if kind == "object":
+        notes += pointing.notes
+    ra, dec = pointing.ra, pointing.dec
+    told = quantity(evaluate(instrument.get("temperature"), header, name))
+    temperature = told[0] if told is not None and abs(told[0]) <= 1000 else None
+    airmass = _airmass(instrument.get("recompute_airmass", "absent"), place, exptime, ra, dec)
+    saturate, more = required(
+        camera.get("saturate"), header, name, (1, 1e12), "BAD_SATURATE", "saturation"
+    )
+    notes += more
     linear = number(evaluate(camera.get("linear"), header, name))
     calibrations = camera.get("calibrations", {})
     return FrameFacts(
@@ -484,59 +478,8 @@ def _common_facts(
         source=_flat_source(instrument, header, name) if kind == "flat" else "",
         gain_setting=_setting(instrument, "gain_setting", header, name),
         offset=_setting(instrument, "offset", header, name),
+        notes=notes,
     )
-
-
-def _exposure(
-    instrument: dict[str, Any], header: Header, name: str, kind: str
-) -> tuple[str, float]:
-    """Return type and exposure time [s]: a dark of no exposure is a bias."""
-    spec = instrument["exptime"]
-    value = number(evaluate(spec, header, name))
-    if value is None and kind == "bias":
-        value = 0.0
-    exptime = _required(value, 0, 1e6, "BAD_EXPTIME", "exposure time", spec)
-    if kind == "dark" and exptime == 0:
-        kind = "bias"  # some observatories have no other name for it
-    if kind == "object" and exptime == 0:
-        raise FrameUnusable("BAD_EXPTIME", "exposure time is 0")
-    return kind, exptime
-
-
-def _pointing(
-    instrument: dict[str, Any], header: Header, name: str
-) -> tuple[float | None, float | None]:
-    """Return where the telescope pointed [deg], None where the header does not tell."""
-    ra = angle(evaluate(instrument.get("ra"), header, name), hours=True)
-    dec = angle(evaluate(instrument.get("dec"), header, name))
-    if ra is None or dec is None or not -360 <= ra <= 360 or abs(dec) > 90:
-        return None, None
-    return round(ra % 360, 7) % 360, round(dec, 7)
-
-
-def _mjd(instrument: dict[str, Any], header: Header, name: str) -> float:
-    specs = instrument["date"]
-    specs = specs if isinstance(specs, list) else [specs]
-    time = evaluate(instrument.get("time"), header, name)
-    for spec in specs:
-        value = evaluate(spec, header, name)
-        if value is None:
-            continue
-        mjd = mjd_of(value, time)
-        if mjd is None:
-            day = number(value)  # MJD or JD
-            if day is not None and 40587 <= day <= 88127:
-                mjd = round(day, 9)
-            elif day is not None and 2440587 <= day <= 2488128:
-                mjd = round(day - 2400000.5, 9)
-        if mjd is not None:
-            return mjd
-    found = [text(evaluate(spec, header, name)) for spec in specs]
-    found = [value[:40] for value in found if value]
-    if found:
-        raise FrameUnusable("BAD_DATE", f"not a date with time: {', '.join(found)}")
-    keys = ", ".join(dict.fromkeys(keywords_of(specs)))
-    raise FrameUnusable("MISSING_KEYWORD", f"no date (looked at: {keys})")
 
 
 _STEM = re.compile(

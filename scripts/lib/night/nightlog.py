@@ -50,6 +50,7 @@ from lib.night.naming import (
     unique_names,
 )
 from lib.night.rawheaders import RawHeaders, read_headers
+from lib.night.remarks import clashing_times, header_remarks
 from lib.night.siblings import Likeness, adopt, likeness
 
 SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".gz")
@@ -58,7 +59,7 @@ SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".gz")
 COLUMNS = (
     "frame raw status reason instrument camera type target object filter band exptime date_obs "
     "mjd airmass ra dec binning readout shape gain rdnoise saturate temperature bias dark flat "
-    "calnote"
+    "calnote note"
 ).split()
 
 
@@ -480,6 +481,8 @@ class LogRow:
             return getattr(self, name)
         if self.facts is None:
             return self.told.get(name, default)
+        if name == "note":
+            return "; ".join(self.facts.notes)
         return self.facts.get(name, default)
 
 
@@ -531,6 +534,7 @@ class NightLog:
         self._matches: dict[tuple[Any, ...], CalibrationMatch] = {}
         self._fill(files, dict(excluded or {}))
         ordered = sorted(self.frames.values(), key=lambda one: (one.mjd, one.frame))
+        self.notes += header_remarks(ordered) + clashing_times(ordered)
         self._groups = {
             kind: group_calibrations(kind, [one for one in ordered if one.type == kind])
             for kind in CALIBRATIONS

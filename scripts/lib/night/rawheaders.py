@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lib.night.frameignored import FrameUnusable
-from lib.night.headervalues import text
+from lib.night.headervalues import CardHeader, text
 
 BLOCK = 2880
 
@@ -38,8 +38,8 @@ MAX_FIELDS = 999  # columns of a table, by the standard
 PACKINGS = {"RICE_1", "RICE_ONE", "GZIP_1", "GZIP_2", "PLIO_1", "HCOMPRESS_1", "NOCOMPRESS"}
 
 
-def parse_header(block: bytes) -> dict[str, Any]:
-    """Keywords of a header (bytes of 80-character cards) as dict; HIERARCH is left out of names.
+def parse_header(block: bytes) -> CardHeader:
+    """Keywords of a header (bytes of 80-character cards); HIERARCH is left out of names.
 
     The first card of a name counts. What is no FITS value stays a text: this never fails.
     """
@@ -71,7 +71,7 @@ def parse_header(block: bytes) -> dict[str, Any]:
             header[key] = value = _card_value(value)
             if isinstance(value, str):
                 last = key
-    return header
+    return CardHeader(header, cards)
 
 
 def _card_value(field):

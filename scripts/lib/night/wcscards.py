@@ -8,6 +8,7 @@ from typing import Any
 from lib.night.amplifiers import to_frame, to_raw
 from lib.night.facts import FrameFacts
 from lib.night.headervalues import Header, evaluate, get, number, text
+from lib.night.skysystems import north_turn, system_of, to_icrs
 
 Matrix = Sequence[Sequence[float]]
 """CD matrix [deg/px]: ((11, 12), (21, 22))."""
@@ -79,9 +80,13 @@ def _header_matrix(header: Header) -> Matrix | None:
     return [[delta[0] * cos, -delta[1] * sin], [delta[0] * sin, delta[1] * cos]]
 
 
+HeaderWCS = tuple[list[float], list[float], Matrix, dict[str, float]]
+"""CRVAL [deg], CRPIX [px], CD matrix [deg/px] and PV cards."""
+
+
 def header_wcs(
     header: Header,
-) -> tuple[list[float], list[float], Matrix, dict[str, float]] | None:
+) -> HeaderWCS | None:
     """The linear celestial WCS of a header: (crval, crpix, cd, pv cards) or None.
 
     A distortion other than TPV is left out; the WCS is the first guess of the astrometry.
@@ -111,6 +116,19 @@ def header_wcs(
     return crval, crpix, cd, cards
 
 
+def _in_icrs(wcs: HeaderWCS, header: Header, mjd: float) -> HeaderWCS:
+    """Return the WCS of a header in ICRS: moved, and turned to its north."""
+    crval, crpix, cd, pv = wcs
+    system = system_of(header, wcs=True)
+    if system.is_icrs:
+        return wcs
+    turn = north_turn(crval[0], crval[1], system, mjd)
+    cos, sin = math.cos(turn), math.sin(turn)
+    (a, b), (c, d) = cd
+    cd = (a * cos + c * sin, b * cos + d * sin), (c * cos - a * sin, d * cos - b * sin)
+    return list(to_icrs(crval[0], crval[1], system, mjd)), crpix, cd, pv
+
+
 def wcs_cards(
     wcs: dict[str, Any],
     headers: list[Header],
@@ -132,7 +150,7 @@ def wcs_cards(
                 continue
             if cd is not None and abs(math.log(cd_scale(found[2]) / cd_scale(cd))) > math.log(1.2):
                 continue  # another scale than the camera can have
-            crval, crpix, cd, pv = found
+            crval, crpix, cd, pv = _in_icrs(found, candidate, facts.mjd)
             used = max(index - 1, 0)
             break
     if used is None:

@@ -13,7 +13,7 @@ from lib.night.airmass import airmass_at, altitude
 from lib.night.amplifiers import parse_section, to_frame, to_raw
 from lib.night.facts import Amplifier, FrameFacts
 from lib.night.frameignored import FrameIgnored, FrameUnusable
-from lib.night.headervalues import angle, evaluate, iso_of, mjd_of, number, object_text, safe_name
+from lib.night.headervalues import angle, evaluate, number, object_text, safe_name
 from lib.night.instrumentfile import (
     CONFIG,
     InstrumentError,
@@ -23,6 +23,7 @@ from lib.night.instrumentfile import (
 )
 from lib.night.interpret import interpret
 from lib.night.rawheaders import RawHDU
+from lib.night.starttime import iso_of, mjd_of
 
 SAFE = re.compile(r"[A-Za-z0-9_+-]{1,64}")
 FRAME = re.compile(r"2[0-9A-Za-z_+-]*")

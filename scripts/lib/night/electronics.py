@@ -1,0 +1,163 @@
+"""Gain, read noise and saturation of a header: the first alternative that can be true."""
+
+import functools
+import re
+from typing import Any, NamedTuple
+
+from lib.night.frameignored import FrameUnusable
+from lib.night.headervalues import (
+    Header,
+    Reading,
+    comment_of,
+    keywords_of,
+    quantity,
+    readings,
+    text,
+)
+
+MEASURED = "measured"
+"""As an alternative of `gain`: to be measured in the night's flats and biases."""
+
+LARGEST_GAIN = 20.0
+"""[electron/DN] a larger GAIN of a header is the camera's setting."""
+
+DISAGREEMENT = 1.3
+"""Factor by which two values of a gain or a read noise differ when that is told."""
+
+_INVERSE = re.compile(r"\b(adu|dn|counts?)\s*(/|per)\s*e", re.IGNORECASE)
+
+_ELECTRONS = re.compile(r"\be(lectrons?|-)?[-\s]*(/|per)\s*(adu|dn|counts?|a/d)", re.IGNORECASE)
+
+_SETTING = re.compile(r"\bsetting\b|\bdb\b|\bcamera gain\b|\bsensor gain\b|%", re.IGNORECASE)
+
+
+class Electronics(NamedTuple):
+    """Gain [electron/DN], 0 where it is to be measured, and read noise [electron]."""
+
+    gain: float
+    rdnoise: float
+    notes: list[str]
+
+
+def sane(spec: Any, header: Header, filename: str, low: float, high: float) -> list[Reading]:
+    """Return the alternatives of an entry that are numbers within bounds, as floats."""
+    found = []
+    for one in readings(spec, header, filename):
+        told = quantity(one.value)
+        if told is not None and low <= told[0] <= high:
+            found.append(Reading(told[0], one.keyword))
+    return found
+
+
+def required(
+    spec: Any, header: Header, filename: str, bounds: tuple[float, float], code: str, what: str
+) -> tuple[float, list[str]]:
+    """Return the first alternative of an entry that is within bounds, and what to tell of others.
+
+    Raises
+    ------
+    FrameUnusable
+        MISSING_KEYWORD where none is a number, `code` where each is out of bounds.
+    """
+    found = sane(spec, header, filename, *bounds)
+    if found:
+        value = float(found[0].value)
+        first = readings(spec, header, filename)[0]
+        if first.keyword == found[0].keyword:
+            return value, []
+        return value, [f"{first.keyword} {text(first.value)} cannot be: {what} {value:g} is used"]
+    raise _unusable(spec, header, filename, code, what)
+
+
+def _unusable(spec: Any, header: Header, filename: str, code: str, what: str) -> FrameUnusable:
+    for one in readings(spec, header, filename):
+        told = quantity(one.value)
+        if told is not None:
+            return FrameUnusable(code, f"{what} is {told[0]:g}")
+    keys = ", ".join(dict.fromkeys(keywords_of(spec))) or "nothing"
+    return FrameUnusable("MISSING_KEYWORD", f"no usable {what} (looked at: {keys})")
+
+
+@functools.lru_cache(maxsize=4096)
+def _meaning(words: str) -> str:
+    """Return what unit and comment of a gain say that it is; empty where they do not."""
+    if _INVERSE.search(words):
+        return "inverse"
+    if _ELECTRONS.search(words):
+        return "gain"
+    return "setting" if _SETTING.search(words) else ""
+
+
+def _gains(spec: Any, header: Header, filename: str) -> tuple[list[Reading], list[Reading]]:
+    """Return the alternatives that may be a gain [electron/DN], and those that are a setting."""
+    gains, settings = [], []
+    for one in readings(spec, header, filename):
+        told = quantity(one.value)
+        if told is None or not 1e-4 <= told[0] <= 1e4:
+            continue
+        value, unit = told
+        meaning = _meaning(f"{unit} {comment_of(header, one.keyword)}") if one.keyword else "gain"
+        if meaning == "inverse":
+            value = 1 / value
+        elif meaning == "setting" or (not meaning and value > LARGEST_GAIN):
+            settings.append(Reading(value, one.keyword))
+            continue
+        gains.append(Reading(value, one.keyword))
+    return gains, settings
+
+
+def read_electronics(gain: Any, rdnoise: Any, header: Header, filename: str) -> Electronics:
+    """Return gain and read noise of one amplifier.
+
+    Parameters
+    ----------
+    gain, rdnoise : str, number, list or dict
+        Entries of the instrument file. A keyword's value above 20, or whose comment says so, is
+        the camera's setting and no gain. An alternative `measured` of the gain leaves it to the
+        night's flats.
+    header : mapping
+    filename : str
+        Name of the raw file.
+
+    Raises
+    ------
+    FrameUnusable
+        MISSING_KEYWORD, BAD_GAIN or BAD_RDNOISE.
+    """
+    alternatives = gain if isinstance(gain, list) else [gain]
+    named = [one for one in alternatives if one != MEASURED]
+    found, settings = _gains(named, header, filename)
+    noise, notes = required(rdnoise, header, filename, (1e-3, 1e4), "BAD_RDNOISE", "read noise")
+    if alternatives[0] == MEASURED:
+        return Electronics(0.0, round(noise, 4), notes)
+    if not found:
+        if MEASURED in alternatives:
+            why = (
+                f"{settings[0].keyword} {settings[0].value:g} is a setting" if settings else "none"
+            )
+            notes.append(f"gain: {why}, it is measured in the night's flats")
+            return Electronics(0.0, round(noise, 4), notes)
+        if settings:
+            one = settings[0]
+            raise FrameUnusable(
+                "BAD_GAIN", f"{one.keyword} {one.value:g} is a setting, not electron/DN"
+            )
+        raise _unusable(named, header, filename, "BAD_GAIN", "gain")
+    value, keyword = found[0]
+    for other in found[1:]:
+        if not other.keyword or not keyword:
+            continue
+        if max(other.value, value) > DISAGREEMENT * min(other.value, value):
+            # An index of the readout is a whole number, a gain hardly ever.
+            index = value == round(value) and other.value != round(other.value)
+            used = other if index else found[0]
+            notes.append(
+                f"gain: {keyword} {value:g} and {other.keyword} {other.value:g}; "
+                f"{used.keyword} is used"
+            )
+            value, keyword = used
+            break
+    if settings:
+        one = settings[0]
+        notes.append(f"gain: {one.keyword} {one.value:g} is a setting, {keyword} {value:g} is used")
+    return Electronics(round(float(value), 6), round(noise, 4), notes)

@@ -1,0 +1,146 @@
+"""Where a header says that the telescope pointed: units, zeros that mean nothing, equinoxes."""
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from lib.night.airmass import airmass_at, altitude
+from lib.night.headervalues import Header, Reading, angle, comment_of, get, number, readings, text
+from lib.night.skysystems import system_of, to_icrs
+
+HOURS_AGREE = 3.0
+"""[deg] within which two right ascensions of a header are the same place in the same unit."""
+
+_HOURS = re.compile(r"\bh(rs?|ours?)?\b|\bh\W?m\W?s\b|hh\W?mm", re.IGNORECASE)
+
+_DEGREES = re.compile(r"\bdeg(ree|r)?s?\b|\u00b0", re.IGNORECASE)
+
+
+@dataclass
+class HeaderPointing:
+    """Where the telescope pointed, by its header.
+
+    Parameters
+    ----------
+    ra, dec : float
+        Degrees, ICRS; None where the header does not tell.
+    notes : list of str
+        What is to be told of it.
+    """
+
+    ra: float | None = None
+    dec: float | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What tells whether a pointing can be seen: time (MJD), site [deg] and airmass, or None."""
+
+    mjd: float
+    latitude: float | None = None
+    longitude: float | None = None
+    airmass: float | None = None
+
+
+def _ra(reading: Reading, header: Header) -> tuple[float, bool] | None:
+    """Return a right ascension [deg], and whether its unit is told."""
+    value = angle(reading.value, hours=True)
+    if value is None or not -360 <= value <= 360:
+        return None
+    if number(reading.value) is None or not 0 < value < 24 or not reading.keyword:
+        return value, True
+    comment = comment_of(header, reading.keyword)
+    unit = re.match(r"\s*[\[(]([^\])]*)[\])]", comment)
+    for words in (unit.group(1) if unit else "", comment):
+        hours, degrees = bool(_HOURS.search(words)), bool(_DEGREES.search(words))
+        if hours != degrees:
+            return value * (15 if hours else 1), True
+    return value, False
+
+
+def _dec(reading: Reading) -> float | None:
+    value = angle(reading.value)
+    return value if value is not None and abs(value) <= 90 else None
+
+
+def _apart(one: float, two: float) -> float:
+    return abs((one - two + 180) % 360 - 180)
+
+
+def _unit_by_evidence(
+    value: float, dec: float, others: list[Reading], header: Header, place: Place
+) -> tuple[float, str]:
+    """Return a right ascension of unknown unit [deg], and by what it was found to be in hours."""
+    for other in others:
+        known = _ra(other, header)
+        if known is None or not known[1]:
+            continue
+        reach = HOURS_AGREE / max(0.1, math.cos(math.radians(dec)))
+        if _apart(known[0], value) <= reach:
+            return value, ""
+        if _apart(known[0], 15 * value) <= reach:
+            return 15 * value, other.keyword or "another keyword"
+    if place.latitude is None or place.longitude is None or abs(place.latitude) > 90:
+        return value, ""
+    up, up_if_hours = (
+        altitude(place.mjd, ra, dec, place.latitude, place.longitude) for ra in (value, 15 * value)
+    )
+    if up < -1 and up_if_hours > 5:
+        return 15 * value, "its altitude"
+    airmass, airmass_if_hours = airmass_at(up), airmass_at(up_if_hours)
+    if airmass and airmass_if_hours and place.airmass and 1 <= place.airmass < 10:
+        off, off_if_hours = (
+            abs(math.log(one / place.airmass)) for one in (airmass, airmass_if_hours)
+        )
+        if off > 0.3 and off_if_hours < 0.1:
+            return 15 * value, "its airmass"
+    return value, ""
+
+
+def header_pointing(
+    ra: Any, dec: Any, header: Header, filename: str, place: Place
+) -> HeaderPointing:
+    """Return where the telescope pointed.
+
+    Parameters
+    ----------
+    ra, dec : str, number, list or dict
+        Entries of the instrument file: the first alternatives that are angles count. Both of them
+        0 are not believed: that is what is written where nothing is known.
+    header : mapping
+    filename : str
+        Name of the raw file.
+    place : Place
+
+    Returns
+    -------
+    HeaderPointing
+    """
+    ras, decs = readings(ra, header, filename), readings(dec, header, filename)
+    notes: list[str] = []
+    reading = next((one for one in ras if _ra(one, header) is not None), None)
+    declination = next((value for one in decs if (value := _dec(one)) is not None), None)
+    if reading is None or declination is None:
+        return HeaderPointing()
+    if declination == 0 and angle(reading.value) == 0:
+        notes.append(f"{reading.keyword or 'RA'} and DEC are 0, which is not believed")
+        reading = next((one for one in ras if (_ra(one, header) or (0.0,))[0]), None)
+        declination = next((value for one in decs if (value := _dec(one))), None)
+        if reading is None or declination is None:
+            return HeaderPointing(notes=notes)
+    value, told = _ra(reading, header) or (0.0, True)
+    if not told:
+        others = [one for one in ras if one is not reading]
+        if text(get(header, "CTYPE1")).startswith("RA--"):
+            others.append(Reading(f"{number(get(header, 'CRVAL1'))}d", "CRVAL1"))
+        hours, by = _unit_by_evidence(value, declination, others, header, place)
+        if by:
+            notes.append(f"{reading.keyword} {value:g} is in hours, by {by}")
+            value = hours
+    system = system_of(header, reading.keyword)
+    if not system.is_icrs:
+        notes.append(f"{reading.keyword or 'RA'} and DEC are of {system}: precessed to 2000")
+    value, declination = to_icrs(value % 360, declination, system, place.mjd)
+    return HeaderPointing(round(value % 360, 7) % 360, round(declination, 7), notes)

@@ -1,0 +1,67 @@
+"""What is to be told of the headers of a night: oddities of single frames, times that clash."""
+
+import re
+from collections.abc import Iterable
+
+from lib.night.facts import FrameFacts
+
+OVERLAP = 0.9
+"""Share of its exposure after which the next frame may begin: clocks of headers are rounded."""
+
+
+def _more(count: int) -> str:
+    return f" and {count - 1} more" if count > 1 else ""
+
+
+def header_remarks(frames: Iterable[FrameFacts]) -> list[str]:
+    """Return the notes of frames, those that differ only in their numbers once.
+
+    Parameters
+    ----------
+    frames : iterable of FrameFacts
+    """
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for facts in frames:
+        for note in facts.notes:
+            groups.setdefault(re.sub(r"\d+(\.\d+)?", "#", note), []).append((facts.raw, note))
+    remarks = []
+    for members in groups.values():
+        raws = list(dict.fromkeys(raw for raw, _ in members))
+        remarks.append(f"{raws[0]}{_more(len(raws))}: {members[0][1]}")
+    return remarks
+
+
+def clashing_times(frames: Iterable[FrameFacts]) -> list[str]:
+    """Return remarks on frames of a camera that begin at the same time, or before the last ended.
+
+    Parameters
+    ----------
+    frames : iterable of FrameFacts
+    """
+    cameras: dict[tuple[str, str, str], dict[str, FrameFacts]] = {}
+    for facts in frames:
+        if facts.type == "object":
+            key = (facts.instrument, facts.camera, facts.filter if facts.half else "")
+            cameras.setdefault(key, {})[facts.raw] = facts
+    remarks = []
+    for members in cameras.values():
+        ordered = sorted(members.values(), key=lambda one: one.mjd)
+        pairs = list(zip(ordered, ordered[1:], strict=False))
+        same = [two for one, two in pairs if two.mjd == one.mjd]
+        if same:
+            remarks.append(
+                f"{len(same) + 1} frames ({same[0].raw} ...) begin at the same time as others, "
+                f"{same[0].date_obs}: their times, and the light curve, are not to be trusted"
+            )
+        close = [
+            (one, (two.mjd - one.mjd) * 86400)
+            for one, two in pairs
+            if 0 < (two.mjd - one.mjd) * 86400 < OVERLAP * one.exptime - 1
+        ]
+        if close:
+            one, apart = close[0]
+            remarks.append(
+                f"{one.raw}{_more(len(close))}: the next frame begins after {apart:.4g} s, "
+                f"the exposure is {one.exptime:.6g} s: exposure or times are wrong"
+            )
+    return remarks

@@ -1,0 +1,270 @@
+"""When an exposure began, in UTC, from whatever a header writes of it."""
+
+import datetime
+import functools
+import re
+from typing import Any, NamedTuple, NoReturn
+
+from lib.night.frameignored import FrameUnusable
+from lib.night.headervalues import (
+    Header,
+    Reading,
+    comment_of,
+    get,
+    keywords_of,
+    number,
+    readings,
+    text,
+)
+
+FIRST_YEAR, LAST_YEAR = 1970, 2100
+
+MJD_BOUNDS = (40587.0, 88127.0)
+"""Modified Julian dates of these years."""
+
+DISAGREEMENT = 120.0
+"""[s] beyond the exposure by which two times of a header may differ: a file is written later."""
+
+_DATE = re.compile(
+    r"(?:(\d{4})(?:[-/.](\d{1,2})[-/.](\d{1,2})|-(\d{3})|(\d{2})(\d{2}))|(\d{1,2})/(\d{1,2})/(\d{2}))"
+    r"(?:[Tt _]+(.+))?"
+)
+
+_TIME = re.compile(
+    r"(?:(\d{1,2})[:\s-](\d{1,2})(?:[:\s-](\d{1,2}(?:\.\d*)?))?|(\d{2})(\d{2})(\d{2}(?:\.\d*)?))"
+    r"\s*\(?(Z|UTC?|GMT|[+-]\d{2}(?::?\d{2})?)?\)?",
+    re.IGNORECASE,
+)
+
+_SECONDS = re.compile(r"\[s(ec)?\]|\bseconds?\b", re.IGNORECASE)
+
+_HOURS = re.compile(r"\[h(r|rs|ours?)?\]|\bhours?\b|\bhrs?\b", re.IGNORECASE)
+
+_END = re.compile(r"\b(end|stop|finish|close)\b(?!.*\bnight)", re.IGNORECASE)
+
+_MIDDLE = re.compile(
+    r"\bmid(dle|point|-point|-exposure|-?time)?\b|\bcent(re|er)\b|\bmean\b|\baverage\b",
+    re.IGNORECASE,
+)
+
+_START = re.compile(r"\b(start|begin|beginning|began|open)\b", re.IGNORECASE)
+
+_LOCAL = re.compile(r"\blocal\b", re.IGNORECASE)
+
+
+class Start(NamedTuple):
+    """Start of an exposure: modified Julian date (UTC), and what is to be told of it."""
+
+    mjd: float
+    notes: list[str]
+
+
+def _clock(value: Any, seconds_told: bool = False, hours_told: bool = False) -> float | None:
+    """Return the seconds of the day of a text like 03:10:00, a zone behind it subtracted.
+
+    A number is hours below 24, unless its comment speaks of seconds, and seconds of the day above,
+    as ESO and Calar Alto write it.
+    """
+    plain = number(value)
+    if plain is not None and not re.fullmatch(r"\s*\d{6}(\.\d*)?\s*", text(value)):
+        if plain < 0 or plain >= 86401 or (hours_told and plain > 24):
+            return None
+        return plain * 3600 if plain < 24 and not seconds_told else plain
+    match = _TIME.fullmatch(text(value))
+    if not match:
+        return None
+    hour, minute, second = match.group(1, 2, 3) if match.group(1) else match.group(4, 5, 6)
+    seconds = int(hour) * 3600 + int(minute) * 60 + float(second or 0)
+    if int(minute) >= 60 or float(second or 0) >= 61 or seconds >= 86401:
+        return None
+    zone = match.group(7) or ""
+    if zone[:1] in ("+", "-"):
+        digits = zone[1:].replace(":", "")
+        east = int(digits[:2]) * 3600 + int(digits[2:] or 0) * 60
+        seconds += east if zone[0] == "-" else -east
+    return seconds
+
+
+def _day(match: re.Match[str]) -> int | None:
+    """Return the modified Julian day of a date."""
+    year, month, day, of_year, month2, day2, old_day, old_month, old_year = match.groups()[:9]
+    try:
+        if old_year:  # DD/MM/YY, the standard of FITS until 1999
+            date = datetime.date(1900 + int(old_year), int(old_month), int(old_day))
+        elif of_year:
+            date = datetime.date(int(year), 1, 1) + datetime.timedelta(int(of_year) - 1)
+            if date.year != int(year):
+                return None
+        else:
+            date = datetime.date(int(year), int(month or month2), int(day or day2))
+    except ValueError:
+        return None
+    return date.toordinal() - 678576 if FIRST_YEAR <= date.year <= LAST_YEAR else None
+
+
+def mjd_of(date: Any, time: Any = None) -> float | None:
+    """Modified Julian date (days) of a date text, with the time in it or beside it.
+
+    A zone (``+02:00``) is subtracted. Returns None where the text is no date between 1970 and
+    2100, or no time is known.
+    """
+    match = _DATE.fullmatch(text(date).removesuffix("Z"))
+    day = _day(match) if match else None
+    if match is None or day is None:
+        return None
+    within = match.group(10)
+    seconds = _clock(time) if within is None else _clock(within) if ":" in within or len(
+        within
+    ) > 4 else None  # fmt: skip
+    return None if seconds is None else round(day + seconds / 86400, 9)
+
+
+def iso_of(mjd: float) -> str:
+    """ISO text of a modified Julian date, to the millisecond."""
+    milliseconds = round(mjd * 86400_000)
+    day, rest = divmod(milliseconds, 86400_000)
+    date = datetime.date.fromordinal(day + 678576)
+    seconds, rest = divmod(rest, 1000)
+    return (
+        f"{date.isoformat()}T{seconds // 3600:02d}:{seconds // 60 % 60:02d}:"
+        f"{seconds % 60:02d}.{rest:03d}"
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _ahead_of_utc(scale: str, day: int) -> float | None:
+    """Return by how many seconds a time scale is ahead of UTC on a day; None: not known."""
+    if scale in ("", "UTC", "UT", "UT1", "UTC(NIST)", "GMT", "Z", "NULL", "NONE", "UNKNOWN"):
+        return 0.0  # UT1 is within a second
+    from astropy.time import Time
+
+    scale = {"TDT": "TT", "ET": "TDB", "IAT": "TAI"}.get(scale, scale)
+    if scale not in ("TAI", "TT", "TDB", "TCB", "TCG", "GPS"):
+        return None
+    moment = Time(day, format="mjd", scale="tai" if scale == "GPS" else scale.lower())
+    ahead = round((day - moment.utc.mjd) * 86400, 3)
+    return ahead - 19.0 if scale == "GPS" else ahead
+
+
+def _julian(value: Any) -> float | None:
+    """Return the modified Julian date of a number that is an MJD or a JD."""
+    day = number(value)
+    if day is None:
+        return None
+    if day > 2400000.5:
+        day -= 2400000.5
+    return round(day, 9) if MJD_BOUNDS[0] <= day <= MJD_BOUNDS[1] else None
+
+
+def _with_time(reading: Reading, times: list[Reading], header: Header) -> tuple[float, str] | None:
+    """Return the date of a reading, and the keyword that holds its time of the day."""
+    date = reading.value
+    if isinstance(date, (int, float)):
+        mjd = _julian(date)
+        return None if mjd is None else (mjd, reading.keyword)
+    mjd = mjd_of(date) if ":" in date or len(date) > 10 else None
+    if mjd is not None and mjd % 1:
+        return mjd, reading.keyword
+    for time in times:  # the first that is a time counts: the first may say "No Value"
+        both = mjd_of(time.value) if isinstance(time.value, str) else None
+        if both is None:
+            comment = comment_of(header, time.keyword)
+            seconds = _clock(
+                time.value, bool(_SECONDS.search(comment)), bool(_HOURS.search(comment))
+            )
+            match = _DATE.fullmatch(text(date).partition("T")[0].removesuffix("Z"))
+            day = _day(match) if match else None
+            both = None if seconds is None or day is None else round(day + seconds / 86400, 9)
+        if both is not None:
+            return both, time.keyword or reading.keyword
+    if mjd is not None:
+        return mjd, reading.keyword
+    mjd = _julian(date)
+    return None if mjd is None else (mjd, reading.keyword)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_local(comment: str) -> bool:
+    return bool(_LOCAL.search(comment)) and not re.search(r"\bUTC?\b", comment)
+
+
+@functools.lru_cache(maxsize=4096)
+def _share_gone(keyword: str, comment: str) -> float:
+    """Return the share of the exposure that had passed at the time that a keyword holds."""
+    name = keyword.upper()
+    if re.search(r"(END|STOP)$", name):
+        return 1.0
+    if re.search(r"(MID|AVG|MEAN|MIDDLE|CEN)$", name):
+        return 0.5
+    if _START.search(comment) or not comment:
+        return 0.0
+    return 1.0 if _END.search(comment) else 0.5 if _MIDDLE.search(comment) else 0.0
+
+
+def start_of_exposure(date: Any, time: Any, header: Header, filename: str, exptime: float) -> Start:
+    """Return when an exposure began.
+
+    Parameters
+    ----------
+    date, time : str, number, list or dict
+        Entries of the instrument file; the first alternative that is a date with a time counts.
+    header : mapping
+    filename : str
+        Name of the raw file.
+    exptime : float
+        Seconds; taken off where the header holds the end or the middle of the exposure.
+
+    Returns
+    -------
+    Start
+
+    Raises
+    ------
+    FrameUnusable
+        BAD_DATE or MISSING_KEYWORD.
+    """
+    times = readings(time, header, filename)
+    dates = readings(date, header, filename)
+    found: list[tuple[bool, Start, str]] = []
+    scale = text(get(header, "TIMESYS")).upper()
+    for reading in dates:
+        moment = _with_time(reading, times, header)
+        if moment is None:
+            continue
+        mjd, keyword = moment
+        comment = comment_of(header, keyword)
+        notes = []
+        gone = _share_gone(keyword, comment)
+        if gone:
+            mjd -= gone * exptime / 86400
+            part = "end" if gone == 1 else "middle"
+            notes.append(f"{keyword} is the {part} of the exposure: the start is earlier")
+        ahead = _ahead_of_utc(scale, int(mjd)) if "UTC" not in keyword else 0.0
+        if ahead is None:
+            notes.append(f"TIMESYS {scale[:20]} is not known: {keyword} is taken for UTC")
+        mjd -= (ahead or 0.0) / 86400
+        local = _is_local(comment)
+        if local:
+            notes.append(f"{keyword} is a local time by its comment, and taken for UTC")
+        found.append((local, Start(round(mjd, 9), notes), keyword))
+    if not found:
+        _refuse(date, dates)
+    _, start, keyword = min(found, key=lambda one: one[0])
+    for _, other, name in found:
+        apart = abs(other.mjd - start.mjd) * 86400
+        if apart > DISAGREEMENT + exptime and name != keyword:
+            start.notes.append(
+                f"{name} is {apart / 3600:.2f} h off {keyword}, which is used as the start"
+            )
+            break
+    return start
+
+
+def _refuse(date: Any, dates: list[Reading]) -> NoReturn:
+    """Raise why no reading is a date with a time."""
+    found = [text(reading.value)[:40] for reading in dates]
+    found = [value for value in found if value]
+    if found:
+        raise FrameUnusable("BAD_DATE", f"not a date with time: {', '.join(found)}")
+    keys = ", ".join(dict.fromkeys(keywords_of(date)))
+    raise FrameUnusable("MISSING_KEYWORD", f"no date (looked at: {keys})")
