@@ -4,8 +4,6 @@
 
 
 rule refcat:
-    input:
-        [] if config["refcat"] in ("online", "offline", "none") else config["refcat"],
     output:
         f"{IMDIR}/refcat/{{target}}.ecsv",
     log:
@@ -21,6 +19,7 @@ rule refcat:
     params:
         version=2,
         refcat=config["refcat"],
+        contents=FILES.reference_content,
         ra=lambda wildcards: FILES.field(wildcards).ra,
         dec=lambda wildcards: FILES.field(wildcards).dec,
         radius=lambda wildcards: FILES.field(wildcards).radius,

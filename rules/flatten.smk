@@ -3,7 +3,7 @@
 
 rule flatten:
     input:
-        unpack(FILES.flat),
+        unpack(FILES.made("flat")),
         frame=FILES.before("flatten"),
     output:
         intermediate(FILES.after("flatten")),
@@ -13,5 +13,7 @@ rule flatten:
         version=4,
         settings=config["flatten"],
         missing=FILES.flat_missing,
+        given=FILES.given("flat"),
+        contents=FILES.given_contents("flat"),
     script:
         "../scripts/flatten.py"

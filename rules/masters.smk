@@ -3,8 +3,6 @@
 
 
 rule bias:
-    input:
-        unpack(FILES.calibrations("bias")),
     output:
         f"{IMDIR}/bias-{{key}}.fits",
     log:
@@ -12,6 +10,8 @@ rule bias:
     params:
         version=5,
         facts=FILES.calibration_facts("bias"),
+        given=FILES.calibrations_given("bias"),
+        contents=FILES.calibrations_contents("bias"),
         clip=config["bias"]["clip"],
     script:
         "../scripts/bias.py"
@@ -27,6 +27,8 @@ rule dark:
     params:
         version=5,
         facts=FILES.calibration_facts("dark"),
+        given=FILES.calibrations_given("dark", "bias"),
+        contents=FILES.calibrations_contents("dark", "bias"),
         clip=config["dark"]["clip"],
         hot_sigma=config["dark"]["hot_sigma"],
     script:
@@ -43,6 +45,8 @@ rule flat:
     params:
         version=5,
         facts=FILES.calibration_facts("flat"),
+        given=FILES.calibrations_given("flat", "bias", "dark"),
+        contents=FILES.calibrations_contents("flat", "bias", "dark"),
         settings=config["flat"] | {"low_response": config["flatten"]["low_response"]},
     script:
         "../scripts/flat.py"

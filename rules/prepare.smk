@@ -3,7 +3,7 @@
 
 rule prepare:
     input:
-        unpack(FILES.raw_and_masters),
+        unpack(FILES.made("bias", "dark")),
     output:
         intermediate(FILES.after("prepare")),
     log:
@@ -16,5 +16,7 @@ rule prepare:
             "dark": config["prepare"]["missing_dark"],
         },
         notes=FILES.notes,
+        given=FILES.given("bias", "dark", raw=True),
+        contents=FILES.given_contents("bias", "dark"),
     script:
         "../scripts/prepare.py"

@@ -16,7 +16,6 @@ rule stack:
         grid=FILES.grid_frames,
         flats=FILES.stack_flats,
         refcat=FILES.reference,
-        customcat=config["customcat"] or [],
     output:
         coadd=f"{IMDIR}/coadd{{stack}}.fits",
         weight=f"{IMDIR}/coadd{{stack}}.weight.fits",
@@ -40,6 +39,8 @@ rule stack:
         version=13,
         settings=config["stack"],
         customcatfilt=config["customcatfilt"],
+        given=FILES.stack_given,
+        contents=FILES.stack_contents,
     script:
         "../scripts/stack.py"
 

@@ -5,19 +5,19 @@ from typing import Any
 from lib.calibration.dark import make_dark
 from lib.calibration.masters import compare_masters
 from lib.frame.file import read_frame, record_calibration, write_frame
-from lib.frame.step import record_step, run_rule
+from lib.frame.step import given_or_made, record_step, run_rule
 from lib.night.facts import facts_of
 
 
 def main(job: Any) -> None:
     """Combine the raw darks."""
-    path = job.input.get("bias")
+    path = given_or_made(job, "bias")
     bias = read_frame(path) if path else None
     settings = {key: job.params[key] for key in ("clip", "hot_sigma")}
-    master = make_dark(job.input.raws, facts_of(job.params.facts), bias, **settings)
+    master = make_dark(job.params.given.raws, facts_of(job.params.facts), bias, **settings)
     if bias is not None:
         record_calibration(master.header, "BIAS", path, bias.header)
-    if ready := job.input.get("ready"):
+    if ready := given_or_made(job, "ready"):
         compare_masters(master.header, master, read_frame(ready))
     record_step(master.header, "dark", job.params.version, settings)
     write_frame(job.output[0], master)

@@ -6,18 +6,18 @@ from lib.calibration.flat import make_flat
 from lib.calibration.masters import compare_masters
 from lib.core.settings import FlatSettings
 from lib.frame.file import read_frame, record_calibration, write_frame
-from lib.frame.step import record_step, run_rule
+from lib.frame.step import given_or_made, record_step, run_rule
 from lib.night.facts import facts_of
 
 
 def main(job: Any) -> None:
     """Combine the raw flats."""
-    paths = {kind: job.input.get(kind) for kind in ("bias", "dark")}
+    paths = {kind: given_or_made(job, kind) for kind in ("bias", "dark")}
     masters = {kind: read_frame(path) if path else None for kind, path in paths.items()}
     settings = dict(job.params.settings)
     low_response = settings.pop("low_response")
     master = make_flat(
-        job.input.raws,
+        job.params.given.raws,
         facts_of(job.params.facts),
         **masters,
         settings=FlatSettings(**settings),
@@ -26,7 +26,7 @@ def main(job: Any) -> None:
     for kind, calibration in masters.items():
         if calibration is not None:
             record_calibration(master.header, kind.upper(), paths[kind], calibration.header)
-    if ready := job.input.get("ready"):
+    if ready := given_or_made(job, "ready"):
         compare_masters(master.header, master, read_frame(ready), relative=True)
     record_step(master.header, "flat", job.params.version, dict(job.params.settings))
     write_frame(job.output[0], master)

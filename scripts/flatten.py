@@ -4,12 +4,12 @@ from typing import Any
 
 from lib.background.flatten import flatten_frame
 from lib.frame.file import FrameRejected, read_frame, record_calibration
-from lib.frame.step import process, run_rule
+from lib.frame.step import given_or_made, process, run_rule
 
 
 def main(job: Any) -> None:
     """Flatten one frame."""
-    path = job.input.get("flat")
+    path = given_or_made(job, "flat")
     settings = dict(job.params.settings)
     missing = settings.pop("missing_flat")
 

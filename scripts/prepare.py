@@ -4,21 +4,21 @@ from typing import Any
 
 from lib.calibration.prepare import frame_header, prepare_frame
 from lib.frame.file import FrameRejected, read_frame, record_calibration, reject, write_frame
-from lib.frame.step import record_step, run_rule
+from lib.frame.step import given_or_made, record_step, run_rule
 from lib.night.facts import FrameFacts
 
 
 def main(job: Any) -> None:
     """Prepare one frame."""
     facts = FrameFacts.from_dict(job.params.facts)
-    paths = {kind: job.input.get(kind) for kind in ("bias", "dark")}
+    paths = {kind: given_or_made(job, kind) for kind in ("bias", "dark")}
     try:
         for kind, path in paths.items():
             required = facts.calibrations.get(kind) == "required"
             if not path and required and job.params.missing[kind] == "reject":
                 raise FrameRejected(f"NO_{kind.upper()}", job.params.notes.get(kind, ""))
         masters = {kind: read_frame(path) if path else None for kind, path in paths.items()}
-        frame = prepare_frame(job.input.raw, facts, **masters)
+        frame = prepare_frame(job.params.given.raws[0], facts, **masters)
         for kind, master in masters.items():
             if master is not None:
                 record_calibration(frame.header, kind.upper(), paths[kind], master.header)

@@ -30,10 +30,10 @@ def main(job: Any) -> None:
     """Make the stack of one target and filter."""
     inputs = StackInputs(
         frames=listed(job.input.frames),
-        flats=listed(job.input.get("flats")),
+        flats=[*listed(job.input.get("flats")), *job.params.given.flats],
         grid_frames=listed(job.input.get("grid")),
         refcat=job.input.get("refcat"),
-        customcat=job.input.get("customcat"),
+        customcat=job.params.given.customcat,
         customcatfilt=job.params.get("customcatfilt", ()),
     )
     out = job.output

@@ -59,7 +59,7 @@ def kill_all(run):
 def half_written(place):
     """Return the temporary files below imredux."""
     return [path for path in place.products.rglob(".*") if path.name not in
-            (".nightlog.json", ".run")]  # fmt: skip
+            (".nightlog.json", ".run", ".contents.jsonl")]  # fmt: skip
 
 
 def check_ends_well(place, reference, cores=2):

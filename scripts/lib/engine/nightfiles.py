@@ -2,14 +2,21 @@
 
 A path depends on the configuration (`imdir`, steps left out) and on the plan; which masters a frame
 takes depends on the night log. The rules ask here for all of these, and so hold no logic.
+
+Files that no rule makes are no inputs to Snakemake, which would judge them by their times: a good
+copy may be older than the bad one, and a camera's clock ahead of ours. They are params: `given` has
+their paths, in a form that Snakemake does not record; the facts of a raw frame and the contents of
+the others decide.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from lib.core.contents import ContentRecord
 from lib.night.nightlog import NightLog, scan
 from lib.night.plan import Plan, Sky, target_of
 from lib.night.pointing import Field, field_of
@@ -81,6 +88,7 @@ class NightFiles:
         self.plan = plan
         self.config = config
         self.imdir = config["imdir"]
+        self.contents = ContentRecord(self.imdir)
 
     # Frames.
 
@@ -96,9 +104,34 @@ class NightFiles:
         """Return the raw file of a frame."""
         return f"{self.config['datadir']}/{self.night.frames[frame].raw}"
 
-    def raw_and_masters(self, wildcards: Any) -> dict[str, str]:
-        """Return a raw science frame with its master bias and dark."""
-        return self.masters_of(wildcards.frame, "bias", "dark") | {"raw": self.raw(wildcards.frame)}
+    def made(self, *kinds: str) -> Callable[[Any], dict[str, str]]:
+        """Return the input function that gives the masters of a frame that are made here."""
+        return lambda wildcards: self._masters(wildcards.frame, kinds, ready=False)
+
+    def given(self, *kinds: str, raw: bool = False) -> Callable[[Any], SimpleNamespace]:
+        """Return the params function that gives the ready masters of a frame.
+
+        Parameters
+        ----------
+        *kinds : str
+        raw : bool
+            Whether its raw file, too.
+        """
+
+        def given(wildcards: Any) -> SimpleNamespace:
+            ready = self._masters(wildcards.frame, kinds, ready=True)
+            raws = {"raws": [self.raw(wildcards.frame)]} if raw else {}
+            return SimpleNamespace(**ready, **raws)
+
+        return given
+
+    def given_contents(self, *kinds: str) -> Callable[[Any], dict[str, str]]:
+        """Return the params function that tells what these ready masters hold."""
+        return lambda wildcards: self._contents(self._masters(wildcards.frame, kinds, ready=True))
+
+    def _contents(self, paths):
+        """What stands for the contents of files, by their names in `paths`."""
+        return {name: self.contents.sum_of(path) for name, path in paths.items()}
 
     def facts(self, wildcards: Any) -> dict[str, Any]:
         """Return the facts of a frame."""
@@ -110,18 +143,15 @@ class NightFiles:
 
     # Masters.
 
-    def master(self, name: str) -> str:
-        """Return the path of a master: one made here, else the ready one."""
-        return self.night.masters.get(name, f"{self.imdir}/{name}.fits")
-
-    def masters_of(self, frame: str, *kinds: str) -> dict[str, str]:
-        """Return the masters of these kinds that fit a frame, by kind."""
-        found = self.night.match(frame)
-        return {kind: self.master(name) for kind in kinds if (name := found.master(kind))}
-
-    def flat(self, wildcards: Any) -> dict[str, str]:
-        """Return the master flat of a frame, where there is one."""
-        return self.masters_of(wildcards.frame, "flat")
+    def _masters(self, frame, kinds, ready):
+        """The masters of these kinds that fit a frame, by kind: the ready ones, or the others."""
+        match, masters = self.night.match(frame), self.night.masters
+        names = {kind: match.master(kind) for kind in kinds}
+        return {
+            kind: masters.get(name, f"{self.imdir}/{name}.fits")
+            for kind, name in names.items()
+            if name and (name in masters) == ready
+        }
 
     def flat_missing(self, wildcards: Any) -> str:
         """Return why a frame that cannot do without a flat has none; empty where all is well."""
@@ -143,13 +173,23 @@ class NightFiles:
         *needs : str
             Kinds of the masters that its own frames are calibrated by.
         """
+        return lambda wildcards: self._masters(
+            self.calibration_frames(kind, wildcards.key)[0], needs, ready=False
+        )
 
-        def inputs(wildcards: Any) -> dict[str, Any]:
+    def calibrations_given(self, kind: str, *needs: str) -> Callable[[Any], SimpleNamespace]:
+        """Return the params function that gives its raw frames and ready masters."""
+
+        def given(wildcards: Any) -> SimpleNamespace:
             frames = self.calibration_frames(kind, wildcards.key)
-            raws = {"raws": [self.raw(frame) for frame in frames]}
-            return raws | self.masters_of(frames[0], *needs) | self._ready(kind, wildcards.key)
+            raws = [self.raw(frame) for frame in frames]
+            return SimpleNamespace(raws=raws, **self._ready(kind, wildcards.key, needs))
 
-        return inputs
+        return given
+
+    def calibrations_contents(self, kind: str, *needs: str) -> Callable[[Any], dict[str, str]]:
+        """Return the params function that tells what these ready masters hold."""
+        return lambda wildcards: self._contents(self._ready(kind, wildcards.key, needs))
 
     def calibration_facts(self, kind: str) -> Callable[[Any], list[dict[str, Any]]]:
         """Return the params function that gives a master's script the facts of its frames."""
@@ -160,14 +200,15 @@ class NightFiles:
 
         return facts
 
-    def _ready(self, kind, key):
-        """The ready master of the same name, to compare with."""
+    def _ready(self, kind, key, needs):
+        """The ready masters for a master's frames, and `ready`, of its name, to compare with."""
+        found = self._masters(self.calibration_frames(kind, key)[0], needs, ready=True)
         name = f"{kind}_{key}" if kind == "flat" else f"{kind}-{key}"
         for ending in ("fits", "fit"):
             path = Path(self.config["masters"] or "") / f"{name}.{ending}"
             if self.config["masters"] and path.exists():
-                return {"ready": str(path)}
-        return {}
+                return found | {"ready": str(path)}
+        return found
 
     # Skies.
 
@@ -212,16 +253,34 @@ class NightFiles:
         """Return the reference stars of the field of a stack."""
         return f"{self.imdir}/refcat/{target_of(wildcards.stack)}.ecsv"
 
+    def reference_content(self, wildcards: Any) -> str:
+        """Return what stands for the content of the user's table; empty where there is none."""
+        refcat = self.config["refcat"]
+        return "" if refcat in ("online", "offline", "none") else self.contents.sum_of(refcat)
+
     def field(self, wildcards: Any) -> Field:
         """Return where the frames of a target lie."""
         frames = [self.night.frames[frame] for frame in self.plan.frames_of(wildcards.target)]
         return field_of(frames, self.config["astrometry"]["wide_radius"])
 
     def stack_flats(self, wildcards: Any) -> list[str]:
-        """Return the flats of a stack's frames: how the noise varies over each."""
+        """Return the flats of a stack's frames made here: how the noise varies over each."""
+        return self._flats(wildcards.stack, ready=False)
+
+    def stack_given(self, wildcards: Any) -> SimpleNamespace:
+        """Return the ready ones among them, and the user's catalogue."""
+        flats = self._flats(wildcards.stack, ready=True)
+        return SimpleNamespace(flats=flats, customcat=self.config["customcat"] or None)
+
+    def stack_contents(self, wildcards: Any) -> list[str]:
+        """Return what stands for the contents of these."""
+        given = self.stack_given(wildcards)
+        return [self.contents.sum_of(path) for path in [*given.flats, given.customcat] if path]
+
+    def _flats(self, stack, ready):
         flats: dict[str, None] = {}
-        for frame in self.plan.stacks[wildcards.stack]:
-            flats |= dict.fromkeys(self.masters_of(frame, "flat").values())
+        for frame in self.plan.stacks[stack]:
+            flats |= dict.fromkeys(self._masters(frame, ("flat",), ready).values())
         return list(flats)
 
     def grid_frames(self, wildcards: Any) -> list[str]:

@@ -4,13 +4,15 @@ import atexit
 import logging
 import resource
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from astropy.io import fits
 
+from lib.core.contents import ContentRecord
 from lib.core.files import atomic_path
 from lib.frame.file import Frame, FrameRejected, read_frame, read_header, reject, write_frame
 from lib.frame.fitsbytes import copy_with_header
@@ -53,7 +55,44 @@ def run_rule(job: Any, work: Callable[[Any], None]) -> None:
         Takes `job`; reads its inputs and writes its outputs.
     """
     start_log(job.log[0] if job.log else None)
-    work(job)
+    with raws_recorded(job):
+        work(job)
+
+
+@contextmanager
+def raws_recorded(job: Any) -> Iterator[None]:
+    """Record what the raw files of a job hold while the block reads them.
+
+    Parameters
+    ----------
+    job : object
+        Its log is ``<imdir>/logs/<rule>/<name>.log``; where it has raw files,
+        ``params.given.raws`` are their paths, ``params.facts`` the facts of each.
+    """
+    raws = getattr(job.params.get("given"), "raws", None)
+    if not raws or not job.log:
+        yield
+        return
+    record = ContentRecord(Path(job.log[0]).parents[2])
+    facts = job.params.facts
+    facts = [facts] if isinstance(facts, Mapping) else facts
+    with ExitStack() as stack:
+        for path, one in zip(raws, facts, strict=True):
+            name = f"raw:{Path(path).name}"
+            stack.enter_context(record.reading(name, path, content=one["content"]))
+        yield
+
+
+def given_or_made(job: Any, name: str) -> Any:
+    """Return the path of a master, be it an input that a rule makes or a ready one; else None.
+
+    Parameters
+    ----------
+    job : object
+    name : str
+        Of the input.
+    """
+    return job.input.get(name) or getattr(job.params.get("given"), name, None)
 
 
 def log_usage() -> None:

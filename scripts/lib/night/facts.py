@@ -94,6 +94,8 @@ class FrameFacts(_ByName):
         Settings of the camera as they compare; empty where the header does not tell.
     notes : list of str
         What the header has that is not as it should be, and what is used instead.
+    content : str
+        Stands for the bytes of the raw file: other bytes, another text.
     """
 
     instrument: str
@@ -131,6 +133,7 @@ class FrameFacts(_ByName):
     gain_setting: str = ""
     offset: str = ""
     notes: list[str] = field(default_factory=list)
+    content: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain values: numbers, texts, lists and dicts."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from lib.core.contents import ContentRecord, Stamp, checksum
 from lib.core.files import atomic_path
 from lib.core.guarded import failure_text
 from lib.night.calibrationmatch import (
@@ -167,6 +168,29 @@ def _remarks(
     return frame_remarks(header, image, facts, instrument["cameras"][facts.camera], name)
 
 
+def _content(record: ContentRecord | None, name: str, path: str, stamp: Stamp, headers: str) -> str:
+    """Return what stands for the bytes of a raw file, as long as they are the same.
+
+    Once a job has read the file, its checksum tells: other times change nothing, and other bytes
+    do, whatever the times. Until then size, time and headers do, so that a night is not read twice.
+    """
+    size, mtime, _ = stamp
+    plain = hashlib.blake2b(f"{size} {mtime} {headers}".encode(), digest_size=8).hexdigest()
+    known = record.find(f"raw:{name}") if record else {}
+    if record is None or not isinstance(known.get("content"), str):
+        return plain
+    if known.get("stamp") == list(stamp):
+        return known["content"]
+    try:
+        found = checksum(path)
+        if found == known["sum"]:
+            record.write(f"raw:{name}", stamp, found, content=known["content"])
+            return known["content"]
+    except OSError:
+        found = "unreadable"
+    return hashlib.blake2b(f"{plain} {found}".encode(), digest_size=8).hexdigest()
+
+
 def _duplicates(datadir: str, files: dict[str, list[Any]]) -> dict[str, str]:
     """Files that hold the same frame as another one: name -> name of the one that is used.
 
@@ -240,11 +264,12 @@ def _cached_ok(entry: Any) -> TypeGuard[list[Any]]:
     """Whether an entry of the cache has the form that is needed (a cache may be damaged)."""
     return (
         isinstance(entry, list)
-        and len(entry) == 8
+        and len(entry) == 9
         and all(isinstance(text, str) for text in entry[2:4])
         and isinstance(entry[4], list)
         and isinstance(entry[7], dict)
         and isinstance(entry[7].get("told", {}), dict)
+        and isinstance(entry[8], list)
         and all(isinstance(facts, dict) and "frame" in facts for facts in entry[4])
     )
 
@@ -336,6 +361,7 @@ def _scan(
     key = instruments_hash(instrument)
     known = _read_cache(cache, key, os.path.abspath(datadir))
     choice = Choice.of(instrument)
+    record = None if cache is None else ContentRecord(Path(cache).parent)
     files: dict[str, list[Any]] = {}
     read: dict[str, list[int]] = {}
     changed = False
@@ -350,27 +376,37 @@ def _scan(
         try:
             info = os.stat(path)
         except OSError as error:
-            files[name] = [0, 0, "REJECTED", f"UNREADABLE: {error.strerror}", [], "", "", {}]
+            files[name] = [0, 0, "REJECTED", f"UNREADABLE: {error.strerror}", [], "", "", {}, []]
             continue
-        stamp = [info.st_size, info.st_mtime_ns]
+        stamp = (info.st_size, info.st_mtime_ns, info.st_ctime_ns)
         entry = known.get(name)
         # What could not be read may be readable now, without any change to the file.
-        if _cached_ok(entry) and entry[:2] == stamp and not entry[3].startswith("UNREADABLE"):
+        if (
+            _cached_ok(entry)
+            and (*entry[:2], *entry[8][:1]) == stamp
+            and not entry[3].startswith("UNREADABLE")
+        ):
             files[name] = entry
             continue
         changed = True
         if stat.S_ISREG(info.st_mode):
-            files[name] = stamp + _entry(path, name, info.st_size, choice)
+            kept = _entry(path, name, info.st_size, choice)
+            content = _content(record, name, path, stamp, kept[4]) if kept[2] else ""
         else:
-            files[name] = stamp + ["REJECTED", "NOT_A_FILE: a folder or device", [], "", "", {}]
-        read[name] = stamp
+            kept = ["REJECTED", "NOT_A_FILE: a folder or device", [], "", "", {}]
+            content = ""
+        files[name] = [*stamp[:2], *kept, [stamp[2], content]]
+        read[name] = list(stamp[:2])
     written = changing(datadir, read)
     if choice.loaded is None:
         changed |= _join_siblings(datadir, files, choice)
     if cache is not None and (changed or len(files) != len(known)):
-        content = {"key": key, "datadir": os.path.abspath(datadir), "files": files}
+        whole = {"key": key, "datadir": os.path.abspath(datadir), "files": files}
         with atomic_path(cache) as beside:
-            beside.write_bytes(_signed(json.dumps(content, separators=(",", ":")).encode()))
+            beside.write_bytes(_signed(json.dumps(whole, separators=(",", ":")).encode()))
+    for entry in files.values():
+        for one in entry[4]:
+            one["content"] = entry[8][1]
     notes = _sibling_notes(files) + _remark_notes(datadir, files, choice)
     unfinished = dict.fromkeys(written, "INCOMPLETE: it changes while it is read")
     for name, why in (incomplete(files) | unfinished).items():
@@ -385,7 +421,7 @@ def _without_frames(entry: list[Any], why: str) -> list[Any]:
     told = {
         key: entry[4][0][key] for key in TOLD if entry[4] and entry[4][0].get(key) not in (None, "")
     }
-    return [*entry[:2], "REJECTED", why, [], entry[5], "", {"told": told}]
+    return [*entry[:2], "REJECTED", why, [], entry[5], "", {"told": told}, entry[8]]
 
 
 def _join_siblings(datadir: str, files: dict[str, list[Any]], choice: Choice) -> bool:
@@ -402,7 +438,7 @@ def _join_siblings(datadir: str, files: dict[str, list[Any]], choice: Choice) ->
         entry = files[name]
         if claims[name]["adopted"] != choice.adopted.get(name, ""):
             path = os.path.join(datadir, name)
-            files[name] = entry[:2] + _entry(path, name, entry[0], choice)
+            files[name] = [*entry[:2], *_entry(path, name, entry[0], choice), entry[8]]
             changed = True
     return changed
 
@@ -493,7 +529,7 @@ class NightLog:
     ----------
     files : dict
         Raw file name -> [size, mtime, status, reason, list of facts, guessed frame name, hash of
-        the headers, more].
+        the headers, more, [ctime, what stands for the content]].
     excluded : dict
         Frame or file name -> the user's reason.
     notes : iterable of str
@@ -566,7 +602,7 @@ class NightLog:
 
         unused = set(excluded)
         for name in sorted(files):
-            _, _, status, reason, _, guess, _, more = files[name]
+            _, _, status, reason, _, guess, _, more, _ = files[name]
             found = by_raw.get(name)
             rows = [LogRow(one.frame, name, status, reason, one) for one in found or ()]
             told = more.get("told", {})

@@ -56,17 +56,32 @@ def test_prefixes_follow_the_steps_left_out():
 
 
 def test_frame_is_reduced_with_the_masters_that_fit():
-    told = files().raw_and_masters(of(frame=FRAMES[0]))
-    assert told == {"raw": f"raw/{FRAMES[0]}.fits", "bias": "/ready/bias-C0.fits"}
-    assert files().flat(of(frame=FRAMES[0])) == {"flat": "red/flat_r.fits"}
+    frame = of(frame=FRAMES[0])
+    given = files().given("bias", "dark", "flat", raw=True)(frame)
+    assert vars(given) == {"raws": [f"raw/{FRAMES[0]}.fits"], "bias": "/ready/bias-C0.fits"}
+    assert files().made("bias", "dark", "flat")(frame) == {"flat": "red/flat_r.fits"}
 
 
 def test_master_has_its_frames_and_the_ready_one_to_compare_with(tmp_path):
-    inputs = files(masters=str(tmp_path)).calibrations("flat", "bias", "dark")
+    night, flat = files(masters=str(tmp_path), imdir=str(tmp_path)), ("flat", "bias", "dark")
+    given = night.calibrations_given(*flat)
     expected = {"raws": ["raw/20220127T230000C0f.fits"], "bias": "/ready/bias-C0.fits"}
-    assert inputs(of(key="r")) == expected
+    assert vars(given(of(key="r"))) == expected
+    assert night.calibrations(*flat)(of(key="r")) == {}
     (tmp_path / "flat_r.fit").touch()
-    assert inputs(of(key="r")) == expected | {"ready": f"{tmp_path}/flat_r.fit"}
+    assert vars(given(of(key="r"))) == expected | {"ready": f"{tmp_path}/flat_r.fit"}
+    assert night.calibrations_contents(*flat)(of(key="r")).keys() == {"bias", "ready"}
+
+
+def test_params_tell_what_the_tables_and_masters_given_hold(tmp_path):
+    (tmp_path / "table").write_text("1 2")
+    config = {"imdir": str(tmp_path), "refcat": str(tmp_path / "table")}
+    first = files(**config).reference_content(of(target="M_1"))
+    (tmp_path / "table").write_text("1 3")
+    assert first != files(**config).reference_content(of(target="M_1"))
+    assert files(**config | {"refcat": "none"}).reference_content(of(target="M_1")) == ""
+    stack = files(customcat=config["refcat"], imdir=str(tmp_path)).stack_contents(of(stack="M_1.r"))
+    assert len(stack) == 1
 
 
 def test_no_master_sky_where_none_is_wanted():

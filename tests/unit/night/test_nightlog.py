@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from lib.core.contents import ContentRecord
 from lib.night import nightlog
 from lib.night.frameignored import FrameUnusable
 from lib.night.instrumentfile import InstrumentError, load_instrument
@@ -714,3 +715,45 @@ def test_unreadable_directory_entry_message_has_no_path(tmp_path):
     with pytest.raises(FrameUnusable) as caught:
         read_headers(tmp_path / "gone.fits")
     assert str(tmp_path) not in str(caught.value)
+
+
+def contents(night, tmp_path, record=None):
+    """Return what the log of a night says of the content of each raw file."""
+    log = nightlog.scan(night, "generic", cache=tmp_path / "red" / ".nightlog.json")
+    found = {one.raw: one.content for one in log.frames.values()}
+    if record:
+        # As a job does that reads them.
+        for name, content in found.items():
+            with record.reading(f"raw:{name}", night / name, content=content):
+                pass
+    return found
+
+
+def test_content_follows_the_bytes_once_a_job_has_read_them(night, tmp_path):
+    record = ContentRecord(tmp_path / "red")
+    before = contents(night, tmp_path, record)
+    assert all(before.values()) and len(before) > 3
+    first, second, third = sorted(before)[:3]
+    good = (night / second).read_bytes()
+    times = (night / second).stat().st_mtime_ns
+    os.utime(night / first, (0, 0))
+    bad = bytearray(good)
+    bad[-2000] ^= 1
+    (night / second).write_bytes(bad)
+    os.utime(night / second, ns=(times, times))
+    now = contents(night, tmp_path)
+    assert {name for name in before if now[name] != before[name]} == {second}
+    # The good one comes back, older than the bad one; the cache is lost, the night moves.
+    (night / second).write_bytes(good)
+    os.utime(night / second, (1e9, 1e9))
+    (tmp_path / "red" / ".nightlog.json").unlink()
+    moved = night.rename(tmp_path / "moved")
+    assert contents(moved, tmp_path) == before
+
+
+def test_content_follows_size_and_time_before_a_job_has_read_it(night, tmp_path):
+    before = contents(night, tmp_path)
+    first = min(before)
+    os.utime(night / first, (0, 0))
+    now = contents(night, tmp_path)
+    assert {name for name in before if now[name] != before[name]} == {first}
