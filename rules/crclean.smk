@@ -9,7 +9,7 @@ rule crclean:
     log:
         f"{IMDIR}/logs/crclean/{{frame}}.log",
     params:
-        version=7,
+        version=8,
         settings=config["crclean"],
     script:
         "../scripts/crclean.py"

@@ -461,6 +461,9 @@ class PSF:
         Position of the major axis, from x towards y [deg].
     trail, trail_angle : float
         Length [px] and direction [deg] of a uniform motion during the exposure.
+    spots : tuple of (float, float, float, float)
+        Offsets x, y [px], weight and relative width of the profiles that make up a star instead of
+        one in its centre: see `ring_spots`, `coma_spots`, `spike_spots`. Without a trail.
     """
 
     fwhm: float
@@ -469,6 +472,7 @@ class PSF:
     angle: float = 0.0
     trail: float = 0.0
     trail_angle: float = 0.0
+    spots: tuple[tuple[float, float, float, float], ...] = ()
 
     @property
     def alpha(self):
@@ -486,6 +490,46 @@ class PSF:
         along, across = (dx * c + dy * s) * np.sqrt(q), (dy * c - dx * s) / np.sqrt(q)
         u = 1 + (along**2 + across**2) / self.alpha**2
         return (self.beta - 1) / np.pi / self.alpha**2 * np.exp(-self.beta * np.log(u))
+
+
+def ring_spots(outer, inner, step, shift=0.0):
+    """The pupil of a telescope out of focus: a disc of radius `outer` with a hole, every `step`.
+
+    Parameters
+    ----------
+    outer, inner, step : float
+        [px].
+    shift : float
+        Of the hole along x [px]: a collimation that is off.
+
+    Returns
+    -------
+    tuple
+        `PSF.spots`.
+    """
+    grid = np.arange(-np.ceil(outer / step), np.ceil(outer / step) + 1) * step
+    x, y = (axis.ravel() for axis in np.meshgrid(grid, grid))
+    lit = (np.hypot(x, y) <= outer) & (np.hypot(x - shift, y) >= inner)
+    return tuple((dx, dy, 1.0, 1.0) for dx, dy in zip(x[lit], y[lit], strict=True))
+
+
+def coma_spots(length, number=24):
+    """A comatic image: a bright head and a tail of some length [px] that fades and widens."""
+    along = np.linspace(0, 1, number, endpoint=False)
+    return tuple((0.8 * length * t, 0.6 * length * t, 1 - t, 1 + t) for t in along)
+
+
+def spike_spots(length, part, number=24):
+    """Four diffraction spikes of some length [px] that hold a part of the light."""
+    along = np.linspace(0, 1, number + 1)[1:]
+    fading = 1 / (1 + (4 * along) ** 2)
+    fading *= part / 4 / fading.sum()
+    spokes = [
+        (sx * length * t, sy * length * t, w, 0.6)
+        for sx, sy in ((1, 0), (-1, 0), (0, 1), (0, -1))
+        for t, w in zip(along, fading, strict=True)
+    ]
+    return ((0.0, 0.0, 1 - part, 1.0), *spokes)
 
 
 def render_sources(shape, x, y, flux, psf, noise=1.0, out=None):
@@ -522,7 +566,8 @@ def render_sources(shape, x, y, flux, psf, noise=1.0, out=None):
     # stars far below the noise need no wings at all
     lost = np.where(peak > noise, 1e-4, 1e-3)
     half = np.maximum(wing, psf.enclosed_radius(lost)) / np.sqrt(1 - psf.ellipticity)
-    half = np.ceil((half + psf.trail / 2) / 4).astype(int) * 4
+    reach = max([psf.trail / 2, *(np.hypot(dx, dy) for dx, dy, _, _ in psf.spots)])
+    half = np.ceil((half + reach) / 4).astype(int) * 4
     near = (x > -half) & (x < shape[1] + half) & (y > -half) & (y < shape[0] + half)
     x, y, flux, half = x[near], y[near], flux[near], half[near]
 
@@ -532,10 +577,11 @@ def render_sources(shape, x, y, flux, psf, noise=1.0, out=None):
     nodes, weights = nodes / 2, weights / 2
     steps = max(1, int(np.ceil(psf.trail / (psf.fwhm / 2))))
     along = (np.arange(steps) - (steps - 1) / 2) * psf.trail / steps
-    moves = [
-        (a * np.cos(np.radians(psf.trail_angle)), a * np.sin(np.radians(psf.trail_angle)))
+    spots = psf.spots or [
+        (a * np.cos(np.radians(psf.trail_angle)), a * np.sin(np.radians(psf.trail_angle)), 1.0, 1.0)
         for a in along
     ]
+    total = sum(weight for _, _, weight, _ in spots)
     for h in np.unique(half):
         members = np.flatnonzero(half == h)
         size = 2 * h + 1
@@ -547,11 +593,12 @@ def render_sources(shape, x, y, flux, psf, noise=1.0, out=None):
             dx = (ix - x[rows])[:, None, None] + offset[None, None, :]
             dy = (iy - y[rows])[:, None, None] + offset[None, :, None]
             stamps = np.zeros((len(rows), size, size))
-            for mx, my in moves:
+            for mx, my, part, wide in spots:
                 for ny, wy in zip(nodes, weights, strict=True):
                     for nx, wx in zip(nodes, weights, strict=True):
-                        stamps += wx * wy * psf.density(dx + nx - mx, dy + ny - my)
-            stamps *= (flux[rows] / steps)[:, None, None]
+                        light = psf.density((dx + nx - mx) / wide, (dy + ny - my) / wide)
+                        stamps += wx * wy * part / wide**2 * light
+            stamps *= (flux[rows] / total)[:, None, None]
             for stamp, cx, cy in zip(stamps, ix, iy, strict=True):
                 y0, y1 = max(cy - h, 0), min(cy + h + 1, shape[0])
                 x0, x1 = max(cx - h, 0), min(cx + h + 1, shape[1])
@@ -1017,6 +1064,7 @@ def simulate_frame(
     positions=None,
     beta=3.5,
     ellipticity=0.0,
+    spots=(),
     flat=False,
     **detector_options,
 ):
@@ -1031,6 +1079,8 @@ def simulate_frame(
         x, y, flux instead of random stars.
     fwhm, beta, ellipticity : float
         Of the PSF [px].
+    spots : tuple
+        See `PSF`.
     sky : float
         [e/px] in the exposure.
     flat : bool
@@ -1070,7 +1120,7 @@ def simulate_frame(
         flux = (low + (high - low) * rng.random(stars)) ** (-1 / 0.6)
     else:
         x, y, flux = (np.asarray(a, float) for a in positions)
-    psf = PSF(fwhm, beta, ellipticity)
+    psf = PSF(fwhm, beta, ellipticity, spots=spots)
     exposure = render_exposure(
         detector, maps, {"r": (x, y, flux)}, {"r": sky}, psf, exptime, rng, cosmic_scale
     )

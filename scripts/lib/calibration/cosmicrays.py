@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.calibration.starwidth import AROUND, LEAST_STARS, measure_fwhm
-from lib.core.meshes import bilinear_at, noise_map
+from lib.core.meshes import bilinear, bilinear_at, noise_map
 from lib.core.settings import CrcleanSettings
 from lib.core.stats import chunks
 from lib.frame.file import BAD, COSMIC, INTERPOLATED, NODATA, SATURATED, Frame
@@ -37,6 +37,24 @@ Laplacian edges are searched for too."""
 
 BORDER = 2
 """[px] Reach of `NEIGHBOURS`."""
+
+LIGHT_BOX = 5
+"""[px] Side of the squares whose mean tells the light of stars."""
+
+STARLIGHT = (2.0, 10.0)
+"""[noise of a pixel] Where the mean is higher, there is a star; the core of one."""
+
+CHANCE = 0.01
+"""Probability below which cosmic rays in stars are too many."""
+
+CHANCE_FACTOR = 1.5
+"""Of the number expected: long rays touch a star more easily."""
+
+NARROWER = 0.85
+"""Factor of the width from one search in stars to the next."""
+
+NARROWEST = 0.8
+"""[px] There is no profile that is narrower than its pixel."""
 
 PIXELS_AT_ONCE = 1 << 13
 """Pixels compared with their neighbours at once: these stay in the cache."""
@@ -242,8 +260,9 @@ class Sharpness:
 
 
 def find_cosmic_rays(
-    sharpness: Sharpness, sigma: float = 5.5, sigfrac: float = 0.55, rounds: int = 20
-) -> np.ndarray:
+    sharpness: Sharpness, sigma: float = 5.5, sigfrac: float = 0.55, rounds: int = 20,
+    among: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
     """Find the pixels that are sharper than any star.
 
     Each pixel is compared with the sharpest image the profile permits (`sharpest_ratios`), the
@@ -260,6 +279,8 @@ def find_cosmic_rays(
         The same for neighbours, as a fraction of it.
     rounds : int
         At most so many layers of neighbours.
+    among : ndarray of bool, shape (ny, nx), optional
+        Only these pixels begin a cosmic ray.
 
     Returns
     -------
@@ -273,7 +294,8 @@ def find_cosmic_rays(
         index, noise = index[bright], noise[bright]
         return index[sharpness.excess(index, noise) > threshold]
 
-    first = sharpness.index(sharpness.inside > np.float32(FAINTEST) * sharpness.noise.min())
+    bright = sharpness.inside > np.float32(FAINTEST) * sharpness.noise.min()
+    first = sharpness.index(bright if among is None else bright & among)
     new = sharp(first, FAINTEST, sigma)
     layers = [new]
     around = np.array([dy * sharpness.width + dx for dy, dx in AROUND])
@@ -330,6 +352,113 @@ def repair(
     return filled
 
 
+def starlight(image: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Return how much light of sources lies about each pixel of a frame.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        Sky-subtracted, its cosmic rays repaired.
+    noise : ndarray of float32, shape (rows, columns)
+        See `Sharpness`.
+
+    Returns
+    -------
+    ndarray of float32, shape (ny, nx)
+        Mean of the pixels around [noise of a pixel].
+    """
+    from scipy.ndimage import uniform_filter
+
+    return uniform_filter(image, LIGHT_BOX) / bilinear(noise, image.shape)
+
+
+def rays_in_stars(
+    found: np.ndarray, light: np.ndarray, spared: float = 0.1
+) -> tuple[np.ndarray, bool]:
+    """Return what was found in starlight, and whether it is more than chance puts there.
+
+    Cosmic rays do not know of stars: as many fall on a pixel of a star, or of its core, as on one
+    of the sky.
+
+    Parameters
+    ----------
+    found : ndarray of bool, shape (ny, nx)
+        Flagged pixels.
+    light : ndarray of float32, shape (ny, nx)
+        Of `starlight`.
+    spared : float
+        Added to the number expected by chance: with a tenth, one is never too many.
+
+    Returns
+    -------
+    inside : ndarray of bool, shape (ny, nx)
+        Pixels of groups that lie in starlight.
+    too_many : bool
+    """
+    from scipy.ndimage import label
+    from scipy.special import pdtrc
+
+    groups, number = label(found, np.ones((3, 3)))
+    brightest = np.full(number + 1, -np.inf, np.float32)
+    np.maximum.at(brightest, groups[found], light[found])
+    too_many = False
+    for level in STARLIGHT:
+        hits, area = int((brightest > level).sum()), float(np.mean(light > level))
+        expected = (number - hits) * area / max(1 - area, 1e-3)
+        margin = CHANCE_FACTOR * expected + spared
+        too_many |= bool(hits > 0 and pdtrc(hits - 1, margin) < CHANCE)
+    return (brightest > min(STARLIGHT))[groups], too_many
+
+
+def spare_stars(
+    found: np.ndarray,
+    image: np.ndarray,
+    sharpness: Sharpness,
+    fwhm: float,
+    settings: CrcleanSettings,
+) -> tuple[np.ndarray, float]:
+    """Take back what was found in stars where they are sharper than their width says.
+
+    Rings of a telescope out of focus, stars of a jump in the tracking, diffraction spikes and
+    pixels wider than the seeing have edges that the round profile of their width does not. They
+    are told by numbers, see `rays_in_stars`; then the light of stars is searched for what breaks
+    the bounds of a narrower profile, until what is found in it is no more than on the sky.
+
+    Parameters
+    ----------
+    found : ndarray of bool, shape (ny, nx)
+        Flagged pixels.
+    image : ndarray of float32, shape (ny, nx)
+        Sky-subtracted [electron].
+    sharpness : Sharpness
+        Of this image.
+    fwhm : float
+        The width that `found` was searched with [px].
+    settings : CrcleanSettings
+
+    Returns
+    -------
+    found : ndarray of bool, shape (ny, nx)
+    width : float
+        The width that the light of stars was searched with [px]; 0 where nothing may be found
+        in it.
+    """
+    unusable = np.isnan(sharpness.inside) & ~found
+    light = starlight(repair(image, found, unusable), sharpness.noise)
+    suspect, too_many = rays_in_stars(found, light)
+    kept, width = found, fwhm
+    while too_many:
+        width *= NARROWER
+        kept = found & ~suspect
+        if width < NARROWEST:
+            return kept, 0.0
+        bounded = Sharpness(image, unusable, sharpness.noise, width)
+        kept |= find_cosmic_rays(bounded, settings.sigma, settings.sigfrac, among=suspect)
+        # What stars are like is not known any more: one may be too many.
+        _, too_many = rays_in_stars(kept, light, spared=CHANCE / 2)
+    return kept, width
+
+
 def crclean_frame(frame: Frame, settings: CrcleanSettings = DEFAULTS) -> Frame:
     """Flag and repair the cosmic rays of a sky-subtracted frame.
 
@@ -377,6 +506,14 @@ def crclean_frame(frame: Frame, settings: CrcleanSettings = DEFAULTS) -> Frame:
         found |= find_by_laplacian(image, unusable, sharpness, levels, settings)
     if settings.method != "lacosmic":
         found |= find_cosmic_rays(sharpness, settings.sigma, settings.sigfrac)
+    found, width = spare_stars(found, image, sharpness, fwhm, settings)
+    if width < fwhm:
+        log.warning(
+            "stars are sharper than a FWHM of %.2f px: %s", fwhm,
+            f"searched for cosmic rays as if of {width:.2f} px" if width else
+            "no cosmic rays are searched for in them",
+        )  # fmt: skip
+    header["CRSTARW"] = (width, "[px] FWHM that bounds the rays found in starlight")
     header["NCOSMIC"] = (int(np.count_nonzero(found)), "pixels flagged as cosmic rays")
     mask = frame.mask | found.view(np.uint8) * np.uint8(COSMIC | INTERPOLATED)
     return Frame(repair(frame.image, found, unusable), mask, header)
