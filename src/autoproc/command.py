@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from autoproc import instrument
 from autoproc.watch import Watch, look_interval
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -346,7 +347,8 @@ def parser() -> argparse.ArgumentParser:
         description="Reduce a directory of raw frames: the arguments of the original autoproc, "
         "translated into one run of Snakemake.",
         epilog=f"Steps, in their order: {', '.join(STEPS)}. What follows -- goes to Snakemake "
-        "as it is.",
+        "as it is. Two other commands: 'autoproc new-instrument FRAME...' writes an instrument "
+        "file from headers, 'autoproc check-instrument FILE RAW' shows what one makes of frames.",
     )
     add = parse.add_argument
     add("--datadir", help="raw frames [.]")
@@ -385,6 +387,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in instrument.COMMANDS:
+        return instrument.main(words)
     cut = words.index("--") if "--" in words else len(words)
     words, options = words[:cut], words[cut + 1 :]
     parse = parser()

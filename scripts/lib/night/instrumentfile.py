@@ -171,7 +171,6 @@ def merge_values(base: Any, own: Any) -> Any:
     return result
 
 
-@functools.lru_cache(maxsize=64)
 def load_instrument(name_or_path: str | Path) -> dict[str, Any]:
     """Read and check an instrument file, on top of what it extends.
 
@@ -190,7 +189,17 @@ def load_instrument(name_or_path: str | Path) -> dict[str, Any]:
     InstrumentError
         A line for each fault that names file, line and key.
     """
-    sources = read_sources(instrument_path(name_or_path))
+    path = instrument_path(name_or_path)
+    return _load_shipped(path) if path.parent == instrument_dir() else _load(path)
+
+
+@functools.lru_cache(maxsize=64)
+def _load_shipped(path: Path) -> dict[str, Any]:
+    return _load(path)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    sources = read_sources(path)
     content: Any = None
     for source in reversed(sources):
         own = source.content

@@ -13,7 +13,6 @@ GENERIC = load_instrument("generic")
 def load(tmp_path, text, name="mine.yaml"):
     path = tmp_path / name
     path.write_text(text)
-    load_instrument.cache_clear()
     return load_instrument(path)
 
 

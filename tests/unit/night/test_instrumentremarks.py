@@ -5,7 +5,6 @@ import pytest
 from astropy.io import fits
 
 from lib.night import nightlog
-from lib.night.instrumentfile import load_instrument
 
 
 @pytest.fixture
@@ -25,7 +24,6 @@ def raw(tmp_path):
 def notes(tmp_path, raw, text):
     path = tmp_path / "mine.yaml"
     path.write_text("extends: generic\n" + text)
-    load_instrument.cache_clear()
     cache = tmp_path / "cache.json"
     first = nightlog.scan(raw, path, cache=cache).notes
     assert nightlog.scan(raw, path, cache=cache).notes == first  # from the cache

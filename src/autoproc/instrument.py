@@ -1,0 +1,33 @@
+"""The commands `autoproc check-instrument` and `autoproc new-instrument`."""
+
+import sys
+from collections.abc import Sequence
+
+COMMANDS = ("check-instrument", "new-instrument")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one of the commands about instrument files; return the exit code.
+
+    Parameters
+    ----------
+    arguments : list of str
+        The name of the command, and what follows it.
+    """
+    from autoproc.command import AutoprocError, note, workflow_dir
+
+    try:
+        scripts = str(workflow_dir() / "scripts")
+    except AutoprocError as error:
+        note(str(error))
+        return 2
+    if scripts not in sys.path:
+        sys.path.insert(0, scripts)
+    name, *rest = arguments
+    if name == "check-instrument":
+        from lib.report import instrumentcheck
+
+        return instrumentcheck.main(rest)
+    from lib.report import newinstrument
+
+    return newinstrument.main(rest)
