@@ -10,7 +10,7 @@ rule flatten:
     log:
         f"{IMDIR}/logs/flatten/{{frame}}.log",
     params:
-        version=4,
+        version=5,
         settings=config["flatten"],
         missing=FILES.flat_missing,
         given=FILES.given("flat"),

@@ -38,15 +38,17 @@ rule dark:
 rule flat:
     input:
         unpack(FILES.calibrations("flat", "bias", "dark")),
+        others=FILES.other_flats,
     output:
         f"{IMDIR}/flat_{{key}}.fits",
     log:
         f"{IMDIR}/logs/flat/{{key}}.log",
     params:
-        version=5,
+        version=6,
         facts=FILES.calibration_facts("flat"),
         given=FILES.calibrations_given("flat", "bias", "dark"),
         contents=FILES.calibrations_contents("flat", "bias", "dark"),
+        lights=FILES.other_lights,
         settings=config["flat"] | {"low_response": config["flatten"]["low_response"]},
     script:
         "../scripts/flat.py"

@@ -3,7 +3,9 @@
 from typing import Any
 
 from lib.calibration.flat import make_flat
+from lib.calibration.flatlight import compare_light, note_pedestal
 from lib.calibration.masters import compare_masters
+from lib.calibration.readymasters import read_dark
 from lib.core.settings import FlatSettings
 from lib.frame.file import read_frame, record_calibration, write_frame
 from lib.frame.step import given_or_made, record_step, run_rule
@@ -13,7 +15,8 @@ from lib.night.facts import facts_of
 def main(job: Any) -> None:
     """Combine the raw flats."""
     paths = {kind: given_or_made(job, kind) for kind in ("bias", "dark")}
-    masters = {kind: read_frame(path) if path else None for kind, path in paths.items()}
+    bias = read_frame(paths["bias"]) if paths["bias"] else None
+    masters = {"bias": bias, "dark": read_dark(paths["dark"], bias) if paths["dark"] else None}
     settings = dict(job.params.settings)
     low_response = settings.pop("low_response")
     master = make_flat(
@@ -23,6 +26,11 @@ def main(job: Any) -> None:
         settings=FlatSettings(**settings),
         low_response=low_response,
     )
+    facts = facts_of(job.params.facts)
+    if not any(paths.values()):
+        note_pedestal(master, job.params.given.raws, facts)
+    for path, source in zip(job.input.get("others", []), job.params.lights, strict=True):
+        master = compare_light(master, read_frame(path), facts[0].source, source)
     for kind, calibration in masters.items():
         if calibration is not None:
             record_calibration(master.header, kind.upper(), paths[kind], calibration.header)

@@ -3,7 +3,8 @@
 from typing import Any
 
 from lib.background.flatten import flatten_frame
-from lib.frame.file import FrameRejected, read_frame, record_calibration
+from lib.calibration.readymasters import read_flat
+from lib.frame.file import FrameRejected, record_calibration
 from lib.frame.step import given_or_made, process, run_rule
 
 
@@ -16,7 +17,7 @@ def main(job: Any) -> None:
     def work(frame):
         if not path and job.params.missing and missing == "reject":
             raise FrameRejected("NO_FLAT", job.params.missing)
-        flat = read_frame(path) if path else None
+        flat = read_flat(path) if path else None
         frame = flatten_frame(frame, flat, **settings)
         if flat is not None:
             record_calibration(frame.header, "FLAT", path, flat.header)

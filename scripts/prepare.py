@@ -3,6 +3,7 @@
 from typing import Any
 
 from lib.calibration.prepare import frame_header, prepare_frame
+from lib.calibration.readymasters import read_dark
 from lib.frame.file import FrameRejected, read_frame, record_calibration, reject, write_frame
 from lib.frame.step import given_or_made, record_step, run_rule
 from lib.night.facts import FrameFacts
@@ -17,7 +18,8 @@ def main(job: Any) -> None:
             required = facts.calibrations.get(kind) == "required"
             if not path and required and job.params.missing[kind] == "reject":
                 raise FrameRejected(f"NO_{kind.upper()}", job.params.notes.get(kind, ""))
-        masters = {kind: read_frame(path) if path else None for kind, path in paths.items()}
+        bias = read_frame(paths["bias"]) if paths["bias"] else None
+        masters = {"bias": bias, "dark": read_dark(paths["dark"], bias) if paths["dark"] else None}
         frame = prepare_frame(job.params.given.raws[0], facts, **masters)
         for kind, master in masters.items():
             if master is not None:

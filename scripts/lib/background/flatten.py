@@ -42,6 +42,8 @@ def flatten_frame(
     """
     if flat is not None:
         frame = divide_by_flat(frame, flat, low_response)
+        if "FLATERR" in flat.header:
+            frame.header["FLATERR"] = (flat.header["FLATERR"], flat.header.comments["FLATERR"])
     return measure_sky(frame, source_threshold)
 
 

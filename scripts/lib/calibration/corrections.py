@@ -49,8 +49,8 @@ def subtract_bias_and_dark(
     exptime : float
         [s]
     bias, dark : Frame, optional
-        Masters. A dark in adu/s is scaled; one in adu still holds its bias, and is subtracted as
-        it is, instead of the bias.
+        Masters. A dark in adu/s is scaled. One in adu still holds its bias: with a bias it is
+        brought to adu/s, without it is subtracted as it is.
 
     Returns
     -------
@@ -63,6 +63,8 @@ def subtract_bias_and_dark(
         A master was rejected or has another shape.
     """
     flags = ccd.flags
+    if dark is not None and bias is not None:
+        dark = _dark_current(dark, bias)
     holds_bias = dark is not None and dark.header.get("BUNIT") != "adu/s"
     if bias is not None and not holds_bias:
         check_master_fits(bias, ccd.shape, "BIAS")
@@ -82,6 +84,18 @@ def subtract_bias_and_dark(
         flags = flags | dark.mask
     ccd.flags = flags
     return ccd
+
+
+def _dark_current(dark: Frame, bias: Frame) -> Frame:
+    """Return a dark that holds its bias as dark current [adu/s], where that can be done."""
+    exptime = dark.header.get("EXPTIME", 0)
+    if dark.rejected or bias.rejected or dark.header.get("BUNIT") == "adu/s" or not exptime > 0:
+        return dark
+    if bias.image.shape != dark.image.shape:
+        return dark
+    header = dark.header.copy()
+    header["BUNIT"] = "adu/s"
+    return Frame((dark.image - bias.image) / np.float32(exptime), dark.mask | bias.mask, header)
 
 
 def divide_by_flat(frame: Frame, flat: Frame, low_response: float = 0.3) -> Frame:

@@ -200,6 +200,18 @@ class NightFiles:
 
         return facts
 
+    def other_flats(self, wildcards: Any) -> list[str]:
+        """Return the flats of the same filter in other light, with which a flat is compared."""
+        return [f"{self.imdir}/{name}.fits" for name in self._other_flats(wildcards)]
+
+    def other_lights(self, wildcards: Any) -> list[str]:
+        """Return what has lit them."""
+        frames = [self.night.flats[name][0] for name in self._other_flats(wildcards)]
+        return [self.night.frames[frame].source for frame in frames]
+
+    def _other_flats(self, wildcards):
+        return self.night.other_flats(f"flat_{wildcards.key}")
+
     def _ready(self, kind, key, needs):
         """The ready masters for a master's frames, and `ready`, of its name, to compare with."""
         found = self._masters(self.calibration_frames(kind, key)[0], needs, ready=True)

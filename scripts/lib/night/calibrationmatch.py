@@ -23,6 +23,9 @@ GROUP_KEYS = {
 """What a group of calibration frames must have in common, in the order in which names are made
 unique and reasons are told."""
 
+BIAS_WORDS = ("ZEROCOR", "BIASCOR", "BIASSUB", "BIAS_SUB", "SUBBIAS", "BIASFILE", "L1IDBIAS")
+"""Keywords that programs write when they have subtracted a bias."""
+
 SOURCES = ("sky", "", "dome")
 """Light of flats, the preferred first: the lamp's falls on the mirror from elsewhere."""
 
@@ -98,6 +101,38 @@ def temperature_difference(group: CalibrationGroup, facts: FrameFacts) -> float:
     return abs(group.temperature - facts.temperature)
 
 
+def made_here(header: Mapping[str, Any], kind: str) -> bool:
+    """Return whether a master was made by this workflow."""
+    return header.get("IMAGETYP") == f"master {kind}" and "NCOMBINE" in header
+
+
+def bias_in_words(header: Mapping[str, Any]) -> bool | None:
+    """Return whether a header says that a bias was subtracted; None where it says nothing.
+
+    Parameters
+    ----------
+    header : mapping
+        CALSTAT (MaxIm DL and others: B for bias, D for dark, F for flat), the keywords of IRAF,
+        ccdproc and others.
+    """
+    if "B" in text(header.get("CALSTAT")).upper():
+        return True
+    for key in BIAS_WORDS:
+        value = text(header.get(key))
+        if value and value.upper() not in ("F", "FALSE", "NO", "NONE", "0"):
+            return True
+    return None
+
+
+def bias_remark(header: Mapping[str, Any]) -> str:
+    """Return what the header of a ready dark tells of its bias, in words."""
+    told = bias_in_words(header)
+    unit = text(header.get("BUNIT")).lower()
+    if told or "/s" in unit:
+        return "taken as bias subtracted, as its header says"
+    return "its header does not say whether its bias is subtracted; its pixels tell"
+
+
 def ready_group(
     stem: str, kind: str, header: Mapping[str, Any], shape: Sequence[int]
 ) -> CalibrationGroup:
@@ -152,9 +187,20 @@ def preference(group: CalibrationGroup, facts: FrameFacts) -> tuple[int, int, fl
 
 
 def nearest_darks(
-    fits: list[CalibrationGroup], exptime: float, bias: str | None
+    fits: list[CalibrationGroup], exptime: float, bias: str | None, pedestal: bool = False
 ) -> tuple[list[CalibrationGroup], list[tuple[str, list[str]]]]:
     """Return the darks of the same exposure; else, with a bias, the longest of those that fit.
+
+    Parameters
+    ----------
+    fits : list of CalibrationGroup
+    exptime : float
+        Of the frame [s].
+    bias : str or None
+        Its master bias.
+    pedestal : bool
+        Whether without a bias the dark of the nearest exposure will do, for the pedestal that it
+        holds: of a flat, to which the dark current is nothing.
 
     Returns
     -------
@@ -173,5 +219,8 @@ def nearest_darks(
     if bias is not None and usable:
         longest = max(one.exptime or 0.0 for one in usable)
         return [one for one in usable if one.exptime == longest], []
+    if pedestal and usable:
+        nearest = min(usable, key=lambda one: abs((one.exptime or 0.0) - exptime))
+        return [one for one in usable if one.exptime == nearest.exptime], []
     why = f"not {exptime:g} s, and without a bias it cannot be scaled"
     return [], [(one.name, [f"exptime {one.exptime or 0:g} s, {why}"]) for one in fits]

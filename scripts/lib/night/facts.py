@@ -135,6 +135,11 @@ class FrameFacts(_ByName):
     notes: list[str] = field(default_factory=list)
     content: str = ""
 
+    @property
+    def has_pedestal(self) -> bool:
+        """Whether an amplifier has no overscan: the bias level stays in its pixels."""
+        return any(one.overscan is None for one in self.amplifiers)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain values: numbers, texts, lists and dicts."""
         content = {name: getattr(self, name) for name in FIELDS}

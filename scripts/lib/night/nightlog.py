@@ -20,9 +20,15 @@ from lib.core.contents import ContentRecord, Stamp, checksum
 from lib.core.files import atomic_path
 from lib.core.guarded import failure_text
 from lib.night.calibrationmatch import (
+    GROUP_KEYS,
+    SETTINGS,
+    SOURCES,
     CalibrationGroup,
     CalibrationMatch,
+    bias_remark,
     differences,
+    exposure_tolerance,
+    made_here,
     nearest_darks,
     preference,
     ready_group,
@@ -660,6 +666,8 @@ class NightLog:
             if shape is None or len(shape) != 2:
                 self.notes.append(f"masters: {name}: no image in it")
                 continue
+            if kind == "dark" and not made_here(headers.primary, kind):
+                self.notes.append(f"masters: {name}: {bias_remark(headers.primary)}")
             self._ready[kind].append(ready_group(stem, kind, headers.primary, shape))
             self.masters[stem] = path
 
@@ -701,7 +709,8 @@ class NightLog:
             fits, more_failed = self._fitting(kind, facts, self._ready[kind])
             failed += more_failed
         if kind == "dark":
-            fits, other = nearest_darks(fits, facts.exptime, bias)
+            pedestal = facts.type == "flat" and facts.has_pedestal
+            fits, other = nearest_darks(fits, facts.exptime, bias, pedestal)
             failed += [(0, name, why) for name, why in other]
         if fits:
             return min(fits, key=lambda one: preference(one, facts)).name, ""
@@ -725,6 +734,56 @@ class NightLog:
             else:
                 fits.append(group)
         return fits, failed
+
+    def other_flats(self, name: str) -> list[str]:
+        """Return the flats of the same filter and camera in other light, less preferred.
+
+        Parameters
+        ----------
+        name : str
+            Of a flat that is made here.
+        """
+        flats = self._groups["flat"]
+        own = flats[name]
+        keys = [key for key in GROUP_KEYS["flat"] if key not in ("source", *SETTINGS)]
+        return [
+            other.name
+            for other in sorted(flats.values(), key=lambda one: SOURCES.index(one.source or ""))
+            if SOURCES.index(other.source or "") > SOURCES.index(own.source or "")
+            and all(getattr(other, key) == getattr(own, key) for key in keys)
+        ]
+
+    def calibration_remarks(self) -> list[str]:
+        """Return what is to be known of flats and frames that keep their pedestal."""
+        remarks = []
+        used = {self.match(frame).flat for frame in self.science}
+        for name, group in self._groups["flat"].items():
+            facts = self.frames[group.frames[0]]
+            if name in used and facts.has_pedestal:
+                remarks += [f"{name}: {why}" for why in self._pedestal_remarks(facts)]
+        lacking: dict[str, int] = {}
+        for frame in self.science:
+            facts, found = self.frames[frame], self.match(frame)
+            if facts.has_pedestal and not (found.bias or found.dark) and found.notes.get("bias"):
+                why = f"of {facts.camera}: no bias and no dark; bias: {found.notes['bias']}"
+                lacking[why] = lacking.get(why, 0) + 1
+        return remarks + [f"{count} science frames {why}" for why, count in lacking.items()]
+
+    def _pedestal_remarks(self, facts: FrameFacts) -> list[str]:
+        found = self.match(facts.frame)
+        if found.bias or not {"bias", "dark"} & (found.notes.keys() | {found.dark and "dark"}):
+            return []
+        if found.dark is None:
+            notes = "; ".join(f"{kind}: {why}" for kind, why in found.notes.items())
+            return [f"its flats have no bias and no dark, their pedestal stays in ({notes})"]
+        groups = {**self._groups["dark"], **{one.name: one for one in self._ready["dark"]}}
+        exptime = groups[found.dark].exptime or 0.0
+        if abs(exptime - facts.exptime) <= exposure_tolerance(facts.exptime):
+            return []
+        return [
+            f"its flats of {facts.exptime:g} s have no bias; {found.dark} of {exptime:g} s is "
+            "subtracted for the pedestal"
+        ]
 
     # -- the table
 

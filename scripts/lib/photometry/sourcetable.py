@@ -1,6 +1,6 @@
 """The source table of a coadd."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import sep
@@ -199,6 +199,16 @@ class SourceMeasurements:
     kron_reach: np.ndarray
     flags: np.ndarray
 
+    def with_flat_error(self, part: float) -> "SourceMeasurements":
+        """Return the measurements with an error of so large a part of each flux in theirs."""
+        if not part:
+            return self
+        point, auto, *apertures = (
+            SourceFluxes(one.flux, np.hypot(one.error, part * one.flux))
+            for one in (self.point, self.auto, *self.apertures)
+        )
+        return replace(self, point=point, auto=auto, apertures=apertures)
+
     @classmethod
     def none(cls, n_apertures: int) -> "SourceMeasurements":
         """Return the measurements of no source."""
@@ -263,6 +273,7 @@ def source_table(
     zeropoint: Zeropoint,
     apertures: tuple[float, ...],
     zeropoint_sources: np.ndarray | None = None,
+    flat_error: float = 0.0,
 ) -> fits.BinTableHDU:
     """Return the table of all sources of a coadd.
 
@@ -274,6 +285,8 @@ def source_table(
         Radii of the circular apertures [FWHM].
     zeropoint_sources : ndarray of int, optional
         Rows of the sources used in the zero point.
+    flat_error : float
+        Error of the flat, as a fraction: part of the errors of all fluxes.
 
     Returns
     -------
@@ -286,7 +299,7 @@ def source_table(
         source = np.zeros(0, [(key, "f8") for key in ("x", "y", "a", "b", "theta", "peak")])
         half_light = size = np.empty(0)
     else:
-        measured = measure_sources(coadd, field, radii)
+        measured = measure_sources(coadd, field, radii).with_flat_error(flat_error)
         source = field.sources
         half_light, size = field.half_light, field.size_ratio
     used = np.zeros(len(source), bool)

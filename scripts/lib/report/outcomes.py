@@ -286,7 +286,7 @@ def collect(night: NightLog, plan: Plan, imdir: str | Path) -> NightOutcome:
         else:
             name = row.frame or row.raw
             rows.append(Outcome(name, row.status, "nightlog", row.reason))
-    remarks = list(night.notes)
+    remarks = [*night.notes, *night.calibration_remarks()]
     for name, cards in masters.items():
         remarks += [f"{name}: {note}" for note in cards.get("NOTE", ())]
     return NightOutcome(

@@ -27,7 +27,13 @@ from lib.stack.depth import measure_coadd
 from lib.stack.framemeasurement import survey_frames
 from lib.stack.frameselection import select_frames
 from lib.stack.grid import common_grid
-from lib.stack.header import describe_coadd, provenance_table, stack_header, weight_header
+from lib.stack.header import (
+    describe_coadd,
+    flat_error,
+    provenance_table,
+    stack_header,
+    weight_header,
+)
 from lib.stack.record import CoaddRecord, StackRecord, record_json
 from lib.stack.reference import find_reference
 from lib.stack.stackframe import FrameCache, StackFrame
@@ -132,7 +138,7 @@ def make_stack(
     )
     record_step(header, "stack", version, history_parameters(settings))
     used_stars = stars.source[zeropoint.used] if zeropoint.known else None
-    table = source_table(coadd, zeropoint, settings.apertures, used_stars)
+    table = source_table(coadd, zeropoint, settings.apertures, used_stars, flat_error(used))
     table = significant(table, settings.catalogue_snr)
     write_products(products, header, combined, coadd, table, frames)
     numbers = CoaddRecord.of(coadd, header, flags, combined.saturate, len(table.data), zeropoint)

@@ -21,6 +21,9 @@ Cards = dict[str, tuple[Any, str]]
 
 IDENTITY_KEYS = ("INSTRUME", "CAMERA", "OBJECT", "TARGET", "FILTER", "BAND")
 
+FLAT_ERROR_TOLD = 0.003
+"""[fraction] Error of the flat from which on a stack is flagged."""
+
 WEIGHT_KEYS = (
     "CORRFAC", "CORRRAD", "CORRNAP", "WTSCALE", "NSTACK", "QCSTAT", "OBJECT", "FILTER",
 )  # fmt: skip
@@ -114,6 +117,8 @@ def describe_coadd(
         **outlier_cards(used),
         "QCSTAT": ("OK", "fit for use: OK or REJECTED"),
     }
+    if flat_error(used):
+        cards["FLATERR"] = (flat_error(used), "error of the flat, in the errors of the sources")
     if np.isfinite(saturate):
         cards["SATURATE"] = (float(saturate), "least saturation level of the frames, scaled")
     for number, frame in enumerate(used, start=1):
@@ -121,6 +126,14 @@ def describe_coadd(
     for key, card in cards.items():
         header[key] = card
     return flag_stack(header, zeropoint, settings)
+
+
+def flat_error(used: list[StackFrame]) -> float:
+    """Return the error of the flat that frames tell of, as a fraction; 0 where they do not.
+
+    The frames have one flat: their number does not lessen it.
+    """
+    return max((float(frame.header.get("FLATERR", 0.0)) for frame in used), default=0.0)
 
 
 def weight_header(header: fits.Header) -> fits.Header:
@@ -315,6 +328,8 @@ def flag_stack(header: fits.Header, zeropoint: Zeropoint, settings: StackSetting
         flags.append(("FEW_FRAMES", f"{header['NSTACK']} < {settings.min_frames}"))
     if header["ASTRCAT"] == "NONE":
         flags.append(("NO_ASTROMETRIC_REFERENCE", ""))
+    if header.get("FLATERR", 0.0) > FLAT_ERROR_TOLD:
+        flags.append(("FLAT_UNCERTAIN", f"{header['FLATERR']:.3f}, its pedestal is not known"))
     if not zeropoint.known:
         flags.append(("NO_ZEROPOINT", zeropoint.reason))
     if flags:

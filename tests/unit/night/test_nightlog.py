@@ -601,7 +601,11 @@ def test_ready_masters(raw, tmp_path):
     assert "bias-C0: shape 40x40, not 30x20" in matched["v.fits"].notes["bias"]
     assert matched["v.fits"].dark == "dark-C0"
     told = [note for note in log.notes if note.startswith("masters:")]
-    assert told == ["masters: flat_B.fits: NOT_FITS: the file does not begin with SIMPLE"]
+    assert told == [
+        "masters: dark-C0.fits: its header does not say whether its bias is subtracted; "
+        "its pixels tell",
+        "masters: flat_B.fits: NOT_FITS: the file does not begin with SIMPLE",
+    ]
     with pytest.raises(FileNotFoundError):
         log.add_masters(tmp_path / "nowhere")
 
