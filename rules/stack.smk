@@ -61,7 +61,7 @@ rule tables:
         target=r"(?!frames\.ecsv)[A-Za-z0-9_+-]+",
         mark=r"(?:\.target)?",
     params:
-        version=5,
+        version=6,
         settings=config["stack"],
         target_radec=TARGET,
     script:
@@ -82,7 +82,7 @@ rule lightcurve:
     log:
         f"{IMDIR}/logs/lightcurve/{{target}}.log",
     params:
-        version=2,
+        version=3,
         frames=FILES.frames_by_stack,
         target_radec=TARGET,
     script:

@@ -13,7 +13,8 @@ from lib.core.crossmatch import common_stars
 from lib.core.sphere import mean_position, project
 from lib.core.wcs import celestial_wcs
 from lib.photometry.flags import FLAG_NEIGHBOUR, FLAG_OUTSIDE, FLAG_SATURATED, FLAG_WEIGHT
-from lib.photometry.neighbours import deblended_errors, model_stars
+from lib.photometry.neighbours import StarModels, deblended_errors, model_stars
+from lib.photometry.pointflux import ApertureSums, point_fluxes
 from lib.photometry.psf import StarAperture
 from lib.photometry.skystructure import local_excess
 
@@ -37,7 +38,7 @@ class Coadd:
         Pixels of sources and those without data.
     header : astropy.io.fits.Header
     aperture : StarAperture
-        That of its POINT magnitudes.
+        That of its POINT magnitudes, with its core.
     """
 
     filter: str
@@ -119,7 +120,6 @@ def forced_fluxes(
         Total fluxes of point sources; NaN where there is no data.
     flags : ndarray of int32, shape (n + m,)
     """
-    radius, fraction = coadd.aperture.radius, coadd.aperture.fraction
     extra = np.empty((0, 2)) if extra is None else extra
     n = len(positions)
     x, y = celestial_wcs(coadd.header).all_world2pix(*np.concatenate([positions, extra]).T, 0)
@@ -131,44 +131,75 @@ def forced_fluxes(
     if index.size == 0:
         return flux, error, flags
     x, y, listed = x[index], y[index], index < n
+    radius = coadd.aperture.radius
     sums, _, _ = sep.sum_circle(coadd.image, x, y, radius, subpix=5)
-    sky_variance = _sky_variance(coadd, x, y)
-    gain = coadd.header["GAIN"]
-    error_sums = np.sqrt(sky_variance + np.maximum(sums, 0) / gain)
-    alone = _without_neighbours(coadd, x, y, sums, error_sums, listed)
-    flux[index] = alone / fraction
-    errors = np.sqrt(sky_variance + np.maximum(alone, 0) / gain)
-    errors[listed] = deblended_errors(x[listed], y[listed], errors[listed], coadd.aperture)
-    # The light of the neighbours is known to its photon noise and a fiftieth.
-    neighbour_light = np.abs(sums - alone)
-    light_error = np.hypot(WINGS_ERROR * neighbour_light, np.sqrt(neighbour_light / gain))
-    error[index] = np.hypot(errors / fraction, light_error)
-    disturbed = neighbour_light > np.maximum(0.1 * np.abs(alone), error[index] * fraction)
+    sky_variance = _sky_variance(coadd, coadd.aperture, "APNOISE", x, y)
+    error_sums = np.sqrt(sky_variance + np.maximum(sums, 0) / coadd.header["GAIN"])
+    models = _neighbour_models(coadd, x, y, sums, error_sums, listed)
+    wide, light = _alone(coadd, models, coadd.aperture, (x, y, sums, sky_variance), listed)
+    disturbed = light > np.maximum(0.1 * np.abs(wide.sums), wide.error)
+    flux[index], error[index] = wide.total, np.sqrt(wide.variance)
+    if coadd.aperture.core is not None:
+        inner = coadd.aperture.inner()
+        sums, _, _ = sep.sum_circle(coadd.image, x, y, inner.radius, subpix=5)
+        sky_variance = _sky_variance(coadd, inner, "APNOISEC", x, y)
+        core, _ = _alone(coadd, models, inner, (x, y, sums, sky_variance), listed)
+        flux[index], error[index] = point_fluxes(wide, core, coadd.aperture.core.scatter, disturbed)
     flags[index] |= _pixel_flags(coadd, x, y) | np.where(disturbed, FLAG_NEIGHBOUR, 0)
     gone = (flags & FLAG_OUTSIDE) > 0
     flux[gone], error[gone] = np.nan, np.nan
     return flux, error, flags
 
 
-def _sky_variance(coadd: Coadd, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the variance of the sky in the apertures at (x, y), with what it has there only."""
-    radius, ratio = coadd.aperture.radius, coadd.header["APNOISE"]
+def _sky_variance(
+    coadd: Coadd, aperture: StarAperture, key: str, x: np.ndarray, y: np.ndarray
+) -> np.ndarray:
+    """Return the variance of the sky in apertures at (x, y), with what it has there only.
+
+    The header has under `key` the noise in them over that by the variance map.
+    """
+    radius, ratio = aperture.radius, coadd.header[key]
     variance, _, _ = sep.sum_circle(coadd.variance, x, y, radius, subpix=5)
     excess = local_excess(coadd.image, coadd.variance, coadd.occupied, x, y, radius, ratio)
     variance *= ratio**2 * excess**2
     return variance
 
 
-def _without_neighbours(
+def _neighbour_models(
     coadd: Coadd, x: np.ndarray, y: np.ndarray, sums: np.ndarray, error: np.ndarray,
+    listed: np.ndarray,
+) -> StarModels:  # fmt: skip
+    """Return the models of the listed sources, from sums that hold the light of each other."""
+    noise = float(np.sqrt(np.median(coadd.variance[coadd.variance > 0])))
+    return model_stars(
+        coadd.image, noise, x[listed], y[listed], sums[listed], error[listed], coadd.aperture
+    )
+
+
+def _alone(
+    coadd: Coadd, models: StarModels, aperture: StarAperture, measured: tuple[np.ndarray, ...],
+    listed: np.ndarray,
+) -> tuple[ApertureSums, np.ndarray]:  # fmt: skip
+    """Return sums of sources without the others, and the light of those, in an aperture.
+
+    `measured` is x, y, the sums and the variance of the sky in them.
+    """
+    x, y, sums, sky_variance = measured
+    gain = coadd.header["GAIN"]
+    alone = _without_neighbours(models, x, y, sums, aperture.radius, listed)
+    errors = np.sqrt(sky_variance + np.maximum(alone, 0) / gain)
+    errors[listed] = deblended_errors(x[listed], y[listed], errors[listed], aperture)
+    # The light of the neighbours is known to its photon noise and a fiftieth.
+    light = np.abs(sums - alone)
+    light_error = aperture.fraction * np.hypot(WINGS_ERROR * light, np.sqrt(light / gain))
+    return ApertureSums(alone, np.hypot(errors, light_error), aperture.fraction), light
+
+
+def _without_neighbours(
+    models: StarModels, x: np.ndarray, y: np.ndarray, sums: np.ndarray, radius: float,
     listed: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
     """Return aperture sums without the light of the other listed sources."""
-    radius = coadd.aperture.radius
-    noise = float(np.sqrt(np.median(coadd.variance[coadd.variance > 0])))
-    models = model_stars(
-        coadd.image, noise, x[listed], y[listed], sums[listed], error[listed], coadd.aperture
-    )
     alone = sums.copy()
     alone[listed] = models.apertures(radius)
     for k in np.flatnonzero(~listed):

@@ -29,7 +29,8 @@ from lib.photometry.flags import (
 )
 from lib.photometry.forced import filter_order, magnitudes
 from lib.photometry.neighbours import StarModels
-from lib.photometry.psf import StarAperture, Wings
+from lib.photometry.pointflux import ApertureSums, point_fluxes
+from lib.photometry.psf import CoreAperture, StarAperture, Wings
 from lib.photometry.sources import detect_sources
 
 CUTOUT_HALF_SIZE = 192
@@ -78,7 +79,8 @@ class FrameQuality:
         aperture = None
         if "aperture" in entry:
             wings = Wings(*entry["wings"])
-            aperture = StarAperture(entry["aperture"], entry["fraction"], wings)
+            core = CoreAperture(*entry["core"]) if "core" in entry else None
+            aperture = StarAperture(entry["aperture"], entry["fraction"], wings, core)
         return cls(
             aperture=aperture, seeing=_number(entry.get("seeing")),
             transparency=_number(entry.get("transparency")), scatter=_number(entry.get("scatter")),
@@ -163,15 +165,21 @@ def measure_exposure(
         return np.nan, np.nan, FLAG_OUTSIDE
     cutout = _Cutout.around(frame, x, y)
     x, y, radius = x - cutout.x0, y - cutout.y0, aperture.radius
-    sum_in_aperture, sum_error, _ = sep.sum_circle(
-        cutout.image, [x], [y], radius, err=cutout.noise, gain=frame.header.get("GAIN", 1.0)
-    )
     residual = _without_neighbours(cutout, wcs, (x, y), neighbours, fluxes, aperture)
-    alone = sep.sum_circle(residual, [x], [y], radius)[0][0]
-    neighbour_light = float(sum_in_aperture[0] - alone)
-    error = float(np.hypot(sum_error[0], WINGS_ERROR * neighbour_light))
+
+    def alone(one: StarAperture) -> tuple[ApertureSums, float]:
+        """Return the target's sum in an aperture, and the light of its neighbours there."""
+        everything, error, _ = sep.sum_circle(
+            cutout.image, [x], [y], one.radius, err=cutout.noise, subpix=5,
+            gain=frame.header.get("GAIN", 1.0),
+        )  # fmt: skip
+        own = sep.sum_circle(residual, [x], [y], one.radius, subpix=5)[0]
+        light = float(everything[0] - own[0])
+        return ApertureSums(own, np.hypot(error, WINGS_ERROR * light), one.fraction), light
+
+    wide, light = alone(aperture)
     flags = 0
-    if abs(neighbour_light) > max(0.1 * abs(alone), error):
+    if abs(light) > max(0.1 * abs(wide.sums[0]), wide.error[0]):
         flags |= FLAG_NEIGHBOUR
     for bits, flag in ((SATURATED, FLAG_SATURATED), (INTERPOLATED, FLAG_REPAIRED)):
         if _area((cutout.mask & bits) > 0, x, y, radius) > 0:
@@ -181,7 +189,12 @@ def measure_exposure(
         flags |= FLAG_WEIGHT
     if unusable_area > 0.5 * np.pi * radius**2:
         return np.nan, np.nan, flags | FLAG_OUTSIDE
-    return float(alone) / aperture.fraction, error / aperture.fraction, flags
+    flux, error = wide.total, np.sqrt(wide.variance)
+    if aperture.core is not None:
+        core, _ = alone(aperture.inner())
+        joined = np.array([bool(flags & FLAG_NEIGHBOUR)])
+        flux, error = point_fluxes(wide, core, aperture.core.scatter, joined)
+    return float(flux[0]), float(error[0]), flags
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ class StarModels:
 
 def model_stars(
     image: np.ndarray, noise: float, x: np.ndarray, y: np.ndarray, sums: np.ndarray,
-    error: np.ndarray, aperture: StarAperture,
+    error: np.ndarray, aperture: StarAperture, reach: float | None = None,
 ) -> StarModels:  # fmt: skip
     """Return the models of the stars that are seen, from aperture sums that hold their neighbours.
 
@@ -153,6 +153,8 @@ def model_stars(
     sums, error : ndarray, shape (n,)
         In the aperture. Those with less than five times their error are not modelled.
     aperture : StarAperture
+    reach : float, optional
+        The models reach at least this far [pixel]; the radius of the aperture if not given.
 
     Returns
     -------
@@ -163,7 +165,7 @@ def model_stars(
     flux[seen] = deblended_fluxes(sums[seen], x[seen], y[seen], aperture)
     # Between close ones noise may leave nothing for one of them.
     flux = np.clip(flux, 0, None)
-    return StarModels(image, x, y, flux, aperture.wings, noise, aperture.radius)
+    return StarModels(image, x, y, flux, aperture.wings, noise, reach or aperture.radius)
 
 
 def deblended_fluxes(
@@ -245,6 +247,37 @@ def deblended_errors(
         noise = weight * error[members]
         blended[i] = max(error[i], np.sqrt(max(0.0, noise @ overlap @ noise)))
     return blended
+
+
+def neighbour_errors(
+    x: np.ndarray, y: np.ndarray, flux_error: np.ndarray, aperture: StarAperture
+) -> np.ndarray:
+    """Return what the errors of their neighbours' fluxes add to sums in apertures.
+
+    Parameters
+    ----------
+    x, y : ndarray, shape (n,)
+        [pixel].
+    flux_error : ndarray, shape (n,)
+        Of total fluxes.
+    aperture : StarAperture
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    from scipy.spatial import cKDTree
+
+    variance = np.zeros(len(x))
+    if len(x) > 1:
+        pairs = cKDTree(np.column_stack([x, y])).query_pairs(
+            3 * aperture.radius, output_type="ndarray"
+        )
+        apart = np.hypot(*(axis[pairs[:, 0]] - axis[pairs[:, 1]] for axis in (x, y)))
+        part = np.interp(apart, *aperture.wings.aperture_share(aperture.radius))
+        for one, other in (pairs.T, pairs.T[::-1]):
+            np.add.at(variance, one, (part * flux_error[other]) ** 2)
+    return np.sqrt(variance)
 
 
 def hidden_sources(

@@ -309,6 +309,25 @@ def mean_shape(a: np.ndarray, b: np.ndarray, theta: np.ndarray) -> tuple[float, 
 
 
 @dataclass(frozen=True)
+class CoreAperture:
+    """The inner aperture that faint stars are measured in.
+
+    Parameters
+    ----------
+    radius : float
+        [pixel].
+    fraction : float
+        Part of a star's total light within it.
+    scatter : float
+        By which that differs from star to star, relative.
+    """
+
+    radius: float
+    fraction: float
+    scatter: float
+
+
+@dataclass(frozen=True)
 class StarAperture:
     """A circular aperture and what is known of a star in it.
 
@@ -320,8 +339,17 @@ class StarAperture:
         Part of a star's total light within it: sums over this are total fluxes.
     wings : Wings
         The light outside.
+    core : CoreAperture, optional
+        Where it is known.
     """
 
     radius: float
     fraction: float
     wings: Wings
+    core: CoreAperture | None = None
+
+    def inner(self) -> "StarAperture":
+        """Return the core as an aperture of its own; this one where there is none."""
+        if self.core is None:
+            return self
+        return StarAperture(self.core.radius, self.core.fraction, self.wings)

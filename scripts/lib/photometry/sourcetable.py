@@ -9,7 +9,8 @@ from astropy.io import fits
 from lib.photometry.apertures import aperture_fluxes, squares_about
 from lib.photometry.image import MeasurementImage
 from lib.photometry.measuredcoadd import MeasuredCoadd
-from lib.photometry.neighbours import deblended_errors
+from lib.photometry.neighbours import deblended_errors, neighbour_errors
+from lib.photometry.pointflux import ApertureSums, point_fluxes
 from lib.photometry.skystructure import local_excess
 from lib.photometry.starfield import STELLAR_LOCUS, StarField
 from lib.photometry.zeropoint import Zeropoint
@@ -243,19 +244,29 @@ def measure_sources(
         coadd.image, x, y, star_size, pixel * coadd.noise.ratio(2 * star_size) ** 2, coadd.gain
     )
     image = MeasurementImage(coadd.image, np.sqrt(coadd.variance).astype(np.float32), gain=0.0)
-    excess = local_excess(
-        coadd.image, coadd.variance, coadd.occupied, x, y, field.aperture,
-        coadd.noise.ratio(field.aperture),
-    )  # fmt: skip
+    excess, inner_excess = (
+        local_excess(
+            coadd.image, coadd.variance, coadd.occupied, x, y, radius, coadd.noise.ratio(radius)
+        )
+        for radius in (field.aperture, field.core.radius)
+    )
 
     def aperture_error(flux: np.ndarray, radius: float) -> np.ndarray:
-        ratio = excess * coadd.noise.ratio(radius)
+        more = inner_excess if radius == field.core.radius else excess
+        ratio = more * coadd.noise.ratio(radius)
         empty, _, _ = sep.sum_circle(coadd.variance, x, y, radius, subpix=5)
         return np.sqrt(np.maximum(empty, 0) * ratio**2 + np.maximum(flux, 0) / coadd.gain)
 
-    aperture = field.growth.aperture(field.aperture)
-    fraction = aperture.fraction
-    point_error = deblended_errors(x, y, aperture_error(field.flux, field.aperture), aperture)
+    aperture = field.star_aperture()
+    inner = aperture.inner()
+    error = deblended_errors(x, y, aperture_error(field.core_flux, inner.radius), inner)
+    core = ApertureSums(field.core_flux, error, inner.fraction)
+    error = np.hypot(
+        aperture_error(field.flux, aperture.radius),
+        neighbour_errors(x, y, np.sqrt(core.variance), aperture),
+    )
+    wide = ApertureSums(field.flux, error, aperture.fraction)
+    point = point_fluxes(wide, core, field.core.scatter)
     auto, auto_error, reach, kron_flags = kron_photometry(coadd, excess)
     circular = []
     for radius in radii:
@@ -263,7 +274,7 @@ def measure_sources(
         circular.append(SourceFluxes(flux, aperture_error(flux, radius)))
     return SourceMeasurements(
         coadd.source_positions(), position_error,
-        SourceFluxes(field.flux / fraction, point_error / fraction),
+        SourceFluxes(*point),
         SourceFluxes(auto, auto_error), circular, reach, field.flags | kron_flags,
     )  # fmt: skip
 
@@ -350,6 +361,9 @@ def _describe_apertures(
         fraction = float(field.growth.fraction(field.aperture))
         header["APCOR"] = (2.5 * np.log10(fraction), "[mag] correction of POINT to total")
         header["APCORERR"] = (1.0857 * field.growth.error, "[mag] its error")
+        header["APRADC"] = (field.core.radius * scale, "[arcsec] inner aperture of POINT")
+        header["APCORC"] = (2.5 * np.log10(field.core.fraction), "[mag] correction of that")
+        header["APCORCSC"] = (1.0857 * field.core.scatter, "[mag] its scatter among stars")
 
 
 def _column(name: str, values: np.ndarray, unit: str | None = None, kind: str = "E") -> fits.Column:

@@ -4,7 +4,7 @@ Arrays in, arrays out. Pixel coordinates are 0-based (x, y) with the centre of t
 (0, 0), as in sep; magnitudes are -2.5 log10(flux) where no zero point is said to be added.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import sep
@@ -20,7 +20,9 @@ from lib.photometry.flags import (
 from lib.photometry.growth import GrowthCurve, OtherSources, StarSample, growth_curve
 from lib.photometry.image import MeasurementImage
 from lib.photometry.neighbours import StarModels, hidden_sources, model_stars
+from lib.photometry.pointflux import CORE_RADIUS, core_aperture
 from lib.photometry.psf import (
+    CoreAperture,
     StarAperture,
     Wings,
     fit_profile,
@@ -41,6 +43,10 @@ HALF_LIGHT_WITHOUT_STARS = 2.0
 
 STELLAR_LOCUS = 0.3
 """By which the half-light radius of a point source may differ from that of stars [ln]."""
+
+LARGEST_BLEND = 1.22
+"""Half-light radius, over that of a star, of one with a hidden neighbour of a fifth of its light,
+at most; what is larger is a disc, and no star of which something is left."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +98,12 @@ class StellarProfile:
     shape: tuple[float, float]
     aperture: float
 
-    def star_aperture(self) -> StarAperture:
-        """Return the aperture and wings of a star by the profile alone, without growth curve."""
+    def star_aperture(self, radius: float) -> StarAperture:
+        """Return an aperture and the wings of a star by the profile alone, without growth curve."""
         beta = self.beta if np.isfinite(self.beta) else 3.0
         alpha = moffat_alpha(self.fwhm, beta)
-        fraction = float(moffat_fraction(self.aperture, alpha, beta))
-        return StarAperture(self.aperture, fraction, Wings(alpha, beta, 1.0, *self.shape))
+        fraction = float(moffat_fraction(radius, alpha, beta))
+        return StarAperture(radius, fraction, Wings(alpha, beta, 1.0, *self.shape))
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,9 @@ class StarField:
     flux, error : ndarray, shape (n,)
         Within `aperture`, the light of the other sources subtracted.
     growth : GrowthCurve
+    core : CoreAperture
+    core_flux : ndarray, shape (n,)
+        As `flux`, within `core`.
     residual : ndarray of float32, shape (ny, nx)
         The image without the models of its stars.
     """
@@ -175,7 +184,13 @@ class StarField:
     flux: np.ndarray
     error: np.ndarray
     growth: GrowthCurve
+    core: CoreAperture
+    core_flux: np.ndarray
     residual: np.ndarray
+
+    def star_aperture(self) -> StarAperture:
+        """Return the aperture of `flux`, with its core."""
+        return replace(self.growth.aperture(self.aperture, self.profile.shape), core=self.core)
 
     @property
     def fwhm(self) -> float:
@@ -242,7 +257,8 @@ def measure_field(
     # Again, with a growth curve that holds less of the neighbours' light.
     field, models = separate_stars(image, segments, described, field.growth)
     profile = described.profile
-    point = field.point_like & ((field.flags & (FLAG_SATURATED | FLAG_TRUNCATED)) == 0)
+    point = field.point_like & (field.size_ratio < LARGEST_BLEND)
+    point &= (field.flags & (FLAG_SATURATED | FLAG_TRUNCATED)) == 0
     more, theirs = hidden_sources(models, image, point, segments, profile.fwhm)
     if len(more) == 0:
         return field
@@ -401,20 +417,30 @@ def separate_stars(
     x, y = described.sources["x"], described.sources["y"]
     isolation = neighbour_distance(x, y, described.isophotal)
     near = np.where(isolation < profile.aperture + profile.fwhm, FLAG_NEIGHBOUR, 0)
+    # The models are fitted to the cores: there stars have least light of each other.
+    radius = CORE_RADIUS * profile.fwhm
     if growth is not None:
-        aperture = growth.aperture(profile.aperture, profile.shape)
+        inner = growth.aperture(radius, profile.shape)
     else:
-        aperture = profile.star_aperture()
+        inner = profile.star_aperture(radius)
+    sums, error, _ = aperture_fluxes(image, x, y, [radius])
     models = model_stars(
-        image.data, image.typical_noise, x, y, described.flux, described.error, aperture
+        image.data, image.typical_noise, x, y, sums[:, 0], error[:, 0], inner, profile.aperture
     )
     flux = models.apertures(profile.aperture)
     index = np.flatnonzero(described.stars)
     sample = StarSample(x[index], y[index], described.isophotal[index], isolation[index], index + 1)
     others = OtherSources(segments, int(np.ceil(profile.fwhm)), models)
     growth = growth_curve(image, sample, profile.fwhm, others)
+    core_flux = models.apertures(radius)
+    core = core_aperture(
+        radius, core_flux[index], flux[index],
+        image.typical_noise * np.sqrt(np.pi) * np.array([radius, profile.aperture]),
+        float(growth.fraction(profile.aperture)), float(growth.fraction(radius)), image.gain,
+    )  # fmt: skip
     field = StarField(
         described.sources, segments, described.stars, described.flags | near,
-        described.half_light, isolation, profile, flux, described.error, growth, models.residual,
+        described.half_light, isolation, profile, flux, described.error, growth, core, core_flux,
+        models.residual,
     )  # fmt: skip
     return field, models

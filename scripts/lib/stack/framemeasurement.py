@@ -121,7 +121,8 @@ def measure_frame(
     return FrameMeasurement(
         fwhm=field.fwhm, seeing=seeing, ellipticity=field.profile.ellipticity, nstars=nstars,
         noise=noise, aperture=field.aperture, fraction=float(field.growth.fraction(field.aperture)),
-        wings=astuple(field.growth.wings(field.profile.shape)), wcs=wcs,
+        wings=astuple(field.growth.wings(field.profile.shape)),
+        core=astuple(field.core), wcs=wcs,
         stars=FrameStars(ra, dec, magnitude, error),
     )  # fmt: skip
 

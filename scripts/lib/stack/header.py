@@ -255,6 +255,12 @@ def shape_cards(coadd: MeasuredCoadd) -> Cards:
             cards[key] = (value, WING_KEYS[key])
         ratio = float(noise.ratio(field.aperture))
         cards["APNOISE"] = (ratio, "noise in APRAD over that of the weight map")
+        core = field.core
+        cards["APRADC"] = (core.radius * scale, "[arcsec] radius of the inner aperture")
+        cards["APCORC"] = (2.5 * np.log10(core.fraction), "[mag] from that to total flux")
+        cards["APCORCSC"] = (1.0857 * core.scatter, "[mag] scatter of APCORC among stars")
+        ratio = float(noise.ratio(core.radius))
+        cards["APNOISEC"] = (ratio, "noise in APRADC over that of the weight map")
         cards["APCORNST"] = (field.growth.n_stars, "stars in APCOR, 0: assumed profile")
     cards["CORRFAC"] = (noise.correlation, "variance in apertures over that of pixels")
     cards["CORRRAD"] = (noise.radius * scale, "[arcsec] radius of those apertures")

@@ -1,7 +1,7 @@
 """The sources of all filters of a target in one table, each measured in every filter.
 
 The positions are the union of the sources of the target's coadds, and the target's own. At each
-of them every coadd is measured in the aperture of its POINT magnitudes, corrected to total flux,
+of them every coadd is measured in the apertures of its POINT magnitudes, corrected to total flux,
 with the light of the neighbours subtracted; where nothing is seen the table has a limit.
 """
 
@@ -24,7 +24,7 @@ from lib.photometry.forced import (
     unite_sources,
 )
 from lib.photometry.measuredcoadd import subtract_mesh
-from lib.photometry.psf import StarAperture, Wings
+from lib.photometry.psf import CoreAperture, StarAperture, Wings
 
 SAME_SOURCE_RADIUS = 0.7
 """[FWHM] Sources nearer to each other are one: those of one coadd are at least 0.8 apart."""
@@ -99,7 +99,7 @@ def joint_table(
 
 def measurable(header: fits.Header) -> bool:
     """Return whether a coadd has what forced photometry needs."""
-    return header.get("QCSTAT") == "OK" and "PSFALPHA" in header and "APCOR" in header
+    return header.get("QCSTAT") == "OK" and "PSFALPHA" in header and "APCORC" in header
 
 
 def read_coadd(path: str | Path, weight_path: str | Path, cat_path: str | Path) -> Coadd:
@@ -125,7 +125,11 @@ def read_coadd(path: str | Path, weight_path: str | Path, cat_path: str | Path) 
         occupied = cat["OCCUPIED"].data.astype(bool)
     wings = Wings(*(header[key] for key in ("PSFALPHA", "PSFBETA", "PSFNORM", "PSFE1", "PSFE2")))
     radius = header["APRAD"] / header["PIXSCALE"]
-    aperture = StarAperture(radius, 10 ** (0.4 * header["APCOR"]), wings)
+    core = CoreAperture(
+        header["APRADC"] / header["PIXSCALE"], 10 ** (0.4 * header["APCORC"]),
+        header["APCORCSC"] / 1.0857,
+    )  # fmt: skip
+    aperture = StarAperture(radius, 10 ** (0.4 * header["APCOR"]), wings, core)
     return Coadd(str(header["FILTER"]), clean, variance, occupied, header, aperture)
 
 

@@ -51,6 +51,8 @@ class FrameMeasurement:
         Part of a star's total light in it.
     wings : tuple of float
         Of `lib.photometry.psf.Wings`.
+    core : tuple of float
+        Of `lib.photometry.psf.CoreAperture`.
     wcs : astropy.wcs.WCS
     stars : FrameStars
     """
@@ -63,6 +65,7 @@ class FrameMeasurement:
     aperture: float
     fraction: float
     wings: tuple[float, ...]
+    core: tuple[float, ...]
     wcs: WCS
     stars: FrameStars
 
@@ -196,7 +199,12 @@ class StackFrame:
         if s:
             known |= {"scale": s.scale, "weight": s.weight, "noise_ratio": s.noise_ratio}
         if m:
-            known |= {"aperture": m.aperture, "fraction": m.fraction, "wings": m.wings}
+            known |= {
+                "aperture": m.aperture,
+                "fraction": m.fraction,
+                "wings": m.wings,
+                "core": m.core,
+            }
         if self.outliers:
             known |= {"outliers": self.outliers.pixels, "trail": self.outliers.trail}
         return known

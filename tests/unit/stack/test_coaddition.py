@@ -176,7 +176,7 @@ def test_errors_of_magnitudes_are_those_of_repeats(tmp_path):
         who = offset.argmin(axis=1)
         same = (offset.min(axis=1) * 3600 < 0.4) & ((a["FLAGS"] | b["FLAGS"][who]) & ~512 == 0)
         # Brighter ones feel that the apertures are in units of each stack's own seeing.
-        snr = a["FLUX_POINT"] / a["FLUXERR_POINT"]
+        snr = a["FLUX_APER3"] / a["FLUXERR_APER3"]
         same &= (snr > 10) & (snr < 100)
         for name, values in pulls.items():
             scale = np.median(a[f"FLUX_{name}"][same] / b[f"FLUX_{name}"][who[same]])
