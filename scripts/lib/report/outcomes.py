@@ -10,6 +10,7 @@ from lib.core.pipeline import PIPELINE
 from lib.night.nightlog import NightLog
 from lib.night.plan import Plan
 from lib.report.numbers import is_number
+from lib.report.orientation import orientation_remarks
 from lib.report.products import (
     COADD_CARDS,
     FRAME_CARDS,
@@ -289,6 +290,7 @@ def collect(night: NightLog, plan: Plan, imdir: str | Path) -> NightOutcome:
     remarks = [*night.notes, *night.calibration_remarks()]
     for name, cards in masters.items():
         remarks += [f"{name}: {note}" for note in cards.get("NOTE", ())]
+    remarks += orientation_remarks(night.frames, frames.values())
     return NightOutcome(
         rows, {one.frame: one for one in frames.values()}, results, masters, remarks
     )

@@ -1,0 +1,140 @@
+"""Scale and orientation of solved frames where they are others than the instrument file gives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lib.night.facts import FrameFacts
+
+if TYPE_CHECKING:
+    from lib.report.outcomes import Outcome
+
+SCALE_DIFFERS, TURN_DIFFERS = 0.01, 1.0
+"""Relative difference of scale, and difference of rotation [deg], from which it is told."""
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """Scales and orientation as an instrument file gives them.
+
+    Parameters
+    ----------
+    scales : tuple of float
+        Of both axes of the raw frame ["/px].
+    rotation : float
+        Degrees.
+    mirrored : bool
+    """
+
+    scales: tuple[float, float]
+    rotation: float
+    mirrored: bool
+
+    def differs(self, other: Orientation) -> bool:
+        """Return whether scale, rotation or parity are noticeably others."""
+        ratios = [one / two for one, two in zip(self.scales, other.scales, strict=True)]
+        if self.mirrored != other.mirrored or any(abs(r - 1) > SCALE_DIFFERS for r in ratios):
+            return True
+        return abs(turn_between(self.rotation, other.rotation)) > TURN_DIFFERS
+
+    def words(self) -> str:
+        """Return the orientation in words."""
+        mirrored = ", mirrored" if self.mirrored else ""
+        return f'{np.mean(self.scales):.4g}"/px at {self.rotation:.1f}°{mirrored}'
+
+    def entry(self) -> str:
+        """Return the orientation as the entries of `wcs` in an instrument file."""
+        one, two = self.scales
+        alike = abs(one / two - 1) < 0.003
+        scale = f"{(one + two) / 2:.4g}" if alike else f"[{one:.4g}, {two:.4g}]"
+        parity = ", parity: mirrored" if self.mirrored else ", parity: normal"
+        return f"pixscale: {scale}, rotation: {self.rotation:.2f}{parity}"
+
+
+def turn_between(one: float, other: float) -> float:
+    """Return the angle from one direction to another, within ±180 [deg]."""
+    return (other - one + 180) % 360 - 180
+
+
+def orientation_of(cards: Mapping[str, Any], facts: FrameFacts) -> Orientation | None:
+    """Return the orientation of a CD matrix in unbinned pixels of the raw frame, or None.
+
+    The inverse of what docs/instruments.md gives: CD1_1 = -s1 cos t, CD2_1 = s1 sin t,
+    CD1_2 = s2 sin t, CD2_2 = s2 cos t, over 3600; s1 is negative where the frame is mirrored.
+
+    Parameters
+    ----------
+    cards : mapping
+        CD1_1, CD1_2, CD2_1, CD2_2 [deg/px] of the trimmed, joined frame.
+    facts : FrameFacts
+        `amplifiers`, of which the first says how the frame's axes run in the raw one, `binning`.
+    """
+    try:
+        cd = np.array([[float(cards[f"CD{i}_{j}"]) for j in (1, 2)] for i in (1, 2)])
+    except (KeyError, TypeError, ValueError):
+        return None
+    flips = facts.amplifiers[0].flip if facts.amplifiers else [False, False]
+    bins = [int(part) for part in facts.binning.split("x")]
+    for axis in (0, 1):
+        cd[:, axis] *= 3600 / bins[axis] * (-1 if flips[1 - axis] else 1)
+    if not np.isfinite(cd).all() or np.linalg.det(cd) == 0:
+        return None
+    scales = np.hypot(cd[0], cd[1])
+    rotation = math.degrees(math.atan2(cd[0, 1], cd[1, 1]))
+    return Orientation((float(scales[0]), float(scales[1])), rotation, bool(np.linalg.det(cd) > 0))
+
+
+def orientation_remarks(frames: Mapping[str, FrameFacts], outcomes: Iterable[Outcome]) -> list[str]:
+    """Return, for each camera whose solved frames differ from the first guess, what to write.
+
+    Parameters
+    ----------
+    frames : mapping of str to FrameFacts
+    outcomes : iterable of Outcome
+        Those tied to a catalogue count: the others keep the orientation of the guess.
+    """
+    found: dict[tuple[str, ...], list[tuple[Orientation, Orientation | None, FrameFacts]]] = {}
+    for outcome in outcomes:
+        facts, cards = frames.get(outcome.frame), outcome.cards
+        if facts is None or outcome.status == "REJECTED" or not cards.get("ASTRNST"):
+            continue
+        if cards.get("ASTRCAT", "NONE") == "NONE":
+            continue
+        solved = orientation_of(cards, facts)
+        guess = orientation_of(facts.wcs, facts) if facts.wcs else None
+        if solved is not None:
+            key = (facts.instrument, facts.camera, facts.half)
+            found.setdefault(key, []).append((solved, guess, facts))
+    result = []
+    for (instrument, camera, half), every in found.items():
+        others = [one for one in every if one[1] is None or one[0].differs(one[1])]
+        if len(others) <= len(every) / 2:
+            continue
+        group = max(
+            ([one for one in others if not one[0].differs(ref[0])] for ref in others), key=len
+        )
+        typical = _typical([one[0] for one in group])
+        guess = group[0][1]
+        told = f"the file gives {guess.words()}" if guess else "the file gives none"
+        binned = any(one[2].binning != "1x1" for one in group)
+        more = ", scale_with_binning: true" if binned else ""
+        where = f"{camera} {half}".strip()
+        result.append(
+            f"instrument {instrument}, {where}: {len(group)} of {len(every)} solved frames have "
+            f"{typical.words()}, {told}; write "
+            f"cameras: {{{camera}: {{wcs: {{header: false, {typical.entry()}{more}}}}}}}"
+        )
+    return result
+
+
+def _typical(group: list[Orientation]) -> Orientation:
+    first = group[0]
+    scales = np.median([one.scales for one in group], axis=0)
+    turn = np.median([turn_between(first.rotation, one.rotation) for one in group])
+    rotation = turn_between(0.0, first.rotation + float(turn))
+    return Orientation((float(scales[0]), float(scales[1])), rotation, first.mirrored)

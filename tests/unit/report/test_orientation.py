@@ -1,0 +1,80 @@
+"""Orientation of solved frames, told as lines of the instrument file."""
+
+import re
+
+import pytest
+import yaml
+from framefacts import made_facts
+
+from lib.night.wcscards import wcs_cards
+from lib.report.orientation import orientation_of, orientation_remarks
+from lib.report.outcomes import Outcome
+
+SHAPE = [100, 120]
+
+
+def frame(flip=(False, False), binning="1x1"):
+    amplifier = {"hdu": 0, "data": [0, 100, 0, 120], "flip": list(flip)}
+    return made_facts(amplifiers=[amplifier], binning=binning, ra=10.0, dec=20.0, shape=SHAPE)
+
+
+def cards_of(wcs, facts):
+    """The first WCS that an instrument file gives to a frame."""
+    return wcs_cards(wcs, [{}], "a.fits", facts, SHAPE)[0]
+
+
+@pytest.mark.parametrize("flip", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("binning", ["1x1", "2x2", "1x2"])
+@pytest.mark.parametrize(
+    "wcs",
+    [
+        {"pixscale": 0.37, "rotation": 0.0, "parity": "normal"},
+        {"pixscale": 0.37, "rotation": 177.8, "parity": "mirrored"},
+        {"pixscale": [0.30, 0.31], "rotation": -88.1, "parity": "normal"},
+        {"pixscale": 1.2, "rotation": 33.0, "parity": "mirrored"},
+    ],
+)
+def test_what_is_written_gives_the_orientation_that_was_found(wcs, flip, binning):
+    facts = frame(flip, binning)
+    found = orientation_of(cards_of(wcs, facts), facts)
+    again = yaml.safe_load("{" + found.entry() + "}")
+    assert again["parity"] == wcs["parity"]
+    assert again["pixscale"] == pytest.approx(wcs["pixscale"], rel=1e-3)
+    assert (again["rotation"] - wcs["rotation"] + 180) % 360 - 180 == pytest.approx(0, abs=0.01)
+
+
+def remarks(file, sky, count=3, catalogue="refcat", **changes):
+    """Remarks on frames whose file gives `file` and whose solution is `sky`."""
+    frames, outcomes = {}, []
+    for k in range(count):
+        facts = frame(**changes)
+        facts.frame = f"2{k}"
+        facts.wcs = cards_of(file, facts) if file else None
+        solved = cards_of(sky, facts) | {"ASTRNST": 20, "ASTRCAT": catalogue}
+        frames[facts.frame] = facts
+        outcomes.append(Outcome(facts.frame, cards=solved))
+    return orientation_remarks(frames, outcomes)
+
+
+def test_lines_to_put_into_the_file():
+    (remark,) = remarks({"pixscale": 0.35}, {"pixscale": 0.37, "rotation": 178.0})
+    assert remark.startswith('instrument test, C0: 3 of 3 solved frames have 0.37"/px at 178.0°')
+    assert 'the file gives 0.35"/px at 0.0°' in remark
+    (text,) = re.findall(r"write cameras: (.*)", remark)
+    assert yaml.safe_load(text) == {
+        "C0": {"wcs": {"header": False, "pixscale": 0.37, "rotation": 178.0, "parity": "normal"}}
+    }
+    (remark,) = remarks(None, {"pixscale": 0.2}, binning="2x2")
+    assert "the file gives none" in remark and "scale_with_binning: true" in remark
+    assert "pixscale: 0.2," in remark
+
+
+@pytest.mark.parametrize(
+    "sky", [{"pixscale": 0.3715}, {"pixscale": 0.37, "rotation": 0.6}, {"pixscale": [0.369, 0.371]}]
+)
+def test_what_the_file_gives_is_not_told_again(sky):
+    assert remarks({"pixscale": 0.37}, sky) == []
+
+
+def test_frames_without_catalogue_tell_nothing():
+    assert remarks({"pixscale": 0.35}, {"pixscale": 0.37}, catalogue="NONE") == []
