@@ -8,7 +8,7 @@ rule bias:
     log:
         f"{IMDIR}/logs/bias/{{key}}.log",
     params:
-        version=5,
+        version=6,
         facts=FILES.calibration_facts("bias"),
         given=FILES.calibrations_given("bias"),
         contents=FILES.calibrations_contents("bias"),
@@ -25,7 +25,7 @@ rule dark:
     log:
         f"{IMDIR}/logs/dark/{{key}}.log",
     params:
-        version=5,
+        version=6,
         facts=FILES.calibration_facts("dark"),
         given=FILES.calibrations_given("dark", "bias"),
         contents=FILES.calibrations_contents("dark", "bias"),

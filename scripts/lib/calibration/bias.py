@@ -65,7 +65,7 @@ def make_bias(paths: Sequence[str | Path], facts: Sequence[FrameFacts], clip: fl
     shape = tuple(facts[0].shape)
 
     def read(i: int) -> tuple[np.ndarray, np.ndarray]:
-        ccd, _ = assemble(paths[i], facts[i])
+        ccd = assemble(paths[i], facts[i]).ccd
         bad = (ccd.flags & BAD).mean()
         if bad > 0.5:
             raise FrameRejected("NO_FINITE_PIXEL", f"{bad:.0%} bad")

@@ -67,7 +67,7 @@ def make_dark(
     exptime = float(np.median([one.exptime for one in facts]))
 
     def read(i: int) -> tuple[np.ndarray, np.ndarray]:
-        ccd, _ = assemble(paths[i], facts[i])
+        ccd = assemble(paths[i], facts[i]).ccd
         if bias is None:
             return ccd.data, ccd.flags
         if not facts[i].exptime > 0:

@@ -1,5 +1,7 @@
 """From raw file to one image of the detector: amplifiers joined, overscan subtracted, gain."""
 
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import ccdproc
@@ -9,15 +11,63 @@ from astropy.nddata import CCDData
 
 from lib.calibration.overscan import overscan_level, section
 from lib.calibration.rawpixels import read_raw
+from lib.calibration.saturation import largest, top_plateau, wrapped_cores
 from lib.frame.file import BAD, NONLINEAR, SATURATED, FrameRejected
 from lib.night.facts import Amplifier, FrameFacts
 
 GAIN_UNIT = u.electron / u.adu
 
+NEAR_TOP = 0.9
+"""[fraction of saturation] cores can only have wrapped where pixels are brighter."""
+
+
+@dataclass
+class DetectorImage:
+    """The image of a detector.
+
+    Parameters
+    ----------
+    ccd : CCDData of float32 [adu]
+        Above the overscan level (above zero where there is none). Flags tell the pixels that are
+        not finite, saturated or beyond the linearity limit, as `lib.frame.file.MASK_BITS`.
+    pedestal : float
+        Largest overscan level subtracted [adu].
+    saturate : float
+        Raw value at which pixels saturate [adu], as header and pixels tell.
+    notes : list of str
+        What the pixels have told that the header has not.
+    """
+
+    ccd: CCDData
+    pedestal: float = 0.0
+    saturate: float = math.inf
+    notes: list[str] = field(default_factory=list)
+
+
+def saturation_of(raw: np.ndarray, top: float, saturate: float) -> tuple[float, list[str]]:
+    """Return where an amplifier saturates [adu], and what is to be told of it.
+
+    Parameters
+    ----------
+    raw : ndarray, shape (ny, nx)
+        Its pixels.
+    top : float
+        The largest of them.
+    saturate : float
+        As header or instrument file have it.
+    """
+    plateau = top_plateau(raw, top) if top < saturate else None
+    if plateau is None:
+        return saturate, []
+    top, count = plateau
+    told = f"saturation: {count} pixels have the top value {top:.0f} DN, taken for it"
+    # A pad of zero bits: 65520 beside 65535 is the same converter.
+    return top, [] if top > 0.999 * saturate else [f"{told} instead of {saturate:.0f}"]
+
 
 def read_amplifier(
     raw: np.ndarray, amplifier: Amplifier, saturate: float, linear: float | None
-) -> tuple[CCDData, float]:
+) -> DetectorImage:
     """Return one amplifier's image: trimmed, flagged, overscan subtracted, turned.
 
     Parameters
@@ -27,16 +77,14 @@ def read_amplifier(
     amplifier : Amplifier
         `data` and `overscan`: sections [y0, y1, x0, x1]; `flip`: whether y and x run backwards.
     saturate, linear : float
-        Raw values [adu] at which pixels are SATURATED and NONLINEAR.
-
-    Returns
-    -------
-    ccd : CCDData of float32 [adu]
-        Flags are the bits of `lib.frame.file.MASK_BITS`.
-    pedestal : float
-        Median overscan level subtracted [adu].
+        Raw values [adu] at which pixels are SATURATED and NONLINEAR. Where the pixels have a
+        plateau below `saturate`, it counts.
     """
     data = section(amplifier.data)
+    notes: list[str] = []
+    top = largest(raw[data]) if math.isfinite(saturate) else -math.inf
+    if math.isfinite(top):
+        saturate, notes = saturation_of(raw[data], top, saturate)
     # Trimmed first: the pixels beyond are not needed in what follows.
     ccd = ccdproc.trim_image(CCDData(raw, unit=u.adu)[data], add_keyword=False)
     ccd.data = ccd.data.astype(np.float32)
@@ -45,6 +93,10 @@ def read_amplifier(
     flags[ccd.data >= saturate] |= SATURATED
     if linear:
         flags[ccd.data >= linear] |= NONLINEAR
+    wrapped = wrapped_cores(ccd.data, top) if top > NEAR_TOP * min(saturate, 65535) else None
+    if wrapped is not None:
+        flags[wrapped] |= SATURATED
+        notes.append(f"saturation: {wrapped.sum()} pixels of wrapped cores")
     pedestal = 0.0
     if amplifier.overscan:
         level = overscan_level(raw, amplifier.overscan, amplifier.data)
@@ -58,10 +110,11 @@ def read_amplifier(
         )
     flip_y, flip_x = amplifier.flip
     turned = (slice(None, None, -1 if flip_y else 1), slice(None, None, -1 if flip_x else 1))
-    return CCDData(ccd.data[turned], unit=u.adu, flags=flags[turned]), pedestal
+    ccd = CCDData(ccd.data[turned], unit=u.adu, flags=flags[turned])
+    return DetectorImage(ccd, pedestal, saturate, notes)
 
 
-def assemble(path: str | Path, facts: FrameFacts) -> tuple[CCDData, float]:
+def assemble(path: str | Path, facts: FrameFacts) -> DetectorImage:
     """Join a raw frame's amplifiers to one image, each one's overscan subtracted.
 
     Parameters
@@ -73,11 +126,8 @@ def assemble(path: str | Path, facts: FrameFacts) -> tuple[CCDData, float]:
 
     Returns
     -------
-    ccd : CCDData of float32, shape `facts['shape']`
-        adu above the overscan level (above zero where there is none). Flags tell the pixels that
-        are not finite, saturated or beyond the linearity limit, as `lib.frame.file.MASK_BITS`.
-    pedestal : float
-        Largest overscan level subtracted [adu].
+    DetectorImage
+        Of shape `facts.shape`.
 
     Raises
     ------
@@ -87,18 +137,20 @@ def assemble(path: str | Path, facts: FrameFacts) -> tuple[CCDData, float]:
     shape = tuple(facts.shape)
     image = np.full(shape, np.nan, np.float32)
     flags = np.zeros(shape, np.uint8)
-    pedestal = 0.0
+    joined = DetectorImage(CCDData(image, unit=u.adu, flags=flags), saturate=facts.saturate)
     raws = read_raw(path, {amplifier.hdu for amplifier in facts.amplifiers})
     for amplifier in facts.amplifiers:
         raw = raws[amplifier.hdu]
-        ccd, level = read_amplifier(raw, amplifier, facts.saturate, facts.linear)
-        pedestal = max(pedestal, level)
+        part = read_amplifier(raw, amplifier, facts.saturate, facts.linear)
+        joined.pedestal = max(joined.pedestal, part.pedestal)
+        joined.saturate = min(joined.saturate, part.saturate)
+        joined.notes += [note for note in part.notes if note not in joined.notes]
         y, x = amplifier.origin
-        place = (slice(y, y + ccd.shape[0]), slice(x, x + ccd.shape[1]))
-        if image[place].shape != ccd.shape:
-            raise FrameRejected("SHAPE", f"{ccd.shape} does not fit {shape} at ({y}, {x})")
-        image[place] = ccd.data
-        flags[place] |= ccd.flags
+        place = (slice(y, y + part.ccd.shape[0]), slice(x, x + part.ccd.shape[1]))
+        if image[place].shape != part.ccd.shape:
+            raise FrameRejected("SHAPE", f"{part.ccd.shape} does not fit {shape} at ({y}, {x})")
+        image[place] = part.ccd.data
+        flags[place] |= part.ccd.flags
     bad = ~np.isfinite(image)
     if bad.all():
         raise FrameRejected("NO_FINITE_PIXEL", f"0 of {image.size}")
@@ -106,7 +158,8 @@ def assemble(path: str | Path, facts: FrameFacts) -> tuple[CCDData, float]:
         flags[bad] |= BAD
         image[bad] = np.median(image[~bad])
     flags = fill_holes(grow(flags, SATURATED), SATURATED)
-    return CCDData(image, unit=u.adu, flags=flags), pedestal
+    joined.ccd = CCDData(image, unit=u.adu, flags=flags)
+    return joined
 
 
 def fill_holes(mask: np.ndarray, bit: int) -> np.ndarray:

@@ -157,8 +157,9 @@ def flat_reader(
         bias_level = float(np.median(regular_sample(bias.image)))
 
     def read(i: int) -> tuple[np.ndarray, np.ndarray]:
-        ccd, pedestal = assemble(paths[i], facts[i])
-        saturate = facts[i].saturate - pedestal - bias_level
+        raw = assemble(paths[i], facts[i])
+        ccd = raw.ccd
+        saturate = raw.saturate - raw.pedestal - bias_level
         saturated = float((ccd.flags & SATURATED > 0).mean())
         ccd = subtract_bias_and_dark(ccd, facts[i].exptime, bias, dark)
         if saturated > MOST_SATURATED:

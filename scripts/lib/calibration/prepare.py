@@ -9,7 +9,7 @@ from astropy.io import fits
 from lib.calibration.corrections import subtract_bias_and_dark
 from lib.calibration.detector import assemble, gain_map
 from lib.core.stats import regular_sample
-from lib.frame.file import SATURATED, Frame, FrameRejected
+from lib.frame.file import SATURATED, Frame, FrameRejected, add_notes
 from lib.night.facts import FrameFacts
 
 CARDS = (
@@ -113,7 +113,8 @@ def prepare_frame(
     FrameRejected
         SATURATED, CONSTANT, NO_FINITE_PIXEL, or a master that does not fit.
     """
-    ccd, pedestal = assemble(path, facts)
+    raw = assemble(path, facts)
+    ccd, pedestal = raw.ccd, raw.pedestal
     saturated = float((ccd.flags & SATURATED > 0).mean())
     if saturated > largest_saturated:
         raise FrameRejected("SATURATED", f"{saturated:.2f} > {largest_saturated}")
@@ -129,9 +130,10 @@ def prepare_frame(
     header["GAIN"] = (1.0, "electrons per stored unit")
     header["RDNOISE"] = (read_noise(facts, bias, gains.max()), "[electron] read noise")
     header["SATURATE"] = (
-        float((facts.saturate - pedestal) * gains.min()),
+        float((raw.saturate - pedestal) * gains.min()),
         "stored value at which pixels saturate",
     )
     header["RAWGAIN"] = (float(gains[0]), "[electron/adu] gain applied")
     header["SKYSUB"] = (0.0, "sky level subtracted so far")
+    add_notes(header, raw.notes)
     return Frame(ccd.data, flags, header)

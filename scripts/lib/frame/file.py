@@ -1,6 +1,7 @@
 """Frame files: an image, a mask of bits and a header that is true for the pixels as stored."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -235,6 +236,20 @@ def record_calibration(
     """
     header[f"{kind}FILE"] = (Path(path).name, f"master {kind.lower()} used")
     header[f"{kind}SUM"] = (master.get("DATASUM", ""), f"DATASUM of the master {kind.lower()}")
+
+
+def add_notes(header: fits.Header, notes: Iterable[str]) -> None:
+    """Add to a header what is to be told at the end of a run: cards NOTE1, NOTE2, ...
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+    notes : iterable of str
+        A line each; what does not fit one card is continued.
+    """
+    told = sum(1 for key in header if re.fullmatch(r"NOTE\d+", key))
+    for number, note in enumerate(notes, told + 1):
+        header[f"NOTE{number}"] = _printable(note)
 
 
 def _printable(text: str) -> str:

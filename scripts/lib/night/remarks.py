@@ -13,22 +13,32 @@ def _more(count: int) -> str:
     return f" and {count - 1} more" if count > 1 else ""
 
 
+def grouped_notes(notes: Iterable[tuple[str, str]]) -> list[str]:
+    """Return notes of files, those that differ only in their numbers once.
+
+    Parameters
+    ----------
+    notes : iterable of tuple of str
+        File, and what is to be told of it.
+    """
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for name, note in notes:
+        groups.setdefault(re.sub(r"\d+(\.\d+)?", "#", note), []).append((name, note))
+    remarks = []
+    for members in groups.values():
+        names = list(dict.fromkeys(name for name, _ in members))
+        remarks.append(f"{names[0]}{_more(len(names))}: {members[0][1]}")
+    return remarks
+
+
 def header_remarks(frames: Iterable[FrameFacts]) -> list[str]:
-    """Return the notes of frames, those that differ only in their numbers once.
+    """Return the notes of frames, see `grouped_notes`.
 
     Parameters
     ----------
     frames : iterable of FrameFacts
     """
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for facts in frames:
-        for note in facts.notes:
-            groups.setdefault(re.sub(r"\d+(\.\d+)?", "#", note), []).append((facts.raw, note))
-    remarks = []
-    for members in groups.values():
-        raws = list(dict.fromkeys(raw for raw, _ in members))
-        remarks.append(f"{raws[0]}{_more(len(raws))}: {members[0][1]}")
-    return remarks
+    return grouped_notes((facts.raw, note) for facts in frames for note in facts.notes)
 
 
 def clashing_times(frames: Iterable[FrameFacts]) -> list[str]:

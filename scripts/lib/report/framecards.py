@@ -140,7 +140,7 @@ def raw_picture(path: str, facts: FrameFacts, size: int) -> dict[str, str]:
     if small is None:
         try:
             # What is burnt out is not shown, and takes long to tell.
-            ccd, _ = assemble(path, replace(facts, saturate=math.inf, linear=None))
+            ccd = assemble(path, replace(facts, saturate=math.inf, linear=None)).ccd
         except FrameRejected as why:
             return {"why": str(why)}
         small = pictures.block_mean(ccd.data, pictures.block_factor(ccd.shape, size))

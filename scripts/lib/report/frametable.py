@@ -95,6 +95,7 @@ def write_frames_table(night: NightLog, outcomes: list[Outcome], path: str | Pat
     for row, outcome in zip(complete, outcomes, strict=bool(outcomes)):
         row |= {key: getattr(outcome, key) for key in ("status", "step", "reason", "used")}
         row |= quality_numbers(outcome)
+        row["note"] = "; ".join(filter(None, [row["note"], *outcome.cards.get("NOTE", ())]))
     return write_if_changed(path, ecsv_text(complete, kinds, {"nightlog": log_digest(night)}))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from lib.core.pipeline import PIPELINE
 from lib.night.nightlog import NightLog
 from lib.night.plan import Plan
+from lib.night.remarks import grouped_notes
 from lib.report.numbers import is_number
 from lib.report.orientation import orientation_remarks
 from lib.report.products import (
@@ -73,7 +74,7 @@ def follow_frame(frame: str, cache: HeaderCache, logged: dict[str, set[str]]) ->
     for step, prefixes in reversed(CHAIN):
         for prefix in prefixes:
             name = f"{prefix}{frame}.fits"
-            cards = cache.get(name, FRAME_CARDS)
+            cards = cache.get(name, FRAME_CARDS, ("NOTE",))
             if cards:
                 outcome.product, outcome.cards, outcome.step = name, cards, step
                 if cards.get("QCSTAT") == "REJECTED":
@@ -218,7 +219,7 @@ class NightOutcome:
         Cards of each master.
     remarks : list of str
         What is to be known of the night as a whole: those of the night log, then those that
-        masters carry in their cards NOTE1, NOTE2, ...
+        masters and frames carry in their cards NOTE1, NOTE2, ...
     """
 
     rows: list[Outcome]
@@ -291,6 +292,9 @@ def collect(night: NightLog, plan: Plan, imdir: str | Path) -> NightOutcome:
     for name, cards in masters.items():
         remarks += [f"{name}: {note}" for note in cards.get("NOTE", ())]
     remarks += orientation_remarks(night.frames, frames.values())
+    remarks += grouped_notes(
+        (frame, note) for frame, one in frames.items() for note in one.cards.get("NOTE", ())
+    )
     return NightOutcome(
         rows, {one.frame: one for one in frames.values()}, results, masters, remarks
     )

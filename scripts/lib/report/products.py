@@ -13,7 +13,7 @@ from lib.core.pipeline import PIPELINE
 Cards = dict[str, Any]
 """Cards of a header as plain values; numbered ones as a list under their prefix."""
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 
 
 FRAME_CARDS = (

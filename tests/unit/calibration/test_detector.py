@@ -189,7 +189,7 @@ def test_saturation_is_grown_by_a_pixel_and_nonlinear_is_marked(tmp_path):
     raw[4, 4] = 60000
     raw[0, 0] = 50000
     fits.PrimaryHDU(raw).writeto(tmp_path / "r.fits")
-    ccd, _ = assemble(tmp_path / "r.fits", facts_of("r", shape=(9, 9), linear=45000))
+    ccd = assemble(tmp_path / "r.fits", facts_of("r", shape=(9, 9), linear=45000)).ccd
     saturated = np.zeros((9, 9), bool)
     saturated[3:6, 3:6] = True
     np.testing.assert_array_equal(ccd.flags & SATURATED > 0, saturated)
@@ -200,7 +200,7 @@ def test_pixels_that_are_no_numbers_become_bad(tmp_path):
     raw = np.full((9, 9), 100, np.float32)
     raw[2, 3], raw[5, 5] = np.nan, np.inf
     fits.PrimaryHDU(raw).writeto(tmp_path / "r.fits")
-    ccd, _ = assemble(tmp_path / "r.fits", facts_of("r", shape=(9, 9)))
+    ccd = assemble(tmp_path / "r.fits", facts_of("r", shape=(9, 9))).ccd
     assert np.isfinite(ccd.data).all()
     assert ccd.flags[2, 3] & BAD and ccd.flags[5, 5] & BAD and (ccd.flags > 0).sum() >= 2
 

@@ -23,7 +23,7 @@ def test_quick_look_at_a_raw_frame_is_what_assembling_gives(tmp_path, overscan, 
     }  # fmt: skip
     facts = made_facts(shape=[84, 140], amplifiers=[amplifier])
     small = framecards.quick_look(tmp_path / "2.fits", facts, 20)
-    image = assemble(tmp_path / "2.fits", facts)[0].data
+    image = assemble(tmp_path / "2.fits", facts).ccd.data
     if flip == (False, False):
         expected = pictures.block_mean(image, 7)
     else:
