@@ -45,7 +45,7 @@ def pedestal_bound(
     images = []
     for path, one in zip(paths, facts, strict=True):
         try:
-            ccd, _ = assemble(path, one)
+            ccd = assemble(path, one).ccd
         except FrameRejected:
             continue
         images.append((ccd.data, one))

@@ -200,7 +200,7 @@ def _images(frames: Sequence[FrameFacts], datadir: Path) -> list[np.ndarray]:
     result = []
     for facts in frames:
         try:
-            result.append(assemble(datadir / facts.raw, facts)[0].data)
+            result.append(assemble(datadir / facts.raw, facts).ccd.data)
         except FrameRejected:
             continue
     return result
