@@ -37,6 +37,8 @@ rule all:
         FILES.coadds,
         FILES.target_tables,
         f"{IMDIR}/night.html",
+        # What was damaged, though the end of the run needs it no more.
+        AGAIN,
 
 
 # The tables of each target rest on all that it has. A large set is planned in parts of its

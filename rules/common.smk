@@ -17,6 +17,7 @@ from lib.engine.config import ConfigError, check_config
 from lib.night.instrumentfile import InstrumentError, list_instruments
 from lib.night.nightlog import NightLog
 from lib.night.plan import plan_night
+from lib.engine.intact import check_products
 from lib.engine.nightfiles import NightFiles, read_night
 from lib.engine.paths import check_places, refuse
 
@@ -40,6 +41,11 @@ if workflow.remote_exec:
 
 IMDIR = config["imdir"]
 FILES = NightFiles(NIGHT, PLAN, config)
+
+
+AGAIN = []
+if workflow.is_main_process and not describes_rules(sys.argv):
+    AGAIN = check_products(NIGHT, PLAN, config, sys.argv)
 
 
 wildcard_constraints:

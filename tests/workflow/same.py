@@ -5,7 +5,15 @@ import hashlib
 from astropy.io import fits
 
 # The page and what is made for it tell when and where it was made.
-OF_THE_RUN = {"night.html", "run.json", "page.json", ".nightlog.json", ".run", ".contents.jsonl"}
+OF_THE_RUN = {
+    "night.html",
+    "run.json",
+    "page.json",
+    ".nightlog.json",
+    ".run",
+    ".contents.jsonl",
+    ".products.json",
+}
 
 
 def digest_of_fits(path):

@@ -59,7 +59,7 @@ def kill_all(run):
 def half_written(place):
     """Return the temporary files below imredux."""
     return [path for path in place.products.rglob(".*") if path.name not in
-            (".nightlog.json", ".run", ".contents.jsonl")]  # fmt: skip
+            (".nightlog.json", ".run", ".contents.jsonl", ".products.json")]  # fmt: skip
 
 
 def check_ends_well(place, reference, cores=2):
@@ -168,6 +168,50 @@ def test_two_runs_at_once_in_one_imdir(fresh, reduced_night):
     assert "Traceback" not in said
     assert differences(fresh.products, reduced_night.products) == []
     assert fresh.snakemake().did_nothing
+
+
+# ---------------------------------------------------------------------------- rotten bytes
+
+
+def flipped(content):
+    return content[:-3000] + bytes([content[-3000] ^ 1]) + content[-2999:]
+
+
+def nothing(content):
+    return b""
+
+
+DAMAGE = {
+    "fp2*.fits": flipped,
+    "sfp2*.fits": lambda content: content[: len(content) // 2],
+    f"flat_{FILTERS[0]}.fits": nothing,
+    f"coadd{TARGET}.*.fits": flipped,
+    f"refcat/{TARGET}.ecsv": flipped,
+    "qa/stack/*.json": lambda content: b"null",
+    "qa/astrometry/*.json": lambda content: b"[" * 100_000,
+    "qa/headers.json": lambda content: b'{"version": 2, "files": []}',
+    "qa/frames/index.json": lambda content: b"[]",
+    "frames.ecsv": lambda content: content.decode().encode("utf-16"),
+    "night.html": nothing,
+}
+
+
+def test_damaged_products_and_notes_are_made_again(reduced, reduced_night):
+    for pattern, damage in DAMAGE.items():
+        path = sorted(reduced.products.glob(pattern))[0]
+        path.write_bytes(damage(path.read_bytes()))
+    looked = reduced.snakemake("--dry-run")
+    assert looked.code == 0 and "fp20220128T" in looked.out, looked.out
+    check_ends_well(reduced, reduced_night)
+
+
+@pytest.mark.parametrize("content", [b"", "frame,raw\n1,2\n".encode("utf-16")])
+def test_table_of_frames_is_mended_when_there_is_nothing_to_do(reduced, content):
+    table = reduced.products / "frames.ecsv"
+    good = table.read_bytes()
+    table.write_bytes(content)
+    assert reduced.snakemake().did_nothing
+    assert table.read_bytes() == good
 
 
 # ---------------------------------------------------------------------------- no space

@@ -6,6 +6,7 @@ replaces, and the clocks of a camera, a file server and this machine need not ag
 one of a file counts.
 """
 
+import hashlib
 import json
 import os
 import zlib
@@ -52,6 +53,26 @@ def checksum(path: str | os.PathLike[str]) -> str:
             total = zlib.crc32(piece, total)
             size += len(piece)
     return f"{total:08x}-{size:x}"
+
+
+def sealed(content: dict[str, Any]) -> str:
+    """Return a note as JSON with a digest of it, by which `unsealed` knows it again."""
+    return json.dumps({"digest": _digest(content), "content": content}, separators=(",", ":"))
+
+
+def unsealed(text: str | bytes) -> dict[str, Any]:
+    """Return the note that `sealed` gave; an empty one where the text is none, or was changed."""
+    try:
+        note = json.loads(text)
+        if note["digest"] == _digest(note["content"]):
+            return note["content"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return {}
+
+
+def _digest(content):
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
 
 
 class ContentRecord:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lib.core.contents import ContentRecord
 from lib.night.nightlog import NightLog
 from lib.night.plan import Plan
 from lib.report.run import finish_run, record_run
@@ -16,6 +17,7 @@ from lib.report.summary import summary
 
 from .config import ConfigError
 from .install import Terminal
+from .intact import Products, product_names
 from .paths import Claim, refuse, sweep
 
 
@@ -59,6 +61,7 @@ class NightRun:
         except ConfigError as error:
             refuse(error)
         sweep(imdir)
+        ContentRecord(imdir).compact()
         self.terminal.begin(quiet=self.config["quiet"])
         record_run(imdir, dict(self.config), cores or 1, sys.argv, os.getcwd())
 
@@ -72,5 +75,7 @@ class NightRun:
         if not page_is_current:
             script = self.home / "scripts" / "night.py"
             subprocess.run([sys.executable, str(script), "--imdir", imdir], check=False)
+        lasting, intermediate = product_names(self.night, self.plan)
+        Products(imdir, [*lasting, *intermediate]).settle()
         if not self.config["quiet"]:
             self.terminal.say(summary(result, imdir))

@@ -126,6 +126,17 @@ class Claim:
         self.path = Path(imdir) / ".run"
         self._file: TextIO | None = None
 
+    def is_free(self) -> bool:
+        """Return whether no other run has it now."""
+        try:
+            with open(self.path, encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # none there, or a file system without locks
+            return True
+        return True
+
     def take(self) -> None:
         """Take the claim.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from astropy.io import fits
 
-from lib.core.contents import ContentRecord
+from lib.core.contents import ContentRecord, checksum, stamp_of
 from lib.core.files import atomic_path
 from lib.frame.file import Frame, FrameRejected, read_frame, read_header, reject, write_frame
 from lib.frame.fitsbytes import copy_with_header
@@ -57,6 +57,7 @@ def run_rule(job: Any, work: Callable[[Any], None]) -> None:
     start_log(job.log[0] if job.log else None)
     with raws_recorded(job):
         work(job)
+    record_notes(job)
 
 
 @contextmanager
@@ -81,6 +82,19 @@ def raws_recorded(job: Any) -> Iterator[None]:
             name = f"raw:{Path(path).name}"
             stack.enter_context(record.reading(name, path, content=one["content"]))
         yield
+
+
+def record_notes(job: Any) -> None:
+    """Record what a job has written beside FITS files, which have checksums of their own."""
+    if not job.log:
+        return
+    imdir = Path(job.log[0]).parents[2]
+    record = ContentRecord(imdir)
+    for path in job.output:
+        # The page is written again by who ends the run.
+        if Path(path).suffix not in (".fits", ".html") and Path(path).is_relative_to(imdir):
+            name = f"made:{Path(path).relative_to(imdir)}"
+            record.write(name, stamp_of(path), checksum(path))
 
 
 def given_or_made(job: Any, name: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lib.core.contents import sealed
 from lib.frame.file import COSMIC, FrameRejected
 from lib.frame.fitsbytes import map_images
 from lib.night.facts import FrameFacts
@@ -18,7 +19,7 @@ from lib.report import pictures
 from lib.report.embed import script_json
 from lib.report.numbers import is_number
 from lib.report.outcomes import CHAIN, NightOutcome, Outcome, quality_numbers
-from lib.report.products import Cards, list_files, read_json, write_if_changed
+from lib.report.products import Cards, list_files, read_sealed, write_if_changed
 from lib.report.sizes import Sizes
 
 CARD_VERSION = 2
@@ -347,7 +348,7 @@ def make_cards(jobs: dict[str, CardJob], imdir: str | Path, cores: int = 1) -> d
     """
     folder = Path(imdir) / "qa" / "frames"
     index_path = folder / "index.json"
-    stored = {frame: read_entry(entry) for frame, entry in read_json(index_path).items()}
+    stored = {frame: read_entry(entry) for frame, entry in read_sealed(index_path).items()}
     index = {frame: entry for frame, entry in stored.items() if entry and frame in jobs}
     there = list_files(folder)
     todo = [
@@ -371,5 +372,5 @@ def make_cards(jobs: dict[str, CardJob], imdir: str | Path, cores: int = 1) -> d
         # Of a frame that is no longer there; what the index does not know is not ours.
         if name.endswith(".js") and name[:-3] in stored and name[:-3] not in jobs:
             (folder / name).unlink()
-    write_if_changed(index_path, json.dumps({frame: asdict(one) for frame, one in index.items()}))
+    write_if_changed(index_path, sealed({frame: asdict(one) for frame, one in index.items()}))
     return index

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from lib.core.contents import ContentRecord, checksum, stamp_of
 from lib.night.interpret import CALIBRATIONS
 from lib.night.naming import shape_text
 from lib.night.nightlog import COLUMNS, FLOAT_COLUMNS, NightLog
@@ -52,7 +53,8 @@ def log_digest(night: NightLog) -> str:
 def begin_frames_table(night: NightLog, path: str | Path) -> bool:
     """Write frames.ecsv for raw frames that it does not tell of yet.
 
-    A table of the same raw frames stays as it is: it may hold what became of them.
+    A table of the same raw frames stays as it is: it may hold what became of them. One that is
+    damaged stays so by the record, for who knows what became of them to write it.
 
     Parameters
     ----------
@@ -64,16 +66,28 @@ def begin_frames_table(night: NightLog, path: str | Path) -> bool:
     bool
         Whether the file was written.
     """
+    damaged = table_is_damaged(path)
     try:
-        with open(path, encoding="utf-8") as file:
-            if log_digest(night) in file.read(4000):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            if not damaged and log_digest(night) in file.read(4000):
                 return False
     except FileNotFoundError:
         pass
-    return write_frames_table(night, [], path)
+    return write_frames_table(night, [], path, record=not damaged)
 
 
-def write_frames_table(night: NightLog, outcomes: list[Outcome], path: str | Path) -> bool:
+def table_is_damaged(path: str | Path) -> bool:
+    """Return whether frames.ecsv is not as it was last written."""
+    known = ContentRecord(Path(path).parent).find(f"made:{Path(path).name}").get("sum")
+    try:
+        return bool(known) and checksum(path) != known
+    except OSError:
+        return True
+
+
+def write_frames_table(
+    night: NightLog, outcomes: list[Outcome], path: str | Path, record: bool = True
+) -> bool:
     """Write the night log with what became of each frame, unless the file says so already.
 
     Parameters
@@ -83,6 +97,8 @@ def write_frames_table(night: NightLog, outcomes: list[Outcome], path: str | Pat
         One for each row of the log, or none where nothing is known yet.
     path : path-like
         ``frames.ecsv``.
+    record : bool
+        Whether it holds all that is known, so that it may be known again.
 
     Returns
     -------
@@ -96,7 +112,12 @@ def write_frames_table(night: NightLog, outcomes: list[Outcome], path: str | Pat
         row |= {key: getattr(outcome, key) for key in ("status", "step", "reason", "used")}
         row |= quality_numbers(outcome)
         row["note"] = "; ".join(filter(None, [row["note"], *outcome.cards.get("NOTE", ())]))
-    return write_if_changed(path, ecsv_text(complete, kinds, {"nightlog": log_digest(night)}))
+    text = ecsv_text(complete, kinds, {"nightlog": log_digest(night)})
+    written = write_if_changed(path, text)
+    known, name = ContentRecord(Path(path).parent), f"made:{Path(path).name}"
+    if record and known.find(name).get("sum") != (found := checksum(path)):
+        known.write(name, stamp_of(path), found)
+    return written
 
 
 def ecsv_text(rows: list[dict[str, Any]], kinds: dict[str, str], meta: dict[str, str]) -> str:

@@ -176,8 +176,12 @@ def embed_cards(
         return {}, "qa/frames/"
     embedded = {}
     for frame in night.science:
-        text = (imdir / "qa" / "frames" / f"{frame}.js").read_text(encoding="utf-8")
-        embedded[frame] = json.loads(text[text.index(", ") + 2 : text.rindex(");")])
+        path = imdir / "qa" / "frames" / f"{frame}.js"
+        try:
+            text = path.read_text(encoding="utf-8")
+            embedded[frame] = json.loads(text[text.index(", ") + 2 : text.rindex(");")])
+        except (ValueError, RecursionError):  # damaged; the next page makes it again
+            path.unlink()
     return embedded, ""
 
 

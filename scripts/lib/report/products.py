@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lib.core.contents import sealed, unsealed
 from lib.core.files import atomic_path
 from lib.core.pipeline import PIPELINE
 
@@ -62,11 +63,20 @@ def list_files(folder: str | Path) -> dict[str, tuple[int, int]]:
         return {}
 
 
-def read_json(path: str | Path) -> Any:
-    """Return the content of a JSON file; an empty dict where there is none that can be read."""
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Return the content of a JSON file; an empty dict where there is none, or no dict in it."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def read_sealed(path: str | Path) -> dict[str, Any]:
+    """Return the content of a note as `lib.core.contents.sealed` wrote it; empty otherwise."""
+    try:
+        return unsealed(Path(path).read_bytes())
+    except OSError:
         return {}
 
 
@@ -126,7 +136,7 @@ class HeaderCache:
     def __init__(self, imdir: str | Path) -> None:
         self.imdir = Path(imdir)
         self.path = self.imdir / "qa" / "headers.json"
-        stored = read_json(self.path)
+        stored = read_sealed(self.path)
         self.known = stored.get("files", {}) if stored.get("version") == CACHE_VERSION else {}
         self.files = list_files(imdir)
         self.asked: dict[str, dict[str, Any]] = {}
@@ -139,9 +149,11 @@ class HeaderCache:
         stamp = list(self.files[name])
         entry = self.known.get(name)
         if entry is None or entry["stamp"] != stamp:
+            from astropy.io import fits
+
             try:
                 cards = cards_of(self.imdir / name, keys, prefixes)
-            except OSError:
+            except (OSError, EOFError, ValueError, KeyError, fits.VerifyError):
                 cards = {}
             entry = {"stamp": stamp, "facts": cards}
             self.changed = True
@@ -152,4 +164,4 @@ class HeaderCache:
         """Keep what was asked for, for the next time."""
         if self.changed or len(self.asked) != len(self.known):
             content = {"version": CACHE_VERSION, "files": self.asked}
-            write_if_changed(self.path, json.dumps(content))
+            write_if_changed(self.path, sealed(content))

@@ -1,0 +1,266 @@
+"""Products that are not whole are made again: after a power cut, on a rotten disk, by a slip.
+
+At its start a run looks at each product that its rules may have written. One whose size and times
+are those at the end of an earlier run is known to be whole; any other is read, and what is empty,
+short, or other than its checksum says is removed, so that Snakemake makes it again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from lib.core.contents import ContentRecord, Stamp, checksum, sealed, stamp_of, unsealed
+from lib.core.files import atomic_path, partial_path
+from lib.core.pipeline import PIPELINE
+from lib.frame.damage import damage_of_fits, damage_of_text
+from lib.night.nightlog import NightLog
+from lib.night.plan import Plan, table_name
+from lib.report.frametable import table_is_damaged
+from lib.report.run import finish_run
+
+from .paths import Claim, tell
+
+RECORD = ".products.json"
+"""Name in `imdir` of the record of products that are whole."""
+
+TOLD = 10
+"""Damaged products that are named on the console."""
+
+LONG = 1 << 30
+"""[byte] To read more takes long enough that it is said."""
+
+LOOKS = {
+    "--touch", "-t", "--unlock", "--summary", "-S", "--detailed-summary", "-D", "--report",
+    "--dag", "--rulegraph", "--filegraph", "--d3dag", "--archive", "--cleanup-metadata", "--cm",
+    "--cleanup-shadow", "--list-code-changes", "--lc", "--list-input-changes", "--li",
+    "--list-params-changes", "--lp", "--list-version-changes", "--lv", "--list-untracked", "--lu",
+    "--generate-unit-tests", "--delete-all-output", "--delete-temp-output", "--dryrun",
+    "--dry-run",
+}  # fmt: skip
+"""Options of Snakemake with which it makes nothing."""
+
+
+def only_looks(argv: Sequence[str]) -> bool:
+    """Return whether a command line of Snakemake is that of no run."""
+    return any(
+        word.split("=")[0] in LOOKS or re.fullmatch(r"-[a-z]*n[a-z]*", word) for word in argv[1:]
+    )
+
+
+def product_names(night: NightLog, plan: Plan) -> tuple[list[str], list[str]]:
+    """Return the names of all that the rules may write below `imdir`.
+
+    Returns
+    -------
+    lasting : list of str
+    intermediate : list of str
+        Frames of the steps but the last, which `rmifiles` removes.
+    """
+    lasting = [f"{name}.fits" for name in (*night.biases, *night.darks, *night.flats, *plan.skies)]
+    *early, last = (rule for rule in PIPELINE.frame_rules if rule not in plan.left_out)
+    lasting += [f"{plan.prefix(last)}{frame}.fits" for frame in plan.stack_of]
+    for stack in plan.stacks:
+        lasting += [f"coadd{stack}{end}.fits" for end in ("", ".weight", ".cat")]
+        lasting += [f"qa/{step}/{stack}.{end}" for step in ("astrometry", "stack")
+                    for end in ("json", "png")]  # fmt: skip
+    for target in plan.targets:
+        lasting += [f"refcat/{target}.ecsv", table_name(target), f"{target}.lightcurve.ecsv"]
+        lasting += [f"qa/lightcurve/{target}.png"]
+    lasting.append("night.html")
+    return lasting, [
+        f"{plan.prefix(rule)}{frame}.fits" for frame in plan.stack_of for rule in early
+    ]
+
+
+def check_products(
+    night: NightLog, plan: Plan, config: Mapping[str, Any], argv: Sequence[str]
+) -> list[str]:
+    """Look at the products of a night before Snakemake does, and mend frames.ecsv.
+
+    Parameters
+    ----------
+    night : lib.night.nightlog.NightLog
+    plan : lib.night.plan.Plan
+    config : dict
+        Checked by `lib.engine.config.check_config`.
+    argv : sequence of str
+        Command line of Snakemake.
+
+    Returns
+    -------
+    list of str
+        Paths of the products that this run is to make again beside what is missing for its end.
+    """
+    imdir = config["imdir"]
+    if not Claim(imdir).is_free():
+        return []
+    lasting, intermediate = product_names(night, plan)
+    products = Products(imdir, [*lasting, *intermediate])
+    runs = not only_looks(argv)
+    products.check(remove=runs)
+    if runs and table_is_damaged(Path(imdir) / "frames.ecsv"):
+        tell(f"{imdir}/frames.ecsv is not as it was written: made again")
+        finish_run(night, plan, imdir)
+    if any(word.startswith("--allowed-rules") for word in argv):
+        return []
+    wanted = {*lasting} if config["rmifiles"] else {*products.names}
+    return [f"{imdir}/{name}" for name in products.again if name in wanted]
+
+
+class Products:
+    """The products in an `imdir`, and which of them are known to be whole.
+
+    Parameters
+    ----------
+    imdir : path-like
+    names : iterable of str
+        Of all that may be there, below `imdir`.
+    """
+
+    def __init__(self, imdir: str | os.PathLike[str], names: Iterable[str]) -> None:
+        self.imdir = Path(imdir)
+        self.names = list(names)
+        try:
+            record = unsealed((self.imdir / RECORD).read_bytes())
+        except OSError:
+            record = {}
+        self.whole: dict[str, list[int]] = record.get("whole", {})
+        self.again: list[str] = record.get("again", [])
+
+    def check(self, remove: bool) -> dict[str, str]:
+        """Look at all products; those that are not whole are told, and removed.
+
+        Parameters
+        ----------
+        remove : bool
+            Whether a run follows that makes them again.
+
+        Returns
+        -------
+        dict of str to str
+            Name -> what is wrong.
+        """
+        self._bring_back_from_the_future()
+        there = {name: stamp for name in self.names if (stamp := self._stamp(name))}
+        doubtful = [name for name, stamp in there.items() if self.whole.get(name) != list(stamp)]
+        size = sum(there[name][0] for name in doubtful)
+        if size > LONG:
+            tell(
+                f"{len(doubtful)} products ({size / 1e9:.1f} GB) have changed since: checking them"
+            )
+        sums = ContentRecord(self.imdir)
+        sums.find("")  # read once, before the threads
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            found = pool.map(lambda name: damage(self.imdir / name, name, sums), doubtful)
+            damaged = {name: why for name, why in zip(doubtful, found, strict=True) if why}
+        for name in doubtful:
+            if name not in damaged:
+                self.whole[name] = list(there[name])
+        self._tell(damaged, remove)
+        if remove:
+            for name in damaged:
+                (self.imdir / name).unlink(missing_ok=True)
+            self.again = sorted({*self.again, *damaged})
+        self.again = [one for one in self.again if not (self.imdir / one).exists()]
+        if doubtful:
+            self._save()
+        return damaged
+
+    def settle(self) -> None:
+        """Wait until all products are on disk, and remember them as whole: a run has ended."""
+        synchronize(self.imdir)
+        for name in self.names:
+            stamp = self._stamp(name)
+            if stamp:
+                self.whole[name] = list(stamp)
+            else:
+                self.whole.pop(name, None)
+        self.again = [one for one in self.again if one not in self.whole]
+        self._save()
+
+    def _stamp(self, name: str) -> Stamp | None:
+        try:
+            return stamp_of(self.imdir / name)
+        except OSError:
+            return None
+
+    def _save(self) -> None:
+        try:
+            with atomic_path(self.imdir / RECORD) as beside:
+                beside.write_text(sealed({"whole": self.whole, "again": self.again}))
+        except OSError:  # without it they are read again
+            return
+
+    def _tell(self, damaged: dict[str, str], remove: bool) -> None:
+        then = "made again" if remove else "the next run makes it again"
+        for name in list(damaged)[:TOLD]:
+            tell(f"{self.imdir}/{name} is damaged ({damaged[name]}): {then}")
+        if len(damaged) > TOLD:
+            tell(f"{len(damaged) - TOLD} more products are damaged: {then}")
+
+    def _bring_back_from_the_future(self) -> None:
+        """Give products that a wrong clock has dated later than now the time of now.
+
+        Otherwise what is made of them would be older than they are, which Snakemake refuses.
+        """
+        now = self._now()
+        for name in self.names:
+            stamp = self._stamp(name)
+            if now and stamp and stamp[1] > now:
+                known = self.whole.get(name) == list(stamp)
+                os.utime(self.imdir / name, ns=(now, now))
+                if known:
+                    self.whole[name] = list(stamp_of(self.imdir / name))
+
+    def _now(self) -> int:
+        """The time [ns] by the clock of the file system, which need not be this machine's."""
+        probe = partial_path(self.imdir / "now")
+        try:
+            probe.touch()
+            return probe.stat().st_mtime_ns
+        except OSError:
+            return time.time_ns()
+        finally:
+            probe.unlink(missing_ok=True)
+
+
+def damage(path: Path, name: str, sums: ContentRecord) -> str:
+    """Return what is wrong with a product; empty where it is whole.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        Below `imdir`.
+    sums : ContentRecord
+        What jobs have written beside FITS files, which have checksums of their own.
+    """
+    try:
+        if path.suffix == ".fits":
+            return damage_of_fits(path)
+        why = damage_of_text(path)
+        known = sums.find(f"made:{name}").get("sum")
+        if not why and known and known != checksum(path):
+            why = "it is not as it was written"
+    except OSError as error:
+        return error.strerror or "it cannot be read"
+    return why
+
+
+def synchronize(folder: str | os.PathLike[str]) -> None:
+    """Wait until all that was written to the file system of a folder is on disk."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(number):
+            os.sync()
+    except (OSError, AttributeError):  # no such function
+        os.sync()
+    finally:
+        os.close(number)
