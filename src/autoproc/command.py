@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,24 +20,24 @@ ROOT = Path(__file__).resolve().parents[2]
 """The directory of the workflow, where it was installed together with this package."""
 
 
-def _load_pipeline() -> Any:
-    """Return the pipeline that the workflow declares, or None where there is no workflow.
+def _load(module: str) -> Any:
+    """Return a module of the workflow's core, or None where there is no workflow.
 
     Its file is read by path: the modules of the workflow are nobody else's, and do not get onto
     the module path of whoever imports this package.
     """
-    path = ROOT / "scripts/lib/core/pipeline.py"
+    path = ROOT / f"scripts/lib/core/{module}.py"
     if not path.is_file():
         return None
-    name = f"{__package__}._pipeline"
+    name = f"{__package__}._{module}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.PIPELINE
+    found = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
 
 
-PIPELINE = _load_pipeline()
+PIPELINE: Any = getattr(_load("pipeline"), "PIPELINE", None)
 
 STEPS: tuple[str, ...] = PIPELINE.step_names if PIPELINE else ()
 """The steps in their order."""
@@ -51,6 +52,12 @@ PAR_KEYS = {
     "verbose": "quiet",
 }
 """Keys of `pipeautoproc.par` that still say something, and the argument that replaces each."""
+
+
+PLAIN = re.compile(
+    r"(?!(nan|inf|infinity|true|false)$)(?=.*[^\W\de]|.*/)[\w./~+]([\w./~+ =-]*[\w./~+=-])?", re.I
+)
+"""Texts that Snakemake takes for no number, and YAML for what they are."""
 
 
 class AutoprocError(RuntimeError):
@@ -303,12 +310,31 @@ def command_line(
 
 
 def config_text(value: Any) -> str:
-    """Return a value as ``--config`` reads it back: JSON, which is YAML."""
+    """Return a value as ``--config`` reads it back: YAML, whatever a path holds.
+
+    Snakemake strips quotes from both ends before it reads YAML: a blank outside keeps them.
+    """
     if isinstance(value, (bool, int, float)):
         return str(value)
-    if isinstance(value, (str, os.PathLike)):
-        return json.dumps(os.fspath(value), ensure_ascii=False)
-    return json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, (str, os.PathLike)):
+        return json.dumps(value, ensure_ascii=False)
+    text = os.fspath(value)
+    quoted = _in_quotes(text)
+    return quoted if PLAIN.fullmatch(text) else f" {quoted} "
+
+
+def _in_quotes(text: str) -> str:
+    """Return a text as a double-quoted scalar of YAML."""
+
+    def escaped(letter: str) -> str:
+        if letter in '"\\':
+            return f"\\{letter}"
+        code = ord(letter)
+        if letter.isprintable():
+            return letter
+        return f"\\x{code:02x}" if code < 256 else f"\\U{code:08x}"
+
+    return '"' + "".join(map(escaped, text)) + '"'
 
 
 def run(command: Sequence[str]) -> int:
@@ -444,5 +470,6 @@ def _quoted(word):
 
 def note(words: str) -> None:
     """Say something that is no product; where nobody can hear it, as on a full disk, go on."""
+    shown = getattr(_load("text"), "shown", ascii)
     with suppress(OSError):
-        print(f"autoproc: {words}", file=sys.stderr, flush=True)
+        print(f"autoproc: {shown(words)}", file=sys.stderr, flush=True)

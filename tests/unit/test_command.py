@@ -179,6 +179,18 @@ def test_wrong_argument_is_one_sentence(ran, capsys, words):
     assert ran == []
 
 
+ODD = ["with \"quote", "back\\slash", "ta\tb", "ha #sh", " outer ", "<word>", "étoile ☆",
+       "'quoted'", "[brack]", "{a: b}", "5", "1e5", "nan", "True", "a: b", "- a", "null", "*s",
+       "&a", "!x", "x\x85y\u2028z", "𝄞\t", "\udcff.fits", "%x", "a,b", '"', "\\"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [*ODD, "raw night", "/data/raw", "imredux", "a=b"])
+def test_any_path_reaches_the_workflow_as_it_is(text):
+    from snakemake.cli import parse_config
+
+    assert parse_config([f"imdir={command.config_text(text)}"]) == {"imdir": text}
+
+
 def test_show_runs_nothing(ran, capsys):
     assert main(["--datadir", "a b", "--show"]) == 0
     assert "'datadir=\"a b\"'" in capsys.readouterr().out

@@ -29,6 +29,7 @@ from lib.astrometry.starlists import Reference, reference_extent, reference_from
 from lib.core.files import atomic_path
 from lib.core.programs import ProgramFailed
 from lib.core.settings import AstrometrySettings
+from lib.core.text import card_text
 from lib.frame.file import FrameRejected
 
 log = logging.getLogger("autoproc")
@@ -251,7 +252,7 @@ def solve_stack(
         frames,
         reference,
         settings,
-        catalogue=str(table.meta.get("source", "reference")) if len(reference) else "NONE",
+        catalogue=card_text(table.meta.get("source", "reference")) if len(reference) else "NONE",
         reason=str(table.meta.get("reason", "")) or "no reference",
     )
     solution.frames |= rejected

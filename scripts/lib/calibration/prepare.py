@@ -9,6 +9,7 @@ from astropy.io import fits
 from lib.calibration.corrections import subtract_bias_and_dark
 from lib.calibration.detector import assemble, gain_map
 from lib.core.stats import regular_sample
+from lib.core.text import card_text
 from lib.frame.file import SATURATED, Frame, FrameRejected, add_notes
 from lib.night.facts import FrameFacts
 
@@ -56,7 +57,7 @@ def frame_header(facts: FrameFacts) -> fits.Header:
         if value is None:
             continue
         if isinstance(value, str):
-            value = "".join(c if " " <= c <= "~" else "?" for c in value)[:60]
+            value = card_text(value)
         header[keyword] = (value, comment)
     for keyword, value in (facts.wcs or {}).items():
         header[keyword] = value

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from lib.core.text import shown
+
 TICK = 0.5
 """[s] Between looks at a process; a longer silence of this one, as after Ctrl-Z, is not counted."""
 
@@ -187,7 +189,7 @@ def _work(work: Callable[[], list[np.ndarray]], shared: mmap.mmap) -> dict[str, 
 def failure_text(why: BaseException) -> str:
     """Return kind and words of an exception as one short line."""
     try:
-        words = " ".join(str(why).split())
+        words = shown(" ".join(str(why).split()))
     except Exception:  # noqa: BLE001 - even the text of it may fail
         words = ""
     return f"{type(why).__name__}: {words}"[:200].rstrip(": ")

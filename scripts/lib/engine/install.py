@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib.core.text import shown_lines
+
 if TYPE_CHECKING:
     from lib.engine.progress import Progress
     from lib.engine.worker import WarmWorker
@@ -61,7 +63,8 @@ class Terminal:
             self.progress.end()
 
     def say(self, words: str) -> None:
-        """Write a line that stays."""
+        """Write lines that stay."""
+        words = shown_lines(words)
         if self.progress:
             self.progress.line(words)
         else:

@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from lib.core.files import PARTIAL, sweep_scratch
+from lib.core.text import shown
 from lib.engine.config import ConfigError, is_instrument_file
 
 DEFAULT_EXCLUDE = "config/exclude.txt"
 """The one list that need not exist."""
 
-UNSAFE = re.compile(r"[{}\x00-\x1f]")
+UNSAFE = re.compile(r"[{}\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """What Snakemake would take for a wildcard, or cannot hold, in a path."""
+
+PATH_VARIABLE = re.compile(r"<[a-z][a-z0-9_]*>")
+"""What Snakemake would take for a variable in the path of an output."""
 
 
 class NothingToReduce(ConfigError):
@@ -44,7 +48,7 @@ def refuse(error: Exception) -> NoReturn:
 
 def tell(sentence: str) -> None:
     """Write a sentence to the console, beside Snakemake's own output."""
-    print(f"autoproc: {sentence}", file=sys.stderr, flush=True)
+    print(f"autoproc: {shown(sentence)}", file=sys.stderr, flush=True)
 
 
 def check_places(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,8 +89,13 @@ def check_places(config: Mapping[str, Any]) -> dict[str, Any]:
     for key, path in plain.items():
         if path and UNSAFE.search(path):
             raise ConfigError(
-                f"{key}: {path!r} holds a brace or a control character, take another name"
+                f"{key}: {path!r} holds a brace, a control character or no UTF-8, take another name"
             )
+    if found := PATH_VARIABLE.search(plain["imdir"]):
+        raise ConfigError(
+            f"imdir: Snakemake takes {found.group()} in {plain['imdir']!r} for a variable, take "
+            "another name"
+        )
     return plain
 
 

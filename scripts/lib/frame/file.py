@@ -10,6 +10,7 @@ import numpy as np
 from astropy.io import fits
 
 from lib.core.files import atomic_path
+from lib.core.text import card_text, shown
 
 if TYPE_CHECKING:
     # 0.2 s to import: needed by the steps that use ccdproc.
@@ -51,6 +52,7 @@ class FrameRejected(Exception):
     """
 
     def __init__(self, code: str, numbers: str = "") -> None:
+        numbers = shown(numbers)
         self.code = code
         self.numbers = numbers
         super().__init__(f"{code}: {numbers}" if numbers else code)
@@ -155,7 +157,7 @@ def reject(header: fits.Header, step: str, why: FrameRejected) -> Frame:
     header = header.copy()
     header["QCSTAT"] = ("REJECTED", "fit for use: OK or REJECTED")
     header["QCSTEP"] = (step, "step that rejected it")
-    header["QCREASON"] = _printable(str(why))[:68]
+    header["QCREASON"] = card_text(why, 68)
     return Frame.without_image(header)
 
 
@@ -238,6 +240,9 @@ def record_calibration(
     header[f"{kind}SUM"] = (master.get("DATASUM", ""), f"DATASUM of the master {kind.lower()}")
 
 
+LONGEST_NOTE = 1000
+
+
 def add_notes(header: fits.Header, notes: Iterable[str]) -> None:
     """Add to a header what is to be told at the end of a run: cards NOTE1, NOTE2, ...
 
@@ -249,9 +254,4 @@ def add_notes(header: fits.Header, notes: Iterable[str]) -> None:
     """
     told = sum(1 for key in header if re.fullmatch(r"NOTE\d+", key))
     for number, note in enumerate(notes, told + 1):
-        header[f"NOTE{number}"] = _printable(note)
-
-
-def _printable(text: str) -> str:
-    """Return `text` with what a FITS header cannot hold replaced."""
-    return "".join(c if " " <= c <= "~" else "?" for c in text)
+        header[f"NOTE{number}"] = card_text(note, LONGEST_NOTE)

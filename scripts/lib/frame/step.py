@@ -14,6 +14,7 @@ from astropy.io import fits
 
 from lib.core.contents import ContentRecord, checksum, stamp_of
 from lib.core.files import atomic_path
+from lib.core.text import card_text, shown_lines
 from lib.frame.file import Frame, FrameRejected, read_frame, read_header, reject, write_frame
 from lib.frame.fitsbytes import copy_with_header
 
@@ -21,6 +22,13 @@ log = logging.getLogger("autoproc")
 
 _earlier_jobs = {"seconds": 0.0}
 """CPU time that earlier jobs of this process have used."""
+
+
+class ShownFormatter(logging.Formatter):
+    """Writes records so that a terminal, and the page, show what is in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown_lines(super().format(record))
 
 
 def start_log(path: str | Path | None) -> None:
@@ -36,7 +44,7 @@ def start_log(path: str | Path | None) -> None:
     atexit.register(log_usage)
     handler: logging.Handler
     handler = logging.FileHandler(path, mode="w") if path else logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(ShownFormatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -136,6 +144,10 @@ def stop_log() -> None:
     logging.getLogger("py.warnings").handlers.clear()
 
 
+LONGEST_HISTORY = 2000
+"""Characters of a step's parameters, which take a card for each 72."""
+
+
 def record_step(
     header: fits.Header,
     step: str,
@@ -145,7 +157,7 @@ def record_step(
     """Write a line of HISTORY: the step, its version and its parameters."""
     words = [f"autoproc {step} v{step_version}"]
     words += [f"{key}={value}" for key, value in (parameters or {}).items()]
-    header.add_history(" ".join(words))
+    header.add_history(card_text(" ".join(words), LONGEST_HISTORY))
 
 
 def process(

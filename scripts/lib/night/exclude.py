@@ -1,7 +1,9 @@
 """The list of frames that the user leaves out."""
 
 import fnmatch
+import io
 import os
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 
@@ -11,12 +13,13 @@ from lib.night.headervalues import text
 def read_exclude(path: str | os.PathLike[str] | None) -> dict[str, str]:
     """The user's list of frames to leave out: frame or file name, then the reason, a line each.
 
-    A name may hold `*` and `?`; one with spaces is put in quotes; `#` begins a comment line.
+    A name may hold `*` and `?`; in quotes, as a shell has them, it is a name and no pattern; `#`
+    begins a comment line.
 
     Returns
     -------
     dict
-        Name -> reason.
+        Name -> reason; names that were quoted are `QuotedName`.
     """
     result: dict[str, str] = {}
     if path is None or not os.path.exists(path):
@@ -26,17 +29,31 @@ def read_exclude(path: str | os.PathLike[str] | None) -> dict[str, str]:
             line = line.strip()
             if not line or line.startswith("#"):
                 continue
-            name, _, reason = line.partition(" ")
-            if line[0] in "'\"":
-                try:
-                    name = shlex.split(line)[0]
-                    reason = line[len(name) + 2 :]
-                except ValueError:
-                    pass
-            elif "\t" in name:
-                name, _, reason = line.partition("\t")
+            name, reason = _name_and_reason(line)
             result[name] = text(reason.strip()) or "no reason given"
     return result
+
+
+class QuotedName(str):
+    """A name that stands for itself, whatever it holds."""
+
+    __slots__ = ()
+
+
+def _name_and_reason(line: str) -> tuple[str, str]:
+    """Return the name that begins a line, and what follows it."""
+    if line[0] in "'\"":
+        words = io.StringIO(line)
+        lexer = shlex.shlex(words, posix=True, punctuation_chars=False)
+        lexer.whitespace_split, lexer.commenters = True, ""
+        try:
+            name = lexer.get_token()
+        except ValueError:  # a quote that does not end
+            name = None
+        if name:
+            return QuotedName(name), words.read()
+    name, *rest = re.split(r"[ \t]", line, maxsplit=1)
+    return name, "".join(rest)
 
 
 def excluding_entry(names: Iterable[str], excluded: Mapping[str, str]) -> str | None:
@@ -44,8 +61,10 @@ def excluding_entry(names: Iterable[str], excluded: Mapping[str, str]) -> str | 
     for name in filter(None, names):
         if name in excluded:
             return name
-    patterns = [entry for entry in excluded if "*" in entry or "?" in entry]
-    for entry in patterns:
-        if any(fnmatch.fnmatchcase(name, entry) for name in filter(None, names)):
+    for entry in excluded:
+        if isinstance(entry, QuotedName) or not set(entry) & set("*?"):
+            continue
+        pattern = entry.replace("[", "[[]")
+        if any(fnmatch.fnmatchcase(name, pattern) for name in filter(None, names)):
             return entry
     return None

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from lib.core.text import shown
+
 
 class FrameIgnored(Exception):
     """A raw frame that is not for this job.
@@ -19,6 +21,7 @@ class FrameIgnored(Exception):
     status = "IGNORED"
 
     def __init__(self, code: str, text: str, told: dict[str, Any] | None = None) -> None:
+        text = shown(text)
         super().__init__(f"{code}: {text}")
         self.code = code
         self.text = text

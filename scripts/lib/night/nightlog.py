@@ -19,6 +19,7 @@ from typing import Any, TypeGuard
 from lib.core.contents import ContentRecord, Stamp, checksum
 from lib.core.files import atomic_path
 from lib.core.guarded import failure_text
+from lib.core.text import shown
 from lib.night.calibrationmatch import (
     GROUP_KEYS,
     SETTINGS,
@@ -838,6 +839,4 @@ def _cell(value):
     """A text as field of the table: quoted, and on one line whatever is in it."""
     if not value:
         return ""
-    if not value.isprintable():
-        value = value.encode("unicode_escape").decode("ascii")
-    return '"' + value.replace('"', '""') + '"'
+    return '"' + shown(value).replace('"', '""') + '"'

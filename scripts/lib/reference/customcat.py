@@ -6,7 +6,12 @@ import numpy as np
 from astropy.table import Table
 
 from lib.core.bands import BANDS
-from lib.reference.referencetable import CatalogueError, blank_table, check_positions
+from lib.reference.referencetable import (
+    CatalogueError,
+    blank_table,
+    check_positions,
+    source_name,
+)
 
 
 def read_customcat(path: str | Path) -> Table:
@@ -61,6 +66,6 @@ def read_customcat(path: str | Path) -> Table:
     table["mode"] = values[:, -1].astype(int)
     assumed: list[str] = []
     table = check_positions(path, table, assumed)
-    table.meta["source"] = path.name
+    table.meta["source"] = source_name("", path)
     table.meta["assumed"] = assumed
     return table

@@ -18,6 +18,7 @@ from astropy.table import Column, MaskedColumn, Table
 from lib.core.bands import BANDS
 from lib.core.files import atomic_path
 from lib.core.sphere import separation
+from lib.core.text import card_text, shown, shown_within
 
 log = logging.getLogger("autoproc")
 
@@ -55,6 +56,9 @@ _WORDS = {"mag", "psf", "psfmag", "ab", "vega", "p", "sdss", "ps1", "2mass", "s"
 
 class CatalogueError(ValueError):
     """A table that cannot serve as a reference; the message says what to change in it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shown(message, 1000))
 
 
 def blank_table(n: int) -> Table:
@@ -155,12 +159,17 @@ def read_reference(path: str | Path) -> Table:
         if f"{band}_src" in raw.colnames:
             table[f"{band}_src"] = _strings(raw[f"{band}_src"])
     table = check_positions(path, table, assumed)
-    table.meta.update(raw_meta)
-    table.meta["source"] = str(raw_meta.get("source") or path.name)
+    table.meta.update(shown_within(raw_meta))
+    table.meta["source"] = source_name(raw_meta.get("source"), path)
     if assumed:
         table.meta["assumed"] = assumed
         log.warning("%s: assumed %s", path, ", ".join(assumed))
     return table
+
+
+def source_name(stated: Any, path: str | Path) -> str:
+    """Return the name of a table as headers hold it: what it states of itself, or its file's."""
+    return card_text(stated or "") or card_text(Path(path).name) or "table"
 
 
 def _read_any(path: Path) -> Table:

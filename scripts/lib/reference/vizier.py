@@ -24,6 +24,7 @@ from astropy.table import Table
 from lib.core.files import atomic_path
 from lib.core.settings import ReferenceSettings
 from lib.core.sphere import separation
+from lib.core.text import shown
 from lib.reference.referencetable import blank_table, cut_out
 from lib.reference.surveys import Survey
 
@@ -51,7 +52,7 @@ class AnswerError(Exception):
     """
 
     def __init__(self, message: str, lasting: bool = False) -> None:
-        super().__init__(message)
+        super().__init__(shown(message, 1000))
         self.lasting = lasting
 
 

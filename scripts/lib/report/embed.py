@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lib.core.text import shown_within
+
 
 def script_json(value: Any) -> str:
     """Return a value as JSON that is safe inside a script element, whatever texts it holds."""
+    value = shown_within(value)
     text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lib.core.text import shown_lines
 from lib.night.nightlog import LogRow, NightLog, scan
 from lib.night.plan import plan_night
 from lib.night.targets import parse_position
@@ -298,6 +299,13 @@ def gather(
     )
 
 
+def _shown(value: Any) -> Any:
+    """Return what a template writes: of texts, only what is printed."""
+    from markupsafe import Markup
+
+    return shown_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def render(page: Page) -> str:
     """Return the page as HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -305,7 +313,7 @@ def render(page: Page) -> str:
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, finalize=_shown,
     )  # fmt: skip
     variables = vars(page) | {name: Markup(text) for name, text in own_files().items()}
     variables["data"] = Markup(script_json(page.data))

@@ -13,7 +13,7 @@ from lib.core.stats import MAD_TO_SIGMA
 from lib.photometry.coaddzeropoint import Reference
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.reference.customcat import read_customcat
-from lib.reference.referencetable import check_angles
+from lib.reference.referencetable import check_angles, source_name
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def load_reference(path: str | Path | None) -> tuple[dict[str, np.ndarray] | Non
     from astropy.table import Table
 
     table = Table.read(path, format="ascii.ecsv")
-    source = str(table.meta.get("source") or Path(path).name)
+    source = source_name(table.meta.get("source"), path)
     if len(table) == 0:
         return None, "NONE", str(table.meta.get("reason", ""))
     columns: dict[str, np.ndarray] = {
@@ -107,7 +107,7 @@ def find_reference(
             check_angles(custom, customcat, header["CRVAL1"], header["CRVAL2"])
             break
     columns = {name: np.asarray(custom[name]) for name in custom.colnames}
-    return StackReference(stars, source, columns, Path(customcat).name, reason)
+    return StackReference(stars, source, columns, source_name("", customcat), reason)
 
 
 def astrometric_scatter(

@@ -14,6 +14,7 @@ from astropy.io import fits
 
 from lib.core.contents import ContentRecord
 from lib.night import nightlog
+from lib.night.exclude import excluding_entry, read_exclude
 from lib.night.frameignored import FrameUnusable
 from lib.night.instrumentfile import InstrumentError
 from lib.night.rawheaders import parse_header, read_headers
@@ -434,6 +435,25 @@ def test_exclude_list(night, tmp_path):
     assert log.notes == ["exclude: no frame is called never.fits"]
     assert len(log.stacks["M_1.R"]) == 1
     assert all(row.status == "IGNORED" for row in log.rows if row.reason.startswith("EXCLUDED"))
+
+
+@pytest.mark.parametrize(
+    "line, name, others",
+    [
+        ("'*.fits'  a file of that name", "*.fits", "v1.fits"),
+        ("'[1]?.fits' it's the moon", "[1]?.fits", "v1.fits"),
+        ("""'it'"'"'s #1.fits'   clouds""", "it's #1.fits", "its.fits"),
+        ('"two words.fits"\tclouds', "two words.fits", "two"),
+        ("[x]*.fits moon", "[x]1.fits", "x1.fits"),
+    ],
+)
+def test_exclude_list_takes_names_as_the_page_offers_them(tmp_path, line, name, others):
+    (tmp_path / "exclude.txt").write_text(f"{line}\n")
+    excluded = read_exclude(tmp_path / "exclude.txt")
+    assert excluding_entry([name], excluded) is not None
+    assert excluding_entry([others], excluded) is None
+    (why,) = excluded.values()
+    assert why in ("a file of that name", "it's the moon", "clouds", "moon")
 
 
 def test_exclude_list_takes_patterns(night, tmp_path):

@@ -292,7 +292,9 @@
 
   // ------------------------------------------------------------------ copying
   function excludeLine(name, why) {
-    const quoted = /\s/.test(name) ? `"${name}"` : name;
+    // In quotes a name is a name: no pattern, no comment. A quote in it is written as a shell has it.
+    const odd = /[\s*?'"#\\[]/.test(name);
+    const quoted = odd ? `'${name.replace(/'/g, `'"'"'`)}'` : name;
     return `${quoted}   ${(why || "by eye").replace(/\s+/g, " ")}`;
   }
   async function copyText(text, button) {
