@@ -44,7 +44,7 @@ rule flat:
     log:
         f"{IMDIR}/logs/flat/{{key}}.log",
     params:
-        version=6,
+        version=7,
         facts=FILES.calibration_facts("flat"),
         given=FILES.calibrations_given("flat", "bias", "dark"),
         contents=FILES.calibrations_contents("flat", "bias", "dark"),

@@ -9,7 +9,7 @@ rule prepare:
     log:
         f"{IMDIR}/logs/prepare/{{frame}}.log",
     params:
-        version=5,
+        version=6,
         facts=FILES.facts,
         missing={
             "bias": config["prepare"]["missing_bias"],

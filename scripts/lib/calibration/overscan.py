@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+LEAST_SHARED = 0.5
+"""[fraction] An overscan that spans less of the rows than this tells but one level for all."""
+
 
 def section(bounds: Sequence[int]) -> tuple[slice, slice]:
     """Return the index of a section [y0, y1, x0, x1] (0-based, ends excluded)."""
@@ -37,14 +40,41 @@ def overscan_level(
     """
     from scipy.signal import savgol_filter
 
-    beside = overscan[0] <= data[0] and overscan[1] >= data[1]
+    # Right or left of the data; above or below them where it has columns of theirs.
+    beside = overscan[2] >= data[3] or overscan[3] <= data[2]
     strip = raw[section(overscan)].astype(np.float32)
     levels = np.median(strip, axis=1 if beside else 0)
     window = min(smooth, (levels.size - 1) // 2 * 2 + 1)
     if window > 3:
         levels = savgol_filter(levels, window, 2).astype(np.float32)
-    if beside:
-        return levels[data[0] - overscan[0] : data[1] - overscan[0], None]
-    if levels.size < data[3] - overscan[2] or overscan[2] > data[2]:
-        return np.full((1, data[3] - data[2]), np.median(strip), np.float32)
-    return levels[None, data[2] - overscan[2] : data[3] - overscan[2]]
+    first, start, end = (
+        (overscan[0], data[0], data[1]) if beside else (overscan[2], data[2], data[3])
+    )
+    places = np.arange(start, end) - first
+    if np.count_nonzero((places >= 0) & (places < levels.size)) < LEAST_SHARED * places.size:
+        levels = np.full(places.size, np.median(strip), np.float32)
+    else:
+        levels = _extended(levels, places, smooth // 2)
+    return levels[:, None] if beside else levels[None, :]
+
+
+def _extended(levels: np.ndarray, places: np.ndarray, reach: int) -> np.ndarray:
+    """Return levels at places that may lie beyond their ends, where the slope goes on.
+
+    Parameters
+    ----------
+    levels : ndarray, shape (n,)
+    places : ndarray of int, shape (m,)
+    reach : int
+        Rows that tell the slope at an end; it goes on for half as many.
+    """
+    inside = np.clip(places, 0, levels.size - 1)
+    found = levels[inside].astype(np.float32)
+    reach = min(reach, levels.size // 2)
+    if reach < 3:
+        return found
+    beyond = np.clip(places - inside, -reach // 2, reach // 2)
+    for end, ahead in ((levels[:reach], beyond < 0), (levels[-reach:], beyond > 0)):
+        if ahead.any():
+            found[ahead] += np.float32(np.polyfit(np.arange(reach), end, 1)[0]) * beyond[ahead]
+    return found

@@ -1,5 +1,7 @@
 """The pixels of raw files, whatever those hold: all of them, or a reason."""
 
+import gzip
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,8 @@ from lib.core.guarded import GuardedFailure, failure_text, guarded_arrays
 from lib.frame.file import FrameRejected
 from lib.night.frameignored import FrameUnusable
 from lib.night.rawheaders import RawHDU, read_headers
+
+BITPIX_TYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
 SPARE_MEMORY = 512 << 20
 """[byte] What a library may take beside a few copies of the pixels that it unpacks."""
@@ -44,12 +48,12 @@ def read_raw(path: str | Path, hdus: set[int]) -> dict[int, np.ndarray]:
     images = _checked(path, wanted)
     try:
         if all(one.plain for one in images[: wanted[-1] + 1]):
-            found = _read(path, wanted)
+            found = _read(path, wanted, images[wanted[-1]].end)
         else:
             pixels = [int(np.prod(images[number].shape or [0])) for number in wanted]
             size = sum(8 * one + 16 for one in pixels)
             found = guarded_arrays(
-                lambda: _read(path, wanted),
+                lambda: _read(path, wanted, images[wanted[-1]].end),
                 size,
                 memory=4 * size + SPARE_MEMORY,
                 seconds=SPARE_SECONDS + sum(pixels) / PIXELS_PER_SECOND,
@@ -85,11 +89,11 @@ def map_raw(path: str | Path, hdu: int) -> np.ndarray:
     images = _checked(path, [hdu])
     if not all(one.plain for one in images[: hdu + 1]) or str(path).endswith(".gz"):
         return read_raw(path, {hdu})[hdu]
+    one = images[hdu]
     try:
-        how = {"memmap": True, "do_not_scale_image_data": True}
-        with open(path, "rb") as file, fits.open(file, **how) as opened:
-            raw = opened[hdu].data
-    except Exception as why:  # noqa: BLE001 - as above
+        kind = BITPIX_TYPES[one.header["BITPIX"]]
+        raw = np.memmap(path, kind, "r", one.start, tuple(one.shape or ()))
+    except (OSError, ValueError) as why:
         raise FrameRejected("UNREADABLE", failure_text(why)) from why
     return _flat(raw, hdu)
 
@@ -106,8 +110,11 @@ def _checked(path: str | Path, wanted: list[int]) -> list[RawHDU]:
     return images
 
 
-def _read(path: str | Path, wanted: list[int]) -> list[np.ndarray]:
-    with open(path, "rb") as file, fits.open(file, memmap=False) as opened:
+def _read(path: str | Path, wanted: list[int], end: int) -> list[np.ndarray]:
+    """Return the pixels of some HDUs; what follows the last of them may be no FITS at all."""
+    with gzip.open(path) if str(path).endswith(".gz") else open(path, "rb") as file:
+        content = io.BytesIO(file.read(end))
+    with fits.open(content, memmap=False) as opened:
         found = [opened[number].data for number in wanted]
     return [np.empty(0) if one is None else one for one in found]
 

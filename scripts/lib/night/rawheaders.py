@@ -159,6 +159,8 @@ class RawHDU:
         Bytes of a packed image when it is unpacked.
     start, length : int
         First byte of its data in a plain file, and how many there are.
+    end : int
+        Bytes of the file, unpacked from .gz, up to its end.
     """
 
     index: int
@@ -169,6 +171,7 @@ class RawHDU:
     unpacked: int = 0
     start: int = 0
     length: int = 0
+    end: int = 0
 
 
 class RawHeaders(NamedTuple):
@@ -202,7 +205,7 @@ def _describe_hdu(index: int, header: dict[str, Any]) -> tuple[RawHDU, int]:
     hdu = RawHDU(index, header, plain=kind in ("IMAGE", "IUEIMAGE") and "GROUPS" not in header)
     if kind in ("IMAGE", "IUEIMAGE"):
         if axes and min(axes) > 0:
-            hdu.shape = axes[::-1]
+            hdu.shape = _image_shape(axes)
     elif kind in ("BINTABLE", "TABLE", "A3DTABLE"):
         fields = header.get("TFIELDS")
         if not isinstance(fields, int) or not 0 <= fields <= MAX_FIELDS:
@@ -210,10 +213,16 @@ def _describe_hdu(index: int, header: dict[str, Any]) -> tuple[RawHDU, int]:
         if kind == "BINTABLE" and header.get("ZIMAGE") is True:
             axes = _packed_axes(header)
             if axes and min(axes) > 0:
-                hdu.shape = axes[::-1]
+                hdu.shape = _image_shape(axes)
                 hdu.packed_primary = header.get("ZSIMPLE") is True
                 hdu.unpacked = math.prod(axes) * abs(header["ZBITPIX"]) // 8
     return hdu, size
+
+
+def _image_shape(axes: list[int]) -> list[int]:
+    """Return the axes of an image, slow first, without those of one pixel beyond two."""
+    long = [length for length in axes if length > 1]
+    return (long if len(axes) > 2 and len(long) == 2 else axes)[::-1]
 
 
 def _is_count(value: Any) -> bool:
@@ -402,6 +411,7 @@ def _walk_hdus(reader: "_GzipReader | _PlainReader", last: int) -> RawHeaders:
         hdu, bytes_of_data = _describe_hdu(len(hdus), parse_header(block))
         hdus.append(hdu)
         hdu.start, hdu.length = reader.place * reader.seekable, bytes_of_data
+        hdu.end = reader.place + bytes_of_data + -bytes_of_data % BLOCK
         announced += bytes_of_data
         if isinstance(reader, _GzipReader) or bytes_of_data <= reader.size - reader.place:
             _check_unpacked(hdus, announced, reader.stored)

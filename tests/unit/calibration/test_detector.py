@@ -226,6 +226,30 @@ def test_overscan_follows_a_drift_and_ignores_a_cosmic_ray():
     assert np.abs(level[:, 0] - drift).max() < 1.0
 
 
+@pytest.mark.parametrize("rows", [(20, 400), (0, 380), (20, 380)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_overscan_that_does_not_span_the_frame_is_followed(rows, turned):
+    rng = np.random.default_rng(2)
+    bias = 1000 + 20 * np.sin(np.arange(400) / 60)[:, None]
+    raw = np.hstack([np.full((400, 50), 3000.0) + bias - 1000, bias + rng.normal(0, 4, (400, 32))])
+    overscan, data = [*rows, 50, 82], [0, 400, 0, 50]
+    if turned:
+        raw, overscan, data = raw.T, overscan[2:] + overscan[:2], data[2:] + data[:2]
+    level = overscan_level(raw, overscan, data)
+    assert level.shape == ((1, 400) if turned else (400, 1))
+    wrong = level.ravel() - bias[:, 0]
+    # Noise of a row 4 * 1.25 / sqrt(32) = 0.9 DN; the sine bends by 2 DN within 20 rows.
+    assert np.std(wrong[rows[0] : rows[1]]) < 0.5
+    assert np.abs(wrong).max() < 4
+
+
+def test_overscan_in_a_corner_tells_one_level():
+    raw = np.full((100, 80), 500.0)
+    raw[90:, 60:] = 300.0
+    level = overscan_level(raw, [90, 100, 60, 80], [0, 90, 0, 60])
+    assert (level == 300.0).all()
+
+
 def test_amplifiers_are_joined_with_their_own_gain(tmp_path):
     rng = np.random.default_rng(6)
     light = 1000 * np.ones((40, 50))

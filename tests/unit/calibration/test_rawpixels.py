@@ -118,3 +118,35 @@ def test_raw_file_that_is_gone_has_its_reason(tmp_path):
     with pytest.raises(FrameRejected, match="UNREADABLE: No such file"):
         prepare_frame(tmp_path / "gone.fits", facts)
     assert "UNREADABLE" in raw_picture(str(tmp_path / "gone.fits"), facts, 20)["why"]
+
+
+def packed_pixels(path, pixels):
+    """Write an image, zipped where the name ends so."""
+    fits.PrimaryHDU(pixels).writeto(path, overwrite=True)
+    return path
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("tail", [b"\xf7binary\x00" * 592, b"RECORD".ljust(2880), b"x" * 37])
+def test_what_follows_the_image_is_no_matter(tmp_path, tail, zipped):
+    """The standard allows special records; cameras write what they like."""
+    pixels = np.arange(600, dtype=np.int16).reshape(20, 30)
+    path = packed_pixels(tmp_path / "a.fits", pixels)
+    content = path.read_bytes() + tail
+    if zipped:
+        path = tmp_path / "a.fits.gz"
+        content = gzip.compress(content)
+    path.write_bytes(content)
+    np.testing.assert_array_equal(read_raw(path, {0})[0], pixels)
+    np.testing.assert_array_equal(map_raw(path, 0), pixels)
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 30), (1, 1, 20, 30), (20, 1, 30)])
+@pytest.mark.parametrize("packed", [False, True])
+def test_axes_of_one_pixel_are_none(tmp_path, shape, packed):
+    pixels = np.arange(600, dtype=np.int16).reshape(shape)
+    path = tmp_path / ("a.fits.fz" if packed else "a.fits")
+    hdu = fits.CompImageHDU(pixels) if packed else fits.ImageHDU(pixels)
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path)
+    assert read_headers(path).hdus[1].shape == [20, 30]
+    np.testing.assert_array_equal(read_raw(path, {1})[1], pixels.reshape(20, 30))
