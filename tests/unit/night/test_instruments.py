@@ -208,7 +208,7 @@ def sane(facts):
 
 def test_every_instrument_loads_and_carries_its_file_name():
     names = list_instruments()
-    assert set(GOOD) == set(names)
+    assert set(GOOD) <= set(names)  # the others: test_cameras.py
     assert names[-1] == "generic"
     for name in names:
         assert load_instrument(name)["name"] == name
