@@ -734,7 +734,13 @@ def test_random_headers_give_sane_facts_or_a_reason(name):
 def test_example_of_the_docs_works(tmp_path):
     words = (CONFIG.parent / "docs" / "instruments.md").read_text()
     path = tmp_path / "mycam.yaml"
-    path.write_text(re.search(r"```yaml\n(.*?)```", words, re.S).group(1))
+    short, whole = re.findall(r"```yaml\n(.*?)```", words, re.S)
+    path.write_text(short)
+    header = {**GENERIC, "WHEEL2": "R", "GAIN": 9}
+    (facts,) = interpret(header, [hdu((520, 536), 0, header)], "x.fits", load_instrument(path))
+    sane(facts)
+    assert (facts.filter, facts.gain, facts.rdnoise) == ("R", 1.8, 5.2)
+    path.write_text(whole)
     header = {**GENERIC, "FILTER": "SDSS-R", "READMODE": "slow"}
     info = hdu((2048, 2112), 0, header)
     (facts,) = interpret(header, [info], "x.fits", load_instrument(path))
