@@ -36,7 +36,7 @@ rule stack:
         f"{IMDIR}/logs/stack/{{stack}}.log",
     threads: PLAN.threads_of_a_stack(available_cores(workflow))
     params:
-        version=14,
+        version=15,
         settings=config["stack"],
         customcatfilt=config["customcatfilt"],
         given=FILES.stack_given,

@@ -50,8 +50,21 @@ PRIOR_BETA = 3.0
 PRIOR_WIDTH = 0.5
 """Standard deviation of ln(beta) about it."""
 
-BEYOND_ERROR = 0.2
-"""Relative error of the light beyond the last ring."""
+BEYOND_ERROR = 0.35
+"""Relative error of the light beyond the last ring: what a Moffat profile fitted further in misses
+of it, and stars of haloes."""
+
+NEIGHBOUR_ERROR = 3e-4
+"""Error of ln(total flux) that sky and neighbours leave where rings reach as far as they can; it
+grows with the square of what they lack, as neighbours are nearer."""
+
+LEAST_BETA, GREATEST_BETA = 1.6, 18.0
+"""Bounds of the exponent of the wings. Seeing has 2.5 to 5 (Racine 1996, PASP 108, 699), haloes of
+optics and dust down to 1.6; at 1 the light would have no end."""
+
+LONELY = ((1, 1.5), (2, 1.5), (4, 1.5), (6, 1.5), (6, 0.6))
+"""Last ring of the growth curve, from the end, and how much further off the next star must be
+[FWHM], as far as enough stars have it."""
 
 ASSUMED_ERROR = 0.03
 """Relative error of the total flux where no star tells the growth curve: how it differs between
@@ -78,7 +91,7 @@ class GrowthCurve:
     total : float
         Total flux in units of that within `reference`.
     error : float
-        Standard error of ln(`total`), with a fifth of what lies beyond the last ring.
+        Standard error of ln(`total`), with a third of what lies beyond the last ring.
     n_stars : int
         0: no star was fit, the curve is that of a Moffat profile with beta 3.
     """
@@ -211,9 +224,10 @@ def _lonely_stars(
     ny, nx = shape
     edge = np.minimum.reduce([stars.x, stars.y, nx - 1 - stars.x, ny - 1 - stars.y])
     lonely, last = np.zeros(edge.size, bool), len(radii)
-    for last in (len(radii), len(radii) - 1, len(radii) - 3, len(radii) - 5):
+    for from_end, margin in LONELY:
+        last = len(radii) + 1 - from_end
         far = radii[last - 1]
-        lonely = (stars.isolation > far + 1.5 * fwhm) & (edge > far + 1)
+        lonely = (stars.isolation > far + margin * fwhm) & (edge > far + 1)
         if lonely.sum() >= MIN_LONELY_STARS:
             break
     return np.flatnonzero(lonely), last
@@ -294,7 +308,9 @@ def _fit_wings(rings: _MeanRings, fwhm: float, noise: float) -> GrowthCurve:
 
     start = np.append(np.log([moffat_alpha(fwhm, PRIOR_BETA), PRIOR_BETA, 1.05]), 0.0)
     span = np.append(np.log([4.0, 6.0, 1.6]), 5.0)
-    best, residual, slopes = fit_bounded(misfit, start, start - span, start + span)
+    low, high = start - span, start + span
+    low[1], high[1] = np.log([LEAST_BETA, GREATEST_BETA])
+    best, residual, slopes = fit_bounded(misfit, start, low, high)
     reference = rings.radii[REFERENCE_RING]
     covariance = np.linalg.pinv(slopes.T @ slopes) * max(
         1.0, residual @ residual / max(1, len(rings.outer) - 2)
@@ -309,6 +325,7 @@ def _fit_wings(rings: _MeanRings, fwhm: float, noise: float) -> GrowthCurve:
     slope /= 2 * step
     beyond = norm * (1.0 - moffat_fraction(rings.radii[-1], alpha, beta)) / total
     variance = max(0.0, slope @ covariance @ slope) / total**2 + (BEYOND_ERROR * beyond) ** 2
+    variance += (NEIGHBOUR_ERROR * (RING_RADII[-1] * fwhm / rings.radii[-1]) ** 2) ** 2
     cumulative = np.cumsum(rings.mean)
     cumulative /= cumulative[REFERENCE_RING]
     return GrowthCurve(

@@ -12,6 +12,7 @@ import sep
 
 from lib.core.stats import half_sample_mode, neighbour_means, regular_sample
 from lib.frame.file import SATURATED, UNUSABLE
+from lib.photometry.flags import FLAG_BLENDED
 
 log = logging.getLogger("autoproc")
 
@@ -20,6 +21,10 @@ SUB_OBJECTS = 32767
 
 PIXEL_WIDTH = 12**-0.5
 """Standard deviation of the light of a pixel [pixel]."""
+
+
+FEW_STARS = 5
+"""With fewer that were separated from no neighbour, separated ones count as stars, too."""
 
 
 class Detections(NamedTuple):
@@ -184,7 +189,7 @@ def select_stars(
     snr : ndarray, shape (n,)
         Signal-to-noise ratios.
     flags : ndarray of int, shape (n,)
-        Only sources with 0 are taken.
+        Only sources with 0 are taken; those separated from a neighbour where there are few others.
     peak : ndarray, shape (n,)
         Highest pixel.
     saturate : float
@@ -202,9 +207,12 @@ def select_stars(
         Half-light radius of a star, NaN where there is none.
     """
     usable = (
-        (flags == 0) & (snr > min_snr) & (peak < saturate)
-        & np.isfinite(radius) & (radius > min_radius)
+        (snr > min_snr) & (peak < saturate) & np.isfinite(radius) & (radius > min_radius)
     )  # fmt: skip
+    alone = usable & (flags == 0)
+    usable &= (flags & ~FLAG_BLENDED) == 0
+    if alone.sum() >= FEW_STARS or 4 * alone.sum() > usable.sum():
+        usable = alone
     if not usable.any():
         return usable, np.nan
     logs = np.log(np.where(usable, radius, 1.0))
