@@ -49,7 +49,7 @@ rule solve:
         f"{IMDIR}/logs/solve/{{stack}}.log",
     threads: PLAN.threads_of_a_stack(available_cores(workflow))
     params:
-        version=6,
+        version=7,
         settings=config["astrometry"],
     script:
         "../scripts/solve.py"
@@ -64,6 +64,6 @@ rule astrometry:
     log:
         f"{IMDIR}/logs/astrometry/{{frame}}.log",
     params:
-        version=1,
+        version=2,
     script:
         "../scripts/astrometry.py"

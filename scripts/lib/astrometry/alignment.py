@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from lib.astrometry.crossvalidation import best_solution, degrees_allowed, validate_degrees
+from lib.astrometry.fewstars import PointingCorrection
 from lib.astrometry.firstsolution import identify_all
 from lib.astrometry.frames import AstrometryFrame
 from lib.astrometry.jointfit import fit_alone
@@ -36,13 +37,15 @@ def align(
         Name to numbers of those that match no other.
     """
     waiting = sorted(frames, key=lambda frame: -len(frame.stars))
+    headers = {frame.name: (frame.centre(), frame.local_matrix()) for frame in frames}
     aligned, failed = [waiting.pop(0)], {}
     while waiting:
         reference = merged_stars(aligned)
         size = max(max(frame.shape) * frame.scale for frame in aligned)
         for frame in waiting:
             frame.radius = max(2 * frame.radius, 0.5 * size)
-        failed = identify_all(waiting, reference, settings)
+        corrections = [PointingCorrection.of(one, *headers[one.name]) for one in aligned]
+        failed = identify_all(waiting, reference, settings, corrections=corrections)
         found = [frame for frame in waiting if frame.match]
         if not found:
             break

@@ -147,7 +147,7 @@ def detect(path: str | Path, settings: AstrometrySettings) -> AstrometryFrame:
     path : path-like
         Frame file.
     settings : AstrometrySettings
-        detect_threshold, detect_minarea, min_snr, min_stars, timeout.
+        detect_threshold, detect_minarea, min_snr, timeout.
 
     Returns
     -------
@@ -156,7 +156,7 @@ def detect(path: str | Path, settings: AstrometrySettings) -> AstrometryFrame:
     Raises
     ------
     FrameRejected
-        Rejected before, no usable pixel, or too few stars.
+        Rejected before, no usable pixel, or no star.
     """
     frame = read_frame(path, mapped=True)
     name = frame_name(path, frame.header)
@@ -165,15 +165,15 @@ def detect(path: str | Path, settings: AstrometrySettings) -> AstrometryFrame:
         raise FrameRejected(code, numbers)
     image, flag = detection_arrays(frame.image, frame.mask)
     if flag.all():
-        raise FrameRejected("TOO_FEW_STARS", f"0 < {settings.min_stars}, no usable pixel")
+        raise FrameRejected("TOO_FEW_STARS", "0 < 1, no usable pixel")
     try:
         table = run_extractor(image, flag, frame.header, settings)
     except ProgramFailed as why:
         raise FrameRejected("DETECTION_FAILED", str(why)) from why
     stars = select_stars(table, settings.min_snr)
     log.info("%s: %d sources, %d of use", name, len(table), len(stars))
-    if len(stars) < settings.min_stars:
-        raise FrameRejected("TOO_FEW_STARS", f"{len(stars)} < {settings.min_stars}")
+    if not len(stars):
+        raise FrameRejected("TOO_FEW_STARS", "0 < 1")
     return AstrometryFrame(name, frame.header, image.shape, stars)
 
 

@@ -6,11 +6,21 @@ one helps to find the others.
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from astropy.wcs import WCS
 from numpy.typing import ArrayLike
 
+from lib.astrometry.fewstars import (
+    OTHER_FILTER_RANGE,
+    POINTED_CHANCE,
+    PREDICTED_CHANCE,
+    SAME_FILTER_RANGE,
+    PointingCorrection,
+    match_few,
+    predicted,
+)
 from lib.astrometry.frames import AstrometryFrame
 from lib.astrometry.jointfit import fit_alone
 from lib.astrometry.mapping import Mapping, same_orientation
@@ -73,7 +83,7 @@ def identify(
     scale = np.sqrt(abs(np.linalg.det(frame.local_matrix(start))))
     search = SearchRange(
         size=float(np.sqrt(np.prod(frame.shape)) * scale),
-        tolerance=max(2.0 * scale, 0.6),
+        tolerance=frame.tolerance * scale,
         radius=frame.radius if radius is None else radius,
         first_radius=max(10 * scale, 5.0),
         scales=scales,
@@ -142,6 +152,68 @@ def rotate_before_distortion(frame: AstrometryFrame) -> PixelMap:
     return map_from_wcs(wcs)
 
 
+def identify_few(
+    frame: AstrometryFrame,
+    reference: Reference,
+    settings: AstrometrySettings,
+    corrections: Sequence[PointingCorrection] = (),
+) -> tuple[Match, PixelMap]:
+    """Identify the stars of a frame that has few of them, by a shift.
+
+    Where sister frames say that it points; then where its header does, which takes three stars,
+    or the certainty of any match.
+
+    Parameters
+    ----------
+    frame : AstrometryFrame
+    reference : Reference
+    settings : AstrometrySettings
+    corrections : sequence of PointingCorrection
+        Of sister frames.
+
+    Returns
+    -------
+    match : Match
+    pixel_to_world : callable
+
+    Raises
+    ------
+    NoMatch
+    """
+    starts = [(frame.pixel_to_world, frame.radius, POINTED_CHANCE, 3)]
+    if corrections:
+        one, radius = predicted(corrections, frame.mjd, frame.scale)
+        turned = reoriented_map(frame, one.turn @ frame.local_matrix())
+        moved = followed_by_linear(turned, Mapping(np.eye(2), one.offset), frame.centre())
+        starts.insert(0, (moved, min(radius, frame.radius), PREDICTED_CHANCE, 1))
+    same = reference.seen is not None
+    best: Match | None = None
+    for start, radius, chance, least in starts:
+        stars, known, centre = project_together(frame, reference, start)
+        scale = np.sqrt(abs(np.linalg.det(frame.local_matrix(start))))
+        side = np.sqrt(np.prod(frame.shape)) * scale + 2 * radius
+        inside = np.flatnonzero(np.all(np.abs(np.nan_to_num(known, nan=1e9)) < side / 2, axis=1))
+        # The frame shows the brightest of them.
+        bright = inside[np.argsort(reference.magnitude[inside], kind="stable")]
+        bright = bright[: 3 * len(stars) + 5]
+        if not len(bright):
+            continue
+        match = match_few(
+            PlaneStars(stars, frame.magnitude), PlaneStars(known, reference.magnitude)[bright],
+            area=side**2, radius=radius, tolerance=1.5 * frame.tolerance * scale,
+            spread=SAME_FILTER_RANGE if same else OTHER_FILTER_RANGE,
+        )  # fmt: skip
+        if match is None:
+            continue
+        match = replace(match, reference=bright[match.reference])
+        certain = match.number >= 2 and match.log_chance <= settings.log_chance
+        if certain or (match.number >= max(least, len(stars) / 2) and match.log_chance <= chance):
+            return match, followed_by_linear(start, match.mapping, centre)
+        if best is None or match.log_chance < best.log_chance:
+            best = match
+    raise NoMatch(f"best {best.brief}" if best else f"{len(frame.stars)} stars, none met another")
+
+
 def refine(frame: AstrometryFrame, reference: Reference) -> None:
     """Fit the map of an identified frame to first order; the known distortion keeps its shape."""
     match = frame.match
@@ -183,6 +255,7 @@ class Search:
         self.frames, self.reference, self.settings = frames, reference, settings
         self.wide_radius = 3600.0 * settings.wide_radius
         self.from_header = {f.name: (f.pixel_to_world, f.local_matrix()) for f in frames}
+        self.corrections: list[PointingCorrection] = []
         self.failed: dict[str, str] = {}
 
     @property
@@ -229,9 +302,38 @@ class Search:
             if not self.try_frame(frame) and frame.radius < self.wide_radius:
                 self.try_frame(frame, wide=True)
 
+    def rich(self, frame: AstrometryFrame) -> bool:
+        """Return whether a frame has stars enough for a blind search."""
+        return len(frame.stars) >= self.settings.min_stars
+
+    def corrections_of(self, frames: Sequence[AstrometryFrame]) -> list[PointingCorrection]:
+        """Return by how much the headers of solved frames are off."""
+        headers = [self.from_header[one.name] for one in frames]
+        return [
+            PointingCorrection.of(one, one.centre(pixel_to_world), matrix)
+            for one, (pixel_to_world, matrix) in zip(frames, headers, strict=True)
+        ]
+
+    def match_few_stars(self, frames: Sequence[AstrometryFrame]) -> None:
+        """Identify frames by few stars, with what those solved tell of the pointing."""
+        corrections = self.corrections + self.corrections_of(self.solved)
+        for frame in frames:
+            try:
+                frame.match, frame.pixel_to_world = identify_few(
+                    frame, self.reference, self.settings, corrections
+                )
+            except NoMatch as why:
+                self.failed[frame.name] = str(why)
+                continue
+            self.failed.pop(frame.name, None)
+            frame.by_few = True
+            log.info("%s: few stars: %s", frame.name, frame.match)
+
     def try_asterisms_on_richest(self) -> None:
         """Try asterisms on the richest frames: if these fail, so will the others."""
-        richest = sorted(self.frames, key=lambda frame: -len(frame.stars))
+        richest = sorted(filter(self.rich, self.frames), key=lambda frame: -len(frame.stars))
+        if not richest:
+            return
         for frame in richest[:3]:
             if self.try_frame(frame, wide=True, asterisms=True):
                 return
@@ -271,9 +373,11 @@ class Search:
         for frame, pixel_to_world in zip(solved, before, strict=True):
             frame.pixel_to_world = pixel_to_world
         search = Search(rest, common, self.settings)
+        search.corrections = self.corrections_of(solved)
         search.try_pointings()
         search.apply_orientations()
         search.reject_odd_orientations()
+        search.match_few_stars(search.unsolved)
         for frame in rest:
             if frame.match:
                 frame.pixel_to_world = fit_alone(frame, common, 1)
@@ -285,7 +389,7 @@ class Search:
     def try_asterisms_on_rest(self) -> None:
         """Try asterisms on every frame that is not solved, and what one finds on the next."""
         known = False
-        for frame in self.unsolved:
+        for frame in filter(self.rich, self.unsolved):
             if not (known and self.try_orientations(frame)):
                 known |= self.try_frame(frame, wide=True, asterisms=True)
 
@@ -293,7 +397,8 @@ class Search:
         """Take back weak matches that disagree with the orientation of most other frames."""
         matrices = {frame.name: frame.local_matrix() for frame in self.solved}
         for frame in self.solved:
-            if frame.by_neighbours or chance_of(frame) < self.settings.log_chance - 6:
+            helped = frame.by_neighbours or frame.by_few
+            if helped or chance_of(frame) < self.settings.log_chance - 6:
                 continue
             own = matrices[frame.name]
             others = [m for name, m in matrices.items() if name != frame.name]
@@ -319,6 +424,7 @@ def identify_all(
     settings: AstrometrySettings,
     *,
     neighbours: bool = False,
+    corrections: Sequence[PointingCorrection] = (),
 ) -> dict[str, str]:
     """Identify all frames of a camera; orientation and stars of one help to find the others.
 
@@ -331,6 +437,8 @@ def identify_all(
     neighbours : bool
         Whether the stars of frames that are solved serve as reference for the others. That comes
         before asterisms (any rotation, scale, mirror image), which take ten times longer.
+    corrections : sequence of PointingCorrection
+        Of frames that are solved already.
 
     Returns
     -------
@@ -338,6 +446,7 @@ def identify_all(
         Name of each frame that is not found: the numbers of its best hypothesis.
     """
     search = Search(frames, reference, settings)
+    search.corrections = list(corrections)
     search.try_pointings()
     if not search.solved:
         search.try_asterisms_on_richest()
@@ -348,4 +457,5 @@ def identify_all(
     if search.solved and search.unsolved:
         search.try_asterisms_on_rest()
         search.reject_odd_orientations()
+    search.match_few_stars(search.unsolved)
     return search.failed

@@ -37,6 +37,8 @@ class AstrometryFrame:
         Of the fitted distortion.
     by_neighbours : bool
         Whether it was identified by the stars of other frames.
+    by_few : bool
+        Whether it was identified by few stars, where other frames or its header said they are.
     own_solution : bool
         Whether it keeps a solution of its own, better than the joint one.
     """
@@ -50,6 +52,7 @@ class AstrometryFrame:
     match: Match | None = None
     degree: int = 1
     by_neighbours: bool = False
+    by_few: bool = False
     own_solution: bool = False
 
     def __post_init__(self) -> None:
@@ -85,6 +88,12 @@ class AstrometryFrame:
     def snr(self) -> np.ndarray:
         """Signal-to-noise ratios of the fluxes."""
         return self.stars["FLUX_AUTO"] / self.stars["FLUXERR_AUTO"]
+
+    @cached_property
+    def tolerance(self) -> float:
+        """Distance at which its stars count as identified [pixel]: two, or half the seeing."""
+        widths = self.stars["FWHM_IMAGE"]
+        return max(2.0, 0.5 * float(np.median(widths))) if len(widths) else 2.0
 
     @property
     def middle(self) -> np.ndarray:

@@ -25,6 +25,9 @@ log = logging.getLogger("autoproc")
 MIN_STARS_TO_VALIDATE = 12
 """Reference stars below which nothing is left out of the fit to predict it."""
 
+MIN_STARS_TO_SOLVE = 5
+"""Reference stars below which frames are not solved together."""
+
 
 @dataclass
 class JointSolution:
@@ -86,6 +89,10 @@ def solve_jointly(
         if not frame.by_neighbours:
             refine(frame, reference)
     near = residuals(frames, reference, tolerance=4.0 * max(frame.scale for frame in frames))
+    known = len(np.unique(near.reference))
+    if known < MIN_STARS_TO_SOLVE:
+        # Too few for scale and rotation: each frame keeps those it has, and its shift.
+        return JointSolution(known, 3.0 * frames[0].scale)
     reference = thin_reference(frames, reference[np.unique(near.reference)])
     keep_better_maps(frames, reference, fit_jointly(frames, reference, 1))
 

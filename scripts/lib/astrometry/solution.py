@@ -10,22 +10,29 @@ import json
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
+from numpy.typing import ArrayLike
 
 from lib.astrometry.alignment import align
 from lib.astrometry.detection import detect, frame_name
-from lib.astrometry.firstsolution import identify_all
+from lib.astrometry.firstsolution import followed_by_linear, identify_all, identify_few
 from lib.astrometry.frames import AstrometryFrame, epoch_of
 from lib.astrometry.jointsolution import JointSolution, solve_jointly
+from lib.astrometry.matching import NoMatch
 from lib.astrometry.pixelmaps import Cards, fit_cards, starting_map
 from lib.astrometry.residuals import Residuals, residuals
-from lib.astrometry.starlists import Reference, reference_extent, reference_from_table
+from lib.astrometry.starlists import (
+    Reference,
+    merged_stars,
+    reference_extent,
+    reference_from_table,
+)
 from lib.core.files import atomic_path
 from lib.core.programs import ProgramFailed
 from lib.core.settings import AstrometrySettings
@@ -95,7 +102,7 @@ class FrameSolution:
             detected=len(frame.stars),
             contrast=match.contrast if match else None,
             log_chance=match.log_chance if match else None,
-            rung="neighbours" if frame.by_neighbours else match.rung if match else "header",
+            rung=rung_of(frame),
             degree=frame.degree,
             own_solution=frame.own_solution,
             epoch=epoch_of([frame]),
@@ -204,6 +211,15 @@ class StackSolution:
             "offset": [finite(1000 * value) for value in self.residuals.median()],
             "frames": {name: entry.as_json() for name, entry in self.frames.items()},
         }
+
+
+def rung_of(frame: AstrometryFrame) -> str:
+    """Return the step of the ladder that identified a frame."""
+    if frame.by_few:
+        return "few stars"
+    if frame.by_neighbours:
+        return "neighbours"
+    return frame.match.rung if frame.match else "header"
 
 
 def finite(value: float) -> float | None:
@@ -346,6 +362,8 @@ def solve_frames(
     if frames and len(reference):
         failed = identify_all(frames, reference, settings, neighbours=True)
         solved = [frame for frame in frames if frame.match]
+        if not solved and max(len(frame.stars) for frame in frames) < settings.min_stars:
+            solved, failed = identify_together(frames, reference, settings)
         if not solved:
             best = "; ".join(f"{name}: {numbers}" for name, numbers in failed.items())
             reason = f"no frame matched {catalogue}: {best}"
@@ -355,6 +373,9 @@ def solve_frames(
     if solved:
         joint = solve_jointly(solved, reference, settings)
         method, degree = joint.method, joint.degree
+        for frame in solved:
+            if frame.by_few:
+                log.warning("%s: placed by %d stars", frame.name, len(frame.stars))
     elif frames:
         catalogue = "NONE"
         solved, reference, failed = align(frames, settings)
@@ -370,6 +391,54 @@ def solve_frames(
     }
     reason = reason if catalogue == "NONE" else ""
     return StackSolution(entries, catalogue, reason, method, degree, reference, found, joint)
+
+
+def identify_together(
+    frames: Sequence[AstrometryFrame], reference: Reference, settings: AstrometrySettings
+) -> tuple[list[AstrometryFrame], dict[str, str]]:
+    """Identify frames of few stars as one: aligned with each other, all their stars by one shift.
+
+    Parameters
+    ----------
+    frames : sequence of AstrometryFrame
+        None of which is identified by itself.
+    reference : Reference
+    settings : AstrometrySettings
+
+    Returns
+    -------
+    solved : list of AstrometryFrame
+        With `match`; empty where all stars together are not found.
+    failed : dict
+        Name to numbers of the others.
+    """
+    start = [frame.pixel_to_world for frame in frames]
+    radius = [frame.radius for frame in frames]
+    aligned, _, failed = align(frames, settings)
+    merged = merged_stars(aligned)
+    first = aligned[0]
+    # All their stars on the plane of the first, as if it had seen them.
+    columns = np.zeros(len(merged), first.stars.dtype)
+    columns["FLUX_AUTO"] = 10 ** (-0.4 * merged.magnitude)
+    columns["FWHM_IMAGE"] = np.median(first.stars["FWHM_IMAGE"])
+    whole = replace(first, stars=columns, radius=max(radius))
+
+    def positions(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        return (merged.ra, merged.dec) if x is whole.x else first.pixel_to_world(x, y)
+
+    whole.pixel_to_world = positions
+    try:
+        match, _ = identify_few(whole, reference, settings)
+    except NoMatch as why:
+        for frame, pixel_to_world, one in zip(frames, start, radius, strict=True):
+            frame.match, frame.by_few = None, False
+            frame.pixel_to_world, frame.radius = pixel_to_world, one
+        return [], {frame.name: f"all together: {why}" for frame in frames}
+    centre = whole.centre()
+    for frame in aligned:
+        frame.pixel_to_world = followed_by_linear(frame.pixel_to_world, match.mapping, centre)
+        frame.match, frame.by_few = match, True
+    return aligned, failed
 
 
 def start_from_headers(

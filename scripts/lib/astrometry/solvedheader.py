@@ -14,7 +14,7 @@ COORDINATE_CARD = re.compile(
     r"(WCSAXES|WCSNAME|CTYPE\d|CUNIT\d|CRVAL\d|CRPIX\d|CRDER\d|CSYER\d|CDELT\d|CROTA\d"
     r"|CD\d_\d|CD00\d00\d|PC\d_\d|PC00\d00\d|PV\d_\d+|PS\d_\d+|LONPOLE|LATPOLE|RADESYS|RADECSYS"
     r"|EQUINOX|EPOCH|A_ORDER|B_ORDER|AP_ORDER|BP_ORDER|A_DMAX|B_DMAX|[AB]P?_\d_\d"
-    r"|WAT\d_\d+|WCSDIM|LTV\d|LTM\d_\d|PPO\d+|AMD[XY]\d+|PLTRAH|ASTR(MS1|MS2|NST|CONT|CAT|EPOC|DEG)"
+    r"|WAT\d_\d+|WCSDIM|LTV\d|LTM\d_\d|PPO\d+|AMD[XY]\d+|PLTRAH|ASTR(MS1|MS2|NST|CONT|CAT|EPOC|DEG|HOW)"
     r")[A-Z]?"
 )
 """Keywords of any world coordinate system that a solution replaces, alternatives included."""
@@ -58,6 +58,8 @@ def apply_solution(header: fits.Header, solution: Mapping[str, Any], catalogue: 
     header["ASTRCAT"] = (catalogue[:60], "source of the reference positions")
     if solution.get("epoch") is not None:
         header["ASTREPOC"] = (round(solution["epoch"], 4), "[yr] epoch of the reference positions")
+    if solution.get("rung"):
+        header["ASTRHOW"] = (solution["rung"], "how it was identified")
     header["ASTRDEG"] = (solution["degree"], "degree of the fitted distortion")
     return header
 

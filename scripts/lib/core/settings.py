@@ -152,7 +152,7 @@ class AstrometrySettings:
     min_snr: Annotated[float, Ge(0)] = 8.0
     """Fainter stars are not used."""
     min_stars: Annotated[int, Ge(3)] = 6
-    """A frame with fewer detected stars is rejected."""
+    """A frame with fewer detected stars is placed by what other frames and its header tell."""
     min_matched: Annotated[int, Ge(3)] = 5
     """A match of fewer stars is not believed."""
     min_contrast: Annotated[float, Ge(1)] = 2.0
@@ -192,7 +192,7 @@ class StackSettings:
     """A frame of longer stars is trailed: rejected."""
     max_seeing: Annotated[float, Ge(0)] = 0
     """[arcsec] a frame of worse seeing is rejected; 0: none is."""
-    min_stars: Annotated[int, Ge(1)] = 3
+    min_stars: Annotated[int, Ge(1)] = 1
     """A frame with fewer measured stars is rejected."""
     max_scatter: Annotated[float, Gt(0)] = 0.3
     """[mag] a frame whose stars scatter more about its zero point is rejected."""

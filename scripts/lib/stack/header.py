@@ -125,7 +125,7 @@ def describe_coadd(
         cards[f"STACK{number}"] = (frame.name, "")
     for key, card in cards.items():
         header[key] = card
-    return flag_stack(header, zeropoint, settings)
+    return flag_stack(header, headers, zeropoint, settings)
 
 
 def flat_error(used: list[StackFrame]) -> float:
@@ -327,11 +327,16 @@ def outlier_cards(frames: list[StackFrame]) -> Cards:
     }
 
 
-def flag_stack(header: fits.Header, zeropoint: Zeropoint, settings: StackSettings) -> list[str]:
-    """Write into the header what to mind about a stack; return the codes."""
+def flag_stack(
+    header: fits.Header, headers: list[fits.Header], zeropoint: Zeropoint, settings: StackSettings
+) -> list[str]:
+    """Write into the header what to mind about a stack of frames; return the codes."""
     flags = []
     if header["NSTACK"] < settings.min_frames:
         flags.append(("FEW_FRAMES", f"{header['NSTACK']} < {settings.min_frames}"))
+    few = sum(one.get("ASTRHOW") == "few stars" for one in headers)
+    if few:
+        flags.append(("FEW_STARS", f"{few} of {len(headers)} frames placed by few"))
     if header["ASTRCAT"] == "NONE":
         flags.append(("NO_ASTROMETRIC_REFERENCE", ""))
     if header.get("FLATERR", 0.0) > FLAT_ERROR_TOLD:

@@ -110,6 +110,10 @@ def find_reference(
     return StackReference(stars, source, columns, source_name("", customcat), reason)
 
 
+COMPARED_SNR = 10.0
+"""Least S/N of the stars whose positions are compared with the reference."""
+
+
 def astrometric_scatter(
     coadd: MeasuredCoadd, reference: Reference, radius: float
 ) -> tuple[tuple[float, float], int]:
@@ -135,7 +139,8 @@ def astrometric_scatter(
     ra0, dec0 = mean_position(*sky.T)
     plane = project(sky[:, 0], sky[:, 1], ra0, dec0)
     at = project(reference["ra"], reference["dec"], ra0, dec0)
-    plane = plane[(coadd.field.flags & ~1) == 0]
+    # Fainter ones tell more of their own noise, and of chance, than of the solution.
+    plane = plane[((coadd.field.flags & ~1) == 0) & (coadd.field.snr > COMPARED_SNR)]
     ours, theirs = match(plane, at, radius)
     if ours.size < 2:
         return (np.nan, np.nan), int(ours.size)

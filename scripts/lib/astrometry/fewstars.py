@@ -1,0 +1,173 @@
+"""Frames of few stars: what is known of their pointing, and the fluxes, make up for the stars.
+
+Three stars prove little by themselves. But sister frames tell how far the header's pointing is off
+and how the camera is turned, and a star has its flux: within that, one or two are enough.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.astrometry.frames import AstrometryFrame
+from lib.astrometry.mapping import Mapping
+from lib.astrometry.matching import Match, PlaneStars, log_poisson_tail
+from lib.core.sphere import project
+
+SAME_FILTER_RANGE = 0.5
+"""Magnitudes, relative to each other, by which stars of one filter may differ."""
+
+OTHER_FILTER_RANGE = 1.2
+"""The same where the filters are not known to be alike."""
+
+PREDICTED_CHANCE = -2.0
+"""[log10] A match where sister frames predict it is not believed if chance makes it more often."""
+
+POINTED_CHANCE = -4.0
+"""[log10] The same of three stars or more where the header points."""
+
+LEAST_RADIUS = 5.0
+"""[pixel] Sister frames predict a place no better than this."""
+
+LONE_RADIUS = 15.0
+"""[pixel] One sister alone no better than this."""
+
+
+@dataclass(frozen=True)
+class PointingCorrection:
+    """How a frame that is solved differs from what its header says.
+
+    Parameters
+    ----------
+    mjd : float
+    offset : ndarray, shape (2,)
+        Of the middle of the frame, true minus header, to the east and north [arcsec].
+    turn : ndarray, shape (2, 2)
+        By which the header's matrix is to be multiplied from the left.
+    """
+
+    mjd: float
+    offset: np.ndarray
+    turn: np.ndarray
+
+    @classmethod
+    def of(
+        cls, frame: AstrometryFrame, centre: tuple[float, float], matrix: np.ndarray
+    ) -> "PointingCorrection":
+        """Return that of a solved frame, from middle [deg] and matrix of its header."""
+        ra, dec = frame.centre()
+        offset = project(np.array([ra]), np.array([dec]), *centre)[0]
+        return cls(frame.mjd, offset, frame.local_matrix() @ np.linalg.inv(matrix))
+
+
+def predicted(
+    corrections: Sequence[PointingCorrection], mjd: float, scale: float
+) -> tuple[PointingCorrection, float]:
+    """Return what sister frames say of the pointing of a frame.
+
+    Parameters
+    ----------
+    corrections : sequence of PointingCorrection
+        One at least.
+    mjd : float
+        Of the frame.
+    scale : float
+        [arcsec per pixel].
+
+    Returns
+    -------
+    correction : PointingCorrection
+        That of the frame nearest in time.
+    radius : float
+        Within which it holds [arcsec]: four times the typical difference of frames that follow
+        each other.
+    """
+    ordered = sorted(corrections, key=lambda one: one.mjd)
+    nearest = min(ordered, key=lambda one: abs(one.mjd - mjd))
+    if len(ordered) == 1:
+        return nearest, LONE_RADIUS * scale
+    steps = np.diff([one.offset for one in ordered], axis=0)
+    typical = float(np.median(np.hypot(*steps.T)))
+    return nearest, max(LEAST_RADIUS * scale, 4.0 * typical)
+
+
+def match_few(
+    stars: PlaneStars, reference: PlaneStars, *, area: float, radius: float, tolerance: float,
+    spread: float,
+) -> Match | None:  # fmt: skip
+    """Find the shift by which most of a few stars meet reference stars of fitting magnitudes.
+
+    Every pair of a star and a reference star within `radius` is tried. By chance n stars make
+    n rho pi radius^2 pairs, rho being the density of reference stars, and each further star meets
+    another within `tolerance` with the chance rho pi tolerance^2, times the part of the reference
+    stars whose magnitudes fit.
+
+    Parameters
+    ----------
+    stars, reference : PlaneStars
+    area : float
+        In which the reference stars lie [arcsec^2].
+    radius : float
+        Largest shift [arcsec].
+    tolerance : float
+        Distance at which a star is identified [arcsec].
+    spread : float
+        Range of the magnitudes relative to each other.
+
+    Returns
+    -------
+    Match or None
+        The one of most stars; None where no pair is near enough.
+    """
+    shift = reference.points[None] - stars.points[:, None]
+    zero = reference.magnitude[None] - stars.magnitude[:, None]
+    zero = np.where(np.isfinite(zero), zero, 0.0)
+    first = np.argwhere(np.hypot(shift[..., 0], shift[..., 1]) < radius)
+    n, density = len(stars), len(reference) / area
+    best = None
+    for i, j in first:
+        pairs = _meetings(shift, zero, shift[i, j], zero[i, j], tolerance, spread)
+        # Again about their mean: two or more tell the shift better than the first.
+        mean = np.mean([shift[p] for p in pairs], axis=0)
+        pairs = _meetings(shift, zero, mean, np.median([zero[p] for p in pairs]), tolerance, spread)
+        if not pairs:
+            continue
+        residual = np.array([shift[p] for p in pairs]) - mean
+        key = (-len(pairs), float(np.sum(residual**2)))
+        if best is None or key < best[0]:
+            best = key, pairs, mean
+    if best is None:
+        return None
+    (_, squares), pairs, mean = best
+    k = len(pairs)
+    fitting = float(np.mean(np.abs(zero - np.median([zero[p] for p in pairs])) < spread))
+    trials = n * density * np.pi * radius**2
+    expected = (n - 1) * density * np.pi * tolerance**2 * fitting
+    if k == 1:
+        # One alone has any magnitude.
+        log_chance = np.log10(-np.expm1(-trials))
+    else:
+        log_chance = log_poisson_tail(k - 1, expected) + np.log10(max(trials, 1e-3))
+    shift_only = Mapping(np.eye(2), mean)
+    return Match(
+        shift_only, np.array([i for i, _ in pairs]), np.array([j for _, j in pairs]), tested=n,
+        expected=expected, log_chance=float(log_chance),
+        rms=float(np.sqrt(squares / max(2 * (k - 1), 1))), rung="few stars",
+    )  # fmt: skip
+
+
+def _meetings(
+    shift: np.ndarray, zero: np.ndarray, at: np.ndarray, level: float, tolerance: float,
+    spread: float,
+) -> list[tuple[int, int]]:  # fmt: skip
+    """Return the pairs, one reference star to one star, that a shift brings together."""
+    distance = np.hypot(*np.moveaxis(shift - at, -1, 0))
+    distance[np.abs(zero - level) > spread] = np.inf
+    pairs: list[tuple[int, int]] = []
+    while distance.size:
+        i, j = np.unravel_index(np.argmin(distance), distance.shape)
+        if not distance[i, j] < tolerance:
+            break
+        pairs.append((int(i), int(j)))
+        distance[i], distance[:, j] = np.inf, np.inf
+    return pairs
