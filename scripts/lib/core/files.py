@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and folders of work that a killed process may leave."""
 
+import errno
 import fcntl
 import os
 import re
@@ -30,16 +31,45 @@ def partial_path(path: str | os.PathLike[str]) -> Path:
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary name beside `path`, renamed to it when the block succeeds."""
+def atomic_path(path: str | os.PathLike[str], wait: bool = True) -> Iterator[Path]:
+    """Give a temporary name beside `path`, renamed to it when the block succeeds.
+
+    Parameters
+    ----------
+    path : path-like
+    wait : bool
+        Whether what was written is to be on disk before it has its name: after a power cut there
+        is the old file or the new one, never an empty one. For the many frames of a night that
+        would take longer than their reduction: the run waits for all of them at its end.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = partial_path(path)
     try:
         yield beside
+        if wait:
+            write_to_disk(beside)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_to_disk(path: str | os.PathLike[str]) -> None:
+    """Wait until the content of a file is on disk.
+
+    Raises
+    ------
+    OSError
+        The disk has failed.
+    """
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fdatasync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # it cannot wait
+            raise
+    finally:
+        os.close(number)
 
 
 @contextmanager

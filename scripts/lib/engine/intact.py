@@ -7,7 +7,6 @@ short, or other than its checksum says is removed, so that Snakemake makes it ag
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import time
@@ -174,8 +173,7 @@ class Products:
         return damaged
 
     def settle(self) -> None:
-        """Wait until all products are on disk, and remember them as whole: a run has ended."""
-        synchronize(self.imdir)
+        """Remember all products as whole: a run has ended, and they are on disk."""
         for name in self.names:
             stamp = self._stamp(name)
             if stamp:
@@ -252,15 +250,3 @@ def damage(path: Path, name: str, sums: ContentRecord) -> str:
     except OSError as error:
         return error.strerror or "it cannot be read"
     return why
-
-
-def synchronize(folder: str | os.PathLike[str]) -> None:
-    """Wait until all that was written to the file system of a folder is on disk."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(number):
-            os.sync()
-    except (OSError, AttributeError):  # no such function
-        os.sync()
-    finally:
-        os.close(number)

@@ -18,6 +18,7 @@ from lib.report.summary import summary
 from .config import ConfigError
 from .install import Terminal
 from .intact import Products, product_names
+from .ondisk import DiskWriter
 from .paths import Claim, refuse, sweep
 
 
@@ -49,6 +50,7 @@ class NightRun:
         self.home = home
         self.terminal = terminal
         self._claim = Claim(config["imdir"])
+        self._disk = DiskWriter(config["imdir"])
 
     def begin(self, cores: int | None) -> None:
         """Claim `imdir`, remove what a killed run left in it, and record the run.
@@ -62,6 +64,7 @@ class NightRun:
             refuse(error)
         sweep(imdir)
         ContentRecord(imdir).compact()
+        self._disk.start()
         self.terminal.begin(quiet=self.config["quiet"])
         record_run(imdir, dict(self.config), cores or 1, sys.argv, os.getcwd())
 
@@ -75,6 +78,7 @@ class NightRun:
         if not page_is_current:
             script = self.home / "scripts" / "night.py"
             subprocess.run([sys.executable, str(script), "--imdir", imdir], check=False)
+        self._disk.finish()
         lasting, intermediate = product_names(self.night, self.plan)
         Products(imdir, [*lasting, *intermediate]).settle()
         if not self.config["quiet"]:

@@ -219,7 +219,7 @@ def write_frame(path: str | Path, frame: Frame, extensions: Sequence[Any] = ()) 
         for bit, meaning in MASK_BITS.items():
             mask.header[f"BIT{bit}"] = meaning
         hdus = fits.HDUList([fits.PrimaryHDU(image, header), mask, *extensions])
-    with atomic_path(path) as beside:
+    with atomic_path(path, wait=False) as beside:
         hdus.writeto(beside, checksum=True, overwrite=True)
 
 

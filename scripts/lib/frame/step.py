@@ -206,7 +206,7 @@ def process(
             frame = reject(header, step, why)
         record_step(frame.header, step, step_version, parameters)
     if header_only and not frame.rejected:
-        with atomic_path(target) as beside:
+        with atomic_path(target, wait=False) as beside:
             copy_with_header(source, beside, frame.header)
     else:
         write_frame(target, frame)
