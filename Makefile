@@ -20,7 +20,7 @@ SNAKEFILES := $(wildcard Snakefile rules/*.smk)
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-env:  ## install what a run needs: .venv, source-extractor, scamp; swarp to compare with
+env:  ## install what a run needs: .venv, source-extractor, scamp
 	@tools/install.sh
 
 env-dev:  ## the same, and what the tests and linters need

@@ -13,6 +13,8 @@ rule refcat:
     retries: 2
     # On a cluster the nodes may have no network.
     localrule: True
+    conda:
+        "../environment.yml"
     resources:
         attempt=lambda wildcards, attempt: attempt,
         network=1,
@@ -47,6 +49,8 @@ rule solve:
         ),
     log:
         f"{IMDIR}/logs/solve/{{stack}}.log",
+    conda:
+        "../environment.yml"
     threads: PLAN.threads_of_a_stack(available_cores(workflow))
     params:
         version=7,
@@ -63,6 +67,8 @@ rule astrometry:
         FILES.after("astrometry"),
     log:
         f"{IMDIR}/logs/astrometry/{{frame}}.log",
+    conda:
+        "../environment.yml"
     params:
         version=2,
     script:

@@ -8,6 +8,8 @@ rule crclean:
         intermediate(FILES.after("crclean")),
     log:
         f"{IMDIR}/logs/crclean/{{frame}}.log",
+    conda:
+        "../environment.yml"
     params:
         version=8,
         settings=config["crclean"],

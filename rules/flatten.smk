@@ -9,6 +9,8 @@ rule flatten:
         intermediate(FILES.after("flatten")),
     log:
         f"{IMDIR}/logs/flatten/{{frame}}.log",
+    conda:
+        "../environment.yml"
     params:
         version=5,
         settings=config["flatten"],

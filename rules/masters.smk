@@ -7,6 +7,8 @@ rule bias:
         f"{IMDIR}/bias-{{key}}.fits",
     log:
         f"{IMDIR}/logs/bias/{{key}}.log",
+    conda:
+        "../environment.yml"
     params:
         version=6,
         facts=FILES.calibration_facts("bias"),
@@ -24,6 +26,8 @@ rule dark:
         f"{IMDIR}/dark-{{key}}.fits",
     log:
         f"{IMDIR}/logs/dark/{{key}}.log",
+    conda:
+        "../environment.yml"
     params:
         version=6,
         facts=FILES.calibration_facts("dark"),
@@ -43,6 +47,8 @@ rule flat:
         f"{IMDIR}/flat_{{key}}.fits",
     log:
         f"{IMDIR}/logs/flat/{{key}}.log",
+    conda:
+        "../environment.yml"
     params:
         version=7,
         facts=FILES.calibration_facts("flat"),

@@ -19,6 +19,8 @@ rule night:
     log:
         f"{IMDIR}/logs/night/night.log",
     localrule: True
+    conda:
+        "../environment.yml"
     # By then nothing else runs.
     threads: 2
     params:

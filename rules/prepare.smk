@@ -8,6 +8,8 @@ rule prepare:
         intermediate(FILES.after("prepare")),
     log:
         f"{IMDIR}/logs/prepare/{{frame}}.log",
+    conda:
+        "../environment.yml"
     params:
         version=6,
         facts=FILES.facts,

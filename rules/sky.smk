@@ -8,6 +8,8 @@ rule makesky:
         f"{IMDIR}/sky-{{key}}.fits",
     log:
         f"{IMDIR}/logs/makesky/{{key}}.log",
+    conda:
+        "../environment.yml"
     params:
         version=12,
         min_frames=config["makesky"]["min_frames"],
@@ -28,6 +30,8 @@ rule skysub:
         intermediate(FILES.after("skysub")),
     log:
         f"{IMDIR}/logs/skysub/{{frame}}.log",
+    conda:
+        "../environment.yml"
     params:
         version=6,
         order=config["skysub"]["order"],

@@ -34,6 +34,8 @@ rule stack:
         ),
     log:
         f"{IMDIR}/logs/stack/{{stack}}.log",
+    conda:
+        "../environment.yml"
     threads: PLAN.threads_of_a_stack(available_cores(workflow))
     params:
         version=15,
@@ -60,6 +62,8 @@ rule tables:
         # As `lib.night.plan.table_name` has it: frames.ecsv is the night log.
         target=r"(?!frames\.ecsv)[A-Za-z0-9_+-]+",
         mark=r"(?:\.target)?",
+    conda:
+        "../environment.yml"
     params:
         version=6,
         settings=config["stack"],
@@ -81,6 +85,8 @@ rule lightcurve:
         plot=f"{IMDIR}/qa/lightcurve/{{target}}.png",
     log:
         f"{IMDIR}/logs/lightcurve/{{target}}.log",
+    conda:
+        "../environment.yml"
     params:
         version=3,
         frames=FILES.frames_by_stack,

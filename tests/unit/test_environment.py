@@ -12,7 +12,8 @@ import autoproc
 ROOT = Path(__file__).resolve().parents[2]
 
 CONDA_NAMES = {"snakemake": "snakemake-minimal", "matplotlib": "matplotlib-base"}
-PROGRAMS = {"astromatic-source-extractor", "astromatic-scamp", "astromatic-swarp"}
+PROGRAMS = {"astromatic-source-extractor", "astromatic-scamp"}
+"""Of a run; the tests compare stacks with SWarp's."""
 
 
 def wanted(name):
@@ -80,7 +81,7 @@ def test_one_version_of_autoproc():
 def test_install_asks_apt_for_every_program():
     script = (ROOT / "tools" / "install.sh").read_text()
     asked = re.findall(r"missing\+=\(([\w-]+)\)", script)
-    assert {f"astromatic-{name}" for name in asked} == PROGRAMS
+    assert {f"astromatic-{name}" for name in asked} == PROGRAMS | {"astromatic-swarp"}
 
 
 def test_hosted_ci_runs_what_anyone_runs():

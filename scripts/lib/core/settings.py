@@ -9,6 +9,9 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen
 
+REFERENCE_SOURCES = ("online", "offline", "none")
+"""Values of `refcat` that are no path of a table."""
+
 
 @dataclass(frozen=True)
 class Write:

@@ -194,7 +194,7 @@ def _unknown(key: str, known: Mapping[str, Any], section: str | None = None) -> 
 def _checked(config: Mapping[str, Any], name: str, key: Key) -> Any:
     """Return the value of a key, converted and found right, or its default."""
     if name not in config:
-        return deepcopy(key.default)
+        return _convert(deepcopy(key.default), key)
     value = _convert(config[name], key)
     if not _is_valid(value, key):
         _complain(key.name, value, _allowed(key))

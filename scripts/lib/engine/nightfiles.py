@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from lib.core.contents import ContentRecord
+from lib.core.settings import REFERENCE_SOURCES
 from lib.night.nightlog import NightLog, scan
 from lib.night.plan import Plan, Sky, target_of
 from lib.night.pointing import Field, field_of
@@ -268,7 +269,7 @@ class NightFiles:
     def reference_content(self, wildcards: Any) -> str:
         """Return what stands for the content of the user's table; empty where there is none."""
         refcat = self.config["refcat"]
-        return "" if refcat in ("online", "offline", "none") else self.contents.sum_of(refcat)
+        return "" if refcat in REFERENCE_SOURCES else self.contents.sum_of(refcat)
 
     def field(self, wildcards: Any) -> Field:
         """Return where the frames of a target lie."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from lib.core.files import PARTIAL, sweep_scratch
+from lib.core.settings import REFERENCE_SOURCES
 from lib.core.text import shown
 from lib.engine.config import ConfigError, is_instrument_file
 
@@ -72,7 +73,7 @@ def check_places(config: Mapping[str, Any]) -> dict[str, Any]:
     plain = {key: _plain(config[key]) for key in ("datadir", "imdir", "masters", "customcat")}
     plain["exclude"] = _plain(config["exclude"])
     refcat = config["refcat"]
-    if refcat not in ("online", "offline", "none"):
+    if refcat not in REFERENCE_SOURCES:
         plain["refcat"] = _plain(refcat)
         _check_file("refcat", plain["refcat"])
     if is_instrument_file(config["instrument"]):

@@ -228,3 +228,7 @@ def test_any_config_is_completed_or_refused_in_one_sentence(config):
     else:
         assert check_config(checked) == checked
         TypeAdapter(Settings).validate_python(checked)
+
+
+def test_default_has_the_type_of_the_same_value_in_a_file():
+    assert isinstance(check_config({})["stack"]["max_seeing"], float)
