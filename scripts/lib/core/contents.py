@@ -9,9 +9,10 @@ one of a file counts.
 import hashlib
 import json
 import os
+import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,10 @@ class ContentRecord:
             found = checksum(path)
             self.write(name, before, found, **more)
         except OSError:
-            # Who reads it next says so.
+            # Who reads it next says so. Each failure is another one, so that the next run tries
+            # again; without it, what is made of the failure would pass for up to date.
+            with suppress(OSError):
+                self.write(name, None, "", **more, failed=str(time.time_ns()))
             yield
             return
         yield
@@ -187,7 +191,7 @@ class ContentRecord:
         except OSError:
             after = None
         if after != before:
-            self.write(name, None, "", **more)
+            self.write(name, None, "", **more, failed=str(time.time_ns()))
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

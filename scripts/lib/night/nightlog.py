@@ -195,7 +195,8 @@ def _content(record: ContentRecord | None, name: str, path: str, stamp: Stamp, h
             return known["content"]
     except OSError:
         found = "unreadable"
-    return hashlib.blake2b(f"{plain} {found}".encode(), digest_size=8).hexdigest()
+    words = f"{plain} {found} {known.get('failed', '')}"
+    return hashlib.blake2b(words.encode(), digest_size=8).hexdigest()
 
 
 def _duplicates(datadir: str, files: dict[str, list[Any]]) -> dict[str, str]:
@@ -392,6 +393,7 @@ def _scan(
             _cached_ok(entry)
             and (*entry[:2], *entry[8][:1]) == stamp
             and not entry[3].startswith("UNREADABLE")
+            and not (record and record.find(f"raw:{name}").get("failed"))
         ):
             files[name] = entry
             continue

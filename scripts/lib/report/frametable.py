@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.core.contents import ContentRecord, checksum, stamp_of
+from lib.core.text import shown
 from lib.night.interpret import CALIBRATIONS
 from lib.night.naming import shape_text
 from lib.night.nightlog import COLUMNS, FLOAT_COLUMNS, NightLog
@@ -146,6 +147,5 @@ def _cell(value: Any, kind: str) -> str:
         if not is_number(value):
             return ""
         return str(int(value)) if kind == "int64" else repr(float(value))
-    text = "" if value is None else " ".join(str(value).split())
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    text = "" if value is None else shown(" ".join(str(value).split()))
     return '"' + text.replace('"', '""') + '"' if set(text) & set(" ',\"#") else text

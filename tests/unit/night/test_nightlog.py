@@ -13,6 +13,7 @@ import pytest
 from astropy.io import fits
 
 from lib.core.contents import ContentRecord
+from lib.core.contents import ContentRecord
 from lib.night import nightlog
 from lib.night.exclude import excluding_entry, read_exclude
 from lib.night.frameignored import FrameUnusable
@@ -435,6 +436,31 @@ def test_exclude_list(night, tmp_path):
     assert log.notes == ["exclude: no frame is called never.fits"]
     assert len(log.stacks["M_1.R"]) == 1
     assert all(row.status == "IGNORED" for row in log.rows if row.reason.startswith("EXCLUDED"))
+
+
+def test_frame_that_a_job_could_not_read_is_tried_again(raw, tmp_path):
+    path = put(raw, "v1.fits", target="M 1", band="V", second=1000)
+    record = ContentRecord(tmp_path)
+
+    def content():
+        log = nightlog.scan(raw, "generic", cache=tmp_path / ".nightlog.json")
+        (facts,) = log.frames.values()
+        return facts.content
+
+    first = content()
+    assert content() == first
+    seen = {first}
+    for _ in range(2):
+        path.rename(tmp_path / "away")
+        with record.reading("raw:v1.fits", path, content=first):
+            pass
+        (tmp_path / "away").rename(path)
+        assert content() not in seen
+        seen.add(content())
+    last = content()
+    with record.reading("raw:v1.fits", path, content=last):
+        pass
+    assert content() == last
 
 
 @pytest.mark.parametrize(
