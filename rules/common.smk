@@ -28,7 +28,7 @@ try:
         # They are the same with every night: none is read, and nothing is written.
         NIGHT = NightLog({})
     else:
-        NIGHT = read_night(config, HOME, write=workflow.is_main_process)
+        NIGHT = read_night(config, write=workflow.is_main_process)
     PLAN = plan_night(NIGHT, config)
 except (ConfigError, InstrumentError, OSError) as error:
     refuse(error)

@@ -201,6 +201,8 @@ def with_par_file(
             used = settings[new] is None
             settings[new] = value if used else settings[new]
             text = f"{new}={value}"
+            if used and not _is_within(value, Path(path).parent):
+                text += f" ({'written' if new == 'imdir' else 'read'} outside of this directory)"
         else:
             wanted = (value == "0") if key == "verbose" else (value != "0")
             used = wanted
@@ -213,6 +215,11 @@ def with_par_file(
             where = "the option" if new == "redo" else "in config/config.yaml"
             note(f"{path}: {key} is taken from it; {where} {text} replaces it")
     return settings, redo
+
+
+def _is_within(path: str, directory: Path) -> bool:
+    """Return whether a path, with all its links followed, is below a directory."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory))
 
 
 def read_par_file(path: str | os.PathLike) -> dict[str, str]:

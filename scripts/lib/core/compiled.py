@@ -4,7 +4,14 @@ through memory a dozen times."""
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit
+from lib.core.files import neutral_directory
+
+with neutral_directory():
+    from numba import njit
+    from numba.core import config
+
+# Looked for again whenever a function is compiled, in whatever directory that is.
+config._config_fname = "/nonexistent/numba_config.yaml"
 
 
 def compiled(signature: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

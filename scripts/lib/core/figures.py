@@ -1,16 +1,26 @@
 """Figures by matplotlib, without pyplot and its layout engine: a third of the time."""
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lib.core.files import atomic_path
+from lib.core.files import atomic_path, neutral_directory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 90
+
+
+@cache
+def _matplotlib():
+    """Return the classes of figures and of their canvas."""
+    with neutral_directory():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    return Figure, FigureCanvasAgg
 
 
 def new_figure(
@@ -38,11 +48,9 @@ def new_figure(
     figure : matplotlib.figure.Figure
     axes : ndarray of Axes, shape (rows, columns)
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=DPI)
-    FigureCanvasAgg(figure)
+    figure_class, canvas = _matplotlib()
+    figure = figure_class(figsize=size, dpi=DPI)
+    canvas(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(*margins, **spaces)
     return figure, axes

@@ -24,6 +24,21 @@ ABANDONED = 60.0
 """[s] Age at which a folder without that file, and empty, is one that was never taken."""
 
 
+@contextmanager
+def neutral_directory() -> Iterator[None]:
+    """Work in a directory of this package.
+
+    Some libraries take configuration from the working directory when they are imported
+    (``matplotlibrc``, ``.numba_config.yaml``): there, maybe among raw frames, nothing is asked for.
+    """
+    before = os.getcwd()
+    os.chdir(Path(__file__).parent)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
 def partial_path(path: str | os.PathLike[str]) -> Path:
     """Return the name beside `path` under which this process makes it."""
     path = Path(path)

@@ -23,20 +23,18 @@ from lib.night.plan import Plan, Sky, target_of
 from lib.night.pointing import Field, field_of
 from lib.report.frametable import begin_frames_table
 
-from .paths import NothingToReduce, tell
+from .paths import NothingToReduce, tell, unasked_exclude
 
 RAW_ENDINGS = ".fits, .fit, .fts, .fz or .gz"
 
 
-def read_night(config: Mapping[str, Any], home: Path, *, write: bool) -> NightLog:
+def read_night(config: Mapping[str, Any], *, write: bool) -> NightLog:
     """Return the night log of `datadir`; headers are read again only where a file has changed.
 
     Parameters
     ----------
     config : dict
-        Checked by `lib.engine.config.check_config`.
-    home : Path
-        Where the workflow lies, and with it the default list of excluded frames.
+        Checked by `lib.engine.config.check_config`, its paths by `lib.engine.paths.check_places`.
     write : bool
         Whether to write ``frames.ecsv``: the main process does, its jobs do not.
 
@@ -46,19 +44,18 @@ def read_night(config: Mapping[str, Any], home: Path, *, write: bool) -> NightLo
         Where there is no science frame.
     """
     datadir, imdir = Path(config["datadir"]), Path(config["imdir"])
-    exclude = Path(config["exclude"])
     if write:
         imdir.mkdir(parents=True, exist_ok=True)
     night = scan(
         datadir,
         config["instrument"],
-        exclude=exclude if exclude.exists() else home / exclude,
+        exclude=config["exclude"],
         cache=imdir / ".nightlog.json",
     )
     night.add_masters(config["masters"])
     if write:
         begin_frames_table(night, imdir / "frames.ecsv")
-        for note in night.notes:
+        for note in filter(None, [unasked_exclude(config), *night.notes]):
             tell(note)
     if not night.rows:
         raise NothingToReduce(f"datadir: {datadir} holds no {RAW_ENDINGS} file")

@@ -15,7 +15,9 @@ from lib.core.text import shown
 from lib.engine.config import ConfigError, is_instrument_file
 
 DEFAULT_EXCLUDE = "config/exclude.txt"
-"""The one list that need not exist."""
+"""The list of the installation, wherever a run begins; the one list that need not exist."""
+
+INSTALLATION = Path(__file__).resolve().parents[3]
 
 UNSAFE = re.compile(r"[{}\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """What Snakemake would take for a wildcard, or cannot hold, in a path."""
@@ -71,7 +73,8 @@ def check_places(config: Mapping[str, Any]) -> dict[str, Any]:
         In one sentence, for the first path that is not there or cannot serve.
     """
     plain = {key: _plain(config[key]) for key in ("datadir", "imdir", "masters", "customcat")}
-    plain["exclude"] = _plain(config["exclude"])
+    own = config["exclude"] != DEFAULT_EXCLUDE
+    plain["exclude"] = _plain(config["exclude"]) if own else str(INSTALLATION / DEFAULT_EXCLUDE)
     refcat = config["refcat"]
     if refcat not in REFERENCE_SOURCES:
         plain["refcat"] = _plain(refcat)
@@ -84,7 +87,7 @@ def check_places(config: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"{key}: there is no directory {plain[key]}")
     if plain["customcat"]:
         _check_file("customcat", plain["customcat"])
-    if plain["exclude"] and plain["exclude"] != DEFAULT_EXCLUDE:
+    if own and plain["exclude"]:
         _check_file("exclude", plain["exclude"])
     _check_imdir(plain["imdir"], plain["datadir"])
     for key, path in plain.items():
@@ -120,6 +123,24 @@ def _check_imdir(imdir, datadir):
         raise ConfigError(
             f"imdir: {imdir} is datadir, where nothing is ever written: name another directory"
         )
+
+
+def unasked_exclude(config: Mapping[str, Any], directory: str | Path = ".") -> str:
+    """Return what to say of a list in the working directory that is not read; else nothing.
+
+    Nothing there is taken as configuration unless it is named.
+
+    Parameters
+    ----------
+    config : dict
+        With the paths of `check_places`.
+    directory : path-like
+    """
+    path = Path(directory, DEFAULT_EXCLUDE)
+    used = Path(config["exclude"])
+    if used != INSTALLATION / DEFAULT_EXCLUDE or not path.is_file() or path.resolve() == used:
+        return ""
+    return f"{path} is not read: write exclude={path.resolve()} to leave out the frames in it"
 
 
 class Claim:

@@ -465,13 +465,14 @@ def receive(stream: socket.socket) -> tuple[Request, socket.socket | None] | Non
 
 def load(names: Iterable[str]) -> None:
     """Import modules that the forks will share."""
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            # A module that this Snakemake has elsewhere is imported by the jobs.
-            if not name.startswith("snakemake."):
-                raise
+    with importlib.import_module("lib.core.files").neutral_directory():
+        for name in names:
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                # A module that this Snakemake has elsewhere is imported by the jobs.
+                if not name.startswith("snakemake."):
+                    raise
     # Else the first collection in each fork would copy every page that holds an object.
     gc.collect()
     gc.freeze()

@@ -358,9 +358,7 @@ def make_page(
 
 def open_log(config: dict[str, Any], imdir: str | Path) -> NightLog:
     """Return the night log of a run, from the headers kept when it began."""
-    exclude = Path(config["exclude"])
-    if not exclude.exists():
-        exclude = TEMPLATES.parents[3] / exclude
-    night = scan(config["datadir"], config["instrument"], exclude, Path(imdir) / ".nightlog.json")
+    cache = Path(imdir) / ".nightlog.json"
+    night = scan(config["datadir"], config["instrument"], config["exclude"], cache)
     night.add_masters(config["masters"])
     return night

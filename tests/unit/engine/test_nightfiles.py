@@ -105,5 +105,5 @@ def test_directory_without_frames_is_refused_in_one_sentence(tmp_path):
         "instrument": "auto", "masters": "",
     }  # fmt: skip
     with pytest.raises(NothingToReduce, match="holds no .fits"):
-        read_night(config, tmp_path, write=False)
+        read_night(config, write=False)
     assert not (tmp_path / "red").exists()

@@ -13,7 +13,6 @@ import pytest
 from astropy.io import fits
 
 from lib.core.contents import ContentRecord
-from lib.core.contents import ContentRecord
 from lib.night import nightlog
 from lib.night.exclude import excluding_entry, read_exclude
 from lib.night.frameignored import FrameUnusable
