@@ -56,5 +56,6 @@ rule flat:
         contents=FILES.calibrations_contents("flat", "bias", "dark"),
         lights=FILES.other_lights,
         settings=config["flat"] | {"low_response": config["flatten"]["low_response"]},
+        gain=config["prepare"]["gain"],
     script:
         "../scripts/flat.py"

@@ -1,9 +1,10 @@
-# Takes: a raw science frame, its master bias and dark. Gives: p<frame>.fits [electron].
+# Takes: a raw science frame, its master bias and dark, its flat where that tells the gain. Gives: p<frame>.fits [electron].
 
 
 rule prepare:
     input:
         unpack(FILES.made("bias", "dark")),
+        unpack(FILES.gain_flat),
     output:
         intermediate(FILES.after("prepare")),
     log:
@@ -18,6 +19,7 @@ rule prepare:
             "dark": config["prepare"]["missing_dark"],
         },
         notes=FILES.notes,
+        gain=config["prepare"]["gain"],
         given=FILES.given("bias", "dark", raw=True),
         contents=FILES.given_contents("bias", "dark"),
     script:

@@ -25,6 +25,7 @@ def main(job: Any) -> None:
         **masters,
         settings=FlatSettings(**settings),
         low_response=low_response,
+        measure_gain=job.params.gain == "measured",
     )
     facts = facts_of(job.params.facts)
     if not any(paths.values()):

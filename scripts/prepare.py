@@ -2,9 +2,17 @@
 
 from typing import Any
 
+from lib.calibration.measuredgain import with_measured_gain
 from lib.calibration.prepare import frame_header, prepare_frame
 from lib.calibration.readymasters import read_dark
-from lib.frame.file import FrameRejected, read_frame, record_calibration, reject, write_frame
+from lib.frame.file import (
+    FrameRejected,
+    add_notes,
+    read_frame,
+    record_calibration,
+    reject,
+    write_frame,
+)
 from lib.frame.step import given_or_made, record_step, run_rule
 from lib.night.facts import FrameFacts
 
@@ -20,7 +28,10 @@ def main(job: Any) -> None:
                 raise FrameRejected(f"NO_{kind.upper()}", job.params.notes.get(kind, ""))
         bias = read_frame(paths["bias"]) if paths["bias"] else None
         masters = {"bias": bias, "dark": read_dark(paths["dark"], bias) if paths["dark"] else None}
+        flat = read_frame(job.input.flat) if job.input.get("flat") else None
+        facts, notes = with_measured_gain(facts, flat, job.params.gain == "measured")
         frame = prepare_frame(job.params.given.raws[0], facts, **masters)
+        add_notes(frame.header, notes)
         for kind, master in masters.items():
             if master is not None:
                 record_calibration(frame.header, kind.upper(), paths[kind], master.header)

@@ -17,6 +17,13 @@ from lib.calibration.masters import (
     shapes_of,
     unstable_pixels,
 )
+from lib.calibration.measuredgain import (
+    amplifier_samples,
+    measure_gains,
+    record_gains,
+    relative_gains,
+    with_gains,
+)
 from lib.core.settings import FlatSettings
 from lib.core.stats import regular_sample
 from lib.frame.file import BAD, NODATA, SATURATED, Frame, FrameRejected
@@ -35,6 +42,7 @@ def make_flat(
     dark: Frame | None = None,
     settings: FlatSettings = DEFAULTS,
     low_response: float = 0.3,
+    measure_gain: bool = False,
 ) -> Frame:
     """Combine raw flats of one filter.
 
@@ -51,27 +59,39 @@ def make_flat(
         marked BAD; `clip`: see `lib.core.combination.clipped_mean`.
     low_response : float
         Pixels below this response are marked NODATA.
+    measure_gain : bool
+        Whether amplifiers are joined by the gains that the flats tell, not those of `facts`.
 
     Returns
     -------
     Frame
-        Response, 1 in the median of the good pixels.
+        Response, 1 in the median of the good pixels. The header has the gains that the flats tell,
+        see `lib.calibration.measuredgain.record_gains`.
     """
     names = [one.frame for one in facts]
     shape = tuple(facts[0].shape)
+    told = facts[0]
+    measure_gain = measure_gain or not told.gain
+    samples: dict[int, list[np.ndarray]] = {}
+    if measure_gain:  # a gain of 1 until the flats have told
+        facts = [with_gains(one, [1.0] * len(one.amplifiers)) for one in facts]
     try:
         for kind, master in (("BIAS", bias), ("DARK", dark)):
             if master is not None and master.rejected:
                 raise FrameRejected(f"BAD_{kind}", master.reason)
         mean, extent, inputs = combine_inputs(
             names,
-            flat_reader(paths, facts, bias, dark, settings),
+            flat_reader(paths, facts, bias, dark, settings, samples),
             lambda alive, planes: judge_shape(alive, planes, settings.largest_gradient),
             shape,
             clip=settings.clip,
         )
     except FrameRejected as why:
         return rejected_master("flat", facts[0], names, why)
+    used = [samples[i] for i, one in enumerate(inputs) if not one.why and i in samples]
+    gains = measure_gains(used, bias, told)
+    if measure_gain and gains:
+        mean *= relative_gains(told, [one.gain or 1.0 for one in gains])
     mask = np.zeros(shape, np.uint8)
     for master in (bias, dark):
         if master is not None:
@@ -85,6 +105,8 @@ def make_flat(
     header = master_header("flat", facts[0], inputs, "")
     header["NOISE"] = (float(pixel_noise(mean)), "pixel-to-pixel scatter of the response")
     header.update(cards)
+    if gains:
+        record_gains(header, gains, told)
     return Frame(mean, mask, header)
 
 
@@ -139,6 +161,7 @@ def flat_reader(
     bias: Frame | None,
     dark: Frame | None,
     settings: FlatSettings,
+    samples: dict[int, list[np.ndarray]],
 ) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
     """Return the function that reads, judges and normalises one raw flat.
 
@@ -146,6 +169,8 @@ def flat_reader(
     ----------
     paths, facts, bias, dark, settings
         See `make_flat`.
+    samples : dict of int to list of ndarray
+        Receives the middle of each amplifier of each flat [adu], where no pedestal is left.
 
     Returns
     -------
@@ -168,6 +193,8 @@ def flat_reader(
         least, most = settings.amin * saturate, settings.amax * saturate
         if not least <= level <= most:
             raise FrameRejected("LEVEL", f"{level:.0f} DN not in {least:.0f}..{most:.0f}")
+        if not (facts[i].has_pedestal and bias is None and dark is None):
+            samples[i] = amplifier_samples(ccd.data, ccd.flags, facts[i])
         image = ccdproc.gain_correct(ccd, gain_map(facts[i]), add_keyword=False).data
         normalise(image, ccd.flags == 0)
         image[ccd.flags & SATURATED > 0] = np.nan

@@ -40,8 +40,10 @@ def pedestal_bound(
     Returns
     -------
     tuple of float, or None
-        Where fewer than two can be read.
+        Where fewer than two can be read, or the gain is not known.
     """
+    if not facts[0].gain:
+        return None
     images = []
     for path, one in zip(paths, facts, strict=True):
         try:

@@ -93,12 +93,41 @@ def photon_transfer(
     return PhotonTransfer(gain, rdnoise, len(gains), len(noises), scatter)
 
 
+def gain_of_flats(flats: Sequence[np.ndarray], noise: float) -> PhotonTransfer:
+    """Measure the gain of an amplifier in flats whose bias has been subtracted.
+
+    Parameters
+    ----------
+    flats : sequence of ndarray, shape (ny, nx)
+        DN, in the order of time; NaN is left out.
+    noise : float
+        Variance of the read noise [DN^2].
+
+    Returns
+    -------
+    PhotonTransfer
+        As of `photon_transfer`; read noise as given.
+    """
+    pairs = zip(flats[0::2], flats[1::2], strict=False)
+    found = [_pair_gain(one, other, noise) for one, other in pairs]
+    gains = [gain for gain in found if gain is not None]
+    if not gains:
+        return PhotonTransfer(None, noise**0.5, 0, 0)
+    gain = float(np.median(gains))
+    scatter = float(np.std(gains, ddof=1)) / gain if len(gains) > 1 else 0.0
+    return PhotonTransfer(gain, noise**0.5, len(gains), 0, scatter)
+
+
 def _pair_gain(one: np.ndarray, other: np.ndarray, noise: float) -> float | None:
     """Return the gain of two flats without bias; None where photons are not most of their noise.
 
     `noise` is the variance [DN^2] of a bias.
     """
     firsts, seconds = _tiles(one), _tiles(other)
+    known = (np.isfinite(firsts) & np.isfinite(seconds)).mean(axis=1) > 0.5
+    if not known.any():
+        return None
+    firsts, seconds = firsts[known], seconds[known]
     levels, ratios = _means(firsts), _means(firsts) / _means(seconds)
     lit = (levels > 0) & (ratios > 0.2) & (ratios < 5)
     if lit.sum() < 0.5 * lit.size:

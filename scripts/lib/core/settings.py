@@ -62,6 +62,8 @@ class PrepareSettings:
     """A frame without its bias: reject it, or ignore that."""
     missing_dark: Literal["reject", "ignore"] = "reject"
     """The same for its dark."""
+    gain: Literal["header", "measured"] = "header"
+    """Gain by header or instrument file, or as measured in the flats of the night."""
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,13 @@ class NightFiles:
 
         return given
 
+    def gain_flat(self, wildcards: Any) -> dict[str, str]:
+        """Return the flat of a frame where it is to tell the gain."""
+        wanted = self.config["prepare"]["gain"] == "measured"
+        if self.night.frames[wildcards.frame].gain > 0 and not wanted:
+            return {}
+        return self._masters(wildcards.frame, ("flat",), ready=False)
+
     def given_contents(self, *kinds: str) -> Callable[[Any], dict[str, str]]:
         """Return the params function that tells what these ready masters hold."""
         return lambda wildcards: self._contents(self._masters(wildcards.frame, kinds, ready=True))

@@ -132,9 +132,7 @@ def read_electronics(gain: Any, rdnoise: Any, header: Header, filename: str) -> 
         return Electronics(0.0, round(noise, 4), notes)
     if not found:
         if MEASURED in alternatives:
-            why = (
-                f"{settings[0].keyword} {settings[0].value:g} is a setting" if settings else "none"
-            )
+            why = f"{settings[0].keyword} {settings[0].value:g}, a setting," if settings else "none"
             notes.append(f"gain: {why}, it is measured in the night's flats")
             return Electronics(0.0, round(noise, 4), notes)
         if settings:

@@ -112,6 +112,7 @@ def write_frames_table(
     for row, outcome in zip(complete, outcomes, strict=bool(outcomes)):
         row |= {key: getattr(outcome, key) for key in ("status", "step", "reason", "used")}
         row |= quality_numbers(outcome)
+        row["gain"] = row["gain"] or outcome.cards.get("RAWGAIN")
         row["note"] = "; ".join(filter(None, [row["note"], *outcome.cards.get("NOTE", ())]))
     text = ecsv_text(complete, kinds, {"nightlog": log_digest(night)})
     written = write_if_changed(path, text)

@@ -14,17 +14,17 @@ from lib.core.pipeline import PIPELINE
 Cards = dict[str, Any]
 """Cards of a header as plain values; numbered ones as a list under their prefix."""
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 
 
 FRAME_CARDS = (
     "QCSTAT", "QCSTEP", "QCREASON", "BUNIT", "INSTRUME", "CAMERA", "OBJECT", "TARGET", "FILTER",
     "BAND", "EXPTIME", "DATE-OBS", "MJD-OBS", "AIRMASS", "RA", "DEC", "PIXSCALE", "RAWFILE",
-    "FRAME", "BINNING", "READOUT", "GAIN", "RDNOISE", "SATURATE", "SKYCTS", "SKYNOISE", "SKYSUB",
-    "SKYMODE", "SKYNOTE", "CTRATE", "NSATUR", "NCOSMIC", "BIASFILE", "BIASSUM", "DARKFILE",
-    "DARKSUM", "FLATFILE", "FLATSUM", "SKYFILE", "SKYSUM", "FRNGFILE", "ASTRMS1", "ASTRMS2",
-    "ASTRNST", "ASTRCONT", "ASTRCAT", "ASTREPOC", "ASTRDEG", "NAXIS1", "NAXIS2", "CRVAL1",
-    "CRVAL2", "CRPIX1", "CRPIX2", "CD1_1", "CD1_2", "CD2_1", "CD2_2",
+    "FRAME", "BINNING", "READOUT", "GAIN", "RDNOISE", "RAWGAIN", "SATURATE", "SKYCTS", "SKYNOISE",
+    "SKYSUB", "SKYMODE", "SKYNOTE", "CTRATE", "NSATUR", "NCOSMIC", "BIASFILE", "BIASSUM",
+    "DARKFILE", "DARKSUM", "FLATFILE", "FLATSUM", "SKYFILE", "SKYSUM", "FRNGFILE", "ASTRMS1",
+    "ASTRMS2", "ASTRNST", "ASTRCONT", "ASTRCAT", "ASTREPOC", "ASTRDEG", "NAXIS1", "NAXIS2",
+    "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2", "CD1_1", "CD1_2", "CD2_1", "CD2_2",
 )  # fmt: skip
 """Cards of a frame file that are kept."""
 

@@ -192,7 +192,8 @@ def sane(facts):
     assert (facts.ra is None) == (facts.dec is None)
     assert facts.ra is None or (0 <= facts.ra < 360 and abs(facts.dec) <= 90)
     assert 0 <= facts.exptime <= 1e6
-    assert facts.gain > 0 and facts.rdnoise > 0 and facts.saturate > 0
+    # 0: to be measured
+    assert facts.gain >= 0 and facts.rdnoise > 0 and facts.saturate > 0
     assert re.fullmatch(r"\d+x\d+", facts.binning)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}", facts.date_obs)
     for amplifier in facts.amplifiers:
