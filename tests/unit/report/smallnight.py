@@ -47,6 +47,9 @@ class Night:
         notes = {"flat": self.missing[frame]} if frame in self.missing else {}
         return CalibrationMatch(bias="bias-C0", notes=notes)
 
+    def calibration_remarks(self):
+        return []
+
     def table_text(self):
         return json.dumps([row.frame or row.raw for row in self.rows])
 
