@@ -4,6 +4,7 @@ import difflib
 import functools
 import hashlib
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -189,13 +190,14 @@ def load_instrument(name_or_path: str | Path) -> dict[str, Any]:
     InstrumentError
         A line for each fault that names file, line and key.
     """
-    path = instrument_path(name_or_path)
-    return _load_shipped(path) if path.parent == instrument_dir() else _load(path)
+    if isinstance(name_or_path, str) and "." not in name_or_path and "/" not in name_or_path:
+        return _load_shipped(name_or_path)
+    return _load(instrument_path(name_or_path))
 
 
 @functools.lru_cache(maxsize=64)
-def _load_shipped(path: Path) -> dict[str, Any]:
-    return _load(path)
+def _load_shipped(name: str) -> dict[str, Any]:
+    return _load(instrument_path(name))
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -238,20 +240,38 @@ def _merged(base, over):
     return result
 
 
-def _matches(conditions, header):
+def identify(header: Header) -> str:
+    """Name of the instrument whose `match` the header fulfils; `generic` when none does."""
+    keywords, found = _identity()
+    return found(tuple([header.get(key) for key in keywords]))
+
+
+@functools.lru_cache(maxsize=1)
+def _identity() -> tuple[list[str], Callable[[tuple[Any, ...]], str]]:
+    """Return the keywords by which instruments are told, and what tells them by their values.
+
+    Of a night the values are nearly always the same: each set of them is looked at once.
+    """
+    matches = _all_matches()
+    words = [key for _, match in matches for conditions in match for key in conditions]
+    keywords = list(dict.fromkeys(word.removeprefix("HIERARCH ") for word in words))
+
+    def told(values: tuple[Any, ...]) -> str:
+        header = dict(zip(keywords, values, strict=True))
+        for name, match in matches:
+            if any(_matches(conditions, header) for conditions in match):
+                return name
+        return "generic"
+
+    return keywords, functools.lru_cache(maxsize=4096, typed=True)(told)
+
+
+def _matches(conditions: Mapping[str, str], header: Header) -> bool:
     for key, pattern in conditions.items():
         value = get(header, key)
         if value is None or not compiled(str(pattern)).search(text(value)):
             return False
     return True
-
-
-def identify(header: Header) -> str:
-    """Name of the instrument whose `match` the header fulfils; `generic` when none does."""
-    for name, match in _all_matches():
-        if any(_matches(conditions, header) for conditions in match):
-            return name
-    return "generic"
 
 
 @functools.lru_cache(maxsize=1)

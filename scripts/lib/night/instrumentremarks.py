@@ -34,9 +34,12 @@ def frame_remarks(
         Name of the raw file.
     """
     result = []
+    scale = camera.get("wcs", {})
     for key in OF_NUMBERS:
-        spec = camera.get("wcs", {}).get(key)
-        if number(spec) is None and (value := evaluate(spec, header, name)) is not None:
+        spec = scale.get(key)
+        if spec is None or isinstance(spec, (int, float)) or facts.pixscale is not None:
+            continue
+        if (value := evaluate(spec, header, name)) is not None:
             if number(value) is None:
                 result.append(f"wcs.{key}: {text(value)[:40]!r} is no number, not used")
     if len(facts.amplifiers) != 1 or facts.half:

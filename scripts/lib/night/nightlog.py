@@ -132,7 +132,7 @@ def _entry(path: str, name: str, size: int, choice: "Choice") -> list[Any]:
         if not instruments:
             claimed = _claiming(headers)
             adopted = "" if claimed else choice.adopted.get(name, "")
-            alike = likeness(headers, load_instrument("generic")["binning"])
+            alike = likeness(headers)
             more |= {"claimed": claimed, "adopted": adopted}
             if alike:
                 more["alike"] = alike.to_list()

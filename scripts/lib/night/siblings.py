@@ -3,12 +3,14 @@
 Calibrations often lack the keywords by which the science frames of the same camera are told
 (a dome flat is taken without the telescope's computer, its TELESCOP is blank)."""
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lib.night.headervalues import Header, evaluate, get, parse_binning, text
-from lib.night.rawheaders import RawHDU, RawHeaders
+from lib.night.headervalues import evaluate, get, keywords_of, parse_binning, text
+from lib.night.instrumentfile import load_instrument
+from lib.night.rawheaders import RawHeaders
 
 OTHER_WORDS = ("TELESCOP", "OBSERVAT", "DETECTOR", "DETNAM", "DETID", "CAMERA", "SERNO")
 """Keywords that name camera or telescope where INSTRUME does not."""
@@ -49,37 +51,43 @@ class Likeness:
         return cls(layout, tuple(size), instrume, tuple(others))
 
 
-def likeness(headers: RawHeaders, binning: Any) -> Likeness | None:
+def likeness(headers: RawHeaders) -> Likeness | None:
     """Return what a file has in common with others of its camera; None where it has no image.
 
     Parameters
     ----------
     headers : RawHeaders
-    binning : str, list or dict
-        Entry of an instrument file that tells the binning.
     """
     images = [hdu for hdu in headers.hdus if hdu.shape]
     if not images:
         return None
     first = images[0]
-    found = parse_binning(evaluate(binning, headers.primary)) or parse_binning(
-        evaluate(binning, first.header)
-    )
-    bin_x, bin_y = (int(part) for part in (found or "1x1").split("x"))
-    rows, columns = (first.shape or [])[-2:] if len(first.shape or []) > 1 else (0, 0)
-    return Likeness(
-        len(images),
-        (rows * bin_y, columns * bin_x),
-        _word(headers.primary, first, "INSTRUME"),
-        tuple(_word(headers.primary, first, key) for key in OTHER_WORDS),
-    )
+    values = []
+    for key in _keywords():
+        value = headers.primary.get(key)
+        if first.index and (value is None or value == ""):
+            value = first.header.get(key)
+        values.append(value)
+    return _likeness(len(images), tuple(first.shape or ()), tuple(values))
 
 
-def _word(primary: Header, image: RawHDU, key: str) -> str:
-    value = get(primary, key)
-    if value is None:
-        value = get(image.header, key)
-    return text(value).lower()
+@functools.lru_cache(maxsize=1)
+def _keywords() -> list[str]:
+    """Return the keywords that make a likeness: of the camera, and those of the binning."""
+    words = keywords_of(load_instrument("generic")["binning"])
+    return ["INSTRUME", *OTHER_WORDS, *(word.removeprefix("HIERARCH ") for word in words)]
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _likeness(layout: int, shape: tuple[int, ...], values: tuple[Any, ...]) -> Likeness:
+    """Return the likeness of values: those of a night are nearly always the same."""
+    header = dict(zip(_keywords(), values, strict=True))
+    spec = load_instrument("generic")["binning"]
+    told = (parse_binning(evaluate(one, header)) for one in spec)
+    bin_x, bin_y = (int(part) for part in next(filter(None, told), "1x1").split("x"))
+    rows, columns = shape[-2:] if len(shape) > 1 else (0, 0)
+    words = [text(get(header, key)).lower() for key in ("INSTRUME", *OTHER_WORDS)]
+    return Likeness(layout, (rows * bin_y, columns * bin_x), words[0], tuple(words[1:]))
 
 
 def are_siblings(one: Likeness, other: Likeness) -> bool:
