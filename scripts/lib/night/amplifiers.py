@@ -2,11 +2,13 @@
 
 import math
 import re
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Any
 
 from lib.night.facts import Amplifier
 from lib.night.frameignored import FrameUnusable
-from lib.night.headervalues import Header, get, text
+from lib.night.headervalues import Header, get, number, text
 from lib.night.rawheaders import RawHDU
 
 
@@ -81,6 +83,8 @@ def single_amplifier(
     shape = hdu.shape or []
     whole = [0, shape[0], 0, shape[1]]
     trim = (half or camera).get("trim", camera.get("trim"))
+    if trim == "TRIMSEC" and get(header, trim) is None:
+        trim = "DATASEC"
     data = _resolve_section(trim, header, shape, binning, camera)
     if data is not None and isinstance(trim, str):
         area = (data[1] - data[0]) * (data[3] - data[2])
@@ -98,6 +102,163 @@ def single_amplifier(
     if overscan is not None and _overlap(data, overscan):
         overscan = None
     return Amplifier(hdu.index, data, overscan)
+
+
+DATA_KEYS = ("TSEC", "TRIMSEC", "DATASEC", "DSEC", "AMPSEC", "ASEC")
+OVERSCAN_KEYS = ("BIASSEC", "BSEC")
+GAIN_KEYS = ("GAIN", "GTGAIN", "EGAIN", "GAIN_")
+RDNOISE_KEYS = ("RDNOISE", "RDNOIS", "GTRON", "READNOI", "RON", "RDNOISE_")
+"""Keywords of an amplifier among several of one image, before its number or letter."""
+
+_NUMBERED = re.compile(rf"(?:{'|'.join(DATA_KEYS)})_?(\d{{1,2}}|[A-H])")
+
+
+def section_amplifiers(header: Header, hdu: RawHDU) -> tuple[list[Amplifier], list[int]] | None:
+    """Return the amplifiers of one image whose header has sections for each, and their shape.
+
+    As DATASEC1 and BIASSEC1 (KeplerCam's relatives), TSEC11 and BSEC11 (Arcon), DSECA and BSECA
+    (MegaCam), AMPSEC1. What lies between the data, as overscan in the middle, is left out.
+
+    Parameters
+    ----------
+    header : mapping
+    hdu : RawHDU
+
+    Returns
+    -------
+    tuple, or None
+        None where there are not two such sections, or they make no sense.
+    """
+    amplifiers = []
+    for name in numbered_sections(header):
+        data = _numbered(header, DATA_KEYS, name, hdu)
+        if data is None:
+            return None
+        overscan = _numbered(header, OVERSCAN_KEYS, name, hdu)
+        if overscan and _overlap(data, overscan):
+            data = _without(data, overscan)
+        amplifiers.append(
+            Amplifier(
+                hdu.index, data, overscan,
+                gain=_numbered_value(header, GAIN_KEYS, name),
+                rdnoise=_numbered_value(header, RDNOISE_KEYS, name),
+            )
+        )  # fmt: skip
+    if not any(one.overscan for one in amplifiers):
+        return None  # nothing is told of an amplifier that is not told of all
+    return join_amplifiers(amplifiers)
+
+
+def numbered_sections(header: Header) -> list[str]:
+    """Return the numbers or letters of amplifiers that sections of one image have."""
+    keys = [key for key in header if "SEC" in key]
+    if not any(key.startswith(OVERSCAN_KEYS) and key not in OVERSCAN_KEYS for key in keys):
+        return []
+    return sorted({found.group(1) for key in keys if (found := _NUMBERED.fullmatch(key))})
+
+
+def _numbered(header: Header, keys: Sequence[str], name: str, hdu: RawHDU) -> list[int] | None:
+    """Return the section of an amplifier by the first keyword that tells one within the image."""
+    for key in keys:
+        for joint in ("", "_"):
+            told = parse_section(get(header, f"{key}{joint}{name}"))
+            if told and _inside(told[0], hdu.shape):
+                return told[0]
+    return None
+
+
+def _numbered_value(header: Header, keys: Sequence[str], name: str) -> float:
+    for key in keys:
+        value = number(get(header, f"{key}{name}"))
+        if value is not None and 0 < value < 1e4:
+            return value
+    return 0.0
+
+
+def _without(data: list[int], overscan: list[int]) -> list[int]:
+    """Return the larger part of a section that is left beside an overscan within it."""
+    y0, y1, x0, x1 = data
+    sides = [
+        [y0, y1, x0, min(x1, overscan[2])], [y0, y1, max(x0, overscan[3]), x1],
+        [y0, min(y1, overscan[0]), x0, x1], [max(y0, overscan[1]), y1, x0, x1],
+    ]  # fmt: skip
+    return max(sides, key=lambda one: max(0, one[1] - one[0]) * max(0, one[3] - one[2]))
+
+
+def join_amplifiers(amplifiers: list[Amplifier]) -> tuple[list[Amplifier], list[int]] | None:
+    """Place amplifiers of one image side by side, without what lies between their data.
+
+    Parameters
+    ----------
+    amplifiers : list of Amplifier
+        Their `origin` is set.
+
+    Returns
+    -------
+    tuple, or None
+        Amplifiers and shape of the frame; None where there are not two, sections overlap, or they
+        leave gaps in the frame.
+    """
+    data = [one.data for one in amplifiers]
+    if len(data) < 2:
+        return None
+    for k, one in enumerate(data):
+        if one[1] - one[0] < 1 or one[3] - one[2] < 1:
+            return None
+        if any(_overlap(one, other) for other in data[:k]):
+            return None
+    rows, columns = (
+        sorted({place for one in data for place in range(one[low], one[low + 1])}) for low in (0, 2)
+    )
+    shape = [len(rows), len(columns)]
+    if sum((one[1] - one[0]) * (one[3] - one[2]) for one in data) != shape[0] * shape[1]:
+        return None
+    for amplifier in amplifiers:
+        if amplifier.overscan and any(_overlap(amplifier.overscan, one) for one in data):
+            amplifier.overscan = None
+        y0, _, x0, _ = amplifier.data
+        amplifier.origin = [bisect_left(rows, y0), bisect_left(columns, x0)]
+    return amplifiers, shape
+
+
+def listed_amplifiers(
+    camera: dict[str, Any], header: Header, hdu: RawHDU, binning: str
+) -> tuple[list[Amplifier], list[int]]:
+    """Return the amplifiers that an instrument file lists for one image, and their shape.
+
+    Parameters
+    ----------
+    camera : dict
+        `amplifiers` is a list of mappings with `data`, and `overscan`, `gain`, `rdnoise`.
+    header : mapping
+    hdu : RawHDU
+    binning : str
+
+    Raises
+    ------
+    FrameUnusable
+        BAD_SECTION where a section is not in the frame, or they do not make up one.
+    """
+    shape = hdu.shape or []
+    amplifiers = []
+    for entry in camera["amplifiers"]:
+        data = _resolve_section(entry["data"], header, shape, binning, camera)
+        overscan = _resolve_section(entry.get("overscan"), header, shape, binning, camera)
+        if data is None or (overscan is None and "overscan" in entry):
+            raise FrameUnusable(
+                "BAD_SECTION", f"an amplifier's section is not in {shape[0]}x{shape[1]} pixels"
+            )
+        amplifiers.append(Amplifier(
+            hdu.index, data, overscan,
+            gain=float(entry.get("gain", 0.0)), rdnoise=float(entry.get("rdnoise", 0.0)),
+        ))  # fmt: skip
+    if len(amplifiers) == 1:
+        y0, y1, x0, x1 = amplifiers[0].data
+        return amplifiers, [y1 - y0, x1 - x0]
+    joined = join_amplifiers(amplifiers)
+    if joined is None:
+        raise FrameUnusable("BAD_SECTION", "the amplifiers overlap or leave gaps in the frame")
+    return joined
 
 
 def extension_amplifiers(

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from lib.night.airmass import airmass_at, altitude
-from lib.night.amplifiers import extension_amplifiers, single_amplifier
+from lib.night.amplifiers import numbered_sections
 from lib.night.electronics import read_electronics, required
 from lib.night.exposuretime import exposure_time
 from lib.night.facts import FrameFacts
@@ -32,6 +32,14 @@ from lib.night.headervalues import (
     quantity,
     safe_name,
     text,
+)
+from lib.night.layout import (
+    Chip,
+    chip_amplifiers,
+    chips_of,
+    chosen_image,
+    images_left_out,
+    mosaic_refpix,
 )
 from lib.night.rawheaders import RawHDU
 from lib.night.starttime import iso_of, start_of_exposure
@@ -126,16 +134,6 @@ def _check_shape(hdu: RawHDU) -> None:
         raise FrameUnusable("BAD_SHAPE", f"{shape[0]} x {shape[1]} pixels")
 
 
-def _use_extensions(mode: str, images: list[RawHDU]) -> bool:
-    """Whether the images of the file are the amplifiers of one detector."""
-    if mode == "extensions":
-        return True
-    if mode != "auto" or len(images) < 2 or any(hdu.index == 0 for hdu in images):
-        return False
-    shape = images[0].shape
-    return all(hdu.shape == shape and get(hdu.header, "DETSEC") is not None for hdu in images)
-
-
 def interpret(
     header: Header, hdus: list[RawHDU], filename: str, instrument: dict[str, Any]
 ) -> list[FrameFacts]:
@@ -184,12 +182,8 @@ def _facts(
 
     camera_name = _camera_name(instrument, header, images, name)
     camera = instrument["cameras"][camera_name]
-    mode = camera.get("amplifiers", "single")
-    several = _use_extensions(mode, images)
-    if several:
-        used = [hdu for hdu in images if hdu.index > 0 or mode == "extensions"]
-    else:
-        used = [_chosen_image(camera, hdus, images)]
+    chips = chips_of(camera, hdus, images)
+    used = [hdu for chip in chips for hdu in chip.hdus]
     for hdu in used:
         _check_shape(hdu)
     headers = {
@@ -199,32 +193,59 @@ def _facts(
     common = _common_facts(instrument, camera_name, camera, header_all, name)
     common.raw = filename
     common.frame = frame_stem(name, common)
-    result = []
-    for label, half in (camera.get("halves") or {"": None}).items():
-        facts = replace(common, half=label, notes=list(common.notes))
-        if half is not None:
-            facts.frame = f"{common.frame}_{safe_name(label)}"
-            if facts.type not in ("bias", "dark"):
-                facts.filter_text = text(half.get("filter", label))
-        if several:
-            facts.amplifiers, facts.shape = extension_amplifiers(used, headers, facts.binning)
-        else:
-            only = single_amplifier(camera, half, header_all, used[0], facts.binning)
-            y0, y1, x0, x1 = only.data
-            facts.amplifiers, facts.shape = [only], [y1 - y0, x1 - x0]
-        _add_electronics(facts, camera, headers, name)
-        _add_filter(facts, instrument)
-        cards, cd = wcs_cards(
-            camera.get("wcs", {}) | {"shape": camera.get("shape")},
-            [header_all, *(headers[hdu.index] for hdu in used)],
-            name,
-            facts,
-            used[0].shape or [],
+    if left := images_left_out(camera, images, chips):
+        common.notes.append(
+            f"{left} more images like HDU {chips[0].hdus[0].index} are not used; "
+            "amplifiers: chips or extensions in the instrument file takes them"
         )
-        facts.wcs = cards if facts.type == "object" else None
-        facts.pixscale = round(cd_scale(cd), 6) if cd else None
-        result.append(facts)
+    result = []
+    for chip in chips:
+        parts = camera.get("halves") if not chip.label else None
+        for label, half in (parts or {chip.label: None}).items():
+            facts = replace(common, half=label, notes=list(common.notes))
+            if label:
+                facts.frame = f"{common.frame}_{safe_name(label)}"
+            if half is not None and facts.type not in ("bias", "dark"):
+                facts.filter_text = text(half.get("filter", label))
+            facts.amplifiers, facts.shape = chip_amplifiers(
+                camera, half, chip, headers, facts.binning
+            )
+            _note_sections(facts, camera, headers)
+            _add_electronics(facts, camera, headers, name)
+            _add_filter(facts, instrument)
+            _add_wcs(facts, camera, chip, chips, headers, name)
+            result.append(facts)
     return result
+
+
+def _note_sections(facts: FrameFacts, camera: dict[str, Any], headers: dict[int, Header]) -> None:
+    """Note sections of several amplifiers that make up no frame."""
+    if len(facts.amplifiers) > 1 or camera.get("amplifiers") not in ("auto", "chips", "sections"):
+        return
+    names = numbered_sections(headers[facts.amplifiers[0].hdu])
+    if len(names) > 1 and not facts.half:
+        facts.notes.append(
+            f"the sections of amplifiers {', '.join(names)} make up no frame: it is taken as one"
+        )
+
+
+def _add_wcs(
+    facts: FrameFacts,
+    camera: dict[str, Any],
+    chip: Chip,
+    chips: list[Chip],
+    headers: dict[int, Header],
+    name: str,
+) -> None:
+    """Add the first WCS of a frame and its scale."""
+    wcs = camera.get("wcs", {}) | {"shape": camera.get("shape")}
+    refpix = mosaic_refpix(chip, chips, headers, facts.binning)
+    if refpix is not None:
+        wcs = wcs | {"refpix": refpix, "shape": None}
+    own = [headers[hdu.index] for hdu in chip.hdus]
+    cards, cd = wcs_cards(wcs, [own[0], *own], name, facts, chip.hdus[0].shape or [])
+    facts.wcs = cards if facts.type == "object" else None
+    facts.pixscale = round(cd_scale(cd), 6) if cd else None
 
 
 def _with_all_faults(
@@ -255,7 +276,7 @@ def _with_all_faults(
 
     camera_name = tried(_camera_name, instrument, header, images, name)
     camera = instrument["cameras"].get(camera_name) or next(iter(instrument["cameras"].values()))
-    image = tried(_chosen_image, camera, hdus, images) or images[0]
+    image = tried(chosen_image, camera, hdus, images) or images[0]
     every = merged_header(header, image.header) if image.index else header
     kind = tried(_frame_type, instrument, every, name)
     exposure = tried(exposure_time, instrument["exptime"], every, name, kind or "")
@@ -276,7 +297,8 @@ def _with_all_faults(
         told["band"] = _band(instrument, words)
         if not words and kind and not camera.get("halves"):
             faults.append(_missing("filter", instrument.get("filter", [])))
-    if not _use_extensions(camera.get("amplifiers", "single"), images):
+    chips = tried(chips_of, camera, hdus, images) or []
+    if len(chips) == 1 and not chips[0].joined:
         specs = camera.get("gain"), camera.get("rdnoise")
         gain, rdnoise, _ = tried(read_electronics, *specs, every, name) or (None, None, [])
         told |= {"gain": gain, "rdnoise": rdnoise}
@@ -296,9 +318,12 @@ def _add_electronics(
 ) -> None:
     """Add gain and read noise of the amplifiers, and of the frame."""
     for amplifier in facts.amplifiers:
-        amplifier.gain, amplifier.rdnoise, notes = read_electronics(
-            camera.get("gain"), camera.get("rdnoise"), headers[amplifier.hdu], name
-        )
+        # What is told of an amplifier among several of an image goes before what is told of all.
+        gain, rdnoise, notes = read_electronics(
+            amplifier.gain or camera.get("gain"), amplifier.rdnoise or camera.get("rdnoise"),
+            headers[amplifier.hdu], name,
+        )  # fmt: skip
+        amplifier.gain, amplifier.rdnoise = gain, rdnoise
         facts.notes += [note for note in notes if note not in facts.notes]
     gains = [amplifier.gain for amplifier in facts.amplifiers]
     facts.gain = round(sum(gains) / len(gains), 6)
@@ -332,27 +357,6 @@ def _camera_name(
             "UNKNOWN_CAMERA", f"{text(value)!r}, the instrument has {', '.join(cameras)}"
         )
     return text(value)
-
-
-def _chosen_image(camera: dict[str, Any], hdus: list[RawHDU], images: list[RawHDU]) -> RawHDU:
-    """Return the image HDU of a frame of one amplifier.
-
-    fpack moves a primary image into the first extension, hence the shift.
-    """
-    if "hdu" not in camera:
-        for hdu in images:
-            if text(get(hdu.header, "EXTNAME")) == "SCI":
-                return hdu
-        return images[0]
-    wanted = camera["hdu"]
-    packed = len(hdus) > 1 and hdus[1].packed_primary
-    index = wanted + 1 if packed and not hdus[0].shape else wanted
-    for hdu in images:
-        if hdu.index == index:
-            return hdu
-    if wanted == 0 and len(images) == 1:  # packed by another program than fpack
-        return images[0]
-    raise FrameUnusable("NO_IMAGE", f"no image in HDU {wanted}")
 
 
 def _band(instrument: dict[str, Any], filter_text: str) -> str:

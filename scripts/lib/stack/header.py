@@ -190,7 +190,9 @@ def time_cards(headers: list[fits.Header]) -> Cards:
         cards["MJD-END"] = (float(max(ends)), "end of the last exposure")
     exposure = np.array([float(h["EXPTIME"]) for h in headers])
     cards["EXPTIME"] = (float(np.median(exposure)), "[s] exposure the pixels are scaled to")
-    cards["TOTALEXP"] = (float(exposure.sum()), "[s] sum of the exposures")
+    # The chips of a camera share their exposures.
+    exposures = {h.get("RAWFILE", k): float(h["EXPTIME"]) for k, h in enumerate(headers)}
+    cards["TOTALEXP"] = (sum(exposures.values()), "[s] sum of the exposures")
     cards["MAXEXP"] = (float(exposure.max()), "[s] longest exposure")
     cards["MINEXP"] = (float(exposure.min()), "[s] shortest exposure")
     return cards

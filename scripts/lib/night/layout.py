@@ -1,0 +1,256 @@
+"""How the images of a raw file belong together: chips, and their amplifiers."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from lib.night.amplifiers import (
+    extension_amplifiers,
+    listed_amplifiers,
+    parse_section,
+    section_amplifiers,
+    single_amplifier,
+)
+from lib.night.facts import Amplifier
+from lib.night.frameignored import FrameUnusable
+from lib.night.headervalues import Header, get, text
+from lib.night.rawheaders import RawHDU
+
+CHIP_KEYS = (
+    "CCDNAME", "CCDNUM", "CCDCHIP", "CHIPID", "CHIP", "CHIPNAME", "CCDID", "DETPOS",
+    "HIERARCH ESO DET CHIP ID", "HIERARCH ESO DET CHIP1 ID",
+)  # fmt: skip
+"""Keywords of extensions that name their chip; amplifiers of one chip share its name."""
+
+NOT_IMAGES = r"(?i).*(var|dq|err|mask|bpm|weight|wht|unc|stat|catalog|sources|back|sky|exp).*"
+"""Names of extensions that hold something about an image."""
+
+LABEL_LENGTH = 8
+
+
+@dataclass(frozen=True)
+class Chip:
+    """The images of one chip of a file.
+
+    Parameters
+    ----------
+    label : str
+        Which of several chips, letters and digits; empty where there is but one.
+    hdus : list of RawHDU
+        Its amplifiers, or the one image.
+    joined : bool
+        Whether each image is an amplifier.
+    """
+
+    label: str
+    hdus: list[RawHDU] = field(default_factory=list)
+    joined: bool = False
+
+
+def chips_of(camera: dict[str, Any], hdus: list[RawHDU], images: list[RawHDU]) -> list[Chip]:
+    """Return the chips of a raw file.
+
+    Parameters
+    ----------
+    camera : dict
+        Of the instrument file. Its `amplifiers`: ``extensions``, all images are amplifiers of one
+        detector; ``chips``, each is a chip; ``auto``, as their headers tell; else one image counts.
+    hdus, images : list of RawHDU
+        All, and those with an image.
+
+    Raises
+    ------
+    FrameUnusable
+    """
+    mode = camera.get("amplifiers", "single")
+    extensions = [hdu for hdu in images if hdu.index > 0]
+    if mode == "extensions":
+        return [Chip("", images, joined=True)]
+    if mode == "chips" and len(extensions) > 1:
+        return _labelled([[hdu] for hdu in _pictures(extensions)])
+    if mode == "auto" and len(extensions) > 1 and len(extensions) == len(images):
+        found = _told_chips(_pictures(extensions))
+        if found:
+            return found
+    return [Chip("", [chosen_image(camera, hdus, images)])]
+
+
+def _pictures(extensions: list[RawHDU]) -> list[RawHDU]:
+    named = [(hdu, text(get(hdu.header, "EXTNAME"))) for hdu in extensions]
+    return [hdu for hdu, name in named if not re.fullmatch(NOT_IMAGES, name)] or extensions[:1]
+
+
+def _told_chips(pictures: list[RawHDU]) -> list[Chip]:
+    """Return the chips and amplifiers that headers tell of; none where they do not."""
+    if len(pictures) < 2 or any(len(hdu.shape or []) != 2 for hdu in pictures):
+        return []
+    placed = all(get(hdu.header, "DETSEC") is not None for hdu in pictures)
+    for key in CHIP_KEYS:
+        names = [text(get(hdu.header, key)) for hdu in pictures]
+        if not all(names):
+            continue
+        groups: dict[str, list[RawHDU]] = {}
+        for name, hdu in zip(names, pictures, strict=True):
+            groups.setdefault(name, []).append(hdu)
+        if len(groups) > 1 and (placed or len(groups) == len(pictures)):
+            return _labelled(list(groups.values()))
+        break
+    if placed:
+        if 0.5 < _covered(pictures) < 1:  # amplifiers of a chip have no gap between them
+            return _labelled([[hdu] for hdu in pictures])
+        if all(hdu.shape == pictures[0].shape for hdu in pictures):
+            return [Chip("", pictures, joined=True)]
+        return []
+    # Without a place on a detector, but each with a name: chips. Calibrations have no WCS.
+    names = {text(get(hdu.header, "EXTNAME")) for hdu in pictures}
+    alike = all(hdu.shape == pictures[0].shape for hdu in pictures)
+    if alike and "" not in names and len(names) == len(pictures):
+        return _labelled([[hdu] for hdu in pictures])
+    return []
+
+
+def _covered(pictures: list[RawHDU]) -> float:
+    """Return which part of the area that they span the DETSEC of extensions fill; 0 if unknown."""
+    told = [parse_section(get(hdu.header, "DETSEC")) for hdu in pictures]
+    boxes = [found[0] for found in told if found is not None]
+    if len(boxes) < len(pictures):
+        return 0.0
+    y0, x0 = (min(box[axis] for box in boxes) for axis in (0, 2))
+    y1, x1 = (max(box[axis] for box in boxes) for axis in (1, 3))
+    return sum((b[1] - b[0]) * (b[3] - b[2]) for b in boxes) / ((y1 - y0) * (x1 - x0))
+
+
+def images_left_out(camera: dict[str, Any], images: list[RawHDU], chips: list[Chip]) -> int:
+    """Return how many images like the one that is used are not, though none was asked for."""
+    if len(chips) > 1 or chips[0].joined or "hdu" in camera:
+        return 0
+    used = chips[0].hdus[0]
+    pictures = _pictures([hdu for hdu in images if hdu.index > 0])
+    return sum(hdu.shape == used.shape for hdu in pictures if hdu is not used)
+
+
+def _labelled(groups: list[list[RawHDU]]) -> list[Chip]:
+    """Return chips with a label each, by what names them, short and in every frame the same."""
+    for key in ("EXTNAME", *CHIP_KEYS):
+        names = [_label(text(get(group[0].header, key))) for group in groups]
+        if all(names) and len(set(names)) == len(groups):
+            break
+    else:
+        names = [f"chip{group[0].index}" for group in groups]
+    return [
+        Chip(name, group, joined=len(group) > 1) for name, group in zip(names, groups, strict=True)
+    ]
+
+
+def _label(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]", "", name)[-LABEL_LENGTH:]
+
+
+def chosen_image(camera: dict[str, Any], hdus: list[RawHDU], images: list[RawHDU]) -> RawHDU:
+    """Return the image HDU of a frame of one image.
+
+    fpack moves a primary image into the first extension, hence the shift.
+
+    Raises
+    ------
+    FrameUnusable
+        NO_IMAGE where there is none in the HDU that the instrument file names.
+    """
+    if "hdu" not in camera:
+        for hdu in images:
+            if text(get(hdu.header, "EXTNAME")) == "SCI":
+                return hdu
+        return images[0]
+    wanted = camera["hdu"]
+    packed = len(hdus) > 1 and hdus[1].packed_primary
+    index = wanted + 1 if packed and not hdus[0].shape else wanted
+    for hdu in images:
+        if hdu.index == index:
+            return hdu
+    raise FrameUnusable("NO_IMAGE", f"no image in HDU {wanted}")
+
+
+def chip_amplifiers(
+    camera: dict[str, Any],
+    half: dict[str, Any] | None,
+    chip: Chip,
+    headers: dict[int, Header],
+    binning: str,
+) -> tuple[list[Amplifier], list[int]]:
+    """Return the amplifiers of a chip, or of a half of it, and the shape of their joined frame.
+
+    Parameters
+    ----------
+    camera : dict
+    half : dict or None
+        Entry of `halves`.
+    chip : Chip
+    headers : dict of int to mapping
+        By index of the HDU, the primary one's keywords included.
+    binning : str
+
+    Raises
+    ------
+    FrameUnusable
+    """
+    if chip.joined:
+        return extension_amplifiers(chip.hdus, headers, binning)
+    hdu = chip.hdus[0]
+    header, mode = headers[hdu.index], camera.get("amplifiers", "single")
+    found = None
+    if isinstance(mode, list):
+        found = listed_amplifiers(camera, header, hdu, binning)
+    elif mode in ("auto", "chips", "sections") and half is None:
+        found = section_amplifiers(header, hdu)
+    if found is not None:
+        return found
+    if chip.label and get(header, "DETSEC") is not None:
+        try:
+            return extension_amplifiers([hdu], headers, binning)
+        except FrameUnusable:
+            pass  # its sections are taken as those of any image
+    only = single_amplifier(camera, half, header, hdu, binning)
+    y0, y1, x0, x1 = only.data
+    return [only], [y1 - y0, x1 - x0]
+
+
+def mosaic_refpix(
+    chip: Chip, chips: list[Chip], headers: dict[int, Header], binning: str
+) -> list[float] | None:
+    """Return where the middle of a mosaic is, in pixels of the first image of a chip (1-based).
+
+    Parameters
+    ----------
+    chip : Chip
+    chips : list of Chip
+        All of the file.
+    headers : dict of int to mapping
+    binning : str
+
+    Returns
+    -------
+    list of float, or None
+        None where there is one chip, or no DETSEC tells the places of all.
+    """
+    sections = {
+        hdu.index: parse_section(get(headers[hdu.index], "DETSEC"))
+        for one in chips
+        for hdu in one.hdus
+    }
+    known = [found for found in sections.values() if found is not None]
+    if len(chips) < 2 or len(known) < len(sections):
+        return None
+    own = sections[chip.hdus[0].index]
+    assert own is not None
+    told = parse_section(get(headers[chip.hdus[0].index], "DATASEC"))
+    start = [told[0][2], told[0][0]] if told else [0, 0]
+    size = [told[0][3] - told[0][2], told[0][1] - told[0][0]] if told else []
+    size = size or list(reversed(chip.hdus[0].shape or [1, 1]))
+    refpix = []
+    for axis, (low, high) in enumerate(((2, 3), (0, 1))):
+        middle = (min(box[low] for box, _ in known) + max(box[high] for box, _ in known)) / 2
+        box, flip = own
+        step = (box[high] - box[low]) / size[axis]
+        offset = (box[high] - middle if flip[1 - axis] else middle - box[low]) / step
+        refpix.append(start[axis] + offset + 0.5)
+    return refpix
