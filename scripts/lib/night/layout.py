@@ -102,9 +102,9 @@ def _told_chips(pictures: list[RawHDU]) -> list[Chip]:
             return [Chip("", pictures, joined=True)]
         return []
     # Without a place on a detector, but each with a name: chips. Calibrations have no WCS.
-    names = {text(get(hdu.header, "EXTNAME")) for hdu in pictures}
+    named = {text(get(hdu.header, "EXTNAME")) for hdu in pictures}
     alike = all(hdu.shape == pictures[0].shape for hdu in pictures)
-    if alike and "" not in names and len(names) == len(pictures):
+    if alike and "" not in named and len(named) == len(pictures):
         return _labelled([[hdu] for hdu in pictures])
     return []
 
