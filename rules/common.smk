@@ -7,7 +7,7 @@ from pathlib import Path
 HOME = Path(workflow.snakefile).resolve().parents[1]
 sys.path.insert(0, f"{HOME}/scripts")
 
-from lib.engine.install import available_cores, describes_rules, install
+from lib.engine.install import attempt, available_cores, describes_rules, install
 
 # First of all: the warm worker gets ready while the rest is read.
 TERMINAL = install(workflow, HOME / "scripts")
@@ -18,6 +18,7 @@ from lib.night.instrumentfile import InstrumentError, list_instruments
 from lib.night.nightlog import NightLog
 from lib.night.plan import plan_night
 from lib.engine.intact import check_products
+from lib.engine.made import keep_record_in
 from lib.engine.nightfiles import NightFiles, read_night
 from lib.engine.paths import check_places, refuse
 
@@ -43,6 +44,7 @@ IMDIR = config["imdir"]
 FILES = NightFiles(NIGHT, PLAN, config)
 
 
+attempt("record in imdir", lambda: keep_record_in(IMDIR))
 AGAIN = []
 if workflow.is_main_process and not describes_rules(sys.argv):
     AGAIN = check_products(NIGHT, PLAN, config, sys.argv)

@@ -89,7 +89,8 @@ rule lightcurve:
         "../environment.yml"
     params:
         version=3,
-        frames=FILES.frames_by_stack,
+        stacks=FILES.stacks_of_target,
+        given=FILES.frames_by_stack,
         target_radec=TARGET,
     script:
         "../scripts/lightcurve.py"

@@ -88,7 +88,7 @@ def run(
 def main(job: Any) -> None:
     """Make the light curve of a target from its stacks."""
     stacks = zip(
-        job.input.coadds, job.input.cats, job.input.quality, job.params.frames, strict=True
+        job.input.coadds, job.input.cats, job.input.quality, job.params.given.frames, strict=True
     )
     run(
         list(stacks), job.output.table, job.output.plot, target_radec=job.params.target_radec,

@@ -19,9 +19,9 @@ def main(job: Any) -> None:
     attempt = int(job.resources.get("attempt", 1))
     given = {"servers": values.get("servers"), "timeout": values.get("timeout")}
     table = make_reference(
-        values.refcat,
+        values.given.refcat,
         Field(values.ra, values.dec, values.radius, values.get("wide"), values.epoch),
-        values.cache,
+        values.given.cache,
         ReferenceSettings(**{key: value for key, value in given.items() if value}),
         row_limit=values.get("row_limit") or ROW_LIMIT,
         last_attempt=attempt >= int(values.get("attempts") or 1),

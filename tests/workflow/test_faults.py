@@ -58,8 +58,8 @@ def kill_all(run):
 
 def half_written(place):
     """Return the temporary files below imredux."""
-    return [path for path in place.products.rglob(".*") if path.name not in
-            (".nightlog.json", ".run", ".contents.jsonl", ".products.json")]  # fmt: skip
+    lasting = {".nightlog.json", ".run", ".contents.jsonl", ".products.json", ".snakemake"}
+    return [path for path in place.products.rglob(".*") if path.name not in lasting]
 
 
 def check_ends_well(place, reference, cores=2):

@@ -1,5 +1,6 @@
 """What a run takes from outside counts by what it holds, whatever its times say."""
 
+import base64
 import os
 import shutil
 import time
@@ -7,7 +8,7 @@ import time
 import pytest
 from astropy.io import fits
 from test_dag import science
-from workbench import FILTERS
+from workbench import FILTERS, Place
 
 DAY = 86400.0
 
@@ -80,3 +81,26 @@ def test_clocks_need_not_agree(fresh):
     assert done.code == 0, done.out
     assert len(fresh.names("p2*.fits")) == 6
     assert fresh.dry(*last) == {}
+
+
+def test_another_working_directory_knows_what_was_done(reduced, tmp_path):
+    other = Place(tmp_path / "other")
+    other.path.mkdir()
+    there = {
+        "datadir": reduced.raw,
+        "imdir": os.path.relpath(reduced.products, other.path),
+        "refcat": reduced.path / "reference.ecsv",
+    }
+    assert other.dry(**there) == {}
+    done = other.snakemake("--until", "crclean", crclean="{sigma: 6}", **there)
+    assert done.code == 0, done.out
+    assert reduced.dry()["crclean"] == 6
+
+
+@pytest.mark.parametrize("content", [b"", b"[" * 100_000, b"[1]", b'{"rule": [1]}'])
+def test_product_of_which_nothing_is_known_is_made_again(reduced, content):
+    """As after a power cut, or where a folder was copied without the record."""
+    frame = science(reduced, "SDSS-R")[0].stem
+    name = base64.urlsafe_b64encode(f"zsfp{frame}.fits".encode()).decode()
+    (reduced.products / ".snakemake" / "metadata" / name).write_bytes(content)
+    assert reduced.dry("--until", "crclean") == {"crclean": 1}

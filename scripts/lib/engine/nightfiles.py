@@ -270,6 +270,17 @@ class NightFiles:
         """Return the reference stars of the field of a stack."""
         return f"{self.imdir}/refcat/{target_of(wildcards.stack)}.ecsv"
 
+    def reference_given(self, wildcards: Any) -> SimpleNamespace:
+        """Return what the reference is made of, and where answers of servers are kept."""
+        return SimpleNamespace(refcat=self.config["refcat"], cache=self.config["refcat_cache"])
+
+    def reference_kind(self, wildcards: Any) -> str:
+        """Return what the reference is made of; of the user's table the content counts."""
+        refcat = self.config["refcat"]
+        if refcat == "offline":
+            return f"offline: {Path(self.config['refcat_cache']).expanduser().resolve()}"
+        return refcat if refcat in ("online", "none") else "table"
+
     def reference_content(self, wildcards: Any) -> str:
         """Return what stands for the content of the user's table; empty where there is none."""
         refcat = self.config["refcat"]
@@ -314,10 +325,16 @@ class NightFiles:
             for stack in self.plan.targets[wildcards.target]
         ]
 
-    def frames_by_stack(self, wildcards: Any) -> list[list[str]]:
+    def stacks_of_target(self, wildcards: Any) -> dict[str, tuple[str, ...]]:
+        """Return the names of the frames of each stack of a target."""
+        stacks = self.plan.stacks
+        return {stack: tuple(stacks[stack]) for stack in self.plan.targets[wildcards.target]}
+
+    def frames_by_stack(self, wildcards: Any) -> SimpleNamespace:
         """Return the solved frames of each stack of a target."""
-        return [self._frames_of(stack, "stack") for stack in self.plan.targets[wildcards.target]]
+        stacks = self.plan.targets[wildcards.target]
+        return SimpleNamespace(frames=[self._frames_of(stack, "stack") for stack in stacks])
 
     def frames_of_target(self, wildcards: Any) -> list[str]:
         """Return the solved frames of all stacks of a target."""
-        return sum(self.frames_by_stack(wildcards), [])
+        return sum(self.frames_by_stack(wildcards).frames, [])

@@ -258,7 +258,7 @@ def gather(
         stacks = show_stacks(result, config, imdir, sizes, pool)
     embedded, aside = embed_cards(night, cards, imdir, sizes)
     run = read_run(imdir)
-    durations = rule_durations(Path(run.workdir) / ".snakemake" / "metadata", imdir)
+    durations = rule_durations(imdir / ".snakemake" / "metadata")
     memory = peak_memory(imdir)
     for one in durations:
         one.memory = memory.get(one.rule)

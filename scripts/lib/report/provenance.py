@@ -34,14 +34,13 @@ class RuleDuration:
     memory: float | None = None
 
 
-def rule_durations(metadata: str | Path, imdir: str | Path) -> list[RuleDuration]:
+def rule_durations(metadata: str | Path) -> list[RuleDuration]:
     """Return how long the jobs of each rule took, from Snakemake's records.
 
     Parameters
     ----------
     metadata : path-like
-        Folder ``.snakemake/metadata`` of the run: one JSON file for each output.
-    imdir : path-like
+        Folder ``.snakemake/metadata`` of `imdir`: one JSON file for each output.
 
     Returns
     -------
@@ -49,7 +48,6 @@ def rule_durations(metadata: str | Path, imdir: str | Path) -> list[RuleDuration
         The longest total first.
     """
     jobs: dict[tuple[str, ...], tuple[float, float]] = {}
-    prefix = str(imdir).rstrip("/") + "/"
     for folder, _, names in os.walk(metadata):
         for name in names:
             record = read_json(Path(folder) / name)
@@ -57,7 +55,7 @@ def rule_durations(metadata: str | Path, imdir: str | Path) -> list[RuleDuration
             logs = record.get("log") or []
             if not (is_number(begin) and is_number(end) and record.get("rule")):
                 continue
-            if not logs or not str(logs[0]).startswith(prefix):
+            if not logs:
                 continue
             # Each output has its record, with times of its own; the log is that of the job.
             job = (record["rule"], *map(str, logs))

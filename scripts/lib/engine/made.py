@@ -1,0 +1,81 @@
+"""What Snakemake records of each product, how it was made, is kept in `imdir`, with the product.
+
+Snakemake keeps it in the directory from which it is called. A night reduced from two of them would
+be judged by what the other did not see: a product with other settings would pass for up to date.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from .patches import Unsupported, expect
+
+FOLDER = ".snakemake"
+"""Of `imdir`, where the record lies."""
+
+
+def keep_record_in(imdir: str | os.PathLike[str]) -> None:
+    """Let Snakemake keep its record in `imdir`, products named by their paths in it.
+
+    A product without a record that can be read, as after a power cut, is made again.
+
+    Parameters
+    ----------
+    imdir : path-like
+
+    Raises
+    ------
+    Unsupported
+        Where this Snakemake keeps its record in another way than is known here.
+    """
+    try:
+        from snakemake.persistence import ParamsChange
+        from snakemake.persistence.file import FilePersistence as Record
+    except ImportError as error:
+        raise Unsupported(str(error)) from error
+    home = os.path.abspath(imdir)
+    plain = vars(Record).get("plain") or {
+        "__init__": expect(Record, "__init__", ()),
+        "_get_key": expect(Record, "_get_key", ("f",)),
+        "_input": expect(Record, "_input", ("job",)),
+        "_read_record": expect(Record, "_read_record", ("key",)),
+        "has_metadata": expect(Record, "has_metadata", ("job",)),
+        "params_changed": expect(Record, "params_changed", ("job", "file")),
+    }
+
+    def begin(self: Any, *args: Any, path: Path | None = None, **options: Any) -> None:
+        plain["__init__"](self, *args, path=path or Path(home, FOLDER), **options)
+
+    def name(path: str) -> str:
+        relative = os.path.relpath(path, home)
+        return path if relative.startswith(os.pardir) else relative
+
+    def key_of(self: Any, file: Any) -> str:
+        return name(plain["_get_key"](self, file))
+
+    def inputs(self: Any, job: Any) -> list[str]:
+        return sorted(name(path) for path in plain["_input"](self, job))
+
+    def read(self: Any, key: str) -> Any:
+        try:
+            return plain["_read_record"](self, key)
+        except (ValueError, TypeError, RecursionError):  # a damaged one
+            return None
+
+    def params_changed(self: Any, job: Any, file: Any = None) -> Any:
+        files = job.output if file is None else [file]
+        lost = {one for one in files if os.path.exists(one) and self.metadata(one) is None}
+        if lost:
+            return ParamsChange(only_old={"how it was made is not known"}, files=lost)
+        return plain["params_changed"](self, job, file)
+
+    Record.plain = plain
+    Record.__init__ = begin
+    Record._get_key = key_of
+    Record._input = inputs
+    Record._read_record = read
+    # Otherwise it would not ask for changes of a product without a record.
+    Record.has_metadata = lambda self, job: True
+    Record.params_changed = params_changed
