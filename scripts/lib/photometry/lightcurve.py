@@ -59,6 +59,8 @@ class FrameQuality:
         Of its stars about its scale [mag].
     n_common : int
         Stars that tell its scale.
+    fraction_error : float
+        Relative error of the part of light in the aperture.
     used : bool
         Whether the frame is in the coadd.
     reason : str
@@ -70,6 +72,7 @@ class FrameQuality:
     transparency: float = np.nan
     scatter: float = np.nan
     n_common: int = 0
+    fraction_error: float = 0.0
     used: bool = False
     reason: str = ""
 
@@ -84,7 +87,9 @@ class FrameQuality:
         return cls(
             aperture=aperture, seeing=_number(entry.get("seeing")),
             transparency=_number(entry.get("transparency")), scatter=_number(entry.get("scatter")),
-            n_common=int(entry.get("common") or 0), used=bool(entry.get("used", False)),
+            n_common=int(entry.get("common") or 0),
+            fraction_error=float(entry.get("fraction_error") or 0.0),
+            used=bool(entry.get("used", False)),
             reason=str(entry.get("reason") or ""),
         )  # fmt: skip
 
@@ -367,7 +372,8 @@ def _row(stack: StackedFrames, path: str | Path, position: tuple[float, float]) 
     )
     row["MAG"], row["MAGERR"], row["LIMIT"] = magnitude[0], magnitude_error[0], limit[0]
     if quality.n_common:
-        row["ZPERR"] = quality.scatter / np.sqrt(quality.n_common)
+        stars = quality.scatter / np.sqrt(quality.n_common)
+        row["ZPERR"] = np.hypot(stars, 1.0857 * quality.fraction_error)
     return row
 
 

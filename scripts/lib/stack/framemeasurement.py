@@ -121,6 +121,7 @@ def measure_frame(
     return FrameMeasurement(
         fwhm=field.fwhm, seeing=seeing, ellipticity=field.profile.ellipticity, nstars=nstars,
         noise=noise, aperture=field.aperture, fraction=float(field.growth.fraction(field.aperture)),
+        fraction_error=field.growth.error,
         wings=astuple(field.growth.wings(field.profile.shape)),
         core=astuple(field.core), wcs=wcs,
         stars=FrameStars(ra, dec, magnitude, error),

@@ -1,6 +1,6 @@
 """Which frames are stacked: their zero points against each other, transparencies and weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,6 +48,7 @@ def select_frames(
         return []
     _leave_out_distant(candidates, settings.max_offset)
     candidates = [frame for frame in candidates if frame.used]
+    _share_aperture_corrections(candidates)
     stars = [frame.measurement.stars for frame in candidates]
     zeropoints = frame_zeropoints(stars, reference, band, settings.match_radius)
     transparency, reasons = judge_frames(zeropoints, settings)
@@ -72,6 +73,62 @@ def _leave_out_distant(frames: list[StackFrame], max_offset: float) -> None:
     for frame, offset in zip(frames, offsets, strict=True):
         if not offset <= max_offset:
             frame.leave_out(FrameRejected("OFF_FIELD", f"{offset:.2f} > {max_offset:g} deg"))
+
+
+def shared_corrections(fractions: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the parts of light in the apertures of frames, each as far as it is known.
+
+    Apertures of one radius in units of the seeing hold the same part of the light in all frames of
+    a camera, as far as the profile keeps its form: to compare frames it need not be known. What
+    each frame says of its own part counts as far as the frames differ by more than their errors:
+    a normal distribution of parts, whose width the frames tell, is the prior of each.
+
+    Parameters
+    ----------
+    fractions, errors : ndarray, shape (n,)
+        Parts, and their relative errors.
+
+    Returns
+    -------
+    fractions, errors : ndarray, shape (n,)
+    """
+    value, variance = np.log(fractions), np.maximum(errors, 1e-6) ** 2
+    width = 0.0
+    for _ in range(50):
+        weight = 1 / (variance + width)
+        mean = np.average(value, weights=weight)
+        # Where the variance is that of the parts and their errors (Paule & Mandel 1982).
+        excess = np.sum(weight * (value - mean) ** 2) - (len(value) - 1)
+        slope = np.sum(weight**2 * (value - mean) ** 2)
+        if excess <= 0 and width == 0 or slope <= 0:
+            break
+        step = excess / slope
+        width = max(0.0, width + step)
+        if abs(step) < 1e-4 * width:
+            break
+    own = width / (width + variance)
+    known = mean + own * (value - mean)
+    # A few frames tell the width to this only; what it may be more is in the errors.
+    unknown = np.sqrt(2 / (len(value) - 1)) / weight.mean()
+    shared = (1 - own) ** 2 * (1 / weight.sum() + unknown)
+    return np.exp(known), np.sqrt(np.minimum(own * variance + shared, variance))
+
+
+def _share_aperture_corrections(frames: list[StackFrame]) -> None:
+    """Bring the total fluxes of the stars of frames to `shared_corrections`."""
+    if len(frames) < 2:
+        return
+    measured = [frame.measurement for frame in frames]
+    fractions, errors = shared_corrections(
+        np.array([one.fraction for one in measured]),
+        np.array([one.fraction_error for one in measured]),
+    )
+    for frame, one, fraction, error in zip(frames, measured, fractions, errors, strict=True):
+        shift = 2.5 * np.log10(fraction / one.fraction)
+        stars = replace(one.stars, magnitude=one.stars.magnitude + shift)
+        frame.measured = replace(
+            one, fraction=float(fraction), fraction_error=float(error), stars=stars
+        )
 
 
 def _scale_frames(frames: list[StackFrame], settings: StackSettings) -> list[StackFrame]:

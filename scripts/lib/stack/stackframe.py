@@ -49,6 +49,8 @@ class FrameMeasurement:
         Radius of the photometry [pixel].
     fraction : float
         Part of a star's total light in it.
+    fraction_error : float
+        Relative.
     wings : tuple of float
         Of `lib.photometry.psf.Wings`.
     core : tuple of float
@@ -64,6 +66,7 @@ class FrameMeasurement:
     noise: float
     aperture: float
     fraction: float
+    fraction_error: float
     wings: tuple[float, ...]
     core: tuple[float, ...]
     wcs: WCS
@@ -202,6 +205,7 @@ class StackFrame:
             known |= {
                 "aperture": m.aperture,
                 "fraction": m.fraction,
+                "fraction_error": m.fraction_error,
                 "wings": m.wings,
                 "core": m.core,
             }

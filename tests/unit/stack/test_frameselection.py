@@ -1,8 +1,12 @@
 """lib.stack.frameselection: which frames are stacked, and how they are scaled."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import simulate
 from astropy.io import fits
+from astropy.wcs import WCS
 from stackruns import run
 from starfields import (
     DEC,
@@ -16,8 +20,16 @@ from starfields import (
 from lib.core.settings import StackSettings
 from lib.frame.file import FrameRejected as Rejected
 from lib.frame.file import reject, write_frame
-from lib.stack.frameselection import FrameZeropoints, flux_scales, frame_zeropoints, judge_frames
-from lib.stack.stackframe import FrameStars
+from lib.stack.framemeasurement import measure_frame
+from lib.stack.frameselection import (
+    FrameZeropoints,
+    flux_scales,
+    frame_zeropoints,
+    judge_frames,
+    select_frames,
+    shared_corrections,
+)
+from lib.stack.stackframe import FrameStars, StackFrame
 
 
 def test_clouds_trails_and_few_stars_are_left_out_with_numbers(tmp_path):
@@ -150,3 +162,69 @@ def test_zero_points_of_frames_follow_the_reference():
     relative = frame_zeropoints(stars, None, "r", 1.5)
     assert not relative.absolute and relative.value.sum() == pytest.approx(0, abs=1e-9)
     assert relative.value - relative.value[0] == pytest.approx([0, -0.5, -0.2], abs=0.01)
+
+
+def test_parts_of_light_that_agree_are_one():
+    fractions, errors = shared_corrections(
+        np.array([0.95, 0.951, 0.9, 0.949]), np.array([0.002, 0.002, 0.04, 0.002])
+    )
+    assert fractions == pytest.approx(np.full(4, 0.95), abs=1e-4)
+    assert (errors[[0, 1, 3]] <= 0.002).all() and errors[2] < 0.04
+
+
+def test_parts_of_light_that_differ_are_kept():
+    given = np.array([0.95, 0.97, 0.93, 0.949])
+    fractions, errors = shared_corrections(given, np.full(4, 0.001))
+    assert fractions == pytest.approx(given, abs=5e-4)
+    assert errors == pytest.approx(np.full(4, 0.001), rel=0.1)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.003, 0.02])
+def test_errors_of_shared_parts_of_light_hold(spread):
+    rng = np.random.default_rng(6)
+    pulls = []
+    for _ in range(100):
+        truth = np.log(0.95) + spread * rng.normal(size=5)
+        stated = np.full(5, 0.004) * rng.uniform(0.5, 2, 5)
+        fractions, errors = shared_corrections(np.exp(truth + stated * rng.normal(size=5)), stated)
+        pulls.append((np.log(fractions) - truth) / errors)
+    assert np.std(pulls) < 1.3
+
+
+STRANGE_STARS = {
+    "ring": (2.5, simulate.ring_spots(6, 3, 1)),
+    "ring off centre": (1.5, simulate.ring_spots(4, 1.5, 0.8, shift=0.7)),
+    "coma": (2.5, simulate.coma_spots(8)),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE_STARS)
+def test_transparencies_are_true_whatever_stars_look_like(kind):
+    """To 1 %, the zero points of the frames to 1.5 %: two errors of 20 stars' flat field."""
+    fwhm, spots = STRANGE_STARS[kind]
+    rng = np.random.default_rng(1)
+    transparency, size, frames = [1.0, 0.7, 1.0], 420, []
+    places = np.array([(x, y) for x in range(45, size, 66) for y in range(45, size, 66)])
+    header = make_header()
+    ra, dec = WCS(header).all_pix2world(*(places + rng.uniform(-10, 10, places.shape)).T, 0)
+    reference = {"ra": ra, "dec": dec, "r": rng.uniform(13.5, 17.5, len(ra))}
+    reference["r_err"] = np.full(len(ra), 0.005)
+    for number, clear in enumerate(transparency):
+        header = make_header(angle=rng.uniform(-4, 4), shift=rng.uniform(-5, 5, 2))
+        header["SKYSUB"], header["SATURATE"] = 400.0, 1e7
+        header["NAXIS1"] = header["NAXIS2"] = size
+        x, y = WCS(header).all_world2pix(ra, dec, 0)
+        flux = 10 ** (-0.4 * (reference["r"] - ZP)) * header["EXPTIME"] * clear
+        psf = simulate.PSF(fwhm, 3.0, spots=spots)
+        image = simulate.render_sources((size, size), x, y, flux, psf, 20.0)
+        image = rng.poisson(image + 400) - 400 + rng.normal(0, 8, image.shape)
+        frame = StackFrame(str(number), Path(str(number)), header)
+        mask = np.zeros(image.shape, np.uint8)
+        frame.measured = measure_frame(image.astype("f4"), mask, header, StackSettings())
+        frames.append(frame)
+    used = select_frames(frames, reference, "r", StackSettings())
+    assert len(used) == len(frames)
+    found = np.array([frame.zeropoint.transparency for frame in frames])
+    zeropoint = np.array([frame.zeropoint.value for frame in frames])
+    assert found / found[0] == pytest.approx(transparency, rel=0.01)
+    assert zeropoint == pytest.approx(ZP + 2.5 * np.log10(transparency), abs=0.015)

@@ -30,7 +30,7 @@ def test_numbers_grow_with_what_is_known(tmp_path):
         _ = frame.weighting
     none = np.empty(0)
     frame.measured = FrameMeasurement(
-        3.5, 1.4, 0.05, 40, 20.0, 5.25, 0.97, (2.0, 3.0), (2.6, 0.6, 0.01),
+        3.5, 1.4, 0.05, 40, 20.0, 5.25, 0.97, 0.002, (2.0, 3.0), (2.6, 0.6, 0.01),
         WCS(naxis=2), FrameStars(none, none, none, none),
     )  # fmt: skip
     frame.zeropoint = FrameZeropoint(25.0, True, 0.01, 30, 0.9)
