@@ -53,7 +53,7 @@ rule solve:
         "../environment.yml"
     threads: PLAN.threads_of_a_stack(available_cores(workflow))
     params:
-        version=7,
+        version=8,
         settings=config["astrometry"],
     script:
         "../scripts/solve.py"
@@ -70,6 +70,6 @@ rule astrometry:
     conda:
         "../environment.yml"
     params:
-        version=2,
+        version=3,
     script:
         "../scripts/astrometry.py"

@@ -27,6 +27,7 @@ from lib.astrometry.jointsolution import JointSolution, solve_jointly
 from lib.astrometry.matching import NoMatch
 from lib.astrometry.pixelmaps import Cards, fit_cards, starting_map
 from lib.astrometry.residuals import Residuals, residuals
+from lib.astrometry.solvedpointing import solved_pointing
 from lib.astrometry.starlists import (
     Reference,
     merged_stars,
@@ -73,6 +74,8 @@ class FrameSolution:
         Julian year.
     pixel_scale : float
         [arcsec]
+    pointing : tuple of float, or None
+        Where the telescope pointed [deg].
     """
 
     cards: Cards
@@ -87,6 +90,7 @@ class FrameSolution:
     own_solution: bool
     epoch: float
     pixel_scale: float
+    pointing: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, frame: AstrometryFrame, found: Residuals) -> "FrameSolution":
@@ -107,6 +111,7 @@ class FrameSolution:
             own_solution=frame.own_solution,
             epoch=epoch_of([frame]),
             pixel_scale=frame.scale,
+            pointing=solved_pointing(frame.header, frame.shape, frame.pixel_to_world),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -124,6 +129,7 @@ class FrameSolution:
             "own": self.own_solution,
             "epoch": self.epoch,
             "pixel_scale": self.pixel_scale,
+            "pointing": self.pointing,
             "card_error_mas": self.card_error,
         }
 
@@ -262,6 +268,9 @@ def solve_stack(
         Frames with too few stars are entered as rejected.
     """
     frames, rejected = detect_all(paths, settings, threads)
+    if table.meta.get("ra_in_hours"):
+        for frame in frames:
+            take_for_hours(frame.header)
     band = frames[0].header.get("BAND", "") if frames else ""
     reference = reference_from_table(table, band)
     solution = solve_frames(
@@ -273,6 +282,13 @@ def solve_stack(
     )
     solution.frames |= rejected
     return solution
+
+
+def take_for_hours(header: fits.Header) -> None:
+    """Change a header whose right ascensions were hours, and had been taken for degrees."""
+    for key in ("RA", "CRVAL1"):
+        if isinstance(header.get(key), float):
+            header[key] = 15 * header[key] % 360
 
 
 def detect_all(

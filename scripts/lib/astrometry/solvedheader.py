@@ -31,7 +31,7 @@ def apply_solution(header: fits.Header, solution: Mapping[str, Any], catalogue: 
     header : astropy.io.fits.Header
     solution : mapping
         Entry of a frame in the file of rule solve: cards, rms [mas], nstars, contrast, degree,
-        epoch [yr].
+        epoch [yr], pointing [deg].
     catalogue : str
         Source of the reference, or 'NONE' for frames aligned with each other only.
 
@@ -41,6 +41,7 @@ def apply_solution(header: fits.Header, solution: Mapping[str, Any], catalogue: 
         A changed copy.
     """
     header = header.copy()
+    pointing = solution.get("pointing") if catalogue != "NONE" else None
     for key in {key for key in header if COORDINATE_CARD.fullmatch(key)}:
         header.remove(key, remove_all=True)
     for key, value in solution["cards"].items():
@@ -61,6 +62,9 @@ def apply_solution(header: fits.Header, solution: Mapping[str, Any], catalogue: 
     if solution.get("rung"):
         header["ASTRHOW"] = (solution["rung"], "how it was identified")
     header["ASTRDEG"] = (solution["degree"], "degree of the fitted distortion")
+    if pointing is not None:
+        header["RASOL"] = (pointing[0], "[deg] pointing, by the solution")
+        header["DECSOL"] = (pointing[1], "[deg] pointing, by the solution")
     return header
 
 

@@ -132,8 +132,11 @@ def read_electronics(gain: Any, rdnoise: Any, header: Header, filename: str) -> 
         return Electronics(0.0, round(noise, 4), notes)
     if not found:
         if MEASURED in alternatives:
-            why = f"{settings[0].keyword} {settings[0].value:g}, a setting," if settings else "none"
-            notes.append(f"gain: {why}, it is measured in the night's flats")
+            one = settings[0] if settings else None
+            why = (
+                f"{one.keyword} {one.value:g} is a setting, the header has" if one else "header has"
+            )
+            notes.append(f"gain: {why} none: measured in the night's flats")
             return Electronics(0.0, round(noise, 4), notes)
         if settings:
             one = settings[0]

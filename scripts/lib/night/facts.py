@@ -92,6 +92,8 @@ class FrameFacts(_ByName):
         What has lit a flat.
     gain_setting, offset : str
         Settings of the camera as they compare; empty where the header does not tell.
+    ra_guessed : bool
+        Whether `ra` is a number below 24 that is taken for degrees as nothing tells its unit.
     notes : list of str
         What the header has that is not as it should be, and what is used instead.
     content : str
@@ -133,6 +135,7 @@ class FrameFacts(_ByName):
     gain_setting: str = ""
     offset: str = ""
     notes: list[str] = field(default_factory=list)
+    ra_guessed: bool = False
     content: str = ""
 
     @property

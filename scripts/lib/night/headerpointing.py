@@ -27,11 +27,14 @@ class HeaderPointing:
         Degrees, ICRS; None where the header does not tell.
     notes : list of str
         What is to be told of it.
+    guessed : bool
+        Whether nothing tells that the right ascension is in degrees.
     """
 
     ra: float | None = None
     dec: float | None = None
     notes: list[str] = field(default_factory=list)
+    guessed: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,14 @@ def _apart(one: float, two: float) -> float:
 def _unit_by_evidence(
     value: float, dec: float, others: list[Reading], header: Header, place: Place
 ) -> tuple[float, str]:
-    """Return a right ascension of unknown unit [deg], and by what it was found to be in hours."""
+    """Return a right ascension of unknown unit [deg], and by what its unit was found, if it was."""
     for other in others:
         known = _ra(other, header)
         if known is None or not known[1]:
             continue
         reach = HOURS_AGREE / max(0.1, math.cos(math.radians(dec)))
         if _apart(known[0], value) <= reach:
-            return value, ""
+            return value, other.keyword
         if _apart(known[0], 15 * value) <= reach:
             return 15 * value, other.keyword or "another keyword"
     if place.latitude is None or place.longitude is None or abs(place.latitude) > 90:
@@ -136,11 +139,11 @@ def header_pointing(
         if text(get(header, "CTYPE1")).startswith("RA--"):
             others.append(Reading(f"{number(get(header, 'CRVAL1'))}d", "CRVAL1"))
         hours, by = _unit_by_evidence(value, declination, others, header, place)
-        if by:
+        if by and hours != value:
             notes.append(f"{reading.keyword} {value:g} is in hours, by {by}")
-            value = hours
+        value, told = hours, bool(by)
     system = system_of(header, reading.keyword)
     if not system.is_icrs:
         notes.append(f"{reading.keyword or 'RA'} and DEC are of {system}: precessed to 2000")
     value, declination = to_icrs(value % 360, declination, system, place.mjd)
-    return HeaderPointing(round(value % 360, 7) % 360, round(declination, 7), notes)
+    return HeaderPointing(round(value % 360, 7) % 360, round(declination, 7), notes, not told)

@@ -483,6 +483,7 @@ def _common_facts(
         gain_setting=_setting(instrument, "gain_setting", header, name),
         offset=_setting(instrument, "offset", header, name),
         notes=notes,
+        ra_guessed=pointing.guessed,
     )
 
 

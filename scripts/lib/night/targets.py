@@ -77,7 +77,8 @@ def target_position(configured: tuple[float, float] | None, headers: Any) -> Any
     -------
     ra, dec : float
         Degrees; NaN where unknown.
-    source : {'config', 'header', ''}
+    source : {'config', 'header', 'solution', ''}
+        Solution: the pointing of the headers was off, and is corrected.
     """
     if configured is not None:
         for header in headers:
@@ -85,7 +86,8 @@ def target_position(configured: tuple[float, float] | None, headers: Any) -> Any
                 return *configured, "config"
     for header in headers:
         if isinstance(header.get("RA"), float) and isinstance(header.get("DEC"), float):
-            return header["RA"], header["DEC"], "header"
+            source = "solution" if "POINTOFF" in header else "header"
+            return header["RA"], header["DEC"], source
     return np.nan, np.nan, ""
 
 

@@ -107,7 +107,8 @@ def table_reference(path: str | Path, sky_field: Field) -> Table:
     ----------
     path : path-like
     sky_field : Field
-        Its `wide` radius counts, where it has one.
+        Its `wide` radius counts, where it has one. A centre below 24 with stars of the table only
+        at 15 times its right ascension was in hours: ``meta['ra_in_hours']``.
     """
     path = Path(path).expanduser()
     table = read_reference(path)
@@ -118,6 +119,12 @@ def table_reference(path: str | Path, sky_field: Field) -> Table:
         ra, dec, radius = circle.ra, circle.dec, sky_field.wide or circle.radius
         check_angles(table, path, ra, dec)
         away = separation(table["ra"], table["dec"], ra, dec)
+        if away.min() > radius and ra < 24:
+            in_hours = separation(table["ra"], table["dec"], 15 * ra, dec)
+            if in_hours.min() <= radius:
+                # solve takes the frames there
+                table.meta["ra_in_hours"] = True
+                away = in_hours
         if away.min() > radius:
             return empty_reference(
                 f"{path.name} has no star within {radius:.2f} deg of {ra:.4f} {dec:+.4f}; "

@@ -12,6 +12,7 @@ from lib.night.plan import Plan
 from lib.night.remarks import grouped_notes
 from lib.report.numbers import is_number
 from lib.report.orientation import orientation_remarks
+from lib.report.pointingremarks import all_pointing_remarks
 from lib.report.products import (
     COADD_CARDS,
     FRAME_CARDS,
@@ -294,6 +295,10 @@ def collect(night: NightLog, plan: Plan, imdir: str | Path) -> NightOutcome:
     remarks += orientation_remarks(night.frames, frames.values())
     remarks += grouped_notes(
         (frame, note) for frame, one in frames.items() for note in one.cards.get("NOTE", ())
+    )
+    remarks += all_pointing_remarks(
+        {stack: (one.cards, one.frames) for stack, one in results.items() if one.cards},
+        night.frames,
     )
     return NightOutcome(
         rows, {one.frame: one for one in frames.values()}, results, masters, remarks

@@ -8,6 +8,7 @@ from astropy.io import fits
 
 from lib.core.bands import AB_MINUS_VEGA, VEGA_BANDS
 from lib.core.settings import StackSettings
+from lib.core.sphere import separation
 from lib.core.wcs import wcs_cards
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.zeropoint import Zeropoint
@@ -42,6 +43,9 @@ PROVENANCE_KEYS = (
     "DARKSUM", "FLATFILE", "FLATSUM", "SKYFILE", "SKYSUM", "FRNGFILE", "FRNGSUM", "GAIN",
     "RDNOISE", "SKYSUB", "ASTRCAT", "ASTRMS1", "ASTRMS2", "ASTRNST",
 )  # fmt: skip
+
+POINTING_ERROR = 0.5
+"""[arcmin] a pointing that is further off is replaced by that of the solutions."""
 
 
 def stack_header(frames: list[StackFrame], number: int) -> fits.Header:
@@ -160,16 +164,38 @@ def airmass_cards(headers: list[fits.Header]) -> Cards:
 
 
 def pointing_cards(headers: list[fits.Header]) -> Cards:
-    """Return the median pointing of the frames, or nothing."""
-    known = [h for h in headers if isinstance(h.get("RA"), float) and isinstance(h["DEC"], float)]
-    if not known:
+    """Return the median pointing of the frames, or nothing.
+
+    Where the solutions have it elsewhere by more than `POINTING_ERROR`, theirs counts.
+    """
+    told = _median_position(headers, "RA", "DEC")
+    solved = _median_position(headers, "RASOL", "DECSOL")
+    if told is None:
         return {}
-    ra, dec = (np.array([h[key] for h in known]) for key in ("RA", "DEC"))
-    turn = ra[0]
-    return {
-        "RA": (float((turn + np.median((ra - turn + 180) % 360 - 180)) % 360), "[deg] pointing"),
-        "DEC": (float(np.median(dec)), "[deg] median pointing of the frames"),
+    cards: Cards = {
+        "RA": (told[0], "[deg] pointing"),
+        "DEC": (told[1], "[deg] median pointing of the frames"),
     }
+    if solved is not None:
+        off = 60 * float(separation(*told, *solved))
+        if off > POINTING_ERROR:
+            cards["RA"] = (solved[0], "[deg] pointing, by the solution")
+            cards["DEC"] = (solved[1], "[deg] median pointing, by the solution")
+            cards["POINTOFF"] = (round(off, 3), "[arcmin] by which that of the headers is off")
+    return cards
+
+
+def _median_position(headers: list[fits.Header], *keys: str) -> tuple[float, float] | None:
+    """Return the median of positions in headers [deg], None where there are none."""
+    known = [h for h in headers if all(isinstance(h.get(key), float) for key in keys)]
+    if not known:
+        return None
+    ra, dec = (np.array([h[key] for h in known]) for key in keys)
+    turn = ra[0]
+    return (
+        float((turn + np.median((ra - turn + 180) % 360 - 180)) % 360),
+        float(np.median(dec)),
+    )
 
 
 def time_cards(headers: list[fits.Header]) -> Cards:
