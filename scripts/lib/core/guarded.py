@@ -38,12 +38,19 @@ class Stopwatch:
         self.paused = 0.0
         self._last = time.monotonic()
 
-    def look(self) -> float:
-        """Return the seconds that have passed."""
+    def look(self, counts: bool = True) -> float:
+        """Return the seconds that have passed.
+
+        Parameters
+        ----------
+        counts : bool
+            Whether those since the last look are among them.
+        """
         now = time.monotonic()
         step, self._last = now - self._last, now
-        self.seconds += min(step, self.tick)
-        self.paused += max(0.0, step - self.tick)
+        counted = min(step, self.tick) if counts else 0.0
+        self.seconds += counted
+        self.paused += step - counted
         return self.seconds
 
 

@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lib.core.guarded import TICK, Stopwatch
+
 NAMES = {
     "source-extractor": ("source-extractor", "sex", "sextractor"),
     "scamp": ("scamp", "SCAMP"),
@@ -73,7 +75,8 @@ def run_program(
     argv : list of str
         Program and arguments; no shell sees them.
     timeout : float
-        Time limit in seconds, after which the program is killed.
+        Time limit in seconds, after which the program is killed. Time for which it or this
+        process was stopped (Ctrl-Z) does not count.
     cwd : path-like, optional
 
     Returns
@@ -119,9 +122,35 @@ def _run(argv, cwd, timeout):
         process_group=0,
     ) as child:
         try:
-            out, err = child.communicate(timeout=timeout)
+            out, err = _communicate(child, timeout)
         except BaseException:  # of whatever kind: it is raised again
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             raise
     return subprocess.CompletedProcess(argv, child.returncode, out, err)
+
+
+def _communicate(child: subprocess.Popen[str], timeout: float) -> tuple[str, str]:
+    """Return what a program writes; raise where it has run for longer than `timeout`."""
+    watch = Stopwatch()
+    while True:
+        try:
+            told = child.communicate(timeout=min(TICK, timeout))
+        except subprocess.TimeoutExpired:
+            watch.look(counts=not _is_stopped(child.pid))
+            if watch.seconds >= timeout:
+                raise
+            continue
+        watch.look()
+        if watch.paused > TICK:
+            log.info("paused for %.0f s, which its time limit does not count", watch.paused)
+        return told
+
+
+def _is_stopped(pid: int) -> bool:
+    """Return whether a process is stopped, as by Ctrl-Z."""
+    try:
+        # Its name, in brackets before the state, may hold anything.
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2][1:2] in "Tt"
+    except OSError:
+        return False

@@ -292,6 +292,11 @@ def collect(night: NightLog, plan: Plan, imdir: str | Path) -> NightOutcome:
     remarks = [*night.notes, *night.calibration_remarks()]
     for name, cards in masters.items():
         remarks += [f"{name}: {note}" for note in cards.get("NOTE", ())]
+    remarks += [
+        f"{stack}: solved without SCAMP, which failed ({one.solution['scamp_failed']})"
+        for stack, one in results.items()
+        if one.solution.get("scamp_failed")
+    ]
     remarks += orientation_remarks(night.frames, frames.values())
     remarks += grouped_notes(
         (frame, note) for frame, one in frames.items() for note in one.cards.get("NOTE", ())
