@@ -8,7 +8,6 @@ import math
 import re
 import signal
 import threading
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,15 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.table import Column as TableColumn
 from astropy.table import Table
 
 from lib.core.files import atomic_path
 from lib.core.settings import ReferenceSettings
 from lib.core.sphere import separation
-from lib.core.text import shown
 from lib.reference.referencetable import blank_table, cut_out
 from lib.reference.surveys import Survey
+from lib.reference.votable import AnswerError, parse
 
 log = logging.getLogger("autoproc")
 
@@ -43,17 +41,6 @@ Record = dict[str, Any]
 
 class ReferenceUnavailable(Exception):
     """No reference now, perhaps later: the network, the servers, or the cache lack it."""
-
-
-class AnswerError(Exception):
-    """A server's answer that cannot be used; the message names server, catalogue, column.
-
-    `lasting` says that the server is not worth another question in this run.
-    """
-
-    def __init__(self, message: str, lasting: bool = False) -> None:
-        super().__init__(shown(message, 1000))
-        self.lasting = lasting
 
 
 class TimeLimitReached(Exception):
@@ -90,6 +77,8 @@ def _client(
     """Return an astroquery client for one table at one server."""
     from astroquery.vizier import VizierClass
 
+    from lib.reference.session import BoundedSession
+
     class MirrorClient(VizierClass):
         """VizieR at a host name (https) or at an address with its scheme written out."""
 
@@ -98,13 +87,17 @@ def _client(
             return f"{host if '://' in host else 'https://' + host}/viz-bin/{return_type}"
 
     bound = {} if brighter_than is None else {survey.magnitude: f"<{brighter_than:g}"}
-    return MirrorClient(
+    client = MirrorClient(
         columns=list(dict.fromkeys(column.names[0] for column in survey.columns.values())),
         column_filters=bound,
         vizier_server=server,
         timeout=timeout,
         row_limit=row_limit,
     )
+    session = BoundedSession()
+    session.headers["User-Agent"] = client._session.headers["User-Agent"]
+    client._session = session
+    return client
 
 
 def query(
@@ -149,6 +142,8 @@ def query(
     from astropy import units as u
     from astropy.coordinates import SkyCoord
 
+    from lib.reference.session import OtherHost, TooLong
+
     what = f"{server}: {survey.table} ({survey.name})"
     client = _client(survey, server, timeout, row_limit, bound)
     centre = SkyCoord(ra, dec, unit="deg", frame="icrs")
@@ -159,6 +154,8 @@ def query(
             response = client.query_region_async(centre, **request)
     except (TimeLimitReached, requests.Timeout) as why:
         raise AnswerError(f"{what}: timed out ({why})", lasting=True) from why
+    except (OtherHost, TooLong) as why:
+        raise AnswerError(f"{what}: {why}", lasting=True) from why
     except requests.RequestException as why:
         raise AnswerError(f"{what}: no answer ({_cause(why)})", lasting=True) from why
     return check_answer(response, what), payload
@@ -182,88 +179,6 @@ def _cause(why: Exception) -> str:
     """Return the last words of a chain of network errors, which say what happened."""
     told = re.findall(r"\[Errno -?\d+\] ([^\"'()]+)", str(why))
     return told[-1].strip() if told else f"{type(why).__name__}: {str(why)[:150]}"
-
-
-def parse(survey: Survey, answer: bytes, server: str) -> dict[str, np.ndarray]:
-    """Turn a VOTable into arrays under our column names and units.
-
-    Parameters
-    ----------
-    survey : Survey
-    answer : bytes
-    server : str
-        For messages.
-
-    Returns
-    -------
-    dict of str to ndarray
-        float64 (NaN where masked), or str for text columns; no keys where the answer has no
-        stars.
-
-    Raises
-    ------
-    AnswerError
-        Unreadable; or a column is missing or has another unit, which is named.
-    """
-    import io
-
-    from astropy.io import votable
-
-    what = f"{server}: {survey.table} ({survey.name})"
-    try:
-        # VizieR's dialect earns warnings by the dozen: kept here, and one kind looked for
-        with warnings.catch_warnings(record=True) as remarks:
-            warnings.simplefilter("always")
-            tree = votable.parse(io.BytesIO(answer), verify="warn", invalid="exception")
-            tables = [table for table in tree.iter_tables() if len(table.array)]
-            found = tables[0].to_table(use_names_over_ids=True) if tables else None
-    except (ValueError, OSError, IndexError, KeyError, votable.exceptions.VOWarning) as why:
-        raise AnswerError(f"{what}: unreadable VOTable ({str(why)[:200]})") from why
-    garbled = any(issubclass(r.category, votable.exceptions.W30) for r in remarks)
-    if found is None:
-        told = re.search(rb'<INFO[^>]*name="[Ee]rror[^>]*value="([^"]*)"', answer)
-        if told:
-            raise AnswerError(f"{what}: {told.group(1).decode(errors='replace')}")
-        return {}
-    result = {}
-    for key, column in survey.columns.items():
-        name = next((name for name in column.names if name in found.colnames), None)
-        if name is None:
-            if column.required:
-                raise AnswerError(
-                    f"{what}: no column '{column.names[0]}' in the answer (it has "
-                    f"{', '.join(found.colnames)})"
-                )
-            log.warning("%s: no column '%s'; left out", what, column.names[0])
-            result[key] = np.full(len(found), np.nan)
-            continue
-        values = _values(found[name], column.unit, f"{what}: column '{name}'")
-        unread = values.dtype.kind == "f" and not np.isfinite(values).any()
-        if unread and column.required and (garbled or key in ("ra", "dec")):
-            raise AnswerError(f"{what}: column '{name}' holds no numbers")
-        result[key] = values
-    return result
-
-
-def _values(column: TableColumn, unit: str, what: str) -> np.ndarray:
-    """Return a column as float64 in `unit`, or as text."""
-    from astropy import units as u
-
-    if column.dtype.kind in "OUS":
-        values = np.ma.filled(np.ma.asarray(column.astype(str)), "")
-        if not unit:
-            return np.asarray(values)
-        try:
-            return np.array([float(v) if v.strip() else np.nan for v in values])
-        except ValueError as why:
-            raise AnswerError(f"{what} holds text where numbers were: {why}") from why
-    values = np.ma.filled(np.ma.asarray(column).astype(float), np.nan)
-    if unit and column.unit is not None and unit != "mag":
-        try:
-            values = values * column.unit.to(u.Unit(unit))
-        except (u.UnitsError, AttributeError) as why:
-            raise AnswerError(f"{what} is in {column.unit}, not in {unit}") from why
-    return values
 
 
 # --- the cache --------------------------------------------------------------------------------

@@ -1,0 +1,63 @@
+"""Answers of servers over HTTP, bounded in bytes, from the host that was asked."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+MAX_ANSWER = 128 << 20
+"""[byte] Most of an answer, unpacked: a hundred thousand stars of a catalogue take 40 MB."""
+
+PIECE = 1 << 16
+
+
+class TooLong(requests.RequestException):
+    """An answer of more than `MAX_ANSWER` bytes."""
+
+
+class OtherHost(requests.RequestException):
+    """A redirection to another host than the one that was asked."""
+
+
+class BoundedSession(requests.Session):
+    """A session whose answers end, and come from where they were asked for.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes that an answer may have when unpacked.
+    """
+
+    def __init__(self, limit: int = MAX_ANSWER) -> None:
+        super().__init__()
+        self.limit = limit
+        self.max_redirects = 3
+        # Proxies of the environment hold; passwords of a .netrc are nobody's business here.
+        self.auth = _no_password
+
+    def get_redirect_target(self, resp: Any) -> str | None:
+        target = super().get_redirect_target(resp)
+        if target is None:
+            return None
+        host = urlsplit(target).hostname
+        if host is not None and host != urlsplit(resp.url).hostname:
+            raise OtherHost(f"redirected to {host}, which was not asked")
+        return target
+
+    def send(self, request: Any, **options: Any) -> Any:
+        options["stream"] = True
+        response = super().send(request, **options)
+        if response._content is not False:  # read already, as the end of a redirection
+            return response
+        content = bytearray()
+        for piece in response.iter_content(PIECE):
+            content += piece
+            if len(content) > self.limit:
+                response.close()
+                raise TooLong(f"more than {self.limit / 1e6:.0f} MB")
+        response._content = bytes(content)
+        return response
+
+
+def _no_password(request: Any) -> Any:
+    return request
