@@ -57,6 +57,7 @@ from lib.night.naming import (
     unique_frames,
     unique_names,
 )
+from lib.night.places import unite_targets
 from lib.night.rawheaders import RawHeaders, read_headers
 from lib.night.remarks import clashing_times, header_remarks
 from lib.night.siblings import Likeness, adopt, likeness
@@ -602,6 +603,7 @@ class NightLog:
         candidates.sort(key=lambda one: (not one.raw.startswith(one.frame[:15]), one.raw))
         unique_frames(candidates)
         unique_names([one for one in candidates if one.type == "object"], "object", "target")
+        self.notes += unite_targets([one for one in candidates if one.type == "object"])
         self.notes += unite_filters(candidates)
         unique_names([one for one in candidates if one.filter], "filter_text", "filter")
         by_raw: dict[str, list[FrameFacts]] = {}

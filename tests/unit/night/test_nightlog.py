@@ -67,7 +67,7 @@ def night(raw):
         put(raw, f"fV{k}.fits", kind="FLAT", band="V", exptime=5.0, second=200 + k)
         put(raw, f"v{k}.fits", target="M 1", band="V", second=1000 + 100 * k)
         put(raw, f"r{k}.fits", target="M 1", band="R", second=2000 + 100 * k)
-        put(raw, f"o{k}.fits", target="other", band="V", second=3000 + 100 * k)
+        put(raw, f"o{k}.fits", target="other", band="V", second=3000 + 100 * k, RA=170.0)
     return raw
 
 
@@ -379,7 +379,7 @@ def test_halves_have_unique_names(raw):
 
 def test_targets_that_become_alike_are_numbered(raw):
     for k, target in enumerate(["M_1", "M 1", "M/1", "M_1_2"]):
-        put(raw, f"{k}.fits", target=target, second=10 * k)
+        put(raw, f"{k}.fits", target=target, second=10 * k, RA=150.0 + k)
     log = nightlog.scan(raw)
     targets = {facts.object: facts.target for facts in log.frames.values()}
     assert targets == {"M_1": "M_1", "M 1": "M_1_3", "M/1": "M_1_4", "M_1_2": "M_1_2"}
