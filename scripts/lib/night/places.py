@@ -140,10 +140,10 @@ def unite_targets(science: Sequence[FrameFacts]) -> list[str]:
             f"target {chosen.target}: the same field is called "
             f"{_listed([one.target for one in others])} too; it is one target"
         )
-        for one in others:
-            for frame in one.frames:
+        for spelling in others:
+            for frame in spelling.frames:
                 frame.target = chosen.target
-            places.remove(one)
+            places.remove(spelling)
     for cluster in _clusters(places):
         remarks.append(
             f"targets {_listed([one.target for one in cluster])} point at one field: are they one? "
