@@ -312,15 +312,17 @@ def _present(option: Any, frames: Sequence[RawFrame]) -> Any:
     def has(one: Any) -> bool:
         return any(evaluate(one, frame.header) is not None for frame in frames)
 
-    if not isinstance(option, dict) or "wheels" not in option:
+    kind = next(
+        (kind for kind in ("wheels", "join") if isinstance(option, dict) and kind in option), ""
+    )
+    if not kind:
         return option
-    wheels = []
-    for wheel in option["wheels"]:
-        parts = [one for one in (wheel if isinstance(wheel, list) else [wheel]) if has(one)]
-        wheels += parts[:1]
-    if not wheels:
+    parts: list[Any] = []
+    for part in option[kind]:
+        parts += [one for one in (part if isinstance(part, list) else [part]) if has(one)][:1]
+    if not parts:
         return option
-    return wheels[0] if len(wheels) == 1 else {"wheels": wheels}
+    return parts[0] if len(parts) == 1 else option | {kind: parts}
 
 
 def _fits(key: str, value: Any) -> bool:

@@ -340,3 +340,15 @@ def test_the_extension_tells_what_the_primary_does_not():
     primary, chip = {"OBSERVAT": ""}, {"OBSERVAT": "ARCSAT"}
     assert identify(merged_header(primary, chip)) == "arcsat"
     assert identify(merged_header(chip, primary)) == "arcsat"
+
+
+def test_a_readout_mode_told_twice_is_that_told_once():
+    """MaxIm writes READOUTM, the program that steers the telescope READMODE to science frames."""
+    header = AMATEUR["MaxIm"][0] | {"READOUTM": "Monochrome"}
+    modes = []
+    for one in (header, header | {"READMODE": "Monochrome"}, header | {"GAINMODE": "high"}):
+        (facts,) = interpret(
+            one, hdus_of(one, [((100, 120), {})]), "a.fits", load_instrument("generic")
+        )
+        modes.append(facts.readout)
+    assert modes == ["Monochrome", "Monochrome", "Monochrome high"]
