@@ -38,6 +38,11 @@ def check_master_fits(master: Frame, shape: tuple[int, ...], kind: str) -> None:
         raise FrameRejected(f"{kind}_SHAPE", f"{master.image.shape} for a frame of {tuple(shape)}")
 
 
+def holds_bias(dark: Frame) -> bool:
+    """Return whether a master dark still holds its bias: one in adu, not in adu/s."""
+    return bool(dark.header.get("BUNIT") != "adu/s")
+
+
 def subtract_bias_and_dark(
     ccd: CCDData, exptime: float, bias: Frame | None = None, dark: Frame | None = None
 ) -> CCDData:
@@ -65,8 +70,8 @@ def subtract_bias_and_dark(
     flags = ccd.flags
     if dark is not None and bias is not None:
         dark = _dark_current(dark, bias)
-    holds_bias = dark is not None and dark.header.get("BUNIT") != "adu/s"
-    if bias is not None and not holds_bias:
+    pedestal = dark is not None and holds_bias(dark)
+    if bias is not None and not pedestal:
         check_master_fits(bias, ccd.shape, "BIAS")
         ccd = ccdproc.subtract_bias(ccd, CCDData(bias.image, unit=u.adu), add_keyword=False)
         flags = flags | bias.mask
@@ -78,7 +83,7 @@ def subtract_bias_and_dark(
             CCDData(dark.image, unit=u.adu),
             dark_exposure=SECOND,
             data_exposure=np.float32(exptime) * SECOND,
-            scale=not holds_bias,
+            scale=not pedestal,
             add_keyword=False,
         )
         flags = flags | dark.mask

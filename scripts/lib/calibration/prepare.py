@@ -6,8 +6,9 @@ import ccdproc
 import numpy as np
 from astropy.io import fits
 
-from lib.calibration.corrections import subtract_bias_and_dark
+from lib.calibration.corrections import holds_bias, subtract_bias_and_dark
 from lib.calibration.detector import assemble, gain_map
+from lib.calibration.masters import pixel_noise
 from lib.core.stats import regular_sample
 from lib.core.text import card_text
 from lib.frame.file import SATURATED, Frame, FrameRejected, add_notes
@@ -85,6 +86,23 @@ def read_noise(facts: FrameFacts, bias: Frame | None, gain: float) -> float:
     return float(max(one.rdnoise or facts.rdnoise for one in facts.amplifiers))
 
 
+def lacks_bias(level: float, bias: Frame) -> bool:
+    """Return whether a frame has had its bias subtracted before, as its level tells.
+
+    Parameters
+    ----------
+    level : float
+        Median of the frame [adu]. Light only adds to the bias; one that lies so far below it, half
+        of it and many times its noise, is not there.
+    bias : Frame
+        Master bias.
+    """
+    if bias.image is None:
+        return False
+    usual = float(np.median(regular_sample(bias.image)))
+    return level < 0.5 * usual and usual - level > max(20.0, 10 * pixel_noise(bias.image))
+
+
 def prepare_frame(
     path: str | Path,
     facts: FrameFacts,
@@ -122,6 +140,12 @@ def prepare_frame(
     if ccd.data.min() == ccd.data.max():
         raise FrameRejected("CONSTANT", f"every pixel {ccd.data.flat[0]:g}")
     before = float(np.median(regular_sample(ccd.data)))
+    if bias is not None and lacks_bias(before, bias):
+        level = float(np.median(regular_sample(bias.image)))
+        raw.notes.append(f"bias not subtracted: frame at {before:.0f} DN, bias at {level:.0f} DN")
+        bias = None
+        if dark is not None and holds_bias(dark):
+            dark = None
     ccd = subtract_bias_and_dark(ccd, facts.exptime, bias, dark)
     pedestal += before - float(np.median(regular_sample(ccd.data)))
     flags, gain = ccd.flags, gain_map(facts)

@@ -42,6 +42,7 @@ from lib.night.layout import (
     mosaic_refpix,
 )
 from lib.night.rawheaders import RawHDU
+from lib.night.reducedframes import reduced_before
 from lib.night.starttime import iso_of, start_of_exposure
 from lib.night.wcscards import cd_scale, wcs_cards
 
@@ -454,7 +455,13 @@ def _common_facts(
     )
     notes += more
     linear = number(evaluate(camera.get("linear"), header, name))
-    calibrations = camera.get("calibrations", {})
+    wanted = camera.get("calibrations", {})
+    calibrations, more = reduced_before(
+        header,
+        kind,
+        {one: wanted.get(one, "required" if one == "flat" else "none") for one in CALIBRATIONS},
+    )
+    notes += more
     return FrameFacts(
         instrument=instrument["name"],
         camera=camera_name,
@@ -474,10 +481,7 @@ def _common_facts(
         linear=round(linear, 3) if linear is not None and linear > 0 else None,
         near_infrared=bool(camera.get("near_infrared", False)),
         poserr=float(camera.get("poserr", 0.1)),
-        calibrations={
-            one: calibrations.get(one, "required" if one == "flat" else "none")
-            for one in CALIBRATIONS
-        },
+        calibrations=calibrations,
         filter_text=filter_text,
         source=_flat_source(instrument, header, name) if kind == "flat" else "",
         gain_setting=_setting(instrument, "gain_setting", header, name),

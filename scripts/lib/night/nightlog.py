@@ -692,6 +692,7 @@ class NightLog:
                 "exptime", "temperature", "gain_setting", "offset",
             )
         )  # fmt: skip
+        key += tuple(facts.calibrations.values())
         if key not in self._matches:
             self._matches[key] = self._find(facts)
         return self._matches[key]

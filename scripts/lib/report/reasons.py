@@ -27,6 +27,7 @@ WORDS = {
     "NO_DATA": "hardly a usable pixel",
     "NO_FINITE_PIXEL": "no pixel holds a number",
     "NO_FLAT": "no flat fits",
+    "NO_GAIN": "no gain is known",
     "INCOMPLETE": "still being written",
     "NO_FRAMES": "no frame was fit to be stacked",
     "NO_GOOD_INPUT": "no input was fit for use",

@@ -184,6 +184,17 @@ def test_master_of_another_shape_rejects_the_frame(camera):
         prepare_frame(camera.expose("o", 3.0, 10), facts_of("o", 3.0), bias)
 
 
+def test_bias_that_has_been_subtracted_before_is_not_subtracted_again(camera):
+    bias, _, _ = make_masters(camera)
+    path = camera.expose("o", 30.0, 2.0, level=-PEDESTAL)
+    frame = prepare_frame(path, facts_of("o", 30.0), bias)
+    expected = np.median(camera.flat * 2.0 * 30.0)
+    assert np.median(frame.image) == pytest.approx(expected, abs=8)  # the shape of the bias stays
+    assert "bias not subtracted" in frame.header["NOTE1"]
+    frame = prepare_frame(camera.expose("u", 30.0, 2.0), facts_of("u", 30.0), bias)
+    assert "NOTE1" not in frame.header
+
+
 def test_saturation_is_grown_by_a_pixel_and_nonlinear_is_marked(tmp_path):
     raw = np.full((9, 9), 100, np.uint16)
     raw[4, 4] = 60000
