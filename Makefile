@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help env env-dev demo test depth bench lint format lock upgrade clean
+.PHONY: help env env-dev demo test depth bench snakemakes lint format lock upgrade clean
 
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 PYTEST_ARGS ?=
@@ -56,6 +56,9 @@ format: env-dev  ## put Python and Snakemake files into that style
 bench: env-dev  ## measure each step against other ways to do the same, into the docs
 	python benchmarks/bench.py
 	python benchmarks/cosmicrays.py
+
+snakemakes: env-dev  ## reduce a small night with the oldest and the newest Snakemake
+	tools/snakemakes.sh $(SNAKEMAKES)
 
 lock:  ## renew the lock files after a change of requirements*.in, keeping the versions that hold
 	tools/lock.sh

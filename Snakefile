@@ -17,7 +17,7 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-min_version("9.0")
+min_version("9.0.0")
 
 
 configfile: f"{Path(workflow.snakefile).parent}/config/config.yaml"

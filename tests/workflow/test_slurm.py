@@ -20,7 +20,7 @@ ELSEWHERE = {"refcat", "night"}
 
 
 def test_profile_knows_every_rule():
-    profile = yaml.safe_load((ROOT / "profiles/slurm/profile.yaml").read_text())
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
     text = "\n".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
     rules = set(re.findall(r"^rule (\w+):", text, re.MULTILINE))
     memory = {word.partition(":")[0] for word in profile["set-resources"] if ":mem_mb=" in word}
@@ -32,7 +32,7 @@ def test_profile_knows_every_rule():
 
 def write_profile(path):
     """Write the profile as it is shipped, but for one job that gets too little memory at first."""
-    profile = yaml.safe_load((ROOT / "profiles/slurm/profile.yaml").read_text())
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
     profile |= {
         "slurm-status-command": "squeue",  # sacct needs a database
         "slurm-init-seconds-before-status-checks": 1,
@@ -43,7 +43,7 @@ def write_profile(path):
     limits = [word for word in profile["set-resources"] if not word.startswith("makesky:mem_mb")]
     profile["set-resources"] = [*limits, "makesky:mem_mb=60 if attempt == 1 else 1000 * attempt"]
     path.mkdir()
-    (path / "profile.yaml").write_text(yaml.safe_dump(profile))
+    (path / "config.yaml").write_text(yaml.safe_dump(profile))
     return path
 
 
