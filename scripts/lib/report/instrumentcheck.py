@@ -150,6 +150,7 @@ def electronics_lines(night: NightLog, datadir: Path) -> Iterator[str]:
 
 
 def _compared(gain: float, rdnoise: float, found: PhotonTransfer) -> str:
+    """Return what is told and what was measured; a gain of 0 is left to the night's flats."""
     if found.gain is None and found.rdnoise_dn is None:
         return f"gain {gain:g} e/DN, read noise {rdnoise:g} e; not measured: no two biases"
     if found.gain is None:
