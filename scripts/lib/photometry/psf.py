@@ -308,6 +308,31 @@ def mean_shape(a: np.ndarray, b: np.ndarray, theta: np.ndarray) -> tuple[float, 
     return float(np.median(size * np.cos(2 * theta))), float(np.median(size * np.sin(2 * theta)))
 
 
+def ellipticity_on_sky(
+    a: np.ndarray, b: np.ndarray, theta: np.ndarray, matrix: np.ndarray
+) -> np.ndarray:
+    """Return 1 - b/a of ellipses as they are on the sky, whatever the shape of the pixels.
+
+    Parameters
+    ----------
+    a, b : ndarray, shape (n,)
+        Semi-axes [pixel].
+    theta : ndarray, shape (n,)
+        Angle of the longer one from the x axis [radian].
+    matrix : ndarray, shape (2, 2)
+        From pixels to the sky, in any unit.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    cos, sin = np.cos(theta), np.sin(theta)
+    axes = np.stack([np.stack([a * cos, -b * sin], -1), np.stack([a * sin, b * cos], -1)], -2)
+    scaled = np.asarray(matrix) / np.sqrt(abs(np.linalg.det(matrix)))
+    lengths = np.linalg.svd(scaled @ axes.astype(float), compute_uv=False)
+    return 1 - lengths[:, 1] / lengths[:, 0]
+
+
 @dataclass(frozen=True)
 class CoreAperture:
     """The inner aperture that faint stars are measured in.

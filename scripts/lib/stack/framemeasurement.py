@@ -13,6 +13,7 @@ from lib.frame.file import FrameRejected, read_frame
 from lib.photometry.backgroundmesh import background
 from lib.photometry.flags import FLAG_NEIGHBOUR
 from lib.photometry.image import MeasurementImage
+from lib.photometry.psf import ellipticity_on_sky
 from lib.photometry.sources import detection_arrays
 from lib.photometry.starfield import FieldSettings, StarField, measure_field
 from lib.stack.stackframe import FrameCache, FrameMeasurement, FrameStars, StackFrame
@@ -25,6 +26,9 @@ MAX_STARS = 300
 
 MIN_LONELY_STARS = 5
 """With fewer stars without a neighbour all are used for the zero point of a frame."""
+
+SQUARE = 1.02
+"""Sides of pixels that differ by less are those of a square."""
 
 LEAST_EXPOSURE = 1e-3
 """[s] Shorter exposures count as this long."""
@@ -107,9 +111,10 @@ def measure_frame(
         raise FrameRejected("TOO_FEW_STARS", f"{nstars} < {settings.min_stars}")
     wcs = celestial_wcs(header)
     seeing = field.fwhm * pixel_scale(wcs)
-    if field.profile.ellipticity > settings.max_ellipticity:
+    ellipticity = sky_ellipticity(field, wcs.pixel_scale_matrix)
+    if ellipticity > settings.max_ellipticity:
         raise FrameRejected(
-            "TRAILED", f"ellipticity {field.profile.ellipticity:.2f} > {settings.max_ellipticity:g}"
+            "TRAILED", f"ellipticity {ellipticity:.2f} > {settings.max_ellipticity:g}"
         )
     if 0 < settings.max_seeing < seeing:
         raise FrameRejected("BAD_SEEING", f"{seeing:.2f} > {settings.max_seeing:g} arcsec")
@@ -119,13 +124,30 @@ def measure_frame(
     magnitude = -2.5 * np.log10(field.total[index] / exposure)
     error = 1.0857 * field.error[index] / field.flux[index]
     return FrameMeasurement(
-        fwhm=field.fwhm, seeing=seeing, ellipticity=field.profile.ellipticity, nstars=nstars,
+        fwhm=field.fwhm, seeing=seeing, ellipticity=ellipticity, nstars=nstars,
         noise=noise, aperture=field.aperture, fraction=float(field.growth.fraction(field.aperture)),
         fraction_error=field.growth.error,
         wings=astuple(field.growth.wings(field.profile.shape)),
         core=astuple(field.core), wcs=wcs,
         stars=FrameStars(ra, dec, magnitude, error),
     )  # fmt: skip
+
+
+def sky_ellipticity(field: StarField, matrix: np.ndarray) -> float:
+    """Return the median ellipticity 1 - b/a of stars on the sky, where pixels may not be square.
+
+    Parameters
+    ----------
+    field : StarField
+    matrix : ndarray, shape (2, 2)
+        From pixels to the sky [deg/px].
+    """
+    sides = np.linalg.norm(matrix, axis=0)
+    if max(sides) < SQUARE * min(sides):
+        return field.profile.ellipticity
+    stars = field.sources[field.stars]
+    elongation = ellipticity_on_sky(stars["a"], stars["b"], stars["theta"], matrix)
+    return float(np.median(elongation))
 
 
 def _zeropoint_stars(field: StarField) -> np.ndarray:

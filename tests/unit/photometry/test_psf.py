@@ -8,6 +8,7 @@ from scipy.optimize import least_squares
 
 from lib.photometry.psf import (
     Wings,
+    ellipticity_on_sky,
     fit_bounded,
     fit_profile,
     mean_shape,
@@ -234,3 +235,15 @@ def test_squares_repeat_the_edge_of_the_image():
     tiles = image[squares_about(np.array([2, 0]), np.array([2, 4]), 1, image.shape)]
     np.testing.assert_array_equal(tiles[0], image[1:4, 1:4])
     np.testing.assert_array_equal(tiles[1], [[18, 18, 19], [24, 24, 25], [24, 24, 25]])
+
+
+def test_ellipticity_on_the_sky_of_pixels_that_are_not_square():
+    """Pixels of 0.6" x 1.2": a round star is half as long along y; on the sky it is round."""
+    turn = np.radians(30.0)
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    matrix = rotation @ np.diag([-0.6, 1.2])
+    a, b = np.array([2.0, 2.0, 3.0]), np.array([1.0, 2.0, 1.0])
+    theta = np.array([0.0, 0.7, np.pi / 2])
+    # On the sky: 1.2" x 1.2"; a circle of pixels, 1 : 2; 3.6" along y and 0.6" along x.
+    expected = [0.0, 0.5, 1 - 0.6 / 3.6]
+    np.testing.assert_allclose(ellipticity_on_sky(a, b, theta, matrix), expected, atol=1e-12)
