@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from lib.night.facts import FrameFacts
-from lib.night.headervalues import compiled, safe_name
+from lib.night.headervalues import OPEN, compiled, safe_name
 
 BLOCKER = r"(?i)(nd|gg|og|rg|bg|wg|pk)[ _-]?\d[\w. -]*|\w*sort(_\w+)?|polari[sz]er.*|pol\d*"
 """Neutral, order-sorting and blocking glass: it changes the zero point, not the band."""
@@ -79,9 +79,13 @@ def parse_filter(name: str) -> FilterName:
         As the header has it, e.g. ``Bessell V``, ``V_Harris``, ``g'``, ``rp_Astrodon``, ``V#641``.
         A name with a word that is not known means no band.
     """
-    parts = re.split(r"\+(?=\S)", name)
+    parts = [part.strip() for part in re.split(r"\+(?=\s*\S)", name)]
     if len(parts) > 1:
-        lit = [part for part in parts if not compiled(BLOCKER).fullmatch(part.strip())]
+        lit = [
+            part
+            for part in parts
+            if not any(compiled(pattern).fullmatch(part) for pattern in (OPEN, BLOCKER))
+        ]
         return parse_filter(lit[0]) if len(lit) == 1 else FilterName()
     name = re.sub(r"(\\x[0-9a-f]{2})+|[`\"]", "'", name.strip())
     name, number = _cut_number(name)

@@ -16,6 +16,7 @@ from lib.calibration.photontransfer import photon_transfer
 from lib.core.bands import BANDS
 from lib.frame.file import FrameRejected
 from lib.night.amplifiers import parse_section
+from lib.night.electronics import read_electronics
 from lib.night.filternames import parse_filter
 from lib.night.frameignored import FrameUnusable
 from lib.night.headervalues import (
@@ -70,7 +71,7 @@ class RawFrame:
     Parameters
     ----------
     path : Path
-    header : dict
+    header : mapping
         Of the image, on top of the primary one.
     hdu : int
         Of the first image.
@@ -82,7 +83,7 @@ class RawFrame:
     """
 
     path: Path
-    header: dict[str, Any]
+    header: Mapping[str, Any]
     hdu: int
     shape: list[int]
     images: int
@@ -135,7 +136,7 @@ def read_frames(paths: Iterable[str | Path]) -> tuple[list[RawFrame], list[str]]
             continue
         first = images[0]
         header = merged_header(headers.primary, first.header) if first.index else headers.primary
-        frames.append(RawFrame(path, dict(header), first.index, first.shape or [], len(images)))
+        frames.append(RawFrame(path, header, first.index, first.shape or [], len(images)))
     return frames, failed
 
 
@@ -295,6 +296,8 @@ def _add_value(draft: Draft, key: str, spec: Any, frames: Sequence[RawFrame]) ->
         if values:
             shown = ", ".join(dict.fromkeys(text(value)[:30] for value in values[:20]))
             draft.add(f"{key}: {_yaml(option)}", f"found: {shown[:60]}")
+            if key == "exptime":
+                _add_coadds(draft, option, frames)
             return
     if key == "time":
         return
@@ -304,6 +307,22 @@ def _add_value(draft: Draft, key: str, spec: Any, frames: Sequence[RawFrame]) ->
     if needed:
         draft.missing.append(key)
     draft.add(f"# {key}: {'MISSING' if needed else 'not found'}{hint}")
+
+
+COADDS = ("COADDS", "NCOADDS", "NCOADD", "COADD", "NCOA")
+"""Keywords of cameras that sum several exposures into one frame."""
+
+
+def _add_coadds(draft: Draft, option: Any, frames: Sequence[RawFrame]) -> None:
+    """Say that several exposures are in a frame: their sum or mean is not told by a header."""
+    for key in COADDS:
+        counts = {number(get(one.header, key)) for one in frames} - {None, 1.0}
+        if counts and isinstance(option, str):
+            shown = ", ".join(f"{count:g}" for count in sorted(filter(None, counts)))
+            draft.add(f"# {key} = {shown}: where they are summed and {option} is of one of them,")
+            draft.add(f"# exptime: {{key: {option}, times: {key}}}")
+            draft.guessed.append("exptime")
+            return
 
 
 def _present(option: Any, frames: Sequence[RawFrame]) -> Any:
@@ -396,6 +415,10 @@ def _add_camera(
         )
         draft.guessed.append("amplifiers")
     draft.add(f"    shape: [{shape[0]}, {shape[1]}]", "rows, columns: found")
+    bands = {parse_filter(text(evaluate(generic["filter"], one.header))).band for one in science}
+    if bands & {"J", "H", "K"}:
+        draft.add("    near_infrared: true", "guessed from the filters: one sky per target")
+        draft.guessed.append("near_infrared")
     edges = _add_sections(draft, alike, shape)
     _add_electronics(draft, alike, camera, edges)
     kinds = Counter(one.kind for one in frames)
@@ -487,15 +510,25 @@ def _add_electronics(
     measured = measure_frames(frames, trim)
     values = {"gain": measured.gain, "rdnoise": measured.rdnoise}
     header_gain = _usable(camera.get("gain"), frames[0])
-    if measured.rdnoise is None and measured.rdnoise_dn and header_gain:
+    if (
+        measured.rdnoise is None
+        and measured.rdnoise_dn
+        and header_gain
+        and not _is_setting(header_gain[0], frames[0])
+    ):
         values["rdnoise"] = measured.rdnoise_dn * header_gain[1]
     units = {"gain": "e/DN", "rdnoise": "e"}
     for key, value in values.items():
-        told = _usable(camera.get(key), frames[0])
+        told, setting = _usable(camera.get(key), frames[0]), ""
+        if key == "gain" and told:
+            setting = _is_setting(told[0], frames[0])
         beside = f"; header: {told[0]} = {told[1]:g}" if told else ""
         if value is not None:
             pairs = f"pairs of flats {measured.flat_pairs}, of biases {measured.bias_pairs}"
             draft.add(f"    {key}: {value:.3g}", f"measured, {units[key]}: {pairs}{beside}")
+        elif setting:
+            draft.add("    # gain: MISSING [e/DN]: give two flats and two biases", setting)
+            draft.missing.append("gain")
         elif told:
             draft.add(f"    {key}: {told[0]}", f"found: {told[1]:g} {units[key]}; not measured")
             draft.guessed.append(key)
@@ -511,6 +544,15 @@ def _add_electronics(
         source = f"found: {told[1]:g} DN" if told else "guessed: the top of 16 bits"
         draft.add(f"    saturate: {value}", f"{source}; lower where the well is full before")
         draft.guessed.append("saturate")
+
+
+def _is_setting(keyword: str, frame: RawFrame) -> str:
+    """Return why a keyword is a setting of the camera and no gain, or ''."""
+    try:
+        read_electronics([keyword], 1.0, frame.header, frame.path.name)
+    except FrameUnusable as reason:
+        return reason.text
+    return ""
 
 
 def _usable(spec: Any, frame: RawFrame) -> tuple[str, float] | None:

@@ -80,3 +80,11 @@ def test_spellings_of_one_filter():
 def test_other_filters_stay_apart(texts):
     found, notes = named(*texts)
     assert found == [text.strip("*") for text in texts] and notes == []
+
+
+@pytest.mark.parametrize(
+    ("name", "band"),
+    [("Ks + clear", "K"), ("clear + J", "J"), ("V+open", "V"), ("J + H", ""), ("r'+", "")],
+)
+def test_wheels_joined_by_the_camera_itself(name, band):
+    assert parse_filter(name).band == band

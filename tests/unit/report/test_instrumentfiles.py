@@ -163,9 +163,11 @@ def test_check_of_frames_that_cannot_be_used(raw, tmp_path, capsys):
 def test_a_new_file_names_only_keywords_that_frames_have(tmp_path, capsys):
     header = fits.Header()
     header.update({"IMAGETYP": "light", "FILTER": "R", "FILTER2": "B", "READMODE": "slow"})
-    header.update({"XBINNING": 2, "YBINNING": 2, "EXPTIME": 5.0})
+    header.update({"XBINNING": 2, "YBINNING": 2, "EXPTIME": 5.0, "COADDS": 3})
     fits.PrimaryHDU(np.zeros((20, 20), np.int16), header).writeto(tmp_path / "a.fits")
-    content = yaml.safe_load(new(capsys, tmp_path)[1])
+    lines = new(capsys, tmp_path)[1]
+    assert "# exptime: {key: EXPTIME, times: COADDS}" in lines and "near_infrared" not in lines
+    content = yaml.safe_load(lines)
     assert content["readout"] == "READMODE"
     assert content["filter"] == {"wheels": ["FILTER", "FILTER2"]}
     assert content["binning"] == {"join": ["XBINNING", "YBINNING"], "with": "x"}
