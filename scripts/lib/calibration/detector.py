@@ -108,10 +108,32 @@ def read_amplifier(
             overscan_axis=1 if level.shape[1] == 1 else 0,
             add_keyword=False,
         )
+    if amplifier.phases:
+        ccd, flags = mean_of_phases(ccd, flags, amplifier.phases)
     flip_y, flip_x = amplifier.flip
     turned = (slice(None, None, -1 if flip_y else 1), slice(None, None, -1 if flip_x else 1))
     ccd = CCDData(ccd.data[turned], unit=u.adu, flags=flags[turned])
     return DetectorImage(ccd, pedestal, saturate, notes)
+
+
+def mean_of_phases(
+    ccd: CCDData, flags: np.ndarray, phases: list[list[int]]
+) -> tuple[CCDData, np.ndarray]:
+    """Return the mean of some pixels of each cell of 2 x 2, and all their flags.
+
+    Parameters
+    ----------
+    ccd : CCDData of float32, shape (ny, nx)
+    flags : ndarray of uint8, shape (ny, nx)
+    phases : list of list of int
+        Row and column of each in the cell.
+    """
+    ny, nx = (length // 2 for length in flags.shape)
+    image, joined = np.zeros((ny, nx), np.float32), np.zeros((ny, nx), np.uint8)
+    for y, x in phases:
+        image += ccd.data[y::2, x::2][:ny, :nx]
+        joined |= flags[y::2, x::2][:ny, :nx]
+    return CCDData(image / np.float32(len(phases)), unit=ccd.unit), joined
 
 
 def assemble(path: str | Path, facts: FrameFacts) -> DetectorImage:
@@ -225,7 +247,6 @@ def gain_map(facts: FrameFacts) -> u.Quantity:
         return np.float32(gains.pop()) * GAIN_UNIT
     gain = np.empty(tuple(facts.shape), np.float32)
     for amplifier in amplifiers:
-        y0, y1, x0, x1 = amplifier.data
-        y, x = amplifier.origin
-        gain[y : y + y1 - y0, x : x + x1 - x0] = amplifier.gain or facts.gain
+        (y, x), (ny, nx) = amplifier.origin, amplifier.size
+        gain[y : y + ny, x : x + nx] = amplifier.gain or facts.gain
     return u.Quantity(gain, GAIN_UNIT, copy=False)

@@ -39,8 +39,7 @@ def amplifier_samples(image: np.ndarray, flags: np.ndarray, facts: FrameFacts) -
 
 def _place(amplifier: Amplifier) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return first row and rows, first column and columns of an amplifier in the frame."""
-    y0, y1, x0, x1 = amplifier.data
-    return (amplifier.origin[0], y1 - y0), (amplifier.origin[1], x1 - x0)
+    return (amplifier.origin[0], amplifier.size[0]), (amplifier.origin[1], amplifier.size[1])
 
 
 def _middle(start: int, length: int) -> slice:

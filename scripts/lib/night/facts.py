@@ -36,6 +36,9 @@ class Amplifier(_ByName):
         Electrons per DN.
     rdnoise : float
         Electrons.
+    phases : list of list of int
+        Row and column, 0 or 1, of those pixels of each cell of 2 x 2 whose mean is a pixel of the
+        frame, from the first of `data` on; empty where each pixel is one.
     """
 
     hdu: int
@@ -45,6 +48,14 @@ class Amplifier(_ByName):
     flip: list[bool] = field(default_factory=lambda: [False, False])
     gain: float = 0.0
     rdnoise: float = 0.0
+    phases: list[list[int]] = field(default_factory=list)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns in the joined frame."""
+        y0, y1, x0, x1 = self.data
+        step = 2 if self.phases else 1
+        return (y1 - y0) // step, (x1 - x0) // step
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from lib.night.airmass import airmass_at, altitude
 from lib.night.amplifiers import numbered_sections
+from lib.night.bayer import colour_frames
 from lib.night.electronics import read_electronics, required
 from lib.night.exposuretime import exposure_time
 from lib.night.facts import FrameFacts
@@ -215,7 +216,8 @@ def _facts(
             _add_electronics(facts, camera, headers, name)
             _add_filter(facts, instrument)
             _add_wcs(facts, camera, chip, chips, headers, name)
-            result.append(facts)
+            own = headers[facts.amplifiers[0].hdu]
+            result += colour_frames(facts, camera.get("bayer", "none"), own)
     return result
 
 

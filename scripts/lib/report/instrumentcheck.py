@@ -186,8 +186,8 @@ def measure(frames: Sequence[FrameFacts], datadir: Path) -> list[PhotonTransfer]
         lit = _images(flats[: 2 * MOST_PAIRS], datadir) if dark else []
         for number, amplifier in enumerate(frames[0].amplifiers):
             y, x = amplifier.origin
-            y0, y1, x0, x1 = amplifier.data
-            place = (slice(y, y + y1 - y0), slice(x, x + x1 - x0))
+            ny, nx = amplifier.size
+            place = (slice(y, y + ny), slice(x, x + nx))
             highest = TELLING * frames[0].saturate
             found[number].append(
                 photon_transfer([one[place] for one in lit], [one[place] for one in dark], highest)
