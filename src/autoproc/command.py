@@ -5,8 +5,6 @@ import importlib.util
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from autoproc import instrument
+from autoproc.places import PATHS, cache_environment, elsewhere
+from autoproc.running import run
 from autoproc.watch import Watch, look_interval
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,9 +136,11 @@ def autoproc(
     }
     settings, redo = with_par_file(settings, redo)
     steps = choose_steps(start, stop, only, step)
-    command = command_line(steps, {**settings, **config}, redo, cores, options)
+    settings, more = elsewhere({**settings, **config})
+    command = command_line(steps, settings, redo, cores, [*more, *options])
     if command is None:
         return
+    os.environ.update(cache_environment(settings))
     code = run(command)
     if code:
         hint = ""
@@ -344,32 +346,6 @@ def _in_quotes(text: str) -> str:
     return '"' + "".join(map(escaped, text)) + '"'
 
 
-def run(command: Sequence[str]) -> int:
-    """Run a command and return its exit code; what stops this process stops it first."""
-    with subprocess.Popen(command) as child:
-
-        def stop(number, frame):
-            child.send_signal(number)
-            if callable(before):
-                before(number, frame)
-
-        before = None
-        try:
-            before = signal.signal(signal.SIGTERM, stop)
-        except ValueError:  # not in the main thread
-            pass
-        try:
-            while True:
-                try:
-                    return child.wait()
-                except KeyboardInterrupt:
-                    # A terminal sends it to both: Snakemake ends its jobs, then itself.
-                    continue
-        finally:
-            if before is not None:
-                signal.signal(signal.SIGTERM, before)
-
-
 # ---------------------------------------------------------------------------- command
 
 
@@ -436,7 +412,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not found:
                 raise AutoprocError(f"--config: {key!r} is no KEY=VALUE")
         settings, redo = with_par_file(args, redo)
-        command = command_line(steps, settings, redo, cores, options)
+        paths = {key: value.strip(" \"'") for key, _, value in pairs if key in PATHS}
+        given, more = elsewhere({**settings, **paths})
+        if more:
+            settings, pairs = given, [pair for pair in pairs if pair[0] not in PATHS]
+        command = command_line(steps, settings, redo, cores, [*more, *options])
         if command is None:
             return 0
         if pairs:
@@ -446,6 +426,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if show:
             print(" ".join(_quoted(word) for word in command))
             return 0
+        os.environ.update(cache_environment(given))
         if seconds is not None:
             datadir = settings["datadir"] or "."
             return Watch(lambda: run(command), datadir, seconds, note).go_on()
