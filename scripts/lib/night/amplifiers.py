@@ -113,6 +113,15 @@ RDNOISE_KEYS = ("RDNOISE", "RDNOIS", "GTRON", "READNOI", "RON", "RDNOISE_")
 _NUMBERED = re.compile(rf"(?:{'|'.join(DATA_KEYS)})_?(\d{{1,2}}|[A-H])")
 
 
+_FIRST_OVERSCANS = [
+    f"{key}{joint}{name}"
+    for key in OVERSCAN_KEYS
+    for joint in ("", "_")
+    for name in ("1", "01", "11", "0", "00", "A")
+]
+"""One of them is there where amplifiers have sections of their own: a few lookups tell."""
+
+
 def section_amplifiers(header: Header, hdu: RawHDU) -> tuple[list[Amplifier], list[int]] | None:
     """Return the amplifiers of one image whose header has sections for each, and their shape.
 
@@ -151,10 +160,9 @@ def section_amplifiers(header: Header, hdu: RawHDU) -> tuple[list[Amplifier], li
 
 def numbered_sections(header: Header) -> list[str]:
     """Return the numbers or letters of amplifiers that sections of one image have."""
-    keys = [key for key in header if "SEC" in key]
-    if not any(key.startswith(OVERSCAN_KEYS) and key not in OVERSCAN_KEYS for key in keys):
+    if not any(key in header for key in _FIRST_OVERSCANS):
         return []
-    return sorted({found.group(1) for key in keys if (found := _NUMBERED.fullmatch(key))})
+    return sorted({found.group(1) for key in header if (found := _NUMBERED.fullmatch(key))})
 
 
 def _numbered(header: Header, keys: Sequence[str], name: str, hdu: RawHDU) -> list[int] | None:

@@ -60,6 +60,9 @@ DARK_FLAT = r"(?i)dark[s _-]*flat|flat[s _-]*dark"
 """What a dark of the flats' exposure is called; most patterns for flats fit it too."""
 
 
+LAMP_OFF = r"(?i)(lamp|light|led|quartz|halogen)s?[ _-]*off|off[ _-]*(lamp|flat)|flat[ _-]*off"
+
+
 FLAT_SOURCES = {
     r"(?i)sky|twi|dusk|dawn|zenith": "sky",
     r"(?i)dome|lamp|screen|panel|internal|quartz|halogen|\bled\b|calib": "dome",
@@ -382,6 +385,8 @@ def _frame_type(instrument: dict[str, Any], header: Header, name: str) -> str:
     kind = text(kind)
     if kind == "flat" and _says(DARK_FLAT, instrument, header, name):
         kind = "dark"
+    if kind == "flat" and _says(LAMP_OFF, instrument, header, name):
+        raise FrameIgnored("NOT_USED", "a flat with its lamp off")
     if kind not in TYPES:
         raise FrameIgnored("NOT_USED", f"the frame is of type {kind[:40]}")
     return kind

@@ -6,6 +6,7 @@ from astropy.io import fits
 from framefacts import made_facts
 
 from lib.night import nightlog
+from lib.night.frameignored import FrameIgnored
 from lib.night.grouping import group_calibrations
 from lib.night.instrumentfile import load_instrument
 from lib.night.interpret import interpret
@@ -64,6 +65,12 @@ def test_dark_flats_are_darks(word):
 def test_light_of_flats(cards, source):
     facts = read(**cards)
     assert (facts.type, facts.source) == ("flat", source)
+
+
+@pytest.mark.parametrize("word", ["flat lamp off", "DOME LAMP OFF", "Flat Off", "off lamp"])
+def test_a_flat_without_light_is_none(word):
+    with pytest.raises(FrameIgnored, match="lamp off"):
+        read(IMAGETYP="Flat", OBJECT=word)
 
 
 def test_biases_of_another_setting_are_not_used(night):
