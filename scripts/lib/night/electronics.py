@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from lib.night.frameignored import FrameUnusable
 from lib.night.headervalues import (
+    MEASURED,
     Header,
     Reading,
     comment_of,
@@ -14,9 +15,6 @@ from lib.night.headervalues import (
     readings,
     text,
 )
-
-MEASURED = "measured"
-"""As an alternative of `gain`: to be measured in the night's flats and biases."""
 
 LARGEST_GAIN = 20.0
 """[electron/DN] a larger GAIN of a header is the camera's setting."""

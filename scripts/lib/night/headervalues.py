@@ -38,6 +38,9 @@ class Reading(NamedTuple):
     keyword: str = ""
 
 
+MEASURED = "measured"
+"""As an alternative of `gain`: to be measured in the night's flats and biases."""
+
 MAX_TEXT = 200  # characters of a header value that are looked at
 
 
@@ -336,7 +339,7 @@ def _arithmetic(spec, value, header, filename):
 def keywords_of(spec: Any) -> list[str]:
     """The keywords that an entry looks at, for a message."""
     if isinstance(spec, str):
-        return [spec]
+        return [] if spec == MEASURED else [spec]
     if isinstance(spec, list):
         return [key for item in spec for key in keywords_of(item)]
     if isinstance(spec, dict):

@@ -151,7 +151,7 @@ def own_keywords(content: Any) -> dict[str, tuple[Any, ...]]:
 
 NOT_KEYWORDS = (
     "name title extends files match bands recompute_airmass amplifiers other_shapes halves parity "
-    "calibrations cd refpix distortion shape hdu near_infrared poserr"
+    "calibrations cd refpix distortion shape hdu near_infrared poserr bayer"
 ).split()
 """Entries whose texts are no keywords."""
 

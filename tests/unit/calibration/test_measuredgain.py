@@ -8,6 +8,10 @@ from lib.calibration.flat import make_flat
 from lib.calibration.measuredgain import gains_of, with_measured_gain
 from lib.calibration.prepare import prepare_frame
 from lib.frame.file import FrameRejected
+from lib.night.headervalues import keywords_of
+from lib.night.instrumentfile import load_instrument
+from lib.night.interpret import interpret
+from lib.night.rawheaders import RawHDU
 
 
 def flats_of(camera, bias, gains=(GAIN,), light=4000.0, count=4, **changes):  # noqa: F811
@@ -82,3 +86,15 @@ def test_amplifiers_of_different_gain(camera):  # noqa: F811
     ratio = np.median(flat.image[:, half + 5 : -5]) / np.median(flat.image[:, 5 : half - 5])
     usual = np.median(plain.image[:, half + 5 : -5]) / np.median(plain.image[:, 5 : half - 5])
     assert ratio / usual == pytest.approx(gains[1] / gains[0], rel=0.01)
+
+
+def test_an_instrument_file_asks_for_the_measured_gain(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nextends: generic\ncameras: {C0: {gain: measured}}\n")
+    header = {
+        "IMAGETYP": "Light", "EXPTIME": 60.0, "FILTER": "r", "GAIN": 1.5, "RDNOISE": 5.0,
+        "RA": 150.0, "DEC": 20.0, "OBJECT": "field", "DATE-OBS": "2023-03-10T03:10:00",
+    }  # fmt: skip
+    (facts,) = interpret(header, [RawHDU(0, header, [50, 50])], "x.fits", load_instrument(path))
+    assert facts.gain == 0 and facts.rdnoise == 5.0
+    assert "measured" not in keywords_of(["GAIN", "measured"])
