@@ -39,6 +39,16 @@ def neutral_directory() -> Iterator[None]:
         os.chdir(before)
 
 
+def folds_case(directory: str | os.PathLike[str]) -> bool:
+    """Return whether names in a directory's file system that differ in capitals alone are one."""
+    path = Path(directory).absolute()
+    other = path.with_name(path.name.swapcase())
+    try:
+        return other != path and os.path.samefile(path, other)
+    except OSError:
+        return False
+
+
 def partial_path(path: str | os.PathLike[str]) -> Path:
     """Return the name beside `path` under which this process makes it."""
     path = Path(path)

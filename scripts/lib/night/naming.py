@@ -60,6 +60,38 @@ def unique_names(frames: list[FrameFacts], raw_key: str, safe_key: str) -> None:
         setattr(facts, safe_key, renamed.get(key, key[1]))
 
 
+def unfold_case(frames: list[FrameFacts], key: str) -> list[str]:
+    """Number names that differ in capitals alone, for file systems that take them for one.
+
+    Parameters
+    ----------
+    frames : list of FrameFacts
+        Changed in place.
+    key : {'filter', 'target'}
+
+    Returns
+    -------
+    list of str
+        A remark on each name that was changed.
+    """
+    used: dict[str, str] = {}
+    renamed = {}
+    for name in sorted({getattr(one, key) for one in frames}):
+        own, count = name, 2
+        while own.lower() in used:
+            own = f"{name[:58]}_{count}"
+            count += 1
+        used[own.lower()] = own
+        if own != name:
+            renamed[name] = own
+    for one in frames:
+        setattr(one, key, renamed.get(getattr(one, key), getattr(one, key)))
+    return [
+        f"{key} {name} is called {own} in file names: this file system does not tell capitals"
+        for name, own in renamed.items()
+    ]
+
+
 def shape_text(shape: Sequence[int]) -> str:
     return f"{shape[1]}x{shape[0]}"
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from lib.core.contents import ContentRecord, Stamp, checksum
-from lib.core.files import atomic_path
+from lib.core.files import atomic_path, folds_case
 from lib.core.guarded import failure_text
 from lib.core.text import shown
 from lib.night.calibrationmatch import (
@@ -54,6 +54,7 @@ from lib.night.interpret import CALIBRATIONS, interpret, merged_header
 from lib.night.naming import (
     hashable,
     shape_text,
+    unfold_case,
     unique_frames,
     unique_names,
 )
@@ -423,7 +424,8 @@ def _scan(
         files[name] = _without_frames(files[name], why)
     for name, other in _duplicates(datadir, files).items():
         files[name] = _without_frames(files[name], f"DUPLICATE: the same frame as {other}")
-    return NightLog(files, read_exclude(exclude), notes)
+    fold = cache is not None and folds_case(Path(cache).parent)
+    return NightLog(files, read_exclude(exclude), notes, fold)
 
 
 def _without_frames(entry: list[Any], why: str) -> list[Any]:
@@ -544,6 +546,8 @@ class NightLog:
         Frame or file name -> the user's reason.
     notes : iterable of str
         Remarks for the user on how the files were read.
+    fold_case : bool
+        Whether names of products that differ in capitals alone would be one file.
 
     Attributes
     ----------
@@ -571,7 +575,9 @@ class NightLog:
         files: dict[str, list[Any]],
         excluded: Mapping[str, str] | None = None,
         notes: Iterable[str] = (),
+        fold_case: bool = False,
     ) -> None:
+        self._fold_case = fold_case
         self.frames: dict[str, FrameFacts] = {}
         self.rows: list[LogRow] = []
         self.masters: dict[str, str] = {}
@@ -606,6 +612,10 @@ class NightLog:
         self.notes += unite_targets([one for one in candidates if one.type == "object"])
         self.notes += unite_filters(candidates)
         unique_names([one for one in candidates if one.filter], "filter_text", "filter")
+        if self._fold_case:
+            self.notes += unfold_case([one for one in candidates if one.filter], "filter")
+            science = [one for one in candidates if one.type == "object"]
+            self.notes += unfold_case(science, "target")
         by_raw: dict[str, list[FrameFacts]] = {}
         for facts in candidates:
             facts.filter_text = ""

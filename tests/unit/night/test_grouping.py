@@ -126,3 +126,14 @@ def test_groups_by_setting():
     assert {name: one.frames for name, one in groups.items()} == {
         "dark-C0-3s": ["22"], "dark-C0-60s-gain1": ["20", "23"], "dark-C0-60s-gain100": ["21"],
     }  # fmt: skip
+
+
+def test_r_and_R_never_share_a_stack_or_a_file(night, tmp_path, monkeypatch):
+    frames = [{"FILTER": "R"}, {"FILTER": "r"}, {"IMAGETYP": "Flat", "FILTER": "r"}]
+    log = night(*frames)
+    assert list(log.stacks) == ["M_1.R", "M_1.r"] and list(log.flats) == ["flat_r"]
+    monkeypatch.setattr(nightlog, "folds_case", lambda _: True)
+    log = nightlog.scan(tmp_path, "generic", cache=tmp_path / "cache.json")
+    assert list(log.stacks) == ["M_1.R", "M_1.r_2"] and list(log.flats) == ["flat_r_2"]
+    assert [log.frames[frame].band for frame in log.science] == ["R", "r"]
+    assert any("filter r is called r_2" in note for note in log.notes)
