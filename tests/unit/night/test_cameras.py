@@ -69,8 +69,12 @@ GMOS = {
 }  # fmt: skip
 GMOSCHIP = {
     "CCDSUM": "2 2", "GAIN": 2.32, "RDNOISE": 3.5, "DATASEC": "[33:1056,1:2304]",
-    "BIASSEC": "[1:32,1:2304]", "DETSEC": "[2049:4096,1:4608]",
+    "BIASSEC": "[1:32,1:2304]",
 }  # fmt: skip
+GMOSCHIPS = [
+    GMOSCHIP | {"CCDNAME": f"EEV {name}", "DETSEC": f"[{2048 * k + 1}:{2048 * k + 2048},1:4608]"}
+    for k, name in enumerate(("9273-16-03", "9273-20-04", "9273-20-03"))
+]
 ALFOSC = {
     "INSTRUME": "ALFOSC_FASU", "TELESCOP": "NOT", "IMAGETYP": "OBJECT", "TCSTGT": "SN2020abc",
     "OBJECT": "SN2020abc", "ALGRNM": "Open", "ALAPRTNM": "Open", "ALFLTNM": "Open",
@@ -143,7 +147,7 @@ CAMERAS = {
         "type": "object", "band": "r", "exptime": 30.102, "gain": 1.615, "rdnoise": 4,
         "ra": 170.4312, "shape": [4612, 2048], "camera": "C22",
     }),
-    "gmos": (GMOS, [(None, {}), *[((2304, 1056), GMOSCHIP)] * 3], "N20030107S0163.fits", {
+    "gmos": (GMOS, [(None, {}), *[((2304, 1056), one) for one in GMOSCHIPS]], "N0163.fits", {
         "type": "object", "filter": "i_G0302", "band": "i", "exptime": 100.0014, "binning": "2x2",
         "date_obs": "2003-01-07T14:31:00.700", "gain": 2.32, "shape": [2304, 1024],
         "pixscale": 0.1454, "readout": "5000",
@@ -209,6 +213,27 @@ def test_amplifiers_keep_their_gains():
     assert all(one.overscan == [0, 80, 104, 110] for one in facts.amplifiers)
 
 
+def test_three_chips_of_gmos_with_one_or_two_amplifiers_each():
+    header, ones, raw, _ = CAMERAS["gmos"]
+    found = interpret(header, hdus_of(header, ones), raw, load_instrument("gmos"))
+    assert [one.half for one in found] == ["92731603", "92732004", "92732003"]
+    halves = [(None, {})]
+    for k, one in enumerate(GMOSCHIPS):
+        for side in (1, 0):  # the right amplifier comes first
+            start = 2048 * k + 1024 * side
+            place = {"DETSEC": f"[{start + 1}:{start + 1024},1:4608]", "GAIN": 2.0 + 0.1 * side}
+            data = {"DATASEC": "[33:544,1:2304]", "BIASSEC": "[1:32,1:2304]"}
+            left = {"DATASEC": "[1:512,1:2304]", "BIASSEC": "[513:544,1:2304]"}
+            halves.append(((2304, 544), one | place | (data if side else left)))
+    header = header | {"NAMPS": 2}
+    found = interpret(header, hdus_of(header, halves), raw, load_instrument("gmos"))
+    assert [one.shape for one in found] == [[2304, 1024]] * 3
+    for one in found:
+        assert [part.origin for part in one.amplifiers] == [[0, 512], [0, 0]]
+        assert [part.gain for part in one.amplifiers] == [2.1, 2.0]
+        assert not one.has_pedestal
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "kind"),
     [
@@ -250,7 +275,6 @@ def test_types(name, changes, kind):
         ("flamingos2", {"GRISM": "JH_G5801"}, None, "SPECTRUM"),
         ("flamingos2", {"MASKNAME": "4pix-slit"}, None, "SPECTRUM"),
         ("gmos", {"GRATING": "B600+_G5307"}, None, "SPECTRUM"),
-        ("gmos", {"NAMPS": 4}, None, "NOT_SUPPORTED"),
         ("wircam", {}, "2281792p.fits", "NOT_RAW"),
         ("wircam", {"OBSTYPE": "FOCUS"}, None, "NOT_USED"),
         ("megaprime", {}, "1927963p.fits", "NOT_RAW"),
