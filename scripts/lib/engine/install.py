@@ -122,7 +122,6 @@ def _patches(workflow: Any) -> dict[str, Callable[[], None]]:
     return {
         "tuned garbage collector": patches.tune_garbage_collector,
         "cache of scripts": lambda: patches.cache_source_files(workflow),
-        "debounced scheduler": patches.debounce_scheduler,
     }
 
 

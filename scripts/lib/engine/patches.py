@@ -1,4 +1,4 @@
-"""Changes to Snakemake's planner and scheduler, for large nights: 20,000 frames are 100,000 jobs.
+"""Changes to Snakemake's planner, for large nights: 20,000 frames are 100,000 jobs.
 
 docs/performance.md has what each gains, and the causes. Where this Snakemake has not what a
 function here expects, that function raises `Unsupported` and changes nothing.
@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import functools
 import gc
-import importlib
 import inspect
 import io
-import threading
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
 
 GC_THRESHOLDS = (100_000, 20, 50)
 """Thresholds of the garbage collector: a plan is millions of objects, hardly any of it garbage."""
-
-SCHEDULER_MODULES = ("snakemake.scheduling.job_scheduler", "snakemake.scheduler")
-"""Where `JobScheduler` is defined, in the order of preference: it moved in Snakemake 9.11."""
 
 
 class Unsupported(RuntimeError):
@@ -110,46 +104,3 @@ def _cached(function: Callable[..., Any]) -> Callable[..., Any]:
         return remembered(*args, **options)
 
     return call
-
-
-def debounce_scheduler() -> None:
-    """Schedule one later look at the ready jobs at a time, not one for each job that has ended.
-
-    To start no more than 100 jobs a second, the scheduler looks again one second after each look.
-    As it looks after each job too, and each of these looks has its successors, a run of n jobs
-    comes to look n times a second, at files and jobs of all of it.
-    """
-    scheduler: Any = getattr(_import_first(SCHEDULER_MODULES), "JobScheduler", None)
-    plain = expect(scheduler, "_schedule_reevalutation", ("delay",))
-    if getattr(plain, "debounced", False):
-        return
-
-    def schedule_reevaluation(self: Any, delay: float) -> None:
-        open_jobs: Any = getattr(self, "_open_jobs", None)
-        if not hasattr(open_jobs, "release"):
-            plain(self, delay)
-            return
-        waiting = vars(self).setdefault("_reevaluation_waiting", threading.Lock())
-
-        def look() -> None:
-            waiting.release()
-            open_jobs.release()
-
-        if waiting.acquire(blocking=False):
-            timer = threading.Timer(delay, look)
-            # The end of the run waits for none.
-            timer.daemon = True
-            timer.start()
-
-    schedule_reevaluation.debounced = True  # type: ignore[attr-defined]
-    scheduler._schedule_reevalutation = schedule_reevaluation
-
-
-def _import_first(names: Sequence[str]) -> ModuleType:
-    """Return the first of some modules that is there."""
-    for name in names:
-        try:
-            return importlib.import_module(name)
-        except ImportError:
-            continue
-    raise Unsupported(f"there is no module {' or '.join(names)}")

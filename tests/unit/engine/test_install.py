@@ -63,15 +63,8 @@ def snakemake(monkeypatch):
         def execute_script(self, fname, edit=False):
             return "plain"
 
-    class JobScheduler:
-        def _schedule_reevalutation(self, delay):
-            return None
-
     script = SimpleNamespace(PythonScript=PythonScript)
     monkeypatch.setitem(sys.modules, "snakemake.script", script)
-    scheduling = SimpleNamespace(JobScheduler=JobScheduler)
-    monkeypatch.setitem(sys.modules, "snakemake.moved", scheduling)
-    monkeypatch.setattr(patches, "SCHEDULER_MODULES", ("snakemake.moved",))
     for name in ("AUTOPROC_PLAIN", "AUTOPROC_WARM"):
         monkeypatch.delenv(name, raising=False)
     logger = logging.getLogger(progress.SNAKEMAKE_LOGGER)
@@ -81,9 +74,7 @@ def snakemake(monkeypatch):
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
     thresholds = gc.get_threshold()
-    yield SimpleNamespace(
-        PythonScript=PythonScript, JobScheduler=JobScheduler, handler=handler, modules=sys.modules
-    )
+    yield SimpleNamespace(PythonScript=PythonScript, handler=handler, modules=sys.modules)
     handler.stream.close()
     logger.handlers[:] = before
     logger.setLevel(level)
@@ -94,18 +85,16 @@ def snakemake(monkeypatch):
 def added(snakemake, flow, terminal):
     """Return the names of what has been added."""
     execute = vars(snakemake.PythonScript).get("execute_script")
-    later = vars(snakemake.JobScheduler).get("_schedule_reevalutation")
     found = {
         "worker": hasattr(execute, "plain"),
         "progress": terminal.progress is not None,
         "sources": "open" in vars(getattr(flow, "sourcecache", None) or Cache()),
-        "scheduler": hasattr(later, "debounced"),
         "collector": gc.get_threshold() == patches.GC_THRESHOLDS,
     }
     return {name for name, there in found.items() if there}
 
 
-EVERYTHING = {"worker", "progress", "sources", "scheduler", "collector"}
+EVERYTHING = {"worker", "progress", "sources", "collector"}
 
 
 def test_everything_is_added(snakemake):
@@ -154,7 +143,7 @@ def test_workflow_that_lacks_an_attribute_loses_that_addition_alone(snakemake, n
 
 @pytest.mark.parametrize(
     ("module", "lost"),
-    [("snakemake.script", {"worker"}), ("snakemake.moved", {"scheduler"})],
+    [("snakemake.script", {"worker"})],
 )
 def test_module_that_is_not_there(snakemake, monkeypatch, module, lost):
     monkeypatch.setitem(sys.modules, module, None)
@@ -261,17 +250,6 @@ CHANGES = {
         "from snakemake.script import PythonScript\n"
         "plain = PythonScript.execute_script\n"
         "PythonScript.execute_script = lambda self, path, edit=False: plain(self, path, edit)"
-    ),
-    "scheduler": (
-        "from lib.engine import patches\n"
-        "scheduler = patches._import_first(patches.SCHEDULER_MODULES).JobScheduler\n"
-        "plain = scheduler._schedule_reevalutation\n"
-        "del scheduler._schedule_reevalutation\n"
-        "def found(self, name):\n"
-        "    if name != '_schedule_reevalutation':\n"
-        "        raise AttributeError(name)\n"
-        "    return plain.__get__(self)\n"
-        "scheduler.__getattr__ = found"
     ),
     "sources": (
         "cache, plain = workflow.sourcecache, workflow.sourcecache.open\n"

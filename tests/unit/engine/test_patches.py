@@ -1,10 +1,6 @@
 """What speeds a plan or a run up changes nothing else, and is left out where Snakemake differs."""
 
 import gc
-import inspect
-import sys
-import threading
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -20,24 +16,6 @@ def collector():
     yield
     gc.set_threshold(*before)
     gc.unfreeze()
-
-
-@pytest.fixture
-def scheduler(monkeypatch):
-    """A `JobScheduler` of a module of its own."""
-
-    class JobScheduler:
-        def __init__(self):
-            self._open_jobs = threading.Semaphore(0)
-            self.plain = []
-
-        def _schedule_reevalutation(self, delay):
-            self.plain.append(delay)
-
-    module = SimpleNamespace(JobScheduler=JobScheduler)
-    monkeypatch.setitem(sys.modules, "snakemake.moved", module)
-    monkeypatch.setattr(patches, "SCHEDULER_MODULES", ("snakemake.absent", "snakemake.moved"))
-    return JobScheduler
 
 
 def test_scripts_are_read_once(tmp_path):
@@ -119,52 +97,7 @@ def test_loaded_objects_are_left_alone_by_the_collector(collector):
     assert gc.get_freeze_count() > 0
 
 
-def test_later_looks_at_the_ready_jobs_do_not_multiply(scheduler):
-    patches.debounce_scheduler()
-    patches.debounce_scheduler()
-    one = scheduler()
-    looks = 0
-    for _ in range(3):
-        for _ in range(50):
-            one._schedule_reevalutation(0.05)
-        assert one._open_jobs.acquire(timeout=10)
-        time.sleep(0.2)
-        while one._open_jobs.acquire(blocking=False):
-            looks += 1
-    assert looks == 0 and one.plain == []
-
-
-@pytest.mark.parametrize("change", ["removed", "renamed", "other parameters"])
-def test_another_scheduler_is_left_alone(scheduler, change):
-    plain = scheduler._schedule_reevalutation
-    if change == "other parameters":
-        scheduler._schedule_reevalutation = renamed_parameter
-    else:
-        del scheduler._schedule_reevalutation
-    if change == "renamed":
-        scheduler._schedule_reevaluation = plain
-    before = dict(vars(scheduler))
-    with pytest.raises(patches.Unsupported):
-        patches.debounce_scheduler()
-    assert dict(vars(scheduler)) == before
-
-
-def test_scheduler_that_has_moved_or_waits_in_another_way(scheduler, monkeypatch):
-    patches.debounce_scheduler()
-    one = scheduler()
-    del one._open_jobs
-    one._schedule_reevalutation(0.5)
-    assert one.plain == [0.5]
-    monkeypatch.setattr(patches, "SCHEDULER_MODULES", ("snakemake.absent",))
-    with pytest.raises(patches.Unsupported):
-        patches.debounce_scheduler()
-
-
 def test_this_snakemake_has_what_is_replaced(tmp_path):
     """Where not, plans and runs would silently be slow."""
     cache = SourceCache(tmp_path / "cache", tmp_path / "cache")
     patches.cache_source_files(SimpleNamespace(sourcecache=cache))
-    module = patches._import_first(patches.SCHEDULER_MODULES)
-    scheduler = module.JobScheduler
-    patches.expect(scheduler, "_schedule_reevalutation", ("delay",))
-    assert "self._open_jobs.acquire()" in inspect.getsource(scheduler.schedule)
