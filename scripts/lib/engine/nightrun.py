@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,10 @@ class NightRun:
         sweep(imdir)
         ContentRecord(imdir).compact()
         self._disk.start()
+        # A terminal that is closed ends the run as Ctrl-C does, its jobs first.
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            with suppress(ValueError):  # not in the main thread
+                signal.signal(signal.SIGHUP, signal.default_int_handler)
         self.terminal.begin(quiet=self.config["quiet"])
         record_run(imdir, dict(self.config), cores or 1, sys.argv, os.getcwd())
 
