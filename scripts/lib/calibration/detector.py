@@ -10,6 +10,7 @@ from astropy import units as u
 from astropy.nddata import CCDData
 
 from lib.calibration.overscan import overscan_level, section
+from lib.calibration.rawchecksums import check_checksums
 from lib.calibration.rawpixels import read_raw
 from lib.calibration.saturation import largest, top_plateau, wrapped_cores
 from lib.frame.file import BAD, NONLINEAR, SATURATED, FrameRejected
@@ -154,13 +155,16 @@ def assemble(path: str | Path, facts: FrameFacts) -> DetectorImage:
     Raises
     ------
     FrameRejected
-        The file holds other pixels than the night log saw, or none that are finite.
+        The file holds other pixels than the night log saw, than its checksum says, or none that
+        are finite.
     """
     shape = tuple(facts.shape)
     image = np.full(shape, np.nan, np.float32)
     flags = np.zeros(shape, np.uint8)
     joined = DetectorImage(CCDData(image, unit=u.adu, flags=flags), saturate=facts.saturate)
-    raws = read_raw(path, {amplifier.hdu for amplifier in facts.amplifiers})
+    hdus = {amplifier.hdu for amplifier in facts.amplifiers}
+    raws = read_raw(path, hdus)
+    joined.notes += check_checksums(path, hdus)
     for amplifier in facts.amplifiers:
         raw = raws[amplifier.hdu]
         part = read_amplifier(raw, amplifier, facts.saturate, facts.linear)

@@ -1,6 +1,7 @@
 """Codes of rejections, in words."""
 
 WORDS = {
+    "BAD_CHECKSUM": "its data are not those of its checksum",
     "BAD_BIAS": "its master bias is unfit",
     "BAD_DARK": "its master dark is unfit",
     "BAD_GZIP": "not a whole gzip file",
