@@ -27,7 +27,7 @@ def main(job: Any) -> None:
         solution.residuals,
         solution.title(stack),
     )
-    write_solution(job.output[0], solution, stack)
+    write_solution(job.output[0], solution, stack, table.meta.get("notes") or ())
 
 
 if "snakemake" in globals():

@@ -233,9 +233,11 @@ def finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def write_solution(path: str | Path, solution: StackSolution, stack: str) -> None:
-    """Write the solution of a stack as JSON, whole or not at all."""
-    content = solution.as_json() | {"stack": stack}
+def write_solution(
+    path: str | Path, solution: StackSolution, stack: str, notes: Sequence[str] = ()
+) -> None:
+    """Write the solution of a stack as JSON, whole or not at all; `notes` are on the reference."""
+    content = solution.as_json() | {"stack": stack, "reference_notes": [str(one) for one in notes]}
     with atomic_path(path) as beside:
         beside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 

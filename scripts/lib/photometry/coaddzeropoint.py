@@ -25,6 +25,16 @@ from lib.photometry.zeropoint import (
 Reference = Mapping[str, np.ndarray]
 """Columns of a reference table."""
 
+MAX_SCATTER = 0.5
+"""[mag] Scatter beyond their errors at which these are other stars' magnitudes; photographic
+ones, the poorest there are, scatter by 0.3."""
+
+SHIFTS = 8.0 * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+"""Displacements, in match radii, at which sources meet entries of the reference by chance alone."""
+
+SIGNIFICANT = 4.0
+"""Standard deviations by which matches must exceed those by chance."""
+
 MIN_LONELY_STARS = 5
 """With fewer stars without a neighbour blended ones are used, too."""
 
@@ -68,7 +78,11 @@ def reference_errors(reference: Reference, band: str) -> np.ndarray:
 
 
 def coadd_zeropoint(
-    coadd: MeasuredCoadd, reference: Reference | None, band: str, settings: StackSettings
+    coadd: MeasuredCoadd,
+    reference: Reference | None,
+    band: str,
+    settings: StackSettings,
+    tied: bool = True,
 ) -> tuple[Zeropoint, ZeropointStars]:
     """Fit the zero point of a coadd against a reference.
 
@@ -78,6 +92,9 @@ def coadd_zeropoint(
     reference : mapping of str to ndarray, or None
     band : str
     settings : StackSettings
+    tied : bool
+        Whether the positions have been found against a reference. Those of the raw headers are
+        believed only where more sources match than would by chance.
 
     Returns
     -------
@@ -87,6 +104,8 @@ def coadd_zeropoint(
     """
     field = coadd.field
     reason = _missing(reference, band) or ("NO_SOURCES" if field is None else "")
+    if not reason and not tied and reference is not None:
+        reason = _matched_by_chance(coadd, reference, settings.match_radius)
     if reason or reference is None or field is None:
         return Zeropoint(reason=reason), ZeropointStars.none()
     ours, theirs, n_matched = _match_stars(coadd, field, reference, band, settings)
@@ -111,6 +130,15 @@ def coadd_zeropoint(
     if settings.colour_term != "off":
         colour = choose_colour(band, reference, theirs)
     result = fit_zeropoint(magnitude, error, catalogue, errors, colour, limits)
+    if result.known and result.intrinsic > MAX_SCATTER:
+        reason = (
+            f"SCATTERED: {result.n_stars} stars by {result.intrinsic:.2f} mag > {MAX_SCATTER}, "
+            f"these are not the {band} magnitudes of the stars"
+        )
+        result = Zeropoint(
+            n_matched=result.n_matched, used=np.zeros(ours.size, bool), residual=result.residual,
+            reason=reason,
+        )  # fmt: skip
     x, y = field.sources["x"][ours], field.sources["y"][ours]
     if result.known:
         # What the aperture does not hold is the same error for all stars.
@@ -120,7 +148,7 @@ def coadd_zeropoint(
             stated = np.where(errors[used] > 0, errors[used], ASSUMED_REFERENCE_ERROR)
             variance = error[used] ** 2 + stated**2
             result.spatial = fit_spatial_term(result.residual[used], variance, x[used], y[used])
-    elif n_matched == 0:
+    elif n_matched == 0 and not result.reason.startswith("SCATTERED"):
         result.reason = f"NO_MATCH: no source within {settings.match_radius:g} arcsec"
     colours = np.full(ours.size, np.nan) if colour is None else colour.value
     return result, ZeropointStars(ours, theirs, catalogue, colours, x, y)
@@ -135,6 +163,23 @@ def _missing(reference: Reference | None, band: str) -> str:
     if band not in reference or not np.isfinite(np.asarray(reference[band], float)).any():
         return f"NO_BAND: the reference has no {band} magnitudes"
     return ""
+
+
+def _matched_by_chance(coadd: MeasuredCoadd, reference: Reference, radius: float) -> str:
+    """Return why matches mean nothing: as many there are at places beside; '' where they do."""
+    sky = coadd.source_positions()
+    ra0, dec0 = mean_position(*sky.T)
+    ours = project(sky[:, 0], sky[:, 1], ra0, dec0)
+    theirs = project(reference["ra"], reference["dec"], ra0, dec0)
+    found = len(match(ours, theirs, radius)[0])
+    beside = [len(match(ours + radius * shift, theirs, radius)[0]) for shift in SHIFTS]
+    chance = float(np.mean(beside))
+    if found == 0 or found > chance + SIGNIFICANT * np.sqrt(chance):
+        return ""
+    return (
+        f"NO_MATCH: {found} of {len(ours)} sources within {radius:g} arcsec of an entry, as by "
+        f"chance ({chance:.0f}): the pointing is off, or the reference is not of this field"
+    )
 
 
 def _match_stars(

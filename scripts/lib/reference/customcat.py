@@ -12,6 +12,7 @@ from lib.reference.referencetable import (
     check_positions,
     source_name,
 )
+from lib.reference.repeats import merge_repeats
 
 
 def read_customcat(path: str | Path) -> Table:
@@ -65,7 +66,7 @@ def read_customcat(path: str | Path) -> Table:
         table[f"{band}_err"] = np.where(usable, error, np.nan)
     table["mode"] = values[:, -1].astype(int)
     assumed: list[str] = []
-    table = check_positions(path, table, assumed)
+    table = merge_repeats(path, check_positions(path, table, assumed), assumed)
     table.meta["source"] = source_name("", path)
     table.meta["assumed"] = assumed
     return table

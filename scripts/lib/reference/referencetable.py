@@ -19,6 +19,7 @@ from lib.core.bands import BANDS
 from lib.core.files import atomic_path
 from lib.core.sphere import separation
 from lib.core.text import card_text, shown, shown_within
+from lib.reference.repeats import merge_repeats
 
 log = logging.getLogger("autoproc")
 
@@ -158,9 +159,12 @@ def read_reference(path: str | Path) -> Table:
         table[f"{band}_err"][np.isnan(table[band])] = np.nan
         if f"{band}_src" in raw.colnames:
             table[f"{band}_src"] = _strings(raw[f"{band}_src"])
-    table = check_positions(path, table, assumed)
+    notes: list[str] = []
+    table = merge_repeats(path, check_positions(path, table, assumed), notes)
     table.meta.update(shown_within(raw_meta))
     table.meta["source"] = source_name(raw_meta.get("source"), path)
+    if notes:
+        table.meta["notes"] = notes
     if assumed:
         table.meta["assumed"] = assumed
         log.warning("%s: assumed %s", path, ", ".join(assumed))

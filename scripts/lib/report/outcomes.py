@@ -292,6 +292,11 @@ def collect(night: NightLog, plan: Plan, imdir: str | Path) -> NightOutcome:
     remarks = [*night.notes, *night.calibration_remarks()]
     for name, cards in masters.items():
         remarks += [f"{name}: {note}" for note in cards.get("NOTE", ())]
+    remarks += dict.fromkeys(
+        f"reference {one.solution.get('catalogue', '')}: {note}"
+        for one in results.values()
+        for note in one.solution.get("reference_notes") or ()
+    )
     remarks += [
         f"{stack}: solved without SCAMP, which failed ({one.solution['scamp_failed']})"
         for stack, one in results.items()

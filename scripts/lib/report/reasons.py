@@ -40,6 +40,7 @@ WORDS = {
     "OFF_FIELD": "far from the other frames",
     "PRODUCT": "written by autoproc itself",
     "SATURATED": "too many pixels saturated",
+    "SCATTERED": "the magnitudes do not agree",
     "SKY_SATURATED": "the sky is saturated",
     "SPECTRUM": "a spectrum",
     "TOO_FEW_FRAMES": "too few frames",

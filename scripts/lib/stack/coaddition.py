@@ -132,7 +132,8 @@ def make_stack(
         combined.image, combined.weight, wcs=grid.wcs, scale=grid.scale, gain=combined.gain,
         saturate=combined.saturate * settings.saturation_fraction, settings=settings,
     )  # fmt: skip
-    zeropoint, stars = coadd_zeropoint(coadd, reference.photometric, band, settings)
+    tied = any(str(frame.header.get("ASTRCAT", "NONE")) != "NONE" for frame in used)
+    zeropoint, stars = coadd_zeropoint(coadd, reference.photometric, band, settings, tied)
     flags = describe_coadd(
         header, coadd, grid, combined.saturate, used, zeropoint, reference, settings
     )
