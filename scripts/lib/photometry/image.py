@@ -25,6 +25,8 @@ class MeasurementImage:
         Electrons per unit, for the photon noise of sources; 0 leaves that out.
     saturate : float
         Pixels above are not trusted.
+    cores : ndarray of bool, shape (ny, nx), optional
+        Cores of saturated stars, which hold less light than fell on them.
     """
 
     data: np.ndarray
@@ -32,6 +34,7 @@ class MeasurementImage:
     bad: np.ndarray | None = None
     gain: float = 1.0
     saturate: float = np.inf
+    cores: np.ndarray | None = None
 
     @cached_property
     def typical_noise(self) -> float:

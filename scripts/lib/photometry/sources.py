@@ -42,7 +42,9 @@ class Detections(NamedTuple):
     segments: np.ndarray
 
 
-def detection_arrays(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def detection_arrays(
+    image: np.ndarray, mask: np.ndarray, saturate: float = -np.inf
+) -> tuple[np.ndarray, np.ndarray]:
     """Prepare a frame for detection.
 
     Parameters
@@ -50,6 +52,8 @@ def detection_arrays(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, n
     image : ndarray of float32, shape (ny, nx)
         Of any byte order.
     mask : ndarray of uint8, shape (ny, nx)
+    saturate : float
+        Level of saturation: cores that have wrapped around are lifted to it.
 
     Returns
     -------
@@ -71,6 +75,14 @@ def detection_arrays(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, n
         sound = some[~left_out] if not left_out.all() else image[~bad]
         means, number = neighbour_means(image, ~hidden, *np.nonzero(hidden))
         clean[hidden] = np.where(number > 0, means, np.median(sound))
+    if np.isfinite(saturate):
+        saturated = (flag & np.uint8(SATURATED)) > 0
+        if saturated.any():
+            from scipy.ndimage import binary_erosion
+
+            # The outermost lie beside saturated ones only.
+            saturated = binary_erosion(saturated, np.ones((3, 3)), border_value=1)
+            clean[saturated] = np.maximum(clean[saturated], np.float32(saturate))
     return clean, flag
 
 

@@ -266,7 +266,8 @@ def measure_sources(
         neighbour_errors(x, y, np.sqrt(core.variance), aperture),
     )
     wide = ApertureSums(field.flux, error, aperture.fraction)
-    point = point_fluxes(wide, core, field.core.scatter)
+    flux, error = point_fluxes(wide, core, field.core.scatter)
+    point = SourceFluxes(flux, np.hypot(error, field.lost_error * flux))
     auto, auto_error, reach, kron_flags = kron_photometry(coadd, excess)
     circular = []
     for radius in radii:
@@ -274,7 +275,7 @@ def measure_sources(
         circular.append(SourceFluxes(flux, aperture_error(flux, radius)))
     return SourceMeasurements(
         coadd.source_positions(), position_error,
-        SourceFluxes(*point),
+        point,
         SourceFluxes(auto, auto_error), circular, reach, field.flags | kron_flags,
     )  # fmt: skip
 

@@ -30,6 +30,7 @@ from lib.photometry.psf import (
     moffat_alpha,
     moffat_fraction,
 )
+from lib.photometry.saturated import saturated_fluxes
 from lib.photometry.sources import Detections, detect_sources, neighbour_distance, select_stars
 
 FWHM_OVER_SIGMA = 2.3548
@@ -172,6 +173,8 @@ class StarField:
         As `flux`, within `core`.
     residual : ndarray of float32, shape (ny, nx)
         The image without the models of its stars.
+    lost_error : ndarray, shape (n,)
+        Relative errors of fluxes that were measured around a saturated core, 0 for the others.
     """
 
     sources: np.ndarray
@@ -187,6 +190,7 @@ class StarField:
     core: CoreAperture
     core_flux: np.ndarray
     residual: np.ndarray
+    lost_error: np.ndarray
 
     def star_aperture(self) -> StarAperture:
         """Return the aperture of `flux`, with its core."""
@@ -298,6 +302,9 @@ def describe_sources(
     all_sources = measure_faint or profile is not None
     measured = np.arange(len(sources)) if all_sources else bright
     saturated = np.where(sources["peak"] >= image.saturate, FLAG_SATURATED, 0)
+    if image.cores is not None:
+        on_core = _on_cores(image.cores, sources["x"], sources["y"])
+        saturated = np.where(on_core, FLAG_SATURATED, saturated)
     flags = sources["flag"].astype(np.int32) | saturated.astype(np.int32)
     half_light = np.full(len(sources), np.nan)
     bad_core = np.zeros(len(sources), int)
@@ -394,6 +401,13 @@ def _stellar_profile(
     return StellarProfile(half_light, fwhm, beta, ellipticity, shape, settings.aperture * fwhm)
 
 
+def _on_cores(cores: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return which sources lie on the core of a saturated star."""
+    row = np.clip(np.rint(y).astype(int), 0, cores.shape[0] - 1)
+    column = np.clip(np.rint(x).astype(int), 0, cores.shape[1] - 1)
+    return cores[row, column]
+
+
 def separate_stars(
     image: MeasurementImage, segments: np.ndarray, described: DescribedSources,
     growth: GrowthCurve | None = None,
@@ -424,6 +438,12 @@ def separate_stars(
     else:
         inner = profile.star_aperture(radius)
     sums, error, _ = aperture_fluxes(image, x, y, [radius])
+    total, total_error = np.full((2, x.size), np.nan)
+    if growth is not None and image.cores is not None:
+        saturated = np.flatnonzero(_on_cores(image.cores, x, y))
+        total, total_error = saturated_fluxes(image, x, y, saturated, growth, profile.fwhm)
+    told = np.isfinite(total)
+    sums[told, 0] = total[told] * inner.fraction
     models = model_stars(
         image.data, image.typical_noise, x, y, sums[:, 0], error[:, 0], inner, profile.aperture
     )
@@ -433,6 +453,8 @@ def separate_stars(
     others = OtherSources(segments, int(np.ceil(profile.fwhm)), models)
     growth = growth_curve(image, sample, profile.fwhm, others)
     core_flux = models.apertures(radius)
+    flux[told] = total[told] * float(growth.fraction(profile.aperture))
+    core_flux[told] = total[told] * float(growth.fraction(radius))
     core = core_aperture(
         radius, core_flux[index], flux[index],
         image.typical_noise * np.sqrt(np.pi) * np.array([radius, profile.aperture]),
@@ -441,6 +463,6 @@ def separate_stars(
     field = StarField(
         described.sources, segments, described.stars, described.flags | near,
         described.half_light, isolation, profile, flux, described.error, growth, core, core_flux,
-        models.residual,
+        models.residual, np.where(told, total_error / total, 0.0),
     )  # fmt: skip
     return field, models

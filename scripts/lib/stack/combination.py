@@ -9,6 +9,7 @@ import numpy as np
 
 from lib.core.files import partial_path
 from lib.core.settings import StackSettings
+from lib.photometry.sources import detection_arrays
 from lib.stack.aligned import AlignedFrame, combine_aligned, mask_outliers
 from lib.stack.grid import Grid, repaired_footprint
 from lib.stack.resample import resample
@@ -130,7 +131,9 @@ def align_frame(
         flat = flats.get(header.get("FLATFILE", ""), content.image.shape)
         variance = frame_variance(header, flat)
     weight, repaired = frame_weight(content.mask, variance)
-    image, weight, corner = resample(content.image, weight, measured.wcs, grid.wcs, scaling.scale)
+    # What has no weight shows where the other frames have none either.
+    image, _ = detection_arrays(content.image, content.mask, float(header.get("SATURATE", np.inf)))
+    image, weight, corner = resample(image, weight, measured.wcs, grid.wcs, scaling.scale)
     aligned = AlignedFrame.store(
         image, weight, corner, path, gain=float(header.get("GAIN", 1.0)) / scaling.scale,
         fwhm=measured.seeing / grid.scale,

@@ -1,6 +1,7 @@
 """Noise and depth of a coadd, measured in its empty apertures."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from astropy.wcs import WCS
@@ -12,6 +13,7 @@ from lib.photometry.image import MeasurementImage
 from lib.photometry.measuredcoadd import CoaddNoise, MeasuredCoadd, subtract_mesh
 from lib.photometry.sources import Detections, detect_sources
 from lib.photometry.starfield import FieldSettings, StarField, measure_field
+from lib.stack.lostpixels import LostPixels, find_lost_pixels, lift_cores
 
 NEGLIGIBLE_LIFT = 0.05
 """[noise of a pixel] A background that changes by less finds the same sources, but for some of
@@ -66,10 +68,10 @@ def measure_coadd(
     covered = weight > 0
     variance = np.zeros_like(weight)
     variance[covered] = 1.0 / weight[covered]
-    noise_map, pixel_noise, detected = _detect(image, weight, variance, covered, settings)
-    clean, mesh, field = _separate_background(
-        image, noise_map, covered, detected, saturate, gain, settings
-    )
+    lost = find_lost_pixels(image, weight, saturate)
+    seen = SeenPixels(lift_cores(image, lost, saturate), covered, lost)
+    noise_map, pixel_noise, detected = _detect(seen, weight, variance, settings)
+    clean, mesh, field = _separate_background(seen, noise_map, detected, saturate, gain, settings)
     occupied = ~covered
     fwhm = FWHM_WITHOUT_STARS
     if field is not None:
@@ -82,16 +84,43 @@ def measure_coadd(
     return MeasuredCoadd(clean, variance, covered, occupied, mesh, field, noise, wcs, scale, gain)
 
 
+@dataclass(frozen=True)
+class SeenPixels:
+    """A coadd and what its pixels are worth.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    covered : ndarray of bool, shape (ny, nx)
+        Pixels with weight.
+    lost : LostPixels
+        Those without, inside the frames.
+    """
+
+    image: np.ndarray
+    covered: np.ndarray
+    lost: LostPixels
+
+    @cached_property
+    def shown(self) -> np.ndarray:
+        """Pixels that have a value, be it with weight or without."""
+        return self.covered | self.lost.shown
+
+    def measurement_image(
+        self, clean: np.ndarray, noise: np.ndarray, gain: float, saturate: float
+    ) -> MeasurementImage:
+        """Return the image that sources are measured on, without its background."""
+        bad = ~self.covered & ~self.lost.cores
+        return MeasurementImage(clean, noise, bad, gain, saturate, self.lost.cores)
+
+
 def _detect(
-    image: np.ndarray,
-    weight: np.ndarray,
-    variance: np.ndarray,
-    covered: np.ndarray,
-    settings: StackSettings,
+    seen: SeenPixels, weight: np.ndarray, variance: np.ndarray, settings: StackSettings
 ) -> tuple[np.ndarray, float, Detections]:
     """Return noise map, noise of a pixel over that by the weights, and what is detected."""
-    level, _ = background(image, ~covered, settings.background_box)
-    clean = np.where(covered, image - level, 0).astype(np.float32)
+    covered = seen.covered
+    level, _ = background(seen.image, ~covered, settings.background_box)
+    clean = np.where(seen.shown, seen.image - level, 0).astype(np.float32)
     # Outside the coverage zeros: noise there only keeps the detection from dividing by nothing.
     _, pixel_noise = background(clean * np.sqrt(weight), ~covered, settings.background_box)
     pixel_noise = pixel_noise if pixel_noise > 0 else 1.0
@@ -102,9 +131,8 @@ def _detect(
 
 
 def _separate_background(
-    image: np.ndarray,
+    seen: SeenPixels,
     noise: np.ndarray,
-    covered: np.ndarray,
     detected: Detections,
     saturate: float,
     gain: float,
@@ -116,9 +144,10 @@ def _separate_background(
     )
     # Again without the sources: their wings lift a background that is found through them, by a
     # part of the noise that costs the total flux of faint stars a per cent.
+    image, covered = seen.image, seen.covered
     mesh = background_without(image, ~covered, detected.segments, settings.background_box)
-    clean = subtract_mesh(image, mesh, covered)
-    to_measure = MeasurementImage(clean, noise, ~covered, gain, saturate)
+    clean = subtract_mesh(image, mesh, seen.shown)
+    to_measure = seen.measurement_image(clean, noise, gain, saturate)
     field = measure_field(to_measure, how, find_hidden=False, detected=detected)
     if field is None:
         return clean, mesh, None
@@ -126,9 +155,9 @@ def _separate_background(
     # the mesh.
     lift = background_without(field.residual, ~covered, field.segments, settings.background_box)
     mesh = mesh + lift
-    clean = subtract_mesh(image, mesh, covered)
+    clean = subtract_mesh(image, mesh, seen.shown)
     same = np.abs(lift).max() < NEGLIGIBLE_LIFT * to_measure.typical_noise
-    to_measure = MeasurementImage(clean, noise, ~covered, gain, saturate)
+    to_measure = seen.measurement_image(clean, noise, gain, saturate)
     field = measure_field(to_measure, how, detected=detected if same else None) or field
     return clean, mesh, field
 

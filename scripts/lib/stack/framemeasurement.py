@@ -92,7 +92,8 @@ def measure_frame(
     FrameRejected
         TOO_FEW_STARS, TRAILED or BAD_SEEING.
     """
-    image, flag = detection_arrays(image, mask)
+    saturate = float(header.get("SATURATE", np.inf))
+    image, flag = detection_arrays(image, mask, saturate)
     unusable = flag > 0
     if unusable.all():
         raise FrameRejected("NO_USABLE_PIXEL")
@@ -100,7 +101,7 @@ def measure_frame(
     image = image - level
     to_measure = MeasurementImage(
         image, max(noise, 1e-6), unusable, float(header.get("GAIN", 1.0)),
-        float(header.get("SATURATE", np.inf)) * settings.saturation_fraction,
+        saturate * settings.saturation_fraction,
     )  # fmt: skip
     how = FieldSettings(
         settings.detect_sigma, settings.min_area, settings.aperture, settings.star_snr

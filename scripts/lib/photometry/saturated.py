@@ -1,0 +1,148 @@
+"""Fluxes of saturated stars, from the light around their cores."""
+
+import numpy as np
+
+from lib.core.stats import MAD_TO_SIGMA
+from lib.photometry.growth import GrowthCurve
+from lib.photometry.image import MeasurementImage
+from lib.photometry.psf import moffat_fraction
+
+RING = 1.5
+"""[FWHM] Width of the ring around a core in which its light is measured."""
+
+MIN_PIXELS = 30
+"""With fewer the light is not measured."""
+
+PROFILE_ERROR = 0.03
+"""Relative error of the light of wings: how the profile differs between stars."""
+
+MAX_ERROR = 0.5
+"""Fluxes of a larger relative error are not given."""
+
+
+def profile_density(growth: GrowthCurve, radius: np.ndarray) -> np.ndarray:
+    """Return the surface brightness of a star of total flux 1 by its growth curve.
+
+    Parameters
+    ----------
+    growth : GrowthCurve
+    radius : ndarray
+        [pixel].
+
+    Returns
+    -------
+    ndarray
+        [pixel^-2]: the wings, brought to what the rings of the growth curve hold.
+    """
+    edges = np.append(0.0, growth.radii)
+    measured = np.diff(np.append(0.0, growth.cumulative))
+    modelled = growth.norm * np.diff(moffat_fraction(edges, growth.alpha, growth.beta))
+    middle = np.sqrt((edges[1:] ** 2 + edges[:-1] ** 2) / 2)
+    part = np.where(measured > 0, measured / np.maximum(modelled, 1e-12), 1.0)
+    part = np.clip(np.append(part, 1.0), 0.1, 10.0)
+    middle = np.append(middle, 1.2 * edges[-1])
+    return growth.wings().density(radius, 0.0) * np.interp(radius, middle, part)
+
+
+def wing_flux(
+    image: MeasurementImage, x: float, y: float, growth: GrowthCurve, fwhm: float
+) -> tuple[float, float]:
+    """Measure the total flux of a star by the light around its saturated core.
+
+    The median of what the pixels of a ring tell, so that neighbours matter little; inner and
+    outer half of the ring must agree, and what they differ by is in the error.
+
+    Parameters
+    ----------
+    image : MeasurementImage
+        With `cores`.
+    x, y : float
+        [pixel].
+    growth : GrowthCurve
+    fwhm : float
+        [pixel].
+
+    Returns
+    -------
+    flux, error : float
+        NaN where the light is not seen, or not sure by half of it.
+    """
+    assert image.cores is not None
+    size = image.data.shape
+    column, row = round(x), round(y)
+    inner = _core_radius(image.cores, column, row)
+    outer = inner + RING * fwhm
+    half = int(np.ceil(outer)) + 1
+    rows = np.arange(max(0, row - half), min(size[0], row + half + 1))
+    columns = np.arange(max(0, column - half), min(size[1], column + half + 1))
+    there = np.ix_(rows, columns)
+    radius = np.hypot(*np.broadcast_arrays(rows[:, None] - y, columns[None, :] - x))
+    ring = (radius < outer) & ~image.cores[there] & (image.data[there] < image.saturate)
+    if image.bad is not None:
+        ring &= ~image.bad[there]
+    if ring.sum() < MIN_PIXELS:
+        return np.nan, np.nan
+    radius, light = radius[ring], image.data[there][ring].astype(float)
+    profile = profile_density(growth, radius)
+    flux = _weighted_median(light / profile, profile)
+    scatter = MAD_TO_SIGMA * _weighted_median(np.abs(light / profile - flux), profile)
+    error = 1.2533 * scatter * np.sqrt(np.sum(profile**2)) / np.sum(profile)
+    near = radius < np.median(radius)
+    halves = [_weighted_median((light / profile)[half], profile[half]) for half in (near, ~near)]
+    total = np.sqrt(
+        error**2 + ((halves[0] - halves[1]) / 2) ** 2
+        + (PROFILE_ERROR**2 + growth.error**2) * flux**2
+    )  # fmt: skip
+    if not 0 < total < MAX_ERROR * flux:
+        return np.nan, np.nan
+    return float(flux), float(total)
+
+
+def _core_radius(cores: np.ndarray, column: int, row: int) -> float:
+    """Return the radius of a core [pixel]; a trail of charge from it is left aside."""
+    reach = 1
+    ny, nx = cores.shape
+    while reach < max(ny, nx):
+        part = cores[
+            max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1
+        ]
+        # A disc has three quarters of its square, a trail less and less of it.
+        if part.mean() < 0.6:
+            break
+        reach += 1
+    return float(reach)
+
+
+def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
+    """Return the value that has half of the weight below it."""
+    order = np.argsort(values)
+    passed = np.cumsum(weights[order])
+    return float(values[order[np.searchsorted(passed, 0.5 * passed[-1])]])
+
+
+def saturated_fluxes(
+    image: MeasurementImage, x: np.ndarray, y: np.ndarray, rows: np.ndarray,
+    growth: GrowthCurve, fwhm: float,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Return total fluxes of saturated stars and their errors; see `wing_flux`.
+
+    Parameters
+    ----------
+    image : MeasurementImage
+    x, y : ndarray, shape (n,)
+        [pixel].
+    rows : ndarray of int, shape (m,)
+        The saturated ones.
+    growth : GrowthCurve
+    fwhm : float
+        [pixel].
+
+    Returns
+    -------
+    flux, error : ndarray, shape (n,)
+        NaN for the others and where the wings do not tell.
+    """
+    flux, error = np.full((2, len(x)), np.nan)
+    for row in rows:
+        flux[row], error[row] = wing_flux(image, float(x[row]), float(y[row]), growth, fwhm)
+    return flux, error
