@@ -2,8 +2,10 @@
 
 import atexit
 import logging
+import os
 import resource
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -15,10 +17,14 @@ from astropy.io import fits
 from lib.core.contents import ContentRecord, checksum, stamp_of
 from lib.core.files import atomic_path
 from lib.core.text import card_text, shown_lines
+from lib.frame.damage import damage_of_fits
 from lib.frame.file import Frame, FrameRejected, read_frame, read_header, reject, write_frame
 from lib.frame.fitsbytes import copy_with_header
 
 log = logging.getLogger("autoproc")
+
+LONG_AGO = 86400.0
+"""[s] Age from which products are verified before they are used; a night's run is younger."""
 
 _earlier_jobs = {"seconds": 0.0}
 """CPU time that earlier jobs of this process have used."""
@@ -63,9 +69,39 @@ def run_rule(job: Any, work: Callable[[Any], None]) -> None:
         Takes `job`; reads its inputs and writes its outputs.
     """
     start_log(job.log[0] if job.log else None)
+    verify_old_inputs(job)
     with raws_recorded(job):
         work(job)
     record_notes(job)
+
+
+class DamagedInput(RuntimeError):
+    """A product that has rotted on disk since it was written."""
+
+
+def verify_old_inputs(job: Any) -> None:
+    """Hold products that were written long ago against their checksums before they are used.
+
+    What has changed since the last run is found when a run begins; bits that rot on the disk
+    change no time, and are found here.
+
+    Parameters
+    ----------
+    job : object
+        Its inputs are products: what no rule makes is in ``params.given``.
+
+    Raises
+    ------
+    DamagedInput
+        One is damaged: it has been removed, so that the next run makes it again.
+    """
+    for path in job.input:
+        if not str(path).endswith(".fits") or time.time() - os.stat(path).st_mtime < LONG_AGO:
+            continue
+        why = damage_of_fits(path)
+        if why:
+            os.unlink(path)
+            raise DamagedInput(f"{path} is damaged ({why}): removed, the next run makes it again")
 
 
 @contextmanager

@@ -423,14 +423,16 @@ class Values(SimpleNamespace):
 
 def rule(tmp_path, value, *, attempt=1, attempts=3, **more):
     params = {
-        "refcat": value, "ra": 150.0, "dec": 2.0, "radius": 0.2, "epoch": EPOCH,
-        "cache": tmp_path / "cache", "attempts": attempts, "timeout": 5,
+        "ra": 150.0, "dec": 2.0, "radius": 0.2, "epoch": EPOCH, "attempts": attempts, "timeout": 5,
+        "given": SimpleNamespace(refcat=value, cache=tmp_path / "cache"),
     }  # fmt: skip
+    (tmp_path / "logs" / "refcat").mkdir(parents=True, exist_ok=True)
     return SimpleNamespace(
+        input=[],
         params=Values(**params | more),
         resources=Values(attempt=attempt),
         output=[tmp_path / "refcat" / "field.ecsv"],
-        log=[tmp_path / "field.log"],
+        log=[tmp_path / "logs" / "refcat" / "field.log"],
     )
 
 

@@ -1,0 +1,73 @@
+"""What every step does around its image math."""
+
+import os
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lib.core.contents import ContentRecord, checksum
+from lib.frame.file import Frame, write_frame
+from lib.frame.step import DamagedInput, run_rule, stop_log
+
+
+class Named(list):
+    """As Snakemake gives inputs and params to a script."""
+
+    def get(self, name, default=None):
+        return getattr(self, name, default)
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A job with a product of last week and a raw file as inputs, a note as output."""
+    image = np.ones((40, 50), np.float32)
+    product = tmp_path / "p2a.fits"
+    write_frame(product, Frame(image, np.zeros(image.shape, np.uint8)))
+    week = time.time() - 7 * 86400
+    os.utime(product, (week, week))
+    (tmp_path / "2a.fits").write_bytes(b"raw")
+    log = tmp_path / "logs" / "stack" / "M1.r.log"
+    log.parent.mkdir(parents=True)
+    params = Named()
+    params.given = SimpleNamespace(raws=[str(tmp_path / "2a.fits")])
+    params.facts = {"content": "abc"}
+    yield SimpleNamespace(
+        input=Named([str(product)]),
+        output=[str(tmp_path / "qa.json")],
+        params=params,
+        log=[str(log)],
+    )
+    stop_log()
+
+
+def work(job):
+    with open(job.output[0], "w") as file:
+        file.write("{}")
+
+
+def test_what_was_read_and_written_is_recorded(job, tmp_path):
+    run_rule(job, work)
+    record = ContentRecord(tmp_path)
+    assert record.find("raw:2a.fits")["content"] == "abc"
+    assert record.find("raw:2a.fits")["sum"] == checksum(tmp_path / "2a.fits")
+    assert record.find("made:qa.json")["sum"] == checksum(tmp_path / "qa.json")
+
+
+def test_product_that_has_rotted_is_named_and_removed(job, tmp_path):
+    product = tmp_path / "p2a.fits"
+    times = product.stat().st_mtime_ns
+    content = bytearray(product.read_bytes())
+    content[-4000] ^= 1
+    product.write_bytes(content)
+    os.utime(product, ns=(times, times))
+    with pytest.raises(DamagedInput, match="p2a.fits is damaged .the checksum of HDU"):
+        run_rule(job, work)
+    assert not product.exists() and not (tmp_path / "qa.json").exists()
+
+
+def test_products_of_this_night_are_not_read_twice(job, monkeypatch):
+    os.utime(job.input[0])
+    monkeypatch.setattr("lib.frame.step.damage_of_fits", lambda _: pytest.fail("read"))
+    run_rule(job, work)
