@@ -177,6 +177,9 @@ def evaluate(spec: Any, header: Header, filename: str = "") -> Any:
         return spec
     if isinstance(spec, list):
         for item in spec:
+            # Most alternatives are keywords of other cameras.
+            if type(item) is str and item not in header and " " not in item:
+                continue
             value = evaluate(item, header, filename)
             if value is not None:
                 return value

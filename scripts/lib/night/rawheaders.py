@@ -1,5 +1,6 @@
 """Headers of raw files, read in blocks without the pixels, checked against the file's length."""
 
+import functools
 import gzip
 import hashlib
 import math
@@ -48,30 +49,44 @@ def parse_header(block: bytes) -> CardHeader:
     last = None
     for start in range(0, len(cards), 80):
         card = cards[start : start + 80]
-        if card[8:10] == "= ":
-            key = card[:8].rstrip()
-            value = card[10:]
-            if key in ("COMMENT", "HISTORY", ""):
-                continue
-        elif card.startswith("HIERARCH "):
-            key, found, value = card[9:].partition("=")
-            if not found:
-                continue
-            key = " ".join(key.split()).upper()
-        elif card.startswith("CONTINUE") and last is not None:
-            piece = _card_value(card[8:])
-            if isinstance(piece, str) and str(header[last]).endswith("&"):
-                header[last] = header[last][:-1] + piece
+        key, value = _parsed(card)
+        if key == COMMENTARY:
             continue
-        else:
-            last = None
+        if key == CONTINUED:
+            if last is not None and isinstance(value, str) and str(header[last]).endswith("&"):
+                header[last] = header[last][:-1] + value
             continue
         last = None
-        if key not in header:
-            header[key] = value = _card_value(value)
+        if key and key not in header:
+            header[key] = value
             if isinstance(value, str):
                 last = key
     return CardHeader(header, cards)
+
+
+CONTINUED, COMMENTARY = "CONTINUE ", "COMMENT "
+"""What `_parsed` gives for the keyword of cards that have none: no keyword ends with a space."""
+
+
+@functools.lru_cache(maxsize=16384)
+def _parsed(card: str) -> tuple[str, Any]:
+    """Return keyword and value of a card; an empty keyword where it is none.
+
+    Most cards of a night are the same in all frames: each is taken apart once.
+    """
+    if card[8:10] == "= ":
+        key = card[:8].rstrip()
+        if key in ("COMMENT", "HISTORY", ""):
+            return COMMENTARY, None
+        return key, _card_value(card[10:])
+    if card.startswith("HIERARCH "):
+        key, found, value = card[9:].partition("=")
+        if not found:
+            return COMMENTARY, None
+        return " ".join(key.split()).upper(), _card_value(value)
+    if card.startswith("CONTINUE"):
+        return CONTINUED, _card_value(card[8:])
+    return "", None
 
 
 def _card_value(field):

@@ -129,7 +129,7 @@ def section_lines(frames: Iterable[FrameFacts]) -> Iterator[str]:
         camera = facts.camera + (f" {facts.half}" if facts.half else "")
         ways[f"{camera}, binning {facts.binning}: {'; '.join(parts)}"] += 1
     for way, count in sorted(ways.items()):
-        yield f"{way} ({count} frames)"
+        yield f"{way} ({count} frame{'s' * (count != 1)})"
 
 
 def electronics_lines(night: NightLog, datadir: Path) -> Iterator[str]:

@@ -114,15 +114,17 @@ def test_header_parser_takes_any_bytes():
     assert parse_header(b"KEY     = 1.5D3".ljust(80)) == {"KEY": 1500.0}
 
 
-def test_all_faults_of_a_frame_are_told_at_once_with_what_is_known(raw):
+def test_all_faults_of_a_frame_are_told_at_once_with_what_is_known(raw, tmp_path):
     """A frame without gain is still of a type, a target and a filter."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: generic\ncameras: {C0: {gain: [GAIN, EGAIN]}}\n")
     header = header_of(target="NGC 1", band="R", second=7)
     del header["GAIN"]
     image = np.zeros((20, 30), np.int16)
     fits.PrimaryHDU(image, header).writeto(raw / "nogain.fits")
     header["EXPTIME"], header["DATE-OBS"] = "long", "yesterday"
     fits.PrimaryHDU(image, header).writeto(raw / "more.fits")
-    rows = {row.raw: row for row in nightlog.scan(raw).rows}
+    rows = {row.raw: row for row in nightlog.scan(raw, mine).rows}
     one = rows["nogain.fits"]
     assert one.reason.startswith("MISSING_KEYWORD: no usable gain (looked at: GAIN")
     assert [one.get(key) for key in ("type", "target", "filter", "exptime", "ra", "gain")] == [
@@ -132,7 +134,7 @@ def test_all_faults_of_a_frame_are_told_at_once_with_what_is_known(raw):
     assert two.startswith("MISSING_KEYWORD: no usable exposure time")
     assert "BAD_DATE: not a date with time: yesterday" in two and "no usable gain" in two
     assert rows["more.fits"].get("target") == "NGC_1" and rows["more.fits"].get("mjd") is None
-    table = nightlog.scan(raw).table_text()
+    table = nightlog.scan(raw, mine).table_text()
     assert ',"NGC_1","NGC 1","R",' in table
 
 
