@@ -29,7 +29,7 @@ rule dark:
     conda:
         "../environment.yml"
     params:
-        version=6,
+        version=7,
         facts=FILES.calibration_facts("dark"),
         given=FILES.calibrations_given("dark", "bias"),
         contents=FILES.calibrations_contents("dark", "bias"),

@@ -33,7 +33,7 @@ rule skysub:
     conda:
         "../environment.yml"
     params:
-        version=6,
+        version=7,
         order=config["skysub"]["order"],
         fringe_scale=config["skysub"]["fringe_scale"],
     script:

@@ -26,6 +26,26 @@ def fringe_pattern(sky: np.ndarray, scale: float) -> np.ndarray:
     return sky - bilinear(block_sky(sky, whole, scale), sky.shape)
 
 
+AUTO_SCALE = 160
+"""[px] Fringes are smaller than this."""
+
+SURE_EXCESS = 5.0
+"""[standard error] A smaller excess is none, where nobody has said that there are fringes."""
+
+PARTS = 6
+"""Rows and columns of parts of an image, which tell the error of a factor."""
+
+LEAST_EXCESS = 0.03
+"""Nor is one of a smaller part of the pattern: flat fields are not better."""
+
+
+def fringe_scale_of(setting: int | str, shape: tuple[int, ...]) -> int:
+    """Return the scale of fringes [px] of a setting; 0 where an image is too small for ``auto``."""
+    if setting != "auto":
+        return int(setting)
+    return AUTO_SCALE if min(shape) >= 2 * AUTO_SCALE else 0
+
+
 def fringe_excess(
     image: np.ndarray,
     free: np.ndarray,
@@ -33,6 +53,7 @@ def fringe_excess(
     noise: float = 0.0,
     own: float = 0.0,
     sigma: float = 3.0,
+    sure: bool = False,
 ) -> float:
     """Return how much of a fringe pattern is left in a sky-subtracted image.
 
@@ -53,6 +74,8 @@ def fringe_excess(
         too.
     sigma : float
         Pixels that deviate by more standard deviations are left out of the fit.
+    sure : bool
+        An excess below `SURE_EXCESS` or `LEAST_EXCESS` is 0.
 
     Returns
     -------
@@ -73,7 +96,34 @@ def fringe_excess(
         factor = (np.mean(values[keep] * pattern[keep]) - own) / power
         left = np.abs(values - factor * pattern)
         keep = left <= sigma * MAD_TO_SIGMA * np.median(left)
+    if sure:
+        # The light of faint sources and gradients have structure, too: of each tile of the
+        # pattern's size one value counts.
+        error = _factor_error(image, free, fringe, factor)
+        if abs(factor) < max(SURE_EXCESS * error, LEAST_EXCESS):
+            return 0.0
     return float(factor)
+
+
+def _factor_error(image: np.ndarray, free: np.ndarray, fringe: np.ndarray, factor: float) -> float:
+    """Return the error of the factor of a pattern, from how parts of the image differ in it."""
+    rows, columns = (np.array_split(np.arange(size), PARTS) for size in image.shape)
+    factors = []
+    for r in rows:
+        for c in columns:
+            part = np.ix_(r, c)
+            good = free[part]
+            pattern = fringe[part][good].astype(float)
+            if pattern.size < 100 or not np.mean(pattern**2) > 0:
+                continue
+            values = image[part][good].astype(float)
+            left = values - np.median(values) - factor * pattern
+            left = left.clip(*(np.array([-3, 3]) * MAD_TO_SIGMA * np.median(np.abs(left))))
+            factors.append((np.mean(left * pattern), np.mean(pattern**2)))
+    if len(factors) < PARTS:
+        return np.inf
+    product, power = np.array(factors).T
+    return float(np.std(product) / np.mean(power) / np.sqrt(len(factors)))
 
 
 def pattern_noise(noise: float, header: fits.Header) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib.background.fringes import fringe_excess, fringe_pattern, pattern_noise
+from lib.background.fringes import fringe_excess, fringe_pattern, fringe_scale_of, pattern_noise
 from lib.background.sky import NOT_SKY, block_sky, fit_surface, sky_level, surface
 from lib.core.stats import (
     regular_sample,
@@ -75,7 +75,7 @@ def subtract_sky(
 
 
 def skysub_frame(
-    frame: Frame, sky: Frame | None = None, order: int = 0, fringe_scale: int = 0
+    frame: Frame, sky: Frame | None = None, order: int = 0, fringe_scale: int | str = 0
 ) -> Frame:
     """Subtract the sky from a frame; keep the header true.
 
@@ -86,8 +86,9 @@ def skysub_frame(
         Master sky. One that could not be made is not used, and the header says so.
     order : int
         See `subtract_sky`.
-    fringe_scale : int
-        Structure of the master sky below this size [px] is fitted on its own; 0: it is not.
+    fringe_scale : int or 'auto'
+        Structure of the master sky below this size [px] is fitted on its own; 0: it is not; auto:
+        where it is not noise and surely differs from what scales with the sky.
 
     Returns
     -------
@@ -103,10 +104,14 @@ def skysub_frame(
     image, level, noise, tilt = subtract_sky(
         frame.image, mask, None if master is None else master.image, order
     )
-    if master is not None and fringe_scale:
-        fringe = fringe_pattern(master.image, fringe_scale)
+    scale = fringe_scale_of(fringe_scale, frame.image.shape)
+    if master is not None and scale and level > 0:
+        fringe = fringe_pattern(master.image, scale)
         own = pattern_noise(noise / level, master.header)
-        excess = fringe_excess(image / np.float32(level), mask & NOT_SKY == 0, fringe, *own)
+        excess = fringe_excess(
+            image / np.float32(level), mask & NOT_SKY == 0, fringe, *own,
+            sure=fringe_scale == "auto",
+        )  # fmt: skip
         image = image - np.float32(excess * level) * fringe
         image[mask & NODATA > 0] = 0
         header["FRINGE"] = (1 + excess, "fringes, relative to those of the master sky")

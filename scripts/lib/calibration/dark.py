@@ -1,5 +1,6 @@
 """Master dark: dark current per second where a bias exists, else a dark of one exposure time."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 from lib.calibration.corrections import subtract_bias_and_dark
 from lib.calibration.detector import assemble
 from lib.calibration.masters import (
+    Input,
+    block_medians,
     combine_inputs,
     judge_siblings,
     master_header,
@@ -15,9 +18,18 @@ from lib.calibration.masters import (
     rejected_master,
     unstable_pixels,
 )
+from lib.core.meshes import bilinear
 from lib.core.stats import mad_std, regular_sample
 from lib.frame.file import BAD, Frame, FrameRejected
 from lib.night.facts import FrameFacts
+
+log = logging.getLogger("autoproc")
+
+KEPT_WEIGHT = 0.5
+"""Structure that is more than half of a dark's variance is left as it is."""
+
+STANDS_OUT = 5.0
+"""[scatter of the pixels] What departs by more is no noise."""
 
 
 def hot_pixels(rate: np.ndarray, sigma: float) -> np.ndarray:
@@ -36,6 +48,38 @@ def hot_pixels(rate: np.ndarray, sigma: float) -> np.ndarray:
     """
     sample = regular_sample(rate)
     return rate > np.median(sample) + sigma * max(mad_std(sample), 1e-6)
+
+
+def weigh_structure(dark: np.ndarray, noise: float) -> tuple[np.ndarray, float]:
+    """Return a dark in which the structure of pixels that is mostly noise counts for less.
+
+    A short dark scaled to a long exposure has its noise scaled too. Where that of a master is more
+    than what the pixels differ by, the best estimate of a pixel lies nearer to its neighbours, by
+    the part of the variance that is structure (James & Stein 1961). Pixels that stand out
+    are kept.
+
+    Parameters
+    ----------
+    dark : ndarray of float32, shape (ny, nx)
+        Bias subtracted.
+    noise : float
+        Of a pixel of it, in its unit.
+
+    Returns
+    -------
+    dark : ndarray of float32, shape (ny, nx)
+        The same array where the structure is more than the noise.
+    weight : float
+        Of the structure: 1 where it is kept as it is.
+    """
+    large_scale = bilinear(block_medians(dark), dark.shape)
+    structure = dark - large_scale
+    scatter = mad_std(regular_sample(structure))
+    weight = max(0.0, 1 - (noise / scatter) ** 2) if scatter > 0 else 1.0
+    if weight > KEPT_WEIGHT:
+        return dark, 1.0
+    alike = np.abs(structure) < STANDS_OUT * scatter
+    return np.where(alike, large_scale + np.float32(weight) * structure, dark), weight
 
 
 def make_dark(
@@ -75,8 +119,16 @@ def make_dark(
         ccd = subtract_bias_and_dark(ccd, facts[i].exptime, bias)
         return ccd.data * np.float32(exptime / facts[i].exptime), ccd.flags
 
+    noises: list[float] = []
+
+    def judge(inputs: Sequence[Input], planes: Sequence[np.ndarray]) -> None:
+        judge_siblings(inputs, planes)
+        good = [plane for one, plane in zip(inputs, planes, strict=True) if not one.why]
+        if len(good) > 1:  # what all have in common is no noise
+            noises.append(pixel_noise(good[0] - good[-1]) / np.sqrt(2))
+
     try:
-        mean, extent, inputs = combine_inputs(names, read, judge_siblings, shape, clip=clip)
+        mean, extent, inputs = combine_inputs(names, read, judge, shape, clip=clip)
     except FrameRejected as why:
         return rejected_master("dark", facts[0], names, why)
     count = sum(not one.why for one in inputs)
@@ -84,11 +136,24 @@ def make_dark(
     electrons = np.maximum(mean - np.nanmedian(mean), 0) * np.float32(facts[0].gain)
     noise = facts[0].rdnoise or 1.0
     unstable = unstable_pixels(extent, np.sqrt(1 + electrons / noise**2), count)
+    weight = 1.0
     if bias is not None:
+        number_of_biases = max(1, bias.header.get("NCOMBINE", 100))
+        if noises:
+            master_noise = noises[0] * np.sqrt(1 / count + 1 / number_of_biases)
+            mean, weight = weigh_structure(mean, master_noise)
         mean /= np.float32(exptime)
     header = master_header("dark", facts[0], inputs, "adu" if bias is None else "adu/s")
     header["EXPTIME"] = (exptime, "[s] exposure of the inputs")
     header["NOISE"] = (float(pixel_noise(mean)), "noise of the master, in BUNIT")
+    if weight < 1:
+        header["DARKWGT"] = (
+            round(weight, 3),
+            "part of the structure of pixels kept, rest is noise",
+        )
+        log.info(
+            "dark of %g s: its noise exceeds its structure, of which %.2f is kept", exptime, weight
+        )
     mask = np.zeros(shape, np.uint8)
     mask[~np.isfinite(mean)] |= BAD
     mean[~np.isfinite(mean)] = np.nanmedian(mean)

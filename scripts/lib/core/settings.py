@@ -110,9 +110,11 @@ class SkysubSettings:
     order: Annotated[int, Ge(0), Le(4)] = 1
     """Degree of the surface by which a frame's sky differs from the master: 1 a gradient, 0
     none."""
-    fringe_scale: Annotated[int, Ge(0)] = 0
+    fringe_scale: Annotated[
+        Literal["auto"] | Annotated[int, Ge(0)], Write("auto or a whole number of pixels")
+    ] = "auto"
     """[pixels] structure of the master sky below this size, fringes, is scaled to each frame; 0:
-    it is not."""
+    it is not; auto: below 160 pixels, where a frame surely has more or less of it."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ LONGEST = 1e6
 SHORTEST_MILLISECONDS = 50.0
 """A number below is of seconds."""
 
+BIAS_EXPOSURE = 1e-3
+"""[s] A dark of no more is a bias: cameras without exposures of 0 take their shortest."""
+
 NIGHT = 43200.0
 """[s] an exposure beyond is told."""
 
@@ -119,8 +122,10 @@ def exposure_time(
             value /= 1000
     if value > NIGHT:
         notes.append(f"{keyword} is {value:g} s, longer than a night")
-    if kind == "dark" and value == 0:
+    if kind == "dark" and value <= BIAS_EXPOSURE:
         kind = "bias"  # some observatories have no other name for it
+        if value > 0:
+            notes.append(f"a dark of {value:g} s is a bias")
     if kind == "object" and value == 0:
         raise FrameUnusable("BAD_EXPTIME", "exposure time is 0")
     return kind, value, notes

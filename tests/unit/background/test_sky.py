@@ -553,12 +553,14 @@ def test_a_sky_that_changes_is_followed_in_windows(tmp_path):
     assert np.mean(left["window"]) < 0.5 * np.mean(left["whole"])
 
 
-def test_fringes_are_scaled_apart_from_the_sky():
+@pytest.mark.parametrize("scale", [160, "auto"])
+@pytest.mark.parametrize("strength", [1.6, 0.7])
+def test_fringes_are_scaled_apart_from_the_sky(scale, strength):
     rng = np.random.default_rng(10)
     pattern = simulate.fringe_pattern(SHAPE, 0.03, rng)
     y, x = rng.uniform(0, 480, (2, 40))
     scene = simulate.render_sources(SHAPE, x, y, np.full(40, 3e4), simulate.PSF(4.0), 30.0)
-    level, strength = 2000.0, 1.6
+    level = 2000.0
     light = level * (1 + strength * pattern) + scene
     image = (rng.poisson(light) + rng.normal(0, 6, SHAPE)).astype(np.float32)
     mask = np.zeros(SHAPE, np.uint8)
@@ -569,15 +571,39 @@ def test_fringes_are_scaled_apart_from_the_sky():
     frame = Frame(image, mask, header)
     noise = np.sqrt(level + 36)
     plain = skysub_frame(Frame(image, mask, header.copy()), sky, 1)
-    after = skysub_frame(frame, sky, 1, fringe_scale=160)
+    after = skysub_frame(frame, sky, 1, fringe_scale=scale)
     free = mask == 0
     fringe = fringe_pattern(sky.image, 160)
     before = fringe_excess(plain.image, free, fringe) * fringe.std() / noise
-    assert before > 0.5
+    assert before * np.sign(strength - 1) > 0.25
     assert after.header["FRINGE"] == pytest.approx(strength, rel=0.05)
     left = uniform_filter(np.where(free, after.image, 0), 10) / noise
     assert left[10:-10, 10:-10].std() < 0.15  # a tenth, and the noise of the mean of 100 pixels
     assert abs(fringe_excess(after.image, free, fringe)) * fringe.std() / noise < 0.05
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.04])
+def test_structure_that_scales_as_the_sky_is_no_fringe(tilt):
+    """Frames of one sky, with stars and a gradient: nothing but the sky is taken away."""
+    rng = np.random.default_rng(11)
+    pattern = simulate.fringe_pattern(SHAPE, 0.02, rng)
+    sky = Frame(
+        (1 + pattern).astype(np.float32), np.zeros(SHAPE, np.uint8),
+        fits.Header({"NCOMBINE": 20, "SMOOTH": 3.0}),
+    )  # fmt: skip
+    for _ in range(4):
+        x, y = rng.uniform(0, SHAPE[0], (2, 150))
+        flux = 10 ** rng.uniform(2.5, 5, 150)
+        scene = simulate.render_sources(SHAPE, x, y, flux, simulate.PSF(4.0), 30.0)
+        plane = 1 + tilt * np.linspace(-1, 1, SHAPE[1])
+        image = rng.poisson(2000.0 * (1 + pattern) * plane + scene).astype(np.float32)
+        mask = np.zeros(SHAPE, np.uint8)
+        mask[find_sources(image, np.zeros(SHAPE, bool), threshold=4)] |= SOURCE
+        header = fits.Header({"QCSTAT": "OK", "SATURATE": 6e4})
+        plain = skysub_frame(Frame(image, mask, header.copy()), sky, 1)
+        after = skysub_frame(Frame(image, mask, header), sky, 1, fringe_scale="auto")
+        assert after.header["FRINGE"] == 1
+        assert (after.image == plain.image).all()
 
 
 def test_noise_of_few_frames_is_no_fringe(tmp_path):

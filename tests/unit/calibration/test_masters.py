@@ -231,3 +231,29 @@ def test_difference_from_a_ready_master_is_told():
     assert header["CMPNOTE"] == "shape (95, 128)"
     compare_masters(header, made, Frame(None, None))
     assert header["CMPNOTE"] == "no image to compare"
+
+
+@pytest.mark.parametrize("exptime, rate", [(10.0, 0.02), (300.0, 0.5)])
+def test_noise_of_a_short_dark_is_not_scaled_up(tmp_path, exptime, rate):
+    """Of three darks for a flat of 350 s: the structure counts as far as it is not noise."""
+    rng = np.random.default_rng(8)
+    true = rng.gamma(16, rate / 16, SHAPE) * (1 + 0.3 * np.linspace(-1, 1, SHAPE[1]))
+    true[20, 30] = 400 * rate
+    bias = Frame(np.full(SHAPE, 500, np.float32), np.zeros(SHAPE, np.uint8), fits.Header())
+    bias.header["NCOMBINE"] = 50
+    paths = []
+    for n in range(3):
+        image = 500 + (rng.poisson(true * exptime) + rng.normal(0, 8, SHAPE)) / 2
+        paths.append(write(tmp_path, f"2d{n}", image))
+    dark = make_dark(paths, [facts_of(path.stem, exptime) for path in paths], bias)
+    error = 2 * dark.image - true
+    noise = np.sqrt(64 + true.mean() * exptime) / np.sqrt(3) / exptime
+    rest = np.ones(SHAPE, bool)
+    rest[19:22, 29:32] = False
+    if exptime == 10:
+        assert dark.header["DARKWGT"] < 0.2
+        assert error[rest].std() < 0.3 * noise
+    else:
+        assert "DARKWGT" not in dark.header
+        assert error[rest].std() == pytest.approx(noise, rel=0.15)
+    assert abs(np.median(error[rest])) < 0.1 * noise

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lib.night.exposuretime import exposure_time
 from lib.night.frameignored import FrameUnusable
 from lib.night.instrumentfile import load_instrument
 from lib.night.interpret import interpret
@@ -231,3 +232,12 @@ def test_declination_in_all_its_spellings(text, degrees):
         header, [RawHDU(0, header, [512, 512])], "x.fits", load_instrument("generic")
     )[0]
     assert facts.dec == pytest.approx(degrees, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "seconds, kind", [(0.0, "bias"), (1e-32, "bias"), (32e-6, "bias"), (0.5, "dark")]
+)
+def test_dark_of_next_to_no_exposure_is_a_bias(seconds, kind):
+    header = {"EXPTIME": seconds}
+    found, value, _ = exposure_time(["EXPTIME"], header, "one.fits", "dark")
+    assert (found, value) == (kind, seconds)
