@@ -40,12 +40,16 @@ def refuse(error: Exception) -> NoReturn:
     Parameters
     ----------
     error : Exception
-        Its text is the sentence, its `exit_code` the exit code: 2 where it has none.
+        Its text is the sentence, its `exit_code` the exit code: 2 where it has none. One that
+        tells of several faults has `lines`.
     """
     sentence = str(error)
     if isinstance(error, OSError) and error.filename:
         sentence = f"{error.filename}: {error.strerror}"
-    tell(sentence)
+    first, *more = getattr(error, "lines", [sentence])
+    tell(first)
+    for line in more:
+        print(shown(line), file=sys.stderr, flush=True)
     sys.exit(getattr(error, "exit_code", 2))
 
 

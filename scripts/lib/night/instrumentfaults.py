@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.night.amplifiers import parse_section
+from lib.night.headervalues import text
 
 CONFIG = Path(__file__).resolve().parents[3] / "config"
 
@@ -54,6 +55,11 @@ _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*)", r
 
 class InstrumentError(ValueError):
     """An instrument file that cannot be used; the message names file, line and key."""
+
+    @property
+    def lines(self) -> list[str]:
+        """The message, a line for each fault."""
+        return str(self).split("\n")
 
 
 @dataclass(frozen=True)
@@ -149,9 +155,10 @@ def _message(faults: Sequence[Fault], sources: Sequence[Source]) -> str:
     for fault in faults:
         path, line = place_of(fault.keys, sources)
         where = f"{path}:{line}" if line else str(path)
-        key = ".".join(str(part) for part in fault.keys) or "the file"
-        found.append((path != sources[0].path, line, f"{where}: {key}: {fault.text}"))
-    lines = list(dict.fromkeys(text for *_, text in sorted(found)))
+        key = text(".".join(str(part) for part in fault.keys)) or "the file"
+        words = " ".join(fault.text.split())
+        found.append((path != sources[0].path, line, f"{where}: {key}: {words}"))
+    lines = list(dict.fromkeys(line for *_, line in sorted(found)))
     if len(lines) == 1:
         return lines[0]
     return "\n  ".join([f"{sources[0].path} has {len(lines)} faults:", *lines])

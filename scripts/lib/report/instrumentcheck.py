@@ -151,12 +151,13 @@ def electronics_lines(night: NightLog, datadir: Path) -> Iterator[str]:
 
 def _compared(gain: float, rdnoise: float, found: PhotonTransfer) -> str:
     """Return what is told and what was measured; a gain of 0 is left to the night's flats."""
+    told = f"gain {gain:g} e/DN" if gain else "gain left to the flats"
     if found.gain is None and found.rdnoise_dn is None:
-        return f"gain {gain:g} e/DN, read noise {rdnoise:g} e; not measured: no two biases"
+        return f"{told}, read noise {rdnoise:g} e; not measured: no two biases"
     if found.gain is None:
         noise = (found.rdnoise_dn or 0) * gain
         return (
-            f"gain {gain:g} e/DN; not measured: no two flats of a filter; "
+            f"{told}; not measured: no two flats of a filter; "
             f"read noise {rdnoise:g} e; measured {noise:.1f} e with this gain"
             f"{_mark(rdnoise, noise)}"
         )
@@ -164,7 +165,7 @@ def _compared(gain: float, rdnoise: float, found: PhotonTransfer) -> str:
     noise = found.rdnoise or 0
     pairs = f"{found.flat_pairs} pair{'s' * (found.flat_pairs != 1)} of flats"
     return (
-        f"gain {gain:g} e/DN; measured {found.gain:.3g}{error} ({pairs}){_mark(gain, found.gain)}; "
+        f"{told}; measured {found.gain:.3g}{error} ({pairs}){_mark(gain, found.gain)}; "
         f"read noise {rdnoise:g} e; measured {noise:.1f}{_mark(rdnoise, noise)}"
     )
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from lib.engine.paths import refuse
 from lib.night.instrumentfaults import not_a_keyword
 from lib.night.instrumentfile import InstrumentError, instruments_hash, load_instrument
 
@@ -180,3 +181,16 @@ def test_keywords():
         assert not_a_keyword(word) == ""
     for word in ("exptime", "1.6", "0.35 arcsec", '0.35"', "5", "[1:2,3:4]", "", "1e-3 e/s"):
         assert not_a_keyword(word), word
+
+
+def test_the_console_shows_a_line_for_each_fault(tmp_path, capsys):
+    """A key of the file cannot break the lines."""
+    with pytest.raises(InstrumentError) as caught:
+        load(tmp_path, 'extends: generic\nfilter: Filter\nobject: Object\n"a\\nb": X\n')
+    assert len(caught.value.lines) == 4
+    with pytest.raises(SystemExit) as ended:
+        refuse(caught.value)
+    lines = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and len(lines) == 4
+    assert lines[0].startswith("autoproc: ") and lines[0].endswith("mine.yaml has 3 faults:")
+    assert lines[3].strip().startswith(f"{tmp_path}/mine.yaml:4: a\\x0ab: is not known")
