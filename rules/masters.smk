@@ -50,7 +50,7 @@ rule flat:
     conda:
         "../environment.yml"
     params:
-        version=7,
+        version=8,
         facts=FILES.calibration_facts("flat"),
         given=FILES.calibrations_given("flat", "bias", "dark"),
         contents=FILES.calibrations_contents("flat", "bias", "dark"),

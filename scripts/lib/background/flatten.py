@@ -11,6 +11,10 @@ from lib.frame.file import BAD, NODATA, SATURATED, SOURCE, Frame, FrameRejected
 log = logging.getLogger("autoproc")
 
 
+FLAT_CARDS = ("FLATERR", "FLATLEV", "FLATSET")
+"""What a stack has to know of the flat of a frame."""
+
+
 def flatten_frame(
     frame: Frame,
     flat: Frame | None = None,
@@ -42,8 +46,9 @@ def flatten_frame(
     """
     if flat is not None:
         frame = divide_by_flat(frame, flat, low_response)
-        if "FLATERR" in flat.header:
-            frame.header["FLATERR"] = (flat.header["FLATERR"], flat.header.comments["FLATERR"])
+        for key in FLAT_CARDS:
+            if key in flat.header:
+                frame.header[key] = (flat.header[key], flat.header.comments[key])
     return measure_sky(frame, source_threshold)
 
 

@@ -1,10 +1,12 @@
 """Master flat: the relative response of the pixels, 1 in the median."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import ccdproc
 import numpy as np
+from astropy.io import fits
 
 from lib.calibration.corrections import subtract_bias_and_dark
 from lib.calibration.detector import assemble, gain_map
@@ -73,6 +75,7 @@ def make_flat(
     told = facts[0]
     measure_gain = measure_gain or not told.gain
     samples: dict[int, list[np.ndarray]] = {}
+    levels: dict[int, float] = {}
     if measure_gain:  # a gain of 1 until the flats have told
         facts = [with_gains(one, [1.0] * len(one.amplifiers)) for one in facts]
     try:
@@ -81,7 +84,7 @@ def make_flat(
                 raise FrameRejected(f"BAD_{kind}", master.reason)
         mean, extent, inputs = combine_inputs(
             names,
-            flat_reader(paths, facts, bias, dark, settings, samples),
+            flat_reader(paths, facts, bias, dark, settings, samples, levels),
             lambda alive, planes: judge_shape(alive, planes, settings.largest_gradient),
             shape,
             clip=settings.clip,
@@ -97,7 +100,7 @@ def make_flat(
         if master is not None:
             mask |= master.mask & BAD
     finite = np.isfinite(mean)
-    normalise(mean, finite & (mask == 0) & (mean > low_response))
+    scale = normalise(mean, finite & (mask == 0) & (mean > low_response))
     mask[~finite] |= BAD
     mean[~finite] = 1.0
     count = sum(not one.why for one in inputs)
@@ -107,7 +110,39 @@ def make_flat(
     header.update(cards)
     if gains:
         record_gains(header, gains, told)
+    if told.half:
+        gain = np.mean([one.gain or 1.0 for one in gains]) if measure_gain and gains else 1.0
+        record_level(header, inputs, facts, levels, float(scale * gain))
     return Frame(mean, mask, header)
+
+
+def record_level(
+    header: fits.Header,
+    inputs: Sequence[Input],
+    facts: Sequence[FrameFacts],
+    levels: Mapping[int, float],
+    scale: float,
+) -> None:
+    """Write into the header of a chip's flat how bright it was: the same light fell on all chips.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        Receives FLATLEV, and FLATSET, which is the same for chips whose flats are of the same
+        exposures.
+    inputs : list of Input
+    facts : list of FrameFacts
+    levels : mapping of int to float
+        Level of each input [electron].
+    scale : float
+        Level of the master in units of its inputs'.
+    """
+    used = [i for i, one in enumerate(inputs) if not one.why and i in levels]
+    if not used:
+        return
+    names = "\n".join(sorted(facts[i].raw for i in used))
+    header["FLATLEV"] = (scale * float(np.median([levels[i] for i in used])), "[electron] level")
+    header["FLATSET"] = (hashlib.sha256(names.encode()).hexdigest()[:16], "its exposures")
 
 
 def mark_defects(
@@ -162,6 +197,7 @@ def flat_reader(
     dark: Frame | None,
     settings: FlatSettings,
     samples: dict[int, list[np.ndarray]],
+    levels: dict[int, float],
 ) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
     """Return the function that reads, judges and normalises one raw flat.
 
@@ -171,6 +207,8 @@ def flat_reader(
         See `make_flat`.
     samples : dict of int to list of ndarray
         Receives the middle of each amplifier of each flat [adu], where no pedestal is left.
+    levels : dict of int to float
+        Receives the level of each flat [electron].
 
     Returns
     -------
@@ -196,7 +234,7 @@ def flat_reader(
         if not (facts[i].has_pedestal and bias is None and dark is None):
             samples[i] = amplifier_samples(ccd.data, ccd.flags, facts[i])
         image = ccdproc.gain_correct(ccd, gain_map(facts[i]), add_keyword=False).data
-        normalise(image, ccd.flags == 0)
+        levels[i] = normalise(image, ccd.flags == 0)
         image[ccd.flags & SATURATED > 0] = np.nan
         return image, ccd.flags
 

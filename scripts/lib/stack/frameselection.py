@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from astropy.io import fits
 
 from lib.core.crossmatch import common_stars, match
 from lib.core.settings import StackSettings
@@ -19,6 +20,12 @@ FRAME_ERROR_FLOOR = 0.01
 
 REFERENCE_ERROR_FLOOR = 0.05
 """[mag] The same for the reference, whose colour terms are not known here."""
+
+CHIP_ERROR = 0.005
+"""[mag] Error of the sensitivities of chips as their flats tell: as even as one chip's is held."""
+
+MOST_APART = 0.03
+"""[mag] Flats that differ by more from what stars say of the chips were not lit alike."""
 
 TRUSTED_STARS = 5
 """Common stars of a frame that may be the best one, to which transparencies refer."""
@@ -51,6 +58,14 @@ def select_frames(
     _share_aperture_corrections(candidates)
     stars = [frame.measurement.stars for frame in candidates]
     zeropoints = frame_zeropoints(stars, reference, band, settings.match_radius)
+    chips = chip_levels([frame.header for frame in candidates])
+    if chips.size:
+        apart = levels_against_stars(zeropoints, chips)
+        if apart < MOST_APART:
+            zeropoints = frame_zeropoints(stars, reference, band, settings.match_radius, chips)
+        else:
+            for frame in candidates:
+                frame.header["CHIPDIFF"] = (apart, "[mag] chips: their flats against stars")
     transparency, reasons = judge_frames(zeropoints, settings)
     for i, frame in enumerate(candidates):
         frame.zeropoint = FrameZeropoint(
@@ -190,8 +205,67 @@ class FrameZeropoints:
     absolute: bool
 
 
+def chip_levels(headers: list[fits.Header]) -> np.ndarray:
+    """Return what flats tell of the zero points of chips that took an exposure together.
+
+    The same light fell on the flats of all chips of an exposure, as far as it was even: their
+    levels tell how sensitive each is.
+
+    Parameters
+    ----------
+    headers : list of astropy.io.fits.Header
+
+    Returns
+    -------
+    ndarray, shape (n_frames, n_exposures)
+        Magnitudes that a star of the same brightness would have on each chip; NaN for frames of
+        other exposures. Exposures of one chip are left out.
+    """
+    groups: dict[tuple[str, str], list[int]] = {}
+    for i, header in enumerate(headers):
+        if header.get("FLATLEV", 0) > 0 and header.get("RAWFILE"):
+            groups.setdefault((header["RAWFILE"], header.get("FLATSET", "")), []).append(i)
+    several = [members for members in groups.values() if len(members) > 1]
+    levels = np.full((len(headers), len(several)), np.nan)
+    for k, members in enumerate(several):
+        levels[members, k] = [-2.5 * np.log10(headers[i]["FLATLEV"]) for i in members]
+    return levels
+
+
+def levels_against_stars(zeropoints: "FrameZeropoints", chips: np.ndarray) -> float:
+    """Return by how much flats and stars differ about the sensitivities of chips [mag].
+
+    Parameters
+    ----------
+    zeropoints : FrameZeropoints
+        By stars alone.
+    chips : ndarray, shape (n_frames, n_exposures)
+        As from `chip_levels`.
+
+    Returns
+    -------
+    float
+        Median over the exposures of the largest difference of a chip from their mean, less what
+        the few stars of a frame leave; 0 where stars do not tell.
+    """
+    differences = []
+    noise = REFERENCE_ERROR_FLOOR / np.sqrt(np.maximum(zeropoints.common, 1))
+    for column in chips.T:
+        members = np.isfinite(column) & np.isfinite(zeropoints.value)
+        if members.sum() < 2 or len(set(zeropoints.group[members])) > 1:
+            continue
+        found = zeropoints.value[members] + column[members]
+        excess = np.abs(found - np.median(found)) - 3 * noise[members]
+        differences.append(float(excess.max()))
+    return max(0.0, float(np.median(differences))) if differences else 0.0
+
+
 def frame_zeropoints(
-    stars: list[FrameStars], reference: Reference | None, band: str, radius: float
+    stars: list[FrameStars],
+    reference: Reference | None,
+    band: str,
+    radius: float,
+    chips: np.ndarray | None = None,
 ) -> FrameZeropoints:
     """Find the zero point of each frame from the stars the frames share, and the reference.
 
@@ -206,6 +280,8 @@ def frame_zeropoints(
     band : str
     radius : float
         Stars nearer than this are the same [arcsec].
+    chips : ndarray, shape (n_frames, n_exposures), optional
+        As from `chip_levels`: each column counts like a star of small error.
 
     Returns
     -------
@@ -232,6 +308,11 @@ def frame_zeropoints(
         error[0, ours] = np.where(errors > 0, errors, ASSUMED_REFERENCE_ERROR)
     floor = np.full((rows, 1), FRAME_ERROR_FLOOR)
     floor[0] = REFERENCE_ERROR_FLOOR
+    if chips is not None and chips.size:
+        ties = np.vstack([np.full(chips.shape[1], np.nan), chips])
+        floor = np.hstack([np.broadcast_to(floor, error.shape), np.full(ties.shape, CHIP_ERROR)])
+        magnitude = np.hstack([magnitude, ties])
+        error = np.hstack([error, np.where(np.isfinite(ties), 0.0, np.nan)])
     z, scatter, number, group = relative_zeropoints(magnitude, error, floor)
     absolute = bool(np.isfinite(z[0]))
     if absolute:

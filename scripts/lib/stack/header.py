@@ -121,6 +121,8 @@ def describe_coadd(
         **outlier_cards(used),
         "QCSTAT": ("OK", "fit for use: OK or REJECTED"),
     }
+    if "CHIPDIFF" in used[0].header:
+        cards["CHIPDIFF"] = (used[0].header["CHIPDIFF"], used[0].header.comments["CHIPDIFF"])
     if flat_error(used):
         cards["FLATERR"] = (flat_error(used), "error of the flat, in the errors of the sources")
     if np.isfinite(saturate):
@@ -367,6 +369,8 @@ def flag_stack(
         flags.append(("FEW_STARS", f"{few} of {len(headers)} frames placed by few"))
     if header["ASTRCAT"] == "NONE":
         flags.append(("NO_ASTROMETRIC_REFERENCE", ""))
+    if "CHIPDIFF" in header:
+        flags.append(("CHIP_LEVELS", f"flats and stars differ by {header['CHIPDIFF']:.2f} mag"))
     if header.get("FLATERR", 0.0) > FLAT_ERROR_TOLD:
         flags.append(("FLAT_UNCERTAIN", f"{header['FLATERR']:.3f}, its pedestal is not known"))
     if not zeropoint.known:

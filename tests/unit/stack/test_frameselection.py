@@ -23,9 +23,11 @@ from lib.frame.file import reject, write_frame
 from lib.stack.framemeasurement import measure_frame
 from lib.stack.frameselection import (
     FrameZeropoints,
+    chip_levels,
     flux_scales,
     frame_zeropoints,
     judge_frames,
+    levels_against_stars,
     select_frames,
     shared_corrections,
 )
@@ -162,6 +164,58 @@ def test_zero_points_of_frames_follow_the_reference():
     relative = frame_zeropoints(stars, None, "r", 1.5)
     assert not relative.absolute and relative.value.sum() == pytest.approx(0, abs=1e-9)
     assert relative.value - relative.value[0] == pytest.approx([0, -0.5, -0.2], abs=0.01)
+
+
+def chips_of_two_exposures(rng, levels, zeropoints):
+    """Return stars and headers of two chips, which share none, in two exposures."""
+    stars, headers, skies = [], [], []
+    for chip in (0, 1):
+        ra, dec = 150 + 0.1 * chip + rng.uniform(0, 0.02, 15), 20 + rng.uniform(0, 0.02, 15)
+        skies.append((ra, dec, rng.uniform(15, 18, 15)))
+    for exposure, cloud in enumerate((0.0, 0.3)):
+        for chip, (ra, dec, magnitude) in enumerate(skies):
+            seen = magnitude - zeropoints[chip] + cloud + rng.normal(0, 0.005, 15)
+            stars.append(FrameStars(ra, dec, seen, np.full(15, 0.005)))
+            headers.append(fits.Header(
+                {"RAWFILE": f"{exposure}.fits", "FLATSET": "a", "FLATLEV": levels[chip]}
+            ))  # fmt: skip
+    catalogue = [np.concatenate([sky[k] for sky in skies]) for k in (0, 1, 2)]
+    ra, dec, magnitude = catalogue
+    # Colour terms: what the reference has differs from star to star.
+    wrong = magnitude + rng.normal(0, 0.04, magnitude.size)
+    reference = {"ra": ra, "dec": dec, "r": wrong, "r_err": np.full(ra.size, 0.01)}
+    return stars, headers, reference
+
+
+def test_chips_are_tied_by_their_flats():
+    """A chip of 0.8 of the other's sensitivity, without a star or reference in common."""
+    rng = np.random.default_rng(8)
+    right = [25.0, 25.0 + 2.5 * np.log10(0.8)]
+    stars, headers, reference = chips_of_two_exposures(rng, [20000.0, 16000.0], right)
+    chips = chip_levels(headers)
+    assert chips.shape == (4, 2)
+    apart = frame_zeropoints(stars, None, "r", 1.5)
+    assert len(set(apart.group)) == 2
+    for given in (None, reference):
+        found = frame_zeropoints(stars, given, "r", 1.5, chips)
+        assert len(set(found.group)) == 1
+        assert found.value - found.value[0] == pytest.approx(
+            [0, right[1] - right[0], -0.3, right[1] - right[0] - 0.3], abs=0.01
+        )
+    assert levels_against_stars(frame_zeropoints(stars, reference, "r", 1.5), chips) < 0.01
+
+
+def test_flats_of_chips_that_were_not_lit_alike_are_found():
+    rng = np.random.default_rng(9)
+    stars, headers, reference = chips_of_two_exposures(rng, [20000.0, 16000.0], [25.0, 25.0])
+    alone = frame_zeropoints(stars, reference, "r", 1.5)
+    assert levels_against_stars(alone, chip_levels(headers)) > 0.05
+
+
+def test_frames_of_one_chip_have_no_ties():
+    headers = [fits.Header({"RAWFILE": f"{k}.fits", "FLATLEV": 1e4}) for k in range(3)]
+    assert chip_levels(headers).shape == (3, 0)
+    assert chip_levels([fits.Header({"RAWFILE": "0.fits"})] * 2).shape == (2, 0)
 
 
 def test_parts_of_light_that_agree_are_one():
