@@ -10,6 +10,9 @@ from lib.night.naming import shape_text
 
 TEMPERATURE_TOLERANCE = 5.0  # K
 
+UNCOOLED = 5.0
+"""[deg C] Detectors that are warmer are not cooled."""
+
 DETECTOR_KEYS = ("instrument", "camera", "half", "binning", "readout", "shape")
 
 SETTINGS = ("gain_setting", "offset")
@@ -174,9 +177,19 @@ def differences(kind: str, group: CalibrationGroup, facts: FrameFacts) -> list[s
         if key == "shape":
             value, wanted = shape_text(value), shape_text(wanted)
         why.append(f"{key.replace('_', ' ')} {value or 'none'}, not {wanted or 'none'}")
-    if kind != "flat" and temperature_difference(group, facts) > TEMPERATURE_TOLERANCE:
+    if not _alike_in_temperature(kind, group, facts):
         why.append(f"temperature {group.temperature:g}, not {facts.temperature:g}")
     return why
+
+
+def _alike_in_temperature(kind: str, group: CalibrationGroup, facts: FrameFacts) -> bool:
+    """Whether a group serves a frame as far as the temperature of the detector goes."""
+    apart = temperature_difference(group, facts)
+    if kind == "flat" or apart <= TEMPERATURE_TOLERANCE:
+        return True
+    # A detector that is not cooled follows the night; its bias level does not matter as much.
+    known = (group.temperature or 0.0, facts.temperature or 0.0)
+    return kind == "bias" and min(known) > UNCOOLED
 
 
 def preference(group: CalibrationGroup, facts: FrameFacts) -> tuple[int, int, float, str]:

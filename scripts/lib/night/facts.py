@@ -89,7 +89,7 @@ class FrameFacts(_ByName):
     frame : str
         Unique name of the frame.
     half : str
-        Which half of a split detector, else empty.
+        Which half of a split detector, or chip of a mosaic; else empty.
     amplifiers : list of Amplifier
     shape : list of int
         Rows and columns of the trimmed, joined frame.

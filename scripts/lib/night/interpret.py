@@ -65,7 +65,7 @@ LAMP_OFF = r"(?i)(lamp|light|led|quartz|halogen)s?[ _-]*off|off[ _-]*(lamp|flat)
 
 FLAT_SOURCES = {
     r"(?i)sky|twi|dusk|dawn|zenith": "sky",
-    r"(?i)dome|lamp|screen|panel|internal|quartz|halogen|\bled\b|calib": "dome",
+    r"(?i)dome|lamp|screen|panel|internal|quartz|halogen|\bled\b": "dome",
 }
 """What header texts say of the light of a flat, the first that fits counts."""
 

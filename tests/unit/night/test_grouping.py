@@ -137,3 +137,15 @@ def test_r_and_R_never_share_a_stack_or_a_file(night, tmp_path, monkeypatch):
     assert list(log.stacks) == ["M_1.R", "M_1.r_2"] and list(log.flats) == ["flat_r_2"]
     assert [log.frames[frame].band for frame in log.science] == ["R", "r"]
     assert any("filter r is called r_2" in note for note in log.notes)
+
+
+def test_temperature_matters_where_the_camera_is_cooled(night):
+    bias, dark = {"IMAGETYP": "Bias", "EXPTIME": 0.0}, {"IMAGETYP": "Dark"}
+    flat = {"IMAGETYP": "Flat", "EXPTIME": 3.0}
+    log = night(bias | {"CCD-TEMP": 21.0}, dark | {"CCD-TEMP": 21.0}, flat | {"CCD-TEMP": 21.0},
+                {"CCD-TEMP": 9.0})  # fmt: skip
+    found = log.match(log.science[0])
+    assert (found.bias, found.dark, found.flat) == ("bias-C0", None, "flat_V")
+    log = night(bias | {"CCD-TEMP": -10.0}, flat | {"CCD-TEMP": -10.0}, {"CCD-TEMP": -20.0})
+    found = log.match(log.science[0])
+    assert (found.bias, found.flat) == (None, "flat_V")

@@ -1,5 +1,7 @@
 """The source table of a coadd: errors of automatic magnitudes, against repeats."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import sep
@@ -16,6 +18,8 @@ from lib.photometry.sourcetable import (
     KRON_FACTOR,
     KRON_LEAST,
     KRON_REGION,
+    SourceFluxes,
+    SourceMeasurements,
     kron_variance_factor,
     source_table,
 )
@@ -234,3 +238,16 @@ def test_table_without_sources():
     )  # fmt: skip
     table = source_table(coadd, Zeropoint(), (1.0, 2.0))
     assert isinstance(table, fits.BinTableHDU) and len(table.data) == 0
+
+
+def test_error_of_the_flat_is_part_of_all_errors():
+    flux = np.array([100.0, 10000.0])
+    plain = SourceFluxes(flux, np.array([5.0, 20.0]))
+    none = SourceMeasurements.none(1)
+    measured = replace(none, point=plain, auto=plain, apertures=[plain])
+    found = measured.with_flat_error(0.02)
+    expected = [np.hypot(5.0, 2.0), np.hypot(20.0, 200.0)]
+    for one in (found.point, found.auto, *found.apertures):
+        np.testing.assert_allclose(one.error, expected)
+        np.testing.assert_array_equal(one.flux, flux)
+    assert measured.with_flat_error(0.0) is measured
