@@ -15,7 +15,8 @@ from lib.calibration.masters import (
     unstable_pixels,
 )
 from lib.core.stats import mad_std, regular_sample, sigma_clipped_median
-from lib.frame.file import BAD, Frame, FrameRejected
+from lib.frame.file import BAD, Frame, FrameRejected, add_notes
+from lib.night.electronics import DISAGREEMENT
 from lib.night.facts import FrameFacts
 
 READ_NOISE_FRAMES = 4
@@ -42,6 +43,25 @@ def read_noise(images: Sequence[np.ndarray]) -> float:
         for first, second in zip(images, images[1:], strict=False)
     ]
     return float(np.median(noises) / np.sqrt(2))
+
+
+def read_noise_notes(measured: float, facts: FrameFacts) -> list[str]:
+    """Return what is to be told where the night log has another read noise.
+
+    Parameters
+    ----------
+    measured : float
+        [adu]
+    facts : FrameFacts
+        Of a bias; its gain is believed.
+    """
+    found = measured * facts.gain
+    if not found > 0 or max(found, facts.rdnoise) <= DISAGREEMENT * min(found, facts.rdnoise):
+        return []
+    return [
+        f"read noise: {found:.3g} e measured and used, "
+        f"header or instrument file: {facts.rdnoise:g} (gain {facts.gain:g})"
+    ]
 
 
 def make_bias(paths: Sequence[str | Path], facts: Sequence[FrameFacts], clip: float = 4.0) -> Frame:
@@ -82,6 +102,7 @@ def make_bias(paths: Sequence[str | Path], facts: Sequence[FrameFacts], clip: fl
             read_noise([read(i)[0] for i in used[:READ_NOISE_FRAMES]]),
             "[adu] read noise, from differences",
         )
+        add_notes(header, read_noise_notes(header["RDNOISE1"], facts[0]))
     header["NOISE"] = (float(pixel_noise(mean)), "[adu] noise of the master")
     mask = np.zeros(shape, np.uint8)
     sample = regular_sample(mean)

@@ -184,6 +184,14 @@ def test_master_of_another_shape_rejects_the_frame(camera):
         prepare_frame(camera.expose("o", 3.0, 10), facts_of("o", 3.0), bias)
 
 
+def test_read_noise_of_the_biases_is_told_where_the_header_has_another(camera):
+    paths = [camera.expose(f"n{i}", 0.0, dark=False) for i in range(3)]
+    told = make_bias(paths, [facts_of(path.stem, 0.0, rdnoise=15.0) for path in paths])
+    assert told.header["NOTE1"].startswith("read noise: 6") and "15" in told.header["NOTE1"]
+    same = make_bias(paths, [facts_of(path.stem, 0.0, rdnoise=NOISE) for path in paths])
+    assert "NOTE1" not in same.header
+
+
 def test_bias_that_has_been_subtracted_before_is_not_subtracted_again(camera):
     bias, _, _ = make_masters(camera)
     path = camera.expose("o", 30.0, 2.0, level=-PEDESTAL)
