@@ -37,16 +37,6 @@ class Electronics(NamedTuple):
     notes: list[str]
 
 
-def sane(spec: Any, header: Header, filename: str, low: float, high: float) -> list[Reading]:
-    """Return the alternatives of an entry that are numbers within bounds, as floats."""
-    found = []
-    for one in readings(spec, header, filename):
-        told = quantity(one.value)
-        if told is not None and low <= told[0] <= high:
-            found.append(Reading(told[0], one.keyword))
-    return found
-
-
 def required(
     spec: Any, header: Header, filename: str, bounds: tuple[float, float], code: str, what: str
 ) -> tuple[float, list[str]]:
@@ -57,13 +47,17 @@ def required(
     FrameUnusable
         MISSING_KEYWORD where none is a number, `code` where each is out of bounds.
     """
-    found = sane(spec, header, filename, *bounds)
-    if found:
-        value = float(found[0].value)
-        first = readings(spec, header, filename)[0]
-        if first.keyword == found[0].keyword:
-            return value, []
-        return value, [f"{first.keyword} {text(first.value)} cannot be: {what} {value:g} is used"]
+    low, high = bounds
+    first: Reading | None = None
+    for one in readings(spec, header, filename):
+        told = quantity(one.value)
+        if told is None or not low <= told[0] <= high:
+            first = first or one
+            continue
+        if first is None:
+            return told[0], []
+        words = f"{first.keyword} {text(first.value)} cannot be: {what} {told[0]:g} is used"
+        return told[0], [words]
     raise _unusable(spec, header, filename, code, what)
 
 
@@ -131,10 +125,8 @@ def read_electronics(gain: Any, rdnoise: Any, header: Header, filename: str) -> 
     if not found:
         if MEASURED in alternatives:
             one = settings[0] if settings else None
-            why = (
-                f"{one.keyword} {one.value:g} is a setting, the header has" if one else "header has"
-            )
-            notes.append(f"gain: {why} none: measured in the night's flats")
+            why = f" {one.keyword} {one.value:g} is a setting," if one else ""
+            notes.append(f"gain:{why} none in the header: measured in the night's flats")
             return Electronics(0.0, round(noise, 4), notes)
         if settings:
             one = settings[0]

@@ -121,21 +121,23 @@ def header_pointing(
     -------
     HeaderPointing
     """
-    ras, decs = readings(ra, header, filename), readings(dec, header, filename)
-    notes: list[str] = []
-    reading = next((one for one in ras if _ra(one, header) is not None), None)
-    declination = next((value for one in decs if (value := _dec(one)) is not None), None)
-    if reading is None or declination is None:
+    ras = [(one, at) for one in readings(ra, header, filename) if (at := _ra(one, header))]
+    decs = [known for one in readings(dec, header, filename) if (known := _dec(one)) is not None]
+    if not ras or not decs:
         return HeaderPointing()
-    if declination == 0 and angle(reading.value) == 0:
+    notes: list[str] = []
+    reading, (value, told) = ras[0]
+    declination = decs[0]
+    if value == 0 and declination == 0:
         notes.append(f"{reading.keyword or 'RA'} and DEC are 0, which is not believed")
-        reading = next((one for one in ras if (_ra(one, header) or (0.0,))[0]), None)
-        declination = next((value for one in decs if (value := _dec(one))), None)
-        if reading is None or declination is None:
+        ras = [one for one in ras if one[1][0] != 0]
+        decs = [one for one in decs if one != 0]
+        if not ras or not decs:
             return HeaderPointing(notes=notes)
-    value, told = _ra(reading, header) or (0.0, True)
+        reading, (value, told) = ras[0]
+        declination = decs[0]
     if not told:
-        others = [one for one in ras if one is not reading]
+        others = [one for one, _ in ras if one is not reading]
         if text(get(header, "CTYPE1")).startswith("RA--"):
             others.append(Reading(f"{number(get(header, 'CRVAL1'))}d", "CRVAL1"))
         hours, by = _unit_by_evidence(value, declination, others, header, place)

@@ -167,6 +167,8 @@ def chosen_image(camera: dict[str, Any], hdus: list[RawHDU], images: list[RawHDU
     for hdu in images:
         if hdu.index == index:
             return hdu
+    if wanted == 0 and len(images) == 1:  # packed by another program than fpack
+        return images[0]
     raise FrameUnusable("NO_IMAGE", f"no image in HDU {wanted}")
 
 

@@ -63,6 +63,12 @@ def _in_comment(comment: str) -> SkySystem | None:
     return SkySystem("apparent") if _OF_DATE.search(comment) else None
 
 
+USUAL = ("", "FK5", "ICRS")
+"""Systems that are ICRS to 0.03 arcsec with the equinox 2000."""
+
+ICRS_SYSTEM = SkySystem()
+
+
 def system_of(header: Header, keyword: str = "", wcs: bool = False) -> SkySystem:
     """Return the system in which a header has its positions.
 
@@ -85,6 +91,8 @@ def system_of(header: Header, keyword: str = "", wcs: bool = False) -> SkySystem
         if told is not None:
             return told
     name = text(get(header, "RADESYS") or get(header, "RADECSYS")).upper()
+    if name in USUAL and keyword not in OWN_EQUINOX and number(get(header, "EQUINOX")) == 2000.0:
+        return ICRS_SYSTEM
     keys = [OWN_EQUINOX.get(keyword, "EQUINOX"), "EQUINOX", "EPOCH"]
     values = [get(header, key) for key in keys]
     if any(isinstance(value, str) and _OF_DATE.search(value) for value in values):
