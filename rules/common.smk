@@ -17,6 +17,7 @@ from lib.engine.config import ConfigError, check_config
 from lib.night.instrumentfile import InstrumentError, list_instruments
 from lib.night.nightlog import NightLog
 from lib.night.plan import plan_night
+from lib.engine.clocks import tolerate_clocks
 from lib.engine.intact import check_products
 from lib.engine.made import keep_record_in
 from lib.engine.nightfiles import NightFiles, read_night
@@ -44,6 +45,7 @@ IMDIR = config["imdir"]
 FILES = NightFiles(NIGHT, PLAN, config)
 
 
+attempt("tolerance of clocks", tolerate_clocks)
 attempt("record in imdir", lambda: keep_record_in(IMDIR))
 AGAIN = []
 if workflow.is_main_process and not describes_rules(sys.argv):

@@ -89,8 +89,18 @@ def kill_at_random(place, seed, times, longest):
         kill_all(run)
 
 
-def test_killed_run_goes_on(fresh, reduced_night):
+def lose_what_was_not_on_disk(place, seed):
+    """Empty half of what was written in the last half minute: products, notes and records alike."""
+    lots = random.Random(seed)
+    for path in sorted(place.products.rglob("*")):
+        recent = path.is_file() and time.time() - path.stat().st_mtime < 30
+        if recent and lots.random() < 0.5:
+            path.write_bytes(b"")
+
+
+def test_killed_run_goes_on_after_a_power_cut(fresh, reduced_night):
     kill_at_random(fresh, seed=1, times=4, longest=12.0)
+    lose_what_was_not_on_disk(fresh, seed=1)
     # On one core and in another place, as the reference was not.
     check_ends_well(fresh, reduced_night, cores=1)
 

@@ -146,8 +146,8 @@ class Products:
         dict of str to str
             Name -> what is wrong.
         """
-        self._bring_back_from_the_future()
         there = {name: stamp for name in self.names if (stamp := self._stamp(name))}
+        brought_back = self._bring_back_from_the_future(there)
         doubtful = [name for name, stamp in there.items() if self.whole.get(name) != list(stamp)]
         size = sum(there[name][0] for name in doubtful)
         if size > LONG:
@@ -168,7 +168,7 @@ class Products:
                 (self.imdir / name).unlink(missing_ok=True)
             self.again = sorted({*self.again, *damaged})
         self.again = [one for one in self.again if not (self.imdir / one).exists()]
-        if doubtful:
+        if doubtful or brought_back:
             self._save()
         return damaged
 
@@ -185,7 +185,7 @@ class Products:
 
     def _stamp(self, name: str) -> Stamp | None:
         try:
-            return stamp_of(self.imdir / name)
+            return stamp_of(f"{self.imdir}/{name}")
         except OSError:
             return None
 
@@ -203,19 +203,20 @@ class Products:
         if len(damaged) > TOLD:
             tell(f"{len(damaged) - TOLD} more products are damaged: {then}")
 
-    def _bring_back_from_the_future(self) -> None:
+    def _bring_back_from_the_future(self, there: dict[str, Stamp]) -> int:
         """Give products that a wrong clock has dated later than now the time of now.
 
-        Otherwise what is made of them would be older than they are, which Snakemake refuses.
+        Otherwise what is made of them would be older than they are, and made again for ever.
         """
         now = self._now()
-        for name in self.names:
-            stamp = self._stamp(name)
-            if now and stamp and stamp[1] > now:
-                known = self.whole.get(name) == list(stamp)
-                os.utime(self.imdir / name, ns=(now, now))
-                if known:
-                    self.whole[name] = list(stamp_of(self.imdir / name))
+        late = [name for name, stamp in there.items() if stamp[1] > now]
+        for name in late:
+            known = self.whole.get(name) == list(there[name])
+            os.utime(self.imdir / name, ns=(now, now))
+            there[name] = stamp_of(self.imdir / name)
+            if known:
+                self.whole[name] = list(there[name])
+        return len(late)
 
     def _now(self) -> int:
         """The time [ns] by the clock of the file system, which need not be this machine's."""

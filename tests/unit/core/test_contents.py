@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from lib.core.contents import ContentRecord, checksum
+from lib.core.contents import ContentRecord, checksum, sealed, unsealed
 
 
 @pytest.fixture
@@ -38,9 +38,8 @@ def test_file_that_changes_while_it_is_read_is_not_known(place):
     path = place / "table"
     with ContentRecord(place).reading("raw:table", path, content="a"):
         path.write_bytes(b"more than before")
-    assert ContentRecord(place).find("raw:table") == {
-        "name": "raw:table", "stamp": None, "sum": "", "content": "a"
-    }  # fmt: skip
+    entry = ContentRecord(place).find("raw:table")
+    assert entry["stamp"] is None and entry["sum"] == "" and entry["content"] == "a"
 
 
 def test_damaged_lines_spoil_no_other(place):
@@ -68,3 +67,14 @@ def test_checksum_tells_order_and_length(place):
         (place / "table").write_bytes(content)
         sums.add(checksum(place / "table"))
     assert len(sums) == 5
+
+
+def test_sealed_note_is_known_again_and_a_changed_one_is_not():
+    note = {"files": {"a": [1, 2.5, None], "\u00e9": "x"}}
+    text = sealed(note)
+    assert unsealed(text) == unsealed(text.encode() + b"\n") == note
+    for number in range(len(text)):
+        changed = text[:number] + chr(ord(text[number]) ^ 1) + text[number + 1 :]
+        assert unsealed(changed) == {}
+    for other in ("", "null", "[]", "[" * 100_000, text[:-1], text + "}"):
+        assert unsealed(other) == {}
