@@ -22,6 +22,9 @@ RING = 0.25
 FALL = 0.6
 """[fraction of the top] by which a core that has wrapped is darker than a pixel beside it."""
 
+NEAR_END = 0.9
+"""[fraction of the counter's range] a single pixel may have wrapped where others come so near."""
+
 MOST_BRIGHT = 0.02
 """[fraction of the pixels] beyond, a frame is too bright for a search for cores."""
 
@@ -112,6 +115,8 @@ def wrapped_cores(image: np.ndarray, top: float) -> np.ndarray | None:
 
     square = np.ones((3, 3), bool)
     labels, _ = label(bright, square)
+    # One dark pixel in a star is a dead one, but where the star comes near the end of the counter.
+    least = 1 if top > NEAR_END * 2 ** np.ceil(np.log2(top)) else 2
     found = None
     for which, box in enumerate(find_objects(labels), 1):
         ring = labels[box] == which
@@ -120,7 +125,7 @@ def wrapped_cores(image: np.ndarray, top: float) -> np.ndarray | None:
         filled = binary_fill_holes(ring)
         around = maximum_filter(np.where(ring, image[box], 0), footprint=square)
         core = filled & ~ring & (around - image[box] > FALL * top)
-        if core.any() and filled.sum() <= 3 * ring.sum():
+        if core.sum() >= least and filled.sum() <= 3 * ring.sum():
             found = np.zeros(image.shape, bool) if found is None else found
             found[box] |= filled
     return found

@@ -100,3 +100,11 @@ def test_cores_that_wrap_around(tmp_path, brightest, width):
 def test_a_defocused_star_has_no_wrapped_core():
     image = digitised(star_field(brightest=1.3e5, width=2.0, ring=8.0))
     assert wrapped_cores(image, image.max()) is None
+
+
+def test_a_dead_pixel_in_a_bright_star_has_not_wrapped():
+    image = digitised(star_field(brightest=7e4, width=2.5))
+    assert 1000 < image.max() < 50_000
+    y, x = np.unravel_index(np.argmax(image), image.shape)
+    image[y, x] = np.median(image)
+    assert wrapped_cores(image, image.max()) is None
