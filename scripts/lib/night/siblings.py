@@ -94,7 +94,7 @@ def are_siblings(one: Likeness, other: Likeness) -> bool:
     """Return whether two files may be of the same camera.
 
     The layout is the same, the detector's size too, and the words that both have agree:
-    INSTRUME where both have it, else none of the others may differ.
+    INSTRUME where both have it (one may be longer), else none of the others may differ.
     """
     if one.layout != other.layout:
         return False
@@ -102,7 +102,7 @@ def are_siblings(one: Likeness, other: Likeness) -> bool:
         if abs(length - wanted) > SLACK * max(length, wanted):
             return False
     if one.instrume and other.instrume:
-        return one.instrume == other.instrume
+        return one.instrume.startswith(other.instrume) or other.instrume.startswith(one.instrume)
     return all(not a or not b or a == b for a, b in zip(one.others, other.others, strict=True))
 
 
@@ -140,7 +140,8 @@ def adopt(
     return result
 
 
-def _closeness(one: Likeness, other: Likeness) -> tuple[bool, int, bool]:
+def _closeness(one: Likeness, other: Likeness) -> tuple[int, int, bool]:
     """Return how much of two siblings is known to agree: INSTRUME, other words, size."""
     words = sum(a == b != "" for a, b in zip(one.others, other.others, strict=True))
-    return bool(one.instrume and other.instrume), words, one.size == other.size
+    same = 2 if one.instrume == other.instrume != "" else int(bool(one.instrume and other.instrume))
+    return same, words, one.size == other.size

@@ -29,7 +29,7 @@ from lib.night.headervalues import (
     safe_name,
     text,
 )
-from lib.night.instrumentfile import load_instrument
+from lib.night.instrumentfile import identify, load_instrument
 from lib.night.interpret import TYPES, merged_header
 from lib.night.nightlog import SUFFIXES
 from lib.night.rawheaders import read_headers
@@ -636,7 +636,11 @@ def lines_of(paths: Iterable[str | Path]) -> Iterator[str]:
     if not frames:
         raise ValueError("none of the files is a frame that can be read")
     guess_types(frames)
-    yield write_draft(new_instrument(frames), len(frames))
+    draft = new_instrument(frames)
+    for name, _ in Counter(identify(one.header) for one in frames).most_common(1):
+        if name != "generic":
+            draft.lines.insert(0, f"# The shipped instrument {name} reads these frames already.")
+    yield write_draft(draft, len(frames))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -108,6 +108,8 @@ def test_two_instruments_of_one_size():
     assert adopt({"f": alike(instrume="c")}, claimed) == {}
     assert adopt({"f": alike(telescop="t1")}, claimed) == {"f": "one"}
     assert adopt({"f": alike()}, claimed) == {}
+    longer = {("one", alike(instrume="cam 2")), ("two", alike(instrume="cam"))}
+    assert adopt({"f": alike(instrume="cam")}, longer) == {"f": "two"}
     sizes = {("one", alike(size=(100, 100))), ("two", alike(size=(100, 104)))}
     assert adopt({"f": alike(size=(100, 104))}, sizes) == {"f": "two"}
 
@@ -115,6 +117,7 @@ def test_two_instruments_of_one_size():
 def test_words_of_siblings():
     assert are_siblings(alike(instrume="a", telescop="x"), alike(instrume="a", telescop="y"))
     assert not are_siblings(alike(instrume="a"), alike(instrume="b"))
+    assert are_siblings(alike(instrume="cafos"), alike(instrume="cafos 2.2"))
     assert not are_siblings(alike(detector="e1"), alike(instrume="a", detector="e2"))
     assert not are_siblings(alike(), alike(layout=2))
     assert not are_siblings(alike(size=(0, 0)), alike())

@@ -168,6 +168,14 @@ def test_a_new_file_names_only_keywords_that_frames_have(tmp_path, capsys):
     lines = new(capsys, tmp_path)[1]
     assert "# exptime: {key: EXPTIME, times: COADDS}" in lines and "near_infrared" not in lines
     content = yaml.safe_load(lines)
+    assert "The shipped" not in lines
     assert content["readout"] == "READMODE"
     assert content["filter"] == {"wheels": ["FILTER", "FILTER2"]}
     assert content["binning"] == {"join": ["XBINNING", "YBINNING"], "with": "x"}
+
+
+def test_a_new_file_says_that_the_camera_is_known(tmp_path, capsys):
+    header = fits.Header()
+    header.update({"INSTRUME": "EFOSC", "EXPTIME": 5.0})
+    fits.PrimaryHDU(np.zeros((20, 20), np.int16), header).writeto(tmp_path / "a.fits")
+    assert "# The shipped instrument efosc2 reads these frames already." in new(capsys, tmp_path)[1]
