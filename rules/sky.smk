@@ -4,6 +4,7 @@
 rule makesky:
     input:
         frames=FILES.sky_frames,
+        others=FILES.frames_beside_sky,
     output:
         f"{IMDIR}/sky-{{key}}.fits",
     log:
@@ -11,7 +12,7 @@ rule makesky:
     conda:
         "../environment.yml"
     params:
-        version=12,
+        version=13,
         min_frames=config["makesky"]["min_frames"],
         clip=config["makesky"]["clip"],
         sigma=lambda wildcards: FILES.sky_plan(wildcards).sigma,
@@ -33,7 +34,7 @@ rule skysub:
     conda:
         "../environment.yml"
     params:
-        version=7,
+        version=8,
         order=config["skysub"]["order"],
         fringe_scale=config["skysub"]["fringe_scale"],
     script:

@@ -12,7 +12,7 @@ SETTINGS = ("min_frames", "sigma", "clip", "order", "passes", "structure")
 def main(job: Any) -> None:
     """Make the master sky."""
     settings = {name: job.params[name] for name in SETTINGS}
-    sky = sky_from_frames(job.input.frames, **settings)
+    sky = sky_from_frames(job.input.frames, **settings, others=job.input.get("others", ()))
     record_step(sky.header, "makesky", job.params.version, settings)
     write_sky(job.output[0], sky)
 

@@ -973,6 +973,7 @@ def render_exposure(
     gradient=(0.0, 0.0),
     galaxies=None,
     satellite=None,
+    discs=None,
 ):
     """Render one science exposure.
 
@@ -992,6 +993,9 @@ def render_exposure(
         Filter -> (x, y, flux, half-light radius [px], axis ratio, angle [deg]).
     satellite : (float, float, float), optional
         Intercept [px], angle [deg], brightness [e per px of length] of a trail.
+    discs : dict, optional
+        Filter -> (x, y, flux, scale length [px], axis ratio) of an exponential disc so much
+        larger than the seeing that this is left out.
     """
     ny, nx = detector.shape
     stars = np.zeros(detector.shape)
@@ -1025,6 +1029,9 @@ def render_exposure(
                     noise,
                     out=view,
                 )
+        if discs:
+            gx, gy, gf, length, q = discs[region.filter]
+            view += exponential_disc(view.shape, gx, gy - r0, gf, length, q)
         sky[r0:r1] = level * maps.sky[r0:r1] * tilt[r0:r1]
         positions[region.filter] = (sx, sy, flux)
     if satellite is not None:
@@ -1040,6 +1047,13 @@ def render_exposure(
     light = stars * maps.response + sky * maps.flat
     raw, saturated = expose(detector, maps, light, exptime, rng, cosmic)
     return Exposure(raw, stars.astype(np.float32), sky, cosmic, saturated, positions)
+
+
+def exponential_disc(shape, x, y, flux, length, axis_ratio):
+    """An exponential disc of total `flux`, its major axis along the rows."""
+    rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
+    radius = np.hypot(columns - x, (rows - y) / axis_ratio)
+    return flux / (2 * np.pi * length**2 * axis_ratio) * np.exp(-radius / length)
 
 
 def satellite_trail(shape, intercept, angle, brightness, fwhm):
@@ -1346,6 +1360,9 @@ class Night:
         Of the flats, relative to saturation.
     reference_limit, reference_error, reference_wrong, reference_bands
         See `reference_table`.
+    disc, disc_magnitudes : float, dict
+        Scale length [arcsec] of an exponential disc of axis ratio 0.7 at the target, and band ->
+        its total magnitude.
     colour_terms : dict
         Filter -> c: instrumental = catalogue magnitude + c (g_i - 1).
     size : int or None
@@ -1389,6 +1406,8 @@ class Night:
     calibrations: int = 5
     flat_level: float = 0.4
     galaxies: float = 0.0
+    disc: float = 0.0
+    disc_magnitudes: dict = field(default_factory=dict)
     bright_limit: float | None = None
     faint_limit: float | None = None
     slope: float = 0.2
@@ -1858,12 +1877,26 @@ def simulate_night(outdir, night, add=False):
         detector = shot.camera.detector
         scene = elsewhere if night.has("elsewhere", shot.index) else sky
         catalogue, galaxies, levels, psfs, numbers, ids = {}, {}, {}, {}, {}, {}
+        discs = {}
         trail = 6.0 / shot.camera.optics.scale if night.has("trailed", shot.index) else 0.0
         for region in detector.regions:
             stars, gal, n = frame_light(night, shot, region, scene)
             ids[region.filter] = stars[0]
             catalogue[region.filter], galaxies[region.filter] = stars[1:], gal
             levels[region.filter], numbers[region.filter] = n["sky"], n
+            if night.disc:
+                optics = shot.camera.optics
+                gx, gy = optics.sky_to_pixel(
+                    np.array([night.ra]),
+                    np.array([night.dec]),
+                    shot.crval,
+                    shot.rotation,
+                    shot.stretch,
+                )
+                magnitude = night.disc_magnitudes.get(region.band, 99.0)
+                flux = 10 ** (-0.4 * (magnitude - n["zero_point"]))
+                length = night.disc / (optics.scale * (1 + shot.stretch))
+                discs[region.filter] = (gx[0], gy[0], flux, length, 0.7)
             psfs[region.filter] = PSF(
                 n["fwhm_px"], night.beta, night.ellipticity, 30.0, trail, 20.0
             )
@@ -1888,6 +1921,7 @@ def simulate_night(outdir, night, add=False):
             shot.gradient,
             galaxies if night.galaxies else None,
             satellite,
+            discs,
         )
         name, stem = namer.next(shot.when, detector, "o")
         write_raw(

@@ -9,9 +9,10 @@ from astropy.io import fits
 from lib.background.mastersky import MasterSky
 from lib.background.pointings import pointing_groups, skies_without
 from lib.background.secondpass import UNDITHERED, find_deep_sources
-from lib.background.shapes import odd_shapes, own_surface
+from lib.background.shapes import busier_shapes, odd_shapes, own_surface
 from lib.background.sky import NOT_SKY, block_sky, sky_noise, surface
 from lib.background.skymean import make_sky, sky_of_mean
+from lib.background.targetlight import STILL, TargetLight, find_light, may_hold_light
 from lib.calibration.masters import (
     Input,
     master_header,
@@ -61,13 +62,49 @@ def judge_frames(headers: Sequence[fits.Header]) -> tuple[list[Input], tuple[int
         elif not one.level > 0:
             one.why = f"NO_SKY: {one.level:.1f} electrons"
         else:
-            one.noise = header["SKYNOISE"] / one.level
+            # Not as measured: what a nebula adds is no noise.
+            one.noise = sky_noise(header)
     best = min((one.noise for one in inputs if not one.why), default=np.nan)
     for one in inputs:
         if not one.why and one.noise > MOST_RELATIVE_NOISE * best:
             most = f"{MOST_RELATIVE_NOISE:g} x {best:.2g}"
             one.why = f"NOISY: {one.noise:.2g} of its sky > {most}"
     return inputs, shape
+
+
+def leave_out_odd(
+    planes: np.ndarray,
+    good: Sequence[tuple[str | Path, fits.Header, Input]],
+    odd: np.ndarray,
+    least: int,
+) -> list[int]:
+    """Leave out frames of odd shape, unless too few are left.
+
+    Parameters
+    ----------
+    planes : sequence of ndarray
+        Those of the frames kept are moved to the front.
+    good : list of (path, header, Input)
+        `Input.why` is set.
+    odd : ndarray, shape (n,)
+        See `lib.background.shapes.odd_shapes`.
+    least : int
+        Frames needed.
+
+    Returns
+    -------
+    list of int
+        The frames kept.
+    """
+    kept = np.flatnonzero(odd == 0).tolist()
+    if not least <= len(kept) < len(good):
+        return list(range(len(good)))
+    for (_, _, one), rms in zip(good, odd, strict=True):
+        if rms:
+            one.why = f"SKY_SHAPE: {rms:.2f} of its noise apart from its siblings"
+    for to, n in enumerate(kept):
+        planes[to] = planes[n]
+    return kept
 
 
 def sky_from_frames(
@@ -78,6 +115,7 @@ def sky_from_frames(
     order: int = 1,
     passes: int = 1,
     structure: bool = False,
+    others: Sequence[str | Path] = (),
 ) -> MasterSky:
     """Read flattened frames and make their sky.
 
@@ -96,6 +134,8 @@ def sky_from_frames(
         sky made again.
     structure : bool
         Keep the pixel structure that the smoothing would take away, see `keep_structure`.
+    others : list of path-like
+        Frames of other targets, near in time: used where those of this one may show its light.
 
     Returns
     -------
@@ -134,16 +174,28 @@ def sky_from_frames(
             release(planes)
         surfaces = np.array(blocks)
         tilts, left = own_surface(surfaces, order)
+        noises = [sky_noise(header) for _, header, _ in good]
+        light: TargetLight | None = None
+        # A frame with more structure than its siblings says nothing of theirs.
+        odd = odd_shapes(left, noises) * busier_shapes(surfaces)
+        kept = leave_out_odd(planes, good, odd, min_frames)
+        good, surfaces, planes = [good[n] for n in kept], surfaces[kept], planes[: len(kept)]
+        tilts, left = own_surface(surfaces, order)
+        if may_hold_light(planes, left, [sky_noise(header) for _, header, _ in good]):
+            if others:
+                more = [*paths, *others]
+                return sky_from_frames(more, min_frames, sigma, clip, order, passes, structure)
+            light = find_light(planes, good, read)
+        if light:
+            surfaces = light.subtract(planes, [one for _, _, one in good])
+            tilts, left = own_surface(surfaces, order)
         odd = odd_shapes(left, [sky_noise(header) for _, header, _ in good])
-        kept = np.flatnonzero(odd == 0)
-        if min_frames <= len(kept) < len(good):
-            for (_, _, one), rms in zip(good, odd, strict=True):
-                if rms:
-                    one.why = f"SKY_SHAPE: {rms:.2f} of its noise apart from its siblings"
-            good, surfaces = [good[n] for n in kept], surfaces[kept]
-            for to, n in enumerate(kept):
-                planes[to] = planes[n]
-            planes = planes[: len(kept)]
+        if light:
+            odd *= busier_shapes(surfaces)
+        kept = leave_out_odd(planes, good, odd, min_frames)
+        if len(kept) < len(good):
+            good, surfaces, planes = [good[n] for n in kept], surfaces[kept], planes[: len(kept)]
+            light = light.part(kept) if light else None
             tilts, _ = own_surface(surfaces, order)
         for plane, tilt in zip(planes, tilts, strict=True):
             plane /= 1 + surface(tilt, shape)
@@ -152,9 +204,11 @@ def sky_from_frames(
         deep, defects = 0, np.zeros(shape, bool)
         for _ in range(max(1, passes - 1)):
             defects, deep, places = find_deep_sources(
-                planes, good, tilts, sky.smooth, passes > 1, read
+                planes, good, tilts, sky.smooth, passes > 1, read, light.maps if light else None
             )
             groups = pointing_groups(places)
+            if light and light.kind == STILL:
+                groups = [0] * len(good)
             stare = max(groups) == 0
             if deep or defects.any():
                 sky = make_sky(planes, shape, sigma, clip, noise)
@@ -164,6 +218,9 @@ def sky_from_frames(
                     sky.mean, sky.number, sky.extent, sigma,
                     threshold=UNDITHERED["threshold"], hole=UNDITHERED["hole"],
                 )  # fmt: skip
+        if light and light.kind == STILL:
+            # Nor can smaller scales be told from light: only what single pixels show is kept.
+            sky.image /= sky.smooth
         without = {}
         if not stare:
             noises = [sky_noise(header) for _, header, _ in good]
@@ -182,6 +239,14 @@ def sky_from_frames(
     header["NBAD"] = (int(defects.sum()), "pixels that stand out at every pointing")
     header["NOISE"] = (float(pixel_noise(sky.image)), "pixel-to-pixel noise of the master")
     header["NFILLED"] = (int((sky.number == 0).sum()), "pixels without sky, filled from around")
-    header["NGROUP"] = (max(groups) + 1, "groups of pointings, each with a sky of the others")
+    header["NGROUP"] = (max(groups) + 1, "groups, each with a sky of the others")
     names = [header["FRAME"] for _, header, _ in good]
-    return MasterSky(sky.image, mask, header, dict(zip(names, groups, strict=True)), without)
+    lights = {}
+    if light:
+        header["EXTLIGHT"] = (round(light.most, 4), "brightest extended light over the sky")
+        header["EXTKIND"] = (light.kind, "what told it")
+        header["EXTEVID"] = (round(light.evidence, 1), "[ln] evidence for it")
+        for (_, facts_of, one), shown in zip(good, light.maps, strict=True):
+            lights[facts_of["FRAME"]] = shown * np.float32(one.level / facts_of["SKYCTS"])
+    groups_of = dict(zip(names, groups, strict=True))
+    return MasterSky(sky.image, mask, header, groups_of, without, lights)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
+from lib.background.extendedlight import light_image
 from lib.background.pointings import SAME_POINTING_PIXELS
 from lib.background.registration import offset, spectrum
 from lib.background.sky import find_sources, sky_noise, surface
@@ -199,6 +200,7 @@ def find_deep_sources(
     smooth: np.ndarray,
     deep: bool,
     read: Callable[[Any], Frame],
+    lights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, int, list[Any]]:
     """Look at the frames less their sky: for what the first sky could not know.
 
@@ -215,6 +217,8 @@ def find_deep_sources(
         Look for sources that only the sum of the frames of a target shows.
     read : callable
         Gives the frame of a path; its arrays are left as they are.
+    lights : ndarray of float32, shape (n, rows, columns), optional
+        Light of the target in each frame, see `lib.background.targetlight.TargetLight`.
 
     Returns
     -------
@@ -237,8 +241,13 @@ def find_deep_sources(
             path, header, one = good[n]
             frame = read(path)
             usable = frame.mask & (BAD | SATURATED | NODATA) == 0
-            excess = frame.image / (1 + surface(tilts[n], smooth.shape))
-            excess /= np.float32(one.level)
+            if lights is None:
+                excess = frame.image / (1 + surface(tilts[n], smooth.shape))
+                excess /= np.float32(one.level)
+            else:
+                excess = frame.image / np.float32(one.level)
+                excess -= light_image(lights[n], smooth.shape)
+                excess /= 1 + surface(tilts[n], smooth.shape)
             excess -= smooth
             excess /= np.float32(sky_noise(header))
             np.copyto(excess, 0, where=~usable)

@@ -71,3 +71,23 @@ def odd_shapes(left: np.ndarray, noises: Sequence[float]) -> np.ndarray:
     rms = np.sqrt(squares.sum(axis=(1, 2)) / known.sum(axis=(1, 2)).clip(1)) / noises
     apart = outliers(rms, 0.0) & (rms > max(ODD_SHAPE, np.median(rms)))
     return np.where(apart, rms, 0.0)
+
+
+def busier_shapes(surfaces: np.ndarray, most: float = 1.5) -> np.ndarray:
+    """Tell which frames' skies have more structure, beside a plane, than their siblings'.
+
+    Parameters
+    ----------
+    surfaces : ndarray, shape (n, rows, columns)
+        Sky of each frame in squares.
+    most : float
+        Times the median structure.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+    """
+    structure = np.array(
+        [np.nanstd(one - surface(fit_surface(one, 1), one.shape)) for one in surfaces]
+    )
+    return structure > most * np.median(structure)

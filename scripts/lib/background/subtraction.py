@@ -2,8 +2,11 @@
 
 import numpy as np
 
+from lib.background.extendedlight import large_halo, light_image
 from lib.background.fringes import fringe_excess, fringe_pattern, fringe_scale_of, pattern_noise
+from lib.background.mastersky import MasterSky
 from lib.background.sky import NOT_SKY, block_sky, fit_surface, sky_level, surface
+from lib.background.targetlight import STILL
 from lib.core.stats import (
     regular_sample,
     sigma_clipped_median,
@@ -18,7 +21,11 @@ from lib.frame.file import (
 
 
 def subtract_sky(
-    image: np.ndarray, mask: np.ndarray, sky: np.ndarray | None = None, order: int = 0
+    image: np.ndarray,
+    mask: np.ndarray,
+    sky: np.ndarray | None = None,
+    order: int = 0,
+    light: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float, float, float]:
     """Subtract the sky from an image.
 
@@ -32,6 +39,9 @@ def subtract_sky(
     order : int
         Degree of the surface by which the sky of this frame differs from the master: 1 for the
         gradient that comes and goes with moon and twilight, 0 for none.
+    light : ndarray of float32, shape (ny, nx), optional
+        Light of the target that fills part of the frame: it stays in the image, level and
+        surface are those without it.
 
     Returns
     -------
@@ -49,7 +59,13 @@ def subtract_sky(
         NO_SKY_PIXEL.
     """
     sources = mask & SOURCE > 0
-    flat_sky = image if sky is None else image / sky
+    flat_sky = image if light is None else image - light
+    if sky is not None:
+        flat_sky = flat_sky / sky
+    halo = large_halo(flat_sky, mask)
+    if halo is not None:
+        sources |= halo
+        mask = mask | halo.view(np.uint8) * np.uint8(SOURCE)
     level, noise = sky_level(flat_sky, mask, sources)
     if not np.isfinite(level):
         raise FrameRejected("NO_SKY_PIXEL", f"{sources.mean():.2f} of the pixels are sources")
@@ -57,6 +73,8 @@ def subtract_sky(
     if order and level > 0:
         free = mask & NOT_SKY == 0
         blocks = block_sky(flat_sky, free, every=3)
+        if halo is not None and not surrounds(blocks):
+            order = 0
         coefficients = fit_surface(blocks / np.float32(level) - 1, order)
         model = surface(level * coefficients, image.shape)
         model += np.float32(level)
@@ -67,11 +85,42 @@ def subtract_sky(
         if sky is not None:
             model *= sky
         image = np.subtract(image, model, out=model)
-        _, noise, _ = sigma_clipped_median(regular_sample(image)[regular_sample(free)])
+        rest = image if light is None else image - light
+        _, noise, _ = sigma_clipped_median(regular_sample(rest)[regular_sample(free)])
     else:
         image = image - (np.float32(level) if sky is None else np.float32(level) * sky)
     np.copyto(image, 0, where=mask & NODATA > 0)
     return image, level, noise, tilt
+
+
+def surrounds(blocks: np.ndarray) -> bool:
+    """Tell whether the known squares reach to all sides, so that a plane holds between them."""
+    known = np.isfinite(blocks)
+    if known.sum() < 8:
+        return False
+    reaches = [np.ptp(at) / size for at, size in zip(np.nonzero(known), known.shape, strict=True)]
+    return min(reaches) > 0.6
+
+
+def sky_mode(master: Frame | None) -> str:
+    """Return what is subtracted from a frame.
+
+    Parameters
+    ----------
+    master : Frame, optional
+        Or a `MasterSky`.
+
+    Returns
+    -------
+    {'median', 'master', 'separated', 'plane'}
+        separated: the master without light that moves with the stars; plane: a master whose large
+        scales may be the target's, and are left to it, but for a plane.
+    """
+    if master is None:
+        return "median"
+    if not isinstance(master, MasterSky) or master.own_light is None:
+        return "master"
+    return "plane" if master.header.get("EXTKIND") == STILL else "separated"
 
 
 def skysub_frame(
@@ -101,24 +150,30 @@ def skysub_frame(
         raise FrameRejected("SKY_SHAPE", f"{master.image.shape} for a frame of {frame.image.shape}")
     # What stands out in the sky at every pointing is a defect of the detector.
     mask = frame.mask if master is None else frame.mask | (master.mask & BAD)
+    mode = sky_mode(master)
+    light = None
+    own_light = master.own_light if isinstance(master, MasterSky) else None
+    if own_light is not None and mode == "separated":
+        light = light_image(own_light, frame.image.shape)
+        light *= np.float32(header["SKYCTS"])
     image, level, noise, tilt = subtract_sky(
-        frame.image, mask, None if master is None else master.image, order
+        frame.image, mask, None if master is None else master.image, order, light
     )
     scale = fringe_scale_of(fringe_scale, frame.image.shape)
     if master is not None and scale and level > 0:
         fringe = fringe_pattern(master.image, scale)
         own = pattern_noise(noise / level, master.header)
+        rest = image if light is None else image - light
         excess = fringe_excess(
-            image / np.float32(level), mask & NOT_SKY == 0, fringe, *own,
+            rest / np.float32(level), mask & NOT_SKY == 0, fringe, *own,
             sure=fringe_scale == "auto",
         )  # fmt: skip
         image = image - np.float32(excess * level) * fringe
         image[mask & NODATA > 0] = 0
         header["FRINGE"] = (1 + excess, "fringes, relative to those of the master sky")
-    header["SKYMODE"] = (
-        "median" if master is None else "master",
-        "what was subtracted: master or median",
-    )
+    header["SKYMODE"] = (mode, "what was subtracted")
+    if master is not None and mode in ("separated", "plane"):
+        header["EXTLIGHT"] = (master.header["EXTLIGHT"], "brightest extended light over the sky")
     if sky is not None and sky.rejected:
         header["SKYNOTE"] = (sky.reason[:50], "why no master sky")
     header["SKYSUB"] = (level, "sky level subtracted, in BUNIT")

@@ -243,6 +243,10 @@ class NightFiles:
         """Return the frames of a master sky."""
         return [self.before("makesky", frame) for frame in self.sky_plan(wildcards).frames]
 
+    def frames_beside_sky(self, wildcards: Any) -> list[str]:
+        """Return the frames of other targets that a sky may need."""
+        return [self.before("makesky", frame) for frame in self.sky_plan(wildcards).others]
+
     # Stacks and targets.
 
     @property

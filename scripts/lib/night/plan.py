@@ -42,6 +42,9 @@ class Sky:
         Whether structure of the pixels that is not noise outlives the smoothing.
     passes : int
         2 where sources found on the sum of the frames are masked and the sky is made again.
+    others : tuple of str
+        Frames of other targets in the same filter, nearest in time first: their sky serves where
+        the target fills the frames.
     """
 
     frames: tuple[str, ...]
@@ -49,6 +52,7 @@ class Sky:
     sigma: float
     structure: bool
     passes: int
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,11 @@ def plan_skies(
     settings : MakeskySettings
     """
     skies = {}
+    alike: dict[tuple[Any, ...], list[FrameFacts]] = {}
+    for members in groups.values():
+        for frame in members:
+            if frames[frame].near_infrared:
+                alike.setdefault(sky_configuration(frames[frame]), []).append(frames[frame])
     for name, members in groups.items():
         near_infrared = frames[members[0]].near_infrared
         parts = time_windows(
@@ -160,6 +169,7 @@ def plan_skies(
             settings.window_frames,
         )
         passes = 2 if near_infrared else 1
+        same = alike.get(sky_configuration(frames[members[0]]), []) if near_infrared else []
         for number, part in enumerate(parts, 1):
             skies[name if len(parts) == 1 else f"{name}-w{number}"] = Sky(
                 frames=tuple(members[i] for i in part),
@@ -167,8 +177,41 @@ def plan_skies(
                 sigma=SMOOTHING if isinstance(settings.smooth, str) else settings.smooth,
                 structure=settings.smooth == "auto" and near_infrared,
                 passes=passes if settings.sky_passes == "auto" else settings.sky_passes,
+                others=frames_beside([frames[members[i]] for i in part], same, settings.window)
+                if same
+                else (),
             )
     return skies
+
+
+def sky_configuration(facts: FrameFacts) -> tuple[Any, ...]:
+    """Return what frames of one sky have in common, whatever their target."""
+    names = ("filter", "instrument", "camera", "half", "binning", "shape", "readout")
+    return tuple(str(getattr(facts, name)) for name in names)
+
+
+def frames_beside(
+    series: Sequence[FrameFacts], alike: Sequence[FrameFacts], minutes: float
+) -> tuple[str, ...]:
+    """Return frames of other targets, nearest in time first: no more than there are of this one.
+
+    Parameters
+    ----------
+    series : list of FrameFacts
+        By time.
+    alike : list of FrameFacts
+        Of the same configuration, of any target.
+    minutes : float
+        From the series, at most.
+    """
+    target, first, last = series[0].target, series[0].mjd, series[-1].mjd
+    apart = {
+        one.frame: max(first - one.mjd, one.mjd - last, 0.0) * 1440
+        for one in alike
+        if one.target != target
+    }
+    near = sorted((gap, frame) for frame, gap in apart.items() if gap <= minutes)
+    return tuple(frame for _, frame in near[: max(3, len(series))])
 
 
 def target_of(stack: str) -> str:

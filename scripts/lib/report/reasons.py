@@ -23,6 +23,8 @@ WORDS = {
     "NOT_USED": "a kind of frame that is not used",
     "FLAT_UNCERTAIN": "error of the flat",
     "FEW_FRAMES": "few frames",
+    "EXTENDED_LIGHT": "light larger than the dither told from the sky",
+    "SKY_IS_PLANE": "the sky rises towards the target: only a plane was subtracted",
     "NO_ASTROMETRIC_REFERENCE": "positions not tied to a catalogue",
     "NO_BIAS": "no bias fits",
     "NO_COMMON_STARS": "shares no star with the others",

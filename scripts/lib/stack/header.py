@@ -357,6 +357,10 @@ def outlier_cards(frames: list[StackFrame]) -> Cards:
     }
 
 
+SKY_FLAGS = {"separated": "EXTENDED_LIGHT", "plane": "SKY_IS_PLANE"}
+"""Flag of a stack whose frames' sky was made so (SKYMODE)."""
+
+
 def flag_stack(
     header: fits.Header, headers: list[fits.Header], zeropoint: Zeropoint, settings: StackSettings
 ) -> list[str]:
@@ -375,6 +379,11 @@ def flag_stack(
         flags.append(("FLAT_UNCERTAIN", f"{header['FLATERR']:.3f}, its pedestal is not known"))
     if not zeropoint.known:
         flags.append(("NO_ZEROPOINT", zeropoint.reason))
+    for mode, code in SKY_FLAGS.items():
+        number = sum(one.get("SKYMODE") == mode for one in headers)
+        if number:
+            most = max(one.get("EXTLIGHT", 0.0) for one in headers)
+            flags.append((code, f"to {most:.2g} of the sky in {number} frames"))
     if flags:
         header["QCFLAG"] = (" ".join(code for code, _ in flags)[:66], "what to mind")
         reasons = [f"{code}: {why}" if why else code for code, why in flags]

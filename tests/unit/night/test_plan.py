@@ -7,6 +7,8 @@ import pytest
 from lib.engine.config import check_config
 from lib.night.plan import plan_night
 
+ALIKE = dict.fromkeys(("instrument", "camera", "half", "binning", "shape", "readout"))
+
 
 def night(frames=6, step=1.0, near_infrared=False, stacks=("b.r", "a.r", "a.i")):
     """Return a log of stacks of so many frames each, `step` minutes apart, with a sky a filter."""
@@ -17,7 +19,11 @@ def night(frames=6, step=1.0, near_infrared=False, stacks=("b.r", "a.r", "a.i"))
         log.skies.setdefault(f"sky-{stack.split('.')[1]}", []).extend(names)
         for n, name in enumerate(names):
             log.stack_of[name] = stack
-            log.frames[name] = SimpleNamespace(mjd=n * step / 1440, near_infrared=near_infrared)
+            target, band = stack.split(".")
+            log.frames[name] = SimpleNamespace(
+                frame=name, target=target, filter=band, mjd=n * step / 1440,
+                near_infrared=near_infrared, **ALIKE,
+            )  # fmt: skip
     for name, members in log.skies.items():
         log.skies[name] = sorted(members, key=lambda one: log.frames[one].mjd)
     return log
@@ -74,3 +80,16 @@ def test_how_a_sky_is_made(near_infrared):
 @pytest.mark.parametrize(("cores", "threads"), [(None, 1), (1, 1), (2, 1), (8, 2), (64, 4)])
 def test_threads_of_a_stack(cores, threads):
     assert planned(night()).threads_of_a_stack(cores) == threads
+
+
+def test_a_near_infrared_sky_knows_the_frames_of_other_targets_nearest_in_time():
+    log = night(frames=4, step=10.0, near_infrared=True, stacks=("a.H", "b.H"))
+    log.skies = {f"sky-H-{one}": [f"2{one}.H{n}" for n in range(4)] for one in "ab"}
+    for n in range(4):
+        log.frames[f"2b.H{n}"].mjd += (30 + 25) / 1440
+    plan = planned(log)
+    # An hour: the last of b begins 85 minutes after the last of a.
+    assert plan.skies["sky-H-a"].others == ("2b.H0", "2b.H1", "2b.H2", "2b.H3")[:4]
+    log.frames["2b.H3"].mjd += 60 / 1440
+    assert "2b.H3" not in planned(log).skies["sky-H-a"].others
+    assert planned(night(stacks=("a.r", "b.r"))).skies["sky-r"].others == ()

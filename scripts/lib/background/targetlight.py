@@ -1,0 +1,211 @@
+"""Whether frames show light of their targets where a sky is to be made of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+
+from lib.background.extendedlight import (
+    LEAST_SQUARE,
+    MOVING,
+    Place,
+    large_sources,
+    light_image,
+    separate_light,
+    still_light,
+)
+from lib.background.pointings import pointing_groups
+from lib.background.registration import offset, spectrum
+from lib.background.sky import block_sky, sky_noise
+from lib.calibration.masters import Input, release
+from lib.core.meshes import bilinear
+from lib.frame.file import BAD, NODATA, SATURATED, SOURCE, Frame
+from lib.frame.step import log
+
+MOVED = "moves with the stars"
+STILL = "not told from sky"
+
+FAINT = 0.003
+"""[fraction of the sky] Less light is no matter."""
+
+ENOUGH_DARK = 2
+"""Frames without such light, from which the sky is made where others show it."""
+
+FINE_SKY = 16
+"""[px] Squares whose medians hold no star, but all larger light: for the registration of stars."""
+
+
+@dataclass(frozen=True)
+class TargetLight:
+    """Light of the targets in the frames of a sky.
+
+    Parameters
+    ----------
+    maps : ndarray of float32, shape (n, rows, columns)
+        Of each frame, as a fraction of its level.
+    kind : {MOVED, STILL}
+        What told it.
+    evidence : float
+        See `lib.background.extendedlight.Separation`; 0 where nothing moved.
+    """
+
+    maps: np.ndarray
+    kind: str
+    evidence: float = 0.0
+
+    @property
+    def most(self) -> float:
+        """The brightest light, as a fraction of the sky."""
+        return float(self.maps.max())
+
+    def part(self, which: Sequence[int] | np.ndarray) -> "TargetLight":
+        """Return that of some of the frames."""
+        return TargetLight(self.maps[which], self.kind, self.evidence)
+
+    def subtract(self, planes: np.ndarray, inputs: Sequence[Input]) -> np.ndarray:
+        """Take the light away from normalised frames, and normalise them by what is left.
+
+        Parameters
+        ----------
+        planes : sequence of ndarray, each of shape (ny, nx)
+        inputs : list of Input
+            Their levels are lowered.
+
+        Returns
+        -------
+        ndarray, shape (n, rows, columns)
+            Medians of the squares of each.
+        """
+        surfaces = []
+        lit = self.lit
+        # What sky and light of all targets share by their amplitudes: hardly any of these.
+        self.maps[~lit] = 0
+        for n, (plane, one) in enumerate(zip(planes, inputs, strict=True)):
+            plane -= light_image(self.maps[n], plane.shape)
+            free = np.isfinite(plane)
+            blocks = block_sky(np.where(free, plane, 0), free, every=3)
+            factor = np.float32(np.nanmedian(blocks))
+            plane /= factor
+            self.maps[n] /= factor
+            one.level *= float(factor)
+            surfaces.append(blocks / factor)
+            release(planes)
+        if (~lit).sum() >= ENOUGH_DARK:
+            # The sky of those without such light is better than what is left of theirs.
+            for n in np.flatnonzero(lit).tolist():
+                planes[n][light_image(self.maps[n], planes[n].shape) > FAINT] = np.nan
+                release(planes)
+        return np.array(surfaces)
+
+    @property
+    def lit(self) -> np.ndarray:
+        """Frames that show some light, shape (n,)."""
+        ranges = np.ptp(np.percentile(self.maps, [5, 95], axis=(1, 2)), axis=0)
+        return ranges > max(FAINT, 0.1 * ranges.max())
+
+
+def may_hold_light(planes: np.ndarray, left: np.ndarray, noises: Sequence[float]) -> bool:
+    """Tell whether light of the targets is worth looking for.
+
+    Parameters
+    ----------
+    planes : sequence of ndarray, each of shape (ny, nx)
+        Normalised frames, NaN where no sky is shown.
+    left : ndarray, shape (n, rows, columns)
+        See `lib.background.shapes.own_surface`.
+    noises : sequence of float
+        Of a pixel of each frame.
+    """
+    known = np.isfinite(left)
+    squares = np.where(known, left, 0) ** 2
+    rms = np.sqrt(squares.sum(axis=(1, 2)) / known.sum(axis=(1, 2)).clip(1)) / noises
+    if len(planes) > 1 and rms.max(initial=0) > MOVING:
+        return True
+    return any(large_sources(~np.isfinite(plane)).any() for plane in planes[:1])
+
+
+def register_frames(
+    good: Sequence[tuple[Any, fits.Header, Input]], read: Callable[[Any], Frame]
+) -> list[Place]:
+    """Return target and offset of each frame from the first of its target, by the stars.
+
+    Parameters
+    ----------
+    good : list of (path, header, Input)
+    read : callable
+        Gives the frame of a path; its arrays are left as they are.
+    """
+    references: dict[str, np.ndarray] = {}
+    places: list[Place] = []
+    for path, header, one in good:
+        frame = read(path)
+        target = str(header.get("TARGET", ""))
+        usable = frame.mask & (BAD | SATURATED | NODATA) == 0
+        image = np.asarray(frame.image, np.float32)
+        blocks = block_sky(image, usable, FINE_SKY)
+        blocks = np.where(np.isfinite(blocks), blocks, np.float32(one.level))
+        stars = image - bilinear(blocks, image.shape)
+        stars /= np.float32(sky_noise(header) * one.level)
+        np.copyto(stars, 0, where=~usable | (frame.mask & SOURCE == 0))
+        np.clip(stars, 0, 3, out=stars)
+        np.copyto(stars, 3, where=frame.mask & SATURATED > 0)
+        shift: tuple[int, ...] | None = None
+        if target in references:
+            shift = offset(references[target], stars)
+            if shift and any(abs(s) > size / 2 for s, size in zip(shift, stars.shape, strict=True)):
+                shift = None
+        elif stars.any():
+            references[target], shift = spectrum(stars), (0, 0)
+        places.append((target, shift))
+    return places
+
+
+def find_light(
+    planes: np.ndarray,
+    good: Sequence[tuple[Any, fits.Header, Input]],
+    read: Callable[[Any], Frame],
+) -> TargetLight | None:
+    """Look for light of the targets in the frames of a sky.
+
+    Parameters
+    ----------
+    planes : sequence of ndarray, each of shape (ny, nx)
+        Normalised frames, NaN where no sky is shown.
+    good : list of (path, header, Input)
+        Of the frames.
+    read : callable
+        Gives the frame of a path.
+
+    Returns
+    -------
+    TargetLight or None
+    """
+    noises = [sky_noise(header) for _, header, _ in good]
+    places = register_frames(good, read)
+    strength = np.array([header.get("EXPTIME", 1.0) / one.level for _, header, one in good])
+    targets = np.array([target for target, _ in places])
+    for target in set(targets.tolist()):
+        strength[targets == target] /= np.median(strength[targets == target])
+    still = max(pointing_groups(places)) == 0
+    if not still:
+        found = separate_light(list(planes), places, noises, strength)
+        if found is not None:
+            light = TargetLight(found.light, MOVED, found.evidence)
+            log.info("light of the target: %.3f of the sky, %s", light.most, found.scales)
+            return light
+    if not still:
+        return None
+    hidden = np.all([~np.isfinite(plane) for plane in planes], axis=0)
+    squares = [
+        block_sky(np.where(np.isfinite(plane), plane, 0), np.isfinite(plane), LEAST_SQUARE)
+        for plane in planes
+    ]
+    mean = np.mean(squares, axis=0)
+    noise = 1.25 * np.median(noises) / np.sqrt(len(planes) * LEAST_SQUARE**2)
+    rising = still_light(mean, hidden, float(noise))
+    if rising is None:
+        return None
+    log.info("the sky rises towards a large source, %.3f: no sky", rising.max())
+    return TargetLight(np.repeat(rising[None], len(planes), axis=0), STILL)
