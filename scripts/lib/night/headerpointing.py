@@ -87,15 +87,20 @@ def _unit_by_evidence(
             return 15 * value, other.keyword or "another keyword"
     if place.latitude is None or place.longitude is None or abs(place.latitude) > 90:
         return value, ""
-    up, up_if_hours = (
-        altitude(place.mjd, ra, dec, place.latitude, place.longitude) for ra in (value, 15 * value)
+    # Longitudes of headers are east or west positive: only what both forbid is believed.
+    ups, ups_if_hours = (
+        [altitude(place.mjd, ra, dec, place.latitude, sign * place.longitude) for sign in (1, -1)]
+        for ra in (value, 15 * value)
     )
-    if up < -1 and up_if_hours > 5:
+    if max(ups) < -1 and max(ups_if_hours) > 5:
         return 15 * value, "its altitude"
-    airmass, airmass_if_hours = airmass_at(up), airmass_at(up_if_hours)
-    if airmass and airmass_if_hours and place.airmass and 1 <= place.airmass < 10:
+    if place.airmass and 1 <= place.airmass < 10:
         off, off_if_hours = (
-            abs(math.log(one / place.airmass)) for one in (airmass, airmass_if_hours)
+            min(
+                (abs(math.log(one / place.airmass)) for one in map(airmass_at, both) if one),
+                default=9,
+            )
+            for both in (ups, ups_if_hours)
         )
         if off > 0.3 and off_if_hours < 0.1:
             return 15 * value, "its airmass"

@@ -49,7 +49,9 @@ _MIDDLE = re.compile(
 
 _START = re.compile(r"\b(start|begin|beginning|began|open)\b", re.IGNORECASE)
 
-_LOCAL = re.compile(r"\blocal\b", re.IGNORECASE)
+_LOCAL = re.compile(r"\blocal\b|\bLT\b", re.IGNORECASE)
+
+_ZONE = re.compile(r":\d\d(\.\d*)?\s*\(?(Z|UTC?|GMT|[+-]\d\d:?\d\d)\)?\s*$", re.IGNORECASE)
 
 
 class Start(NamedTuple):
@@ -243,7 +245,7 @@ def start_of_exposure(date: Any, time: Any, header: Header, filename: str, expti
         if ahead is None:
             notes.append(f"TIMESYS {scale[:20]} is not known: {keyword} is taken for UTC")
         mjd -= (ahead or 0.0) / 86400
-        local = _is_local(comment)
+        local = _is_local(comment) and not _ZONE.search(text(reading.value))
         if local:
             notes.append(f"{keyword} is a local time by its comment, and taken for UTC")
         found.append((local, Start(round(mjd, 9), notes), keyword))
@@ -252,7 +254,8 @@ def start_of_exposure(date: Any, time: Any, header: Header, filename: str, expti
     _, start, keyword = min(found, key=lambda one: one[0])
     for _, other, name in found:
         apart = abs(other.mjd - start.mjd) * 86400
-        if apart > DISAGREEMENT + exptime and name != keyword:
+        # A whole day is a date without time.
+        if apart > DISAGREEMENT + exptime and name != keyword and other.mjd % 1:
             start.notes.append(
                 f"{name} is {apart / 3600:.2f} h off {keyword}, which is used as the start"
             )

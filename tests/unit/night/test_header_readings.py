@@ -90,6 +90,13 @@ def test_start_from_other_keywords_and_scales(changes):
     assert facts_of(changes).mjd == pytest.approx(START, abs=2e-8)
 
 
+def test_a_day_without_time_beside_a_date_and_local_time_with_its_zone_are_as_they_should_be():
+    changes = {"DATE-OBS": "2023-03-10", "UT": "03:10:00", "MJD-OBS": 60013.0}
+    assert facts_of(changes).notes == []
+    facts = facts_of({"DATE-OBS": "2023-03-09T20:10:00-0700"}, {"DATE-OBS": "start, LT"})
+    assert facts.notes == [] and facts.mjd == pytest.approx(START)
+
+
 def test_old_dates_of_the_standard_are_of_the_last_century_and_no_others():
     facts = facts_of({"DATE-OBS": "10/03/99", "UT": "03:10:00"})
     assert facts.date_obs == "1999-03-10T03:10:00.000"
@@ -198,7 +205,11 @@ def test_values_that_cannot_be_give_way_to_the_next_and_are_told():
         ({"RA": 10.0, "OBJCTRA": "10 00 00"}, {}, 150.0),
         ({"RA": 10.0, "CRVAL1": 150.1, "CTYPE1": "RA---TAN"}, {}, 150.0),
         ({"RA": 10.0, "CRVAL1": 10.1, "CTYPE1": "RA---TAN"}, {}, 10.0),
-        ({"RA": 10.0, "AIRMASS": 1.48, "SITELAT": 31.0, "SITELONG": -115.5}, {}, 150.0),
+        # At 14.3 h sidereal time of Greenwich; longitudes east or west positive.
+        ({"RA": 10.0, "SITELAT": 31.0, "SITELONG": -24.0}, {}, 150.0),
+        ({"RA": 10.0, "SITELAT": 31.0, "SITELONG": 24.0}, {}, 150.0),
+        ({"RA": 10.0, "AIRMASS": 1.03, "SITELAT": 31.0, "SITELONG": -60.0}, {}, 150.0),
+        ({"RA": 10.0, "AIRMASS": 1.3, "SITELAT": 31.0, "SITELONG": 115.5}, {}, 10.0),
         ({"RA": 10.0}, {}, 10.0),
         ({"RA": "00 00 00", "DEC": "+00 00 00"}, {}, None),
         ({"RA": 0.0, "DEC": 0.0, "OBJCTRA": "10 00 00", "OBJCTDEC": "+20 00 00"}, {}, 150.0),
