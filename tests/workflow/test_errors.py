@@ -12,8 +12,10 @@ def check(done, *words):
     assert done.code not in (0, None), done.out
     assert "Traceback" not in done.out
     lines = [line for line in done.out.splitlines() if line.strip()]
-    # Before it, Snakemake names its profile and configuration file.
-    said = [line for line in lines if not re.match(r"Using workflow specific|Config file", line)]
+    # Before it, Snakemake names its profile and configuration file, and remarks tell of sections
+    # of the instrument file that such small frames have not.
+    before = r"Using workflow specific|Config file|autoproc: instrument \w+: "
+    said = [line for line in lines if not re.match(before, line)]
     assert len(said) == 1, done.out
     assert said[0].startswith("autoproc: ")
     for word in words:
@@ -104,3 +106,15 @@ def test_imdir_that_is_the_raw_directory(fresh):
 
 def test_missing_exclude_list_that_was_asked_for(fresh):
     check(fresh.snakemake(exclude="nowhere.txt"), "exclude", "nowhere.txt")
+
+
+def test_all_faults_of_an_own_instrument_file(fresh):
+    """Given by any path; each fault in a line with file, line and key."""
+    own = fresh.path / "elsewhere" / "my.yaml"
+    own.parent.mkdir()
+    own.write_text("extends: lmi\ncameras:\n  C0: {gian: 2, rdnoise: 7 e}\n")
+    done = fresh.snakemake(instrument="elsewhere/my.yaml")
+    assert done.code == 2 and "Traceback" not in done.out
+    assert "autoproc: elsewhere/my.yaml has 2 faults:" in done.out
+    assert "elsewhere/my.yaml:3: cameras.C0.gian: is not known, did you mean 'gain'?" in done.out
+    assert "elsewhere/my.yaml:3: cameras.C0.rdnoise: '7 e' is a number with a unit" in done.out
