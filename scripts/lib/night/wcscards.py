@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lib.night.amplifiers import to_frame, to_raw
-from lib.night.facts import FrameFacts
+from lib.night.facts import Amplifier, FrameFacts
 from lib.night.headervalues import Header, evaluate, get, number, text
 from lib.night.skysystems import north_turn, system_of, to_icrs
 
@@ -129,6 +129,30 @@ def _in_icrs(wcs: HeaderWCS, header: Header, mjd: float) -> HeaderWCS:
     return list(to_icrs(crval[0], crval[1], system, mjd)), crpix, cd, pv
 
 
+def _reference_amplifier(
+    amplifiers: Sequence[Amplifier], used: int, crpix: Sequence[float]
+) -> Amplifier:
+    """Return the amplifier in whose pixels a reference pixel is told: of one image, it or nearest.
+
+    Parameters
+    ----------
+    amplifiers : list of Amplifier
+    used : int
+        Which of several images.
+    crpix : sequence of float
+        x, y in the raw image.
+    """
+    if len({one.hdu for one in amplifiers}) > 1:
+        return amplifiers[min(used, len(amplifiers) - 1)]
+
+    def distance(one: Amplifier) -> float:
+        y0, y1, x0, x1 = one.data
+        x, y = crpix[0] - 0.5, crpix[1] - 0.5
+        return max(x0 - x, x - x1, 0) + max(y0 - y, y - y1, 0)
+
+    return min(amplifiers, key=distance)
+
+
 def wcs_cards(
     wcs: dict[str, Any],
     headers: list[Header],
@@ -168,7 +192,7 @@ def wcs_cards(
                 crpix = to_raw(first, (facts.shape[1] + 1) / 2, (facts.shape[0] + 1) / 2)
         elif full:
             crpix = [crpix[0] * raw_shape[1] / full[1], crpix[1] * raw_shape[0] / full[0]]
-    amplifier = facts.amplifiers[min(used, len(facts.amplifiers) - 1)]
+    amplifier = _reference_amplifier(facts.amplifiers, used, crpix)
     x, y, sign_x, sign_y = to_frame(amplifier, *crpix)
     assert cd is not None
     (a, b), (c, d) = cd

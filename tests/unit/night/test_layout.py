@@ -136,6 +136,15 @@ def test_amplifiers_of_one_image_with_overscan_in_the_middle(tmp_path, keys):
     np.testing.assert_allclose(ccd.data * gain_map(facts).value, 300, rtol=1e-5)
 
 
+def test_a_reference_pixel_beyond_the_overscan_is_moved_by_it():
+    cards, raw = quadrants(("DATASEC", "BIASSEC", "GAIN", "RDNOISE"), [1.5] * 4)
+    wcs = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 20.0,
+           "CRPIX2": 30.0, "CD1_1": -0.5 / 3600, "CD2_2": 0.5 / 3600}  # fmt: skip
+    for told, right in ((10.0, 10.0), (50.0, 42.0)):
+        (facts,) = read([(cards | wcs | {"CRPIX1": told}, list(raw.shape))])
+        assert (facts.wcs["CRPIX1"], facts.wcs["CRPIX2"]) == (right, 30.0)
+
+
 def test_sections_that_make_no_frame_are_told():
     cards, raw = quadrants(("DATASEC", "BIASSEC", "GAIN", "RDNOISE"), [1.5] * 4)
     cards["DATASEC2"] = "[20:51,1:20]"  # over that of the first
