@@ -3,7 +3,7 @@
 import pytest
 
 from lib.night.exposuretime import exposure_time
-from lib.night.frameignored import FrameUnusable
+from lib.night.frameignored import FrameIgnored, FrameUnusable
 from lib.night.instrumentfile import load_instrument
 from lib.night.interpret import interpret
 from lib.night.rawheaders import RawHDU, parse_header
@@ -181,6 +181,13 @@ def test_first_sane_gain(changes, comments, gain, told):
     facts = facts_of(changes, comments)
     assert facts.gain == pytest.approx(gain)
     assert any(note.startswith("gain:") for note in facts.notes) == told
+
+
+def test_a_flat_with_the_lamp_off_is_no_flat():
+    for kind in ("flat lamp off", "FLAT-OFF", "Lamp Off Flat"):
+        with pytest.raises(FrameIgnored, match="lamp off"):
+            facts_of({"IMAGETYP": kind})
+    assert facts_of({"IMAGETYP": "flat lamp on"}).type == "flat"
 
 
 def test_values_that_cannot_be_give_way_to_the_next_and_are_told():
