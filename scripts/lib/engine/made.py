@@ -12,6 +12,9 @@ from typing import Any
 
 from .patches import Unsupported, expect
 
+PAGE = "night.html"
+"""Whoever ends a run writes it, too, without a record."""
+
 FOLDER = ".snakemake"
 """Of `imdir`, where the record lies."""
 
@@ -71,7 +74,11 @@ def keep_record_in(imdir: str | os.PathLike[str]) -> None:
 
     def params_changed(self: Any, job: Any, file: Any = None) -> Any:
         files = job.output if file is None else [file]
-        lost = {one for one in files if os.path.exists(one) and self.metadata(one) is None}
+        lost = {
+            one
+            for one in files
+            if name(one) != PAGE and os.path.exists(one) and self.metadata(one) is None
+        }
         if lost:
             return ParamsChange(only_old={"how it was made is not known"}, files=lost)
         return plain["params_changed"](self, job, file)
