@@ -211,7 +211,7 @@ class StackSettings:
     """[sigma] threshold of the stars that are measured in frames."""
     catalogue_sigma: Annotated[float, Gt(0)] = 1.5
     """[sigma] threshold of the source table of the coadd."""
-    catalogue_snr: Annotated[float, Ge(0)] = 3.0
+    catalogue_snr: Annotated[float, Ge(0)] = 4.0
     """Least S/N of a source there."""
     table_snr: Annotated[float, Ge(0)] = 5.0
     """Least S/N, in one filter at least, of a source of the joined table."""

@@ -14,7 +14,7 @@ from lib.core.sphere import mean_position, project
 from lib.core.wcs import celestial_wcs
 from lib.photometry.flags import FLAG_NEIGHBOUR, FLAG_OUTSIDE, FLAG_SATURATED, FLAG_WEIGHT
 from lib.photometry.neighbours import StarModels, deblended_errors, model_stars
-from lib.photometry.pointflux import ApertureSums, point_fluxes
+from lib.photometry.pointflux import ApertureSums, confusion_error, point_fluxes
 from lib.photometry.psf import StarAperture
 from lib.photometry.skystructure import local_excess
 
@@ -39,6 +39,8 @@ class Coadd:
     header : astropy.io.fits.Header
     aperture : StarAperture
         That of its POINT magnitudes, with its core.
+    confusion : tuple of ndarray, optional
+        Fluxes, and the errors over flux that confusion makes there.
     """
 
     filter: str
@@ -47,6 +49,7 @@ class Coadd:
     occupied: np.ndarray
     header: fits.Header
     aperture: StarAperture
+    confusion: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def unite_sources(
@@ -145,6 +148,8 @@ def forced_fluxes(
         sky_variance = _sky_variance(coadd, inner, "APNOISEC", x, y)
         core, _ = _alone(coadd, models, inner, (x, y, sums, sky_variance), listed)
         flux[index], error[index] = point_fluxes(wide, core, coadd.aperture.core.scatter, disturbed)
+    if coadd.confusion is not None:
+        error[index] = np.hypot(error[index], confusion_error(*coadd.confusion, flux[index]))
     flags[index] |= _pixel_flags(coadd, x, y) | np.where(disturbed, FLAG_NEIGHBOUR, 0)
     gone = (flags & FLAG_OUTSIDE) > 0
     flux[gone], error[gone] = np.nan, np.nan

@@ -3,6 +3,7 @@
 import numpy as np
 import sep
 
+from lib.core.stats import regular_sample, sigma_clipped_median
 from lib.photometry.apertures import tile_sums
 from lib.photometry.image import MeasurementImage
 from lib.photometry.psf import StarAperture, Wings
@@ -31,6 +32,12 @@ HIDDEN_REACH = 3.0
 
 MODEL_ERROR = 0.1
 """Relative error of the model of a star in the search for hidden sources: how stars differ."""
+
+FAINT_DISTANCE = 0.75
+"""Faint sources are not looked for nearer to the isophotes of others [FWHM]."""
+
+FAINT_THRESHOLD = 4.3
+"""Their detection threshold [noise of the filtered image]."""
 
 HIDDEN_THRESHOLD = 5.0
 """Detection threshold of hidden sources [noise of a pixel, with that of the models]."""
@@ -327,6 +334,53 @@ def hidden_sources(
     # The core of a neighbour may lie at the rim: its pixels count, but none of a star's own.
     residual = np.where(search & ~core & ~other, models.residual, 0).astype(np.float32)
     return detect_sources(residual, error, None, HIDDEN_THRESHOLD, min_area)
+
+
+def faint_sources(
+    residual: np.ndarray, image: MeasurementImage, segments: np.ndarray, fwhm: float
+) -> Detections:
+    """Find point sources that no isophote shows, with the filter that matches a star.
+
+    What is left of the image without its stars is smoothed with a Gaussian of the seeing and
+    divided by its own noise, in which neighbouring pixels share theirs. Near known sources
+    nothing is looked for: what their models leave is no source.
+
+    Parameters
+    ----------
+    residual : ndarray of float32, shape (ny, nx)
+        The image without its stars.
+    image : MeasurementImage
+        With the stars.
+    segments : ndarray of int32, shape (ny, nx)
+        Map of the sources known.
+    fwhm : float
+        [pixel].
+
+    Returns
+    -------
+    Detections
+        Of the faint sources, numbered from 1.
+    """
+    from scipy.ndimage import gaussian_filter, maximum_filter
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pull = residual / np.asarray(image.noise, np.float32)
+    near = maximum_filter(segments > 0, size=2 * round(FAINT_DISTANCE * fwhm) + 1)
+    np.copyto(pull, 0, where=near | ~np.isfinite(pull))
+    if image.bad is not None:
+        np.copyto(pull, 0, where=image.bad)
+    filtered = gaussian_filter(pull, fwhm / 2.3548, truncate=3.0)
+    noise = sigma_clipped_median(regular_sample(filtered)[~regular_sample(near)])[1]
+    if not noise > 0:
+        noise = np.inf
+    np.copyto(filtered, 0, where=near)
+    sources, theirs = detect_sources(filtered, noise, None, FAINT_THRESHOLD, 1, smooth=False)
+    # In the units of the image, and as wide as a star.
+    width = fwhm / 2.3548
+    sources["flux"] = sources["peak"] * image.typical_noise * 4 * np.pi * width**2
+    sources["peak"] = image.data[sources["ypeak"], sources["xpeak"]]
+    sources["a"] = sources["b"] = width
+    return Detections(sources, theirs)
 
 
 def add_stamp(

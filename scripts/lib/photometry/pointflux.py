@@ -108,6 +108,24 @@ def point_fluxes(
     return flux, np.sqrt(np.maximum(variance, 0))
 
 
+def confusion_error(grid: np.ndarray, relative: np.ndarray, flux: np.ndarray) -> np.ndarray:
+    """Return the errors that confusion adds to fluxes.
+
+    Parameters
+    ----------
+    grid, relative : ndarray, shape (k,)
+        Fluxes, ascending, and errors over flux there. Beyond the brightest the relative error
+        stays, below the faintest the absolute one.
+    flux : ndarray, shape (n,)
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    inside = np.clip(np.nan_to_num(flux), grid[0], None)
+    return np.interp(np.log(inside), np.log(grid), relative) * inside
+
+
 def core_aperture(
     radius: float, core: np.ndarray, wide: np.ndarray, noise: np.ndarray, fraction: float,
     assumed: float, gain: float,

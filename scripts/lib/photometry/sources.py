@@ -119,7 +119,7 @@ def extract(image: np.ndarray, level: float, **options: Any) -> Any:
 
 def detect_sources(
     image: np.ndarray, noise: float | np.ndarray, bad: np.ndarray | None = None,
-    threshold: float = 3.0, min_area: int = 5,
+    threshold: float = 3.0, min_area: int = 5, smooth: bool = True,
 ) -> Detections:  # fmt: skip
     """Detect and deblend sources in a background-subtracted image.
 
@@ -134,6 +134,8 @@ def detect_sources(
         In units of `noise`, after smoothing with a small kernel.
     min_area : int
         Connected pixels above the threshold.
+    smooth : bool
+        Whether the image is smoothed with a small kernel.
 
     Returns
     -------
@@ -146,8 +148,9 @@ def detect_sources(
     """
     err = noise if np.ndim(noise) else None
     level = threshold if err is not None else float(threshold * noise)
+    kernel = {} if smooth else {"filter_kernel": None}
     sources, segments = extract(
-        image, level, err=err, mask=bad, minarea=min_area, segmentation_map=True
+        image, level, err=err, mask=bad, minarea=min_area, segmentation_map=True, **kernel
     )
     for axis in ("a", "b"):
         sources[axis] = np.where(sources[axis] > 0, sources[axis], PIXEL_WIDTH)

@@ -286,6 +286,7 @@ def source_table(
     apertures: tuple[float, ...],
     zeropoint_sources: np.ndarray | None = None,
     flat_error: float = 0.0,
+    measured: SourceMeasurements | None = None,
 ) -> fits.BinTableHDU:
     """Return the table of all sources of a coadd.
 
@@ -299,6 +300,8 @@ def source_table(
         Rows of the sources used in the zero point.
     flat_error : float
         Error of the flat, as a fraction: part of the errors of all fluxes.
+    measured : SourceMeasurements, optional
+        Where that is done.
 
     Returns
     -------
@@ -311,7 +314,8 @@ def source_table(
         source = np.zeros(0, [(key, "f8") for key in ("x", "y", "a", "b", "theta", "peak")])
         half_light = size = np.empty(0)
     else:
-        measured = measure_sources(coadd, field, radii).with_flat_error(flat_error)
+        measured = measured or measure_sources(coadd, field, radii)
+        measured = measured.with_flat_error(flat_error)
         source = field.sources
         half_light, size = field.half_light, field.size_ratio
     used = np.zeros(len(source), bool)

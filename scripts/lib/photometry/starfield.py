@@ -19,7 +19,7 @@ from lib.photometry.flags import (
 )
 from lib.photometry.growth import GrowthCurve, OtherSources, StarSample, growth_curve
 from lib.photometry.image import MeasurementImage
-from lib.photometry.neighbours import StarModels, hidden_sources, model_stars
+from lib.photometry.neighbours import StarModels, faint_sources, hidden_sources, model_stars
 from lib.photometry.pointflux import CORE_RADIUS, core_aperture
 from lib.photometry.psf import (
     CoreAperture,
@@ -264,12 +264,15 @@ def measure_field(
     point = field.point_like & (field.size_ratio < LARGEST_BLEND)
     point &= (field.flags & (FLAG_SATURATED | FLAG_TRUNCATED)) == 0
     more, theirs = hidden_sources(models, image, point, segments, profile.fwhm)
-    if len(more) == 0:
-        return field
     more["flag"] |= FLAG_BLENDED
     segments = np.where(theirs > 0, theirs + len(point), segments)
-    described = described.joined(describe_sources(image, more, settings, profile=profile))
-    for _ in range(2):
+    faint, theirs = faint_sources(models.residual, image, segments, profile.fwhm)
+    segments = np.where(theirs > 0, theirs + len(point) + len(more), segments)
+    rounds = 2 if len(more) else 1 if len(faint) else 0
+    for found in (more, faint):
+        if len(found):
+            described = described.joined(describe_sources(image, found, settings, profile=profile))
+    for _ in range(rounds):
         field, _ = separate_stars(image, segments, described, field.growth)
     return field
 

@@ -18,12 +18,19 @@ from lib.core.wcs import celestial_wcs, wcs_cards
 from lib.frame.file import read_header
 from lib.frame.step import record_step
 from lib.photometry.coaddzeropoint import ZeropointStars, coadd_zeropoint
+from lib.photometry.injection import Confusion, confusion
 from lib.photometry.measuredcoadd import MeasuredCoadd
-from lib.photometry.sourcetable import map_hdus, significant, source_table
+from lib.photometry.sourcetable import (
+    SourceMeasurements,
+    map_hdus,
+    measure_sources,
+    significant,
+    source_table,
+)
 from lib.photometry.zeropoint import Zeropoint
 from lib.photometry.zeropointplot import plot_zeropoint
 from lib.stack.combination import CombinedFrames, combine_frames
-from lib.stack.depth import measure_coadd
+from lib.stack.depth import detection_settings, measure_coadd
 from lib.stack.framemeasurement import survey_frames
 from lib.stack.frameselection import select_frames
 from lib.stack.grid import common_grid
@@ -139,9 +146,12 @@ def make_stack(
     )
     record_step(header, "stack", version, history_parameters(settings))
     used_stars = stars.source[zeropoint.used] if zeropoint.known else None
-    table = source_table(coadd, zeropoint, settings.apertures, used_stars, flat_error(used))
+    measured, crowd = measure_all(coadd, settings)
+    table = source_table(
+        coadd, zeropoint, settings.apertures, used_stars, flat_error(used), measured
+    )
     table = significant(table, settings.catalogue_snr)
-    write_products(products, header, combined, coadd, table, frames)
+    write_products(products, header, combined, coadd, table, frames, crowd)
     numbers = CoaddRecord.of(coadd, header, flags, combined.saturate, len(table.data), zeropoint)
     record = finish("OK", header.get("QCREASON", ""), numbers)
     write_record(products.qa, record)
@@ -149,6 +159,19 @@ def make_stack(
         title, shape = Path(products.coadd).stem, combined.image.shape
         plot_zeropoint(products.plot, title, zeropoint, stars, shape)
     return record
+
+
+def measure_all(
+    coadd: MeasuredCoadd, settings: StackSettings
+) -> tuple[SourceMeasurements | None, Confusion | None]:
+    """Measure the sources of a coadd, with confusion in their errors where it is crowded."""
+    field = coadd.field
+    if field is None:
+        return None, None
+    radii = [factor * field.fwhm for factor in settings.apertures]
+    measured = measure_sources(coadd, field, radii)
+    crowd = confusion(coadd, detection_settings(settings), settings.background_box, radii)
+    return measured if crowd is None else crowd.widen(measured), crowd
 
 
 def grid_systems(paths: Sequence[str | Path], used: list[StackFrame]) -> list[WCS]:
@@ -185,6 +208,7 @@ def write_products(
     coadd: MeasuredCoadd,
     table: fits.BinTableHDU,
     frames: list[StackFrame],
+    crowd: Confusion | None = None,
 ) -> None:
     """Write coadd, weight map and source table; the weights of `combined` are calibrated in place.
 
@@ -199,6 +223,7 @@ def write_products(
         Of its sources.
     frames : list of StackFrame
         Those left out included.
+    crowd : Confusion, optional
     """
     weight = combined.weight
     weight *= np.float32(coadd.noise.weight_factor)
@@ -206,7 +231,8 @@ def write_products(
     cards = header.copy()
     for card in wcs_cards(header):
         del cards[card]
-    write_fits(products.cat, [fits.PrimaryHDU(header=cards), table, *map_hdus(coadd)])
+    more = [] if crowd is None else [crowd.hdu()]
+    write_fits(products.cat, [fits.PrimaryHDU(header=cards), table, *map_hdus(coadd), *more])
     write_fits(products.coadd, [fits.PrimaryHDU(combined.image, header), provenance_table(frames)])
 
 

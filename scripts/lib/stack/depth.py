@@ -10,6 +10,7 @@ from lib.core.settings import StackSettings
 from lib.photometry.backgroundmesh import background, background_without, grow
 from lib.photometry.emptyapertures import aperture_noise, empty_apertures, summed_area
 from lib.photometry.image import MeasurementImage
+from lib.photometry.injection import detect_above_background
 from lib.photometry.measuredcoadd import CoaddNoise, MeasuredCoadd, subtract_mesh
 from lib.photometry.sources import Detections, detect_sources
 from lib.photometry.starfield import FieldSettings, StarField, measure_field
@@ -114,6 +115,13 @@ class SeenPixels:
         return MeasurementImage(clean, noise, bad, gain, saturate, self.lost.cores)
 
 
+def detection_settings(settings: StackSettings) -> FieldSettings:
+    """Return how the sources of a coadd are detected and measured."""
+    return FieldSettings(
+        settings.catalogue_sigma, settings.min_area, settings.aperture, settings.star_snr
+    )
+
+
 def _detect(
     seen: SeenPixels, weight: np.ndarray, variance: np.ndarray, settings: StackSettings
 ) -> tuple[np.ndarray, float, Detections]:
@@ -139,9 +147,7 @@ def _separate_background(
     settings: StackSettings,
 ) -> tuple[np.ndarray, np.ndarray, StarField | None]:
     """Return the image without background, the mesh of that, and the sources."""
-    how = FieldSettings(
-        settings.catalogue_sigma, settings.min_area, settings.aperture, settings.star_snr
-    )
+    how = detection_settings(settings)
     # Again without the sources: their wings lift a background that is found through them, by a
     # part of the noise that costs the total flux of faint stars a per cent.
     image, covered = seen.image, seen.covered
@@ -158,7 +164,10 @@ def _separate_background(
     clean = subtract_mesh(image, mesh, seen.shown)
     same = np.abs(lift).max() < NEGLIGIBLE_LIFT * to_measure.typical_noise
     to_measure = seen.measurement_image(clean, noise, gain, saturate)
-    field = measure_field(to_measure, how, detected=detected if same else None) or field
+    if not same:
+        # Above the light that stars in a crowd have in common, where they are several still.
+        detected = detect_above_background(to_measure, how, settings.background_box)
+    field = measure_field(to_measure, how, detected=detected) or field
     return clean, mesh, field
 
 

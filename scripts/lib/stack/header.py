@@ -10,9 +10,10 @@ from lib.core.bands import AB_MINUS_VEGA, VEGA_BANDS
 from lib.core.settings import StackSettings
 from lib.core.sphere import separation
 from lib.core.wcs import wcs_cards
+from lib.photometry.injection import complete_flux
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.zeropoint import Zeropoint
-from lib.stack.depth import limiting_flux
+from lib.stack.depth import detection_settings, limiting_flux
 from lib.stack.grid import Grid
 from lib.stack.reference import StackReference, astrometric_scatter
 from lib.stack.stackframe import StackFrame
@@ -116,7 +117,7 @@ def describe_coadd(
         "PIXSCALE": (coadd.scale, "[arcsec] per pixel"),
         **shape_cards(coadd),
         **zeropoint_cards(zeropoint, band, reference.photometric_source),
-        **limit_cards(coadd, zeropoint),
+        **limit_cards(coadd, zeropoint, settings),
         **position_cards(coadd, reference, headers, settings.match_radius),
         **outlier_cards(used),
         "QCSTAT": ("OK", "fit for use: OK or REJECTED"),
@@ -299,7 +300,7 @@ def shape_cards(coadd: MeasuredCoadd) -> Cards:
     return cards
 
 
-def limit_cards(coadd: MeasuredCoadd, zeropoint: Zeropoint) -> Cards:
+def limit_cards(coadd: MeasuredCoadd, zeropoint: Zeropoint, settings: StackSettings) -> Cards:
     """Return the cards of the depth of a coadd."""
     limit = limiting_flux(coadd)
     if not np.isfinite(limit.flux):
@@ -308,6 +309,13 @@ def limit_cards(coadd: MeasuredCoadd, zeropoint: Zeropoint) -> Cards:
     if zeropoint.known:
         value = zeropoint.value - 2.5 * np.log10(limit.flux)
         cards["LIMMAG"] = (value, "[mag] 5 sigma point source, empty apertures")
+    complete = complete_flux(
+        coadd, limit.flux, detection_settings(settings), settings.background_box,
+        settings.catalogue_snr,
+    )  # fmt: skip
+    if np.isfinite(complete) and zeropoint.known:
+        value = zeropoint.value - 2.5 * np.log10(complete)
+        cards["COMPMAG"] = (value, "[mag] half of the point sources are in the table")
     cards["LIMRAD"] = (limit.radius * coadd.scale, "[arcsec] radius of those apertures")
     cards["LIMNAP"] = (limit.apertures, "empty apertures measured")
     return cards

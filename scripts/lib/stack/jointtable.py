@@ -123,6 +123,10 @@ def read_coadd(path: str | Path, weight_path: str | Path, cat_path: str | Path) 
     with fits.open(cat_path) as cat:
         clean = subtract_mesh(image, cat["BACKGROUND"].data, covered)
         occupied = cat["OCCUPIED"].data.astype(bool)
+        confusion = None
+        if "CONFUSION" in cat:
+            crowd = cat["CONFUSION"].data
+            confusion = crowd["FLUX"].astype(float), crowd["POINT"].astype(float)
     wings = Wings(*(header[key] for key in ("PSFALPHA", "PSFBETA", "PSFNORM", "PSFE1", "PSFE2")))
     radius = header["APRAD"] / header["PIXSCALE"]
     core = CoreAperture(
@@ -130,7 +134,7 @@ def read_coadd(path: str | Path, weight_path: str | Path, cat_path: str | Path) 
         header["APCORCSC"] / 1.0857,
     )  # fmt: skip
     aperture = StarAperture(radius, 10 ** (0.4 * header["APCOR"]), wings, core)
-    return Coadd(str(header["FILTER"]), clean, variance, occupied, header, aperture)
+    return Coadd(str(header["FILTER"]), clean, variance, occupied, header, aperture, confusion)
 
 
 def measure_union(

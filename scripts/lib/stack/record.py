@@ -86,7 +86,7 @@ class CoaddRecord:
             zeropoint["spatial"] = asdict(self.zeropoint.spatial)
         zeropoint["catalogue"] = header["ABSZPCAT"]
         return {
-            "limmag": header.get("LIMMAG"),
+            "limmag": header.get("LIMMAG"), "compmag": header.get("COMPMAG"),
             "astrms": [header.get("ASTRMS1"), header.get("ASTRMS2")],
             "astrnst": header.get("ASTRNST", 0), "exptime": header["EXPTIME"], "gain": self.gain,
             "saturate": self.saturate, "size": [nx, ny], "scale": self.scale,

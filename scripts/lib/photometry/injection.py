@@ -1,0 +1,335 @@
+"""What becomes of stars put into a coadd: how many are found, how well they are measured.
+
+Completeness and confusion are not known from the noise of empty sky. Stars of known flux at random
+places, found and measured as all others are, have both.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import sep
+from astropy.io import fits
+
+from lib.core.stats import MAD_TO_SIGMA
+from lib.photometry.backgroundmesh import background
+from lib.photometry.image import MeasurementImage
+from lib.photometry.measuredcoadd import MeasuredCoadd
+from lib.photometry.neighbours import faint_sources
+from lib.photometry.pointflux import confusion_error
+from lib.photometry.psf import Wings
+from lib.photometry.sources import Detections, detect_sources
+from lib.photometry.sourcetable import SourceFluxes, SourceMeasurements, measure_sources
+from lib.photometry.starfield import FieldSettings, StarField, measure_field
+
+REGION = 700
+"""[pixel] Side of the part of a coadd that stars are put into."""
+
+MATCH_DISTANCE = 0.75
+"""[FWHM] Within which a source is the star that was put there."""
+
+CROWDED = 0.03
+"""Sources per area of a radius of one FWHM: with more, confusion is measured."""
+
+ROUNDS = 6
+"""Times that stars are put into a crowd."""
+
+SHARE = 0.08
+"""Part of the sources of a crowd that are added each time: it stays as crowded."""
+
+BINS = 5
+"""Of flux, in which confusion is measured."""
+
+MIN_STARS = 15
+"""Stars found in a bin that tell the scatter."""
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """What neighbours that are not known add to the errors of sources, by their flux.
+
+    Parameters
+    ----------
+    flux : ndarray, shape (k,)
+        Ascending.
+    point, auto : ndarray, shape (k,)
+        Errors over flux.
+    apertures : list of ndarray, shape (k,)
+    position : ndarray, shape (k,)
+        Per axis [pixel].
+    """
+
+    flux: np.ndarray
+    point: np.ndarray
+    auto: np.ndarray
+    apertures: list[np.ndarray]
+    position: np.ndarray
+
+    def widen(self, measured: SourceMeasurements) -> SourceMeasurements:
+        """Return measurements with the confusion in their errors."""
+
+        def more(fluxes: SourceFluxes, relative: np.ndarray) -> SourceFluxes:
+            beyond = confusion_error(self.flux, relative, measured.point.flux)
+            error = np.hypot(fluxes.error, beyond)
+            return SourceFluxes(fluxes.flux, error)
+
+        flux = np.clip(measured.point.flux, self.flux[0], None)
+        shift = np.interp(np.log(flux), np.log(self.flux), self.position)
+        return replace(
+            measured, position_error=np.hypot(measured.position_error, shift),
+            point=more(measured.point, self.point), auto=more(measured.auto, self.auto),
+            apertures=[
+                more(one, relative)
+                for one, relative in zip(measured.apertures, self.apertures, strict=True)
+            ],
+        )  # fmt: skip
+
+    def hdu(self) -> fits.BinTableHDU:
+        """Return a table of the errors of `POINT`, for those who measure again."""
+        columns = [
+            fits.Column("FLUX", "D", "electron", array=self.flux),
+            fits.Column("POINT", "D", array=self.point),
+        ]
+        return fits.BinTableHDU.from_columns(columns, name="CONFUSION")
+
+
+def star_wings(field: StarField) -> Wings:
+    """Return the profile of a whole star, core and all."""
+    return field.profile.star_aperture(field.aperture).wings
+
+
+def put_stars(
+    image: np.ndarray, x: np.ndarray, y: np.ndarray, flux: np.ndarray, wings: Wings, gain: float,
+    rng: np.random.Generator,
+) -> np.ndarray:  # fmt: skip
+    """Return an image with stars, and their photon noise, added.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    x, y, flux : ndarray, shape (n,)
+    wings : Wings
+        Profile of a star.
+    gain : float
+        Electrons per unit.
+    rng : numpy.random.Generator
+    """
+    image = image.copy()
+    half = int(np.ceil(max(10.0, 8 * wings.alpha)))
+    # Pixels are means of 3 x 3 points.
+    steps = (np.arange(3) - 1) / 3
+    for xs, ys, light in zip(x, y, flux, strict=True):
+        column, row = round(xs), round(ys)
+        x0, y0 = max(0, column - half), max(0, row - half)
+        part = (slice(y0, row + half + 1), slice(x0, column + half + 1))
+        rows, columns = np.indices(image[part].shape)
+        dx, dy = columns + x0 - xs, rows + y0 - ys
+        star = np.mean([wings.density(dx + u, dy + v) for u in steps for v in steps], axis=0)
+        image[part] += rng.poisson(star * light * gain) / gain
+    return image
+
+
+def injection_region(coadd: MeasuredCoadd) -> MeasuredCoadd:
+    """Return the part of a coadd that stars are put into: where it is deepest, at most 700 pixels.
+
+    The middle of what is covered, which most frames share.
+    """
+    rows, columns = (np.flatnonzero(coadd.covered.any(axis=axis)) for axis in (1, 0))
+    part = tuple(
+        slice(max(0, middle - REGION // 2), middle + REGION // 2)
+        for middle in (int(np.median(rows)), int(np.median(columns)))
+    )
+    return replace(
+        coadd, image=np.ascontiguousarray(coadd.image[part]),
+        variance=np.ascontiguousarray(coadd.variance[part]),
+        covered=np.ascontiguousarray(coadd.covered[part]),
+        occupied=np.ascontiguousarray(coadd.occupied[part]),
+    )  # fmt: skip
+
+
+def to_measure(coadd: MeasuredCoadd, image: np.ndarray) -> MeasurementImage:
+    """Return an image of the size of a coadd with its noise of single pixels."""
+    noise = np.sqrt(coadd.variance / coadd.noise.correlation)
+    noise[~coadd.covered] = noise.max()
+    return MeasurementImage(image, noise.astype(np.float32), ~coadd.covered, coadd.gain)
+
+
+def detect_above_background(image: MeasurementImage, how: FieldSettings, box: int) -> Detections:
+    """Detect the sources of a coadd as before, above its background in meshes of `box` pixels."""
+    level, _ = background(image.data, image.bad, box)
+    clean = (image.data - level) * ~np.asarray(image.bad, bool)
+    return detect_sources(clean, image.noise, None, how.threshold, how.min_area)
+
+
+def spaced_places(
+    shape: tuple[int, ...], spacing: float, number: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return up to `number` places some spacing from each other and from the edge [pixel]."""
+    cells = [max(1, int((size - 2 * spacing) // spacing)) for size in shape]
+    cell = rng.permutation(cells[0] * cells[1])[:number]
+    row, column = np.divmod(cell, cells[1])
+    jitter = rng.uniform(-0.25, 0.25, (2, cell.size))
+    return ((one + 1.5 + j) * spacing for one, j in zip((column, row), jitter, strict=True))  # type: ignore[return-value]
+
+
+def complete_flux(
+    coadd: MeasuredCoadd, limit: float, how: FieldSettings, box: int, least: float, seed: int = 3
+) -> float:
+    """Return the flux at which half of the stars put into a coadd are found.
+
+    Parameters
+    ----------
+    coadd : MeasuredCoadd
+        With sources.
+    limit : float
+        Flux of a star at 5 sigma.
+    how : FieldSettings
+    box : int
+        Mesh of the background [pixel].
+    least : float
+        S/N that a source of the table must have.
+    seed : int
+
+    Returns
+    -------
+    float
+        NaN where the coadd has no room for stars.
+    """
+    from scipy.optimize import minimize
+    from scipy.spatial import cKDTree
+    from scipy.stats import norm
+
+    field = coadd.field
+    assert field is not None
+    region, rng = injection_region(coadd), np.random.default_rng(seed)
+    x, y = spaced_places(region.image.shape, 6 * field.fwhm, 300, rng)
+    inside = region.covered[y.astype(int), x.astype(int)]
+    x, y = x[inside], y[inside]
+    if x.size < MIN_STARS or not np.isfinite(limit):
+        return np.nan
+    brightest = -1.5 if crowding(coadd) < CROWDED else -5.0
+    magnitude = rng.uniform(brightest, 1.5, x.size)
+    flux = limit * 10 ** (-0.4 * magnitude)
+    with_stars = put_stars(region.image, x, y, flux, star_wings(field), coadd.gain, rng)
+    image = to_measure(region, with_stars)
+    sources, segments = detect_above_background(image, how, box)
+    faint, _ = faint_sources(image.data, image, segments, field.fwhm)
+    at = np.column_stack(
+        [np.r_[one[axis], two[axis]] for axis in "xy" for one, two in [(sources, faint)]]
+    )
+    if not len(at):
+        return np.nan
+    apart, _ = cKDTree(at).query(np.column_stack([x, y]))
+    core = field.core
+    inner, _, _ = sep.sum_circle(with_stars, x, y, core.radius, subpix=5)
+    before, _, _ = sep.sum_circle(region.image, x, y, core.radius, subpix=5)
+    # What was there already must not pass for the star; the S/N is that of the star alone.
+    own = inner / core.fraction > least / 5 * limit
+    found = (apart < MATCH_DISTANCE * field.fwhm) & own & (before / core.fraction < flux)
+
+    def cost(p: np.ndarray) -> float:
+        chance = norm.cdf((p[0] - magnitude) / np.exp(p[1])).clip(1e-6, 1 - 1e-6)
+        return -float(np.sum(np.where(found, np.log(chance), np.log(1 - chance))))
+
+    if found.mean() < 0.1:
+        return np.nan
+    middle = float(minimize(cost, (0.0, np.log(0.3)), method="Nelder-Mead").x[0])
+    return limit * 10 ** (-0.4 * middle) if brightest < middle < 1.5 else np.nan
+
+
+def crowding(coadd: MeasuredCoadd) -> float:
+    """Return the number of sources of S/N 5 per area of one FWHM radius."""
+    field = coadd.field
+    if field is None:
+        return 0.0
+    seen = np.count_nonzero(field.core_flux > 5 * np.sqrt(
+        np.pi * field.core.radius**2 * np.median(coadd.variance[coadd.covered])
+    ))  # fmt: skip
+    return seen * np.pi * field.fwhm**2 / np.count_nonzero(coadd.covered)
+
+
+def confusion(
+    coadd: MeasuredCoadd, how: FieldSettings, box: int, radii: list[float], seed: int = 4
+) -> Confusion | None:
+    """Measure what the crowd adds to the errors of its sources.
+
+    Stars as bright as those that are seen are put at random places, and the coadd is searched and
+    measured as before. The scatter of their fluxes beyond the errors stated is that of confusion.
+
+    Parameters
+    ----------
+    coadd : MeasuredCoadd
+    how : FieldSettings
+    box : int
+        Mesh of the background [pixel].
+    radii : list of float
+        Of the circular apertures [pixel].
+    seed : int
+
+    Returns
+    -------
+    Confusion or None
+        None where the coadd is not crowded.
+    """
+    field = coadd.field
+    if field is None or crowding(coadd) < CROWDED:
+        return None
+    region, rng = injection_region(coadd), np.random.default_rng(seed)
+    part = np.count_nonzero(region.covered) / np.count_nonzero(coadd.covered)
+    number = max(20, int(SHARE * part * len(field.sources)))
+    seen = field.total[field.flux > 5 * field.error]
+    low, high = np.percentile(seen, (5, 97))
+    found = []
+    for _ in range(ROUNDS):
+        x, y = spaced_places(region.image.shape, 5 * field.fwhm, number, rng)
+        flux = np.exp(rng.uniform(np.log(low), np.log(high), x.size))
+        image = put_stars(region.image, x, y, flux, star_wings(field), coadd.gain, rng)
+        new = to_measure(region, image)
+        again = measure_field(new, how, detected=detect_above_background(new, how, box))
+        if again is None:
+            continue
+        measured = measure_sources(replace(region, image=image, field=again), again, radii)
+        found.append(_matched(again, measured, x, y, flux))
+    if not found:
+        return None
+    return _beyond_errors(np.concatenate(found, axis=1))
+
+
+def _matched(
+    field: StarField, measured: SourceMeasurements, x: np.ndarray, y: np.ndarray, flux: np.ndarray
+) -> np.ndarray:
+    """Return true flux, shift and its error, fluxes and errors of the stars found, by row."""
+    from scipy.spatial import cKDTree
+
+    at = np.column_stack([field.sources["x"], field.sources["y"]])
+    apart, index = cKDTree(at).query(np.column_stack([x, y]))
+    near = np.flatnonzero(apart < MATCH_DISTANCE * field.fwhm)
+    rows = index[near]
+    kinds = [measured.point, measured.auto, *measured.apertures]
+    shift = [at[rows, 0] - x[near], at[rows, 1] - y[near], measured.position_error[rows]]
+    return np.array(
+        [flux[near], *shift]
+        + [values[rows] for one in kinds for values in (one.flux, one.error)]
+    )  # fmt: skip
+
+
+def _beyond_errors(found: np.ndarray) -> Confusion | None:
+    """Return the scatter beyond the errors stated in bins of flux; see `_matched`."""
+    order = np.argsort(found[0])
+    bins = [one for one in np.array_split(order, BINS) if one.size >= MIN_STARS]
+    if len(bins) < 2:
+        return None
+    flux, position, relative = [], [], []
+    for rows in bins:
+        true = found[0, rows]
+        flux.append(float(np.median(true)))
+        both = MAD_TO_SIGMA * np.median(np.abs(found[1:3, rows]))
+        position.append(np.sqrt(max(both**2 - np.median(found[3, rows]) ** 2, 0.0)))
+        excess = []
+        for k in range(4, len(found), 2):
+            value, error = found[k, rows] / true, found[k + 1, rows] / true
+            # About the median: that differs from 1 as the profile put in differs from the stars.
+            scatter = MAD_TO_SIGMA * np.median(np.abs(value - np.median(value)))
+            excess.append(np.sqrt(max(scatter**2 - np.median(error) ** 2, 0.0)))
+        relative.append(excess)
+    columns = list(np.array(relative).T)
+    return Confusion(np.array(flux), columns[0], columns[1], columns[2:], np.array(position))
