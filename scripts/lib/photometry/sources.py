@@ -19,6 +19,16 @@ log = logging.getLogger("autoproc")
 SUB_OBJECTS = 32767
 """Most parts of one source at a threshold: sep numbers them by 16 bits."""
 
+CROWDED_AREA = 0.25
+"""Part of an image that sources may cover; where they cover more, blends are parted further."""
+
+BLEND_SIGMA = 60.0
+"""Least flux of a part of a blend then: 10 times the noise in the area of a star [noise of a
+pixel]."""
+
+BLEND_CONTRAST = (5e-5, 5e-3)
+"""Bounds of that flux over the flux of the largest blend; the upper one is that of sep."""
+
 PIXEL_WIDTH = 12**-0.5
 """Standard deviation of the light of a pixel [pixel]."""
 
@@ -148,10 +158,18 @@ def detect_sources(
     """
     err = noise if np.ndim(noise) else None
     level = threshold if err is not None else float(threshold * noise)
-    kernel = {} if smooth else {"filter_kernel": None}
-    sources, segments = extract(
-        image, level, err=err, mask=bad, minarea=min_area, segmentation_map=True, **kernel
-    )
+    options: dict[str, Any] = {"err": err, "mask": bad, "minarea": min_area}
+    if not smooth:
+        options["filter_kernel"] = None
+    sources, segments = extract(image, level, segmentation_map=True, **options)
+    if np.count_nonzero(segments) > CROWDED_AREA * segments.size:
+        # In a blend of hundreds of stars none has the usual part of its light.
+        pixel = float(np.median(regular_sample(noise))) if isinstance(noise, np.ndarray) else noise
+        least = BLEND_SIGMA * pixel / float(sources["flux"].max())
+        contrast = float(np.clip(least, *BLEND_CONTRAST))
+        sources, segments = extract(
+            image, level, segmentation_map=True, deblend_cont=contrast, **options
+        )
     for axis in ("a", "b"):
         sources[axis] = np.where(sources[axis] > 0, sources[axis], PIXEL_WIDTH)
     sources["theta"] = np.nan_to_num(sources["theta"])
