@@ -38,7 +38,7 @@ rule stack:
         "../environment.yml"
     threads: PLAN.threads_of_a_stack(available_cores(workflow))
     params:
-        version=18,
+        version=19,
         settings=config["stack"],
         customcatfilt=config["customcatfilt"],
         given=FILES.stack_given,
@@ -65,7 +65,7 @@ rule tables:
     conda:
         "../environment.yml"
     params:
-        version=6,
+        version=7,
         settings=config["stack"],
         target_radec=TARGET,
     script:

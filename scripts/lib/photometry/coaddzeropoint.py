@@ -11,6 +11,7 @@ from lib.core.sphere import mean_position, project
 from lib.photometry.flags import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.sources import neighbour_distance
+from lib.photometry.sourcetable import SourceFluxes
 from lib.photometry.starfield import StarField
 from lib.photometry.zeropoint import (
     ASSUMED_REFERENCE_ERROR,
@@ -83,6 +84,7 @@ def coadd_zeropoint(
     band: str,
     settings: StackSettings,
     tied: bool = True,
+    crowd: SourceFluxes | None = None,
 ) -> tuple[Zeropoint, ZeropointStars]:
     """Fit the zero point of a coadd against a reference.
 
@@ -95,6 +97,8 @@ def coadd_zeropoint(
     tied : bool
         Whether the positions have been found against a reference. Those of the raw headers are
         believed only where more sources match than would by chance.
+    crowd : SourceFluxes, optional
+        Of a crowded coadd: total fluxes whose errors hold confusion.
 
     Returns
     -------
@@ -108,21 +112,29 @@ def coadd_zeropoint(
         reason = _matched_by_chance(coadd, reference, settings.match_radius)
     if reason or reference is None or field is None:
         return Zeropoint(reason=reason), ZeropointStars.none()
-    ours, theirs, n_matched = _match_stars(coadd, field, reference, band, settings)
+    ours, theirs, n_matched = _match_stars(
+        coadd, field, reference, band, settings, crowd is not None
+    )
+    if crowd is not None:
+        seen = crowd.flux[ours] > 0
+        ours, theirs = ours[seen], theirs[seen]
     catalogue = np.asarray(reference[band], float)[theirs]
     errors = reference_errors(reference, band)[theirs]
     limits = ZeropointLimits(
         settings.zeropoint_min_stars, settings.colour_min_stars, settings.colour_min_spread
     )
-    magnitude = -2.5 * np.log10(field.total[ours])
-    error = 1.0857 / field.snr[ours]
-    keep = (field.snr > settings.zeropoint_snr)[ours]
+    total, snr = field.total, field.snr
+    if crowd is not None:
+        total, snr = crowd.flux, crowd.flux / crowd.error
+    magnitude = -2.5 * np.log10(total[ours])
+    error = 1.0857 / snr[ours]
+    keep = (snr > settings.zeropoint_snr)[ours]
     first = fit_zeropoint(
         magnitude, error, np.where(keep, catalogue, np.nan), errors, limits=limits
     )
     if first.known:
         flux = 10 ** (-0.4 * (catalogue - first.value))
-        magnitude, error = expected_noise(magnitude, error, field.total[ours], flux, coadd.gain)
+        magnitude, error = expected_noise(magnitude, error, total[ours], flux, coadd.gain)
         keep = error < 1.0857 / settings.zeropoint_snr
     ours, theirs, magnitude, error = (a[keep] for a in (ours, theirs, magnitude, error))
     catalogue, errors = catalogue[keep], errors[keep]
@@ -188,11 +200,13 @@ def _match_stars(
     reference: Reference,
     band: str,
     settings: StackSettings,
+    crowded: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Return rows of stars fit for a zero point and of their entries, and how many sources match.
 
     Stars are on the stellar locus, undisturbed, and without a neighbour that matters, in the
-    coadd or in the reference, which may resolve what the coadd does not.
+    coadd or in the reference, which may resolve what the coadd does not. In a crowd no star is
+    alone: all serve, with errors that hold that.
     """
     sky = coadd.source_positions()
     ra0, dec0 = mean_position(*sky.T)
@@ -210,5 +224,5 @@ def _match_stars(
     lonely[ours[distance[theirs] < coadd.scale * (field.aperture + field.fwhm)]] = False
     bright = field.snr > settings.zeropoint_snr
     enough = max(settings.zeropoint_min_stars, MIN_LONELY_STARS)
-    good = lonely if (lonely & bright)[ours].sum() >= enough else usable
+    good = lonely if not crowded and (lonely & bright)[ours].sum() >= enough else usable
     return ours[good[ours]], theirs[good[ours]], ours.size

@@ -30,8 +30,8 @@ MATCH_DISTANCE = 0.75
 CROWDED = 0.03
 """Sources per area of a radius of one FWHM: with more, confusion is measured."""
 
-ROUNDS = 6
-"""Times that stars are put into a crowd."""
+INJECTED = 300
+"""Stars that are put into a crowd, in rounds."""
 
 SHARE = 0.08
 """Part of the sources of a crowd that are added each time: it stays as crowded."""
@@ -279,7 +279,7 @@ def confusion(
     seen = field.total[field.flux > 5 * field.error]
     low, high = np.percentile(seen, (5, 97))
     found = []
-    for _ in range(ROUNDS):
+    for _ in range(max(4, round(INJECTED / number))):
         x, y = spaced_places(region.image.shape, 5 * field.fwhm, number, rng)
         flux = np.exp(rng.uniform(np.log(low), np.log(high), x.size))
         image = put_stars(region.image, x, y, flux, star_wings(field), coadd.gain, rng)
@@ -315,7 +315,8 @@ def _matched(
 def _beyond_errors(found: np.ndarray) -> Confusion | None:
     """Return the scatter beyond the errors stated in bins of flux; see `_matched`."""
     order = np.argsort(found[0])
-    bins = [one for one in np.array_split(order, BINS) if one.size >= MIN_STARS]
+    number = min(BINS, order.size // MIN_STARS)
+    bins = np.array_split(order, max(1, number))
     if len(bins) < 2:
         return None
     flux, position, relative = [], [], []

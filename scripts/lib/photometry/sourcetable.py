@@ -412,7 +412,9 @@ def map_hdus(coadd: MeasuredCoadd) -> list[fits.ImageHDU | fits.CompImageHDU]:
     ]
 
 
-def significant(table: fits.BinTableHDU, least: float) -> fits.BinTableHDU:
+def significant(
+    table: fits.BinTableHDU, least: float, significance: np.ndarray | None = None
+) -> fits.BinTableHDU:
     """Return a source table without what is likely noise, renumbered.
 
     Parameters
@@ -420,11 +422,14 @@ def significant(table: fits.BinTableHDU, least: float) -> fits.BinTableHDU:
     table : astropy.io.fits.BinTableHDU
     least : float
         Least S/N of a source. Where it is not known, the source stays.
+    significance : ndarray, shape (n,), optional
+        S/N, where it is not that of the table.
 
     Returns
     -------
     astropy.io.fits.BinTableHDU
     """
-    rows = table.data[~(table.data["SNR"] < least)]
+    snr = table.data["SNR"] if significance is None else significance
+    rows = table.data[~(snr < least)]
     rows["NUMBER"] = np.arange(1, len(rows) + 1)
     return fits.BinTableHDU(rows, table.header, name="SOURCES")

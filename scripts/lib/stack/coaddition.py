@@ -140,17 +140,18 @@ def make_stack(
         saturate=combined.saturate * settings.saturation_fraction, settings=settings,
     )  # fmt: skip
     tied = any(str(frame.header.get("ASTRCAT", "NONE")) != "NONE" for frame in used)
-    zeropoint, stars = coadd_zeropoint(coadd, reference.photometric, band, settings, tied)
+    measured, significance, crowd = measure_all(coadd, settings)
+    point = measured.point if measured is not None and crowd is not None else None
+    zeropoint, stars = coadd_zeropoint(coadd, reference.photometric, band, settings, tied, point)
     flags = describe_coadd(
         header, coadd, grid, combined.saturate, used, zeropoint, reference, settings
     )
     record_step(header, "stack", version, history_parameters(settings))
     used_stars = stars.source[zeropoint.used] if zeropoint.known else None
-    measured, crowd = measure_all(coadd, settings)
     table = source_table(
         coadd, zeropoint, settings.apertures, used_stars, flat_error(used), measured
     )
-    table = significant(table, settings.catalogue_snr)
+    table = significant(table, settings.catalogue_snr, significance)
     write_products(products, header, combined, coadd, table, frames, crowd)
     numbers = CoaddRecord.of(coadd, header, flags, combined.saturate, len(table.data), zeropoint)
     record = finish("OK", header.get("QCREASON", ""), numbers)
@@ -163,15 +164,26 @@ def make_stack(
 
 def measure_all(
     coadd: MeasuredCoadd, settings: StackSettings
-) -> tuple[SourceMeasurements | None, Confusion | None]:
-    """Measure the sources of a coadd, with confusion in their errors where it is crowded."""
+) -> tuple[SourceMeasurements | None, np.ndarray, Confusion | None]:
+    """Measure the sources of a coadd, with confusion in their errors where it is crowded.
+
+    Returns
+    -------
+    measured : SourceMeasurements or None
+        None without sources.
+    significance : ndarray, shape (n,)
+        S/N of the sources without confusion: that does not make a source of noise.
+    crowd : Confusion or None
+    """
     field = coadd.field
     if field is None:
-        return None, None
+        return None, np.empty(0), None
     radii = [factor * field.fwhm for factor in settings.apertures]
     measured = measure_sources(coadd, field, radii)
     crowd = confusion(coadd, detection_settings(settings), settings.background_box, radii)
-    return measured if crowd is None else crowd.widen(measured), crowd
+    with np.errstate(divide="ignore", invalid="ignore"):
+        significance = measured.point.flux / measured.point.error
+    return measured if crowd is None else crowd.widen(measured), significance, crowd
 
 
 def grid_systems(paths: Sequence[str | Path], used: list[StackFrame]) -> list[WCS]:

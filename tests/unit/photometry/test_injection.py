@@ -1,0 +1,87 @@
+"""Stars put into a coadd tell its completeness and its confusion: against the truth of a scene."""
+
+import numpy as np
+import pytest
+from astropy.wcs import WCS
+from scipy.spatial import cKDTree
+
+from lib.core.settings import StackSettings
+from lib.photometry.injection import complete_flux, confusion, crowding, put_stars
+from lib.photometry.psf import Wings, moffat_alpha
+from lib.photometry.sourcetable import measure_sources
+from lib.stack.depth import detection_settings, limiting_flux, measure_coadd
+
+FWHM, SKY = 3.6, 400.0
+SETTINGS = StackSettings()
+HOW = detection_settings(SETTINGS)
+STAR = Wings(moffat_alpha(FWHM, 3.0), 3.0, 1.0)
+
+
+def measured_scene(rng, number, size=420, flux=None):
+    """A coadd of stars of known place and flux, measured."""
+    x, y = rng.uniform(8, size - 8, (2, number))
+    if flux is None:
+        flux = 10 ** (-0.4 * (13 + 7.5 * rng.random(number) ** 0.6 - 28.4))
+    empty = (rng.poisson(SKY, (size, size)) - SKY).astype(np.float32)
+    image = put_stars(empty, x, y, flux, STAR, 1.0, rng)
+    weight = np.full(image.shape, 1 / SKY, np.float32)
+    coadd = measure_coadd(
+        image, weight, wcs=WCS(naxis=2), scale=1.0, gain=1.0, saturate=1e9, settings=SETTINGS
+    )
+    return coadd, x, y, flux
+
+
+def test_light_put_in_is_the_flux():
+    image = np.zeros((121, 121), np.float32)
+    x, y = np.array([60.3]), np.array([59.8])
+    after = put_stars(image, x, y, np.array([1e6]), STAR, 1e6, np.random.default_rng(1))
+    inside = 1 - (1 + (32 / STAR.alpha) ** 2) ** -2
+    assert after.sum() == pytest.approx(1e6, rel=1.5 * (1 - inside) + 1e-3)
+    assert not image.any()
+
+
+def test_half_of_the_stars_of_the_flux_found_are_in_the_table():
+    rng = np.random.default_rng(12)
+    coadd, *_ = measured_scene(rng, 60, flux=10 ** rng.uniform(3.8, 5.2, 60))
+    limit = limiting_flux(coadd).flux
+    assert crowding(coadd) < 0.03 and confusion(coadd, HOW, 128, [FWHM]) is None
+    complete = complete_flux(coadd, limit, HOW, 128, SETTINGS.catalogue_snr)
+    # Deeper than S/N 5, less deep than S/N 3.
+    assert 0.6 < complete / limit < 1.05
+    found, number = 0, 0
+    for _ in range(3):
+        mixed = np.r_[np.full(80, complete), np.full(20, 1e5)]
+        again, x, y, _ = measured_scene(rng, 100, flux=mixed)
+        field = again.field
+        at = np.column_stack([field.sources["x"], field.sources["y"]])
+        measured = measure_sources(again, field, [FWHM]).point
+        at = at[measured.flux > SETTINGS.catalogue_snr * measured.error]
+        apart, _ = cKDTree(at).query(np.column_stack([x, y])[:80])
+        found, number = found + (apart < 0.75 * FWHM).sum(), number + 80
+    # The fit is good to a tenth of a magnitude, the fraction to 0.025.
+    assert 0.3 < found / number < 0.72
+
+
+def test_errors_in_a_crowd_are_the_scatter():
+    pulls, before = [], []
+    for seed in (3,):
+        coadd, x, y, flux = measured_scene(np.random.default_rng(seed), 1000)
+        field = coadd.field
+        assert crowding(coadd) > 0.06
+        crowd = confusion(coadd, HOW, 128, [FWHM])
+        plain = measure_sources(coadd, field, [FWHM])
+        wider = crowd.widen(plain)
+        apart, row = cKDTree(np.column_stack([field.sources["x"], field.sources["y"]])).query(
+            np.column_stack([x, y])
+        )
+        good = (apart < 0.8 * FWHM) & (flux > 1.5e4) & (flux < 2e5)
+        difference = plain.point.flux[row[good]] - flux[good]
+        pulls.extend(difference / wider.point.error[row[good]])
+        before.extend(difference / plain.point.error[row[good]])
+    width, width_before = (
+        1.4826 * np.median(np.abs(values - np.median(values))) for values in (pulls, before)
+    )
+    assert len(pulls) > 100
+    # Without the crowd in them the errors are far too small.
+    assert width_before > 2.5
+    assert 0.7 < width < 1.5
