@@ -1,6 +1,7 @@
 """A night of bad frames: each is listed with its reason, every good one is in its stack."""
 
 import gzip
+import os
 import shutil
 
 import numpy as np
@@ -30,6 +31,10 @@ FILE_NAMES = [
     "-rf.fits",
     "étoile ☆.fits",
     "per%scent *.fits",
+    "<word>.fits",
+    "<wildcards.frame>.fits",
+    "ba\\ck # sl,ash=.fits",
+    "turned\u202eround.fits",
 ]
 
 
@@ -97,6 +102,14 @@ def spoil(place):
     packed[len(packed) // 2] ^= 0xFF
     (place.raw / "flipped.fits.gz").write_bytes(packed)
     bad["flipped.fits.gz"] = "BAD_GZIP"
+    # At its full length, but 90 % of it is there.
+    path = frames.write("filling.fits")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(0.9 * len(content))].ljust(len(content), b"\0"))
+    bad[path.name] = "INCOMPLETE"
+    bad.update(spoil_packed(frames, counts))
+    for name in ("esc\x1b[2J.fits", os.fsdecode(b"no-utf8-\xff.fits")):
+        shutil.copy(place.raw / "float32.fits", place.raw / name)
     bad[frames.write("small.fits", counts[:200, :300]).name] = "NO_"
     bad[frames.write("cube.fits", np.stack([counts, counts])).name] = "NOT_2D"
     bad[frames.write("line.fits", counts[0]).name] = "NOT_2D"
@@ -135,6 +148,29 @@ def spoil(place):
     return good, bad, duplicates, named
 
 
+def spoil_packed(frames, counts):
+    """Add packed frames: good ones, spoilt ones, and two that open to gigabytes."""
+    packed = fits.CompImageHDU(counts, frames.header, compression_type="RICE_1")
+    path = frames.raw / "packed-tiles.fits.fz"
+    fits.HDUList([fits.PrimaryHDU(), packed]).writeto(path)
+    content = path.read_bytes()
+    (frames.raw / "odd-form.fits.fz").write_bytes(content.replace(b"'1PB(", b"'9QZ("))
+    one = f"TFIELDS = {1:>20}".encode()
+    wide = content.replace(one, f"TFIELDS = {10**12 - 1:>20}".encode())
+    (frames.raw / "wide.fits.fz").write_bytes(wide)
+    heap = content.rfind(b"END" + b" " * 77) // 2880 * 2880 + 2880 + 8 * len(counts)
+    tiles = bytearray(content)
+    tiles[heap : heap + 4000] = b"\xff" * 4000
+    path.write_bytes(tiles)
+    axes = {"SIMPLE": "T", "BITPIX": 16, "NAXIS": 2, "NAXIS1": 30000, "NAXIS2": 30000}
+    head = "".join(f"{key:<8}= {value:>20}".ljust(80) for key, value in axes.items())
+    head = (head + "END").ljust(2880).encode()
+    zipped = gzip.compress(head) + gzip.compress(b"\0" * (1 << 24)) * 120
+    (frames.raw / "bomb.fits.gz").write_bytes(zipped)
+    return {path.name: "", "odd-form.fits.fz": "", "wide.fits.fz": "BAD_HEADER",
+            "bomb.fits.gz": "TOO_LARGE"}  # fmt: skip
+
+
 def everything(place):
     """Return all paths of a place, without what is below imredux and .snakemake."""
     return {
@@ -171,7 +207,8 @@ def night(raw_night, passing_folder):
 def rows(night):
     """The rows of frames.ecsv by raw file."""
     table = Table.read(night.products / "frames.ecsv")
-    return {str(row["raw"]): row for row in table}
+    # What is not printed is shown in the table.
+    return {str(row["raw"]).replace("\\u202e", "\u202e"): row for row in table}
 
 
 def stacked(header):
@@ -248,6 +285,15 @@ def test_all_names_below_imdir_are_plain(night):
 
     names = {str(path.relative_to(night.products)) for path in night.products.rglob("*")}
     assert [name for name in names if not re.fullmatch(r"[A-Za-z0-9_+./-]+", name)] == []
+
+
+def test_no_terminal_obeys_a_name(night):
+    """Neither the console nor the table nor the page holds what is not printed."""
+    table = (night.products / "frames.ecsv").read_text()
+    for text in (table, night.said.out, (night.products / "night.html").read_text()):
+        assert not {"\x1b", "\x9b", "\u202e", "\udcff"} & set(text)
+    assert "esc\\x1b[2J.fits" in table and "BAD_FILE_NAME" in table
+    assert "turned\\u202eround.fits" in table
 
 
 def test_page_holds_no_markup_of_a_header(night):

@@ -21,6 +21,9 @@ SUSPICIOUS = 512
 BEFORE = 2880
 """[byte] Data before them that tell whether zeros are usual in the frame."""
 
+ROWS, BORDER = 4, 3
+"""Rows before them, and pixels at the ends of these, whose zeros tell of a blank border."""
+
 RECENT = 2.0
 """[s] Age of a change after which a file is looked at once more ..."""
 
@@ -39,9 +42,9 @@ def blank_end(path: str | os.PathLike[str], headers: RawHeaders) -> int:
     Returns
     -------
     int
-        0 where the last bytes are few zeros or none, all of the data are, or half of the data just
-        before are, as where the camera clips its noise; where DATASUM is right; and in a gzipped
-        file, whose own checksum has been read.
+        0 where the last bytes are few zeros or none; where all of the data are, or half of those
+        just before, as where the camera clips its noise; where the rows before have blank ends,
+        too; where DATASUM is right; and in a gzipped file, whose own checksum has been read.
     """
     hdu = next((one for one in reversed(headers.hdus) if one.length), None)
     if hdu is None or not hdu.start:
@@ -61,9 +64,28 @@ def blank_end(path: str | os.PathLike[str], headers: RawHeaders) -> int:
         pixels = before[: len(before) // size * size].reshape(-1, size)
         if len(pixels) and (~pixels.any(axis=1)).mean() > 0.5:
             return 0
+        if hdu.plain and hdu.shape and _has_blank_border(data[:filled], size * hdu.shape[-1], size):
+            return 0
         return 0 if _sum_is_right(words, hdu) else hdu.length - filled
     except (OSError, ValueError):  # gone, or cut short meanwhile: who reads it next says so
         return 0
+
+
+def _has_blank_border(data: np.ndarray, row: int, size: int) -> bool:
+    """Return whether the last whole rows begin or end with zeros: frames shifted by software do.
+
+    Parameters
+    ----------
+    data : ndarray of uint8
+        Bytes of an image, up to its zeros.
+    row, size : int
+        Bytes of a row, and of a pixel.
+    """
+    rows = data[: len(data) // row * row].reshape(-1, row)[-ROWS:]
+    if len(rows) < ROWS:
+        return False
+    edge = BORDER * size
+    return not rows[:, :edge].any() or not rows[:, -edge:].any()
 
 
 def _length_without_zeros(data: np.ndarray) -> int:

@@ -629,7 +629,7 @@ class NightLog:
             told = more.get("told", {})
             for row in rows or [LogRow(guess, name, status, reason, None, told)]:
                 self.rows.append(row)
-                hit = excluding_entry((row.frame, name, _stem(name)), excluded)
+                hit = excluding_entry((row.frame, name, _stem(name), shown(name)), excluded)
                 if hit is not None:
                     unused.discard(hit)
                     row.status, row.reason = "IGNORED", f"EXCLUDED: {excluded[hit]}"

@@ -258,7 +258,8 @@ def _plain(column: Column) -> np.ndarray:
 def _strings(column: Column) -> np.ndarray:
     """Return a text column, empty where masked."""
     values = _plain(column)
-    return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values], dtype=str)
+    texts = [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values]
+    return np.array([shown(text) for text in texts], dtype=str)
 
 
 def _numbers(path: Path, column: Column, name: str, unit: str) -> np.ndarray:

@@ -85,6 +85,15 @@ def test_blank_rows_of_a_detector_are_its_own(tmp_path):
     assert set(found.values()) == {("OK", "")}
 
 
+def test_blank_borders_of_shifted_frames_are_no_gaps(tmp_path):
+    rng = np.random.default_rng(1)
+    for k, (rows, columns) in enumerate([(0, 5), (4, 9), (11, 3), (30, 40)]):
+        data = rng.normal(500, 20, SHAPE).astype(np.float32)
+        data[SHAPE[0] - rows :], data[:, SHAPE[1] - columns :] = 0, 0
+        fits.PrimaryHDU(data, header(k)).writeto(tmp_path / f"{k}.fits")
+    assert set(outcome(tmp_path).values()) == {("OK", "")}
+
+
 def test_a_right_checksum_proves_blank_rows(tmp_path):
     content = write(tmp_path / "1.fits", 1, blank=9, checksum=True)
     assert outcome(tmp_path)["1.fits"] == ("OK", "")
