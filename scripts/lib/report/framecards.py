@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lib.core.contents import sealed
+from lib.core.text import shown
 from lib.frame.file import COSMIC, FrameRejected
 from lib.frame.fitsbytes import map_images
 from lib.night.facts import FrameFacts
@@ -142,8 +143,8 @@ def raw_picture(path: str, facts: FrameFacts, size: int) -> dict[str, str]:
         try:
             # What is burnt out is not shown, and takes long to tell.
             ccd = assemble(path, replace(facts, saturate=math.inf, linear=None)).ccd
-        except FrameRejected as why:
-            return {"why": str(why)}
+        except (FrameRejected, ChildProcessError) as why:
+            return {"why": shown(why)}
         small = pictures.block_mean(ccd.data, pictures.block_factor(ccd.shape, size))
     return {"src": pictures.encode(pictures.stretch(small), 75, "jpeg")}
 
@@ -184,7 +185,7 @@ def quick_look(path: str | Path, facts: FrameFacts, size: int) -> np.ndarray | N
             number = small.shape[along]
             level = level.ravel()[: number * factor].reshape(number, factor).mean(axis=1)
             small = small - np.expand_dims(level, 1 - along)
-    except (FrameRejected, IndexError, TypeError, ValueError):
+    except (FrameRejected, ChildProcessError, IndexError, TypeError, ValueError):
         return None
     flip_y, flip_x = amplifier.flip or (False, False)
     return small[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
