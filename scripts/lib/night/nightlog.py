@@ -12,6 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -491,7 +492,9 @@ def _remark_notes(datadir: str, files: dict[str, list[Any]], choice: Choice) -> 
     absent = set.intersection(*lacking) if lacking else set()
     if absent:
         name = next(name for name, entry in files.items() if "absent" in entry[7])
-        known = [key for hdu in read_headers(f"{datadir}/{name}").hdus for key in hdu.header]
+        known = []
+        with suppress(FrameUnusable):  # gone since it was read
+            known = [key for hdu in read_headers(f"{datadir}/{name}").hdus for key in hdu.header]
         notes += keyword_notes(
             [key for key in choice.keywords if key in absent], choice.sources, known
         )
