@@ -53,7 +53,7 @@ rule solve:
         "../environment.yml"
     threads: PLAN.threads_of_a_stack(available_cores(workflow))
     params:
-        version=8,
+        version=9,
         settings=config["astrometry"],
     script:
         "../scripts/solve.py"

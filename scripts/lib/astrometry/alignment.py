@@ -17,7 +17,8 @@ def align(
 ) -> tuple[list[AstrometryFrame], Reference, dict[str, str]]:
     """Align frames with each other: the one with most stars keeps its header's system.
 
-    Each frame is identified in the merged stars of those before it, then all but the first
+    Each frame is identified in the merged stars of those before it. Chips of a camera that share
+    no star are placed by their headers, relative to the chip that saw most. Then all but the first
     are fitted to the mean positions, three times over: linearly, and by a polynomial of the degree
     that predicts left-out stars best, for frames that see a star through different parts of the
     optics.
@@ -47,12 +48,17 @@ def align(
         corrections = [PointingCorrection.of(one, *headers[one.name]) for one in aligned]
         failed = identify_all(waiting, reference, settings, corrections=corrections)
         found = [frame for frame in waiting if frame.match]
-        if not found:
-            break
         for frame in found:
             frame.pixel_to_world = fit_alone(frame, reference, 1)
+        if not found:
+            found = sister_chips(waiting, aligned[0])[:1]
+            for frame in found:
+                failed.pop(frame.name, None)
+        if not found:
+            break
         aligned += found
-        waiting = [frame for frame in waiting if not frame.match]
+        names = {frame.name for frame in found}
+        waiting = [frame for frame in waiting if frame.name not in names]
     fit_to_mean(aligned, 1)
     degree = alignment_degree(aligned, settings)
     if degree > 1:
@@ -62,6 +68,22 @@ def align(
         # A star on one frame only agrees with itself: it says nothing about the alignment.
         reference = reference.repeated
     return aligned, reference, failed
+
+
+def sister_chips(
+    waiting: Sequence[AstrometryFrame], first: AstrometryFrame
+) -> list[AstrometryFrame]:
+    """Return the frames that other chips took in the exposure of a frame.
+
+    They share no star with it, but its pointing: where it keeps its header's system, they do.
+
+    Parameters
+    ----------
+    waiting : sequence of AstrometryFrame
+    first : AstrometryFrame
+    """
+    exposure = first.header.get("RAWFILE")
+    return [frame for frame in waiting if exposure and frame.header.get("RAWFILE") == exposure]
 
 
 def fit_to_mean(frames: Sequence[AstrometryFrame], degree: int, rounds: int = 3) -> None:
