@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lib.calibration.detector import read_raw
-from lib.calibration.photontransfer import photon_transfer
+from lib.calibration.photontransfer import PhotonTransfer, photon_transfer
 from lib.core.bands import BANDS
 from lib.frame.file import FrameRejected
 from lib.night.amplifiers import parse_section
@@ -409,18 +409,23 @@ def _add_camera(
     draft.add("")
     draft.add("cameras:")
     draft.add("  C0:")
-    if science[0].images > 1:
+    several = science[0].images > 1
+    if several:
+        count = f"{science[0].images} images in a file"
         draft.add(
-            "    # several images in a file: amplifiers: extensions where they are one detector"
+            "    amplifiers: auto", f"guessed: {count}: single, extensions, chips or sections"
         )
         draft.guessed.append("amplifiers")
-    draft.add(f"    shape: [{shape[0]}, {shape[1]}]", "rows, columns: found")
+    else:
+        draft.add(f"    shape: [{shape[0]}, {shape[1]}]", "rows, columns: found")
     bands = {parse_filter(text(evaluate(generic["filter"], one.header))).band for one in science}
     if bands & {"J", "H", "K"}:
         draft.add("    near_infrared: true", "guessed from the filters: one sky per target")
         draft.guessed.append("near_infrared")
-    edges = _add_sections(draft, alike, shape)
-    _add_electronics(draft, alike, camera, edges)
+    # Of several images each has its own sections and gain: those of its header.
+    edges = None if several else _add_sections(draft, alike, shape)
+    measured = photon_transfer([], []) if several else measure_frames(alike, edges)
+    _add_electronics(draft, alike, camera, measured)
     kinds = Counter(one.kind for one in frames)
     needs = {"bias": "required" if kinds["bias"] else "none"}
     needs["dark"] = "none" if not kinds["dark"] else "optional" if kinds["bias"] else "required"
@@ -504,10 +509,9 @@ def _add_electronics(
     draft: Draft,
     frames: Sequence[RawFrame],
     camera: Mapping[str, Any],
-    trim: list[int] | None,
+    measured: PhotonTransfer,
 ) -> None:
     """Add gain, read noise and saturation: measured, else from the header, else missing."""
-    measured = measure_frames(frames, trim)
     values = {"gain": measured.gain, "rdnoise": measured.rdnoise}
     header_gain = _usable(camera.get("gain"), frames[0])
     if (
@@ -539,10 +543,10 @@ def _add_electronics(
             draft.missing.append(key)
     told = _usable(camera.get("saturate"), frames[0])
     top = 65535 if abs(number(frames[0].header.get("BITPIX")) or 0) == 16 else None
-    value = f"{told[0]}" if told else f"{top}"
+    level = told[0] if told else top
     if told or top:
         source = f"found: {told[1]:g} DN" if told else "guessed: the top of 16 bits"
-        draft.add(f"    saturate: {value}", f"{source}; lower where the well is full before")
+        draft.add(f"    saturate: {level}", f"{source}; lower where the well is full before")
         draft.guessed.append("saturate")
 
 
@@ -565,7 +569,7 @@ def _usable(spec: Any, frame: RawFrame) -> tuple[str, float] | None:
     return None
 
 
-def measure_frames(frames: Sequence[RawFrame], trim: list[int] | None) -> Any:
+def measure_frames(frames: Sequence[RawFrame], trim: list[int] | None) -> PhotonTransfer:
     """Return gain and read noise, measured in the flats of one filter and in the biases."""
     cut = slice(None), slice(None)
     if trim:

@@ -179,3 +179,26 @@ def test_a_new_file_says_that_the_camera_is_known(tmp_path, capsys):
     header.update({"INSTRUME": "EFOSC", "EXPTIME": 5.0})
     fits.PrimaryHDU(np.zeros((20, 20), np.int16), header).writeto(tmp_path / "a.fits")
     assert "# The shipped instrument efosc2 reads these frames already." in new(capsys, tmp_path)[1]
+
+
+def test_several_images_keep_the_gains_of_their_headers(tmp_path, capsys):
+    """Two amplifiers of a detector: what is measured in the first is not that of the second."""
+    rng = np.random.default_rng(6)
+    for k, (kind, level) in enumerate([("bias", 0), ("bias", 0), ("flat", 9000), ("flat", 9000)]):
+        hdus = [fits.PrimaryHDU(), fits.ImageHDU(), fits.ImageHDU()]
+        hdus[0].header.update({"IMAGETYP": kind, "EXPTIME": 1.0, "FILTER": "V"})
+        hdus[0].header["DATE-OBS"] = f"2024-01-02T03:04:0{k}"
+        for one, gain, place in zip(
+            hdus[1:], (1.5, 2.5), ("[1:80,1:90]", "[81:160,1:90]"), strict=True
+        ):
+            one.data = np.round(rng.poisson(level, (90, 80)) / gain + 500).astype(np.int16)
+            one.header.update({"GAIN": gain, "RDNOISE": 4.0, "DETSEC": place})
+            one.header["DATASEC"] = "[1:80,1:90]"
+        fits.HDUList(hdus).writeto(tmp_path / f"{k}.fits")
+    path = tmp_path / "mine.yaml"
+    path.write_text(new(capsys, tmp_path)[1])
+    frames = scan(tmp_path, path).frames.values()
+    assert [[one.gain for one in facts.amplifiers] for facts in frames] == [[1.5, 2.5]] * 4
+    assert {tuple(facts.shape) for facts in frames} == {(90, 160)}
+    code, out, _ = check(capsys, path, tmp_path)
+    assert code == 1 and "amplifier 2: gain 2.5 e/DN" in out
