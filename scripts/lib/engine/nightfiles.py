@@ -55,7 +55,8 @@ def read_night(config: Mapping[str, Any], *, write: bool) -> NightLog:
     night.add_masters(config["masters"])
     if write:
         begin_frames_table(night, imdir / "frames.ecsv")
-        for note in filter(None, [unasked_exclude(config), *night.notes]):
+        remarks = [] if config.get("quiet") else night.notes
+        for note in filter(None, [unasked_exclude(config), *remarks]):
             tell(note)
     if not night.rows:
         raise NothingToReduce(f"datadir: {datadir} holds no {RAW_ENDINGS} file")
