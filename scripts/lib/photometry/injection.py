@@ -285,7 +285,7 @@ def confusion(
         image = put_stars(region.image, x, y, flux, star_wings(field), coadd.gain, rng)
         new = to_measure(region, image)
         again = measure_field(new, how, detected=detect_above_background(new, how, box))
-        if again is None:
+        if again is None or not 0.7 < again.fwhm / field.fwhm < 1.4:
             continue
         measured = measure_sources(replace(region, image=image, field=again), again, radii)
         found.append(_matched(again, measured, x, y, flux))

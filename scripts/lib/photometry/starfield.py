@@ -42,6 +42,9 @@ LEAST_HALF_LIGHT = 0.5
 HALF_LIGHT_WITHOUT_STARS = 2.0
 """Half-light radius assumed where no source tells it [pixel]."""
 
+WIDEST_PROFILE = 3.0
+"""Half-light radii that the FWHM of stars may measure: what is fitted wider is no star's."""
+
 STELLAR_LOCUS = 0.3
 """By which the half-light radius of a point source may differ from that of stars [ln]."""
 
@@ -395,7 +398,8 @@ def _stellar_profile(
 ) -> StellarProfile:  # fmt: skip
     """Return the profile of stars, by their half-light radius where no Moffat profile fits."""
     fwhm, beta = fit_profile(image, stars["x"], stars["y"], flux, 2.0 * half_light)
-    if not np.isfinite(fwhm):
+    # Of any profile that falls outwards the FWHM is at most that of a disc, 2.8 half-light radii.
+    if not fwhm < WIDEST_PROFILE * half_light:
         fwhm, beta = 2.0 * half_light, np.nan
     with np.errstate(divide="ignore", invalid="ignore"):
         elongation = 1.0 - stars["b"] / stars["a"]

@@ -51,5 +51,17 @@ def test_neighbour_hidden_in_a_star_is_found_and_taken_away():
     assert total[:2] == pytest.approx(flux[:2], abs=0.015 * 6e4)
 
 
+def test_a_profile_wider_than_its_stars_is_not_believed(monkeypatch):
+    """In a crowd the fit may run away; models as wide would fill the memory."""
+    rng = np.random.default_rng(7)
+    grid = np.arange(30, 200, 40.0)
+    x, y = (one.ravel() for one in np.meshgrid(grid, grid))
+    image = moffat_image(x, y, np.full(x.size, 4e4), 4.0, 3.0, (220, 220), half=40)
+    image = (image + rng.normal(0, 5, image.shape)).astype(np.float32)
+    monkeypatch.setattr("lib.photometry.starfield.fit_profile", lambda *_: (1098.0, 1.1))
+    field = measure_field(MeasurementImage(image, 5.0, gain=1e9))
+    assert field.fwhm == pytest.approx(2 * field.profile.half_light)
+
+
 def test_nothing_found_in_noise_free_emptiness():
     assert measure_field(MeasurementImage(np.zeros((64, 64), "f4"), 1.0)) is None
