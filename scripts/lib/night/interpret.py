@@ -56,7 +56,7 @@ CALIBRATIONS = ("bias", "dark", "flat")
 MAX_AXIS = 100_000  # pixels
 
 
-DARK_FLAT = r"(?i)dark[s _-]*flat|flat[s _-]*dark"
+DARK_FLAT = r"(?i)dark[s\W_]*flat|flat[s\W_]*dark"
 """What a dark of the flats' exposure is called; most patterns for flats fit it too."""
 
 

@@ -47,7 +47,16 @@ def night(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "word", ["DARKFLAT", "Dark Flat", "FLATDARK", "Flat Dark Frame", "flat-dark", "Dark Flats"]
+    "word",
+    [
+        "DARKFLAT",
+        "Dark Flat",
+        "FLATDARK",
+        "Flat Dark Frame",
+        "flat-dark",
+        "Dark Flats",
+        "Dark (flat)",
+    ],
 )
 def test_dark_flats_are_darks(word):
     assert read(IMAGETYP=word).type == "dark"
