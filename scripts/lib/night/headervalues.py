@@ -282,7 +282,12 @@ def comment_of(header: Header, keyword: str) -> str:
         place = cards.find(start, place + 1)
     if place < 0:
         return ""
-    field = cards[place : place + 80].partition("=")[2]
+    return _comment(cards[place : place + 80])
+
+
+@functools.lru_cache(maxsize=4096)
+def _comment(card: str) -> str:
+    field = card.partition("=")[2]
     if "'" in field:
         quoted = _QUOTED.match(field)
         field = field[quoted.end() :] if quoted else field
