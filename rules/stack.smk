@@ -65,7 +65,7 @@ rule tables:
     conda:
         "../environment.yml"
     params:
-        version=7,
+        version=8,
         settings=config["stack"],
         target_radec=TARGET,
     script:

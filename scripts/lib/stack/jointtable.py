@@ -195,6 +195,7 @@ def _add_measurements(
 ) -> None:
     """Add fluxes, magnitudes, limits and flags of a coadd at positions, put in another order."""
     flux, error, flags = (values[order] for values in forced_fluxes(coadd, sky, extra))
+    error = np.hypot(error, float(coadd.header.get("FLATERR", 0.0)) * flux)
     zeropoint = coadd.header.get("ABSZPT", np.nan)
     magnitude, magnitude_error, limit = magnitudes(flux, error, zeropoint)
     for label, values, unit, what in (

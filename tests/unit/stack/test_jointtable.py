@@ -1,6 +1,7 @@
 """Joint table and light curve: forced photometry in filters and exposures, truth known."""
 
 import json
+import shutil
 
 import lightcurve
 import numpy as np
@@ -212,6 +213,18 @@ def test_one_filter_without_reference_gives_fluxes(night, tmp_path):
     assert np.isnan(curve["MAG"]).all() and np.isfinite(curve["FLUX"]).all()
     relative = curve["FLUX"] / curve["FLUX"][0]
     assert relative == pytest.approx(10 ** (-0.4 * (MAGS - 19.2)), rel=0.1)
+
+
+def test_error_of_the_flat_is_in_the_joint_table(night, tmp_path):
+    _, _, stacks, table = night
+    coadd = tmp_path / "coaddtruth.r.fits"
+    shutil.copy(stacks[0][0], coadd)
+    with fits.open(coadd, mode="update") as hdus:
+        hdus[0].header["FLATERR"] = 0.03
+    found = join(tmp_path, [(coadd, *stacks[0][1:]), *stacks[1:]])
+    expected = np.hypot(table["FLUXERR_r"], 0.03 * table["FLUX_r"])
+    np.testing.assert_allclose(found["FLUXERR_r"], expected, rtol=1e-6)
+    np.testing.assert_array_equal(found["FLUXERR_z"], table["FLUXERR_z"])
 
 
 def test_rejected_coadds_are_left_out_with_their_reason(night, tmp_path):
