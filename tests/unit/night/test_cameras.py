@@ -51,6 +51,7 @@ WIRCAM = {
     "DEC": "63:11:29.0", "EQUINOX": 2000.0, "GAIN": 4.0, "RDNOISE": 30.0, "SATURATE": 65535,
     "AIRMASS": 1.376, "NEXTEND": 4,
 }  # fmt: skip
+WIRCHIPS = [((2048, 2048), {"EXTNAME": f"HAWAII-2RG-#{number}"}) for number in (77, 52, 54, 60)]
 MEGAPRIME = {
     "INSTRUME": "MegaPrime", "DETECTOR": "MegaCam", "OBSTYPE": "OBJECT", "OBJECT": "2I",
     "FILTER": "r.MP9602", "EXPTIME": 30.102, "DATE-OBS": "2019-12-04", "UTC-OBS": "14:26:18.76",
@@ -139,7 +140,7 @@ CAMERAS = {
         "type": "object", "band": "H", "exptime": 10, "gain": 4.44, "rdnoise": 11.7,
         "date_obs": "2015-02-13T07:35:00.842", "pixscale": 0.1812, "linear": 22000,
     }),
-    "wircam": (WIRCAM, [(None, {}), *[((2048, 2048), {})] * 4], "2281792o.fits", {
+    "wircam": (WIRCAM, [(None, {}), *WIRCHIPS], "2281792o.fits", {
         "type": "object", "band": "J", "exptime": 20, "gain": 4.0, "rdnoise": 30,
         "ra": 280.1821, "dec": 63.1914, "near_infrared": True, "shape": [2048, 2048],
     }),
@@ -232,6 +233,14 @@ def test_three_chips_of_gmos_with_one_or_two_amplifiers_each():
         assert [part.origin for part in one.amplifiers] == [[0, 512], [0, 0]]
         assert [part.gain for part in one.amplifiers] == [2.1, 2.0]
         assert not one.has_pedestal
+
+
+def test_each_chip_is_a_part_of_the_frame():
+    header, images, raw, _ = CAMERAS["wircam"]
+    found = interpret(header, hdus_of(header, images), raw, load_instrument("wircam"))
+    assert [one.amplifiers[0].hdu for one in found] == [1, 2, 3, 4]
+    assert len({one.frame for one in found}) == 4
+    assert {one.target for one in found} == {"PSOJ280"}
 
 
 @pytest.mark.parametrize(
