@@ -204,10 +204,9 @@ def growth_curve(
     """
     radii = RING_RADII * fwhm
     assumed = _assumed_curve(radii, fwhm)
-    index, n_rings = _lonely_stars(stars, radii, fwhm, image.data.shape)
+    index, n_rings = growth_stars(stars, fwhm, image.data.shape, max_stars)
     if index.size < 2:
         return assumed
-    index = index[np.argsort(-stars.flux[index], kind="stable")[:max_stars]]
     rings = _mean_rings(image, stars.take(index), radii[:n_rings], fwhm, others)
     if rings is None:
         return assumed
@@ -217,10 +216,15 @@ def growth_curve(
         return assumed
 
 
-def _lonely_stars(
-    stars: StarSample, radii: np.ndarray, fwhm: float, shape: tuple[int, ...]
+def growth_stars(
+    stars: StarSample, fwhm: float, shape: tuple[int, ...], max_stars: int = 40
 ) -> tuple[np.ndarray, int]:
-    """Return the stars alone to the last ring, in a crowded field to a nearer one, and which."""
+    """Return the stars that a growth curve is measured on, and the number of its rings.
+
+    Those alone to the last ring, in a crowded field to a nearer one; for the parameters see
+    `growth_curve`.
+    """
+    radii = RING_RADII * fwhm
     ny, nx = shape
     edge = np.minimum.reduce([stars.x, stars.y, nx - 1 - stars.x, ny - 1 - stars.y])
     lonely, last = np.zeros(edge.size, bool), len(radii)
@@ -230,7 +234,8 @@ def _lonely_stars(
         lonely = (stars.isolation > far + margin * fwhm) & (edge > far + 1)
         if lonely.sum() >= MIN_LONELY_STARS:
             break
-    return np.flatnonzero(lonely), last
+    index = np.flatnonzero(lonely)
+    return index[np.argsort(-stars.flux[index], kind="stable")[:max_stars]], last
 
 
 @dataclass(frozen=True)

@@ -124,13 +124,18 @@ class StarModels:
                     corner = (self.row[i] - half, self.column[i] - half)
                     add_stamp(image, (0, 0), corner, stamp)
 
-    def apertures(self, radius: float) -> np.ndarray:
-        """Return the sum of each star alone in a circle, the others taken away, shape (n,)."""
-        sums, _, _ = sep.sum_circle(self.residual, self.x, self.y, radius, subpix=5)
-        index = np.flatnonzero(self.flux > 0)
+    def apertures(self, radius: float, rows: np.ndarray | None = None) -> np.ndarray:
+        """Return the sum of each star alone in a circle, the others taken away, shape (n,).
+
+        Of some stars only where there are `rows`.
+        """
+        rows = np.arange(self.x.size) if rows is None else rows
+        sums, _, _ = sep.sum_circle(self.residual, self.x[rows], self.y[rows], radius, subpix=5)
+        modelled = self.flux[rows] > 0
+        index = rows[modelled]
         if index.size:
             half = int(np.ceil(radius)) + 1
-            sums[index] += tile_sums(
+            sums[modelled] += tile_sums(
                 self.light(index, half), self.x[index] - self.column[index],
                 self.y[index] - self.row[index], radius,
             )[0]  # fmt: skip
@@ -289,7 +294,7 @@ def neighbour_errors(
 
 def hidden_sources(
     models: StarModels, image: MeasurementImage, point: np.ndarray, segments: np.ndarray,
-    fwhm: float, min_area: int = 5,
+    fwhm: float, min_area: int = 5, model_error: float = MODEL_ERROR,
 ) -> Detections:  # fmt: skip
     """Find the neighbours of stars that were taken for a part of them.
 
@@ -308,6 +313,8 @@ def hidden_sources(
         [pixel].
     min_area
         As for `detect_sources`.
+    model_error : float
+        Relative error of the models.
 
     Returns
     -------
@@ -315,7 +322,7 @@ def hidden_sources(
         Of the hidden sources, numbered from 1.
     """
     light = models.image(point)
-    variance = image.noise**2 + light / image.gain + (MODEL_ERROR * light) ** 2
+    variance = image.noise**2 + light / image.gain + (model_error * light) ** 2
     error = np.sqrt(variance).astype(np.float32)
     search = np.zeros(models.size, bool)
     core = np.zeros(models.size, bool)

@@ -6,7 +6,9 @@ import numpy as np
 import sep
 from astropy.io import fits
 
+from lib.core.stats import mad_std
 from lib.photometry.apertures import aperture_fluxes, squares_about
+from lib.photometry.flags import FLAG_NEIGHBOUR
 from lib.photometry.image import MeasurementImage
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.neighbours import deblended_errors, neighbour_errors
@@ -35,6 +37,13 @@ AXES_NOISE = 0.45
 
 WINDOW = 2.0 / 2.3548
 """Standard deviation of the window of positions, in half-light radii of stars."""
+
+
+UNEVEN_SNR = 50.0
+"""Least S/N of the stars that tell by how much the light in apertures varies over the field."""
+
+MIN_UNEVEN_STARS = 8
+"""With fewer it is that of the aperture of the photometry."""
 
 
 def kron_photometry(
@@ -272,12 +281,31 @@ def measure_sources(
     circular = []
     for radius in radii:
         flux = aperture_fluxes(image, x, y, [radius])[0][:, 0]
-        circular.append(SourceFluxes(flux, aperture_error(flux, radius)))
+        error = aperture_error(flux, radius)
+        circular.append(
+            SourceFluxes(flux, np.hypot(error, _uneven_part(field, flux, error) * flux))
+        )
     return SourceMeasurements(
         coadd.source_positions(), position_error,
         point,
         SourceFluxes(auto, auto_error), circular, reach, field.flags | kron_flags,
     )  # fmt: skip
+
+
+def _uneven_part(field: StarField, flux: np.ndarray, error: np.ndarray) -> float:
+    """Return the relative scatter of stars in an aperture where they vary over the field, else 0.
+
+    Apertures of a fixed radius are not corrected: what they hold of a star depends on its place.
+    """
+    if field.variation is None:
+        return 0.0
+    rows = np.flatnonzero(field.stars & ((field.flags & FLAG_NEIGHBOUR) == 0))
+    rows = rows[(flux[rows] > UNEVEN_SNR * error[rows]) & (field.flux[rows] > 0)]
+    if rows.size < MIN_UNEVEN_STARS:
+        return field.variation.rms
+    part = np.log(flux[rows] / field.flux[rows])
+    noise = float(np.median(error[rows] / flux[rows]))
+    return float(np.sqrt(max(mad_std(part) ** 2 - noise**2, 0.0)))
 
 
 def source_table(
@@ -366,6 +394,10 @@ def _describe_apertures(
         fraction = float(field.growth.fraction(field.aperture))
         header["APCOR"] = (2.5 * np.log10(fraction), "[mag] correction of POINT to total")
         header["APCORERR"] = (1.0857 * field.growth.error, "[mag] its error")
+        header["PSFVAR"] = (
+            1.0857 * (field.variation.rms if field.variation else 0.0),
+            "[mag] rms by which stars vary over the field; POINT has it taken out",
+        )
         header["APRADC"] = (field.core.radius * scale, "[arcsec] inner aperture of POINT")
         header["APCORC"] = (2.5 * np.log10(field.core.fraction), "[mag] correction of that")
         header["APCORCSC"] = (1.0857 * field.core.scatter, "[mag] its scatter among stars")

@@ -10,6 +10,7 @@ import numpy as np
 import sep
 
 from lib.photometry.apertures import aperture_fluxes
+from lib.photometry.fieldvariation import MIN_STARS, WIDE, FieldVariation, fit_variation
 from lib.photometry.flags import (
     FLAG_BLENDED,
     FLAG_NEIGHBOUR,
@@ -17,9 +18,21 @@ from lib.photometry.flags import (
     FLAG_TRUNCATED,
     FLAG_WEIGHT,
 )
-from lib.photometry.growth import GrowthCurve, OtherSources, StarSample, growth_curve
+from lib.photometry.growth import (
+    GrowthCurve,
+    OtherSources,
+    StarSample,
+    growth_curve,
+    growth_stars,
+)
 from lib.photometry.image import MeasurementImage
-from lib.photometry.neighbours import StarModels, faint_sources, hidden_sources, model_stars
+from lib.photometry.neighbours import (
+    MODEL_ERROR,
+    StarModels,
+    faint_sources,
+    hidden_sources,
+    model_stars,
+)
 from lib.photometry.pointflux import CORE_RADIUS, core_aperture
 from lib.photometry.psf import (
     CoreAperture,
@@ -47,6 +60,15 @@ WIDEST_PROFILE = 3.0
 
 STELLAR_LOCUS = 0.3
 """By which the half-light radius of a point source may differ from that of stars [ln]."""
+
+VARYING_MODELS = 40.0
+"""Relative error of the models of stars, in units of how the light in their apertures varies."""
+
+LARGEST_MODEL_ERROR = 2.0
+"""It is never taken as larger."""
+
+LONELY_MARGIN = 1.0
+"""[FWHM] How much further than an aperture the next star must be of one that tells its light."""
 
 LARGEST_BLEND = 1.22
 """Half-light radius, over that of a star, of one with a hidden neighbour of a fifth of its light,
@@ -177,7 +199,11 @@ class StarField:
     residual : ndarray of float32, shape (ny, nx)
         The image without the models of its stars.
     lost_error : ndarray, shape (n,)
-        Relative errors of fluxes that were measured around a saturated core, 0 for the others.
+        Relative errors of fluxes that were measured around a saturated core, and of what the
+        profile varies over the field; 0 for the others.
+    variation : FieldVariation or None
+        By which `core_flux` or `flux`, whichever has the larger one, was brought to the mean
+        profile of the field; None where stars are alike.
     """
 
     sources: np.ndarray
@@ -194,6 +220,7 @@ class StarField:
     core_flux: np.ndarray
     residual: np.ndarray
     lost_error: np.ndarray
+    variation: FieldVariation | None
 
     def star_aperture(self) -> StarAperture:
         """Return the aperture of `flux`, with its core."""
@@ -266,7 +293,10 @@ def measure_field(
     profile = described.profile
     point = field.point_like & (field.size_ratio < LARGEST_BLEND)
     point &= (field.flags & (FLAG_SATURATED | FLAG_TRUNCATED)) == 0
-    more, theirs = hidden_sources(models, image, point, segments, profile.fwhm)
+    # What varies by so much in the core does so by more in the wings.
+    varying = field.variation.rms if field.variation else 0.0
+    error = min(MODEL_ERROR + VARYING_MODELS * varying, LARGEST_MODEL_ERROR)
+    more, theirs = hidden_sources(models, image, point, segments, profile.fwhm, model_error=error)
     more["flag"] |= FLAG_BLENDED
     segments = np.where(theirs > 0, theirs + len(point), segments)
     faint, theirs = faint_sources(models.residual, image, segments, profile.fwhm)
@@ -415,6 +445,62 @@ def _on_cores(cores: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return cores[row, column]
 
 
+def _even_field(
+    image: MeasurementImage, models: StarModels, alone: np.ndarray, fwhm: float,
+    parts: list[tuple[float, np.ndarray]], curve: np.ndarray,
+) -> tuple[FieldVariation | None, np.ndarray]:  # fmt: skip
+    """Bring fluxes in apertures to the mean profile of the field, in place.
+
+    Parameters
+    ----------
+    image : MeasurementImage
+    models : StarModels
+    alone : ndarray of int
+        Stars to tell the variation.
+    fwhm : float
+        [pixel].
+    parts : list of (float, ndarray)
+        Radius [pixel] and fluxes of all sources, of each aperture.
+    curve : ndarray of int
+        The stars of the growth curve: their mean profile is that of the field.
+
+    Returns
+    -------
+    variation : FieldVariation or None
+        The larger one.
+    error : ndarray, shape (n,)
+        Relative, of its fluxes.
+    """
+    none = np.zeros(models.x.size)
+    if alone.size < MIN_STARS[0]:
+        return None, none
+    x, y, reach = models.x, models.y, WIDE * fwhm
+    inside = np.minimum.reduce([x, y, image.data.shape[1] - 1 - x, image.data.shape[0] - 1 - y])
+    alone = alone[inside[alone] > reach]
+    wide = models.apertures(reach, alone)
+    sky = image.typical_noise * np.sqrt(np.pi) * reach
+    photons = np.maximum(wide, 0) / image.gain if image.gain else 0.0 * wide
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # A part p has the noise of what lies outside of it: the photons of 1 - p.
+        found = [
+            fit_variation(
+                x[alone], y[alone], flux[alone] / wide,
+                np.sqrt(sky**2 + photons * (1 - np.clip(flux[alone] / wide, 0, 1)))
+                / np.where(wide > 0, wide, np.nan),
+            )
+            for _, flux in parts
+        ]  # fmt: skip
+    if found[0] is None and found[1] is None:
+        return None, none
+    error = none
+    for (_, flux), variation in zip(parts, found, strict=True):
+        if variation is not None:
+            factor, own = variation.centred_on(x[curve], y[curve]).at(x, y)
+            flux /= factor
+            error = np.maximum(error, own)
+    return max((one for one in found if one), key=lambda one: one.rms), error
+
+
 def separate_stars(
     image: MeasurementImage, segments: np.ndarray, described: DescribedSources,
     growth: GrowthCurve | None = None,
@@ -460,6 +546,10 @@ def separate_stars(
     others = OtherSources(segments, int(np.ceil(profile.fwhm)), models)
     growth = growth_curve(image, sample, profile.fwhm, others)
     core_flux = models.apertures(radius)
+    alone = index[isolation[index] > (WIDE + LONELY_MARGIN) * profile.fwhm]
+    parts = [(profile.aperture, flux), (radius, core_flux)]
+    curve = index[growth_stars(sample, profile.fwhm, image.data.shape)[0]]
+    variation, field_error = _even_field(image, models, alone, profile.fwhm, parts, curve)
     flux[told] = total[told] * float(growth.fraction(profile.aperture))
     core_flux[told] = total[told] * float(growth.fraction(radius))
     core = core_aperture(
@@ -470,6 +560,6 @@ def separate_stars(
     field = StarField(
         described.sources, segments, described.stars, described.flags | near,
         described.half_light, isolation, profile, flux, described.error, growth, core, core_flux,
-        models.residual, np.where(told, total_error / total, 0.0),
+        models.residual, np.where(told, total_error / total, field_error), variation,
     )  # fmt: skip
     return field, models

@@ -278,6 +278,10 @@ def shape_cards(coadd: MeasuredCoadd) -> Cards:
         if np.isfinite(field.profile.ellipticity):
             cards["ELLIPTIC"] = (field.profile.ellipticity, "median 1 - b/a of stars")
         cards["APRAD"] = (field.aperture * scale, "[arcsec] radius of the photometry")
+        cards["PSFVAR"] = (
+            1.0857 * (field.variation.rms if field.variation else 0.0),
+            "[mag] rms by which stars vary over the field",
+        )
         cards["APCOR"] = (2.5 * np.log10(fraction), "[mag] from that aperture to total flux")
         cards["APCORERR"] = (1.0857 * field.growth.error, "[mag] error of APCOR")
         for key, value in zip(
