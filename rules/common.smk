@@ -7,6 +7,10 @@ from pathlib import Path
 HOME = Path(workflow.snakefile).resolve().parents[1]
 sys.path.insert(0, f"{HOME}/scripts")
 
+from lib.engine.interrupts import end_in_order
+
+end_in_order()
+
 from lib.engine.install import attempt, available_cores, describes_rules, install
 
 # First of all: the warm worker gets ready while the rest is read.

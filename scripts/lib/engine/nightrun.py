@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from lib.report.summary import summary
 from .config import ConfigError
 from .install import Terminal
 from .intact import Products, product_names
+from .interrupts import ignore_at_the_end
 from .ondisk import DiskWriter
 from .paths import Claim, refuse, sweep
 
@@ -67,10 +66,6 @@ class NightRun:
         sweep(imdir)
         ContentRecord(imdir).compact()
         self._disk.start()
-        # A terminal that is closed ends the run as Ctrl-C does, its jobs first.
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-            with suppress(ValueError):  # not in the main thread
-                signal.signal(signal.SIGHUP, signal.default_int_handler)
         self.terminal.begin(quiet=self.config["quiet"])
         record_run(imdir, dict(self.config), cores or 1, sys.argv, os.getcwd())
 
@@ -89,3 +84,4 @@ class NightRun:
         Products(imdir, [*lasting, *intermediate]).settle()
         if not self.config["quiet"]:
             self.terminal.say(summary(result, imdir))
+        ignore_at_the_end()

@@ -1,0 +1,35 @@
+"""Ctrl-C, or a closed terminal, ends Snakemake in order: its jobs first, without a traceback."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+EXIT_CODE = 128 + signal.SIGINT
+
+PROGRAMS = ("snakemake", "__main__.py")
+"""Names by which Snakemake is started as a program of its own."""
+
+
+def end_in_order() -> None:
+    """Let SIGINT and SIGHUP end this process as `sys.exit` does, which Snakemake heeds."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+            with suppress(ValueError):  # not in the main thread
+                signal.signal(number, _end)
+
+
+def ignore_at_the_end() -> None:
+    """Ignore both: all is done, and the process is ending."""
+    if Path(sys.argv[0]).name not in PROGRAMS:
+        return
+    for number in (signal.SIGINT, signal.SIGHUP):
+        with suppress(ValueError):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    sys.exit(EXIT_CODE)
