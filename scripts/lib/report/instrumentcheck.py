@@ -33,7 +33,9 @@ TELLING = 0.8
 """Part of the saturation above which a flat tells no gain."""
 
 
-def check_instrument(instrument: str, datadir: str | Path) -> Iterator[str]:
+def check_instrument(
+    instrument: str, datadir: str | Path, night: NightLog | None = None
+) -> Iterator[str]:
     """Yield, line by line, what an instrument file makes of raw frames.
 
     Parameters
@@ -41,6 +43,8 @@ def check_instrument(instrument: str, datadir: str | Path) -> Iterator[str]:
     instrument : str
         ``auto``, a shipped name, or the path of a YAML file.
     datadir : path-like
+    night : NightLog, optional
+        Of the folder, where its headers have been read.
 
     Raises
     ------
@@ -49,7 +53,7 @@ def check_instrument(instrument: str, datadir: str | Path) -> Iterator[str]:
     OSError
         Where there is no such folder.
     """
-    night = scan(datadir, instrument)
+    night = night or scan(datadir, instrument)
     if instrument.endswith((".yaml", ".yml")):
         chain = [str(source.path.stem) for source in read_sources(Path(instrument))[1:]]
         yield f"{instrument}: no fault" + (f", on top of {', '.join(chain)}" if chain else "")
@@ -265,9 +269,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("datadir", help="directory of raw frames")
     options = parser.parse_args(arguments)
     try:
-        for line in check_instrument(options.instrument, options.datadir):
-            print(line)
         night = scan(options.datadir, options.instrument)
+        for line in check_instrument(options.instrument, options.datadir, night):
+            print(line)
     except (InstrumentError, OSError) as error:
         print(f"autoproc: {error}", file=sys.stderr)
         return 2
