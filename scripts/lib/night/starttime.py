@@ -253,6 +253,8 @@ def start_of_exposure(date: Any, time: Any, header: Header, filename: str, expti
         _refuse(date, dates)
     _, start, keyword = min(found, key=lambda one: one[0])
     for _, other, name in found:
+        if _share_gone(name, "") == 1:  # with coadds and readout: no start to compare with
+            continue
         apart = abs(other.mjd - start.mjd) * 86400
         # A whole day is a date without time.
         if apart > DISAGREEMENT + exptime and name != keyword and other.mjd % 1:

@@ -131,6 +131,8 @@ def test_local_time_and_disagreeing_times_are_told():
     assert facts.mjd == pytest.approx(START)
     facts = facts_of({"MJD-OBS": START + 7 / 24})
     assert "7.00 h off" in facts.notes[0]
+    # Many coadds: the end lies long after the exposure.
+    assert facts_of({"DATE-END": "2023-03-10T03:40:00"}).notes == []
 
 
 @pytest.mark.parametrize(
