@@ -10,7 +10,7 @@ rule bias:
     conda:
         "../environment.yml"
     params:
-        version=6,
+        version=7,
         facts=FILES.calibration_facts("bias"),
         given=FILES.calibrations_given("bias"),
         contents=FILES.calibrations_contents("bias"),

@@ -19,6 +19,9 @@ from lib.frame.file import BAD, Frame, FrameRejected, add_notes
 from lib.night.electronics import DISAGREEMENT
 from lib.night.facts import FrameFacts
 
+MOST_CUT_OFF = 0.02
+"""[fraction] of the pixels of a bias that may be 0: with more, the half of the noise is lost."""
+
 READ_NOISE_FRAMES = 4
 """Number of bias frames used to measure the read noise: a million pixels each."""
 
@@ -98,11 +101,17 @@ def make_bias(paths: Sequence[str | Path], facts: Sequence[FrameFacts], clip: fl
     header = master_header("bias", facts[0], inputs, "adu")
     used = [i for i, one in enumerate(inputs) if not one.why]
     if len(used) > 1:
-        header["RDNOISE1"] = (
-            read_noise([read(i)[0] for i in used[:READ_NOISE_FRAMES]]),
-            "[adu] read noise, from differences",
-        )
-        add_notes(header, read_noise_notes(header["RDNOISE1"], facts[0]))
+        images = [read(i)[0] for i in used[:READ_NOISE_FRAMES]]
+        cut_off = float((images[0] <= 0).mean()) if facts[0].has_pedestal else 0.0
+        if cut_off > MOST_CUT_OFF:
+            add_notes(
+                header,
+                [f"{cut_off:.0%} of the pixels are 0: the offset of the camera is too small, "
+                 "noise is cut off and not measured"],
+            )  # fmt: skip
+        else:
+            header["RDNOISE1"] = (read_noise(images), "[adu] read noise, from differences")
+            add_notes(header, read_noise_notes(header["RDNOISE1"], facts[0]))
     header["NOISE"] = (float(pixel_noise(mean)), "[adu] noise of the master")
     mask = np.zeros(shape, np.uint8)
     sample = regular_sample(mean)

@@ -192,6 +192,12 @@ def test_read_noise_of_the_biases_is_told_where_the_header_has_another(camera):
     assert "NOTE1" not in same.header
 
 
+def test_biases_cut_off_at_zero_are_told_and_tell_no_read_noise(camera):
+    paths = [camera.expose(f"z{i}", 0.0, dark=False, level=1 - PEDESTAL) for i in range(3)]
+    bias = make_bias(paths, [facts_of(path.stem, 0.0) for path in paths])
+    assert "RDNOISE1" not in bias.header and "offset" in bias.header["NOTE1"]
+
+
 def test_bias_that_has_been_subtracted_before_is_not_subtracted_again(camera):
     bias, _, _ = make_masters(camera)
     path = camera.expose("o", 30.0, 2.0, level=-PEDESTAL)
