@@ -142,7 +142,8 @@ def test_coadds(night, sky):
         header = fits.getheader(path.with_name(path.name.replace(".cat.", ".")))
         assert header["ASTRNST"] >= REFERENCE_STARS
         sources = Table.read(path, hdu="SOURCES")
-        bright = (sources["FLUX_POINT"] > 50 * sources["FLUXERR_POINT"]) & (sources["FLAGS"] == 0)
+        # In 1.5 FWHM: by their shape fainter stars reach this, whose positions noise moves more.
+        bright = (sources["FLUX_APER3"] > 50 * sources["FLUXERR_APER3"]) & (sources["FLAGS"] == 0)
         found = errors(*(np.asarray(sources[key])[bright] for key in ("RA", "DEC")), sky)
         assert len(found) > 20, path.name
         assert np.abs(np.median(found, axis=0)).max() < OFFSET, path.name
