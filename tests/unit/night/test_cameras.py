@@ -1,7 +1,7 @@
 """Shipped cameras on short headers: what a person reads from each.
 
-Their values are those of real headers; of ALFOSC, IO:O, Sinistro and KeplerCam those that their
-observatories describe."""
+Their values are those of real headers; of ALFOSC, IO:O, Sinistro, KeplerCam and some amateur
+writers no header was at hand: theirs are made up after what is generally known of them."""
 
 import pytest
 
