@@ -135,7 +135,7 @@ def record_notes(job: Any) -> None:
     imdir = Path(job.log[0]).parents[2]
     record = ContentRecord(imdir)
     for path in job.output:
-        # The page is written again by who ends the run.
+        # The page is written by others, too, and records itself.
         if Path(path).suffix not in (".fits", ".html") and Path(path).is_relative_to(imdir):
             name = f"made:{Path(path).relative_to(imdir)}"
             record.write(name, stamp_of(path), checksum(path))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lib.core.contents import ContentRecord, checksum, stamp_of
 from lib.core.text import shown_lines
 from lib.night.nightlog import LogRow, NightLog, scan
 from lib.night.plan import plan_night
@@ -351,6 +352,8 @@ def make_page(
     write_frames_table(night, result.rows, imdir / "frames.ecsv")
     page = render(gather(night, result, config, imdir, cores))
     write_if_changed(imdir / "night.html", page)
+    found = checksum(imdir / "night.html")
+    ContentRecord(imdir).write("made:night.html", stamp_of(imdir / "night.html"), found)
     os.utime(imdir / "night.html")
     write_if_changed(imdir / "qa" / "page.json", json.dumps({"of": digest(result)}))
     return result
