@@ -1,5 +1,6 @@
 """Work on what others wrote, done in a process of its own with bounded memory and time."""
 
+import faulthandler
 import json
 import mmap
 import os
@@ -160,6 +161,8 @@ def _limit(memory: int, seconds: float) -> None:
     """Bound this process, of which the interpreter and its libraries are a part already."""
     for number in (signal.SIGXCPU, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
+    # A crash is told by the parent.
+    faulthandler.disable()
     used = resource.getrusage(resource.RUSAGE_SELF)
     limit = int(used.ru_utime + used.ru_stime + seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
