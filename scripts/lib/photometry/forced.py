@@ -24,6 +24,9 @@ LIMIT_SIGMA = 3.0
 WINGS_ERROR = 0.02
 """Relative error of the light of neighbours in an aperture."""
 
+CORE_LEVEL = 0.5
+"""[saturation] What is brighter, and has no weight, is the core of a saturated star."""
+
 
 @dataclass(frozen=True)
 class Coadd:
@@ -222,7 +225,10 @@ def _pixel_flags(coadd: Coadd, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return sep.sum_circle(pixels.astype(np.float32), x, y, radius, subpix=1)[0]
 
     empty = number(coadd.variance <= 0)
-    saturated = number(coadd.image >= coadd.header.get("SATURATE", np.inf))
+    level = coadd.header.get("SATURATE", np.inf)
+    # Saturated cores have no weight, and a plateau that flat fields make uneven.
+    core = (coadd.variance <= 0) & (coadd.image >= CORE_LEVEL * level)
+    saturated = number((coadd.image >= level) | core)
     flags = np.where(empty > 0, FLAG_WEIGHT, 0) | np.where(saturated > 0, FLAG_SATURATED, 0)
     return flags | np.where(empty > 0.5 * np.pi * radius**2, FLAG_OUTSIDE, 0)
 

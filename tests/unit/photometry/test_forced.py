@@ -1,11 +1,14 @@
 """lib.photometry.forced: limits, sources of several tables, errors of blends."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import sep
 from starfields import DEC, RA
 
-from lib.photometry.forced import filter_order, magnitudes, unite_sources
+from lib.photometry.flags import FLAG_SATURATED, FLAG_WEIGHT
+from lib.photometry.forced import _pixel_flags, filter_order, magnitudes, unite_sources
 from lib.photometry.neighbours import deblended_errors, deblended_fluxes
 from lib.photometry.psf import StarAperture, Wings, moffat_alpha, moffat_fraction
 
@@ -58,3 +61,16 @@ def test_errors_of_blends_are_the_scatter_of_their_solution(apart):
 
 def test_filters_from_blue_to_red():
     assert filter_order(["H", "clear", "SDSS-I", "r", "Z"]) == ["r", "SDSS-I", "Z", "H", "clear"]
+
+
+def test_core_without_weight_is_saturated_where_it_is_bright():
+    """A plateau divided by the flat lies below the level of saturation; a bad pixel is faint."""
+    image, variance = np.zeros((60, 60), np.float32), np.ones((60, 60), np.float32)
+    image[18:23, 18:23], variance[18:23, 18:23] = 5.2e4, 0
+    variance[40, 40] = 0
+    coadd = SimpleNamespace(
+        image=image, variance=variance, header={"SATURATE": 6e4}, aperture=SimpleNamespace(radius=4)
+    )
+    flags = _pixel_flags(coadd, np.array([20.0, 40.0, 50.0]), np.array([20.0, 40.0, 10.0]))
+    assert [flag & FLAG_SATURATED > 0 for flag in flags] == [True, False, False]
+    assert [flag & FLAG_WEIGHT > 0 for flag in flags] == [True, True, False]
