@@ -65,7 +65,7 @@ rule tables:
     conda:
         "../environment.yml"
     params:
-        version=8,
+        version=9,
         settings=config["stack"],
         target_radec=TARGET,
     script:
