@@ -42,4 +42,4 @@ onsuccess:
 
 
 onerror:
-    RUN.end()
+    RUN.end(failed=True, logs=[log] if isinstance(log, str) else log)

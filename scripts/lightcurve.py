@@ -12,7 +12,7 @@ import numpy as np
 from astropy.io import fits
 
 from lib.core.files import atomic_path
-from lib.frame.step import run_rule
+from lib.frame.step import run_by_hand, run_rule
 from lib.night.targets import parse_position, target_position
 from lib.photometry.forced import LIMIT_SIGMA
 from lib.photometry.lightcurve import (
@@ -87,9 +87,8 @@ def run(
 
 def main(job: Any) -> None:
     """Make the light curve of a target from its stacks."""
-    stacks = zip(
-        job.input.coadds, job.input.cats, job.input.quality, job.params.given.frames, strict=True
-    )
+    frames = job.params.given.frames
+    stacks = zip(job.input.coadds, job.input.cats, job.input.quality, frames, strict=True)
     run(
         list(stacks), job.output.table, job.output.plot, target_radec=job.params.target_radec,
         version=job.params.version,
@@ -98,3 +97,5 @@ def main(job: Any) -> None:
 
 if "snakemake" in globals():
     run_rule(snakemake, main)
+elif __name__ == "__main__":
+    run_by_hand(main)

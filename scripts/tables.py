@@ -6,7 +6,7 @@ from typing import Any
 
 from lib.core.files import atomic_path
 from lib.core.settings import StackSettings
-from lib.frame.step import run_rule
+from lib.frame.step import run_by_hand, run_rule
 from lib.night.targets import parse_position
 from lib.stack.jointtable import joint_table
 
@@ -28,3 +28,5 @@ def main(job: Any) -> None:
 
 if "snakemake" in globals():
     run_rule(snakemake, main)
+elif __name__ == "__main__":
+    run_by_hand(main)

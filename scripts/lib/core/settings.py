@@ -185,8 +185,9 @@ class AstrometrySettings:
 class StackSettings:
     """Section ``stack``."""
 
-    combine: Literal["median", "weighted", "clipped"] = "median"
-    """median (weights 0 or 1), weighted (deepest), clipped (weighted, outliers left out)."""
+    combine: Literal["auto", "median", "weighted", "clipped"] = "auto"
+    """median (weights 0 or 1), weighted (deepest), clipped (weighted, outliers left out); auto:
+    weighted where three frames or more tell outliers, else median."""
     grid: Literal["stack", "target"] = "stack"
     """stack: each coadd on its own grid; target: one grid for all filters of a target."""
     outliers: bool = True

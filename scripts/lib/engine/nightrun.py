@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from .intact import Products, product_names
 from .interrupts import ignore_at_the_end
 from .ondisk import DiskWriter
 from .paths import Claim, refuse, sweep
+from .survivors import make_tables_of_survivors
 
 
 class NightRun:
@@ -69,12 +70,23 @@ class NightRun:
         self.terminal.begin(quiet=self.config["quiet"])
         record_run(imdir, dict(self.config), cores or 1, sys.argv, os.getcwd())
 
-    def end(self) -> None:
-        """Bring frames.ecsv and the page up to date, and say how the run ended."""
+    def end(self, failed: bool = False, logs: Sequence[str] = ()) -> None:
+        """Bring frames.ecsv and the page up to date, and say how the run ended.
+
+        Parameters
+        ----------
+        failed : bool
+            Whether a job failed: the stacks that are there have tables all the same.
+        logs : list of path-like
+            Of Snakemake.
+        """
         imdir = self.config["imdir"]
         self.terminal.end()
         # Again: jobs of a killed run may have died after this one began.
         sweep(imdir)
+        partial = []
+        if failed:
+            partial = make_tables_of_survivors(self.plan, self.config, self.home, logs)
         result, page_is_current = finish_run(self.night, self.plan, imdir)
         if not page_is_current:
             script = self.home / "scripts" / "night.py"
@@ -84,4 +96,6 @@ class NightRun:
         Products(imdir, [*lasting, *intermediate]).settle()
         if not self.config["quiet"]:
             self.terminal.say(summary(result, imdir))
+        for line in partial:
+            self.terminal.say(line)
         ignore_at_the_end()

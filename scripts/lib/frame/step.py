@@ -1,6 +1,7 @@
 """What every per-frame step does around its image math: read, pass on, reject, record, write."""
 
 import atexit
+import json
 import logging
 import os
 import resource
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from astropy.io import fits
@@ -73,6 +75,26 @@ def run_rule(job: Any, work: Callable[[Any], None]) -> None:
     with raws_recorded(job):
         work(job)
     record_notes(job)
+
+
+def run_by_hand(work: Callable[[Any], None]) -> None:
+    """Do the work of a rule's script outside of Snakemake.
+
+    Parameters
+    ----------
+    work : callable
+        As of `run_rule`. What it takes of a job is in the JSON object of the first argument: input,
+        output, params, log.
+    """
+    parts = json.loads(sys.argv[1])
+    job = SimpleNamespace(**parts)
+    job.input, job.params = SimpleNamespace(**parts["input"]), SimpleNamespace(**parts["params"])
+    if "given" in parts["params"]:
+        job.params.given = SimpleNamespace(**parts["params"]["given"])
+    if isinstance(job.output, dict):
+        job.output = SimpleNamespace(**job.output)
+    start_log(job.log)
+    work(job)
 
 
 class DamagedInput(RuntimeError):

@@ -4,7 +4,7 @@ import json
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from lib.photometry.sourcetable import (
 )
 from lib.photometry.zeropoint import Zeropoint
 from lib.photometry.zeropointplot import plot_zeropoint
-from lib.stack.combination import CombinedFrames, combine_frames
+from lib.stack.combination import CombinedFrames, combination_of, combine_frames
 from lib.stack.depth import detection_settings, measure_coadd
 from lib.stack.framemeasurement import survey_frames
 from lib.stack.frameselection import select_frames
@@ -123,6 +123,7 @@ def make_stack(
         inputs.refcat, inputs.customcat, inputs.customcatfilt, [frame.header for frame in frames]
     )
     used = select_frames(frames, reference.photometric, band, settings)
+    settings = replace(settings, combine=combination_of(settings, len(used)))
     header = stack_header(frames, len(used))
     finish = partial(StackRecord, settings, version, band, reference, frames)
     if not used:

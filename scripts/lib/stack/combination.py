@@ -4,6 +4,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -21,6 +22,30 @@ BYTES_PER_PIXEL = 8
 
 MIN_FRAMES_FOR_OUTLIERS = 3
 """Of two frames, none can tell which is right."""
+
+
+def combination_of(
+    settings: StackSettings, number: int
+) -> Literal["median", "weighted", "clipped"]:
+    """Return how so many frames are combined.
+
+    The median of profiles whose width varies is not linear in their flux, and shallower than the
+    mean by 0.1 to 0.3 mag; but a mean needs its outliers told before.
+
+    Parameters
+    ----------
+    settings : StackSettings
+    number : int
+        Frames.
+
+    Returns
+    -------
+    {'median', 'weighted', 'clipped'}
+    """
+    if settings.combine != "auto":
+        return settings.combine
+    told = settings.outliers and number >= MIN_FRAMES_FOR_OUTLIERS
+    return "weighted" if told else "median"
 
 
 @dataclass(frozen=True)
@@ -72,6 +97,7 @@ def combine_frames(
     -------
     CombinedFrames
     """
+    how = combination_of(settings, len(frames))
     shape, memory = (grid.ny, grid.nx), 1e6 * settings.memory
     # The first of them stay in memory, as far as they take half of it.
     held = int(memory / 2 / (BYTES_PER_PIXEL * grid.nx * grid.ny))
@@ -94,14 +120,12 @@ def combine_frames(
             for frame, counts in zip(frames, mask_outliers(aligned, shape, memory), strict=True):
                 frame.outliers = counts
         image, weight = combine_aligned(
-            aligned, shape, settings.combine, memory, settings.clip_sigma, settings.clip_fraction
+            aligned, shape, how, memory, settings.clip_sigma, settings.clip_fraction
         )
     bad = ~np.isfinite(image) | ~np.isfinite(weight)
     image[bad] = 0
     weight[bad] = 0
-    return CombinedFrames(
-        image, weight, combined_gain(frames, settings.combine), combined_saturation(frames)
-    )
+    return CombinedFrames(image, weight, combined_gain(frames, how), combined_saturation(frames))
 
 
 def align_frame(

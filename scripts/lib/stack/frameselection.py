@@ -12,6 +12,7 @@ from lib.core.wcs import frame_outline
 from lib.frame.file import FrameRejected
 from lib.photometry.coaddzeropoint import Reference, reference_errors
 from lib.photometry.zeropoint import ASSUMED_REFERENCE_ERROR, relative_zeropoints
+from lib.stack.combination import combination_of
 from lib.stack.stackframe import FrameScaling, FrameStars, FrameZeropoint, StackFrame
 from lib.stack.weights import frame_variance
 
@@ -153,7 +154,7 @@ def _scale_frames(frames: list[StackFrame], settings: StackSettings) -> list[Sta
         transparencies = [frame.zeropoint.transparency for frame in frames if frame.zeropoint]
         for frame, scale in zip(frames, flux_scales(exposures, transparencies), strict=True):
             frame.scaling = frame_scaling(frame, float(scale))
-        if settings.combine == "weighted":
+        if combination_of(settings, len(frames)) == "weighted":
             break
         weights = np.array([frame.weighting.weight for frame in frames])
         relative = weights / weights.max()

@@ -214,7 +214,7 @@ def test_header_of_the_coadd(coadds):
 def test_the_same_frames_give_the_same_coadd(night, coadds, tmp_path):
     _, _, paths, reference = night
     out, _ = run(tmp_path, paths, refcat=reference, threads=2)
-    first = coadds["median"][0]
+    first = coadds["weighted"][0]
     assert np.array_equal(fits.getdata(out["coadd"]), fits.getdata(first["coadd"]))
     assert np.array_equal(fits.getdata(out["weight"]), fits.getdata(first["weight"]))
 

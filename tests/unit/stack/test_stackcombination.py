@@ -13,8 +13,10 @@ from starfields import (
     write_night,
 )
 
+from lib.core.settings import StackSettings
 from lib.core.wcs import celestial_wcs
 from lib.frame.file import BAD, COSMIC, INTERPOLATED
+from lib.stack.combination import combination_of
 
 
 def test_masked_pixels_do_not_reach_the_coadd(tmp_path):
@@ -131,3 +133,18 @@ def test_what_varies_or_comes_is_left_in_the_coadd(tmp_path):
     assert after[[0, 2]] == pytest.approx(before[[0, 2]], rel=0.001)
     assert after[1] < 0.05 * before[1]
     assert list(qa["frames"].values())[2]["outliers"] > 10
+
+
+@pytest.mark.parametrize(
+    "combine, outliers, number, expected",
+    [
+        ("auto", True, 3, "weighted"),
+        ("auto", True, 2, "median"),
+        ("auto", False, 9, "median"),
+        ("median", True, 9, "median"),
+        ("clipped", True, 2, "clipped"),
+    ],
+)
+def test_the_mean_is_taken_where_outliers_can_be_told(combine, outliers, number, expected):
+    settings = StackSettings(combine=combine, outliers=outliers)
+    assert combination_of(settings, number) == expected

@@ -1,0 +1,132 @@
+"""Tables of targets of which a stack has failed: made of those that are there."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lib.night.plan import Plan, table_name
+
+STACK_PRODUCTS = ("coadd{}.fits", "coadd{}.weight.fits", "coadd{}.cat.fits", "qa/stack/{}.json")
+
+PARTIAL = 0
+"""Version in tables of some stacks of a target only."""
+
+ENDED_BY_USER = "Terminating processes on user request"
+"""What Snakemake's log has where a run was interrupted, which is no failure of a stack."""
+
+
+def surviving_stacks(plan: Plan, imdir: str | Path) -> dict[str, list[str]]:
+    """Return the stacks that are there of each target that lacks some.
+
+    Parameters
+    ----------
+    plan : lib.night.plan.Plan
+    imdir : path-like
+        Directory of the products.
+
+    Returns
+    -------
+    dict of str to list of str
+        Target -> its stacks; targets without any are left out, and those whose tables, of all
+        their stacks, are newer than these.
+    """
+    found = {}
+    for target, stacks in plan.targets.items():
+        there = [stack for stack in stacks if all(path.exists() for path in products(imdir, stack))]
+        if not there or len(there) == len(stacks):
+            continue
+        newest = max(path.stat().st_mtime for stack in there for path in products(imdir, stack))
+        tables = [Path(imdir, table_name(target)), Path(imdir, f"{target}.lightcurve.ecsv")]
+        if any(not path.exists() or path.stat().st_mtime < newest for path in tables):
+            found[target] = there
+    return found
+
+
+def products(imdir: str | Path, stack: str) -> list[Path]:
+    """Return the paths of the products of a stack."""
+    return [Path(imdir, pattern.format(stack)) for pattern in STACK_PRODUCTS]
+
+
+def make_tables_of_survivors(
+    plan: Plan, config: Mapping[str, Any], home: Path, logs: Sequence[str] = ()
+) -> list[str]:
+    """Make the joint table and the light curve of targets of which a stack has failed.
+
+    The next run makes them anew of all, for the stack that failed will be newer.
+
+    Parameters
+    ----------
+    plan : lib.night.plan.Plan
+    config : dict
+    home : Path
+        Where the workflow lies.
+    logs : list of path-like
+        Of Snakemake.
+
+    Returns
+    -------
+    list of str
+        A line for each target.
+    """
+    said = [Path(log).read_text(errors="replace") for log in logs if Path(log).exists()]
+    if any(ENDED_BY_USER in text for text in said):
+        return []
+    lines = []
+    for target, stacks in surviving_stacks(plan, config["imdir"]).items():
+        made = [run_script(home, *job) for job in jobs_of(plan, config, target, stacks)]
+        if any(made):
+            missing = [stack for stack in plan.targets[target] if stack not in stacks]
+            lines.append(f"{target}: tables without {', '.join(missing)}, which failed")
+    return lines
+
+
+def jobs_of(
+    plan: Plan, config: Mapping[str, Any], target: str, stacks: list[str]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Return script and job of the tables of a target, of some of its stacks."""
+    imdir = config["imdir"]
+    coadds, weights, cats, quality = (
+        [str(Path(imdir, pattern.format(stack))) for stack in stacks] for pattern in STACK_PRODUCTS
+    )
+    prefix = plan.prefix_before("stack")
+    frames = [[f"{imdir}/{prefix}{frame}.fits" for frame in plan.stacks[stack]] for stack in stacks]
+    position = list(config["target_radec"])
+    table = {
+        "input": {"coadds": coadds, "weights": weights, "cats": cats},
+        "output": [f"{imdir}/{table_name(target)}"],
+        "params": {
+            "settings": {"table_snr": config["stack"]["table_snr"]},
+            "target_radec": position, "version": PARTIAL,
+        },
+        "log": f"{imdir}/logs/tables/{target}.log",
+    }  # fmt: skip
+    curve = {
+        "input": {"coadds": coadds, "cats": cats, "quality": quality},
+        "output": {
+            "table": f"{imdir}/{target}.lightcurve.ecsv",
+            "plot": f"{imdir}/qa/lightcurve/{target}.png",
+        },
+        "params": {
+            "given": {"frames": frames}, "target_radec": position,
+            "version": PARTIAL,
+        },
+        "log": f"{imdir}/logs/lightcurve/{target}.log",
+    }  # fmt: skip
+    return [("tables.py", table), ("lightcurve.py", curve)]
+
+
+def run_script(home: Path, script: str, job: dict[str, Any]) -> bool:
+    """Run the script of a rule by hand; return whether it came to its end."""
+    log = Path(job["log"])
+    log.parent.mkdir(parents=True, exist_ok=True)
+    for path in job["output"].values() if isinstance(job["output"], dict) else job["output"]:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    argv = [sys.executable, str(home / "scripts" / script), json.dumps(job)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(done.stderr)
+    return done.returncode == 0
