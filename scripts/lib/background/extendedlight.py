@@ -49,6 +49,9 @@ LEAST_SQUARE = 24
 FINE = 12
 """[px] Mesh on which the light is told."""
 
+LEVEL_GROUND = 0.06
+"""[range of the light] Within which its faint places lie where it ends."""
+
 CLEAR_EVIDENCE = 12.0
 """[ln] Light is believed where it makes the frames so much more likely."""
 
@@ -485,25 +488,52 @@ def predict(
             for n in range(count)
         ]
     ).reshape(count, rows, columns)
-    # The level of sky and light is one: the faintest places hold none.
+    # A plane of the light and one of all skies are the same: the faint places hold none.
     for one in np.unique(squares.target):
-        mine = squares.target == one
-        light[mine] -= faint_level(light[mine])
+        mine = np.flatnonzero(squares.target == one)
+        on_sky = (at - squares.shift[mine][:, None]).reshape(-1, 2)
+        strength = squares.strength[mine][:, None, None]
+        faint = faint_plane(light[mine].ravel() / np.repeat(strength, len(at)), on_sky)
+        light[mine] -= strength * faint.reshape(mine.size, rows, columns)
     sky = 1 + sky - np.median(sky)
     return Separation(sky.astype(np.float32), light.astype(np.float32), evidence, scales)
 
 
-def faint_level(light: np.ndarray) -> float:
-    """Return the level of the faint places: where a quarter of the values lie closest together.
+def faint_plane(light: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Return the plane on which the faint places of a light lie; a level where none does.
 
-    Of the fainter three fifths: where light is everywhere, that is as good as any other.
+    Parameters
+    ----------
+    light : ndarray, shape (m,)
+    at : ndarray, shape (m, 2)
+        Places on the sky [px].
+
+    Returns
+    -------
+    ndarray, shape (m,)
+        The level is where a quarter of the values lie closest together, of the fainter three
+        fifths. Where they do so to within `LEVEL_GROUND` of the range of the light, and on all
+        sides, the light ends there, and the plane is that of these places.
     """
-    values = np.sort(light, axis=None)[:: max(1, light.size // 20000)]
+    values = np.sort(light)[:: max(1, light.size // 20000)]
     number = max(1, values.size // 4)
     last = max(1, int(0.6 * values.size) - number)
     width = values[number : number + last] - values[:last]
     first = int(np.argmin(width))
-    return float(values[first : first + number].mean())
+    level, width = float(values[first : first + number].mean()), float(width[first])
+    plane = np.full(light.shape, level)
+    if width > LEVEL_GROUND * (values[-1] - values[0]):
+        return plane
+    place = (at - at.mean(axis=0)) / np.ptp(at, axis=0)
+    terms = np.column_stack([np.ones(len(at)), place])
+    ground = np.abs(light - level) < 1.5 * width
+    for _ in range(8):
+        if np.ptp(place[ground], axis=0).min() < 0.6:
+            return np.full(light.shape, level)
+        plane = terms @ np.linalg.lstsq(terms[ground], light[ground], rcond=None)[0]
+        rest = light - plane
+        ground = np.abs(rest) < 2.5 * mad_std(rest[ground])
+    return plane
 
 
 def large_sources(hidden: np.ndarray, mesh: int = 8) -> np.ndarray:
