@@ -38,6 +38,7 @@ rule refcat:
 rule solve:
     input:
         frames=FILES.of_stack("solve"),
+        anchor=FILES.anchor,
         reference=FILES.reference,
     output:
         solution=f"{IMDIR}/qa/astrometry/{{stack}}.json",
@@ -53,7 +54,7 @@ rule solve:
         "../environment.yml"
     threads: PLAN.threads_of_a_stack(available_cores(workflow))
     params:
-        version=9,
+        version=10,
         settings=config["astrometry"],
     script:
         "../scripts/solve.py"

@@ -7,6 +7,7 @@ from typing import Any
 from astropy.table import Table
 from astropy.wcs import FITSFixedWarning
 
+from lib.astrometry.anchor import read_anchor
 from lib.astrometry.residuals import plot_residuals
 from lib.astrometry.solution import solve_stack, write_solution
 from lib.core.settings import AstrometrySettings
@@ -18,9 +19,13 @@ def main(job: Any) -> None:
     table = Table.read(job.input.reference, format="ascii.ecsv")
     settings = AstrometrySettings(**job.params.settings)
     stack = job.wildcards.stack
+    given = job.input.get("anchor")
+    anchor = read_anchor(given if isinstance(given, str) else given[0]) if given else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FITSFixedWarning)
-        solution = solve_stack(job.input.frames, table, settings, threads=job.threads)
+        solution = solve_stack(
+            job.input.frames, table, settings, threads=job.threads, anchor=anchor
+        )
     plot_residuals(
         Path(job.output[0]).with_suffix(".png"),
         solution.reference,

@@ -20,6 +20,7 @@ from astropy.table import Table
 from numpy.typing import ArrayLike
 
 from lib.astrometry.alignment import align
+from lib.astrometry.anchor import Anchor, tie_to_anchor
 from lib.astrometry.detection import detect, frame_name
 from lib.astrometry.firstsolution import followed_by_linear, identify_all, identify_few
 from lib.astrometry.frames import AstrometryFrame, epoch_of
@@ -164,7 +165,7 @@ class StackSolution:
         Source of the reference, or 'NONE' where the frames are aligned with each other only.
     reason : str
         Why it is 'NONE'.
-    method : {'own', 'scamp', 'internal', 'none'}
+    method : {'own', 'scamp', 'internal', 'tied', 'none'}
     degree : int
         Of the fitted distortion.
     reference : Reference
@@ -173,6 +174,8 @@ class StackSolution:
         Of the frames that are solved.
     joint : JointSolution, optional
         Where there is a reference.
+    anchor : Anchor, optional
+        What it offers to other stacks of the target, where a frame is solved.
     """
 
     frames: dict[str, FrameSolution | Rejection]
@@ -183,6 +186,7 @@ class StackSolution:
     reference: Reference
     residuals: Residuals
     joint: JointSolution | None = None
+    anchor: Anchor | None = None
 
     @property
     def solved(self) -> int:
@@ -216,6 +220,7 @@ class StackSolution:
             "rms": [finite(1000 * value) for value in self.residuals.rms()],
             "offset": [finite(1000 * value) for value in self.residuals.median()],
             "frames": {name: entry.as_json() for name, entry in self.frames.items()},
+            **({"anchor": self.anchor.as_json()} if self.anchor else {}),
         }
 
 
@@ -251,6 +256,7 @@ def solve_stack(
     settings: AstrometrySettings,
     *,
     threads: int = 1,
+    anchor: Anchor | None = None,
 ) -> StackSolution:
     """Detect and solve the frames of a stack.
 
@@ -263,6 +269,8 @@ def solve_stack(
     settings : AstrometrySettings
     threads : int
         Frames searched for stars at once.
+    anchor : Anchor, optional
+        What another stack of the target has found.
 
     Returns
     -------
@@ -281,6 +289,7 @@ def solve_stack(
         settings,
         catalogue=card_text(table.meta.get("source", "reference")) if len(reference) else "NONE",
         reason=str(table.meta.get("reason", "")) or "no reference",
+        anchor=anchor,
     )
     solution.frames |= rejected
     return solution
@@ -357,6 +366,7 @@ def solve_frames(
     *,
     catalogue: str,
     reason: str = "",
+    anchor: Anchor | None = None,
 ) -> StackSolution:
     """Solve the frames of one camera, filter and target.
 
@@ -369,16 +379,22 @@ def solve_frames(
     settings : AstrometrySettings
     catalogue, reason : str
         Source of the reference; why it is empty.
+    anchor : Anchor, optional
+        What another stack of the target has found.
 
     Returns
     -------
     StackSolution
     """
     start_from_headers(frames, reference, settings)
+    headers = {frame.name: (frame.centre(), frame.local_matrix()) for frame in frames}
+    sisters = anchor.corrections_for(frames) if anchor else []
     solved: list[AstrometryFrame] = []
     failed: dict[str, str] = {}
     if frames and len(reference):
-        failed = identify_all(frames, reference, settings, neighbours=True)
+        failed = identify_all(frames, reference, settings, neighbours=True, corrections=sisters)
+        if anchor and failed:
+            place_by_anchor(frames, anchor, settings, failed)
         solved = [frame for frame in frames if frame.match]
         if not solved and max(len(frame.stars) for frame in frames) < settings.min_stars:
             solved, failed = identify_together(frames, reference, settings)
@@ -398,6 +414,10 @@ def solve_frames(
         catalogue = "NONE"
         solved, reference, failed = align(frames, settings)
         method, degree = "internal", max(frame.degree for frame in solved)
+        if anchor and (tied := tie_to_anchor(solved, anchor, settings)):
+            log.info("tied to another filter of the target: %s", tied)
+            catalogue, method = anchor.catalogue, "tied"
+            reference = merged_stars(solved)
     elif not len(reference):
         catalogue = "NONE"
     found = residuals(solved, reference)
@@ -408,7 +428,30 @@ def solve_frames(
         frame.name: FrameSolution.of(frame, found.of_frame(k)) for k, frame in enumerate(solved)
     }
     reason = reason if catalogue == "NONE" else ""
-    return StackSolution(entries, catalogue, reason, method, degree, reference, found, joint)
+    offered = Anchor.of(solved, headers, catalogue) if solved else None
+    return StackSolution(
+        entries, catalogue, reason, method, degree, reference, found, joint, offered
+    )
+
+
+def place_by_anchor(
+    frames: Sequence[AstrometryFrame],
+    anchor: Anchor,
+    settings: AstrometrySettings,
+    failed: dict[str, str],
+) -> None:
+    """Identify frames that show too few reference stars by the stars of another filter."""
+    sisters = anchor.corrections_for(frames)
+    for frame in frames:
+        if frame.match:
+            continue
+        try:
+            frame.match, frame.pixel_to_world = identify_few(frame, anchor.stars, settings, sisters)
+        except NoMatch as why:
+            log.info("%s: not found by another filter: %s", frame.name, why)
+            continue
+        frame.by_few = True
+        failed.pop(frame.name, None)
 
 
 def identify_together(

@@ -271,6 +271,17 @@ class NightFiles:
         """Return the astrometric solution of the stack of a frame."""
         return f"{self.imdir}/qa/astrometry/{self.plan.stack_of[wildcards.frame]}.json"
 
+    def anchor(self, wildcards: Any) -> list[str]:
+        """Return the solution that a stack is tied to: that of most frames of its target.
+
+        None for that stack itself.
+        """
+        stacks = self.plan.targets[target_of(wildcards.stack)]
+        richest = max(stacks, key=lambda stack: len(self.plan.stacks[stack]))
+        if richest == wildcards.stack:
+            return []
+        return [f"{self.imdir}/qa/astrometry/{richest}.json"]
+
     def reference(self, wildcards: Any) -> str:
         """Return the reference stars of the field of a stack."""
         return f"{self.imdir}/refcat/{target_of(wildcards.stack)}.ecsv"
