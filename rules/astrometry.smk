@@ -38,7 +38,8 @@ rule refcat:
 rule solve:
     input:
         frames=FILES.of_stack("solve"),
-        anchor=FILES.anchor,
+        # Another filter helps; that it has changed is no reason to solve this one again.
+        anchor=ancient(FILES.anchor),
         reference=FILES.reference,
     output:
         solution=f"{IMDIR}/qa/astrometry/{{stack}}.json",
