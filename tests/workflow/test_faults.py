@@ -338,7 +338,8 @@ def other_version(tmp_path):
     """A copy of the workflow, to be changed."""
     copy = tmp_path / "workflow"
     copy.mkdir()
-    shutil.copy(ROOT / "Snakefile", copy)
+    for name in ("Snakefile", "environment.yml"):
+        shutil.copy(ROOT / name, copy)
     for name in ("rules", "scripts", "config", "profiles"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     return copy
