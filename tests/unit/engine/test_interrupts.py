@@ -12,6 +12,9 @@ from lib.engine import interrupts
 @pytest.fixture(autouse=True)
 def handlers():
     before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGHUP)}
+    # The tests themselves may have been started with these ignored, by nohup or in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
