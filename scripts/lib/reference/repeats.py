@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from astropy.table import Table
-from scipy.spatial import cKDTree
 
 from lib.core.bands import BANDS
 
@@ -45,10 +44,9 @@ def merge_repeats(path: str | Path, table: Table, notes: list[str]) -> Table:
     """
     number = len(table)
     table = _merged(table, _same_place(table))
-    if len(table) > 1:
+    if _is_systematic(_number_close(table), table):
         partner = _close_partner(table)
-        number_alike = int((partner >= 0).sum())
-        if number_alike > len(table) * (SYSTEMATIC if number_alike > MANY else 0.5):
+        if _is_systematic(int((partner >= 0).sum()), table):
             table = _merged(table, partner)
     if len(table) < number:
         told = f"{number - len(table)} of {number} rows repeat others and are left out"
@@ -65,8 +63,32 @@ def _same_place(table: Table) -> np.ndarray:
     return np.where(found == np.arange(len(table)), -1, found)
 
 
+def _is_systematic(number: int, table: Table) -> bool:
+    return number > len(table) * (SYSTEMATIC if number > MANY else 0.5)
+
+
+def _number_close(table: Table) -> int:
+    """Return how many rows can have another one within `CLOSE`: this many at most.
+
+    Two places so close fall into one cell of twice the width, in one of four grids that are half a
+    cell apart. Most tables need no more than this, and not scipy.
+    """
+    width = 2 * CLOSE / 3600
+    # The narrowest circle of declination: elsewhere the cells are too wide, never too narrow.
+    narrowest = np.cos(np.radians(np.max(np.abs(table["dec"]), initial=0.0)))
+    scaled = np.c_[table["ra"] * narrowest, table["dec"]] / width
+    close = np.zeros(len(table), bool)
+    for shift in ((0, 0), (0, 0.5), (0.5, 0), (0.5, 0.5)):
+        cells = np.floor(scaled + shift).astype(np.int64)
+        _, place, count = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+        close |= count[np.ravel(place)] > 1
+    return int(close.sum())
+
+
 def _close_partner(table: Table) -> np.ndarray:
     """Return the row that each row is nearest to, and that is nearest to it; -1 for none."""
+    from scipy.spatial import cKDTree
+
     ra, dec = np.radians(table["ra"]), np.radians(table["dec"])
     at = np.c_[np.cos(ra) * np.cos(dec), np.sin(ra) * np.cos(dec), np.sin(dec)]
     distance, nearest = cKDTree(at).query(at, 2, distance_upper_bound=np.radians(CLOSE / 3600))

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from astropy.table import vstack
+from astropy.table import Table, vstack
 
 from lib.reference.referencetable import blank_table
-from lib.reference.repeats import merge_repeats
+from lib.reference.repeats import CLOSE, _number_close, merge_repeats
 
 
 def field(number=400, seed=1):
@@ -62,3 +62,15 @@ def test_one_star_many_times_takes_no_time():
     found = merge_repeats("t", vstack([table] * 20_000), [])
     assert len(found) == 1
     assert len(merge_repeats("t", field(1), [])) == 1
+
+
+@pytest.mark.parametrize("dec", [2.0, -60.0, 85.0])
+def test_rows_that_may_be_close_are_counted_wherever_they_lie(dec):
+    rng = np.random.default_rng(3)
+    ra, decs = rng.uniform(200, 201, 300), dec + rng.uniform(0, 0.5, 300)
+    angle = rng.uniform(0, 2 * np.pi, 300)
+    shift = 0.99 * CLOSE / 3600
+    near = ra + shift * np.cos(angle) / np.cos(np.radians(decs)), decs + shift * np.sin(angle)
+    table = Table({"ra": np.r_[ra, near[0]], "dec": np.r_[decs, near[1]]})
+    assert _number_close(table) == 600
+    assert _number_close(table[:300]) < 60
