@@ -1,5 +1,6 @@
 """Pixels of a coadd without weight: cores of saturated stars and defects."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,9 @@ PLATEAU = 0.8
 
 DOME_SLOPE = 0.02
 """[plateau per pixel] By which the middle of a core is lifted over its rim."""
+
+KERNEL = 4
+"""[pixel] Radius of the kernel that smooths the dome."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def find_lost_pixels(image: np.ndarray, weight: np.ndarray, saturate: float) -> 
     -------
     LostPixels
     """
-    from scipy.ndimage import binary_dilation, distance_transform_edt, label, maximum
+    from scipy.ndimage import binary_dilation, label
 
     empty = ~(weight > 0)
     inside = empty & (image != 0)
@@ -72,18 +76,70 @@ def find_lost_pixels(image: np.ndarray, weight: np.ndarray, saturate: float) -> 
     cores = plateaus = np.zeros(image.shape, bool)
     if inside.any() and np.isfinite(saturate):
         groups, number = label(inside, np.ones((3, 3)))
-        top = np.append(0.0, maximum(image, groups, np.arange(1, number + 1)))
+        top = np.append(0.0, np.full(number, -np.inf))
+        np.maximum.at(top, groups[inside], image[inside])
         core = top >= CORE_LEVEL * saturate
         core[0] = False
         cores = core[groups]
         plateaus = cores & (image >= (PLATEAU * top)[groups])
     others = inside & ~cores
     if others.any():
-        depth = distance_transform_edt(others)
-        groups, number = label(others, np.ones((3, 3)))
-        deepest = np.append(0.0, maximum(depth, groups, np.arange(1, number + 1)))
-        others &= (deepest <= DEEPEST)[groups]
+        for box, group in mask_groups(others):
+            # The middle of a group of n rows is (n + 1) / 2 from its rim, but at the image's edge.
+            if min(group.shape) > 2 * DEEPEST - 1 or _at_edge(box, others.shape):
+                depth = group_depth(box, group, others.shape)
+                if depth.max() > DEEPEST:
+                    others[box][group] = False
     return LostPixels(cores, plateaus, others)
+
+
+Box = tuple[slice, slice]
+"""Rows and columns of a part of an image."""
+
+
+def mask_groups(mask: np.ndarray) -> Iterator[tuple[Box, np.ndarray]]:
+    """Yield the groups of touching pixels of a mask: where each is, and its pixels there.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (ny, nx)
+    """
+    from scipy.ndimage import find_objects, label
+
+    groups, _ = label(mask, np.ones((3, 3)))
+    for number, box in enumerate(find_objects(groups), 1):
+        yield box, groups[box] == number
+
+
+def group_depth(box: Box, group: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the distance of each pixel of a group from its rim [pixel], 0 beside it.
+
+    Parameters
+    ----------
+    box : tuple of slice
+    group : ndarray of bool, shape (my, mx)
+        As `mask_groups` has them.
+    shape : tuple of int
+        Of the image, whose edge is no rim.
+
+    Returns
+    -------
+    ndarray, shape (my, mx)
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    rim = [
+        (int(part.start > 0), int(part.stop < size)) for part, size in zip(box, shape, strict=True)
+    ]
+    inner = tuple(
+        slice(before, before + size) for (before, _), size in zip(rim, group.shape, strict=True)
+    )
+    return distance_transform_edt(np.pad(group, rim))[inner]
+
+
+def _at_edge(box: Box, shape: tuple[int, ...]) -> bool:
+    """Return whether a part of an image lies at its edge."""
+    return any(part.start == 0 or part.stop == size for part, size in zip(box, shape, strict=True))
 
 
 def lift_cores(image: np.ndarray, lost: LostPixels, saturate: float) -> np.ndarray:
@@ -103,16 +159,25 @@ def lift_cores(image: np.ndarray, lost: LostPixels, saturate: float) -> np.ndarr
     ndarray of float32, shape (ny, nx)
         The same image where nothing is saturated.
     """
-    from scipy.ndimage import distance_transform_edt, gaussian_filter
+    from scipy.ndimage import gaussian_filter
 
-    if not lost.plateaus.any():
-        return image
-    depth = distance_transform_edt(lost.plateaus).astype(np.float32)
-    # The pixels of a circle are no circle: its depth has ridges.
-    depth = gaussian_filter(depth, 1.0)
-    lifted = image.copy()
     where = lost.plateaus
+    if not where.any():
+        return image
+    groups = list(mask_groups(where))
+    depth = np.zeros(image.shape, np.float32)
+    for box, group in groups:
+        depth[box][group] = group_depth(box, group, image.shape)[group]
+    lifted = image.copy()
     top = max(float(saturate), float(np.median(image[where])))
     lifted[where] = np.maximum(image[where].clip(max=top), saturate)
-    lifted[where] += np.float32(DOME_SLOPE * top) * depth[where]
+    for box, group in groups:
+        wider = tuple(slice(max(0, part.start - KERNEL), part.stop + KERNEL) for part in box)
+        inner = tuple(
+            slice(part.start - wide.start, part.stop - wide.start)
+            for part, wide in zip(box, wider, strict=True)
+        )
+        # The pixels of a circle are no circle: its depth has ridges.
+        smooth = gaussian_filter(depth[wider], 1.0, radius=KERNEL)[inner]
+        lifted[box][group] += np.float32(DOME_SLOPE * top) * smooth[group]
     return lifted

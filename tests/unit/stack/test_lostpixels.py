@@ -9,7 +9,7 @@ from scipy.ndimage import binary_dilation
 from lib.core.settings import StackSettings
 from lib.photometry.flags import FLAG_SATURATED
 from lib.stack.depth import measure_coadd
-from lib.stack.lostpixels import find_lost_pixels, lift_cores
+from lib.stack.lostpixels import find_lost_pixels, group_depth, lift_cores, mask_groups
 
 SHAPE, FWHM, NOISE, SATURATE = (360, 360), 3.6, 5.0, 6e4
 
@@ -84,3 +84,19 @@ def test_what_lies_beyond_the_frames_is_not_lost():
     unknown = find_lost_pixels(image, weight, np.inf)
     assert not unknown.cores.any()
     assert lift_cores(image, unknown, np.inf) is image
+
+
+def test_depth_of_each_group_is_its_distance_from_what_is_not_masked():
+    from scipy.ndimage import distance_transform_edt
+
+    rows, columns = np.indices((90, 120))
+    mask = np.zeros(rows.shape, bool)
+    # At the edge, at a corner, and two with one pixel between them.
+    for y, x, radius in ((45, 2, 9.0), (1, 118, 7.3), (50, 60, 8.0), (50, 77, 8.0)):
+        mask |= np.hypot(rows - y, columns - x) < radius
+    depth = np.zeros(mask.shape)
+    groups = list(mask_groups(mask))
+    assert len(groups) == 4
+    for box, group in groups:
+        depth[box] += group_depth(box, group, mask.shape)
+    np.testing.assert_array_equal(depth, distance_transform_edt(mask))
