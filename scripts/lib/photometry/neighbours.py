@@ -373,14 +373,16 @@ def faint_sources(
     with np.errstate(divide="ignore", invalid="ignore"):
         pull = residual / np.asarray(image.noise, np.float32)
     near = maximum_filter(segments > 0, size=2 * round(FAINT_DISTANCE * fwhm) + 1)
-    np.copyto(pull, 0, where=near | ~np.isfinite(pull))
+    # Where frames do not reach there is no noise either: it must not count.
+    closed = near | ~np.isfinite(pull)
     if image.bad is not None:
-        np.copyto(pull, 0, where=image.bad)
+        closed |= image.bad
+    np.copyto(pull, 0, where=closed)
     filtered = gaussian_filter(pull, fwhm / 2.3548, truncate=3.0)
-    noise = sigma_clipped_median(regular_sample(filtered)[~regular_sample(near)])[1]
+    noise = sigma_clipped_median(regular_sample(filtered)[~regular_sample(closed)])[1]
     if not noise > 0:
         noise = np.inf
-    np.copyto(filtered, 0, where=near)
+    np.copyto(filtered, 0, where=closed)
     sources, theirs = detect_sources(filtered, noise, None, FAINT_THRESHOLD, 1, smooth=False)
     # In the units of the image, and as wide as a star.
     width = fwhm / 2.3548

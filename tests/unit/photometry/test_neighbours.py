@@ -7,7 +7,7 @@ from moffatstars import moffat_image
 
 from lib.photometry.apertures import aperture_fluxes
 from lib.photometry.image import MeasurementImage
-from lib.photometry.neighbours import StarModels, deblended_fluxes
+from lib.photometry.neighbours import StarModels, deblended_fluxes, faint_sources
 from lib.photometry.psf import StarAperture, Wings, moffat_alpha, moffat_fraction
 
 
@@ -46,3 +46,20 @@ def test_models_of_many_stars_are_those_of_each():
         for i in range(30)
     ]
     assert models.apertures(5.0) == pytest.approx(alone, rel=1e-4, abs=0.1)
+
+
+@pytest.mark.parametrize("covered", [1.0, 0.55, 0.3])
+def test_faint_sources_are_those_of_the_noise_wherever_frames_reach(covered):
+    """A turned frame leaves corners without data, whose zeros are no noise."""
+    rng = np.random.default_rng(5)
+    size, fwhm = 500, 3.5
+    image = rng.normal(0, 1, (size, size))
+    bad = np.arange(size)[:, None] + np.zeros(size) >= covered * size
+    image[bad] = 0
+    image = image.astype(np.float32)
+    noise = np.ones_like(image)
+    segments = np.zeros(image.shape, np.int32)
+    found, theirs = faint_sources(image, MeasurementImage(image, noise, bad), segments, fwhm)
+    # Gaussian noise has hardly a peak above 4 sigma in some thousand independent places.
+    assert len(found) <= 3
+    assert not (theirs[bad] > 0).any()
