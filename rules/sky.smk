@@ -34,7 +34,7 @@ rule skysub:
     conda:
         "../environment.yml"
     params:
-        version=8,
+        version=9,
         order=config["skysub"]["order"],
         fringe_scale=config["skysub"]["fringe_scale"],
     script:

@@ -39,6 +39,17 @@ LEAST_EXCESS = 0.03
 """Nor is one of a smaller part of the pattern: flat fields are not better."""
 
 
+SQUARE = 4
+"""[px] Squares whose means tell quickly whether there are fringes to measure."""
+
+LEAST_SQUARES = 200 * PARTS**2
+"""Where fewer are free of sources and defects, the pixels are measured at once."""
+
+FADED = 0.65
+"""Part of the power that is left in the means of squares: of fringes of 12 pixels, and more of
+wider ones."""
+
+
 def fringe_scale_of(setting: int | str, shape: tuple[int, ...]) -> int:
     """Return the scale of fringes [px] of a setting; 0 where an image is too small for ``auto``."""
     if setting != "auto":
@@ -105,6 +116,84 @@ def fringe_excess(
     return float(factor)
 
 
+def may_have_excess(
+    image: np.ndarray,
+    free: np.ndarray,
+    sky: np.ndarray,
+    scale: int,
+    noise: float,
+    header: fits.Header,
+) -> bool:
+    """Tell from a sixteenth of the numbers whether `fringe_excess` can be sure of an excess.
+
+    The noise of single pixels, which a master sky holds where it keeps their structure, is no
+    fringe; it is small in the means of squares.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        Sky-subtracted, as a fraction of the sky.
+    free : ndarray of bool, shape (ny, nx)
+        Pixels that show sky.
+    sky : ndarray of float32, shape (ny, nx)
+        Master sky.
+    scale : int
+        See `fringe_pattern` [px].
+    noise : float
+        Of a pixel of the image, as a fraction of the sky.
+    header : astropy.io.fits.Header
+        Of the master sky, see `pattern_noise`.
+
+    Returns
+    -------
+    bool
+        False where the means of squares of `SQUARE` pixels have no structure above noise, or an
+        excess below half of what would be sure, or below what noise makes that is known to half.
+    """
+    usable = _all_free(free)
+    if usable.sum() < LEAST_SQUARES:
+        return True
+    variance, own = pattern_noise(noise, header, SQUARE)
+    if header["SMOOTH"]:
+        variance += (header.get("NOISE", 0.0) / SQUARE) ** 2
+    unsure = variance / 2
+    variance *= FADED
+    fringe = fringe_pattern(_square_means(sky), scale / SQUARE)
+    power = np.mean(fringe[usable] ** 2)
+    if not power > 4 * variance:
+        return False
+    values = _square_means(image)
+    factor = fringe_excess(values, usable, fringe, variance, own)
+    if abs(factor) <= max(LEAST_EXCESS / 2, unsure / power):
+        return False
+    return abs(factor) > SURE_EXCESS / 2 * _factor_error(values, usable, fringe, factor)
+
+
+def _squares_of(image: np.ndarray) -> np.ndarray:
+    """Return the part of an image that whole squares fill."""
+    ny, nx = (size // SQUARE * SQUARE for size in image.shape)
+    return image[:ny, :nx]
+
+
+def _square_means(image: np.ndarray) -> np.ndarray:
+    """Return the means of an image's squares of `SQUARE` pixels."""
+    image = _squares_of(image)
+    rows = np.zeros((len(image) // SQUARE, image.shape[1]), np.float32)
+    means = np.zeros((len(rows), image.shape[1] // SQUARE), np.float32)
+    for n in range(SQUARE):
+        rows += image[n::SQUARE]
+    for n in range(SQUARE):
+        means += rows[:, n::SQUARE]
+    return means / np.float32(SQUARE**2)
+
+
+def _all_free(free: np.ndarray) -> np.ndarray:
+    """Return which squares have no pixel that is not free."""
+    free = _squares_of(free)
+    rows = np.logical_and.reduce([free[n::SQUARE] for n in range(SQUARE)])
+    return np.logical_and.reduce([rows[:, n::SQUARE] for n in range(SQUARE)])
+
+
 def _factor_error(image: np.ndarray, free: np.ndarray, fringe: np.ndarray, factor: float) -> float:
     """Return the error of the factor of a pattern, from how parts of the image differ in it."""
     rows, columns = (np.array_split(np.arange(size), PARTS) for size in image.shape)
@@ -126,7 +215,7 @@ def _factor_error(image: np.ndarray, free: np.ndarray, fringe: np.ndarray, facto
     return float(np.std(product) / np.mean(power) / np.sqrt(len(factors)))
 
 
-def pattern_noise(noise: float, header: fits.Header) -> tuple[float, float]:
+def pattern_noise(noise: float, header: fits.Header, square: int = 1) -> tuple[float, float]:
     """Return the noise of a master sky, and what of a frame's own noise it has in common.
 
     Parameters
@@ -136,6 +225,8 @@ def pattern_noise(noise: float, header: fits.Header) -> tuple[float, float]:
     header : astropy.io.fits.Header
         Of the sky: NCOMBINE frames in NGROUP groups, one of which it is without, and the standard
         deviation SMOOTH of the Gaussian that smoothed it [px].
+    square : int
+        Side of the squares whose means are looked at [px].
 
     Returns
     -------
@@ -144,10 +235,10 @@ def pattern_noise(noise: float, header: fits.Header) -> tuple[float, float]:
     """
     groups, smooth = header.get("NGROUP", 0), header["SMOOTH"]
     frames = header["NCOMBINE"] * (1 - 1 / groups if groups > 1 else 1)
-    variance = noise**2 / frames
-    if smooth == 0:
-        return variance, 0.0
+    smoothed = noise**2 / frames / (max(1, 4 * np.pi * smooth**2) + square**2 - 1)
+    if groups != 1:
+        # A frame has the noise of a master without it, by which it was subtracted.
+        return smoothed, -smoothed
     # A Gaussian has the centre 1 / 2 pi s^2 and the sum of squares 1 / 4 pi s^2; of the first,
     # the master's part in the frame takes away the second.
-    smoothed = variance / (4 * np.pi * smooth**2)
-    return smoothed, smoothed if groups == 1 else 0.0
+    return smoothed, smoothed if smooth else 0.0

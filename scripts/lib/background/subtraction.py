@@ -3,7 +3,13 @@
 import numpy as np
 
 from lib.background.extendedlight import large_halo, light_image
-from lib.background.fringes import fringe_excess, fringe_pattern, fringe_scale_of, pattern_noise
+from lib.background.fringes import (
+    fringe_excess,
+    fringe_pattern,
+    fringe_scale_of,
+    may_have_excess,
+    pattern_noise,
+)
 from lib.background.mastersky import MasterSky
 from lib.background.sky import NOT_SKY, block_sky, fit_surface, sky_level, surface
 from lib.background.targetlight import STILL
@@ -161,15 +167,15 @@ def skysub_frame(
     )
     scale = fringe_scale_of(fringe_scale, frame.image.shape)
     if master is not None and scale and level > 0:
-        fringe = fringe_pattern(master.image, scale)
-        own = pattern_noise(noise / level, master.header)
-        rest = image if light is None else image - light
-        excess = fringe_excess(
-            rest / np.float32(level), mask & NOT_SKY == 0, fringe, *own,
-            sure=fringe_scale == "auto",
-        )  # fmt: skip
-        image = image - np.float32(excess * level) * fringe
-        image[mask & NODATA > 0] = 0
+        rest = (image if light is None else image - light) / np.float32(level)
+        free, sure = mask & NOT_SKY == 0, fringe_scale == "auto"
+        told = noise / level, master.header
+        excess = 0.0
+        if not sure or may_have_excess(rest, free, master.image, scale, *told):
+            fringe = fringe_pattern(master.image, scale)
+            excess = fringe_excess(rest, free, fringe, *pattern_noise(*told), sure=sure)
+            image = image - np.float32(excess * level) * fringe
+            image[mask & NODATA > 0] = 0
         header["FRINGE"] = (1 + excess, "fringes, relative to those of the master sky")
     header["SKYMODE"] = (mode, "what was subtracted")
     if master is not None and mode in ("separated", "plane"):

@@ -7,7 +7,12 @@ import simulate
 from astropy.io import fits
 from scipy.ndimage import gaussian_filter, uniform_filter
 
-from lib.background.fringes import fringe_excess, fringe_pattern
+from lib.background.fringes import (
+    fringe_excess,
+    fringe_pattern,
+    may_have_excess,
+    pattern_noise,
+)
 from lib.background.makesky import sky_from_frames
 from lib.background.mastersky import MasterSky, read_sky, write_sky
 from lib.background.pointings import pointing_groups
@@ -604,6 +609,29 @@ def test_structure_that_scales_as_the_sky_is_no_fringe(tilt):
         after = skysub_frame(Frame(image, mask, header), sky, 1, fringe_scale="auto")
         assert after.header["FRINGE"] == 1
         assert (after.image == plain.image).all()
+
+
+@pytest.mark.parametrize("amplitude", [0.0, 0.004, 0.02])
+@pytest.mark.parametrize("strength", [1.0, 0.8, 0.3])
+def test_fringes_are_told_from_the_noise_of_the_others(amplitude, strength):
+    """A sky of four other frames: its noise is in the frame, too, and is no lack of fringes."""
+    rng = np.random.default_rng(12)
+    y, x = np.indices(SHAPE)
+    pattern = amplitude * np.sin((x + 0.5 * y + 20 * np.sin(y / 90)) / 5)
+    noise = 0.02
+    others = gaussian_filter(rng.normal(0, noise / 2, SHAPE), 3)
+    sky = (1 + pattern + others).astype(np.float32)
+    frame = 1 + strength * pattern + rng.normal(0, noise, SHAPE)
+    rest, free = (frame - sky).astype(np.float32), np.ones(SHAPE, bool)
+    header = fits.Header({"NCOMBINE": 5, "NGROUP": 5, "SMOOTH": 3.0})
+    there = amplitude > 0 and strength < 1
+    assert may_have_excess(rest, free, sky, 160, noise, header) == there
+    own = pattern_noise(noise, header)
+    excess = fringe_excess(rest, free, fringe_pattern(sky, 160), *own, sure=True)
+    expected = strength - 1 if amplitude else 0
+    # 480 x 480 pixels' noise over the pattern's power.
+    error = noise / 480 / (amplitude / np.sqrt(2)) if amplitude else 0
+    assert excess == pytest.approx(expected, abs=4 * error)
 
 
 def test_noise_of_few_frames_is_no_fringe(tmp_path):
