@@ -4,6 +4,7 @@ A copier may give a file its full length before the pixels arrive: what is missi
 So do the rows that some detectors leave blank; but these do it in every frame.
 """
 
+import errno
 import mmap
 import os
 import time
@@ -50,13 +51,19 @@ def blank_end(path: str | os.PathLike[str], headers: RawHeaders) -> int:
     if hdu is None or not hdu.start:
         return 0
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
+            end = hdu.start + hdu.length
+            if any(os.pread(file.fileno(), 16, end - 16)):
+                return 0
+            written = _written(file.fileno(), hdu.start, end)
+            if written < min(end, hdu.start + (1 << 16)):
+                if not os.pread(file.fileno(), written - hdu.start, hdu.start).strip(b"\0"):
+                    return 0
             words = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        end = hdu.start + hdu.length
-        if len(words) < end or any(words[end - 16 : end]):
+        if len(words) < end:
             return 0
         data = np.frombuffer(words, np.uint8, hdu.length, hdu.start)
-        filled = _length_without_zeros(data)
+        filled = _length_without_zeros(data[: written - hdu.start])
         if filled == 0 or hdu.length - filled < SUSPICIOUS:
             return 0
         size = max(1, abs(int(hdu.header["BITPIX"])) // 8)
@@ -69,6 +76,18 @@ def blank_end(path: str | os.PathLike[str], headers: RawHeaders) -> int:
         return 0 if _sum_is_right(words, hdu) else hdu.length - filled
     except (OSError, ValueError):  # gone, or cut short meanwhile: who reads it next says so
         return 0
+
+
+def _written(file: int, start: int, end: int) -> int:
+    """Return a byte of an open file from which on to `end` nothing has been written: zeros."""
+    hole = end
+    try:
+        hole = os.lseek(file, start, os.SEEK_HOLE)
+        os.lseek(file, hole, os.SEEK_DATA)
+    except OSError as error:
+        # Nothing behind the hole; other file systems do not know of holes.
+        return min(hole, end) if error.errno == errno.ENXIO else end
+    return end
 
 
 def _has_blank_border(data: np.ndarray, row: int, size: int) -> bool:
@@ -93,9 +112,9 @@ def _length_without_zeros(data: np.ndarray) -> int:
     end = len(data)
     while end > 0:
         start = max(0, end - (1 << 20))
-        found = np.flatnonzero(data[start:end])
-        if len(found):
-            return start + int(found[-1]) + 1
+        part = data[start:end]
+        if part.max():
+            return start + int(np.flatnonzero(part)[-1]) + 1
         end = start
     return 0
 

@@ -58,6 +58,8 @@ MAX_NAME = 64
 
 def number(value: Any) -> float | None:
     """A finite float, or None for anything that is not one."""
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool):
         return None
     if isinstance(value, str):
@@ -101,10 +103,14 @@ def text(value: Any) -> str:
     if isinstance(value, bool):
         return "T" if value else "F"
     try:
-        value = str(value)
+        return _printable(str(value)[: 4 * MAX_TEXT])
     except ValueError:  # an integer of thousands of digits
         return ""
-    value = value[: 4 * MAX_TEXT].strip()
+
+
+@functools.lru_cache(maxsize=16384)
+def _printable(value: str) -> str:
+    value = value.strip()
     if not (value.isascii() and value.isprintable()):
         value = re.sub(r"[^\x20-\x7e]", lambda match: f"\\x{ord(match.group()):02x}", value)
     return value[:MAX_TEXT].strip()
@@ -112,8 +118,12 @@ def text(value: Any) -> str:
 
 def safe_name(value: Any, replacement: str = "_", empty: str = "unknown") -> str:
     """A header text as part of a file name: [A-Za-z0-9_+-], at most 64 characters."""
-    name = re.sub(r"[^A-Za-z0-9_+-]+", replacement, text(value))
-    return name[:MAX_NAME].strip("_") or empty
+    return _name(text(value), replacement) or empty
+
+
+@functools.lru_cache(maxsize=4096)
+def _name(value: str, replacement: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_+-]+", replacement, value)[:MAX_NAME].strip("_")
 
 
 def object_text(value: Any) -> str:
@@ -133,7 +143,7 @@ def get(header: Header, key: str) -> Any:
     if value is None:
         return None
     if isinstance(value, str):
-        return value if value.strip() else None
+        return None if not value or value.isspace() else value
     if isinstance(value, (int, float)):
         return value
     return text(value)
@@ -275,14 +285,19 @@ def comment_of(header: Header, keyword: str) -> str:
     cards = header.cards
     if not cards:
         return ""
-    name = keyword.removeprefix("HIERARCH ")
-    start = f"HIERARCH {name}" if " " in name or len(name) > 8 else f"{name:<8}="
+    start = _card_start(keyword)
     place = cards.find(start)
     while place >= 0 and place % 80:
         place = cards.find(start, place + 1)
     if place < 0:
         return ""
     return _comment(cards[place : place + 80])
+
+
+@functools.lru_cache(maxsize=4096)
+def _card_start(keyword: str) -> str:
+    name = keyword.removeprefix("HIERARCH ")
+    return f"HIERARCH {name}" if " " in name or len(name) > 8 else f"{name:<8}="
 
 
 @functools.lru_cache(maxsize=4096)
@@ -380,11 +395,16 @@ def angle(value: Any, hours: bool = False) -> float | None:
     hours : bool
         Whether a sexagesimal text is in hours (right ascension).
     """
+    if not isinstance(value, str):
+        return number(value)
+    return _angle(value, hours) if len(value) <= 40 else number(value)
+
+
+@functools.lru_cache(maxsize=16384)
+def _angle(value: str, hours: bool) -> float | None:
     plain = number(value)
     if plain is not None:
         return plain
-    if not isinstance(value, str) or len(value) > 40:
-        return None
     value = value.strip()
     match = _PLAIN_ANGLE.fullmatch(value)
     if match:
@@ -407,7 +427,12 @@ def angle(value: Any, hours: bool = False) -> float | None:
 
 def parse_binning(value: Any) -> str | None:
     """'AxB' (along x, along y) of texts like '2 2', '2x2', '1,1', '2'; None for others."""
-    match = re.fullmatch(r"\s*(\d{1,2})(?:\.0*)?(?:[\sxX*,]+(\d{1,2})(?:\.0*)?)?\s*", text(value))
+    return _binning(text(value))
+
+
+@functools.lru_cache(maxsize=4096)
+def _binning(value: str) -> str | None:
+    match = re.fullmatch(r"\s*(\d{1,2})(?:\.0*)?(?:[\sxX*,]+(\d{1,2})(?:\.0*)?)?\s*", value)
     if not match:
         return None
     x, y = int(match.group(1)), int(match.group(2) or match.group(1))

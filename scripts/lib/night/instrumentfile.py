@@ -243,7 +243,7 @@ def _merged(base, over):
 def identify(header: Header) -> str:
     """Name of the instrument whose `match` the header fulfils; `generic` when none does."""
     keywords, found = _identity()
-    return found(tuple([header.get(key) for key in keywords]))
+    return found(tuple(map(header.get, keywords)))
 
 
 @functools.lru_cache(maxsize=1)

@@ -63,6 +63,8 @@ def _section_remark(
     camera: Mapping[str, Any],
 ) -> str:
     """Return why a section that is told is not used, or ''."""
+    if spec is None:
+        return ""
     size = "x".join(str(length) for length in shape)
     whole = [0, shape[0], 0, shape[1]]
     if isinstance(spec, str):

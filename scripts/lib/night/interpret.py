@@ -511,7 +511,7 @@ def frame_stem(filename: str, facts: FrameFacts) -> str:
     match = _STEM.fullmatch(filename)
     if match:
         return match.group(1)
-    stamp = re.sub(r"[-:]", "", facts.date_obs[:19])
+    stamp = facts.date_obs[:19].replace("-", "").replace(":", "")
     if not stamp.startswith("2"):
         stamp = f"2{stamp}"  # before 2000: the names of frames begin with 2 all the same
     return f"{stamp}{safe_name(facts.camera)}{_LETTERS[facts.type]}"

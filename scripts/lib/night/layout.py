@@ -234,13 +234,15 @@ def mosaic_refpix(
     list of float, or None
         None where there is one chip, or no DETSEC tells the places of all.
     """
+    if len(chips) < 2:
+        return None
     sections = {
         hdu.index: parse_section(get(headers[hdu.index], "DETSEC"))
         for one in chips
         for hdu in one.hdus
     }
     known = [found for found in sections.values() if found is not None]
-    if len(chips) < 2 or len(known) < len(sections):
+    if len(known) < len(sections):
         return None
     own = sections[chip.hdus[0].index]
     assert own is not None

@@ -64,6 +64,8 @@ from lib.night.rawheaders import RawHeaders, read_headers
 from lib.night.remarks import clashing_times, header_remarks
 from lib.night.siblings import Likeness, adopt, likeness
 
+ENDINGS = re.compile(r"(\.(fits|fit|fts))?(\.gz|\.fz)?$", re.IGNORECASE)
+
 SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".gz")
 
 
@@ -239,7 +241,7 @@ def _same_bytes(datadir, one, two):
 
 def _stem(name):
     """A raw file's name without the endings that tell format and packing."""
-    return re.sub(r"(\.(fits|fit|fts))?(\.gz|\.fz)?$", "", name, flags=re.IGNORECASE)
+    return ENDINGS.sub("", name)
 
 
 SIGNATURE = len('{"digest":"0123456789abcdef",')

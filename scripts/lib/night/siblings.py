@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib.night.headervalues import evaluate, get, keywords_of, parse_binning, text
-from lib.night.instrumentfile import load_instrument
+from lib.night.instrumentfaults import read_source
+from lib.night.instrumentfile import instrument_path
 from lib.night.rawheaders import RawHeaders
 
 OTHER_WORDS = ("TELESCOP", "OBSERVAT", "DETECTOR", "DETNAM", "DETID", "CAMERA", "SERNO")
@@ -62,19 +63,27 @@ def likeness(headers: RawHeaders) -> Likeness | None:
     if not images:
         return None
     first = images[0]
-    values = []
-    for key in _keywords():
-        value = headers.primary.get(key)
-        if first.index and (value is None or value == ""):
-            value = first.header.get(key)
-        values.append(value)
+    keywords = _keywords()
+    values = list(map(headers.primary.get, keywords))
+    if first.index:
+        values = [
+            first.header.get(key) if value is None or value == "" else value
+            for key, value in zip(keywords, values, strict=True)
+        ]
     return _likeness(len(images), tuple(first.shape or ()), tuple(values))
+
+
+@functools.lru_cache(maxsize=1)
+def _binning() -> list[Any]:
+    """Return where any header may have its binning; the rest of that file is read when needed."""
+    spec: list[Any] = read_source(instrument_path("generic")).content["binning"]
+    return spec
 
 
 @functools.lru_cache(maxsize=1)
 def _keywords() -> list[str]:
     """Return the keywords that make a likeness: of the camera, and those of the binning."""
-    words = keywords_of(load_instrument("generic")["binning"])
+    words = keywords_of(_binning())
     return ["INSTRUME", *OTHER_WORDS, *(word.removeprefix("HIERARCH ") for word in words)]
 
 
@@ -82,8 +91,7 @@ def _keywords() -> list[str]:
 def _likeness(layout: int, shape: tuple[int, ...], values: tuple[Any, ...]) -> Likeness:
     """Return the likeness of values: those of a night are nearly always the same."""
     header = dict(zip(_keywords(), values, strict=True))
-    spec = load_instrument("generic")["binning"]
-    told = (parse_binning(evaluate(one, header)) for one in spec)
+    told = (parse_binning(evaluate(one, header)) for one in _binning())
     bin_x, bin_y = (int(part) for part in next(filter(None, told), "1x1").split("x"))
     rows, columns = shape[-2:] if len(shape) > 1 else (0, 0)
     words = [text(get(header, key)).lower() for key in ("INSTRUME", *OTHER_WORDS)]

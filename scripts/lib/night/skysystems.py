@@ -4,6 +4,7 @@ import functools
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -93,8 +94,13 @@ def system_of(header: Header, keyword: str = "", wcs: bool = False) -> SkySystem
     name = text(get(header, "RADESYS") or get(header, "RADECSYS")).upper()
     if name in USUAL and keyword not in OWN_EQUINOX and number(get(header, "EQUINOX")) == 2000.0:
         return ICRS_SYSTEM
-    keys = [OWN_EQUINOX.get(keyword, "EQUINOX"), "EQUINOX", "EPOCH"]
-    values = [get(header, key) for key in keys]
+    keys = OWN_EQUINOX.get(keyword, "EQUINOX"), "EQUINOX", "EPOCH"
+    return _system_by(name, tuple([get(header, key) for key in keys]), wcs)
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _system_by(name: str, values: tuple[Any, ...], wcs: bool) -> SkySystem:
+    """Return the system of a name and of equinoxes, the first that is sane counts."""
     if any(isinstance(value, str) and _OF_DATE.search(value) for value in values):
         return SkySystem("apparent")
     sane = [equinox for value in values if (equinox := _equinox(value)) is not None]

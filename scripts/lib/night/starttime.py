@@ -30,6 +30,11 @@ _DATE = re.compile(
     r"(?:[Tt _]+(.+))?"
 )
 
+_ISO = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})T([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9](?:\.[0-9]{1,12})?)"
+)
+"""The form that the standard wants, and nearly every header has."""
+
 _TIME = re.compile(
     r"(?:(\d{1,2})[:\s-](\d{1,2})(?:[:\s-](\d{1,2}(?:\.\d*)?))?|(\d{2})(\d{2})(\d{2}(?:\.\d*)?))"
     r"\s*\(?(Z|UTC?|GMT|[+-]\d{2}(?::?\d{2})?)?\)?",
@@ -104,12 +109,22 @@ def _day(match: re.Match[str]) -> int | None:
     return date.toordinal() - 678576 if FIRST_YEAR <= date.year <= LAST_YEAR else None
 
 
+@functools.lru_cache(maxsize=4096)
+def _iso_day(date: str) -> int | None:
+    match = _DATE.fullmatch(date)
+    return _day(match) if match else None
+
+
 def mjd_of(date: Any, time: Any = None) -> float | None:
     """Modified Julian date (days) of a date text, with the time in it or beside it.
 
     A zone (``+02:00``) is subtracted. Returns None where the text is no date between 1970 and
     2100, or no time is known.
     """
+    iso = _ISO.fullmatch(date) if isinstance(date, str) else None
+    if iso and (day := _iso_day(iso.group(1))) is not None:
+        clock = int(iso.group(2)) * 3600 + int(iso.group(3)) * 60 + float(iso.group(4))
+        return round(day + clock / 86400, 9)
     match = _DATE.fullmatch(text(date).removesuffix("Z"))
     day = _day(match) if match else None
     if match is None or day is None:

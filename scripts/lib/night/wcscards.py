@@ -1,7 +1,6 @@
 """The first WCS of a frame: from its header, or from pointing, scale and rotation."""
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,7 +62,7 @@ def _pair(header: Header, key: str) -> list[float] | None:
 def _header_matrix(header: Header) -> Matrix | None:
     """Return the CD matrix of a header: from CD, else from CDELT with PC or CROTA2."""
     cd = [[number(get(header, f"CD{i}_{j}")) for j in (1, 2)] for i in (1, 2)]
-    if any(value is not None for row in cd for value in row):
+    if cd != [[None, None], [None, None]]:
         return [[value or 0.0 for value in row] for row in cd]
     delta = _pair(header, "CDELT")
     if delta is None:
@@ -80,6 +79,11 @@ def _header_matrix(header: Header) -> Matrix | None:
     return [[delta[0] * cos, -delta[1] * sin], [delta[0] * sin, delta[1] * cos]]
 
 
+_TYPES = {
+    axis: tuple(axis + projection for projection in ("TAN", "TPV", "TAN-SIP"))
+    for axis in ("RA---", "DEC--")
+}
+
 HeaderWCS = tuple[list[float], list[float], Matrix, dict[str, float]]
 """CRVAL [deg], CRPIX [px], CD matrix [deg/px] and PV cards."""
 
@@ -92,9 +96,7 @@ def header_wcs(
     A distortion other than TPV is left out; the WCS is the first guess of the astrometry.
     """
     types = [text(get(header, f"CTYPE{axis}")) for axis in (1, 2)]
-    if not re.fullmatch(r"RA---(TAN|TPV|TAN-SIP)", types[0]) or not re.fullmatch(
-        r"DEC--(TAN|TPV|TAN-SIP)", types[1]
-    ):
+    if types[0] not in _TYPES["RA---"] or types[1] not in _TYPES["DEC--"]:
         return None
     crval, crpix = _pair(header, "CRVAL"), _pair(header, "CRPIX")
     if crval is None or crpix is None or abs(crval[1]) > 90 or not -360 <= crval[0] <= 360:

@@ -16,13 +16,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_instruments import GOOD, JUNK, read, sane
 
-from lib.night import nightlog
+from lib.night import completeness, nightlog
 from lib.night.exclude import read_exclude
 from lib.night.frameignored import FrameIgnored, FrameUnusable
 from lib.night.rawheaders import parse_header, read_headers
 from lib.report.frametable import begin_frames_table
 
 TIMES = int(os.environ.get("AUTOPROC_FUZZ", "1"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_waiting():
+    """Wait neither for the disk nor for files to be copied: thousands are new."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fdatasync", lambda number: None)
+        patch.setattr(completeness, "PAUSE", 0.0)
+        yield
+
 
 REASON = re.compile(r"[A-Z][A-Z_0-9]+: .+")
 STACK = re.compile(r"[A-Za-z0-9_+-]+\.[A-Za-z0-9_+-]+")
