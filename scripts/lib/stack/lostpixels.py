@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lib.photometry.backgroundmesh import grow
+
 EDGE = 4
 """[pixel] Nearer to where no frame reaches, pixels without weight are the rim of the frames."""
 
@@ -63,16 +65,16 @@ def find_lost_pixels(image: np.ndarray, weight: np.ndarray, saturate: float) -> 
     -------
     LostPixels
     """
-    from scipy.ndimage import binary_dilation, label
+    from scipy.ndimage import label
 
     empty = ~(weight > 0)
     inside = empty & (image != 0)
     if inside.any():
         beyond = empty & ~inside
         # Single pixels of exactly 0 are no edge.
-        beyond &= binary_dilation(~beyond, np.ones((3, 3)), iterations=2) == 0
+        beyond &= ~grow(~beyond, 2)
         if beyond.any():
-            inside &= ~binary_dilation(beyond, np.ones((3, 3)), iterations=EDGE + 2)
+            inside &= ~grow(beyond, EDGE + 2)
     cores = plateaus = np.zeros(image.shape, bool)
     if inside.any() and np.isfinite(saturate):
         groups, number = label(inside, np.ones((3, 3)))
