@@ -38,8 +38,7 @@ rule refcat:
 rule solve:
     input:
         frames=FILES.of_stack("solve"),
-        # Another filter helps; that it has changed is no reason to solve this one again.
-        anchor=ancient(FILES.anchor),
+        anchor=FILES.anchor,
         reference=FILES.reference,
     output:
         solution=f"{IMDIR}/qa/astrometry/{{stack}}.json",

@@ -52,7 +52,8 @@ def extended(tmp_path):
     copy = tmp_path / "workflow"
     for name in ("rules", "scripts", "src", "config", "profiles", "report"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "Snakefile", copy)
+    for name in ("Snakefile", "environment.yml"):
+        shutil.copy(ROOT / name, copy)
     declaration = copy / "scripts/lib/core/pipeline.py"
     text = declaration.read_text()
     place = text.index('        Step(\n            "crclean"')
