@@ -57,7 +57,7 @@ def test_files_of_the_user_are_not_swept(tmp_path, monkeypatch):
 
 
 def test_scratch_of_killed_processes_is_swept(tmp_path):
-    here = Path(__file__).resolve().parents[2] / "scripts"
+    here = Path(__file__).resolve().parents[3] / "scripts"
     work = (
         "import sys, time; from lib.core.files import scratch_folder\n"
         "with scratch_folder('scamp') as folder:\n"
