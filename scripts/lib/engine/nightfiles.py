@@ -274,8 +274,11 @@ class NightFiles:
     def anchor(self, wildcards: Any) -> list[str]:
         """Return the solution that a stack is tied to: that of most frames of its target.
 
-        None for that stack itself.
+        None for that stack itself, nor where a reference ties each stack: then a new frame, or a
+        failure, in one filter is no concern of the others.
         """
+        if self.config["refcat"] != "none":
+            return []
         stacks = self.plan.targets[target_of(wildcards.stack)]
         richest = max(stacks, key=lambda stack: len(self.plan.stacks[stack]))
         if richest == wildcards.stack:
