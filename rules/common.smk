@@ -11,7 +11,7 @@ from lib.engine.interrupts import end_in_order
 
 end_in_order()
 
-from lib.engine.install import attempt, available_cores, describes_rules, install
+from lib.engine.install import available_cores, install, keep_records
 
 # First of all: the warm worker gets ready while the rest is read.
 TERMINAL = install(workflow, HOME / "scripts")
@@ -21,9 +21,8 @@ from lib.engine.config import ConfigError, check_config
 from lib.night.instrumentfile import InstrumentError, list_instruments
 from lib.night.nightlog import NightLog
 from lib.night.plan import plan_night
-from lib.engine.clocks import tolerate_clocks
+from lib.engine.commandline import describes_rules
 from lib.engine.intact import check_products
-from lib.engine.made import keep_record_in
 from lib.engine.nightfiles import NightFiles, read_night
 from lib.engine.paths import check_places, refuse
 
@@ -49,8 +48,7 @@ IMDIR = config["imdir"]
 FILES = NightFiles(NIGHT, PLAN, config)
 
 
-attempt("tolerance of clocks", tolerate_clocks)
-attempt("record in imdir", lambda: keep_record_in(IMDIR))
+keep_records(IMDIR)
 AGAIN = []
 if workflow.is_main_process and not describes_rules(sys.argv):
     AGAIN = check_products(NIGHT, PLAN, config, sys.argv)

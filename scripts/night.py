@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from lib.frame.step import run_rule
-from lib.report.page import make_page, open_log
+from lib.night.nightlog import open_log
+from lib.report.page import make_page
 
 
 def main(job: Any) -> None:

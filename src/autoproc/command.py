@@ -251,6 +251,19 @@ def workflow_dir() -> Path:
     return ROOT
 
 
+def find_scripts() -> None:
+    """Let the modules below scripts/ be imported.
+
+    Raises
+    ------
+    AutoprocError
+        As `workflow_dir` does.
+    """
+    scripts = str(workflow_dir() / "scripts")
+    if scripts not in sys.path:
+        sys.path.insert(0, scripts)
+
+
 def all_rules() -> list[str]:
     """Return the names of all rules of the workflow."""
     return [*PIPELINE.collecting, *(rule.name for rule in PIPELINE.rules)]

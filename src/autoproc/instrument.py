@@ -1,6 +1,5 @@
 """The commands `autoproc check-instrument` and `autoproc new-instrument`."""
 
-import sys
 from collections.abc import Sequence
 
 COMMANDS = ("check-instrument", "new-instrument")
@@ -14,15 +13,13 @@ def main(arguments: Sequence[str]) -> int:
     arguments : list of str
         The name of the command, and what follows it.
     """
-    from autoproc.command import AutoprocError, note, workflow_dir
+    from autoproc.command import AutoprocError, find_scripts, note
 
     try:
-        scripts = str(workflow_dir() / "scripts")
+        find_scripts()
     except AutoprocError as error:
         note(str(error))
         return 2
-    if scripts not in sys.path:
-        sys.path.insert(0, scripts)
     name, *rest = arguments
     if name == "check-instrument":
         from lib.report import instrumentcheck

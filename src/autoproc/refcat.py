@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from autoproc.command import AutoprocError, note, workflow_dir
+from autoproc.command import AutoprocError, find_scripts, note
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -15,12 +15,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Those of the command line if not given.
     """
     try:
-        scripts = str(workflow_dir() / "scripts")
+        find_scripts()
     except AutoprocError as error:
         note(str(error))
         return 2
-    if scripts not in sys.path:
-        sys.path.insert(0, scripts)
     from lib.reference import freeze
 
     return freeze.main(arguments)

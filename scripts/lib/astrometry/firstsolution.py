@@ -80,7 +80,7 @@ def identify(
     """
     start = pixel_to_world or frame.pixel_to_world
     stars, known, centre = project_together(frame, reference, start)
-    scale = np.sqrt(abs(np.linalg.det(frame.local_matrix(start))))
+    scale = frame.scale_by(start)
     search = SearchRange(
         size=float(np.sqrt(np.prod(frame.shape)) * scale),
         tolerance=frame.tolerance * scale,
@@ -190,7 +190,7 @@ def identify_few(
     best: Match | None = None
     for start, radius, chance, least in starts:
         stars, known, centre = project_together(frame, reference, start)
-        scale = np.sqrt(abs(np.linalg.det(frame.local_matrix(start))))
+        scale = frame.scale_by(start)
         side = np.sqrt(np.prod(frame.shape)) * scale + 2 * radius
         inside = np.flatnonzero(np.all(np.abs(np.nan_to_num(known, nan=1e9)) < side / 2, axis=1))
         # The frame shows the brightest of them.

@@ -132,7 +132,11 @@ class AstrometryFrame:
     @property
     def scale(self) -> float:
         """Pixel scale [arcsec]."""
-        return float(np.sqrt(abs(np.linalg.det(self.local_matrix()))))
+        return self.scale_by(self.pixel_to_world)
+
+    def scale_by(self, pixel_to_world: PixelMap) -> float:
+        """Return the pixel scale [arcsec] in the middle of the frame by another map of it."""
+        return float(np.sqrt(abs(np.linalg.det(self.local_matrix(pixel_to_world)))))
 
     @property
     def mjd(self) -> float:

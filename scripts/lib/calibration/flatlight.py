@@ -9,7 +9,7 @@ import numpy as np
 from lib.calibration.detector import assemble
 from lib.calibration.masters import block_medians, pixel_noise
 from lib.core.stats import regular_sample
-from lib.frame.file import NODATA, Frame, FrameRejected
+from lib.frame.file import NODATA, Frame, FrameRejected, add_notes
 from lib.night.facts import FrameFacts
 
 log = logging.getLogger("autoproc")
@@ -103,15 +103,17 @@ def note_pedestal(flat: Frame, paths: Sequence[str | Path], facts: Sequence[Fram
         return
     found = pedestal_bound(paths, facts)
     if found is None:
-        add_note(flat, "no bias, no dark: its pedestal stays in, how much is not known")
+        add_notes(flat.header, ["no bias, no dark: its pedestal stays in, how much is not known"])
         return
     pedestal, level = found
     error = pedestal_error(flat.image, pedestal, level)
     flat.header["FLATERR"] = (round(error, 5), "rms error on large scales, as a fraction")
-    add_note(
-        flat,
-        f"no bias, no dark: {pedestal / level:.0%} may be pedestal, "
-        f"magnitudes off {1.0857 * error:.3f} rms",
+    add_notes(
+        flat.header,
+        [
+            f"no bias, no dark: {pedestal / level:.0%} may be pedestal, "
+            f"magnitudes off {1.0857 * error:.3f} rms"
+        ],
     )
 
 
@@ -135,7 +137,9 @@ def compare_light(flat: Frame, other: Frame, source: str, other_source: str) -> 
         return flat
     if flat.rejected:
         other.header["FLATLITE"] = (other_light, "light of the flats used")
-        add_note(other, f"{other_light} flats: the {light} ones cannot be used ({flat.reason})")
+        add_notes(
+            other.header, [f"{other_light} flats: the {light} ones cannot be used ({flat.reason})"]
+        )
         return other
     good = (flat.mask | other.mask) & NODATA == 0
     ratio = np.where(good, flat.image / np.where(good, other.image, 1), np.nan)
@@ -146,10 +150,12 @@ def compare_light(flat: Frame, other: Frame, source: str, other_source: str) -> 
     log.info("%s flat: large scales differ by %.4f rms from the %s flat", light, rms, other_light)
     if rms > LIGHTS_DIFFER:
         low, high = np.nanmin(shape) - 1, np.nanmax(shape) - 1
-        add_note(
-            flat,
-            f"large scales off the {other_light} flats by {rms:.1%} rms "
-            f"({low:+.1%} to {high:+.1%})",
+        add_notes(
+            flat.header,
+            [
+                f"large scales off the {other_light} flats by {rms:.1%} rms "
+                f"({low:+.1%} to {high:+.1%})"
+            ],
         )
     return flat
 
@@ -165,11 +171,3 @@ def block_nanmedians(image: np.ndarray, blocks: int = 8) -> np.ndarray:
             if part.size:
                 medians[i, j] = np.median(part)
     return medians
-
-
-def add_note(master: Frame, words: str) -> None:
-    """Add a remark to a master's header, for console and page."""
-    number = 1
-    while f"NOTE{number}" in master.header:
-        number += 1
-    master.header[f"NOTE{number}"] = words[:68]

@@ -32,11 +32,6 @@ UNEXPECTED = (
 )
 """What comes of a Snakemake whose insides differ: a lost addition, not a failed run."""
 
-DESCRIBES_RULES = {
-    "--lint", "--list", "-l", "--list-rules", "--list-target-rules", "--lt", "--print-compilation",
-}  # fmt: skip
-"""Options of Snakemake that describe the rules: these need no data, and leave nothing on disk."""
-
 log = logging.getLogger("snakemake.logging")
 
 
@@ -95,6 +90,24 @@ def install(workflow: Any, scripts: str | Path) -> Terminal:
     return terminal
 
 
+def keep_records(imdir: str | Path) -> None:
+    """Let Snakemake judge products by what they are made of, wherever and whenever it is called.
+
+    It keeps its record in `imdir`, and goes on where clocks contradict each other. No speed is
+    gained by it, and what is up to date depends on it: ``AUTOPROC_PLAIN=1`` leaves it on.
+
+    Parameters
+    ----------
+    imdir : path-like
+        Directory of the products.
+    """
+    from lib.engine.clocks import tolerate_clocks
+    from lib.engine.made import keep_record_in
+
+    attempt("tolerance of clocks", tolerate_clocks)
+    attempt("record in imdir", lambda: keep_record_in(imdir))
+
+
 def attempt(name: str, addition: Callable[[], Any]) -> Any:
     """Return what an addition gives; None, with a line in the log, where Snakemake differs."""
     try:
@@ -123,11 +136,6 @@ def _patches(workflow: Any) -> dict[str, Callable[[], None]]:
         "tuned garbage collector": patches.tune_garbage_collector,
         "cache of scripts": lambda: patches.cache_source_files(workflow),
     }
-
-
-def describes_rules(argv: list[str]) -> bool:
-    """Return whether a command line of Snakemake asks for a description of the rules alone."""
-    return any(word.split("=")[0] in DESCRIBES_RULES for word in argv[1:])
 
 
 def available_cores(workflow: Any, default: int = 2) -> int:

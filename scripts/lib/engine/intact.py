@@ -8,7 +8,6 @@ short, or other than its checksum says is removed, so that Snakemake makes it ag
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +19,11 @@ from lib.core.files import atomic_path, partial_path
 from lib.core.pipeline import PIPELINE
 from lib.frame.damage import damage_of_fits, damage_of_text
 from lib.night.nightlog import NightLog
-from lib.night.plan import Plan, table_name
+from lib.night.plan import Plan
 from lib.report.frametable import table_is_damaged
 from lib.report.run import finish_run
 
+from .commandline import only_looks
 from .paths import Claim, tell
 
 RECORD = ".products.json"
@@ -34,23 +34,6 @@ TOLD = 10
 
 LONG = 1 << 30
 """[byte] To read more takes long enough that it is said."""
-
-LOOKS = {
-    "--touch", "-t", "--unlock", "--summary", "-S", "--detailed-summary", "-D", "--report",
-    "--dag", "--rulegraph", "--filegraph", "--d3dag", "--archive", "--cleanup-metadata", "--cm",
-    "--cleanup-shadow", "--list-code-changes", "--lc", "--list-input-changes", "--li",
-    "--list-params-changes", "--lp", "--list-version-changes", "--lv", "--list-untracked", "--lu",
-    "--generate-unit-tests", "--delete-all-output", "--delete-temp-output", "--dryrun",
-    "--dry-run",
-}  # fmt: skip
-"""Options of Snakemake with which it makes nothing."""
-
-
-def only_looks(argv: Sequence[str]) -> bool:
-    """Return whether a command line of Snakemake is that of no run."""
-    return any(
-        word.split("=")[0] in LOOKS or re.fullmatch(r"-[a-z]*n[a-z]*", word) for word in argv[1:]
-    )
 
 
 def product_names(night: NightLog, plan: Plan) -> tuple[list[str], list[str]]:
@@ -65,13 +48,13 @@ def product_names(night: NightLog, plan: Plan) -> tuple[list[str], list[str]]:
     lasting = [f"{name}.fits" for name in (*night.biases, *night.darks, *night.flats, *plan.skies)]
     *early, last = (rule for rule in PIPELINE.frame_rules if rule not in plan.left_out)
     lasting += [f"{plan.prefix(last)}{frame}.fits" for frame in plan.stack_of]
+    lasting += [*plan.coadds, *plan.target_tables]
     for stack in plan.stacks:
-        lasting += [f"coadd{stack}{end}.fits" for end in ("", ".weight", ".cat")]
+        lasting += [f"coadd{stack}{end}.fits" for end in (".weight", ".cat")]
         lasting += [f"qa/{step}/{stack}.{end}" for step in ("astrometry", "stack")
                     for end in ("json", "png")]  # fmt: skip
     for target in plan.targets:
-        lasting += [f"refcat/{target}.ecsv", table_name(target), f"{target}.lightcurve.ecsv"]
-        lasting += [f"qa/lightcurve/{target}.png"]
+        lasting += [f"refcat/{target}.ecsv", f"qa/lightcurve/{target}.png"]
     lasting.append("night.html")
     return lasting, [
         f"{plan.prefix(rule)}{frame}.fits" for frame in plan.stack_of for rule in early

@@ -18,7 +18,7 @@ from typing import Any
 
 from lib.core.contents import ContentRecord
 from lib.core.settings import REFERENCE_SOURCES
-from lib.night.nightlog import NightLog, scan
+from lib.night.nightlog import NightLog, open_log
 from lib.night.plan import Plan, Sky, target_of
 from lib.night.pointing import Field, field_of
 from lib.report.frametable import begin_frames_table
@@ -43,16 +43,10 @@ def read_night(config: Mapping[str, Any], *, write: bool) -> NightLog:
     NothingToReduce
         Where there is no science frame.
     """
-    datadir, imdir = Path(config["datadir"]), Path(config["imdir"])
+    datadir, imdir = config["datadir"], Path(config["imdir"])
     if write:
         imdir.mkdir(parents=True, exist_ok=True)
-    night = scan(
-        datadir,
-        config["instrument"],
-        exclude=config["exclude"],
-        cache=imdir / ".nightlog.json",
-    )
-    night.add_masters(config["masters"])
+    night = open_log(config, imdir)
     if write:
         begin_frames_table(night, imdir / "frames.ecsv")
         remarks = [] if config.get("quiet") else night.notes
@@ -168,7 +162,7 @@ class NightFiles:
     def calibration_frames(self, kind: str, key: str) -> list[str]:
         """Return the frames that go into a master."""
         groups = {"bias": self.night.biases, "dark": self.night.darks, "flat": self.night.flats}
-        return groups[kind][f"{kind}_{key}" if kind == "flat" else f"{kind}-{key}"]
+        return groups[kind][_master_name(kind, key)]
 
     def calibrations(self, kind: str, *needs: str) -> Callable[[Any], dict[str, Any]]:
         """Return the input function of the rule that makes a master.
@@ -221,7 +215,7 @@ class NightFiles:
     def _ready(self, kind, key, needs):
         """The ready masters for a master's frames, and `ready`, of its name, to compare with."""
         found = self._masters(self.calibration_frames(kind, key)[0], needs, ready=True)
-        name = f"{kind}_{key}" if kind == "flat" else f"{kind}-{key}"
+        name = _master_name(kind, key)
         for ending in ("fits", "fit"):
             path = Path(self.config["masters"] or "") / f"{name}.{ending}"
             if self.config["masters"] and path.exists():
@@ -357,3 +351,7 @@ class NightFiles:
     def frames_of_target(self, wildcards: Any) -> list[str]:
         """Return the solved frames of all stacks of a target."""
         return sum(self.frames_by_stack(wildcards).frames, [])
+
+
+def _master_name(kind, key):
+    return f"{kind}_{key}" if kind == "flat" else f"{kind}-{key}"

@@ -6,13 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.frame.fitsbytes import BLOCK
+from lib.frame.fitsbytes import BLOCK, sum_of_part
 
 MOST_BLOCKS = 400
 """Records of a header; a longer one is none."""
-
-PIECE = 1 << 22
-"""[byte] Files are summed in pieces of this size."""
 
 RIGHT = 0xFFFFFFFF
 """Ones' complement sum of an HDU with its CHECKSUM (FITS standard 4.0, appendix J)."""
@@ -52,7 +49,7 @@ def damage_of_fits(path: str | os.PathLike[str]) -> str:
                 end = at + len(header) + length + -length % BLOCK
                 if end > size:
                     return f"it ends after {size} bytes of {end}"
-                if b"CHECKSUM= " not in header or _sum(words, at, end) != RIGHT:
+                if b"CHECKSUM= " not in header or sum_of_part(words, at, end) != RIGHT:
                     return f"the checksum of HDU {number} is wrong"
                 at, number = end, number + 1
     return ""
@@ -105,14 +102,3 @@ def _data_length(header: bytes) -> int:
         return 0
     pixels = int(np.prod(axes, dtype=object)) + int(numbers.get(b"PCOUNT", b"0"))
     return abs(int(numbers.get(b"BITPIX", b""))) // 8 * int(numbers.get(b"GCOUNT", b"1")) * pixels
-
-
-def _sum(words: mmap.mmap, begin: int, end: int) -> int:
-    """Return the ones' complement sum of some bytes of a file, whole records."""
-    total = 0
-    for at in range(begin, end, PIECE):
-        count = (min(end, at + PIECE) - at) // 4
-        total += int(np.frombuffer(words, ">u4", count, at).sum(dtype=np.uint64))
-    while total >> 32:
-        total = (total & RIGHT) + (total >> 32)
-    return total

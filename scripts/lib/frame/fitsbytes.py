@@ -22,6 +22,9 @@ BLOCK = 2880
 COPIED = 1 << 20
 """[byte] Size of the pieces in which files are copied."""
 
+PIECE = 1 << 22
+"""[byte] Size of the pieces in which they are summed."""
+
 END = f"{'END':80}".encode("ascii")
 
 BITPIX: dict[np.dtype, int] = {np.dtype("f4"): -32, np.dtype("u1"): 8}
@@ -260,6 +263,14 @@ def ones_sum(data: bytes, start: int = 0) -> int:
     total = start + int(np.frombuffer(data, ">u4").sum(dtype=np.uint64))
     while total >> 32:
         total = (total & 0xFFFFFFFF) + (total >> 32)
+    return total
+
+
+def sum_of_part(content: mmap.mmap, begin: int, end: int) -> int:
+    """Return the `ones_sum` of some bytes of a file, whole records, without holding all of them."""
+    total = 0
+    for start in range(begin, end, PIECE):
+        total = ones_sum(content[start : min(end, start + PIECE)], total)
     return total
 
 

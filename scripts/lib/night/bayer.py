@@ -8,8 +8,6 @@ from typing import Any
 from lib.night.facts import FrameFacts
 from lib.night.headervalues import Header, get, number, text
 
-MODES = ("none", "superpixel", "split")
-
 COLOURS = {"R": ("TR", "R"), "G": ("TG", "V"), "B": ("TB", "B")}
 """Filter and nearest band of each colour, as AAVSO names those of a matrix."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.frame.fitsbytes import BLOCK, ones_sum
+from lib.frame.fitsbytes import BLOCK, sum_of_part
 from lib.night.rawheaders import RawHDU, RawHeaders
 
 SUSPICIOUS = 512
@@ -125,10 +125,7 @@ def _sum_is_right(words: mmap.mmap, hdu: RawHDU) -> bool:
     if not stated.isdigit():
         return False
     end = hdu.start + hdu.length + -hdu.length % BLOCK
-    total = 0
-    for start in range(hdu.start, end, 1000 * BLOCK):
-        total = ones_sum(words[start : min(end, start + 1000 * BLOCK)], total)
-    return total == int(stated)
+    return sum_of_part(words, hdu.start, end) == int(stated)
 
 
 def incomplete(files: Mapping[str, list[Any]]) -> dict[str, str]:

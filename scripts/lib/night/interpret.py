@@ -3,7 +3,6 @@
 Headers are hostile input: whatever they hold, `interpret` gives sane facts or raises
 `FrameIgnored`."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -515,8 +514,3 @@ def frame_stem(filename: str, facts: FrameFacts) -> str:
     if not stamp.startswith("2"):
         stamp = f"2{stamp}"  # before 2000: the names of frames begin with 2 all the same
     return f"{stamp}{safe_name(facts.camera)}{_LETTERS[facts.type]}"
-
-
-def facts_key(facts: FrameFacts) -> str:
-    """Canonical JSON text of facts, for comparison and tests of determinism."""
-    return json.dumps(facts.to_dict(), sort_keys=True)

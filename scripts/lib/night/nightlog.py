@@ -365,6 +365,22 @@ class Choice:
         return cls(loaded, sources=sources, keywords=keywords)
 
 
+def open_log(config: Mapping[str, Any], imdir: str | os.PathLike[str]) -> "NightLog":
+    """Return the night log of a run, with the ready masters: headers are read where files changed.
+
+    Parameters
+    ----------
+    config : dict
+        Checked by `lib.engine.config.check_config`, its paths by `lib.engine.paths.check_places`.
+    imdir : path-like
+        Directory of the products, where the headers are kept.
+    """
+    cache = os.path.join(imdir, ".nightlog.json")
+    night = scan(config["datadir"], config["instrument"], config["exclude"], cache)
+    night.add_masters(config["masters"])
+    return night
+
+
 def _scan(
     datadir: str,
     instrument: str | Path,

@@ -11,7 +11,7 @@ from typing import Any
 
 from lib.core.contents import ContentRecord, checksum, stamp_of
 from lib.core.text import shown_lines
-from lib.night.nightlog import LogRow, NightLog, scan
+from lib.night.nightlog import LogRow, NightLog
 from lib.night.plan import plan_night
 from lib.night.targets import parse_position
 from lib.report.colour import Composite, make_composites
@@ -357,11 +357,3 @@ def make_page(
     os.utime(imdir / "night.html")
     write_if_changed(imdir / "qa" / "page.json", json.dumps({"of": digest(result)}))
     return result
-
-
-def open_log(config: dict[str, Any], imdir: str | Path) -> NightLog:
-    """Return the night log of a run, from the headers kept when it began."""
-    cache = Path(imdir) / ".nightlog.json"
-    night = scan(config["datadir"], config["instrument"], config["exclude"], cache)
-    night.add_masters(config["masters"])
-    return night

@@ -4,14 +4,14 @@
 """
 
 import gzip
-import os
 import re
 import time
 
 import numpy as np
 import pytest
 from astropy.io import fits
-from hypothesis import HealthCheck, given, settings
+from fuzzcases import cases
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.calibration.prepare import prepare_frame
@@ -20,24 +20,11 @@ from lib.frame.file import FrameRejected
 from lib.night import nightlog
 from lib.night.rawheaders import BLOCK
 
-TIMES = int(os.environ.get("AUTOPROC_FUZZ", "1"))
-
 REASON = re.compile(r"[A-Z][A-Z_0-9]+(: .+)?")
 
 SHAPE = (40, 60)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-def cases(number):
-    """Return the settings of a test of so many cases: the same ones each time, but by hand."""
-    return settings(
-        max_examples=number * TIMES,
-        deadline=None,
-        database=None,
-        derandomize=TIMES == 1,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 HEADER = fits.Header({"IMAGETYP": "LIGHT", "OBJECT": "field", "FILTER": "V", "EXPTIME": 60.0,

@@ -12,6 +12,7 @@ import pytest
 
 from lib.engine import install as engine
 from lib.engine import patches, progress, worker
+from lib.engine.commandline import describes_rules
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 
@@ -223,7 +224,7 @@ def test_terminal_without_progress(capsys):
     ],
 )
 def test_command_lines_that_describe_the_rules(argv, described):
-    assert engine.describes_rules(argv) == described
+    assert describes_rules(argv) == described
 
 
 RUN = """

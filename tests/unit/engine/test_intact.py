@@ -8,7 +8,8 @@ import pytest
 
 from lib.core.contents import ContentRecord, checksum
 from lib.engine import intact
-from lib.engine.intact import Products, only_looks
+from lib.engine.commandline import only_looks
+from lib.engine.intact import Products
 from lib.frame.file import Frame, write_frame
 
 NAMES = ["p2a.fits", "fp2a.fits", "qa/stack/M1.r.json", "absent.fits"]

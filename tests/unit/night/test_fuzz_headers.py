@@ -12,7 +12,8 @@ import re
 import numpy as np
 import pytest
 from astropy.io import fits
-from hypothesis import HealthCheck, given, settings
+from fuzzcases import cases
+from hypothesis import given
 from hypothesis import strategies as st
 from test_instruments import GOOD, JUNK, read, sane
 
@@ -21,8 +22,6 @@ from lib.night.exclude import read_exclude
 from lib.night.frameignored import FrameIgnored, FrameUnusable
 from lib.night.rawheaders import parse_header, read_headers
 from lib.report.frametable import begin_frames_table
-
-TIMES = int(os.environ.get("AUTOPROC_FUZZ", "1"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,17 +35,6 @@ def without_waiting():
 
 REASON = re.compile(r"[A-Z][A-Z_0-9]+: .+")
 STACK = re.compile(r"[A-Za-z0-9_+-]+\.[A-Za-z0-9_+-]+")
-
-
-def cases(number):
-    """Return the settings of a test of so many cases: the same ones each time, but by hand."""
-    return settings(
-        max_examples=number * TIMES,
-        deadline=None,
-        database=None,
-        derandomize=TIMES == 1,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 # ---------------------------------------------------------------------------- values

@@ -4,7 +4,6 @@
 """
 
 import gzip
-import os
 import threading
 import time
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzzcases import cases
+from hypothesis import given
 from hypothesis import strategies as st
 from referencefield import FIELD
 from vizier_server import Sky, votable
@@ -20,8 +20,6 @@ from vizier_server import Sky, votable
 from lib.reference import session
 from lib.reference.surveys import GAIA
 from lib.reference.vizier import AnswerError, Service, parse, query
-
-TIMES = int(os.environ.get("AUTOPROC_FUZZ", "1"))
 
 
 def good(rows=5):
@@ -197,10 +195,7 @@ NEW = [
 ]  # fmt: skip
 
 
-@settings(
-    max_examples=150 * TIMES, deadline=None, database=None, derandomize=TIMES == 1,
-    suppress_health_check=list(HealthCheck),
-)  # fmt: skip
+@cases(150)
 @given(
     st.lists(
         st.tuples(st.sampled_from(PIECES), st.sampled_from(NEW), st.integers(1, 30), st.booleans()),
