@@ -1,14 +1,19 @@
-"""The rooms of scripts/lib: imports go one way, downwards, and no module stands outside a room."""
+"""The rooms of scripts/lib: imports go one way, downwards, no module stands outside a room, and
+the tests mirror them."""
 
 import ast
 from pathlib import Path
 
-LIB = Path(__file__).resolve().parents[2] / "scripts/lib"
+UNIT = Path(__file__).resolve().parent
+LIB = UNIT.parents[1] / "scripts/lib"
 
 ROOMS = """
     core frame reference night calibration background photometry astrometry stack report engine
 """.split()
 """From the bottom: each may import from those before it."""
+
+OTHER_TESTS = {"command": "src/autoproc", "tools": "tools", "simulator": "tests/simulate.py"}
+"""What is tested outside the rooms: folder of the tests, and what they test."""
 
 
 def imported_rooms(path):
@@ -76,4 +81,27 @@ def test_imports_go_downwards():
         for line, other in imported_rooms(path):
             if ROOMS.index(other) > ROOMS.index(room):
                 wrong.append(f"{path.relative_to(LIB)}:{line} imports from {other}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_tests_mirror_the_rooms():
+    assert {path.name for path in UNIT.glob("*.py")} == {Path(__file__).name}
+    folders = {path.name for path in UNIT.iterdir() if path.is_dir() and path.name[0] != "_"}
+    assert folders == {*ROOMS, *OTHER_TESTS}
+    assert all((UNIT.parents[1] / path).exists() for path in OTHER_TESTS.values())
+    rooms_with = {}
+    for path in LIB.glob("*/*.py"):
+        rooms_with.setdefault(path.stem, set()).add(path.parent.name)
+    wrong = []
+    for path in UNIT.glob("*/test_*.py"):
+        folder, module = path.parent.name, path.stem.removeprefix("test_")
+        if folder in OTHER_TESTS:
+            continue
+        if folder not in rooms_with.get(module, {folder}):
+            wrong.append(f"{folder}/{path.name} belongs in {sorted(rooms_with[module])}")
+        text = path.read_text()
+        # a helper beside the test may import what is tested
+        read = [path, *(one for one in path.parent.glob("*.py") if one.stem in text)]
+        if not any(room == folder for one in read for _, room in imported_rooms(one)):
+            wrong.append(f"{folder}/{path.name} imports nothing from {folder}")
     assert not wrong, "\n".join(wrong)

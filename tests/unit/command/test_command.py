@@ -38,7 +38,7 @@ def options(words):
 
 
 def test_commands_are_installed_as_declared():
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     declared = tomllib.loads((root / "pyproject.toml").read_text())["project"]["scripts"]
     for target in declared.values():
         module, _, function = target.partition(":")

@@ -12,7 +12,7 @@ import pytest
 from autoproc import places
 from autoproc.running import run
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 CHILD = """
 import signal, subprocess, sys, time

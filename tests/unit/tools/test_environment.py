@@ -9,7 +9,7 @@ import yaml
 
 import autoproc
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 CONDA_NAMES = {"snakemake": "snakemake-minimal", "matplotlib": "matplotlib-base"}
 PROGRAMS = {"astromatic-source-extractor", "astromatic-scamp"}
