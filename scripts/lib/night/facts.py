@@ -109,6 +109,8 @@ class FrameFacts(_ByName):
         What the header has that is not as it should be, and what is used instead.
     content : str
         Stands for the bytes of the raw file: other bytes, another text.
+    site : list of float
+        Latitude, longitude (east positive) [deg] and elevation [m] of the telescope, or None.
     """
 
     instrument: str
@@ -148,6 +150,7 @@ class FrameFacts(_ByName):
     notes: list[str] = field(default_factory=list)
     ra_guessed: bool = False
     content: str = ""
+    site: list[float] | None = None
 
     @property
     def has_pedestal(self) -> bool:

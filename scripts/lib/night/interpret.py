@@ -79,14 +79,16 @@ DEFAULT_SETTINGS: dict[str, Any] = {
 _PRODUCT_KEYS = ("QCSTAT", "ABSZPT")  # written by the workflow itself, by no camera
 
 
-def _site(instrument: dict[str, Any], header: Header, name: str) -> tuple[float, float] | None:
-    """Return latitude and longitude [deg], None where the header does not tell."""
+def _site(instrument: dict[str, Any], header: Header, name: str) -> list[float] | None:
+    """Return latitude, longitude [deg] and elevation [m], None where the header does not tell."""
     site = instrument.get("site", {})
     latitude = angle(evaluate(site.get("latitude"), header, name))
     longitude = angle(evaluate(site.get("longitude"), header, name))
     if latitude is None or longitude is None or abs(latitude) > 90:
         return None
-    return latitude, longitude
+    height = quantity(evaluate(site.get("elevation"), header, name))
+    elevation = height[0] if height is not None and -500 < height[0] < 9000 else 0.0
+    return [latitude, longitude, elevation]
 
 
 def _header_airmass(instrument: dict[str, Any], header: Header, name: str) -> float | None:
@@ -447,7 +449,8 @@ def _common_facts(
     filter_text = text(evaluate(instrument.get("filter"), header, name))
     if not filter_text and kind in ("flat", "object") and not camera.get("halves"):
         raise _missing("filter", instrument.get("filter", []))
-    latitude, longitude = _site(instrument, header, name) or (None, None)
+    site = _site(instrument, header, name)
+    latitude, longitude = site[:2] if site else (None, None)
     place = Place(mjd, latitude, longitude, _header_airmass(instrument, header, name))
     pointing = header_pointing(instrument.get("ra"), instrument.get("dec"), header, name, place)
     if kind == "object":
@@ -494,6 +497,7 @@ def _common_facts(
         offset=_setting(instrument, "offset", header, name),
         notes=notes,
         ra_guessed=pointing.guessed,
+        site=site,
     )
 
 

@@ -747,3 +747,10 @@ def test_example_of_the_docs_works(tmp_path):
     (facts,) = interpret(header, [info], "x.fits", load_instrument(path))
     sane(facts)
     assert facts.band == "r" and facts.shape == [2048, 2048]
+
+
+def test_site_is_a_fact():
+    """By the header where it tells, else by the instrument file."""
+    assert read("arcsat", ARCSAT)[0].site == [32.78028, -105.82028, 2788.0]
+    header = {**ARCSAT, "SITELAT": "+10 30 00", "SITELONG": "20 00 00"}
+    assert read("arcsat", header)[0].site == pytest.approx([10.5, 20.0, 2788.0])
