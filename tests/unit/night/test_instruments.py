@@ -750,7 +750,9 @@ def test_example_of_the_docs_works(tmp_path):
 
 
 def test_site_is_a_fact():
-    """By the header where it tells, else by the instrument file."""
-    assert read("arcsat", ARCSAT)[0].site == [32.78028, -105.82028, 2788.0]
-    header = {**ARCSAT, "SITELAT": "+10 30 00", "SITELONG": "20 00 00"}
-    assert read("arcsat", header)[0].site == pytest.approx([10.5, 20.0, 2788.0])
+    """By the header where it tells, else by the instrument file; none where neither does."""
+    assert read("arcsat", ARCSAT)[0].site == [32.780278, -105.820278, 2788.0]
+    silent = {key: value for key, value in ARCSAT.items() if not key.endswith("-OBS")}
+    silent["DATE-OBS"] = ARCSAT["DATE-OBS"]
+    assert read("arcsat", silent)[0].site == [32.78028, -105.82028, 2788.0]
+    assert read("generic", GENERIC, "a.fits", (520, 536))[0].site is None
