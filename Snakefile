@@ -13,16 +13,12 @@
 #   astrometry  zsfp*        -> azsfp*   positions on the sky
 #   stack       azsfp*       -> coadd*   one image, zero point and source table a target and filter
 
-from pathlib import Path
-
 from snakemake.utils import min_version
 
 min_version("9.0.0")
 
 
-configfile: f"{Path(workflow.snakefile).parent}/config/config.yaml"
-
-
+# Reads config/config.yaml and the night.
 include: "rules/common.smk"
 
 

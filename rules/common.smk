@@ -16,6 +16,10 @@ from lib.engine.install import available_cores, install, keep_records
 # First of all: the warm worker gets ready while the rest is read.
 TERMINAL = install(workflow, HOME / "scripts")
 
+
+configfile: f"{HOME}/config/config.yaml"
+
+
 from lib.core.pipeline import PIPELINE
 from lib.engine.config import ConfigError, check_config
 from lib.night.instrumentfile import InstrumentError, list_instruments

@@ -1,67 +1,26 @@
 """Translate the arguments of the original autoproc into one run of Snakemake."""
 
-import argparse
-import importlib.util
+import difflib
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from autoproc import instrument
+from autoproc.arguments import completion, parser, raw_folders, set_settings, settings_given
+from autoproc.parfile import with_par_file
 from autoproc.places import PATHS, cache_environment, elsewhere
 from autoproc.running import run
 from autoproc.watch import Watch, look_interval
-
-ROOT = Path(__file__).resolve().parents[2]
-"""The directory of the workflow, where it was installed together with this package."""
-
-
-def _load(module: str) -> Any:
-    """Return a module of the workflow's core, or None where there is no workflow.
-
-    Its file is read by path: the modules of the workflow are nobody else's, and do not get onto
-    the module path of whoever imports this package.
-    """
-    path = ROOT / f"scripts/lib/core/{module}.py"
-    if not path.is_file():
-        return None
-    name = f"{__package__}._{module}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    found = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
-PIPELINE: Any = getattr(_load("pipeline"), "PIPELINE", None)
-
-STEPS: tuple[str, ...] = PIPELINE.step_names if PIPELINE else ()
-"""The steps in their order."""
-
-PAR_FILE = "pipeautoproc.par"
-
-PAR_KEYS = {
-    "datadir": "datadir",
-    "imworkingdir": "imdir",
-    "rmifiles": "rmifiles",
-    "overwrite": "redo",
-    "verbose": "quiet",
-}
-"""Keys of `pipeautoproc.par` that still say something, and the argument that replaces each."""
-
+from autoproc.workflow import PIPELINE, STEPS, AutoprocError, all_rules, note, workflow_dir
 
 PLAIN = re.compile(
     r"(?!(nan|inf|infinity|true|false)$)(?=.*[^\W\de]|.*/)[\w./~+]([\w./~+ =-]*[\w./~+=-])?", re.I
 )
 """Texts that Snakemake takes for no number, and YAML for what they are."""
-
-
-class AutoprocError(RuntimeError):
-    """Arguments that make no sense, or a run that failed."""
 
 
 def autoproc(
@@ -169,7 +128,9 @@ def choose_steps(
     only = step or only
     for name, value in (("start", start), ("stop", stop), ("step", only)):
         if value and value not in STEPS:
-            raise AutoprocError(f"{name}: {value!r} is no step, write one of {', '.join(STEPS)}")
+            near = difflib.get_close_matches(value.lower(), STEPS, n=1)
+            meant = f"did you mean {near[0]!r}? The steps are" if near else "write one of"
+            raise AutoprocError(f"{name}: {value!r} is no step, {meant} {', '.join(STEPS)}")
     if only:
         return (only,)
     first = STEPS.index(start) if start else 0
@@ -179,94 +140,6 @@ def choose_steps(
             f"stop: {stop!r} comes before {start!r}, write one of {', '.join(STEPS[first:])}"
         )
     return STEPS[first : last + 1]
-
-
-def with_par_file(
-    settings: Mapping[str, Any], redo: bool, path: str | os.PathLike = PAR_FILE
-) -> tuple[Mapping[str, Any], bool]:
-    """Return settings and `redo`, completed from `pipeautoproc.par` where they are not given.
-
-    For every key in the file it is told what replaces it.
-    """
-    if not os.path.isfile(path):
-        return settings, redo
-    settings = dict(settings)
-    for key, value in read_par_file(path).items():
-        new = PAR_KEYS.get(key)
-        if new is None:
-            if value:
-                note(f"{path}: {key} is no longer needed, ignored")
-            continue
-        if not value:
-            continue
-        if new in ("datadir", "imdir"):
-            used = settings[new] is None
-            settings[new] = value if used else settings[new]
-            text = f"{new}={value}"
-            if used and not _is_within(value, Path(path).parent):
-                text += f" ({'written' if new == 'imdir' else 'read'} outside of this directory)"
-        else:
-            wanted = (value == "0") if key == "verbose" else (value != "0")
-            used = wanted
-            text = "--redo" if new == "redo" else f"{new}=1"
-            if new == "redo":
-                redo = redo or wanted
-            else:
-                settings[new] = settings[new] or wanted
-        if used:
-            where = "the option" if new == "redo" else "in config/config.yaml"
-            note(f"{path}: {key} is taken from it; {where} {text} replaces it")
-    return settings, redo
-
-
-def _is_within(path: str, directory: Path) -> bool:
-    """Return whether a path, with all its links followed, is below a directory."""
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory))
-
-
-def read_par_file(path: str | os.PathLike) -> dict[str, str]:
-    """Return the keys and values of a `pipeautoproc.par`: one ``key: value`` a line."""
-    found = {}
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            key, colon, value = line.partition(":")
-            if colon and not key.strip().startswith("#"):
-                found[key.strip()] = value.strip()
-    return found
-
-
-def workflow_dir() -> Path:
-    """Return the directory of the Snakefile.
-
-    Raises
-    ------
-    AutoprocError
-        Where this package was installed without it.
-    """
-    if PIPELINE is None or not (ROOT / "Snakefile").is_file():
-        raise AutoprocError(
-            f"there is no Snakefile in {ROOT}: install with 'make env', or 'pip install -e .', "
-            "in the directory of autoproc"
-        )
-    return ROOT
-
-
-def find_scripts() -> None:
-    """Let the modules below scripts/ be imported.
-
-    Raises
-    ------
-    AutoprocError
-        As `workflow_dir` does.
-    """
-    scripts = str(workflow_dir() / "scripts")
-    if scripts not in sys.path:
-        sys.path.insert(0, scripts)
-
-
-def all_rules() -> list[str]:
-    """Return the names of all rules of the workflow."""
-    return [*PIPELINE.collecting, *(rule.name for rule in PIPELINE.rules)]
 
 
 def command_line(
@@ -303,8 +176,8 @@ def command_line(
     words += ["--snakefile", str(workflow_dir() / "Snakefile")]
     if not any(word.split("=")[0] == "--workflow-profile" for word in options):
         # Otherwise Snakemake looks for `default` and `profiles/default` in the working directory,
-        # where a profile may run Python.
-        words += ["--workflow-profile", str(workflow_dir() / "profiles" / "default")]
+        # where a profile may run Python. Given as options, it is not told of at each run.
+        words += ["--workflow-profile", "none", *profile_options()]
     words += ["--cores", "all" if cores is None else str(cores)]
     first = STEPS.index(steps[0])
     if first > 0:
@@ -324,10 +197,24 @@ def command_line(
             if not rule.network
         ]
     words += options
-    given = {key: value for key, value in settings.items() if value not in (None, False, [], ())}
+    given = set_settings(settings)
     if given:
         words += ["--config"]
         words += [f"{key}={config_text(value)}" for key, value in given.items()]
+    return words
+
+
+def profile_options() -> list[str]:
+    """Return what the profile of the installation holds, as options of Snakemake."""
+    import yaml
+
+    words = []
+    text = (workflow_dir() / "profiles/default/config.yaml").read_text(encoding="utf-8")
+    for key, value in yaml.safe_load(text).items():
+        if value is True:
+            words += [f"--{key}"]
+        elif value is not False:
+            words += [f"--{key}", str(value)]
     return words
 
 
@@ -359,53 +246,6 @@ def _in_quotes(text: str) -> str:
     return '"' + "".join(map(escaped, text)) + '"'
 
 
-# ---------------------------------------------------------------------------- command
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parse = argparse.ArgumentParser(
-        prog="autoproc",
-        description="Reduce a directory of raw frames: the arguments of the original autoproc, "
-        "translated into one run of Snakemake.",
-        epilog=f"Steps, in their order: {', '.join(STEPS)}. What follows -- goes to Snakemake "
-        "as it is. Two other commands: 'autoproc new-instrument FRAME...' writes an instrument "
-        "file from headers, 'autoproc check-instrument FILE RAW' shows what one makes of frames.",
-    )
-    add = parse.add_argument
-    add("--datadir", help="raw frames [.]")
-    add("--imdir", help="output directory [imredux]")
-    add("--start", metavar="STEP", help="begin with this step, take what is before from disk")
-    add("--stop", metavar="STEP", help="end with this step")
-    add("--only", metavar="STEP", help="do only this step")
-    add("--step", metavar="STEP", help="the same; takes precedence over --only")
-    add("--nocrclean", action="store_true", help="leave cosmic rays in single frames")
-    add("--nomastersky", action="store_true", help="subtract each frame's own median")
-    add("--redo", action="store_true", help="do the steps again though their files are there")
-    add("--quiet", action="store_true", help="say only what went wrong")
-    add("--rmifiles", action="store_true", help="remove intermediate frames")
-    add("--customcat", metavar="FILE", help="star catalogue in the text format of autoproc")
-    add("--customcatfilt", metavar="FILTER", nargs="+", help="filters calibrated with it")
-    add("--cores", type=int, help="processes at once [all cores]")
-    add(
-        "--config",
-        metavar="KEY=VALUE",
-        nargs="+",
-        action="extend",
-        default=[],
-        help="further keys of config/config.yaml",
-    )
-    add("--show", action="store_true", help="show the command line of Snakemake, do nothing")
-    add(
-        "--watch",
-        metavar="SECONDS",
-        nargs="?",
-        const="10",
-        help="go on with what arrives in datadir, check every 10 s, until Ctrl-C",
-    )
-    return parse
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -413,31 +253,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         return instrument.main(words)
     cut = words.index("--") if "--" in words else len(words)
     words, options = words[:cut], words[cut + 1 :]
-    parse = parser()
-    args = vars(parse.parse_args(words))
+    args = vars(parser().parse_args(words))
     show, interval, redo = args.pop("show"), args.pop("watch"), args.pop("redo")
-    cores = args.pop("cores")
+    cores, shell = args.pop("cores"), args.pop("print_completion")
     try:
+        if shell:
+            print(completion(shell))
+            return 0
         seconds = None if interval is None else _look_interval(interval)
         steps = choose_steps(*(args.pop(name) for name in ("start", "stop", "only", "step")))
-        pairs = [pair.partition("=") for pair in args.pop("config")]
-        for key, found, _ in pairs:
-            if not found:
-                raise AutoprocError(f"--config: {key!r} is no KEY=VALUE")
+        raw_folders(args)
+        pairs = settings_given(args.pop("config"))
         settings, redo = with_par_file(args, redo)
-        paths = {key: value.strip(" \"'") for key, _, value in pairs if key in PATHS}
+        paths = {key: value.strip(" \"'") for key, value in pairs.items() if key in PATHS}
         given, more = elsewhere({**settings, **paths})
         if more:
-            settings, pairs = given, [pair for pair in pairs if pair[0] not in PATHS]
+            settings = given
+            pairs = {key: value for key, value in pairs.items() if key not in PATHS}
         command = command_line(steps, settings, redo, cores, [*more, *options])
         if command is None:
             return 0
         if pairs:
             # As given: Snakemake reads the values.
             command += [] if "--config" in command else ["--config"]
-            command += [f"{key}={value}" for key, _, value in pairs]
+            command += [f"{key}={value}" for key, value in pairs.items()]
         if show:
-            print(" ".join(_quoted(word) for word in command))
+            print(shlex.join(command))
             return 0
         os.environ.update(cache_environment(given))
         if seconds is not None:
@@ -461,16 +302,3 @@ def _look_interval(text: str) -> float:
         return look_interval(text)
     except ValueError as error:
         raise AutoprocError(str(error)) from error
-
-
-def _quoted(word):
-    import shlex
-
-    return shlex.quote(word)
-
-
-def note(words: str) -> None:
-    """Say something that is no product; where nobody can hear it, as on a full disk, go on."""
-    shown = getattr(_load("text"), "shown", ascii)
-    with suppress(OSError):
-        print(f"autoproc: {shown(words)}", file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ def main(arguments: Sequence[str]) -> int:
     arguments : list of str
         The name of the command, and what follows it.
     """
-    from autoproc.command import AutoprocError, find_scripts, note
+    from autoproc.workflow import AutoprocError, find_scripts, note
 
     try:
         find_scripts()

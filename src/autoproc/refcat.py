@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from autoproc.command import AutoprocError, find_scripts, note
+from autoproc.workflow import AutoprocError, find_scripts, note
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,13 +3,15 @@
 import importlib
 import json
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
-from autoproc import STEPS, AutoprocError, autoproc, command, main
+from autoproc import STEPS, AutoprocError, __version__, autoproc, command, main
 
 
 @pytest.fixture
@@ -144,9 +146,11 @@ def test_values_reach_the_configuration_as_they_are(ran):
 
 def test_profile_is_that_of_the_installation(ran):
     autoproc()
-    assert options(ran[0])["--workflow-profile"] == [
-        str(command.workflow_dir() / "profiles/default")
-    ]
+    found = options(ran[0])
+    assert found["--workflow-profile"] == ["none"]
+    assert found["--scheduler"] == ["greedy"]
+    assert {"--rerun-incomplete", "--keep-going", "--nolock", "--show-failed-logs"} <= set(found)
+    assert "--printshellcmds" not in found
     autoproc(options=["--workflow-profile", "mine"])
     autoproc(options=["--workflow-profile=mine"])
     for words in ran[1:]:
@@ -169,7 +173,73 @@ def test_command_line_is_that_of_the_function(ran):
     assert ran[0] == ran[1] + extra
 
 
+def test_raw_frames_come_first(ran):
+    assert main(["raw", "--out", "mine", "--instrument", "lmi", "--refcat", "none"]) == 0
+    assert main(["--datadir=raw", "--imdir=mine", "--instrument=lmi", "--refcat=none"]) == 0
+    autoproc("raw", "mine", instrument="lmi", refcat="none")
+    assert ran[0] == ran[1]
+    assert set(options(ran[0])["--config"]) == set(options(ran[2])["--config"])
+    assert main(["one", "two"]) == 0
+    assert yaml.safe_load(options(ran[3])["--config"][0].partition("=")[2]) == ["one", "two"]
+
+
+def test_raw_frames_in_two_ways_are_refused(ran, capsys):
+    assert main(["raw", "--datadir", "other"]) == 2
+    assert "write one" in capsys.readouterr().err
+    assert not ran
+
+
+@pytest.mark.parametrize(
+    "pairs, settings",
+    [
+        (["stack.combine=weighted"], {"stack": {"combine": "weighted"}}),
+        (
+            ["stack.memory=2", "flat.low=0.1", "stack.combine=median", "refcat=none"],
+            {
+                "stack": {"memory": "2", "combine": "median"},
+                "flat": {"low": "0.1"},
+                "refcat": "none",
+            },
+        ),
+        (["ab.c.d=1e-3", "ab.c.e=[x, 2]"], {"ab": {"c": {"d": "1e-3", "e": ["x", "2"]}}}),
+    ],
+)
+def test_keys_of_sections(ran, pairs, settings):
+    from snakemake.cli import parse_config
+
+    assert main(["--config", *pairs]) == 0
+    assert parse_config(options(ran[0])["--config"]) == settings
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.strip() == f"autoproc {__version__}"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh", "fish"])
+def test_completion(ran, capsys, shell):
+    assert main(["--print-completion", shell]) == 0
+    said = capsys.readouterr().out
+    assert "--refcat" in said and "crclean" in said
+    assert not ran
+
+
+def test_completion_by_bash(tmp_path, capsys):
+    main(["--print-completion", "bash"])
+    (tmp_path / "c").write_text(capsys.readouterr().out)
+    ask = "source ./c; COMP_WORDS=(autoproc --stop {}); COMP_CWORD=2; _shtab_autoproc; "
+    found = subprocess.run(
+        ["bash", "-c", ask.format("cr") + 'echo "${COMPREPLY[@]}"'],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert found.stdout.split() == ["crclean"]
+
+
 @pytest.mark.parametrize("words", [["--step", "stakc"], ["--config", "nonsense"],
+                                   ["--config", "a=1", "a.b=2"], ["--config", "a.b=[1"],
+                                   ["--print-completion", "csh"],
                                    ["--stop", "flatten", "--start", "stack"]])  # fmt: skip
 def test_wrong_argument_is_one_sentence(ran, capsys, words):
     assert main(words) == 2
@@ -177,6 +247,11 @@ def test_wrong_argument_is_one_sentence(ran, capsys, words):
     assert said.startswith("autoproc: ")
     assert len(said.splitlines()) == 1
     assert ran == []
+
+
+def test_misspelt_step_is_answered_with_the_nearest(capsys):
+    assert main(["--stop", "Astrometri"]) == 2
+    assert "did you mean 'astrometry'?" in capsys.readouterr().err
 
 
 ODD = ["with \"quote", "back\\slash", "ta\tb", "ha #sh", " outer ", "<word>", "étoile ☆",

@@ -5,7 +5,7 @@ import logging
 import pytest
 from astropy.io import fits
 
-from autoproc import command
+from autoproc import workflow
 from lib.core.text import card_text, shown, shown_lines, shown_within
 from lib.engine.install import Terminal
 from lib.engine.paths import tell
@@ -55,5 +55,5 @@ def test_every_way_out_shows_it(text, capsys, tmp_path):
     (line,) = (tmp_path / "a.log").read_text().splitlines()
     assert line.endswith(shown(text))
     assert shown(text).replace("\\", "\\\\") in script_json([text])
-    command.note(text)
+    workflow.note(text)
     assert capsys.readouterr().err == f"autoproc: {shown(text)}\n"
