@@ -19,6 +19,8 @@ def bayer_pattern(header: Header) -> str:
 
     Offsets and a file written from the bottom up are taken into account.
     """
+    if not any(key in header for key in KEYWORDS):
+        return ""
     for key in KEYWORDS:
         pattern = text(get(header, key)).upper()
         if re.fullmatch(r"[RGB]{4}", pattern) and sorted(pattern) == sorted("RGGB"):

@@ -18,14 +18,22 @@ class CardHeader(dict[str, Any]):
     ----------
     content : mapping
     cards : str
-        The cards, 80 characters each.
+        All cards, 80 characters each.
+    card_of : dict of str to str
+        The card, with those that continue it, of each keyword.
     """
 
-    __slots__ = ("cards",)
+    __slots__ = ("card_of", "cards")
 
-    def __init__(self, content: Mapping[str, Any] = {}, cards: str = "") -> None:  # noqa: B006
-        super().__init__(content)
+    def __init__(
+        self,
+        content: Mapping[str, Any] | None = None,
+        cards: str = "",
+        card_of: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(content or {})
         self.cards = cards
+        self.card_of = {} if card_of is None else card_of
 
 
 class Reading(NamedTuple):
@@ -142,7 +150,7 @@ def get(header: Header, key: str) -> Any:
     value = header.get(key)
     if value is None:
         return None
-    if isinstance(value, str):
+    if type(value) is str:
         return None if not value or value.isspace() else value
     if isinstance(value, (int, float)):
         return value
@@ -282,22 +290,8 @@ def comment_of(header: Header, keyword: str) -> str:
     """Return the comment of a keyword's card; empty where there is none."""
     if not isinstance(header, CardHeader) or not keyword:
         return ""
-    cards = header.cards
-    if not cards:
-        return ""
-    start = _card_start(keyword)
-    place = cards.find(start)
-    while place >= 0 and place % 80:
-        place = cards.find(start, place + 1)
-    if place < 0:
-        return ""
-    return _comment(cards[place : place + 80])
-
-
-@functools.lru_cache(maxsize=4096)
-def _card_start(keyword: str) -> str:
-    name = keyword.removeprefix("HIERARCH ")
-    return f"HIERARCH {name}" if " " in name or len(name) > 8 else f"{name:<8}="
+    card = header.card_of.get(keyword.removeprefix("HIERARCH "))
+    return _comment(card[:80]) if card else ""
 
 
 @functools.lru_cache(maxsize=4096)

@@ -5,7 +5,8 @@ Headers are hostile input: whatever they hold, `interpret` gives sane facts or r
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from lib.night.airmass import airmass_at, altitude
@@ -42,9 +43,10 @@ from lib.night.layout import (
     mosaic_refpix,
 )
 from lib.night.rawheaders import RawHDU
+from lib.night.recurring import Recurring
 from lib.night.reducedframes import reduced_before
 from lib.night.starttime import iso_of, start_of_exposure
-from lib.night.wcscards import cd_scale, wcs_cards
+from lib.night.wcscards import camera_matrix, cd_scale, wcs_cards
 
 TYPES = ("bias", "dark", "flat", "object")
 
@@ -77,6 +79,45 @@ DEFAULT_SETTINGS: dict[str, Any] = {
 
 
 _PRODUCT_KEYS = ("QCSTAT", "ABSZPT")  # written by the workflow itself, by no camera
+
+
+class _Memory:
+    """What the headers of a camera say again and again.
+
+    Parameters
+    ----------
+    instrument, camera : dict
+    """
+
+    def __init__(self, instrument: dict[str, Any], camera: dict[str, Any]) -> None:
+        self.instrument, self.camera = instrument, camera  # kept, so that none takes their place
+        rules = [rule["when"] for rule in instrument.get("ignore", ())]
+        self.kind = Recurring([instrument["type"], instrument.get("object"), *rules])
+        settings = [instrument.get(key, spec) for key, spec in DEFAULT_SETTINGS.items()]
+        site = instrument.get("site", {})
+        more = [instrument.get(key) for key in ("object", "filter", "binning", "readout")]
+        places = [site.get(key) for key in ("latitude", "longitude", "elevation")]
+        levels = [camera.get("saturate"), camera.get("linear"), instrument["type"]]
+        self.setup = Recurring([*settings, *more, *places, *levels])
+        self.electronics = Recurring([camera.get("gain"), camera.get("rdnoise")])
+        self.wcs = camera.get("wcs", {}) | {"shape": camera.get("shape")}
+        self.matrix = Recurring([self.wcs.get("pixscale"), self.wcs.get("rotation")])
+
+
+_memories: dict[tuple[int, int], _Memory] = {}
+
+MOST_CAMERAS = 64
+"""Cameras whose settings are remembered; beyond, all are forgotten."""
+
+
+def _memory(instrument: dict[str, Any], camera: dict[str, Any]) -> _Memory:
+    """Return what is remembered of a camera."""
+    found = _memories.get((id(instrument), id(camera)))
+    if found is None:
+        if len(_memories) >= MOST_CAMERAS:
+            _memories.clear()
+        found = _memories[id(instrument), id(camera)] = _Memory(instrument, camera)
+    return found
 
 
 def _site(instrument: dict[str, Any], header: Header, name: str) -> list[float] | None:
@@ -124,12 +165,16 @@ def _missing(what: str, spec: Any) -> FrameUnusable:
 
 def merged_header(primary: Header, extension: Header) -> Header:
     """The header of an extension on top of the primary one's keywords; its blanks hide nothing."""
-    cards = getattr(extension, "cards", "") + getattr(primary, "cards", "")
-    result = CardHeader(primary, cards)
+    result: dict[str, Any] = dict(primary)
+    taken = []
     for key, value in extension.items():
         if key not in result or (value is not None and value != ""):
             result[key] = value
-    return result
+            taken.append(key)
+    if not isinstance(primary, CardHeader) or not isinstance(extension, CardHeader):
+        return result
+    card_of = primary.card_of | {key: extension.card_of[key] for key in taken}
+    return CardHeader(result, extension.cards + primary.cards, card_of)
 
 
 def _check_shape(hdu: RawHDU) -> None:
@@ -188,6 +233,7 @@ def _facts(
 
     camera_name = _camera_name(instrument, header, images, name)
     camera = instrument["cameras"][camera_name]
+    memory = _memory(instrument, camera)
     chips = chips_of(camera, hdus, images)
     used = [hdu for chip in chips for hdu in chip.hdus]
     for hdu in used:
@@ -206,9 +252,11 @@ def _facts(
         )
     result = []
     for chip in chips:
-        parts = camera.get("halves") if not chip.label else None
-        for label, half in (parts or {chip.label: None}).items():
-            facts = replace(common, half=label, notes=list(common.notes))
+        parts = (camera.get("halves") if not chip.label else None) or {chip.label: None}
+        for label, half in parts.items():
+            alone = len(chips) == len(parts) == 1
+            facts = common if alone else replace(common, notes=list(common.notes))
+            facts.half = label
             if label:
                 facts.frame = f"{common.frame}_{safe_name(label)}"
             if half is not None and facts.type not in ("bias", "dark"):
@@ -217,9 +265,9 @@ def _facts(
                 camera, half, chip, headers, facts.binning
             )
             _note_sections(facts, camera, headers)
-            _add_electronics(facts, camera, headers, name)
+            _add_electronics(facts, memory, headers, name)
             _add_filter(facts, instrument)
-            _add_wcs(facts, camera, chip, chips, headers, name)
+            _add_wcs(facts, memory, chip, chips, headers, name)
             own = headers[facts.amplifiers[0].hdu]
             result += colour_frames(facts, camera.get("bayer", "none"), own)
     return result
@@ -238,19 +286,22 @@ def _note_sections(facts: FrameFacts, camera: dict[str, Any], headers: dict[int,
 
 def _add_wcs(
     facts: FrameFacts,
-    camera: dict[str, Any],
+    memory: _Memory,
     chip: Chip,
     chips: list[Chip],
     headers: dict[int, Header],
     name: str,
 ) -> None:
     """Add the first WCS of a frame and its scale."""
-    wcs = camera.get("wcs", {}) | {"shape": camera.get("shape")}
+    wcs = memory.wcs
     refpix = mosaic_refpix(chip, chips, headers, facts.binning)
     if refpix is not None:
         wcs = wcs | {"refpix": refpix, "shape": None}
     own = [headers[hdu.index] for hdu in chip.hdus]
-    cards, cd = wcs_cards(wcs, [own[0], *own], name, facts, chip.hdus[0].shape or [])
+    matrix = memory.matrix.answer(
+        own[0], name, lambda: camera_matrix(wcs, own[0], name, facts.binning), facts.binning
+    )
+    cards, cd = wcs_cards(wcs, matrix, [own[0], *own], facts, chip.hdus[0].shape or [])
     facts.wcs = cards if facts.type == "object" else None
     facts.pixscale = round(cd_scale(cd), 6) if cd else None
 
@@ -321,14 +372,17 @@ def _with_all_faults(
 
 
 def _add_electronics(
-    facts: FrameFacts, camera: dict[str, Any], headers: dict[int, Header], name: str
+    facts: FrameFacts, memory: _Memory, headers: dict[int, Header], name: str
 ) -> None:
     """Add gain and read noise of the amplifiers, and of the frame."""
+    camera = memory.camera
     for amplifier in facts.amplifiers:
         # What is told of an amplifier among several of an image goes before what is told of all.
-        gain, rdnoise, notes = read_electronics(
-            amplifier.gain or camera.get("gain"), amplifier.rdnoise or camera.get("rdnoise"),
-            headers[amplifier.hdu], name,
+        specs = amplifier.gain or camera.get("gain"), amplifier.rdnoise or camera.get("rdnoise")
+        own = headers[amplifier.hdu]
+        gain, rdnoise, notes = memory.electronics.answer(
+            own, name, partial(read_electronics, *specs, own, name), amplifier.gain,
+            amplifier.rdnoise,
         )  # fmt: skip
         amplifier.gain, amplifier.rdnoise = gain, rdnoise
         facts.notes += [note for note in notes if note not in facts.notes]
@@ -432,6 +486,56 @@ def _ignore(instrument: dict[str, Any], header: Header, name: str, kind: str) ->
         raise FrameIgnored(code.strip(), f"{words.strip()} ({value[:40]})")
 
 
+def _kind(instrument: dict[str, Any], header: Header, name: str) -> str:
+    """Return the type of a frame; raise where the camera does not use it."""
+    kind = _frame_type(instrument, header, name)
+    _ignore(instrument, header, name, kind)
+    return kind
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What a header says that most frames of a camera share; as `FrameFacts` has it."""
+
+    object: str
+    filter_text: str
+    site: list[float] | None
+    saturate: float
+    linear: float | None
+    binning: str
+    readout: str
+    source: str
+    gain_setting: str
+    offset: str
+    notes: list[str]
+
+
+def _setup(
+    instrument: dict[str, Any], camera: dict[str, Any], header: Header, name: str, kind: str
+) -> _Setup:
+    """Return what the frames of a camera share; raise where filter or saturation are missing."""
+    filter_text = text(evaluate(instrument.get("filter"), header, name))
+    if not filter_text and kind in ("flat", "object") and not camera.get("halves"):
+        raise _missing("filter", instrument.get("filter", []))
+    saturate, notes = required(
+        camera.get("saturate"), header, name, (1, 1e12), "BAD_SATURATE", "saturation"
+    )
+    linear = number(evaluate(camera.get("linear"), header, name))
+    return _Setup(
+        object=object_text(evaluate(instrument.get("object"), header, name)),
+        filter_text=filter_text,
+        site=_site(instrument, header, name),
+        saturate=round(saturate, 3),
+        linear=round(linear, 3) if linear is not None and linear > 0 else None,
+        binning=parse_binning(evaluate(instrument.get("binning", "1x1"), header, name)) or "1x1",
+        readout=text(evaluate(instrument.get("readout"), header, name))[:64],
+        source=_flat_source(instrument, header, name) if kind == "flat" else "",
+        gain_setting=_setting(instrument, "gain_setting", header, name),
+        offset=_setting(instrument, "offset", header, name),
+        notes=notes,
+    )
+
+
 def _common_facts(
     instrument: dict[str, Any],
     camera_name: str,
@@ -440,17 +544,15 @@ def _common_facts(
     name: str,
 ) -> FrameFacts:
     """Return what the halves of a detector share."""
-    kind = _frame_type(instrument, header, name)
-    _ignore(instrument, header, name, kind)
+    memory = _memory(instrument, camera)
+    kind = memory.kind.answer(header, name, lambda: _kind(instrument, header, name))
     kind, exptime, notes = exposure_time(instrument["exptime"], header, name, kind)
     mjd, more = start_of_exposure(instrument["date"], instrument.get("time"), header, name, exptime)
     notes += more
-    target = object_text(evaluate(instrument.get("object"), header, name))
-    filter_text = text(evaluate(instrument.get("filter"), header, name))
-    if not filter_text and kind in ("flat", "object") and not camera.get("halves"):
-        raise _missing("filter", instrument.get("filter", []))
-    site = _site(instrument, header, name)
-    latitude, longitude = site[:2] if site else (None, None)
+    setup = memory.setup.answer(
+        header, name, lambda: _setup(instrument, camera, header, name, kind), kind
+    )
+    latitude, longitude = setup.site[:2] if setup.site else (None, None)
     place = Place(mjd, latitude, longitude, _header_airmass(instrument, header, name))
     pointing = header_pointing(instrument.get("ra"), instrument.get("dec"), header, name, place)
     if kind == "object":
@@ -459,11 +561,7 @@ def _common_facts(
     told = quantity(evaluate(instrument.get("temperature"), header, name))
     temperature = told[0] if told is not None and abs(told[0]) <= 1000 else None
     airmass = _airmass(instrument.get("recompute_airmass", "absent"), place, exptime, ra, dec)
-    saturate, more = required(
-        camera.get("saturate"), header, name, (1, 1e12), "BAD_SATURATE", "saturation"
-    )
-    notes += more
-    linear = number(evaluate(camera.get("linear"), header, name))
+    notes += setup.notes
     wanted = camera.get("calibrations", {})
     calibrations, more = reduced_before(
         header,
@@ -478,26 +576,26 @@ def _common_facts(
         exptime=round(exptime, 5),
         mjd=mjd,
         date_obs=iso_of(mjd),
-        object=target,
-        target=safe_name(target, empty="unknown" if kind == "object" else kind),
+        object=setup.object,
+        target=safe_name(setup.object, empty="unknown" if kind == "object" else kind),
         ra=ra,
         dec=dec,
         airmass=None if airmass is None else round(airmass, 4),
-        binning=parse_binning(evaluate(instrument.get("binning", "1x1"), header, name)) or "1x1",
+        binning=setup.binning,
         temperature=None if temperature is None else round(temperature, 2),
-        readout=text(evaluate(instrument.get("readout"), header, name))[:64],
-        saturate=round(saturate, 3),
-        linear=round(linear, 3) if linear is not None and linear > 0 else None,
+        readout=setup.readout,
+        saturate=setup.saturate,
+        linear=setup.linear,
         near_infrared=bool(camera.get("near_infrared", False)),
         poserr=float(camera.get("poserr", 0.1)),
         calibrations=calibrations,
-        filter_text=filter_text,
-        source=_flat_source(instrument, header, name) if kind == "flat" else "",
-        gain_setting=_setting(instrument, "gain_setting", header, name),
-        offset=_setting(instrument, "offset", header, name),
+        filter_text=setup.filter_text,
+        source=setup.source,
+        gain_setting=setup.gain_setting,
+        offset=setup.offset,
         notes=notes,
         ra_guessed=pointing.guessed,
-        site=site,
+        site=setup.site,
     )
 
 

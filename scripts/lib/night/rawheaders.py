@@ -46,6 +46,7 @@ def parse_header(block: bytes) -> CardHeader:
     """
     cards = block.decode("latin-1")
     header: dict[str, Any] = {}
+    card_of: dict[str, str] = {}
     last = None
     for start in range(0, len(cards), 80):
         card = cards[start : start + 80]
@@ -55,13 +56,15 @@ def parse_header(block: bytes) -> CardHeader:
         if key == CONTINUED:
             if last is not None and isinstance(value, str) and str(header[last]).endswith("&"):
                 header[last] = header[last][:-1] + value
+                card_of[last] += card
             continue
         last = None
         if key and key not in header:
             header[key] = value
-            if isinstance(value, str):
+            card_of[key] = card
+            if type(value) is str:
                 last = key
-    return CardHeader(header, cards)
+    return CardHeader(header, cards, card_of)
 
 
 CONTINUED, COMMENTARY = "CONTINUE ", "COMMENT "

@@ -13,7 +13,9 @@ Matrix = Sequence[Sequence[float]]
 """CD matrix [deg/px]: ((11, 12), (21, 22))."""
 
 
-def _orientation(wcs: dict[str, Any], header: Header, filename: str, binning: str) -> Matrix | None:
+def camera_matrix(
+    wcs: dict[str, Any], header: Header, filename: str, binning: str
+) -> Matrix | None:
     """CD matrix (deg/px) ((11, 12), (21, 22)) that the YAML gives, or None.
 
     With scales s1, s2 ("/px) and rotation t: CD1_1 = -s1 cos t, CD2_1 = s1 sin t,
@@ -157,20 +159,34 @@ def _reference_amplifier(
 
 def wcs_cards(
     wcs: dict[str, Any],
+    cd: Matrix | None,
     headers: list[Header],
-    filename: str,
     facts: FrameFacts,
     raw_shape: list[int],
 ) -> tuple[dict[str, Any] | None, Matrix | None]:
-    """Cards of the first WCS of the frame, CRPIX in the trimmed or joined frame; or None."""
-    header = headers[0]
-    cd = _orientation(wcs, header, filename, facts.binning)
+    """Return the cards of the first WCS of a frame, or None, and its CD matrix.
+
+    Parameters
+    ----------
+    wcs : dict
+        Of the camera.
+    cd : matrix or None
+        From `camera_matrix`.
+    headers : list of mapping
+        Of the frame, then of its images.
+    facts : FrameFacts
+        With amplifiers and shape: CRPIX is in the trimmed or joined frame.
+    raw_shape : list of int
+        Of the first image.
+    """
     pv: dict[str, float] = {}
     used = None
     crval: Sequence[float]
     crpix: Any
     if wcs.get("header", False):
         for index, candidate in enumerate(headers):
+            if index and candidate is headers[0]:
+                continue
             found = header_wcs(candidate)
             if found is None:
                 continue

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from framefacts import made_facts
 
-from lib.night.wcscards import wcs_cards
+from lib.night.wcscards import camera_matrix, wcs_cards
 from lib.report.orientation import orientation_of, orientation_remarks
 from lib.report.outcomes import Outcome
 
@@ -20,7 +20,8 @@ def frame(flip=(False, False), binning="1x1"):
 
 def cards_of(wcs, facts):
     """The first WCS that an instrument file gives to a frame."""
-    return wcs_cards(wcs, [{}], "a.fits", facts, SHAPE)[0]
+    matrix = camera_matrix(wcs, {}, "a.fits", facts.binning)
+    return wcs_cards(wcs, matrix, [{}], facts, SHAPE)[0]
 
 
 @pytest.mark.parametrize("flip", [(False, False), (True, False), (False, True), (True, True)])
