@@ -26,7 +26,8 @@ BEFORE_START = ("run_info", "resources_info", "workflow_started")
 """Events that come before a run is known to be one, and say nothing to an observer."""
 
 NOISE = ("Building DAG", "Using shell", "Assuming unrestricted", "Conda environments",
-         "Singularity containers", "Rules claiming more threads", "Updating", "host:", "Config file")  # fmt: skip
+         "Singularity containers", "Rules claiming more threads", "Updating", "host:",
+         "Config file")  # fmt: skip
 """Beginnings of messages without event that come before it, and say as little."""
 
 QUIET_CHOICES = {"all", "progress"}

@@ -18,7 +18,7 @@ from lib.core.sphere import separation
 from lib.reference.epochs import match_positions, move_to_epoch
 from lib.reference.field import Circle, Field
 from lib.reference.photometry import join_photometry, tie_to_reference
-from lib.reference.referencetable import check_angles, empty_reference, read_reference
+from lib.reference.referencetable import check_angles, empty_reference
 from lib.reference.surveys import (
     ASTROMETRIC,
     GAIA,
@@ -32,6 +32,7 @@ from lib.reference.surveys import (
     Survey,
 )
 from lib.reference.transformations import fill_by_transformation
+from lib.reference.usertable import read_user_table
 from lib.reference.vizier import ROW_LIMIT, Record, ReferenceUnavailable, Service
 
 log = logging.getLogger("autoproc")
@@ -111,7 +112,7 @@ def table_reference(path: str | Path, sky_field: Field) -> Table:
         at 15 times its right ascension was in hours: ``meta['ra_in_hours']``.
     """
     path = Path(path).expanduser()
-    table = read_reference(path)
+    table = read_user_table(path)
     table.meta["file_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     if len(table) == 0:
         return empty_reference(table.meta.get("reason") or f"{path.name} has no rows")

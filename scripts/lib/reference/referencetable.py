@@ -8,7 +8,10 @@ comes from.
 
 import hashlib
 import logging
+import re
 import warnings
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,18 @@ ASSUMED_ERROR = 0.05
 
 ASSUMED_POSITION_ERROR = 50.0
 """Error [mas] assumed for the positions of a user's table that states none."""
+
+
+USUAL_RA = ("ra", "ra_icrs", "raj2000", "_raj2000", "ramean", "radeg", "ra_deg", "ra_j2000",
+            "alpha_j2000")  # fmt: skip
+USUAL_DEC = ("dec", "de_icrs", "dej2000", "_dej2000", "decmean", "dedeg", "decdeg", "dec_deg",
+             "dec_icrs", "dec_j2000", "delta_j2000")  # fmt: skip
+"""What the columns of the position are called elsewhere, in small letters."""
+
+
+WORDS = {"": np.nan, "--": np.nan, "null": np.nan, "NULL": np.nan, "nan": np.nan,
+         "True": 1.0, "true": 1.0, "False": 0.0, "false": 0.0}  # fmt: skip
+"""Texts among numbers, and what they stand for."""
 
 
 _WORDS = {"mag", "psf", "psfmag", "ab", "vega", "p", "sdss", "ps1", "2mass", "s", "c", "prime"}
@@ -134,23 +149,39 @@ def read_reference(path: str | Path) -> Table:
         With a sentence that says what is wrong and what to write instead.
     """
     path = Path(path)
-    raw = _read_any(path)
-    raw_meta = {str(key).lower(): value for key, value in raw.meta.items()}
-    _check_names(path, raw.colnames)
-    n = len(raw)
-    table = blank_table(n)
+    return own_reference(path, read_table_file(path))
+
+
+def own_reference(path: Path, raw: Table) -> Table:
+    """Return the reference table that a table under the reference's own column names is.
+
+    Parameters
+    ----------
+    path : Path
+        For messages.
+    raw : astropy.table.Table
+        As it was read.
+
+    Raises
+    ------
+    CatalogueError
+        As `read_reference` does.
+    """
     assumed: list[str] = []
+    raw = _under_own_names(path, raw, assumed)
+    table = blank_table(len(raw))
     for name in POSITIONS:
         if name in raw.colnames:
-            table[name] = _numbers(path, raw[name], name, UNITS[name])
-    if "epoch" not in raw.colnames and "epoch" in raw_meta:
-        table["epoch"] = _scalar(path, raw_meta["epoch"])
+            table[name] = column_values(path, raw, name, UNITS[name])
+    meta = {str(key).lower(): value for key, value in raw.meta.items()}
+    if "epoch" not in raw.colnames and "epoch" in meta:
+        table["epoch"] = _scalar(path, meta["epoch"])
     for band in BANDS:
         if band not in raw.colnames:
             continue
         table[band] = _magnitudes(path, raw[band], band)
         if f"{band}_err" in raw.colnames:
-            table[f"{band}_err"] = _numbers(path, raw[f"{band}_err"], f"{band}_err", "mag")
+            table[f"{band}_err"] = column_values(path, raw, f"{band}_err", "mag")
             unusable = ~(table[f"{band}_err"] >= 0) | (table[f"{band}_err"] > 9)
             table[band][unusable] = np.nan
         else:
@@ -159,10 +190,34 @@ def read_reference(path: str | Path) -> Table:
         table[f"{band}_err"][np.isnan(table[band])] = np.nan
         if f"{band}_src" in raw.colnames:
             table[f"{band}_src"] = _strings(raw[f"{band}_src"])
+    return checked_reference(path, table, raw.meta, assumed)
+
+
+def checked_reference(
+    path: Path, table: Table, meta: Mapping[str, Any], assumed: list[str]
+) -> Table:
+    """Return a reference table with every star once, and what is to be told of it in its meta.
+
+    Parameters
+    ----------
+    path : Path
+        For messages.
+    table : astropy.table.Table
+    meta : mapping
+        Of the file.
+    assumed : list of str
+        What was filled by assumption; what is filled here is appended.
+
+    Raises
+    ------
+    CatalogueError
+        Positions that cannot be.
+    """
     notes: list[str] = []
     table = merge_repeats(path, check_positions(path, table, assumed), notes)
-    table.meta.update(shown_within(raw_meta))
-    table.meta["source"] = source_name(raw_meta.get("source"), path)
+    lower = {str(key).lower(): value for key, value in meta.items()}
+    table.meta.update(shown_within(lower))
+    table.meta["source"] = source_name(lower.get("source"), path)
     if notes:
         table.meta["notes"] = notes
     if assumed:
@@ -176,8 +231,14 @@ def source_name(stated: Any, path: str | Path) -> str:
     return card_text(stated or "") or card_text(Path(path).name) or "table"
 
 
-def _read_any(path: Path) -> Table:
-    """Read a table file of a known kind, or say which kinds are known."""
+def read_table_file(path: Path) -> Table:
+    """Return the table in a file, under its own names.
+
+    Raises
+    ------
+    CatalogueError
+        Where there is none, it is of no known kind, or cannot be read.
+    """
     if not path.is_file():
         raise CatalogueError(
             f"there is no reference table {path}; refcat is 'online', 'offline', 'none' or the "
@@ -199,22 +260,37 @@ def _read_any(path: Path) -> Table:
         raise CatalogueError(f"{path} cannot be read as a table ({kind}): {why}") from why
 
 
-def _check_names(path: Path, names: list[str]) -> None:
-    """Raise where a column is missing, or a magnitude has a name that would be ignored."""
-    for name in ("ra", "dec"):
-        if name not in names:
-            near = [n for n in names if n.lower().startswith(("ra", "de", "alpha", "delta"))]
+def _under_own_names(path: Path, raw: Table, assumed: list[str]) -> Table:
+    """Return a table with the names of its columns made ours where they say what they mean.
+
+    What a renamed column was taken for is appended to `assumed`.
+    """
+    raw = raw.copy(copy_data=False)
+    for name, usual in (("ra", USUAL_RA), ("dec", USUAL_DEC)):
+        if name in raw.colnames:
+            continue
+        found = [one for one in raw.colnames if one.lower() in usual]
+        if len(found) != 1:
+            near = [n for n in raw.colnames if n.lower().startswith(("ra", "de", "al"))]
             hint = f" (perhaps {', '.join(near)}?)" if near else ""
             raise CatalogueError(
                 f"{path} has no column '{name}'{hint}: rename it; ra and dec are in degrees, ICRS"
             )
-    wrong = {n: band for n in names if (band := _band_meant(n, names)) is not None}
-    if wrong:
-        told = ", ".join(f"'{name}' to '{band}'" for name, band in wrong.items())
-        raise CatalogueError(
-            f"{path}: rename {told}: the bands are {' '.join(BANDS)} (AB; J H K Vega), each with "
-            "its error in <band>_err"
-        )
+        raw.rename_column(found[0], name)
+    meant = {n: band for n in raw.colnames if (band := _band_meant(n, raw.colnames)) is not None}
+    for band, count in Counter(meant.values()).items():
+        if count > 1:
+            names = ", ".join(name for name, one in meant.items() if one == band)
+            raise CatalogueError(
+                f"{path}: {names} may each be '{band}': rename one of them; the bands are "
+                f"{' '.join(BANDS)} (AB; J H K Vega), each with its error in <band>_err"
+            )
+    for name, band in meant.items():
+        raw.rename_column(name, band)
+        if band in BANDS:
+            system = "Vega" if band in "JHK" else "AB"
+            assumed.append(f"{name} is {band} ({system})")
+    return raw
 
 
 def _band_meant(name: str, names: list[str]) -> str | None:
@@ -230,7 +306,9 @@ def _band_meant(name: str, names: list[str]) -> str | None:
     for mark in ("_err", "err", "_error", "_sigma", "_unc"):
         if stem.lower().endswith(mark) and len(stem) > len(mark):
             stem, is_error = stem[: -len(mark)], True
-    words = [word for word in stem.replace("'", "_prime_").split("_") if word]
+    if re.fullmatch("d[ugrizyBVRIJHK]", stem):
+        stem, is_error = stem[1:], True
+    words = [word for word in re.split("[_ ]", stem.replace("'", "_prime_")) if word]
     letters = [word for word in words if word.lower() not in _WORDS or len(words) == 1]
     if len(letters) != 1:
         return None
@@ -262,14 +340,36 @@ def _strings(column: Column) -> np.ndarray:
     return np.array([shown(text) for text in texts], dtype=str)
 
 
+def column_values(path: Path, table: Table, name: str, unit: str, text: bool = False) -> np.ndarray:
+    """Return a column as float64 in a unit, NaN where nothing is known; or as text.
+
+    Parameters
+    ----------
+    path : Path
+        For messages.
+    table : astropy.table.Table
+    name : str
+    unit : str
+        Numbers without a unit are in it.
+    text : bool
+
+    Raises
+    ------
+    CatalogueError
+        What is no number, and what is in a unit that does not convert.
+    """
+    if text:
+        return _strings(table[name])
+    return _numbers(path, table[name], name, unit)
+
+
 def _numbers(path: Path, column: Column, name: str, unit: str) -> np.ndarray:
     """Return a column as float64 in `unit`, or raise with what its unit should be."""
     values = _plain(column)
     if values.dtype.kind not in "iufb":
         texts = [text.strip() for text in _strings(column)]
         try:
-            values = np.array([float(t) if t not in ("", "--", "null", "NULL") else np.nan
-                               for t in texts])  # fmt: skip
+            values = np.array([WORDS[t] if t in WORDS else float(t) for t in texts])
         except ValueError:
             bad = next(text for text in texts if not _is_number(text))
             sexagesimal = ": write decimal degrees" if ":" in bad or " " in bad else ""
@@ -286,7 +386,7 @@ def _is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
-        return text in ("", "--", "null", "NULL")
+        return text in WORDS
     return True
 
 

@@ -85,6 +85,9 @@ _LUPTON = "Lupton 2005"
 _JESTER = "Jester et al. 2005"
 
 
+_GAIA = "Riello et al. 2021"
+
+
 PS1_TO_REFERENCE = (
     Transformation("g", "g", "g", "r", (0.013, 0.145, 0.019), 0.008, _DWARFS, _TONRY),
     Transformation("r", "r", "g", "r", (-0.001, 0.004, 0.007), 0.004, _DWARFS, _TONRY),
@@ -96,6 +99,24 @@ PS1_TO_REFERENCE = (
     Transformation("I", "i", "g", "r", (-0.366, -0.136, -0.018), 0.017, _DWARFS, _TONRY, ("I",)),
 )
 """From Pan-STARRS magnitudes (Tonry et al. 2012, ApJ 750, 99, table 6); y needs none."""
+
+
+GAIA_TO_REFERENCE = (
+    Transformation("g", "G", "BP", "RP", (-0.2199, 0.6365, 0.1548, -0.0064), 0.0745, (0.3, 3.0),
+                   _GAIA),
+    Transformation("r", "G", "BP", "RP", (0.09837, -0.08592, -0.1907, 0.1701, -0.02263), 0.0378,
+                   (0.0, 3.0), _GAIA),
+    Transformation("i", "G", "BP", "RP", (0.293, -0.6404, 0.09609, 0.002104), 0.0409, (0.5, 2.0),
+                   _GAIA),
+    Transformation("V", "G", "BP", "RP", (0.02704, -0.01424, 0.2156, -0.01426), 0.0302,
+                   (-0.5, 3.0), _GAIA, ("V",)),
+    Transformation("R", "G", "BP", "RP", (0.02275, -0.3961, 0.1243, 0.01396, -0.003775), 0.0317,
+                   (0.0, 3.0), _GAIA, ("R",)),
+    Transformation("I", "G", "BP", "RP", (-0.01753, -0.76, 0.0991), 0.0377, (-0.5, 3.0), _GAIA,
+                   ("I",)),
+)  # fmt: skip
+"""From Gaia's G, BP, RP (Gaia DR3 documentation, section 5.5.1, Carrasco & Bellazzini; the same in
+Riello et al. 2021, A&A 649, A3, appendix C)."""
 
 
 TRANSFORMATIONS = (
@@ -142,10 +163,20 @@ def transform(
     return result
 
 
-def fill_by_transformation(table: Table, max_error: float = 0.15) -> dict[str, int]:
+def fill_by_transformation(
+    table: Table, max_error: float = 0.15, bands: Sequence[str] = BANDS
+) -> dict[str, int]:
     """Fill bands in place, where only neighbouring ones are measured, by `TRANSFORMATIONS`.
 
     Only measured magnitudes are put into a relation, never ones that another relation gave.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+    max_error : float
+        Magnitudes less certain than this [mag] are not taken.
+    bands : sequence of str
+        To be filled.
 
     Returns
     -------
@@ -157,6 +188,8 @@ def fill_by_transformation(table: Table, max_error: float = 0.15) -> dict[str, i
     rows = np.arange(len(table))
     filled: dict[str, int] = {}
     for relation in TRANSFORMATIONS:
+        if relation.band not in bands:
+            continue
         value, error = relation.apply(magnitudes, errors)
         value[~(error <= max_error)] = np.nan
         source = f"{relation.source} from {relation.base}, {relation.blue}-{relation.red}"
