@@ -10,16 +10,14 @@ rule refcat:
         f"{IMDIR}/logs/refcat/{{target}}.log",
     # A server is slow: it may take its time while frames are reduced.
     priority: int(config["refcat"] == "online")
-    retries: 2
     # On a cluster the nodes may have no network.
     localrule: True
     conda:
         "../environment.yml"
     resources:
-        attempt=lambda wildcards, attempt: attempt,
         network=1,
     params:
-        version=2,
+        version=3,
         given=FILES.reference_given,
         refcat=FILES.reference_kind,
         contents=FILES.reference_content,

@@ -29,6 +29,7 @@ from lib.engine.commandline import describes_rules
 from lib.engine.intact import check_products
 from lib.engine.nightfiles import NightFiles, read_night
 from lib.engine.paths import check_places, refuse
+from lib.engine.tables import check_tables
 
 try:
     config.update(check_config(config, list_instruments()))
@@ -37,6 +38,8 @@ try:
         # They are the same with every night: none is read, and nothing is written.
         NIGHT = NightLog({})
     else:
+        if workflow.is_main_process:
+            check_tables(config)
         NIGHT = read_night(config, write=workflow.is_main_process)
     PLAN = plan_night(NIGHT, config)
 except (ConfigError, InstrumentError, OSError) as error:

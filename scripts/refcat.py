@@ -1,6 +1,7 @@
 """refcat: make the reference table of one target, from a user's table, the cache, or VizieR."""
 
 import logging
+import time
 from typing import Any
 
 from lib.core.settings import ReferenceSettings
@@ -8,15 +9,42 @@ from lib.frame.step import run_rule
 from lib.reference.build import make_reference
 from lib.reference.field import Field
 from lib.reference.referencetable import write_reference
-from lib.reference.vizier import ROW_LIMIT
+from lib.reference.vizier import ROW_LIMIT, ReferenceUnavailable
 
 log = logging.getLogger("autoproc")
 
+PAUSE = 1.0
+"""[s] Before servers that failed are asked again."""
+
 
 def main(job: Any) -> None:
-    """Make the reference of one field."""
+    """Make the reference of one field; where servers fail, the last time with what there is."""
+    attempts = int(job.params.get("attempts") or 1)
+    for _ in range(1, attempts):
+        try:
+            return make(job, last_attempt=False)
+        except ReferenceUnavailable as error:
+            log.warning("asking again: %s", error)
+            time.sleep(PAUSE)
+    make(job, last_attempt=True)
+
+
+def make(job: Any, last_attempt: bool) -> None:
+    """Make the reference of one field.
+
+    Parameters
+    ----------
+    job : object
+        What Snakemake hands to a script.
+    last_attempt : bool
+        See `lib.reference.build.make_reference`.
+
+    Raises
+    ------
+    ReferenceUnavailable
+        Servers fail and it is not the last attempt.
+    """
     values = job.params
-    attempt = int(job.resources.get("attempt", 1))
     given = {"servers": values.get("servers"), "timeout": values.get("timeout")}
     table = make_reference(
         values.given.refcat,
@@ -24,7 +52,7 @@ def main(job: Any) -> None:
         values.given.cache,
         ReferenceSettings(**{key: value for key, value in given.items() if value}),
         row_limit=values.get("row_limit") or ROW_LIMIT,
-        last_attempt=attempt >= int(values.get("attempts") or 1),
+        last_attempt=last_attempt,
     )
     write_reference(job.output[0], table)
     log.info("%s: %d stars", table.meta["source"], len(table))

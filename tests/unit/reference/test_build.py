@@ -20,7 +20,7 @@ from lib.reference import build
 from lib.reference.build import make_reference
 from lib.reference.field import Field
 from lib.reference.freeze import freeze
-from lib.reference.referencetable import read_reference
+from lib.reference.referencetable import CatalogueError, read_reference
 from lib.reference.surveys import ASTROMETRIC
 from lib.reference.vizier import ReferenceUnavailable
 
@@ -421,7 +421,7 @@ class Values(SimpleNamespace):
         return getattr(self, name, default)
 
 
-def rule(tmp_path, value, *, attempt=1, attempts=3, **more):
+def rule(tmp_path, value, *, attempts=3, **more):
     params = {
         "ra": 150.0, "dec": 2.0, "radius": 0.2, "epoch": EPOCH, "attempts": attempts, "timeout": 5,
         "given": SimpleNamespace(refcat=value, cache=tmp_path / "cache"),
@@ -430,7 +430,6 @@ def rule(tmp_path, value, *, attempt=1, attempts=3, **more):
     return SimpleNamespace(
         input=[],
         params=Values(**params | more),
-        resources=Values(attempt=attempt),
         output=[tmp_path / "refcat" / "field.ecsv"],
         log=[tmp_path / "logs" / "refcat" / "field.log"],
     )
@@ -444,17 +443,21 @@ def test_rule_writes_and_logs(server, tmp_path):
     assert "GaiaDR3: " in job.log[0].read_text()
 
 
-def test_rule_fails_until_the_last_attempt(tmp_path):
-    down = {"servers": ["http://127.0.0.1:9"]}
-    for attempt in (1, 2):
-        job = rule(tmp_path, "online", attempt=attempt, **down)
-        with pytest.raises(ReferenceUnavailable):
-            run_rule(job, refcat.main)
-        assert not job.output[0].exists()
-    job = rule(tmp_path, "online", attempt=3, **down)
+def test_rule_asks_thrice_and_then_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(refcat, "PAUSE", 0.0)
+    job = rule(tmp_path, "online", servers=["http://127.0.0.1:9"])
     run_rule(job, refcat.main)
     table = read_reference(job.output[0])
     assert len(table) == 0 and "127.0.0.1:9" in table.meta["reason"]
+    assert job.log[0].read_text().count("asking again") == 2
+
+
+def test_rule_does_not_ask_a_wrong_table_again(tmp_path):
+    (tmp_path / "t.csv").write_text("x,y\n1,2\n")
+    job = rule(tmp_path, str(tmp_path / "t.csv"))
+    with pytest.raises(CatalogueError, match="no column 'ra'"):
+        run_rule(job, refcat.main)
+    assert "asking again" not in job.log[0].read_text()
 
 
 @pytest.mark.parametrize("value", ["none", "path"])
