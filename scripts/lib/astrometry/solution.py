@@ -388,16 +388,10 @@ def solve_frames(
     """
     start_from_headers(frames, reference, settings)
     headers = {frame.name: (frame.centre(), frame.local_matrix()) for frame in frames}
-    sisters = anchor.corrections_for(frames) if anchor else []
     solved: list[AstrometryFrame] = []
     failed: dict[str, str] = {}
     if frames and len(reference):
-        failed = identify_all(frames, reference, settings, neighbours=True, corrections=sisters)
-        if anchor and failed:
-            place_by_anchor(frames, anchor, settings, failed)
-        solved = [frame for frame in frames if frame.match]
-        if not solved and max(len(frame.stars) for frame in frames) < settings.min_stars:
-            solved, failed = identify_together(frames, reference, settings)
+        solved, failed = identify_frames(frames, reference, settings, anchor)
         if not solved:
             best = "; ".join(f"{name}: {numbers}" for name, numbers in failed.items())
             reason = f"no frame matched {catalogue}: {best}"
@@ -432,6 +426,39 @@ def solve_frames(
     return StackSolution(
         entries, catalogue, reason, method, degree, reference, found, joint, offered
     )
+
+
+def identify_frames(
+    frames: Sequence[AstrometryFrame],
+    reference: Reference,
+    settings: AstrometrySettings,
+    anchor: Anchor | None,
+) -> tuple[list[AstrometryFrame], dict[str, str]]:
+    """Identify the stars of frames with those of the reference, by all the ways there are.
+
+    Parameters
+    ----------
+    frames : sequence of AstrometryFrame
+        At least one.
+    reference : Reference
+    settings : AstrometrySettings
+    anchor : Anchor or None
+        What another stack of the target has found.
+
+    Returns
+    -------
+    solved : list of AstrometryFrame
+    failed : dict of str to str
+        Why each of the others was not found.
+    """
+    sisters = anchor.corrections_for(frames) if anchor else []
+    failed = identify_all(frames, reference, settings, neighbours=True, corrections=sisters)
+    if anchor and failed:
+        place_by_anchor(frames, anchor, settings, failed)
+    solved = [frame for frame in frames if frame.match]
+    if not solved and max(len(frame.stars) for frame in frames) < settings.min_stars:
+        return identify_together(frames, reference, settings)
+    return solved, failed
 
 
 def place_by_anchor(

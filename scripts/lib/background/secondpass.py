@@ -1,25 +1,20 @@
 """Sources too faint for a single frame, and defects, found on the sum of all frames."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 
 from lib.background.extendedlight import light_image
 from lib.background.pointings import SAME_POINTING_PIXELS
 from lib.background.registration import offset, spectrum
 from lib.background.sky import find_sources, sky_noise, surface
-from lib.calibration.masters import (
-    Input,
-    release,
-)
+from lib.background.skyframes import SkyFrames
+from lib.calibration.masters import release
 from lib.frame.file import (
     BAD,
     NODATA,
     SATURATED,
     SOURCE,
-    Frame,
 )
 from lib.frame.step import log
 
@@ -194,31 +189,18 @@ class Persistence:
 
 
 def find_deep_sources(
-    planes: np.ndarray,
-    good: Sequence[tuple[Any, fits.Header, Input]],
-    tilts: Sequence[np.ndarray],
-    smooth: np.ndarray,
-    deep: bool,
-    read: Callable[[Any], Frame],
-    lights: np.ndarray | None = None,
+    frames: SkyFrames, smooth: np.ndarray, deep: bool
 ) -> tuple[np.ndarray, int, list[Any]]:
     """Look at the frames less their sky: for what the first sky could not know.
 
     Parameters
     ----------
-    planes : sequence of ndarray
-        Normalised frames. Set to NaN where a source was missed, and in defects.
-    good : list of (path, header, Input)
-    tilts : list of ndarray
-        Own surface of each frame.
+    frames : SkyFrames
+        Their planes become NaN where a source was missed, and in defects.
     smooth : ndarray of float32, shape (ny, nx)
         The sky, without pixel structure.
     deep : bool
         Look for sources that only the sum of the frames of a target shows.
-    read : callable
-        Gives the frame of a path; its arrays are left as they are.
-    lights : ndarray of float32, shape (n, rows, columns), optional
-        Light of the target in each frame, see `lib.background.targetlight.TargetLight`.
 
     Returns
     -------
@@ -227,8 +209,9 @@ def find_deep_sources(
     number : int
         Frames in which deep sources were masked.
     places : list of (target, shift)
-        See `pointing_groups`. Of a frame that was not looked at: those of the one before.
+        See `pointing_groups`. A frame that was not looked at has those of the one before.
     """
+    planes, good = frames.planes, frames.good
     places: list[Any] = [None] * len(good)
     persistence = Persistence(smooth.shape)
     targets: dict[str, list[int]] = {}
@@ -238,23 +221,9 @@ def find_deep_sources(
     for target, members in targets.items():
         together = DitheredSum()
         for n in members:
-            path, header, one = good[n]
-            frame = read(path)
-            usable = frame.mask & (BAD | SATURATED | NODATA) == 0
-            if lights is None:
-                excess = frame.image / (1 + surface(tilts[n], smooth.shape))
-                excess /= np.float32(one.level)
-            else:
-                excess = frame.image / np.float32(one.level)
-                excess -= light_image(lights[n], smooth.shape)
-                excess /= 1 + surface(tilts[n], smooth.shape)
-            excess -= smooth
-            excess /= np.float32(sky_noise(header))
-            np.copyto(excess, 0, where=~usable)
-            # Saturated cores are sources, and the brightest.
-            np.copyto(excess, np.inf, where=frame.mask & SATURATED > 0)
-            shift = together.add(excess, usable, frame.mask & SOURCE > 0)
-            log.info("%s shift %s", one.name, shift or "unknown")
+            excess, usable, sources = frame_excess(frames, n, smooth)
+            shift = together.add(excess, usable, sources)
+            log.info("%s shift %s", good[n][2].name, shift or "unknown")
             places[n] = (target, shift)
             if shift:
                 persistence.add(excess, usable, target, shift)
@@ -273,3 +242,41 @@ def find_deep_sources(
     for n in range(1, len(places)):
         places[n] = places[n] or places[n - 1]
     return defects, number, places
+
+
+def frame_excess(
+    frames: SkyFrames, n: int, smooth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what a frame shows beyond its sky.
+
+    Parameters
+    ----------
+    frames : SkyFrames
+    n : int
+        Which of the frames.
+    smooth : ndarray of float32, shape (ny, nx)
+        The sky, without pixel structure.
+
+    Returns
+    -------
+    excess : ndarray of float32, shape (ny, nx)
+        In units of the noise; infinite where saturated, 0 where nothing is known.
+    usable, sources : ndarray of bool, shape (ny, nx)
+        Pixels without a defect; sources known from the frame itself.
+    """
+    path, header, one = frames.good[n]
+    frame = frames.read(path)
+    usable = frame.mask & (BAD | SATURATED | NODATA) == 0
+    if frames.light is None:
+        excess = frame.image / (1 + surface(frames.tilts[n], smooth.shape))
+        excess /= np.float32(one.level)
+    else:
+        excess = frame.image / np.float32(one.level)
+        excess -= light_image(frames.light.maps[n], smooth.shape)
+        excess /= 1 + surface(frames.tilts[n], smooth.shape)
+    excess -= smooth
+    excess /= np.float32(sky_noise(header))
+    np.copyto(excess, 0, where=~usable)
+    # Saturated cores are sources, and the brightest.
+    np.copyto(excess, np.inf, where=frame.mask & SATURATED > 0)
+    return excess, usable, frame.mask & SOURCE > 0

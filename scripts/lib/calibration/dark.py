@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from astropy.io import fits
 
 from lib.calibration.corrections import subtract_bias_and_dark
 from lib.calibration.detector import assemble
@@ -132,10 +133,7 @@ def make_dark(
     except FrameRejected as why:
         return rejected_master("dark", facts[0], names, why)
     count = sum(not one.why for one in inputs)
-    # What a pixel holds adds its own photon noise, in DN.
-    electrons = np.maximum(mean - np.nanmedian(mean), 0) * np.float32(facts[0].gain)
-    noise = facts[0].rdnoise or 1.0
-    unstable = unstable_pixels(extent, np.sqrt(1 + electrons / noise**2), count)
+    unstable = unstable_pixels(extent, dark_noise(mean, facts[0]), count)
     weight = 1.0
     if bias is not None:
         number_of_biases = max(1, bias.header.get("NCOMBINE", 100))
@@ -154,7 +152,46 @@ def make_dark(
         log.info(
             "dark of %g s: its noise exceeds its structure, of which %.2f is kept", exptime, weight
         )
-    mask = np.zeros(shape, np.uint8)
+    mask = mark_bad_pixels(mean, unstable, hot_sigma, header)
+    return Frame(mean, mask, header)
+
+
+def dark_noise(mean: np.ndarray, facts: FrameFacts) -> np.ndarray:
+    """Return the noise expected of each pixel of a raw dark, in units of the read noise.
+
+    Parameters
+    ----------
+    mean : ndarray of float32, shape (ny, nx)
+        Mean of the darks [adu].
+    facts : FrameFacts
+        Gain and read noise.
+    """
+    # A pixel's dark current has photon noise of its own.
+    electrons = np.maximum(mean - np.nanmedian(mean), 0) * np.float32(facts.gain)
+    noise = facts.rdnoise or 1.0
+    return np.sqrt(1 + electrons / noise**2)
+
+
+def mark_bad_pixels(
+    mean: np.ndarray, unstable: np.ndarray, hot_sigma: float, header: fits.Header
+) -> np.ndarray:
+    """Return the mask of a dark; pixels without a value get the median.
+
+    Parameters
+    ----------
+    mean : ndarray of float32, shape (ny, nx)
+    unstable : ndarray of bool, shape (ny, nx)
+        Pixels that scatter between the inputs.
+    hot_sigma : float
+        See `hot_pixels`.
+    header : astropy.io.fits.Header
+        Receives the numbers of bad pixels.
+
+    Returns
+    -------
+    ndarray of uint8, shape (ny, nx)
+    """
+    mask = np.zeros(mean.shape, np.uint8)
     mask[~np.isfinite(mean)] |= BAD
     mean[~np.isfinite(mean)] = np.nanmedian(mean)
     hot = hot_pixels(mean, hot_sigma)
@@ -162,4 +199,4 @@ def make_dark(
     mask[unstable] |= BAD
     header["NHOT"] = (int(hot.sum()), "hot pixels masked")
     header["NUNSTABL"] = (int((unstable & ~hot).sum()), "pixels masked that scatter")
-    return Frame(mean, mask, header)
+    return mask

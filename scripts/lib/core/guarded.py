@@ -106,13 +106,7 @@ def guarded_arrays(
         os.waitpid(pid, 0)
         raise GuardedFailure(f"not done after {20 * seconds:g} s")
     _, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            raise ChildProcessError(f"killed by {signal.Signals(number).name}")
-        if number == signal.SIGXCPU:
-            raise GuardedFailure(f"not done after {seconds:g} s of CPU time")
-        raise GuardedFailure(f"the library crashed ({signal.Signals(number).name})")
+    _check_end(status, seconds)
     if not told:
         raise ChildProcessError("it ended without an answer")
     answer = json.loads(told)
@@ -124,6 +118,18 @@ def guarded_arrays(
         at += one.nbytes + -one.nbytes % 16
         arrays.append(one)
     return arrays
+
+
+def _check_end(status: int, seconds: float) -> None:
+    """Raise what it means that a child was ended by a signal, if it was."""
+    if not os.WIFSIGNALED(status):
+        return
+    number = os.WTERMSIG(status)
+    if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        raise ChildProcessError(f"killed by {signal.Signals(number).name}")
+    if number == signal.SIGXCPU:
+        raise GuardedFailure(f"not done after {seconds:g} s of CPU time")
+    raise GuardedFailure(f"the library crashed ({signal.Signals(number).name})")
 
 
 def _listen(receiving: int, seconds: float) -> bytes | None:

@@ -115,33 +115,22 @@ def coadd_zeropoint(
     ours, theirs, n_matched = _match_stars(
         coadd, field, reference, band, settings, crowd is not None
     )
-    if crowd is not None:
-        seen = crowd.flux[ours] > 0
-        ours, theirs = ours[seen], theirs[seen]
-    catalogue = np.asarray(reference[band], float)[theirs]
-    errors = reference_errors(reference, band)[theirs]
-    limits = ZeropointLimits(
-        settings.zeropoint_min_stars, settings.colour_min_stars, settings.colour_min_spread
-    )
     total, snr = field.total, field.snr
     if crowd is not None:
         total, snr = crowd.flux, crowd.flux / crowd.error
-    magnitude = -2.5 * np.log10(total[ours])
-    error = 1.0857 / snr[ours]
-    keep = (snr > settings.zeropoint_snr)[ours]
-    first = fit_zeropoint(
-        magnitude, error, np.where(keep, catalogue, np.nan), errors, limits=limits
+        seen = total[ours] > 0
+        ours, theirs = ours[seen], theirs[seen]
+    catalogue = np.asarray(reference[band], float)[theirs]
+    errors = reference_errors(reference, band)[theirs]
+    magnitude, error, keep = _magnitudes(
+        total[ours], snr[ours], catalogue, errors, coadd.gain, settings
     )
-    if first.known:
-        flux = 10 ** (-0.4 * (catalogue - first.value))
-        magnitude, error = expected_noise(magnitude, error, total[ours], flux, coadd.gain)
-        keep = error < 1.0857 / settings.zeropoint_snr
     ours, theirs, magnitude, error = (a[keep] for a in (ours, theirs, magnitude, error))
     catalogue, errors = catalogue[keep], errors[keep]
     colour = None
     if settings.colour_term != "off":
         colour = choose_colour(band, reference, theirs)
-    result = fit_zeropoint(magnitude, error, catalogue, errors, colour, limits)
+    result = fit_zeropoint(magnitude, error, catalogue, errors, colour, _limits(settings))
     if result.known and result.intrinsic > MAX_SCATTER:
         reason = (
             f"SCATTERED: {result.n_stars} stars by {result.intrinsic:.2f} mag > {MAX_SCATTER}, "
@@ -164,6 +153,39 @@ def coadd_zeropoint(
         result.reason = f"NO_MATCH: no source within {settings.match_radius:g} arcsec"
     colours = np.full(ours.size, np.nan) if colour is None else colour.value
     return result, ZeropointStars(ours, theirs, catalogue, colours, x, y)
+
+
+def _limits(settings: StackSettings) -> ZeropointLimits:
+    """Return the least numbers of stars for a zero point and for a colour term."""
+    return ZeropointLimits(
+        settings.zeropoint_min_stars, settings.colour_min_stars, settings.colour_min_spread
+    )
+
+
+def _magnitudes(
+    flux: np.ndarray,
+    snr: np.ndarray,
+    catalogue: np.ndarray,
+    errors: np.ndarray,
+    gain: float,
+    settings: StackSettings,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return instrumental magnitudes of stars, their errors, and which are bright enough.
+
+    Where a first fit succeeds, brightness and errors are those expected from the catalogue: the
+    measured ones of faint stars go with the noise of their fluxes, which would bias the fit.
+    """
+    magnitude = -2.5 * np.log10(flux)
+    error = 1.0857 / snr
+    bright = snr > settings.zeropoint_snr
+    first = fit_zeropoint(
+        magnitude, error, np.where(bright, catalogue, np.nan), errors, limits=_limits(settings)
+    )
+    if not first.known:
+        return magnitude, error, bright
+    expected = 10 ** (-0.4 * (catalogue - first.value))
+    magnitude, error = expected_noise(magnitude, error, flux, expected, gain)
+    return magnitude, error, error < 1.0857 / settings.zeropoint_snr
 
 
 def _missing(reference: Reference | None, band: str) -> str:

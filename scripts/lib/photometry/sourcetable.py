@@ -329,7 +329,7 @@ def source_table(
     flat_error : float
         Error of the flat, as a fraction: part of the errors of all fluxes.
     measured : SourceMeasurements, optional
-        Where that is done.
+        Measured here if not given.
 
     Returns
     -------
@@ -340,18 +340,15 @@ def source_table(
     if field is None:
         measured = SourceMeasurements.none(len(radii))
         source = np.zeros(0, [(key, "f8") for key in ("x", "y", "a", "b", "theta", "peak")])
-        half_light = size = np.empty(0)
     else:
         measured = measured or measure_sources(coadd, field, radii)
         measured = measured.with_flat_error(flat_error)
         source = field.sources
-        half_light, size = field.half_light, field.size_ratio
     used = np.zeros(len(source), bool)
     if zeropoint_sources is not None:
         used[zeropoint_sources] = True
     with np.errstate(divide="ignore", invalid="ignore"):
         snr = np.where(measured.point.error > 0, measured.point.flux / measured.point.error, np.nan)
-        ellipticity = 1 - source["b"] / source["a"]
     columns = [
         _column("NUMBER", np.arange(1, len(source) + 1), kind="J"),
         _column("RA", measured.sky[:, 0], "deg", "D"),
@@ -367,6 +364,22 @@ def source_table(
         columns += _flux_columns(f"APER{k}", fluxes, zeropoint)
     columns += [
         _column("KRON_RADIUS", measured.kron_reach * scale, "arcsec"),
+        *_shape_columns(source, field, scale),
+        _column("FLAGS", measured.flags, kind="J"),
+        _column("ZP_STAR", used, kind="L"),
+    ]
+    table = fits.BinTableHDU.from_columns(columns, name="SOURCES")
+    _describe_apertures(table.header, field, radii, scale)
+    return table
+
+
+def _shape_columns(source: np.ndarray, field: StarField | None, scale: float) -> list[fits.Column]:
+    """Return the columns of the sources' shapes and sizes, and of their peaks."""
+    half_light = np.empty(0) if field is None else field.half_light
+    size = np.empty(0) if field is None else field.size_ratio
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ellipticity = 1 - source["b"] / source["a"]
+    return [
         _column("A_IMAGE", source["a"], "pix"),
         _column("B_IMAGE", source["b"], "pix"),
         _column("THETA", np.degrees(source["theta"]), "deg"),
@@ -375,12 +388,7 @@ def source_table(
         _column("SIZE_RATIO", size),
         _column("STAR", np.abs(np.log(np.maximum(size, 1e-3))) < STELLAR_LOCUS, kind="L"),
         _column("PEAK", source["peak"]),
-        _column("FLAGS", measured.flags, kind="J"),
-        _column("ZP_STAR", used, kind="L"),
     ]
-    table = fits.BinTableHDU.from_columns(columns, name="SOURCES")
-    _describe_apertures(table.header, field, radii, scale)
-    return table
 
 
 def _describe_apertures(

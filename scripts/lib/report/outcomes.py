@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -289,6 +290,19 @@ def collect(night: NightLog, plan: Plan, imdir: str | Path) -> NightOutcome:
         else:
             name = row.frame or row.raw
             rows.append(Outcome(name, row.status, "nightlog", row.reason))
+    remarks = night_remarks(night, masters, results, frames)
+    return NightOutcome(
+        rows, {one.frame: one for one in frames.values()}, results, masters, remarks
+    )
+
+
+def night_remarks(
+    night: NightLog,
+    masters: Mapping[str, Cards],
+    results: Mapping[str, StackOutcome],
+    frames: Mapping[str, Outcome],
+) -> list[str]:
+    """Return what is remarkable about a night: its headers, masters, reference and pointing."""
     remarks = [*night.notes, *night.calibration_remarks()]
     for name, cards in masters.items():
         remarks += [f"{name}: {note}" for note in cards.get("NOTE", ())]
@@ -310,9 +324,7 @@ def collect(night: NightLog, plan: Plan, imdir: str | Path) -> NightOutcome:
         {stack: (one.cards, one.frames) for stack, one in results.items() if one.cards},
         night.frames,
     )
-    return NightOutcome(
-        rows, {one.frame: one for one in frames.values()}, results, masters, remarks
-    )
+    return remarks
 
 
 def _stems(folder: Path) -> set[str]:

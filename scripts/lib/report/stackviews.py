@@ -120,32 +120,13 @@ def compare_reference(
     names = () if sources is None else sources.dtype.names or ()
     if sources is None or reference is None or not {"RA", "DEC"} <= set(names):
         return Comparison([], [])
-    from scipy.spatial import cKDTree
-
-    ra, dec = np.asarray(sources["RA"], float), np.asarray(sources["DEC"], float)
-    known_at: list[np.ndarray] = [
-        np.ma.filled(np.ma.asarray(reference[k], float), np.nan) for k in ("ra", "dec")
-    ]
-    ra0, dec0 = cards.get("CRVAL1", np.median(ra)), cards.get("CRVAL2", np.median(dec))
-    cosine = math.cos(math.radians(dec0))
-
-    def plane(a, d):
-        return np.column_stack(((((a - ra0 + 180) % 360) - 180) * cosine, d - dec0)) * 3600
-
-    ours, theirs = plane(ra, dec), plane(*known_at)
-    known = np.flatnonzero(np.isfinite(theirs).all(axis=1))
-    if ours.shape[0] == 0 or known.size == 0:
-        return Comparison([], [])
-    distance, nearest = cKDTree(theirs[known]).query(ours, distance_upper_bound=radius)
-    hit = np.flatnonzero(np.isfinite(distance))
-    flags = np.asarray(sources["FLAGS"]) if "FLAGS" in names else None
-    if flags is not None:
-        clean = hit[(flags[hit] & ~1) == 0]
-        hit = clean if clean.size else hit
-    order = np.argsort(-np.asarray(sources["FLUX_POINT"], float)[hit])
-    hit = hit[order][:most]
-    row = known[nearest[hit]]
-    offset = 1000 * (ours[hit] - theirs[row])
+    hit, row, offset = _matched(sources, reference, cards, radius)
+    if "FLAGS" in names:
+        clean = (np.asarray(sources["FLAGS"])[hit] & ~1) == 0
+        if clean.any():
+            hit, row, offset = hit[clean], row[clean], offset[clean]
+    order = np.argsort(-np.asarray(sources["FLUX_POINT"], float)[hit])[:most]
+    hit, row, offset = hit[order], row[order], offset[order]
     x, y = sources["X"][hit], sources["Y"][hit]
     positions = [
         [rounded(a, 1), rounded(b, 1), rounded(e, 1), rounded(n, 1)]
@@ -162,6 +143,36 @@ def compare_reference(
                  rounded(x[k], 1), rounded(y[k], 1)]
             )  # fmt: skip
     return Comparison(zeropoint, positions)
+
+
+def _matched(
+    sources: np.ndarray, reference: "Table", cards: Cards, radius: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows of sources and of their reference stars, and the offsets to east and north [mas].
+
+    A source belongs to the nearest star within `radius` arcsec.
+    """
+    from scipy.spatial import cKDTree
+
+    ra, dec = np.asarray(sources["RA"], float), np.asarray(sources["DEC"], float)
+    known_at: list[np.ndarray] = [
+        np.ma.filled(np.ma.asarray(reference[k], float), np.nan) for k in ("ra", "dec")
+    ]
+    ra0, dec0 = cards.get("CRVAL1", np.median(ra)), cards.get("CRVAL2", np.median(dec))
+    cosine = math.cos(math.radians(dec0))
+
+    def plane(a, d):
+        return np.column_stack(((((a - ra0 + 180) % 360) - 180) * cosine, d - dec0)) * 3600
+
+    ours, theirs = plane(ra, dec), plane(*known_at)
+    known = np.flatnonzero(np.isfinite(theirs).all(axis=1))
+    if ours.shape[0] == 0 or known.size == 0:
+        none = np.empty(0, int)
+        return none, none, np.empty((0, 2))
+    distance, nearest = cKDTree(theirs[known]).query(ours, distance_upper_bound=radius)
+    hit = np.flatnonzero(np.isfinite(distance))
+    row = known[nearest[hit]]
+    return hit, row, 1000 * (ours[hit] - theirs[row])
 
 
 @dataclass
