@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib.background.extendedlight import large_halo, light_image
+from lib.background.extendedlight import light_image
 from lib.background.fringes import (
     fringe_excess,
     fringe_pattern,
@@ -10,6 +10,7 @@ from lib.background.fringes import (
     may_have_excess,
     pattern_noise,
 )
+from lib.background.largesources import large_halo
 from lib.background.mastersky import MasterSky
 from lib.background.sky import NOT_SKY, block_sky, fit_surface, sky_level, surface
 from lib.background.targetlight import STILL

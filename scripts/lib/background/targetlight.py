@@ -7,15 +7,8 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
-from lib.background.extendedlight import (
-    LEAST_SQUARE,
-    MOVING,
-    Place,
-    large_sources,
-    light_image,
-    separate_light,
-    still_light,
-)
+from lib.background.extendedlight import LEAST_SQUARE, MOVING, Place, light_image, separate_light
+from lib.background.largesources import large_sources, still_light
 from lib.background.pointings import pointing_groups
 from lib.background.registration import offset, spectrum
 from lib.background.sky import block_sky, sky_noise

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from lib.background.extendedlight import large_halo, light_end, still_light
+from lib.background.largesources import large_halo, light_end, still_light
 from lib.background.makesky import sky_from_frames
 from lib.background.mastersky import read_sky, write_sky
 from lib.background.subtraction import skysub_frame

@@ -1,0 +1,249 @@
+"""Gaussian processes of what stays on the detector and of what moves with the stars.
+
+The sky, the light of the targets and what changes from frame to frame are each a Gaussian process
+with a Matern covariance (Rasmussen & Williams 2006, chapters 2, 4 and 5), whose amplitudes and
+scales are those of the highest marginal likelihood.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+MOST_TRIAL_VALUES = 320
+"""Squares of all frames that are modelled at once while amplitudes and scales are looked for."""
+
+PLANE = 0.1
+"""[fraction of the sky] By which the sky of a frame may be tilted."""
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Amplitudes, as fractions of the sky, and lengths [px] of the parts of the model.
+
+    Parameters
+    ----------
+    sky, sky_length : float
+        What all frames have in common on the detector.
+    light, light_length : float
+        What the frames of a target have in common on the sky; an amplitude of 0: none.
+    own, own_length : float
+        What one frame has for itself.
+    scatter : float
+        Between neighbouring squares, beside noise.
+    """
+
+    sky: float
+    sky_length: float
+    light: float
+    light_length: float
+    own: float
+    own_length: float
+    scatter: float
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Medians of squares of some frames, relative to the level of each.
+
+    Parameters
+    ----------
+    value, noise : ndarray, shape (m,)
+    frame : ndarray of int, shape (m,)
+        To which each belongs.
+    at : ndarray, shape (m, 2)
+        (y, x) on the detector [px].
+    target : ndarray of int, shape (n,)
+        Of each frame; frames of different targets have no light in common.
+    shift : ndarray, shape (n, 2)
+        Offset of each frame within its target [px].
+    strength : ndarray, shape (n,)
+        Of the light in each frame, relative to its sky level, 1 in the median.
+    shape : tuple of int
+        Of a frame.
+    """
+
+    value: np.ndarray
+    noise: np.ndarray
+    frame: np.ndarray
+    at: np.ndarray
+    target: np.ndarray
+    shift: np.ndarray
+    strength: np.ndarray
+    shape: tuple[int, int]
+
+    def part(self, which: np.ndarray) -> "Squares":
+        """Return some of the squares."""
+        return replace(
+            self, value=self.value[which], noise=self.noise[which], frame=self.frame[which],
+            at=self.at[which],
+        )  # fmt: skip
+
+    @property
+    def on_sky(self) -> np.ndarray:
+        """Positions relative to the target of each, shape (m, 2) [px]."""
+        return self.at - self.shift[self.frame]
+
+
+def matern(distance: np.ndarray, length: float) -> np.ndarray:
+    """Return the correlation of a Matern process of index 3/2 over distances [px]."""
+    ratio = np.sqrt(3) / length * distance
+    return (1 + ratio) * np.exp(-ratio)
+
+
+def smooth_matern(distance: np.ndarray, length: float) -> np.ndarray:
+    """Return the same of index 5/2: smoother, as the sky is."""
+    ratio = np.sqrt(5) / length * distance
+    return (1 + ratio + ratio**2 / 3) * np.exp(-ratio)
+
+
+def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the distances between positions, shape (len(one), len(other))."""
+    from scipy.spatial.distance import cdist
+
+    return cdist(one, other)
+
+
+class LargeScales:
+    """The model of the squares of frames: covariances of its parts, its likelihood, its solution.
+
+    Parameters
+    ----------
+    squares : Squares
+    """
+
+    def __init__(self, squares: Squares) -> None:
+        self.squares = squares
+        self.apart = distances(squares.at, squares.at)
+        self.apart_on_sky = distances(squares.on_sky, squares.on_sky)
+        target = squares.target[squares.frame]
+        self.same_target = target[:, None] == target
+        self.same_frame = squares.frame[:, None] == squares.frame
+        place = 2 * squares.at / np.array(squares.shape) - 1
+        strength = squares.strength[squares.frame]
+        self.strength = np.where(self.same_target, strength[:, None] * strength, 0)
+        self.own = self.same_frame * (1 + PLANE**2 * (place @ place.T))
+
+    def covariance(self, scales: Scales) -> np.ndarray:
+        """Return the covariance of the values."""
+        total = self.own + scales.sky**2 * smooth_matern(self.apart, scales.sky_length)
+        own = scales.own**2 * smooth_matern(self.apart, scales.own_length)
+        total += np.where(self.same_frame, own, 0)
+        if scales.light > 0:
+            light = scales.light**2 * matern(self.apart_on_sky, scales.light_length)
+            total += light * self.strength
+        total[np.diag_indices_from(total)] += self.squares.noise**2 + scales.scatter**2
+        return total
+
+    def log_likelihood(self, scales: Scales) -> float:
+        """Return the marginal likelihood of the values [ln], up to a constant."""
+        try:
+            factor = cho_factor(self.covariance(scales), lower=True, overwrite_a=True)
+        except LinAlgError:
+            return -np.inf
+        value = self.squares.value
+        fit = value @ cho_solve(factor, value)
+        return float(-0.5 * fit - np.log(np.diag(factor[0])).sum())
+
+    def solve(self, scales: Scales) -> np.ndarray:
+        """Return the weights of the values, from which each part follows at any place."""
+        factor = cho_factor(self.covariance(scales), lower=True, overwrite_a=True)
+        return cho_solve(factor, self.squares.value)
+
+
+def prior(scales: Scales) -> float:
+    """Return how likely such amplitudes are before the frames are seen [ln].
+
+    Flats are good to a per cent or so; galaxies and nebulae are as they are.
+    """
+    chance = -0.5 * (np.log(max(scales.sky, 1e-6) / 0.01) / 1.5) ** 2
+    chance -= 0.5 * (np.log(max(scales.own, 1e-6) / 0.002) / 1.5) ** 2
+    if scales.light > 0:
+        chance -= 0.5 * (np.log(scales.light / 0.05) / 2) ** 2
+    return float(chance)
+
+
+def best_scales(
+    model: LargeScales,
+    light: bool,
+    typical: float,
+    rest: float,
+    begin: Scales | None = None,
+) -> tuple[Scales, float]:
+    """Return the amplitudes and lengths that make the values most likely, and how likely [ln].
+
+    Parameters
+    ----------
+    model : LargeScales
+    light : bool
+        Whether the frames may hold light of their targets.
+    typical : float
+        Amplitude of what the frames show.
+    rest : float
+        The same of what they have not in common.
+    begin : Scales, optional
+        Near the best, to be improved.
+    """
+    from scipy.optimize import minimize
+
+    size = float(max(model.squares.shape))
+
+    def scales_of(log):
+        sky, sky_length, own, scatter = np.exp(log[:4])
+        bright, length = np.exp(log[4:]) if light else (0.0, 1.0)
+        return Scales(sky, sky_length, bright, length, own, size / 3, scatter)
+
+    def badness(log):
+        scales = scales_of(log)
+        lengths = np.log([scales.sky_length / size * 2, scales.light_length / size * 4])
+        wide = np.abs(lengths[: 2 if light else 1])
+        chance = prior(scales) - 5 * np.clip(wide - np.log(4), 0, None).sum()
+        value = model.log_likelihood(scales) + chance
+        return -value if np.isfinite(value) else 1e10
+
+    starts: list[tuple[float, ...]] = [(typical, size / 2, rest, rest / 4)]
+    if light:
+        starts = [
+            (typical / 10, size / 2, rest / 4, rest / 4, typical, size / 5),
+            (typical, size / 2, rest / 4, rest / 4, rest, size / 5),
+        ]
+    if begin is not None:
+        starts = [
+            (begin.sky, begin.sky_length, begin.own, begin.scatter, begin.light, begin.light_length)
+        ]
+    found = []
+    for start in starts:
+        first = np.log(np.maximum(start, 1e-5))
+        step = np.vstack([first, first + 0.7 * np.eye(first.size)])
+        options = {"initial_simplex": step, "maxfev": 22 * first.size, "xatol": 0.03, "fatol": 0.3}
+        found.append(minimize(badness, first, method="Nelder-Mead", options=options))
+    best = min(found, key=lambda one: one.fun)
+    return scales_of(best.x), -float(best.fun)
+
+
+def promising(
+    model: LargeScales, without: Scales, plain: float, amplitudes: tuple[float, ...]
+) -> bool:
+    """Tell whether light of some amplitude and length makes the frames more likely.
+
+    Parameters
+    ----------
+    model : LargeScales
+    without : Scales
+        The best without light.
+    plain : float
+        How likely they are [ln].
+    amplitudes : tuple of float
+        Of the light, to be tried.
+    """
+    size = max(model.squares.shape)
+    for amplitude in amplitudes:
+        for length in (size / 8, size / 3):
+            for share in (0.2, 1.0):
+                scales = replace(
+                    without, sky=without.sky * share, own=without.own / 4, light=amplitude,
+                    light_length=length,
+                )  # fmt: skip
+                if model.log_likelihood(scales) + prior(scales) > plain:
+                    return True
+    return False
