@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +47,30 @@ class Terminal:
     def __init__(self, progress: Progress | None = None) -> None:
         self.progress = progress
 
-    def begin(self, quiet: bool = False) -> None:
-        """Take over from Snakemake: jobs are about to run."""
+    def begin(
+        self,
+        quiet: bool = False,
+        earlier: Mapping[str, float] | None = None,
+        cores: int = 1,
+        room: str = "",
+    ) -> None:
+        """Take over from Snakemake: jobs are about to run.
+
+        Parameters
+        ----------
+        quiet : bool
+        earlier : dict of str to float, optional
+            Seconds of a job of each rule in earlier runs.
+        cores : int
+        room : str
+            What is said of the disk.
+        """
         if self.progress:
-            self.progress.begin(quiet)
+            self.progress.begin(quiet, earlier, cores, room)
+
+    def durations(self) -> dict[str, float]:
+        """Return the seconds of a job of each rule that has run; {} without the display."""
+        return self.progress.estimate.means() if self.progress else {}
 
     def end(self) -> None:
         """Give the terminal back: the run is over."""

@@ -16,6 +16,8 @@ from lib.report.run import finish_run, record_run
 from lib.report.summary import summary
 
 from .config import ConfigError
+from .diskspace import check_room, in_bytes, room_needed
+from .durations import read_durations, write_durations
 from .install import Terminal
 from .intact import Products, product_names
 from .interrupts import ignore_at_the_end
@@ -57,18 +59,22 @@ class NightRun:
     def begin(self, cores: int | None) -> None:
         """Claim `imdir`, remove what a killed run left in it, and record the run.
 
-        Where another run has `imdir`, the process ends with one sentence.
+        Where another run has `imdir`, or the disk is too small, the process ends with one
+        sentence.
         """
-        imdir = self.config["imdir"]
+        imdir, cores = self.config["imdir"], cores or 1
+        needed = room_needed(self.night, self.plan, self.config, cores)
         try:
             self._claim.take()
+            free = check_room(needed, imdir)
         except ConfigError as error:
             refuse(error)
         sweep(imdir)
         ContentRecord(imdir).compact()
         self._disk.start()
-        self.terminal.begin(quiet=self.config["quiet"])
-        record_run(imdir, dict(self.config), cores or 1, sys.argv, os.getcwd())
+        room = f"{in_bytes(needed)} to write, {in_bytes(free)} free" if needed else ""
+        self.terminal.begin(self.config["quiet"], read_durations(imdir), cores, room)
+        record_run(imdir, dict(self.config), cores, sys.argv, os.getcwd())
 
     def end(self, failed: bool = False, logs: Sequence[str] = ()) -> None:
         """Bring frames.ecsv and the page up to date, and say how the run ended.
@@ -82,6 +88,7 @@ class NightRun:
         """
         imdir = self.config["imdir"]
         self.terminal.end()
+        write_durations(imdir, self.terminal.durations())
         # Again: jobs of a killed run may have died after this one began.
         sweep(imdir)
         partial = []

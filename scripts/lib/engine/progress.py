@@ -48,10 +48,15 @@ class Estimate:
     ----------
     counts : dict of str to int
         Jobs of each rule.
+    earlier : dict of str to float, optional
+        Seconds of a job of each rule in earlier runs.
     """
 
-    def __init__(self, counts: Mapping[str, int]) -> None:
+    def __init__(
+        self, counts: Mapping[str, int], earlier: Mapping[str, float] | None = None
+    ) -> None:
         self.counts = dict(counts)
+        self.earlier = dict(earlier or {})
         self.done: Counter[str] = Counter()
         self.seconds: dict[str, float] = {}
 
@@ -60,11 +65,16 @@ class Estimate:
         self.done[rule] += 1
         self.seconds[rule] = self.seconds.get(rule, 0.0) + seconds
 
+    def means(self) -> dict[str, float]:
+        """Return the seconds of a job of each rule that has run."""
+        return {rule: self.seconds[rule] / count for rule, count in self.done.items()}
+
     def left(self, elapsed: float, running: float = 0.0) -> float | None:
         """Return the seconds left, or None where nothing can be said yet.
 
-        The work left is what jobs of the same rule took so far, of a rule without any what all
-        jobs took; it goes on as much in parallel as it went so far.
+        The work left is what jobs of the same rule took so far; of a rule without any, what they
+        took in earlier runs, as much faster or slower as the others are now, or else what all
+        jobs took. It goes on as much in parallel as it went so far.
 
         Parameters
         ----------
@@ -76,12 +86,24 @@ class Estimate:
         finished, spent = sum(self.done.values()), sum(self.seconds.values())
         if not finished or not spent or elapsed <= 0:
             return None
-        mean = spent / finished
+        means = self.means()
+        known = [rule for rule in means if self.earlier.get(rule)]
+        before = sum(self.earlier[rule] * self.done[rule] for rule in known)
+        # The first jobs tell little of all: until a fifth is done, earlier runs count as well.
+        trust = sum(n * self.earlier.get(rule, 0.0) for rule, n in self.counts.items()) / 5
+        now = sum(self.seconds[rule] for rule in known)
+        pace = (now + trust) / (before + trust) if before else 1.0
         work = 0.0
         for rule, count in self.counts.items():
-            each = self.seconds[rule] / self.done[rule] if self.done[rule] else mean
-            work += max(0, count - self.done[rule]) * each
+            guess = pace * self.earlier[rule] if rule in self.earlier else spent / finished
+            work += max(0, count - self.done[rule]) * means.get(rule, guess)
         return max(0.0, work - running) * elapsed / (spent + running)
+
+    def whole(self, cores: int) -> float | None:
+        """Return the seconds of the run as earlier runs went; None where a rule is unknown."""
+        if not self.counts or not set(self.counts) <= set(self.earlier):
+            return None
+        return sum(self.earlier[rule] * count for rule, count in self.counts.items()) / cores
 
 
 def in_words(seconds: float) -> str:
@@ -143,18 +165,42 @@ class Progress(logging.Handler):
             event is None and record.levelno < logging.WARNING and str(record.msg).startswith(NOISE)
         )
 
-    def begin(self, quiet: bool = False) -> None:
+    def begin(
+        self,
+        quiet: bool = False,
+        earlier: Mapping[str, float] | None = None,
+        cores: int = 1,
+        room: str = "",
+    ) -> None:
         """Take over: from here on it is a run.
 
         Parameters
         ----------
         quiet : bool
             Say only what went wrong, whatever was said before.
+        earlier : dict of str to float, optional
+            Seconds of a job of each rule in earlier runs.
+        cores : int
+        room : str
+            What is said of the disk.
         """
         self.quiet = self.quiet or quiet
         self.begun = True
+        self.estimate.earlier = dict(earlier or {})
+        if not self.quiet and self.estimate.counts:
+            self.line(self.heading(cores, room))
         if self.terminal and not self.quiet:
             threading.Thread(target=self.redraw, daemon=True).start()
+
+    def heading(self, cores: int, room: str) -> str:
+        """Return the heading of the lines of steps, with what is known of the run before it."""
+        words = [f"{sum(self.estimate.counts.values())} jobs"]
+        whole = self.estimate.whole(cores)
+        if whole is not None:
+            words.append(f"about {in_words(whole)}, as earlier runs went")
+        if room:
+            words.append(room)
+        return f"  {'step':<12}{'jobs':>6}      {'time':>8}     ({', '.join(words)})"
 
     def redraw(self) -> None:
         """Write over the line of the steps at work until the run ends."""
@@ -194,7 +240,8 @@ class Progress(logging.Handler):
         event = event_of(record)
         if event == "run_info":
             stats = {rule: int(n) for rule, n in record.stats.items()}
-            self.estimate = Estimate({k: n for k, n in stats.items() if k not in NOT_STEPS})
+            counts = {rule: n for rule, n in stats.items() if rule not in NOT_STEPS}
+            self.estimate = Estimate(counts, self.estimate.earlier)
         if not self.begun:
             return
         if event == "job_info":

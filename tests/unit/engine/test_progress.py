@@ -49,7 +49,9 @@ def test_progress_counts_steps_and_names_what_failed():
     stream = Terminal(False)
     run(progress.Progress(stream=stream))
     lines = stream.getvalue().splitlines()
-    assert re.fullmatch(r"  prepare +3 done +2\.5 s +\(3 of 4.*\)", lines[0])
+    assert re.fullmatch(r"  step +jobs +time +\(4 jobs\)", lines[0])
+    assert re.fullmatch(r"  prepare +3 done +2\.5 s +\(3 of 4.*\)", lines[1])
+    assert lines[0].index("jobs") + 4 == lines[1].index("3") + 1
     assert lines[-1] == "stack failed on coaddT.r.fits; its log: im/logs/stack/T.r.log"
     assert "\r" not in stream.getvalue() and "\033" not in stream.getvalue()
 
@@ -87,6 +89,34 @@ def test_nothing_is_hidden_before_a_run_begins():
     assert handler.takes(record(None, "Building DAG of jobs..."))
     handler.begin()
     assert handler.takes(record(None, "anything"))
+
+
+def test_heading_tells_what_is_known_before():
+    stream = Terminal(False)
+    handler = progress.Progress(stream=stream)
+    handler.emit(record(LogEvent.RUN_INFO, stats={"all": 1, "prepare": 30, "stack": 2, "total": 3}))
+    handler.begin(earlier={"prepare": 1.0, "stack": 15.0}, cores=2, room="1.5 GB to write")
+    assert "(32 jobs, about 30 s, as earlier runs went, 1.5 GB to write)" in stream.getvalue()
+    quiet = Terminal(False)
+    handler = progress.Progress(stream=quiet)
+    handler.emit(record(LogEvent.RUN_INFO, stats={"prepare": 3, "total": 3}))
+    handler.begin(quiet=True)
+    assert quiet.getvalue() == ""
+
+
+def test_time_left_of_a_step_that_has_not_run_is_that_of_earlier_runs():
+    estimate = progress.Estimate({"prepare": 10, "stack": 2}, {"prepare": 1.0, "stack": 30.0})
+    assert estimate.whole(2) == pytest.approx(35.0)
+    for _ in range(10):
+        estimate.finish("prepare", 1.0)
+    # 10 s of work took 5 s; 60 s are left.
+    assert estimate.left(5.0) == pytest.approx(30.0)
+    slow = progress.Estimate({"prepare": 10, "stack": 2}, {"prepare": 1.0, "stack": 30.0})
+    for _ in range(10):
+        slow.finish("prepare", 2.0)
+    # The machine is slower, as far as a tenth of the work can tell.
+    assert 30.0 < slow.left(10.0) < 60.0
+    assert progress.Estimate({"prepare": 1, "new": 1}, {"prepare": 1.0}).whole(1) is None
 
 
 def test_time_left_follows_the_steps():
