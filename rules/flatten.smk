@@ -12,7 +12,7 @@ rule flatten:
     conda:
         "../environment.yml"
     params:
-        version=6,
+        version=7,
         settings=config["flatten"],
         missing=FILES.flat_missing,
         given=FILES.given("flat"),

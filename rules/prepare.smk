@@ -12,7 +12,7 @@ rule prepare:
     conda:
         "../environment.yml"
     params:
-        version=7,
+        version=8,
         facts=FILES.facts,
         missing={
             "bias": config["prepare"]["missing_bias"],

@@ -88,7 +88,7 @@ rule lightcurve:
     conda:
         "../environment.yml"
     params:
-        version=3,
+        version=4,
         stacks=FILES.stacks_of_target,
         given=FILES.frames_by_stack,
         target_radec=TARGET,

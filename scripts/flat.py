@@ -5,9 +5,9 @@ from typing import Any
 from lib.calibration.flat import make_flat
 from lib.calibration.flatlight import compare_light, note_pedestal
 from lib.calibration.masters import compare_masters
-from lib.calibration.readymasters import read_dark
+from lib.calibration.readymasters import read_masters
 from lib.core.settings import FlatSettings
-from lib.frame.file import read_frame, record_calibration, write_frame
+from lib.frame.file import FrameRejected, add_notes, read_frame, record_calibration, write_frame
 from lib.frame.step import given_or_made, record_step, run_rule
 from lib.night.facts import facts_of
 
@@ -15,20 +15,24 @@ from lib.night.facts import facts_of
 def main(job: Any) -> None:
     """Combine the raw flats."""
     paths = {kind: given_or_made(job, kind) for kind in ("bias", "dark")}
-    bias = read_frame(paths["bias"]) if paths["bias"] else None
-    masters = {"bias": bias, "dark": read_dark(paths["dark"], bias) if paths["dark"] else None}
+    facts = facts_of(job.params.facts)
+    try:
+        masters, notes = read_masters(paths, facts[0])
+    except FrameRejected as why:  # of the dark: flats do without
+        masters, notes = read_masters(paths | {"dark": None}, facts[0])
+        notes.append(f"ready dark not used: {why}")
     settings = dict(job.params.settings)
     low_response = settings.pop("low_response")
     master = make_flat(
         job.params.given.raws,
-        facts_of(job.params.facts),
+        facts,
         **masters,
         settings=FlatSettings(**settings),
         low_response=low_response,
         measure_gain=job.params.gain == "measured",
     )
-    facts = facts_of(job.params.facts)
-    if not any(paths.values()):
+    add_notes(master.header, notes)
+    if not any(masters.values()):
         note_pedestal(master, job.params.given.raws, facts)
     for path, source in zip(job.input.get("others", []), job.params.lights, strict=True):
         master = compare_light(master, read_frame(path), facts[0].source, source)

@@ -4,7 +4,7 @@ from typing import Any
 
 from lib.background.flatten import flatten_frame
 from lib.calibration.readymasters import read_flat
-from lib.frame.file import FrameRejected, record_calibration
+from lib.frame.file import FrameRejected, add_notes, record_calibration
 from lib.frame.step import given_or_made, process, run_rule
 
 
@@ -17,8 +17,11 @@ def main(job: Any) -> None:
     def work(frame):
         if not path and job.params.missing and missing == "reject":
             raise FrameRejected("NO_FLAT", job.params.missing)
-        flat = read_flat(path) if path else None
+        flat, notes = None, []
+        if path:
+            flat, notes = read_flat(path, frame.header.get("PEDESTAL", 0.0))
         frame = flatten_frame(frame, flat, **settings)
+        add_notes(frame.header, notes)
         if flat is not None:
             record_calibration(frame.header, "FLAT", path, flat.header)
         return frame

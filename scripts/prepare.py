@@ -4,7 +4,7 @@ from typing import Any
 
 from lib.calibration.measuredgain import with_measured_gain
 from lib.calibration.prepare import frame_header, prepare_frame
-from lib.calibration.readymasters import read_dark
+from lib.calibration.readymasters import read_masters
 from lib.frame.file import (
     FrameRejected,
     add_notes,
@@ -26,12 +26,11 @@ def main(job: Any) -> None:
             required = facts.calibrations.get(kind) == "required"
             if not path and required and job.params.missing[kind] == "reject":
                 raise FrameRejected(f"NO_{kind.upper()}", job.params.notes.get(kind, ""))
-        bias = read_frame(paths["bias"]) if paths["bias"] else None
-        masters = {"bias": bias, "dark": read_dark(paths["dark"], bias) if paths["dark"] else None}
+        masters, fitted = read_masters(paths, facts)
         flat = read_frame(job.input.flat) if job.input.get("flat") else None
         facts, notes = with_measured_gain(facts, flat, job.params.gain == "measured")
         frame = prepare_frame(job.params.given.raws[0], facts, **masters)
-        add_notes(frame.header, notes)
+        add_notes(frame.header, fitted + notes)
         for kind, master in masters.items():
             if master is not None:
                 record_calibration(frame.header, kind.upper(), paths[kind], master.header)

@@ -69,7 +69,7 @@ def subtract_bias_and_dark(
     """
     flags = ccd.flags
     if dark is not None and bias is not None:
-        dark = _dark_current(dark, bias)
+        dark = dark_current(dark, bias)
     pedestal = dark is not None and holds_bias(dark)
     if bias is not None and not pedestal:
         check_master_fits(bias, ccd.shape, "BIAS")
@@ -91,7 +91,7 @@ def subtract_bias_and_dark(
     return ccd
 
 
-def _dark_current(dark: Frame, bias: Frame) -> Frame:
+def dark_current(dark: Frame, bias: Frame) -> Frame:
     """Return a dark that holds its bias as dark current [adu/s], where that can be done."""
     exptime = dark.header.get("EXPTIME", 0)
     if dark.rejected or bias.rejected or dark.header.get("BUNIT") == "adu/s" or not exptime > 0:

@@ -13,10 +13,14 @@ from lib.calibration.overscan import overscan_level, section
 from lib.calibration.rawchecksums import check_checksums
 from lib.calibration.rawpixels import read_raw
 from lib.calibration.saturation import largest, top_plateau, wrapped_cores
+from lib.core.stats import mad_std, regular_sample
 from lib.frame.file import BAD, NONLINEAR, SATURATED, FrameRejected
 from lib.night.facts import Amplifier, FrameFacts
 
 GAIN_UNIT = u.electron / u.adu
+
+GREENS_DIFFER = 0.02
+"""[fraction of the level] by which the two greens of a colour matrix differ when that is told."""
 
 NEAR_TOP = 0.9
 """[fraction of saturation] cores can only have wrapped where pixels are brighter."""
@@ -110,11 +114,43 @@ def read_amplifier(
             add_keyword=False,
         )
     if amplifier.phases:
+        notes += odd_greens(ccd.data, amplifier.phases)
         ccd, flags = mean_of_phases(ccd, flags, amplifier.phases)
     flip_y, flip_x = amplifier.flip
     turned = (slice(None, None, -1 if flip_y else 1), slice(None, None, -1 if flip_x else 1))
     ccd = CCDData(ccd.data[turned], unit=u.adu, flags=flags[turned])
     return DetectorImage(ccd, pedestal, saturate, notes)
+
+
+def odd_greens(image: np.ndarray, phases: list[list[int]]) -> list[str]:
+    """Return what is to be told where the two pixels of a cell taken for green are not alike.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        [adu]
+    phases : list of list of int
+        Row and column of each in the cell; two of them are green.
+
+    Returns
+    -------
+    list of str
+        A sentence where those differ, and the other two, red and blue, do not: the matrix is
+        another, as where rows are stored from the other end than the header says.
+    """
+    if len(phases) != 2:
+        return []
+    others = [[y, x] for y in (0, 1) for x in (0, 1) if [y, x] not in phases]
+    parts = [[regular_sample(image[y::2, x::2]) for y, x in pair] for pair in (phases, others)]
+    green, other = (abs(float(np.median(one) - np.median(two))) for one, two in parts)
+    level = abs(float(np.median(parts[0][0])))
+    error = 1.25 * mad_std(parts[0][0]) * np.sqrt(2 / parts[0][0].size)
+    if not green > max(10 * error, GREENS_DIFFER * level, 3 * other):
+        return []
+    return [
+        f"colour matrix: the green pixels of a cell differ by {green:.4g} DN, those taken for red "
+        f"and blue by {other:.4g}: rows or columns begin elsewhere than the header says"
+    ]
 
 
 def mean_of_phases(

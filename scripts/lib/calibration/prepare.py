@@ -158,6 +158,7 @@ def prepare_frame(
         float((raw.saturate - pedestal) * gains.min()),
         "stored value at which pixels saturate",
     )
+    header["PEDESTAL"] = (round(pedestal, 2), "[adu] overscan, bias and dark subtracted")
     header["RAWGAIN"] = (float(gains[0]), "[electron/adu] gain applied")
     header["SKYSUB"] = (0.0, "sky level subtracted so far")
     add_notes(header, raw.notes)

@@ -1,19 +1,31 @@
 """Masters that others have made: what their header or their pixels say of them."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from lib.calibration.corrections import dark_current, holds_bias
+from lib.calibration.flatlight import pedestal_error
+from lib.calibration.masters import pixel_noise
 from lib.core.stats import regular_sample, sigma_clipped_median
 from lib.frame.file import Frame, FrameRejected, read_frame
 from lib.night.calibrationmatch import bias_in_words, made_here
+from lib.night.facts import FrameFacts
 from lib.night.headervalues import text
+from lib.night.pixelunits import DN_RATE, ELECTRON, ELECTRON_RATE, pixel_unit
 
 log = logging.getLogger("autoproc")
 
 COUNTS = ("", "adu", "dn", "count", "counts", "ct")
 """What BUNIT calls the numbers of the converter."""
+
+LEAST_LEVEL = 5.0
+"""[DN] A bias whose median is below has lost its level."""
+
+LEAST_COUNTS = 50.0
+"""A flat with a larger median is in counts."""
 
 STRUCTURE_ERROR = 0.15
 """Largest error of the share of the bias' structure in a dark that tells whether it is there."""
@@ -48,7 +60,7 @@ def bias_in_pixels(dark: np.ndarray, bias: np.ndarray) -> bool:
     return True
 
 
-def read_dark(path: str | Path, bias: Frame | None = None) -> Frame:
+def read_dark(path: str | Path, bias: Frame | None = None, unit: str = "") -> Frame:
     """Read a master dark; one of others is brought to the form that is made here.
 
     Parameters
@@ -56,11 +68,14 @@ def read_dark(path: str | Path, bias: Frame | None = None) -> Frame:
     path : path-like
     bias : Frame, optional
         Master bias of the same setting.
+    unit : str
+        Of the pixels of the raw frames, see `lib.night.facts.FrameFacts`.
 
     Returns
     -------
     Frame
-        In adu/s (no bias in it) or adu (with its bias). Header NOTE1 says how it was told.
+        In adu/s (no bias in it) or adu (with its bias); of raw frames in electrons these are
+        electrons, whatever BUNIT calls them here. Header NOTE1 says how it was told.
 
     Raises
     ------
@@ -70,11 +85,12 @@ def read_dark(path: str | Path, bias: Frame | None = None) -> Frame:
     dark = read_frame(path)
     if dark.image is None or made_here(dark.header, "dark"):
         return dark
-    unit = text(dark.header.get("BUNIT")).lower().replace(" ", "")
-    base, per_second, _ = unit.partition("/s")
-    if base not in COUNTS:
-        raise FrameRejected("DARK_UNIT", f"BUNIT {unit[:20]}, not adu or adu/s")
-    if per_second:
+    words, own = text(dark.header.get("BUNIT")), pixel_unit(dark.header)
+    known = own or words.lower().strip() in COUNTS
+    if not known or own.startswith(ELECTRON) != unit.startswith(ELECTRON):
+        wanted = "electron" if unit.startswith(ELECTRON) else "adu"
+        raise FrameRejected("DARK_UNIT", f"BUNIT {words[:20]}, not {wanted} or {wanted}/s")
+    if own in (DN_RATE, ELECTRON_RATE):
         dark.header["BUNIT"] = "adu/s"
         return dark
     subtracted, how = bias_in_words(dark.header), "as its header says"
@@ -96,24 +112,125 @@ def read_dark(path: str | Path, bias: Frame | None = None) -> Frame:
     return dark
 
 
-def read_flat(path: str | Path) -> Frame:
+def read_masters(
+    paths: Mapping[str, str | Path | None], facts: FrameFacts
+) -> tuple[dict[str, Frame | None], list[str]]:
+    """Read the bias and the dark of a frame; those of others fitted to how its level is subtracted.
+
+    A frame with overscan loses its level by that, and a bias made here has none left. One of
+    others may hold it (it would be subtracted twice), or may have lost it though the frames have no
+    overscan.
+
+    Parameters
+    ----------
+    paths : mapping
+        Of ``bias`` and ``dark``; None or empty where there is none.
+    facts : FrameFacts
+        Of the frame, or of one of several of the same setting.
+
+    Returns
+    -------
+    masters : dict of str to Frame or None
+    notes : list of str
+        What is to be told.
+
+    Raises
+    ------
+    FrameRejected
+        See `read_dark`.
+    """
+    masters: dict[str, Frame | None] = {"bias": None, "dark": None}
+    notes: list[str] = []
+    if paths.get("bias"):
+        masters["bias"] = read_frame(str(paths["bias"]))
+    if paths.get("dark"):
+        masters["dark"] = read_dark(str(paths["dark"]), masters["bias"], facts.unit)
+    bias, dark = masters["bias"], masters["dark"]
+    if dark is not None and bias is not None and not made_here(bias.header, "bias"):
+        dark = masters["dark"] = dark_current(dark, bias)
+    for kind, master in masters.items():
+        if master is None or master.image is None or made_here(master.header, kind):
+            continue
+        if kind == "dark" and (not holds_bias(master) or bias is not None):
+            continue
+        masters[kind], words = fit_level(master, facts)
+        notes += [f"ready {kind}: {words}"] if words else []
+    return masters, notes
+
+
+def fit_level(master: Frame, facts: FrameFacts) -> tuple[Frame | None, str]:
+    """Fit the level of a bias, or of a dark that holds it, to how frames lose theirs.
+
+    Parameters
+    ----------
+    master : Frame
+    facts : FrameFacts
+
+    Returns
+    -------
+    master : Frame or None
+        Without the level that the overscan of the frames tells; None where the frames have no
+        overscan and the level is not in it.
+    words : str
+        What is to be told; empty where the master serves as it is.
+    """
+    level = float(np.median(regular_sample(master.image)))
+    lost = abs(level) < max(LEAST_LEVEL, 5 * pixel_noise(master.image))
+    if facts.has_pedestal:
+        if not lost:
+            return master, ""
+        return None, (
+            f"its level is subtracted ({level:.1f} DN), and frames without overscan keep theirs: "
+            "it is not used"
+        )
+    if lost or master.image.shape != tuple(facts.shape):
+        return master, ""
+    image = master.image.copy()
+    for one in facts.amplifiers:
+        (y, x), (ny, nx) = one.origin, one.size
+        part = image[y : y + ny, x : x + nx]
+        part -= np.median(regular_sample(part))
+    words = f"it holds its level of {level:.0f} DN, which the overscan tells: its structure is used"
+    return Frame(image, master.mask, master.header), words
+
+
+def read_flat(path: str | Path, pedestal: float = 0.0) -> tuple[Frame, list[str]]:
     """Read a master flat; one of others is brought to 1 in the median.
 
     Parameters
     ----------
     path : path-like
+    pedestal : float
+        Level that the frames had before overscan, bias or dark were subtracted [DN].
 
     Returns
     -------
-    Frame
+    flat : Frame
+        Where it is in counts and its header does not say that its bias is subtracted, the error
+        that this may cost is in FLATERR of its header.
+    notes : list of str
     """
     flat = read_frame(path)
     if flat.image is None or made_here(flat.header, "flat"):
-        return flat
+        return flat, []
     sample = regular_sample(flat.image)
     level = float(np.median(sample[np.isfinite(sample)])) if np.isfinite(sample).any() else np.nan
     if not level > 0:
         raise FrameRejected("BAD_FLAT", f"median {level:g}")
     log.info("%s: divided by its median %.5g", Path(path).name, level)
     flat.image = flat.image / np.float32(level)
-    return flat
+    if level < LEAST_COUNTS or bias_in_words(flat.header):
+        return flat, []
+    if pedestal > 0.5 * level:  # it would be half of the light: no flat is exposed so little
+        return flat, []
+    words = (
+        f"ready flat: in counts ({level:.0f}), its header does not say that its bias is subtracted"
+    )
+    if not pedestal > 0:
+        return flat, [words]
+    error = pedestal_error(flat.image, pedestal, level)
+    if error > flat.header.get("FLATERR", 0.0):
+        flat.header["FLATERR"] = (round(error, 5), "rms error on large scales, as a fraction")
+    return flat, [
+        f"{words}: magnitudes off {1.0857 * error:.3f} rms where {pedestal:.0f} DN are in it"
+    ]

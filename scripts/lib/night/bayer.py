@@ -11,7 +11,7 @@ from lib.night.headervalues import Header, get, number, text
 COLOURS = {"R": ("TR", "R"), "G": ("TG", "V"), "B": ("TB", "B")}
 """Filter and nearest band of each colour, as AAVSO names those of a matrix."""
 
-KEYWORDS = ("BAYERPAT", "COLORTYP", "BAYER")
+KEYWORDS = ("BAYERPAT", "COLORTYP", "BAYER", "CFAPAT")
 
 
 def bayer_pattern(header: Header) -> str:
@@ -28,15 +28,24 @@ def bayer_pattern(header: Header) -> str:
     else:
         return ""
     rows = [pattern[:2], pattern[2:]]
-    shift_x, shift_y = (int(number(get(header, f"{a}BAYROFF")) or 0) % 2 for a in "XY")
+    shift_x, shift_y = (_offset(header, axis) for axis in "XY")
     if text(get(header, "ROWORDER")).upper().startswith("BOTTOM"):
-        height = number(get(header, "NAXIS2")) or 0
+        height = number(get(header, "ZNAXIS2")) or number(get(header, "NAXIS2")) or 0
         shift_y += int(height + 1) % 2  # the last row of the matrix comes first
     if shift_x:
         rows = [row[::-1] for row in rows]
     if shift_y % 2:
         rows.reverse()
     return "".join(rows)
+
+
+def _offset(header: Header, axis: str) -> int:
+    """Return by how many pixels, 0 or 1, the matrix begins earlier than the image on an axis."""
+    for key in (f"{axis}BAYROFF", f"BAYOFF{axis}", f"BAYROFF{axis}"):
+        value = number(get(header, key))
+        if value is not None:
+            return int(value) % 2
+    return 0
 
 
 def colour_frames(facts: FrameFacts, mode: str, header: Header) -> list[FrameFacts]:

@@ -7,16 +7,20 @@ from typing import Any
 from lib.night.facts import FrameFacts
 from lib.night.headervalues import number, parse_binning, safe_name, text
 from lib.night.naming import shape_text
+from lib.night.pixelunits import ELECTRON, pixel_unit
 
 TEMPERATURE_TOLERANCE = 5.0  # K
 
 UNCOOLED = 5.0
 """[deg C] Detectors that are warmer are not cooled."""
 
-DETECTOR_KEYS = ("instrument", "camera", "half", "binning", "readout", "shape")
+DETECTOR_KEYS = ("instrument", "camera", "detector", "half", "binning", "readout", "shape")
 
-SETTINGS = ("gain_setting", "offset")
-"""Settings of the camera that move the bias level, its noise and its unit."""
+SETTINGS = ("gain_setting", "offset", "unit")
+"""Settings of the camera that move the bias level and its noise, and the unit of the pixels."""
+
+MAY_BE_BLANK = ("gain_setting", "offset", "detector")
+"""What fits everything where a header does not tell it."""
 
 GROUP_KEYS = {
     "bias": (*DETECTOR_KEYS, *SETTINGS),
@@ -47,6 +51,10 @@ class CalibrationGroup:
         Of the detector.
     gain_setting, offset, source : str
         As in `lib.night.facts.FrameFacts`; empty fits everything.
+    detector : str
+        Likewise; empty fits everything.
+    unit : str
+        Of the pixels, likewise; empty is DN.
     frames : list of str
         In the order of time.
     labels : dict
@@ -64,6 +72,8 @@ class CalibrationGroup:
     temperature: float | None = None
     gain_setting: str | None = None
     offset: str | None = None
+    detector: str | None = None
+    unit: str | None = None
     source: str | None = None
     name: str = ""
     frames: list[str] = field(default_factory=list)
@@ -153,6 +163,7 @@ def ready_group(
         filter=(safe_name(header.get("FILTER"), "", "") or None) if kind == "flat" else None,
         exptime=number(header.get("EXPTIME")),
         temperature=number(header.get("CCDTEMP")),
+        unit=ELECTRON if pixel_unit(header).startswith(ELECTRON) else None,
         name=stem,
     )
 
@@ -172,11 +183,12 @@ def differences(kind: str, group: CalibrationGroup, facts: FrameFacts) -> list[s
             continue
         if value is None or value == wanted:
             continue
-        if key in SETTINGS and "" in (value, wanted):
+        if key in MAY_BE_BLANK and "" in (value, wanted):
             continue
         if key == "shape":
             value, wanted = shape_text(value), shape_text(wanted)
-        why.append(f"{key.replace('_', ' ')} {value or 'none'}, not {wanted or 'none'}")
+        none = "adu" if key == "unit" else "none"
+        why.append(f"{key.replace('_', ' ')} {value or none}, not {wanted or none}")
     if not _alike_in_temperature(kind, group, facts):
         why.append(f"temperature {group.temperature:g}, not {facts.temperature:g}")
     return why
@@ -192,11 +204,12 @@ def _alike_in_temperature(kind: str, group: CalibrationGroup, facts: FrameFacts)
     return kind == "bias" and min(known) > UNCOOLED
 
 
-def preference(group: CalibrationGroup, facts: FrameFacts) -> tuple[int, int, float, str]:
+def preference(group: CalibrationGroup, facts: FrameFacts) -> tuple[bool, int, int, float, str]:
     """Return by what a group is preferred among those that fit a frame, the least first."""
     settings = sum(getattr(group, key) not in (None, "", getattr(facts, key)) for key in SETTINGS)
     light = SOURCES.index(group.source or "")
-    return light, settings, temperature_difference(group, facts), group.name
+    unnamed = (group.detector or "") != facts.detector
+    return unnamed, light, settings, temperature_difference(group, facts), group.name
 
 
 def nearest_darks(

@@ -103,6 +103,10 @@ class FrameFacts(_ByName):
         What has lit a flat.
     gain_setting, offset : str
         Settings of the camera as they compare; empty where the header does not tell.
+    detector : str
+        What tells the detector from others that no instrument file tells apart; empty: any.
+    unit : {'', 'electron', 'electron/s', 'adu/s'}
+        Of the raw pixels; empty: DN.
     ra_guessed : bool
         Whether `ra` is a number below 24 that is taken for degrees as nothing tells its unit.
     notes : list of str
@@ -147,6 +151,8 @@ class FrameFacts(_ByName):
     source: str = ""
     gain_setting: str = ""
     offset: str = ""
+    unit: str = ""
+    detector: str = ""
     notes: list[str] = field(default_factory=list)
     ra_guessed: bool = False
     content: str = ""

@@ -198,7 +198,9 @@ def unite_filters(frames: Iterable[FrameFacts]) -> list[str]:
         if one.filter_text:
             # Any two cameras may be called generic.
             size = (one.binning, *one.shape)
-            cameras.setdefault((one.instrument, one.camera, one.half, size), []).append(one)
+            cameras.setdefault(
+                (one.instrument, one.camera, one.detector, one.half, size), []
+            ).append(one)
     remarks = []
     for members in cameras.values():
         names = {one.filter_text for one in members}

@@ -110,6 +110,8 @@ def _describe(kind: str, members: list[FrameFacts], by_temperature: bool) -> Cal
         temperature=temperature,
         gain_setting=first.gain_setting,
         offset=first.offset,
+        detector=first.detector,
+        unit=first.unit,
         source=first.source if kind == "flat" else None,
         frames=[one.frame for one in members],
         labels=labels,
@@ -121,18 +123,20 @@ def group_stacks(science: list[FrameFacts]) -> dict[str, list[str]]:
 
     Cameras that saw one target in one filter have a stack each.
     """
-    cameras: dict[tuple[str, str], set[tuple[str, str]]] = {}
+    cameras: dict[tuple[str, str], set[tuple[str, str, str]]] = {}
     for facts in science:
         key = (facts.target, facts.filter)
-        cameras.setdefault(key, set()).add((facts.instrument, facts.camera))
+        cameras.setdefault(key, set()).add((facts.instrument, facts.camera, facts.detector))
     stacks: dict[str, list[str]] = {}
     for facts in science:
         found = cameras[facts.target, facts.filter]
         name = f"{facts.target}.{facts.filter}"
         if len(found) > 1:
             name += f"-{facts.camera}"
-            if len({camera for _, camera in found}) < len(found):
+            if len({(camera, detector) for _, camera, detector in found}) < len(found):
                 name += f"-{facts.instrument}"
+            if facts.detector:
+                name += f"-{facts.detector}"
         stacks.setdefault(name, []).append(facts.frame)
     return dict(sorted(stacks.items()))
 
@@ -151,7 +155,7 @@ def group_skies(science: list[FrameFacts]) -> dict[str, list[str]]:
         base = f"sky-{facts.filter}" + (f"-{facts.target}" if apart else "")
         key = (base,) + tuple(
             hashable(getattr(facts, name))
-            for name in ("instrument", "camera", "half", "binning", "shape", "readout")
+            for name in ("instrument", "camera", "detector", "half", "binning", "shape", "readout")
         )
         groups.setdefault(key, []).append(facts)
     keys = sorted(groups, key=repr)

@@ -12,7 +12,7 @@ from typing import Any
 from lib.night.airmass import airmass_at, altitude
 from lib.night.amplifiers import numbered_sections
 from lib.night.bayer import colour_frames
-from lib.night.electronics import read_electronics, required
+from lib.night.electronics import LARGEST_GAIN, read_electronics, required
 from lib.night.exposuretime import exposure_time
 from lib.night.facts import FrameFacts
 from lib.night.filternames import parse_filter
@@ -31,6 +31,7 @@ from lib.night.headervalues import (
     object_text,
     parse_binning,
     quantity,
+    readings,
     safe_name,
     text,
 )
@@ -41,6 +42,13 @@ from lib.night.layout import (
     chosen_image,
     images_left_out,
     mosaic_refpix,
+)
+from lib.night.pixelunits import (
+    DN_RATE,
+    ELECTRON,
+    ELECTRON_RATE,
+    electrons_each,
+    pixel_unit,
 )
 from lib.night.rawheaders import RawHDU
 from lib.night.recurring import Recurring
@@ -98,7 +106,8 @@ class _Memory:
         more = [instrument.get(key) for key in ("object", "filter", "binning", "readout")]
         places = [site.get(key) for key in ("latitude", "longitude", "elevation")]
         levels = [camera.get("saturate"), camera.get("linear"), instrument["type"]]
-        self.setup = Recurring([*settings, *more, *places, *levels])
+        levels.append(camera.get("gain"))
+        self.setup = Recurring([*settings, *more, *places, *levels], ["BUNIT"])
         self.electronics = Recurring([camera.get("gain"), camera.get("rdnoise")])
         self.wcs = camera.get("wcs", {}) | {"shape": camera.get("shape")}
         self.matrix = Recurring([self.wcs.get("pixscale"), self.wcs.get("rotation")])
@@ -375,16 +384,25 @@ def _add_electronics(
     facts: FrameFacts, memory: _Memory, headers: dict[int, Header], name: str
 ) -> None:
     """Add gain and read noise of the amplifiers, and of the frame."""
-    camera = memory.camera
+    camera, unit, factor = memory.camera, facts.unit, 1.0
+    if unit:
+        factor, note = electrons_each(unit, facts.exptime)
+        if unit == ELECTRON and isinstance(camera.get("gain"), (int, float)):
+            factor = camera["gain"]
+            note = f"BUNIT is electron, gain {factor:g} of the instrument file is used"
+        facts.notes += [note] if note not in facts.notes else []
     for amplifier in facts.amplifiers:
         # What is told of an amplifier among several of an image goes before what is told of all.
         specs = amplifier.gain or camera.get("gain"), amplifier.rdnoise or camera.get("rdnoise")
+        if unit in (ELECTRON, ELECTRON_RATE):
+            specs = factor, specs[1]
         own = headers[amplifier.hdu]
         gain, rdnoise, notes = memory.electronics.answer(
-            own, name, partial(read_electronics, *specs, own, name), amplifier.gain,
-            amplifier.rdnoise,
+            own, name, partial(read_electronics, *specs, own, name),
+            amplifier.gain, amplifier.rdnoise, unit, factor,
         )  # fmt: skip
-        amplifier.gain, amplifier.rdnoise = gain, rdnoise
+        amplifier.gain = gain * factor if unit == DN_RATE else gain
+        amplifier.rdnoise = rdnoise
         facts.notes += [note for note in notes if note not in facts.notes]
     gains = [amplifier.gain for amplifier in facts.amplifiers]
     facts.gain = round(sum(gains) / len(gains), 6)
@@ -507,6 +525,7 @@ class _Setup:
     source: str
     gain_setting: str
     offset: str
+    unit: str
     notes: list[str]
 
 
@@ -520,6 +539,9 @@ def _setup(
     saturate, notes = required(
         camera.get("saturate"), header, name, (1, 1e12), "BAD_SATURATE", "saturation"
     )
+    unit = pixel_unit(header)
+    if unit.startswith(ELECTRON):
+        saturate *= _header_gain(camera, header, name)
     linear = number(evaluate(camera.get("linear"), header, name))
     return _Setup(
         object=object_text(evaluate(instrument.get("object"), header, name)),
@@ -532,8 +554,20 @@ def _setup(
         source=_flat_source(instrument, header, name) if kind == "flat" else "",
         gain_setting=_setting(instrument, "gain_setting", header, name),
         offset=_setting(instrument, "offset", header, name),
+        unit=unit,
         notes=notes,
     )
+
+
+def _header_gain(camera: dict[str, Any], header: Header, name: str) -> float:
+    """Return the gain that brought a frame to electrons and moved its saturation; 1 if unknown.
+
+    The constant of an instrument file is of its converter, a keyword is of the frame.
+    """
+    if any(one.keyword for one in readings(camera.get("saturate"), header, name)):
+        return 1.0
+    told = [quantity(one.value) for one in readings(camera.get("gain"), header, name)]
+    return max([1.0, *(one[0] for one in told if one is not None and one[0] < LARGEST_GAIN)])
 
 
 def _common_facts(
@@ -569,6 +603,11 @@ def _common_facts(
         {one: wanted.get(one, "required" if one == "flat" else "none") for one in CALIBRATIONS},
     )
     notes += more
+    saturate = setup.saturate
+    if setup.unit in (ELECTRON_RATE, DN_RATE):
+        if kind in ("flat", "object"):
+            calibrations |= {"bias": "none", "dark": "none"}
+        saturate = round(saturate / exptime, 3) if exptime > 0 else saturate
     return FrameFacts(
         instrument=instrument["name"],
         camera=camera_name,
@@ -584,7 +623,7 @@ def _common_facts(
         binning=setup.binning,
         temperature=None if temperature is None else round(temperature, 2),
         readout=setup.readout,
-        saturate=setup.saturate,
+        saturate=saturate,
         linear=setup.linear,
         near_infrared=bool(camera.get("near_infrared", False)),
         poserr=float(camera.get("poserr", 0.1)),
@@ -593,6 +632,7 @@ def _common_facts(
         source=setup.source,
         gain_setting=setup.gain_setting,
         offset=setup.offset,
+        unit=setup.unit,
         notes=notes,
         ra_guessed=pointing.guessed,
         site=setup.site,

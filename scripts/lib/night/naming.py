@@ -104,8 +104,10 @@ def exposure_text(exptime: float | None) -> str:
     return f"{exptime:.4g}".replace(".", "p").replace("+", "") + "s"
 
 
-_QUALIFIERS = ("camera", "half", "exptime", "binning", "shape", "readout", "gain_setting", "offset",
-               "source", "temperature", "instrument")  # fmt: skip
+_QUALIFIERS = (
+    "camera", "detector", "half", "exptime", "binning", "shape", "readout", "gain_setting",
+    "offset", "unit", "source", "temperature", "instrument",
+)  # fmt: skip
 
 _PREFIXES = {"gain_setting": "gain", "offset": "offset"}
 """Words before the values of qualifiers that are but a number."""

@@ -62,7 +62,7 @@ from lib.night.naming import (
 from lib.night.places import unite_targets
 from lib.night.rawheaders import RawHeaders, read_headers
 from lib.night.remarks import clashing_times, header_remarks
-from lib.night.siblings import Likeness, adopt, likeness
+from lib.night.siblings import Likeness, adopt, likeness, tell_detectors
 
 ENDINGS = re.compile(r"(\.(fits|fit|fts))?(\.gz|\.fz)?$", re.IGNORECASE)
 
@@ -133,14 +133,13 @@ def _entry(path: str, name: str, size: int, choice: "Choice") -> list[Any]:
         if choice.keywords:
             all_headers = [hdu.header for hdu in headers.hdus]
             more["absent"] = absent_keywords(choice.keywords, all_headers)
+        if alike := likeness(headers):
+            more["alike"] = alike.to_list()
         instruments = [choice.loaded] if choice.loaded else []
         if not instruments:
             claimed = _claiming(headers)
             adopted = "" if claimed else choice.adopted.get(name, "")
-            alike = likeness(headers)
             more |= {"claimed": claimed, "adopted": adopted}
-            if alike:
-                more["alike"] = alike.to_list()
             names = [claimed] if claimed else [adopted, "generic"]
             instruments = [load_instrument(one) for one in names if one]
         facts, used = _interpret(headers, name, instruments)
@@ -437,7 +436,7 @@ def _scan(
     for entry in files.values():
         for one in entry[4]:
             one["content"] = entry[8][1]
-    notes = _sibling_notes(files) + _remark_notes(datadir, files, choice)
+    notes = _sibling_notes(files) + _tell_detectors(files) + _remark_notes(datadir, files, choice)
     unfinished = dict.fromkeys(written, "INCOMPLETE: it changes while it is read")
     for name, why in (incomplete(files) | unfinished).items():
         files[name] = _without_frames(files[name], why)
@@ -472,6 +471,23 @@ def _join_siblings(datadir: str, files: dict[str, list[Any]], choice: Choice) ->
             files[name] = [*entry[:2], *_entry(path, name, entry[0], choice), entry[8]]
             changed = True
     return changed
+
+
+def _tell_detectors(files: dict[str, list[Any]]) -> list[str]:
+    """Name the detectors of frames that no instrument file tells apart; return a remark on them."""
+    alike = {
+        name: Likeness.from_list(entry[7]["alike"])
+        for name, entry in files.items()
+        if entry[4] and entry[4][0]["instrument"] == "generic" and "alike" in entry[7]
+    }
+    names = tell_detectors(alike)
+    for file, name in names.items():
+        for one in files[file][4]:
+            one["detector"] = name
+    known = sorted(set(names.values()) - {""})
+    if not known:
+        return []
+    return [f"{len(known)} cameras in one folder, by their headers: {', '.join(known)}"]
 
 
 def _sibling_notes(files: dict[str, list[Any]]) -> list[str]:
@@ -719,8 +735,8 @@ class NightLog:
         key = tuple(
             hashable(getattr(facts, name))
             for name in (
-                "type", "instrument", "camera", "half", "filter", "binning", "readout", "shape",
-                "exptime", "temperature", "gain_setting", "offset",
+                "type", "instrument", "camera", "detector", "half", "filter", "binning", "readout",
+                "shape", "exptime", "temperature", *SETTINGS,
             )
         )  # fmt: skip
         key += tuple(facts.calibrations.values())

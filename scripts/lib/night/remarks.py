@@ -48,10 +48,11 @@ def clashing_times(frames: Iterable[FrameFacts]) -> list[str]:
     ----------
     frames : iterable of FrameFacts
     """
-    cameras: dict[tuple[str, str, str], dict[str, FrameFacts]] = {}
+    cameras: dict[tuple[str, ...], dict[str, FrameFacts]] = {}
     for facts in frames:
         if facts.type == "object":
-            key = (facts.instrument, facts.camera, facts.filter if facts.half else "")
+            light = facts.filter if facts.half else ""
+            key = (facts.instrument, facts.camera, facts.detector, light)
             cameras.setdefault(key, {})[facts.raw] = facts
     remarks = []
     for members in cameras.values():

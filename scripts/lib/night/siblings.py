@@ -4,17 +4,20 @@ Calibrations often lack the keywords by which the science frames of the same cam
 (a dome flat is taken without the telescope's computer, its TELESCOP is blank)."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lib.night.headervalues import evaluate, get, keywords_of, parse_binning, text
+from lib.night.headervalues import evaluate, get, keywords_of, parse_binning, safe_name, text
 from lib.night.instrumentfaults import read_source
 from lib.night.instrumentfile import instrument_path
 from lib.night.rawheaders import RawHeaders
 
 OTHER_WORDS = ("TELESCOP", "OBSERVAT", "DETECTOR", "DETNAM", "DETID", "CAMERA", "SERNO")
 """Keywords that name camera or telescope where INSTRUME does not."""
+
+FIRST_OF_CAMERA = 2
+"""The first of them that is the camera's, not the telescope's."""
 
 SLACK = 0.06
 """Part of the detector's length by which overscan and windows change that of a binned frame."""
@@ -153,3 +156,52 @@ def _closeness(one: Likeness, other: Likeness) -> tuple[int, int, bool]:
     words = sum(a == b != "" for a, b in zip(one.others, other.others, strict=True))
     same = 2 if one.instrume == other.instrume != "" else int(bool(one.instrume and other.instrume))
     return same, words, one.size == other.size
+
+
+def tell_detectors(alike: Mapping[str, Likeness]) -> dict[str, str]:
+    """Return a name of the detector of each file where they are of several.
+
+    INSTRUME, or another word that names camera or detector, tells two of them apart where both
+    files have it.
+
+    Parameters
+    ----------
+    alike : mapping of str to Likeness
+        By file, of one instrument.
+
+    Returns
+    -------
+    dict of str to str
+        File -> part of a file name; empty where the header fits several. No entries where all
+        files may be of one detector.
+    """
+    words = {one: (one.instrume, *one.others[FIRST_OF_CAMERA:]) for one in set(alike.values())}
+    # The most telling first; those that fit one of them only are the same.
+    ordered = sorted(set(words.values()), key=lambda told: (-sum(map(bool, told)), told))
+    detectors: list[tuple[str, ...]] = []
+    for told in ordered:
+        if not any(_one_camera(told, other) for other in detectors):
+            detectors.append(told)
+    if len(detectors) < 2:
+        return {}
+    names: dict[tuple[str, ...], str] = {}
+    for told in sorted(detectors):
+        first = next((word for word in told if word), "")
+        own = [word for k, word in enumerate(told) if word and len({d[k] for d in detectors}) > 1]
+        name = base = safe_name((own or [first])[0], replacement="-")[:24]
+        while name in names.values():
+            name = f"{base}-{len(names) + 1}"
+        names[told] = name
+    result = {}
+    for file, one in alike.items():
+        fits = [told for told in detectors if _one_camera(words[one], told)]
+        result[file] = names[fits[0]] if len(fits) == 1 else ""
+    return result
+
+
+def _one_camera(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Return whether no word that both have differs; one may be longer."""
+    return all(
+        not a or not b or a.startswith(b) or b.startswith(a)
+        for a, b in zip(one, other, strict=True)
+    )

@@ -322,7 +322,7 @@ COLUMNS = {
     "SEEING": (float, "arcsec", "FWHM of stars"),
     "TRANSPARENCY": (float, None, "relative to the best frame of the stack"),
     "FLUX": (float, "electron / s", "total flux, at the transparency of the best frame"),
-    "FLUXERR": (float, "electron / s", "its error"),
+    "FLUXERR": (float, "electron / s", "its error, that of the flat (FLATERR) included"),
     "MAG": (float, "mag", "magnitude, where seen"),
     "MAGERR": (float, "mag", "its error, without that of the zero point of the coadd"),
     "LIMIT": (float, "mag", "upper limit, where not seen"),
@@ -366,6 +366,8 @@ def _row(stack: StackedFrames, path: str | Path, position: tuple[float, float]) 
     flux, error, row["FLAGS"] = measure_exposure(
         frame, position, stack.positions, fluxes, quality.aperture
     )
+    # Wherever on the detector the target fell: what its flat is off there is not known.
+    error = np.hypot(error, float(header.get("FLATERR", 0.0)) * flux)
     row["FLUX"], row["FLUXERR"] = flux / scale, error / scale
     magnitude, magnitude_error, limit = magnitudes(
         np.array([row["FLUX"]]), np.array([row["FLUXERR"]]), stack.zeropoint

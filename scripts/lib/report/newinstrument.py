@@ -427,11 +427,14 @@ def _add_camera(
     measured = photon_transfer([], []) if several else measure_frames(alike, edges)
     _add_electronics(draft, alike, camera, measured)
     kinds = Counter(one.kind for one in frames)
-    needs = {"bias": "required" if kinds["bias"] else "none"}
-    needs["dark"] = "none" if not kinds["dark"] else "optional" if kinds["bias"] else "required"
-    needs["flat"] = "required"
+    # What these frames lack, others of the night may have: it is used then, and not asked for.
+    needs = {kind: "required" if kinds[kind] else "optional" for kind in ("bias", "flat")}
+    dark = "required" if kinds["dark"] and not kinds["bias"] else "optional"
+    needs = {"bias": needs["bias"], "dark": dark, "flat": needs["flat"]}
+    lacking = [kind for kind in needs if not kinds[kind]]
+    found = f"no {' and no '.join(lacking)} among them" if lacking else "all were among them"
     written = ", ".join(f"{kind}: {need}" for kind, need in needs.items())
-    draft.add(f"    calibrations: {{{written}}}", "as these frames have")
+    draft.add(f"    calibrations: {{{written}}}", f"as these frames are: {found}")
     draft.guessed.append("calibrations")
     _add_scale(draft, science, camera)
 

@@ -7,7 +7,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from test_header_readings import BASE, facts_of
 
-from lib.calibration.detector import assemble
+from lib.calibration.detector import assemble, odd_greens
 from lib.night.bayer import bayer_pattern
 from lib.night.instrumentfile import load_instrument
 from lib.night.interpret import interpret
@@ -36,6 +36,9 @@ COLOUR = BASE | {
         ({"BAYERPAT": "RGGB", "ROWORDER": "TOP-DOWN", "NAXIS2": 100}, "RGGB"),
         ({"BAYERPAT": "RGGB", "ROWORDER": "BOTTOM-UP", "NAXIS2": 100}, "GBRG"),
         ({"BAYERPAT": "RGGB", "ROWORDER": "BOTTOM-UP", "NAXIS2": 101}, "RGGB"),
+        ({"BAYERPAT": "RGGB", "BAYOFFX": 1, "BAYOFFY": 1}, "BGGR"),
+        ({"BAYERPAT": "RGGB", "BAYROFFY": 3}, "GBRG"),
+        ({"BAYERPAT": "bggr", "ROWORDER": "bottom-up", "ZNAXIS2": 100, "NAXIS2": 25}, "GRBG"),
         ({"BAYERPAT": "NONE"}, ""),
         ({}, ""),
     ],
@@ -107,3 +110,19 @@ def test_a_section_that_begins_at_an_odd_pixel(tmp_path):
     whole = WCS({key: COLOUR[key] for key in COLOUR if key[0] == "C"}, naxis=2)
     found = WCS(red.wcs, naxis=2).all_pix2world(1, 1, 1)
     np.testing.assert_allclose(found, whole.all_pix2world(3, 3, 1), atol=1e-8)
+
+
+@pytest.mark.parametrize("rowless", ["RGGB", "GRBG"])
+@pytest.mark.parametrize("true", ["RGGB", "GRBG"])
+@pytest.mark.parametrize("light", [0.0, 2000.0])
+def test_a_matrix_that_the_pixels_contradict_is_told(rowless, true, light):
+    """Red, green and blue light of 0.6, 1, 0.8 on a bias of 500 DN; a dark frame tells nothing."""
+    rng = np.random.default_rng(3)
+    image = rng.normal(500, 5, (200, 200))
+    for place, colour in enumerate(true):
+        part = image[place // 2 :: 2, place % 2 :: 2]
+        part += rng.normal(light * {"R": 0.6, "G": 1.0, "B": 0.8}[colour], 30, part.shape)
+    phases = [[place // 2, place % 2] for place, colour in enumerate(rowless) if colour == "G"]
+    told = odd_greens(image.astype(np.float32), phases)
+    assert bool(told) == (rowless != true and light > 0)
+    assert odd_greens(image, phases[:1]) == []

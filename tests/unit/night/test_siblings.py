@@ -5,7 +5,7 @@ import pytest
 from astropy.io import fits
 
 from lib.night import nightlog
-from lib.night.siblings import Likeness, adopt, are_siblings
+from lib.night.siblings import Likeness, adopt, are_siblings, tell_detectors
 
 
 def put(path, kind, shape=(64, 64), packed=False, second=0, blanks=(), **keys):
@@ -64,7 +64,9 @@ def test_other_cameras_in_the_folder_stay_by_themselves(raw):
         "two.fits": "generic",
     }  # fmt: skip
     usual = ("more images", "floating point")
-    assert [note for note in notes if not any(words in note for words in usual)] == []
+    assert [note for note in notes if not any(words in note for words in usual)] == [
+        "2 cameras in one folder, by their headers: another-camera, apogee-usb-net"
+    ]
 
 
 def test_what_arrives_later_tells_what_came_before(raw, tmp_path):
@@ -121,3 +123,62 @@ def test_words_of_siblings():
     assert not are_siblings(alike(detector="e1"), alike(instrume="a", detector="e2"))
     assert not are_siblings(alike(), alike(layout=2))
     assert not are_siblings(alike(size=(0, 0)), alike())
+
+
+def made_by(instrume, detector="", camera=""):
+    return Likeness(1, (512, 512), instrume, ("", "", detector, "", "", camera, ""))
+
+
+def test_two_cameras_in_one_folder_are_told_apart():
+    night = {
+        "1": made_by("zwo asi1600"), "2": made_by("zwo asi1600", "mono"), "3": made_by("qhy163m"),
+        "4": made_by(""), "5": made_by("qhy163m"),
+    }  # fmt: skip
+    assert tell_detectors(night) == {
+        "1": "zwo-asi1600", "2": "zwo-asi1600", "3": "qhy163m", "4": "", "5": "qhy163m",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "night",
+    [
+        [made_by("odd cam"), made_by(""), made_by("odd cam 2x2"), made_by("odd cam", "e2v")],
+        [made_by(""), made_by("")],
+        [],
+    ],
+)
+def test_one_camera_stays_one(night):
+    assert tell_detectors({str(k): one for k, one in enumerate(night)}) == {}
+
+
+def test_cameras_told_by_another_word_than_instrume():
+    night = {"1": made_by("ccd", "e2v"), "2": made_by("ccd", "tek"), "3": made_by("ccd")}
+    assert tell_detectors(night) == {"1": "e2v", "2": "tek", "3": ""}
+
+
+def test_words_alike_in_file_names_get_a_number():
+    assert set(tell_detectors({"1": made_by("a b"), "2": made_by("a-b")}).values()) == {
+        "a-b", "a-b-2",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("instrument", ["auto", "generic"])
+def test_calibrations_of_another_camera_are_not_used(tmp_path, instrument):
+    """Two cameras of one size: each has its bias and flat, and a stack of its own."""
+    common = {"GAIN": 1.5, "RDNOISE": 5.0, "XPIXSZ": 3.8, "FOCALLEN": 800.0}
+    for n, camera in enumerate(("ZWO ASI1600", "QHY163M")):
+        for k in range(2):
+            second = 20 * n + 3 * k
+            keys = {"INSTRUME": camera, "second": second, **common}
+            put(tmp_path / f"b{n}{k}.fits", "Bias", **keys)
+            put(tmp_path / f"f{n}{k}.fits", "Flat", **(keys | {"second": second + 1}))
+            put(tmp_path / f"o{n}{k}.fits", "Light", **(keys | {"second": second + 2}))
+    put(tmp_path / "f9.fits", "Flat", blanks=("INSTRUME",), second=59, **common)
+    log = nightlog.scan(tmp_path, instrument)
+    assert sorted(log.biases) == ["bias-C0-qhy163m", "bias-C0-zwo-asi1600"]
+    assert len(log.stacks) == 2 and all(len(names) == 2 for names in log.stacks.values())
+    for frame in log.science:
+        facts, found = log.frames[frame], log.match(frame)
+        for master in (found.bias, found.flat):
+            assert master is not None and master.endswith(facts.detector)
+    assert "2 cameras in one folder, by their headers: qhy163m, zwo-asi1600" in log.notes

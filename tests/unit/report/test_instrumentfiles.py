@@ -63,7 +63,7 @@ def test_a_new_file_reads_the_frames_it_was_written_from(raw, tmp_path, capsys):
     assert facts.amplifiers[0].overscan == [0, 200, 204, 230]
     assert (facts.filter, facts.band, facts.exptime) == ("V", "V", 60.0)
     assert facts.date_obs.startswith("2024-05-13T01:00:20")
-    assert facts.calibrations == {"bias": "required", "dark": "none", "flat": "required"}
+    assert facts.calibrations == {"bias": "required", "dark": "optional", "flat": "required"}
 
 
 def test_a_new_file_says_what_was_found_guessed_and_missing(raw, capsys):
@@ -95,6 +95,23 @@ def test_headers_alone_leave_gaps_that_are_named(tmp_path, capsys):
     assert load_instrument(path)["name"] == "mycam"
     assert new(capsys, tmp_path / "a.fits", "-o", path)[0] == 2  # nothing is overwritten
     assert new(capsys, tmp_path / "nothing.fits")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("kinds", "wanted"),
+    [
+        ("s", {"bias": "optional", "dark": "optional", "flat": "optional"}),
+        ("fs", {"bias": "optional", "dark": "optional", "flat": "required"}),
+        ("bs", {"bias": "required", "dark": "optional", "flat": "optional"}),
+    ],
+)
+def test_calibrations_are_asked_for_where_they_were_seen(raw, tmp_path, capsys, kinds, wanted):
+    _, content, _ = new(capsys, *(raw / f"{kind}{k}.fits" for kind in kinds for k in range(2)))
+    path = tmp_path / "stranger.yaml"
+    path.write_text(content)
+    (facts,) = (one for one in scan(raw, path).frames.values() if one.raw == "s0.fits")
+    assert facts.calibrations == wanted
+    assert ("no flat among them" in content) == ("f" not in kinds)
 
 
 def check(capsys, *arguments):

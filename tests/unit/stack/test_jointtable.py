@@ -264,6 +264,23 @@ def test_light_curve_follows_the_target(night):
     assert curve["USED"].all() and (np.ma.filled(curve["REASON"], "") == "").all()
 
 
+def test_error_of_the_flat_is_in_the_light_curve(night, tmp_path):
+    """A flat that may be 5 % off: fluxes as before, their errors as large as that at least."""
+    _, _, stacks, _ = night
+    coadd, weight, cat, quality, frames = stacks[0]
+    before = follow(tmp_path, [stacks[0]])
+    doubted = []
+    for number, path in enumerate(frames):
+        doubted.append(tmp_path / f"{number}.fits")
+        doubted[-1].write_bytes(path.read_bytes())
+        fits.setval(doubted[-1], "FLATERR", value=0.05)
+    after = follow(tmp_path, [(coadd, weight, cat, quality, doubted)])
+    np.testing.assert_allclose(after["FLUX"], before["FLUX"])
+    np.testing.assert_allclose(
+        after["FLUXERR"], np.hypot(before["FLUXERR"], 0.05 * before["FLUX"]), rtol=1e-6
+    )
+
+
 def test_frames_left_out_of_the_stack_are_in_the_light_curve(night, tmp_path):
     _, _, stacks, _ = night
     coadd, weight, cat, quality, frames = stacks[0]
