@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
 from lib.core.pipeline import PIPELINE  # noqa: E402
-from lib.engine import worker  # noqa: E402
+from lib.engine import worker, workerprocess  # noqa: E402
 
 os.environ |= dict.fromkeys(worker.THREAD_VARIABLES, "1")
 if __name__ == "__main__" and "GLIBC_TUNABLES" not in os.environ:
@@ -219,11 +219,11 @@ def startup(folder):
         server = worker.WarmWorker(ROOT / "scripts")
         server.run(str(script), environment)
         # What a process has used is counted when it has ended.
-        time.sleep(2 * worker.IDLE_LIMIT)
+        time.sleep(2 * workerprocess.IDLE_LIMIT)
         begin = process_cpu(server._process.pid)
         for _ in range(20):
             server.run(str(script), environment)
-        time.sleep(2 * worker.IDLE_LIMIT)
+        time.sleep(2 * workerprocess.IDLE_LIMIT)
         forked = (process_cpu(server._process.pid) - begin) / 20
         server.stop()
         found[step] = {"plain": plain, "warm": forked}

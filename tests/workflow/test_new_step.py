@@ -40,9 +40,9 @@ ASK = """
 import json, sys
 sys.path[:0] = ["scripts", "src"]
 from autoproc import STEPS
-from lib.engine import worker
+from lib.engine import workerprocess
 from lib.report import outcomes
-print(json.dumps([list(STEPS), list(worker.REUSING_STEPS), dict(outcomes.CHAIN)]))
+print(json.dumps([list(STEPS), list(workerprocess.REUSING_STEPS), dict(outcomes.CHAIN)]))
 """
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lib.engine import worker
+from lib.engine import worker, workerprocess
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 
@@ -141,9 +141,9 @@ def test_masters_and_stacks_go_on_in_a_process_too(server, tmp_path, monkeypatch
 def test_much_memory_is_given_back(server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _, first = frame_job(server, tmp_path)
-    held = f"a = bytearray({worker.MEMORY_LIMIT} * 2**20); a[::4096] = a[::4096]\ndel a\n"
+    held = f"a = bytearray({workerprocess.MEMORY_LIMIT} * 2**20); a[::4096] = a[::4096]\ndel a\n"
     assert frame_job(server, tmp_path, held, step="stack") == (0, first)
-    assert is_gone(first, 0.5 * worker.IDLE_LIMIT)
+    assert is_gone(first, 0.5 * workerprocess.IDLE_LIMIT)
     assert frame_job(server, tmp_path)[0] == 0
 
 
@@ -165,8 +165,8 @@ def test_time_of_jobs_is_counted_when_the_warm_process_ends(runner, tmp_path):
     used = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
     start = (
         "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from lib.engine import worker; worker.load(worker.PRELOAD)\n"
-        f"{'' if runner == 'server' else 'worker.load(worker.PRELOAD_STACK)'}\n"
+        "from lib.engine import workerprocess as warm; warm.load(warm.PRELOAD)\n"
+        f"{'' if runner == 'server' else 'warm.load(warm.PRELOAD_STACK)'}\n"
         "used = resource.getrusage(resource.RUSAGE_SELF)\n"
         "print(used.ru_utime + used.ru_stime)"
     )
@@ -183,7 +183,7 @@ def test_process_without_a_job_ends_or_may_be_killed(server, tmp_path, monkeypat
     assert is_gone(first)
     code, second = frame_job(server, tmp_path)
     assert code == 0 and second != first
-    assert is_gone(second, 10 * worker.IDLE_LIMIT)
+    assert is_gone(second, 10 * workerprocess.IDLE_LIMIT)
     code, third = frame_job(server, tmp_path)
     assert code == 0 and third != second
 
@@ -293,7 +293,7 @@ def test_each_job_is_told_the_threads_of_its_rule(tmp_path):
         tmp_path / "job.py",
         "import json, os\n"
         "from pathlib import Path\n"
-        "warm = b'worker.py' in Path(f'/proc/{os.getppid()}/cmdline').read_bytes()\n"
+        "warm = b'workerprocess.py' in Path(f'/proc/{os.getppid()}/cmdline').read_bytes()\n"
         "found = {'environment': dict(os.environ), 'warm': warm}\n"
         "Path(snakemake.output[0]).write_text(json.dumps(found))\n",
     )
