@@ -5,17 +5,20 @@ import difflib
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lib.night.amplifiers import parse_section
-from lib.night.headervalues import text
+from lib.night.instrumentsource import (
+    Fault,
+    InstrumentError,
+    Keys,
+    Source,
+    message_of,
+    repeated_keys,
+)
 
 CONFIG = Path(__file__).resolve().parents[3] / "config"
-
-Keys = tuple[Any, ...]
-"""The way to a value: keys of mappings and places in lists."""
 
 OTHER_NAMES = {
     "exposure": "exptime",
@@ -53,72 +56,6 @@ _KEYWORD = re.compile(r"[A-Z0-9_-]+(?: [A-Z0-9_-]+)*")
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*)", re.DOTALL)
 
 
-class InstrumentError(ValueError):
-    """An instrument file that cannot be used; the message names file, line and key."""
-
-    @property
-    def lines(self) -> list[str]:
-        """The message, a line for each fault."""
-        return str(self).split("\n")
-
-
-@dataclass(frozen=True)
-class Source:
-    """An instrument file as it was read.
-
-    Parameters
-    ----------
-    path : Path
-    data : bytes
-    content : dict
-    """
-
-    path: Path
-    data: bytes
-    content: Any
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something wrong in an instrument file.
-
-    Parameters
-    ----------
-    keys : tuple
-        The way to it.
-    text : str
-        What is wrong, and what to write instead.
-    lacks : bool
-        Whether something is missing there; otherwise the value is wrong as a whole.
-    """
-
-    keys: Keys
-    text: str
-    lacks: bool = False
-
-
-def read_source(path: Path) -> Source:
-    """Return the content of a YAML file.
-
-    Raises
-    ------
-    InstrumentError
-        Where it is not YAML, or holds a key twice.
-    """
-    import yaml
-
-    data = path.read_bytes()
-    try:
-        content = yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1}" if mark else ""
-        raise InstrumentError(f"{path}{line}: this is not YAML: {error.problem}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InstrumentError(f"{path}: this is not YAML: {error}") from error
-    return Source(path, data, content)
-
-
 def check_sources(content: Any, sources: Sequence[Source]) -> None:
     """Check the content of an instrument file with what it extends.
 
@@ -134,7 +71,7 @@ def check_sources(content: Any, sources: Sequence[Source]) -> None:
     InstrumentError
         A line for each fault, with file, line and key, and what was probably meant.
     """
-    faults = list(_twice(sources[0]))
+    faults = list(repeated_keys(sources[0]))
     truths = list(_truth_keys(content, ()))
     content = _without(content, [fault.keys for fault in truths])
     of_schema = list(_schema_faults(content))
@@ -143,90 +80,7 @@ def check_sources(content: Any, sources: Sequence[Source]) -> None:
     if isinstance(content, Mapping):
         faults += _sense_faults(content)
     if faults:
-        raise InstrumentError(_message(faults, sources))
-
-
-# ---------------------------------------------------------------------------- places
-
-
-def _message(faults: Sequence[Fault], sources: Sequence[Source]) -> str:
-    """Return the faults, one a line, by their place in the file."""
-    found = []
-    for fault in faults:
-        path, line = place_of(fault.keys, sources)
-        where = f"{path}:{line}" if line else str(path)
-        key = text(".".join(str(part) for part in fault.keys)) or "the file"
-        words = " ".join(fault.text.split())
-        found.append((path != sources[0].path, line, f"{where}: {key}: {words}"))
-    lines = list(dict.fromkeys(line for *_, line in sorted(found)))
-    if len(lines) == 1:
-        return lines[0]
-    return "\n  ".join([f"{sources[0].path} has {len(lines)} faults:", *lines])
-
-
-def fault_message(sources: Sequence[Source], keys: Keys, text: str) -> str:
-    """Return the sentence about one fault, with file, line and key."""
-    return _message([Fault(keys, text)], sources)
-
-
-def place_of(keys: Keys, sources: Sequence[Source]) -> tuple[Path, int]:
-    """Return file and line of a key: in the first file that has it, else of what holds it."""
-    best = (-1, sources[0].path, 0)
-    for source in sources:
-        depth, line = _line(_nodes(source.data), keys)
-        if depth > best[0]:
-            best = (depth, source.path, line)
-    return best[1], best[2]
-
-
-@functools.lru_cache(maxsize=16)
-def _nodes(data: bytes) -> Any:
-    import yaml
-
-    return yaml.compose(data, Loader=yaml.SafeLoader)
-
-
-def _line(node: Any, keys: Keys) -> tuple[int, int]:
-    """Return how much of a way a document has, and the line where it ends."""
-    import yaml
-
-    line, depth = 0, 0
-    for key in keys:
-        if isinstance(node, yaml.MappingNode):
-            pairs = {one.value: (one, value) for one, value in node.value}
-            if str(key) not in pairs:
-                break
-            place, node = pairs[str(key)]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int):
-            if key >= len(node.value):
-                break
-            place = node = node.value[key]
-        else:
-            break
-        line, depth = place.start_mark.line + 1, depth + 1
-    return depth, line
-
-
-def _twice(source: Source) -> Iterator[Fault]:
-    """Keys that a mapping holds twice: YAML would silently take the last."""
-    import yaml
-
-    def walk(node: Any, keys: Keys) -> Iterator[Fault]:
-        if isinstance(node, yaml.MappingNode):
-            seen: dict[str, int] = {}
-            for key, value in node.value:
-                line = key.start_mark.line + 1
-                if key.value in seen:
-                    yield Fault(
-                        (*keys, key.value), f"is there twice, in lines {seen[key.value]} and {line}"
-                    )
-                seen[key.value] = line
-                yield from walk(value, (*keys, key.value))
-        elif isinstance(node, yaml.SequenceNode):
-            for place, value in enumerate(node.value):
-                yield from walk(value, (*keys, place))
-
-    yield from walk(_nodes(source.data), ())
+        raise InstrumentError(message_of(faults, sources))
 
 
 # ---------------------------------------------------------------------------- the schema

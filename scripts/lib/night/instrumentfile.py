@@ -9,15 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lib.night.headervalues import Header, compiled, get, safe_name, text
-from lib.night.instrumentfaults import (
-    CONFIG,
-    VALUE_SOURCES,
-    InstrumentError,
-    Source,
-    check_sources,
-    fault_message,
-    read_source,
-)
+from lib.night.instrumentfaults import CONFIG, VALUE_SOURCES, check_sources
+from lib.night.instrumentsource import InstrumentError, Source, fault_message, read_source
 
 VERSION = 23  # raise when facts change for the same header and YAML: it empties the cache
 

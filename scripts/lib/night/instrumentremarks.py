@@ -8,7 +8,7 @@ from typing import Any
 
 from lib.night.facts import FrameFacts
 from lib.night.headervalues import Header, evaluate, get, keywords_of, number, text
-from lib.night.instrumentfaults import Source, place_of
+from lib.night.instrumentsource import Source, place_of
 from lib.night.rawheaders import RawHDU
 
 OF_NUMBERS = ("pixscale", "rotation")

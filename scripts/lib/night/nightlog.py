@@ -41,7 +41,6 @@ from lib.night.facts import FrameFacts
 from lib.night.filternames import unite_filters
 from lib.night.frameignored import FrameIgnored, FrameUnusable
 from lib.night.grouping import group_calibrations, group_skies, group_stacks
-from lib.night.instrumentfaults import InstrumentError, Source
 from lib.night.instrumentfile import identify, instruments_hash, load_instrument, read_sources
 from lib.night.instrumentremarks import (
     absent_keywords,
@@ -51,6 +50,7 @@ from lib.night.instrumentremarks import (
     own_keywords,
     remark_notes,
 )
+from lib.night.instrumentsource import InstrumentError, Source
 from lib.night.interpret import CALIBRATIONS, interpret, merged_header
 from lib.night.naming import (
     hashable,
@@ -351,7 +351,7 @@ class Choice:
 
         Raises
         ------
-        lib.night.instrumentfaults.InstrumentError
+        lib.night.instrumentsource.InstrumentError
             When the instrument is not known or its file is wrong.
         """
         if str(instrument) == "auto":

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib.night.headervalues import evaluate, get, keywords_of, parse_binning, safe_name, text
-from lib.night.instrumentfaults import read_source
 from lib.night.instrumentfile import instrument_path
+from lib.night.instrumentsource import read_source
 from lib.night.rawheaders import RawHeaders
 
 OTHER_WORDS = ("TELESCOP", "OBSERVAT", "DETECTOR", "DETNAM", "DETID", "CAMERA", "SERNO")

@@ -12,8 +12,8 @@ from lib.calibration.photontransfer import PhotonTransfer, photon_transfer
 from lib.frame.file import FrameRejected
 from lib.night.calibrationmatch import DETECTOR_KEYS
 from lib.night.facts import FrameFacts
-from lib.night.instrumentfaults import InstrumentError
 from lib.night.instrumentfile import read_sources
+from lib.night.instrumentsource import InstrumentError
 from lib.night.interpret import CALIBRATIONS
 from lib.night.naming import hashable, shape_text
 from lib.night.nightlog import NightLog, scan
@@ -48,7 +48,7 @@ def check_instrument(
 
     Raises
     ------
-    lib.night.instrumentfaults.InstrumentError
+    lib.night.instrumentsource.InstrumentError
         Where the file is wrong.
     OSError
         Where there is no such folder.
