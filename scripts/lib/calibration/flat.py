@@ -255,9 +255,9 @@ def judge_shape(inputs: Sequence[Input], planes: Sequence[np.ndarray], largest: 
     if len(inputs) < 3:
         return
     shapes = shapes_of(planes)
-    usual = np.median(shapes, axis=0)
+    usual = np.nanmedian(shapes, axis=0)
     for one, shape in zip(inputs, shapes, strict=True):
-        rms = float(np.sqrt(np.mean((shape / usual - 1) ** 2)))
+        rms = float(np.sqrt(np.nanmean((shape / usual - 1) ** 2)))
         if rms > largest:
             one.why = f"GRADIENT: {rms:.3f} > {largest}"
 

@@ -85,7 +85,7 @@ def pedestal_error(response: np.ndarray, pedestal: float, level: float) -> float
     shape = block_medians(response)
     part = min(pedestal / level, 0.9)
     true = np.maximum((shape - part) / (1 - part), 0.05)
-    return float(np.std(shape / true / np.median(shape / true)))
+    return float(np.nanstd(shape / true / np.nanmedian(shape / true)))
 
 
 def note_pedestal(flat: Frame, paths: Sequence[str | Path], facts: Sequence[FrameFacts]) -> None:
@@ -143,7 +143,7 @@ def compare_light(flat: Frame, other: Frame, source: str, other_source: str) -> 
         return other
     good = (flat.mask | other.mask) & NODATA == 0
     ratio = np.where(good, flat.image / np.where(good, other.image, 1), np.nan)
-    shape = block_nanmedians(ratio)
+    shape = block_medians(ratio, every=1)
     shape /= np.nanmedian(shape)
     rms = float(np.nanstd(shape))
     flat.header["FLATDIFF"] = (round(rms, 5), f"rms of large scales against {other_light} flats")
@@ -158,16 +158,3 @@ def compare_light(flat: Frame, other: Frame, source: str, other_source: str) -> 
             ],
         )
     return flat
-
-
-def block_nanmedians(image: np.ndarray, blocks: int = 8) -> np.ndarray:
-    """Return the medians of `blocks` x `blocks` parts of an image; NaN where a part is empty."""
-    rows, columns = (np.array_split(np.arange(size), blocks) for size in image.shape)
-    medians = np.full((blocks, blocks), np.nan)
-    for i, r in enumerate(rows):
-        for j, c in enumerate(columns):
-            part = image[r[0] : r[-1] + 1, c[0] : c[-1] + 1] if r.size and c.size else image[:0]
-            part = part[np.isfinite(part)]
-            if part.size:
-                medians[i, j] = np.median(part)
-    return medians

@@ -95,19 +95,35 @@ def outliers(values: npt.ArrayLike, floor: float, sigma: float = 5.0) -> np.ndar
     return deviation > max(floor, sigma * mad_std(values))
 
 
-def block_medians(image: np.ndarray, blocks: int = 8) -> np.ndarray:
-    """Return the medians of `blocks` x `blocks` parts of an image: its large-scale shape."""
-    # Of each part 2000 pixels or more, odd and even rows and columns alike: they tell its median
-    # to 3 per cent of the noise.
-    every = max(1, int(np.sqrt(image.size / blocks**2 / 2000))) | 1
+def block_medians(image: np.ndarray, blocks: int = 8, every: int = 0) -> np.ndarray:
+    """Return the medians of `blocks` x `blocks` parts of an image: its large-scale shape.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+        NaN where there is no value.
+    blocks : int
+    every : int
+        Distance of the pixels that are looked at [px]; 0: as far apart as 2000 in each part allow.
+
+    Returns
+    -------
+    ndarray, shape (blocks, blocks)
+        NaN where a part has no value.
+    """
+    # 2000 pixels tell the median of a part to 3 per cent of the noise; an odd distance, so that
+    # even and odd rows and columns count alike.
+    every = every or max(1, int(np.sqrt(image.size / blocks**2 / 2000))) | 1
     rows, columns = (np.array_split(np.arange(size), blocks) for size in image.shape)
-    return np.array(
-        [
-            [np.median(image[r[0] : r[-1] + 1 : every, c[0] : c[-1] + 1 : every]) for c in columns]
-            for r in rows
-            if r.size
-        ]
-    )
+    medians = np.full((blocks, blocks), np.nan)
+    for i, r in enumerate(rows):
+        for j, c in enumerate(columns):
+            if r.size and c.size:
+                part = image[r[0] : r[-1] + 1 : every, c[0] : c[-1] + 1 : every]
+                part = part[np.isfinite(part)]
+                if part.size:
+                    medians[i, j] = np.median(part)
+    return medians
 
 
 def judge_siblings(inputs: Sequence[Input], planes: Sequence[np.ndarray]) -> None:
@@ -130,9 +146,9 @@ def judge_siblings(inputs: Sequence[Input], planes: Sequence[np.ndarray]) -> Non
     if len(inputs) < 4:
         return
     shapes = shapes_of(planes)
-    shapes -= np.median(shapes, axis=0)
-    shapes -= np.median(shapes, axis=(1, 2), keepdims=True)
-    rms = np.sqrt(np.mean(shapes**2, axis=(1, 2)))
+    shapes -= np.nanmedian(shapes, axis=0)
+    shapes -= np.nanmedian(shapes, axis=(1, 2), keepdims=True)
+    rms = np.sqrt(np.nanmean(shapes**2, axis=(1, 2)))
     for one, value, apart in zip(inputs, rms, outliers(rms, noise / 2), strict=True):
         if apart and value > np.median(rms) and not one.why:
             one.why = f"GRADIENT: {value:.2f} DN, siblings {np.median(rms):.2f}"

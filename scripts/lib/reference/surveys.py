@@ -365,4 +365,3 @@ PHOTOMETRIC = (GAIA_SYNTHETIC, TWOMASS, SDSS, PANSTARRS, SKYMAPPER, APASS)
 """Magnitudes are filled in this order; a band that is there is kept."""
 SURROUNDINGS = (GAIA, GAIA_SYNTHETIC, TWOMASS)
 """Surveys queried for the surroundings of a field: positions, then magnitudes."""
-SURVEYS = {survey.table: survey for survey in (*ASTROMETRIC, GAIA_SYNTHETIC)}

@@ -170,6 +170,19 @@ def test_flats_that_are_too_faint_saturated_or_tilted_are_left_out(camera):
     ]
 
 
+def test_a_tilted_flat_is_left_out_where_pixels_of_all_are_saturated(camera):
+    bias, _, _ = make_masters(camera)
+    level = camera.flat
+    paths = [camera.expose(f"g{i}", 5.0, 8000.0, dark=False) for i in range(3)]
+    camera.flat = level * np.linspace(0.7, 1.3, SHAPE[0])[:, None]
+    paths.append(camera.expose("tilted", 5.0, 8000.0, dark=False))
+    for path in paths:
+        with fits.open(path, mode="update") as hdus:
+            hdus[0].data[::30, ::30] = 65535
+    flat = make_flat(paths, [facts_of(path.stem, 5.0) for path in paths], bias)
+    assert flat.header["LEFT1"].startswith("tilted GRADIENT")
+
+
 def test_an_all_saturated_flat_set_is_a_rejected_master(camera):
     paths = [camera.expose(f"s{i}", 5.0, 1e5, dark=False) for i in range(3)]
     flat = make_flat(paths, [facts_of(path.stem, 5.0) for path in paths])
