@@ -210,16 +210,20 @@ def fit_strength(squares: Squares, scales: Scales, weights: np.ndarray) -> Squar
 
 def common_rest(squares: Squares) -> float:
     """Return the scatter of the values about what the frames have in common at each place."""
-    from scipy.stats import binned_statistic_dd
+    from scipy.ndimage import median
 
-    place = [squares.at[:, 0], squares.at[:, 1]]
-    bins = [max(2, int(size // 64)) for size in squares.shape]
+    cell = np.zeros(squares.value.size, int)
+    for axis, size in enumerate(squares.shape):
+        bins = max(2, int(size // 64))
+        at = squares.at[:, axis]
+        edges = np.linspace(at.min(), at.max(), bins + 1)[1:-1]
+        cell = cell * bins + np.searchsorted(edges, at, side="right")
     level = np.zeros(squares.frame.max() + 1)
     for n in np.unique(squares.frame):
         level[n] = np.median(squares.value[squares.frame == n])
     value = squares.value - level[squares.frame]
-    mean, _, number = binned_statistic_dd(place, value, "median", bins, expand_binnumbers=True)
-    return float(np.std(value - mean[number[0] - 1, number[1] - 1]))
+    cells, number = np.unique(cell, return_inverse=True)
+    return float(np.std(value - median(value, cell, cells)[number]))
 
 
 def light_at(

@@ -104,6 +104,18 @@ def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return cdist(one, other)
 
 
+def pairs_apart(at: np.ndarray) -> np.ndarray:
+    """Return the distance of each pair of positions, in the order of `squareform`."""
+    from scipy.spatial.distance import pdist
+
+    return pdist(at)
+
+
+def of_pairs(matrix: np.ndarray) -> np.ndarray:
+    """Return the values of a symmetric matrix for each pair, in the order of `squareform`."""
+    return matrix[np.triu_indices_from(matrix, 1)]
+
+
 class LargeScales:
     """The model of the squares of frames: covariances of its parts, its likelihood, its solution.
 
@@ -114,25 +126,36 @@ class LargeScales:
 
     def __init__(self, squares: Squares) -> None:
         self.squares = squares
-        self.apart = distances(squares.at, squares.at)
-        self.apart_on_sky = distances(squares.on_sky, squares.on_sky)
+        # Of a covariance, each pair of squares is worked out once, and the diagonal by itself.
+        self.apart = pairs_apart(squares.at)
+        self.apart_on_sky = pairs_apart(squares.on_sky)
         target = squares.target[squares.frame]
-        self.same_target = target[:, None] == target
-        self.same_frame = squares.frame[:, None] == squares.frame
         place = 2 * squares.at / np.array(squares.shape) - 1
         strength = squares.strength[squares.frame]
-        self.strength = np.where(self.same_target, strength[:, None] * strength, 0)
-        self.own = self.same_frame * (1 + PLANE**2 * (place @ place.T))
+        self.same_frame = of_pairs(squares.frame[:, None] == squares.frame)
+        self.strength = of_pairs((target[:, None] == target) * (strength[:, None] * strength))
+        self.own = self.same_frame * of_pairs(1 + PLANE**2 * (place @ place.T))
+        self.diagonal = 1 + PLANE**2 * (place**2).sum(axis=1), strength**2
+        self._of_own: dict[float, np.ndarray] = {}
 
     def covariance(self, scales: Scales) -> np.ndarray:
         """Return the covariance of the values."""
-        total = self.own + scales.sky**2 * smooth_matern(self.apart, scales.sky_length)
-        own = scales.own**2 * smooth_matern(self.apart, scales.own_length)
-        total += np.where(self.same_frame, own, 0)
+        if scales.own_length not in self._of_own:
+            own = self.same_frame * smooth_matern(self.apart, scales.own_length)
+            self._of_own = {scales.own_length: own}
+        pairs = self.own + scales.own**2 * self._of_own[scales.own_length]
+        pairs += scales.sky**2 * smooth_matern(self.apart, scales.sky_length)
+        own, light = self.diagonal
+        diagonal = own + scales.sky**2 + scales.own**2
         if scales.light > 0:
-            light = scales.light**2 * matern(self.apart_on_sky, scales.light_length)
-            total += light * self.strength
-        total[np.diag_indices_from(total)] += self.squares.noise**2 + scales.scatter**2
+            pairs += (
+                scales.light**2 * matern(self.apart_on_sky, scales.light_length) * self.strength
+            )
+            diagonal = diagonal + scales.light**2 * light
+        from scipy.spatial.distance import squareform
+
+        total = squareform(pairs, checks=False)
+        total[np.diag_indices_from(total)] = diagonal + self.squares.noise**2 + scales.scatter**2
         return total
 
     def log_likelihood(self, scales: Scales) -> float:
