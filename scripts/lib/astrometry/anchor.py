@@ -32,7 +32,7 @@ class Anchor:
     Parameters
     ----------
     stars : Reference
-        Of its frames, merged; magnitudes of the instrument.
+        Merged stars of its frames, with instrumental magnitudes.
     corrections : list of PointingCorrection
     camera : str
         Corrections hold for the frames of this camera.

@@ -41,7 +41,7 @@ class PointingCorrection:
     ----------
     mjd : float
     offset : ndarray, shape (2,)
-        Of the middle of the frame, true minus header, to the east and north [arcsec].
+        Offset of the centre of the frame, true minus header, to the east and north [arcsec].
     turn : ndarray, shape (2, 2)
         By which the header's matrix is to be multiplied from the left.
     """
@@ -70,7 +70,7 @@ def predicted(
     corrections : sequence of PointingCorrection
         One at least.
     mjd : float
-        Of the frame.
+        Epoch of the frame.
     scale : float
         [arcsec per pixel].
 

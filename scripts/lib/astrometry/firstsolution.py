@@ -169,7 +169,7 @@ def identify_few(
     reference : Reference
     settings : AstrometrySettings
     corrections : sequence of PointingCorrection
-        Of sister frames.
+        Pointing corrections of sister frames.
 
     Returns
     -------
@@ -438,7 +438,7 @@ def identify_all(
         Whether the stars of frames that are solved serve as reference for the others. That comes
         before asterisms (any rotation, scale, mirror image), which take ten times longer.
     corrections : sequence of PointingCorrection
-        Of frames that are solved already.
+        Pointing corrections of frames that are already solved.
 
     Returns
     -------

@@ -34,7 +34,7 @@ class AstrometryFrame:
     match : Match, optional
         How it was identified.
     degree : int
-        Of the fitted distortion.
+        Degree of the fitted distortion.
     by_neighbours : bool
         Whether it was identified by the stars of other frames.
     by_few : bool

@@ -41,7 +41,7 @@ def fit_alone(
         With a map good to a pixel.
     reference : Reference
     degree : int
-        Of the polynomial in the plane of the present map.
+        Degree of the polynomial in the plane of the present map.
     tolerance : float, optional
         Distance within which stars are identified [arcsec]; 2 pixels if not given.
     accuracy : float
@@ -268,7 +268,7 @@ class FrameModel:
     ----------
     frame : AstrometryFrame
     terms : list
-        Of the shared polynomial, without the constant.
+        Terms of the shared polynomial, without the constant.
     centre : tuple of float
         Tangent point of the fit [deg].
     """
@@ -313,7 +313,7 @@ def fit_jointly(
         With maps good to a pixel.
     reference : Reference
     degree : int
-        Of the distortion that the frames share.
+        Degree of the distortion that the frames share.
 
     Returns
     -------
@@ -341,11 +341,11 @@ class Errors:
     Parameters
     ----------
     measured : ndarray, shape (n,)
-        Of the measurements, per axis [arcsec].
+        Errors of the measurements, per axis [arcsec].
     known : ndarray
-        Of the reference positions, per axis [arcsec].
+        Errors of the reference positions, per axis [arcsec].
     prior : ndarray
-        Of the priors.
+        Errors of the priors.
     bright : ndarray of bool, shape (n,)
         Measurements whose scatter shows the error that is common to all.
     floor : float
@@ -381,7 +381,7 @@ def joint_maps(
         With maps good to a pixel.
     reference : Reference
     degree : int
-        Of the shared polynomial.
+        Degree of the shared polynomial.
     found : Measurements
     freedom : float
         Expected spread of scale and rotation [rad] between frames (refraction, flexure).
@@ -431,7 +431,7 @@ def add_measurements(
     Returns
     -------
     error : ndarray
-        Of each measurement, per axis [arcsec].
+        Error of each measurement, per axis [arcsec].
     snr : ndarray
         Its signal-to-noise ratio.
     """

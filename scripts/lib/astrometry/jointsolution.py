@@ -41,7 +41,7 @@ class JointSolution:
         Radius of identification that SCAMP is given [arcsec].
     method : {'own', 'scamp'}
     degree : int
-        Of the fitted distortion.
+        Degree of the fitted distortion.
     crossvalidation : dict
         Method to degree to residual of stars left out of the fit [mas].
     scamp_failed : str

@@ -165,7 +165,7 @@ class ThinnedStars:
     star_index, reference_index : ndarray of int
         Where they stand in the lists that were thinned.
     tree : cKDTree
-        Of `reference`.
+        Tree of the positions in `reference`.
     """
 
     stars: np.ndarray

@@ -134,7 +134,7 @@ def run_scamp(
         With maps good to a pixel.
     reference : Reference
     degree : int
-        Of the distortion shared by the frames.
+        Degree of the distortion shared by the frames.
     settings : AstrometrySettings
         match_resolution, min_snr, timeout.
     crossid : float

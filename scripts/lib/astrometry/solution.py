@@ -64,11 +64,11 @@ class FrameSolution:
     detected : int
         Stars found on the frame.
     contrast, log_chance : float or None
-        Of its match; None without one.
+        Contrast and chance probability [ln] of its match; None without one.
     rung : str
         Step of the ladder that identified it.
     degree : int
-        Of the fitted distortion.
+        Degree of the fitted distortion.
     own_solution : bool
         Whether it keeps a solution of its own, better than the joint one.
     epoch : float
@@ -167,11 +167,11 @@ class StackSolution:
         Why it is 'NONE'.
     method : {'own', 'scamp', 'internal', 'tied', 'none'}
     degree : int
-        Of the fitted distortion.
+        Degree of the fitted distortion.
     reference : Reference
         Stars that the frames were solved against.
     residuals : Residuals
-        Of the frames that are solved.
+        Residuals of the solved frames.
     joint : JointSolution, optional
         Where there is a reference.
     anchor : Anchor, optional

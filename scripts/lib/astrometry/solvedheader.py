@@ -96,7 +96,7 @@ def write_solved_frame(
         File of rule solve.
     frame : str
     version : int
-        Of the step.
+        Version of the step.
     """
 
     def work(frame_file: Frame) -> Frame:

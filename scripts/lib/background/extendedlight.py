@@ -88,9 +88,9 @@ def measure_squares(
     planes : sequence of ndarray, each of shape (ny, nx)
         Normalised frames, NaN where no sky is shown.
     places : list of (target, shift)
-        Of each frame.
+        Target and shift of each frame.
     noises : sequence of float
-        Of a pixel of each frame.
+        Pixel noise of each frame.
     strength : ndarray, shape (n,)
         See `Squares`.
     which : list of int

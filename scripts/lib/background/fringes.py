@@ -140,9 +140,9 @@ def may_have_excess(
     scale : int
         See `fringe_pattern` [px].
     noise : float
-        Of a pixel of the image, as a fraction of the sky.
+        Pixel noise of the image, as a fraction of the sky.
     header : astropy.io.fits.Header
-        Of the master sky, see `pattern_noise`.
+        Header of the master sky, see `pattern_noise`.
 
     Returns
     -------
@@ -221,9 +221,9 @@ def pattern_noise(noise: float, header: fits.Header, square: int = 1) -> tuple[f
     Parameters
     ----------
     noise : float
-        Of a pixel of one frame, as a fraction of the sky.
+        Pixel noise of one frame, as a fraction of the sky.
     header : astropy.io.fits.Header
-        Of the sky: NCOMBINE frames in NGROUP groups, one of which it is without, and the standard
+        Header of the sky: NCOMBINE frames in NGROUP groups, one of them left out, and the standard
         deviation SMOOTH of the Gaussian that smoothed it [px].
     square : int
         Side of the squares whose means are looked at [px].
@@ -231,7 +231,7 @@ def pattern_noise(noise: float, header: fits.Header, square: int = 1) -> tuple[f
     Returns
     -------
     variance, covariance : float
-        Of the master; of the master with one of its frames less that master.
+        Variance of the master; its covariance with a frame from which it was subtracted.
     """
     groups, smooth = header.get("NGROUP", 0), header["SMOOTH"]
     frames = header["NCOMBINE"] * (1 - 1 / groups if groups > 1 else 1)

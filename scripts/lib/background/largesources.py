@@ -132,7 +132,7 @@ def still_light(blocks: np.ndarray, hidden: np.ndarray, noise: float) -> np.ndar
     hidden : ndarray of bool, shape (ny, nx)
         Pixels that sources hide in all frames.
     noise : float
-        Of a square.
+        Noise of a square.
 
     Returns
     -------

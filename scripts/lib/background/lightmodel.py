@@ -54,13 +54,13 @@ class Squares:
     at : ndarray, shape (m, 2)
         (y, x) on the detector [px].
     target : ndarray of int, shape (n,)
-        Of each frame; frames of different targets have no light in common.
+        Target of each frame; frames of different targets have no light in common.
     shift : ndarray, shape (n, 2)
         Offset of each frame within its target [px].
     strength : ndarray, shape (n,)
-        Of the light in each frame, relative to its sky level, 1 in the median.
+        Strength of the light in each frame, relative to its sky level; median 1.
     shape : tuple of int
-        Of a frame.
+        Shape of a frame.
     """
 
     value: np.ndarray
@@ -257,7 +257,7 @@ def promising(
     plain : float
         How likely they are [ln].
     amplitudes : tuple of float
-        Of the light, to be tried.
+        Amplitudes of the light to try.
     """
     size = max(model.squares.shape)
     for amplitude in amplitudes:

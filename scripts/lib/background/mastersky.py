@@ -29,7 +29,7 @@ class MasterSky(Frame):
     light : dict of str to ndarray of float32, shape (rows, columns)
         Light of the target in each frame on a mesh, as a fraction of SKYCTS, where there is some.
     own_light : ndarray of float32, optional
-        Of the frame for which the sky was read.
+        Light in the frame for which the sky was read.
     """
 
     group: dict = field(default_factory=dict)
@@ -69,9 +69,9 @@ def read_sky(path: str | Path, name: str) -> MasterSky:
     Parameters
     ----------
     path : path-like
-        Of `write_sky`, or a ready-made sky without groups.
+        File written by `write_sky`, or a ready-made sky without groups.
     name : str
-        Of the frame, as its header FRAME has it.
+        Name of the frame, header FRAME.
 
     Returns
     -------

@@ -76,7 +76,7 @@ def skies_without(
     planes : sequence of ndarray
         As for `make_sky`.
     sky : Sky
-        Of all planes.
+        Sky made of all planes.
     groups : list of int
         Group of each plane.
     noises : list of float

@@ -118,7 +118,7 @@ class Persistence:
     line_sigma : float
         The same of a piece of a column or row, of which more than half exceeds it.
     length : int
-        Of such a piece [px], 255 at most.
+        Length of such a segment [px], at most 255.
     apart : float
         Pointings nearer to each other [px] show the same sources at the same pixels.
     """

@@ -125,7 +125,7 @@ def grown_by_size(labels: np.ndarray, steps: Any) -> np.ndarray:
     ----------
     labels : ndarray of int, shape (ny, nx)
     steps : sequence of int, shape (n + 1,)
-        Of each label; `NONE` for those that are left out, as 0 is outside of the areas.
+        Steps for each label; `NONE` for labels that are left out, such as 0, the background.
 
     Returns
     -------

@@ -26,7 +26,7 @@ class OpenFrames:
     Parameters
     ----------
     shape : tuple of int
-        Of each frame.
+        Shape of a frame.
     """
 
     def __init__(self, shape: Sequence[int]) -> None:

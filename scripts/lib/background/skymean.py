@@ -71,7 +71,8 @@ def make_sky(
         Noise of a pixel of one frame. Given for arrays whose pixels differ in their sky, it
         tells how much pixel structure outlives the smoothing, see `keep_structure`.
     threshold : float
-        Of the sources that the smoothing leaves out, see `lib.background.sky.find_sources`.
+        Detection threshold [sigma] of the sources that the smoothing leaves out, see
+        `lib.background.sky.find_sources`.
     hole : float
         In the kernel of the smoothing, see `smooth_sky`.
 

@@ -37,7 +37,7 @@ class TargetLight:
     Parameters
     ----------
     maps : ndarray of float32, shape (n, rows, columns)
-        Of each frame, as a fraction of its level.
+        Light in each frame, as a fraction of its sky level.
     kind : {MOVED, STILL}
         What told it.
     evidence : float
@@ -109,7 +109,7 @@ def may_hold_light(planes: np.ndarray, left: np.ndarray, noises: Sequence[float]
     left : ndarray, shape (n, rows, columns)
         See `lib.background.shapes.own_surface`.
     noises : sequence of float
-        Of a pixel of each frame.
+        Pixel noise of each frame.
     """
     known = np.isfinite(left)
     squares = np.where(known, left, 0) ** 2
@@ -167,7 +167,7 @@ def find_light(
     planes : sequence of ndarray, each of shape (ny, nx)
         Normalised frames, NaN where no sky is shown.
     good : list of (path, header, Input)
-        Of the frames.
+        The frames.
     read : callable
         Gives the frame of a path.
 

@@ -56,7 +56,7 @@ def read_noise_notes(measured: float, facts: FrameFacts) -> list[str]:
     measured : float
         [adu]
     facts : FrameFacts
-        Of a bias; its gain is believed.
+        Facts of one of the biases; its gain is used.
     """
     found = measured * facts.gain
     if not found > 0 or max(found, facts.rdnoise) <= DISAGREEMENT * min(found, facts.rdnoise):

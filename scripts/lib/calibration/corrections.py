@@ -24,7 +24,7 @@ def check_master_fits(master: Frame, shape: tuple[int, ...], kind: str) -> None:
     ----------
     master : Frame
     shape : tuple of int
-        Of the frame.
+        Shape of the frame.
     kind : {'BIAS', 'DARK', 'FLAT'}
 
     Raises

@@ -173,7 +173,7 @@ def excess_over_star(
     image : ndarray of float32, shape (n,)
         Flattened; NaN where unusable, and in a border of `BORDER` pixels.
     noise : ndarray of float32, shape (m,)
-        Of the sky of the pixels looked at.
+        Sky noise of the pixels examined.
     index : ndarray of int, shape (m,)
         Pixels looked at.
     width : int
@@ -219,9 +219,10 @@ class Sharpness:
         Sky-subtracted [electron].
     unusable : ndarray of bool, shape (ny, nx)
     noise : ndarray of float32, shape (rows, columns)
-        Of a pixel without source [electron]: a coarse map, see `lib.core.meshes.noise_map`.
+        Coarse map of the noise of a pixel without sources [electron], see
+        `lib.core.meshes.noise_map`.
     fwhm : float
-        Of the stars [px].
+        FWHM of the stars [px].
     """
 
     def __init__(
@@ -385,7 +386,7 @@ def rays_in_stars(
     found : ndarray of bool, shape (ny, nx)
         Flagged pixels.
     light : ndarray of float32, shape (ny, nx)
-        Of `starlight`.
+        Light of the stars, as returned by `starlight`.
     spared : float
         Added to the number expected by chance: with a tenth, one is never too many.
 
@@ -431,7 +432,7 @@ def spare_stars(
     image : ndarray of float32, shape (ny, nx)
         Sky-subtracted [electron].
     sharpness : Sharpness
-        Of this image.
+        Sharpness of this image.
     fwhm : float
         The width that `found` was searched with [px].
     settings : CrcleanSettings

@@ -64,14 +64,14 @@ def weigh_structure(dark: np.ndarray, noise: float) -> tuple[np.ndarray, float]:
     dark : ndarray of float32, shape (ny, nx)
         Bias subtracted.
     noise : float
-        Of a pixel of it, in its unit.
+        Pixel noise, in the unit of `dark`.
 
     Returns
     -------
     dark : ndarray of float32, shape (ny, nx)
         The same array where the structure is more than the noise.
     weight : float
-        Of the structure: 1 where it is kept as it is.
+        Weight given to the structure; 1: kept as it is.
     """
     large_scale = bilinear(block_medians(dark), dark.shape)
     structure = dark - large_scale

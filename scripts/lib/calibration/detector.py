@@ -186,7 +186,7 @@ def assemble(path: str | Path, facts: FrameFacts) -> DetectorImage:
     Returns
     -------
     DetectorImage
-        Of shape `facts.shape`.
+        Its shape is `facts.shape`.
 
     Raises
     ------

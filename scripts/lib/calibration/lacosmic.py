@@ -69,7 +69,7 @@ def find_by_laplacian(
     image, unusable, levels, settings
         See `laplacian_edges`.
     sharpness : Sharpness
-        Of the same image.
+        Sharpness of the same image.
 
     Returns
     -------

@@ -68,7 +68,7 @@ def measure_gains(
     bias : Frame or None
         Master bias; tells the read noise.
     facts : FrameFacts
-        Of one flat.
+        Facts of one of the flats.
 
     Returns
     -------

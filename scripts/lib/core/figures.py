@@ -39,7 +39,7 @@ def new_figure(
     margins : tuple of float
         Left, bottom, right and top edge of the axes, as parts of the figure.
     rows, columns : int
-        Of axes.
+        Number of rows and columns of axes.
     **spaces
         wspace and hspace between them, as parts of their size.
 

@@ -120,7 +120,7 @@ def lower_median(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, n
     Returns
     -------
     median : ndarray of float32, shape (...)
-        Of an even number of values the lower of the middle two: of two, that without the
+        For an even number of values the lower of the middle two: of two, the one without the
         satellite. NaN where fewer than two count.
     number : ndarray of uint16, shape (...)
         Values that count.

@@ -37,7 +37,7 @@ class Rule:
     name : str
     scope : Scope
     prefix : str
-        Of a rule of frames: the letter that it puts before the name of a frame.
+        For a rule of frames: the letter that it puts before the name of a frame.
     gives : tuple of str
         Its products below imdir, wildcards in <>; of a rule of frames they follow from `prefix`.
     file : str

@@ -103,7 +103,7 @@ class Products:
     ----------
     imdir : path-like
     names : iterable of str
-        Of all that may be there, below `imdir`.
+        Names, below `imdir`, of all products that may exist.
     """
 
     def __init__(self, imdir: str | os.PathLike[str], names: Iterable[str]) -> None:

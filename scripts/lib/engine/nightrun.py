@@ -84,7 +84,7 @@ class NightRun:
         failed : bool
             Whether a job failed: the stacks that are there have tables all the same.
         logs : list of path-like
-            Of Snakemake.
+            Snakemake's logs.
         """
         imdir = self.config["imdir"]
         self.terminal.end()

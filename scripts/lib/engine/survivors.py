@@ -64,7 +64,7 @@ def make_tables_of_survivors(
     home : Path
         Where the workflow lies.
     logs : list of path-like
-        Of Snakemake.
+        Snakemake's logs.
 
     Returns
     -------

@@ -170,7 +170,7 @@ def given_or_made(job: Any, name: str) -> Any:
     ----------
     job : object
     name : str
-        Of the input.
+        Name of the input.
     """
     return job.input.get(name) or getattr(job.params.get("given"), name, None)
 

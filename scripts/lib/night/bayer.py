@@ -54,7 +54,7 @@ def colour_frames(facts: FrameFacts, mode: str, header: Header) -> list[FrameFac
     Parameters
     ----------
     facts : FrameFacts
-        Of the whole frame; receives a note where it has a matrix and is taken as it is.
+        Facts of the whole frame; a note is added where it has a matrix and is used as it is.
     mode : {'none', 'superpixel', 'split'}
         Superpixel: the mean of each cell of 2 x 2 pixels is a pixel; split: a frame of each of
         R, G (the mean of its two) and B.

@@ -44,11 +44,11 @@ class CalibrationGroup:
     Parameters
     ----------
     name : str
-        Of the master.
+        Name of the master.
     exptime : float
         Seconds.
     temperature : float
-        Of the detector.
+        Temperature of the detector.
     gain_setting, offset, source : str
         As in `lib.night.facts.FrameFacts`; empty fits everything.
     detector : str
@@ -221,7 +221,7 @@ def nearest_darks(
     ----------
     fits : list of CalibrationGroup
     exptime : float
-        Of the frame [s].
+        Exposure time of the frame [s].
     bias : str or None
         Its master bias.
     pedestal : bool

@@ -55,7 +55,7 @@ class FilterName:
     Parameters
     ----------
     band : str
-        Of the reference table; empty where the name means none.
+        Band of the reference table; empty where the name stands for none.
     system : str
         One of `SYSTEMS`, or empty.
     number : str

@@ -23,11 +23,11 @@ def frame_remarks(
     Parameters
     ----------
     header : mapping
-        Of the image, on top of the primary one.
+        Header of the image, merged with the primary one.
     image : RawHDU
         The image, or the first of several amplifiers.
     facts : FrameFacts
-        Of the frame, or of its first half.
+        Facts of the frame, or of its first half.
     camera : mapping
         The camera's part of the instrument file.
     name : str

@@ -53,7 +53,7 @@ def chips_of(camera: dict[str, Any], hdus: list[RawHDU], images: list[RawHDU]) -
     Parameters
     ----------
     camera : dict
-        Of the instrument file. Its `amplifiers`: ``extensions``, all images are amplifiers of one
+        Camera of an instrument file. `amplifiers`: ``extensions``, all images are amplifiers of one
         detector; ``chips``, each is a chip; ``auto``, as their headers tell; else one image counts.
     hdus, images : list of RawHDU
         All, and those with an image.

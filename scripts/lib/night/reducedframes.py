@@ -50,7 +50,7 @@ def done_before(header: Header) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Of bias, dark and flat those done: the card, or the line of HISTORY.
+        Which of bias, dark and flat have been applied, each with its card or line of HISTORY.
     """
     done: dict[str, str] = {}
     status = text(get(header, "CALSTAT")).upper()

@@ -71,7 +71,7 @@ def target_position(configured: tuple[float, float] | None, headers: Any) -> Any
         Config `target_radec`; it counts for targets within a degree of it, for a night may have
         several.
     headers : sequence of astropy.io.fits.Header
-        Of the coadds of the target: RA and DEC are the pointing, CRVAL the centre.
+        Headers of the coadds of the target: RA and DEC are the pointing, CRVAL the centre.
 
     Returns
     -------

@@ -84,7 +84,7 @@ def squares_about(
     half : int
         The squares have 2 half + 1 pixels to a side.
     shape : tuple of int
-        Of the image.
+        Shape of the image.
 
     Returns
     -------

@@ -118,9 +118,9 @@ def spread_mesh(mesh: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     Parameters
     ----------
     mesh : ndarray, shape (rows of meshes, columns of meshes)
-        Of `background_mesh`.
+        Background as returned by `background_mesh`.
     shape : tuple of int
-        Of the image.
+        Shape of the image.
 
     Returns
     -------

@@ -51,7 +51,7 @@ class ZeropointStars:
     row : ndarray of int, shape (n,)
         Rows in the reference.
     magnitude : ndarray, shape (n,)
-        Of the reference.
+        Magnitudes in the reference.
     colour : ndarray, shape (n,)
         The colour of the colour term; NaN where it is not known.
     x, y : ndarray, shape (n,)
@@ -98,7 +98,7 @@ def coadd_zeropoint(
         Whether the positions have been found against a reference. Those of the raw headers are
         believed only where more sources match than would by chance.
     crowd : SourceFluxes, optional
-        Of a crowded coadd: total fluxes whose errors hold confusion.
+        For a crowded coadd: total fluxes whose errors include confusion.
 
     Returns
     -------

@@ -32,7 +32,7 @@ def empty_apertures(
     Parameters
     ----------
     total : ndarray of int, shape (ny + 1, nx + 1)
-        Of `summed_area` for the pixels of sources and those without data.
+        Summed-area table of the pixels of sources and those without data, see `summed_area`.
     radius : float
         Pixels.
     number : int
@@ -93,7 +93,7 @@ def aperture_noise(
     image : ndarray of float32, shape (ny, nx)
         Background-subtracted.
     variance : ndarray of float32, same shape
-        Of a pixel, as if pixels were independent.
+        Variance of each pixel, as if pixels were independent.
     x, y : ndarray, shape (n,)
         Centres of empty apertures.
     radius : float

@@ -33,7 +33,7 @@ class FieldVariation:
     ----------
     degree : int
     coefficients : ndarray, shape (k,)
-        Of the terms of `_terms`.
+        Coefficients of the terms of `_terms`.
     covariance : ndarray, shape (k, k)
     centre : tuple of float
         x, y where the terms are taken from [pixel].
@@ -87,7 +87,7 @@ def fit_variation(
     Parameters
     ----------
     x, y : ndarray, shape (n,)
-        Of stars [pixel].
+        Positions of the stars [pixel].
     part : ndarray, shape (n,)
         Light in the aperture over that in a wide one.
     error : ndarray, shape (n,)

@@ -168,8 +168,8 @@ class OtherSources:
         The sources of the map are grown by this [pixel]: a sixth of the light of a faint star
         lies outside its isophote.
     models : StarModels, optional
-        Of all sources, in the order of their numbers: they are subtracted, but for that of the
-        star that is measured.
+        Models of all sources, in the order of their numbers; all but that of the star measured are
+        subtracted.
     """
 
     segments: np.ndarray
@@ -248,7 +248,7 @@ class _MeanRings:
     outer : ndarray of int
         The rings that the wings are fitted to.
     error : ndarray, shape (len(outer),)
-        Of their means.
+        Errors of the means.
     inverse_flux : ndarray, shape (len(outer),)
         Mean of 1 / (flux of a star), as the stars weigh in these rings.
     n_stars : int

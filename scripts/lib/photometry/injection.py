@@ -262,7 +262,7 @@ def confusion(
     box : int
         Mesh of the background [pixel].
     radii : list of float
-        Of the circular apertures [pixel].
+        Radii of the circular apertures [pixel].
     seed : int
 
     Returns

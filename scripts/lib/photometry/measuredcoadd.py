@@ -95,7 +95,7 @@ def subtract_mesh(image: np.ndarray, mesh: np.ndarray, covered: np.ndarray) -> n
     ----------
     image : ndarray of float32, shape (ny, nx)
     mesh : ndarray
-        Of `lib.photometry.backgroundmesh.background_mesh`.
+        Background, see `lib.photometry.backgroundmesh.background_mesh`.
     covered : ndarray of bool, shape (ny, nx)
 
     Returns

@@ -271,7 +271,7 @@ def neighbour_errors(
     x, y : ndarray, shape (n,)
         [pixel].
     flux_error : ndarray, shape (n,)
-        Of total fluxes.
+        Errors of the total fluxes.
     aperture : StarAperture
 
     Returns
@@ -319,7 +319,7 @@ def hidden_sources(
     Returns
     -------
     Detections
-        Of the hidden sources, numbered from 1.
+        The hidden sources, numbered from 1.
     """
     light = models.image(point)
     variance = image.noise**2 + light / image.gain + (model_error * light) ** 2
@@ -366,7 +366,7 @@ def faint_sources(
     Returns
     -------
     Detections
-        Of the faint sources, numbered from 1.
+        The faint sources, numbered from 1.
     """
     from scipy.ndimage import gaussian_filter, maximum_filter
 

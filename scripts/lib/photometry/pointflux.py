@@ -45,7 +45,7 @@ class ApertureSums:
     ----------
     sums : ndarray, shape (n,)
     error : ndarray, shape (n,)
-        Of the sums: sky, photons and what neighbours cost.
+        Errors of the sums: sky, photons and neighbours.
     fraction : float
         Part of a star's total light within.
     """
@@ -78,7 +78,7 @@ def point_fluxes(
     Parameters
     ----------
     wide, core : ApertureSums
-        Of n sources.
+        Sums of n sources in both apertures.
     scatter : float
         Relative scatter of the core's part of the light among stars.
     joined : ndarray of bool, shape (n,), optional

@@ -31,7 +31,7 @@ def local_excess(
     x, y : ndarray, shape (n,)
         Places [pixel].
     radius : float
-        Of the apertures [pixel].
+        Radius of the apertures [pixel].
     ratio : float
         Noise in such apertures over that by the variance map, for the whole image.
     number : int

@@ -60,7 +60,7 @@ def detection_arrays(
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
-        Of any byte order.
+        In any byte order.
     mask : ndarray of uint8, shape (ny, nx)
     saturate : float
         Level of saturation: cores that have wrapped around are lifted to it.

@@ -62,7 +62,7 @@ def kron_photometry(
     coadd : MeasuredCoadd
         With sources.
     excess : ndarray, shape (n,)
-        Of the noise at each source, as `lib.photometry.skystructure.local_excess` has it.
+        Excess of the noise at each source, see `lib.photometry.skystructure.local_excess`.
 
     Returns
     -------
@@ -143,7 +143,7 @@ def position_errors(
     locus : float
         Half-light radius of stars [pixel].
     variance : ndarray, shape (n,)
-        Of the sky in a pixel at each source, what pixels share included.
+        Sky variance of a pixel at each source, correlated noise included.
     gain : float
         Electrons per unit.
 
@@ -240,7 +240,7 @@ def measure_sources(
     field : StarField
         Its sources.
     radii : list of float
-        Of circular apertures [pixel].
+        Radii of the circular apertures [pixel].
 
     Returns
     -------

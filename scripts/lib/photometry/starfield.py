@@ -112,7 +112,7 @@ class StellarProfile:
     ellipticity : float
         Median 1 - b/a; NaN without stars.
     shape : tuple of float
-        Of `lib.photometry.psf.mean_shape`.
+        See `lib.photometry.psf.mean_shape`.
     aperture : float
         Radius of the photometry [pixel].
     """
@@ -139,7 +139,7 @@ class DescribedSources:
     Parameters
     ----------
     sources : structured ndarray, shape (n,)
-        Of `detect_sources`; x and y are windowed positions.
+        As returned by `detect_sources`; x and y are windowed positions.
     stars : ndarray of bool, shape (n,)
         On the stellar locus, unsaturated, undisturbed.
     flags : ndarray of int32, shape (n,)
@@ -320,7 +320,7 @@ def describe_sources(
     ----------
     image : MeasurementImage
     sources : structured ndarray, shape (n,)
-        Of `detect_sources`.
+        As returned by `detect_sources`.
     settings : FieldSettings
     measure_faint : bool
         Whether also those fainter than `min_snr` get half-light radii and windowed positions.

@@ -422,7 +422,7 @@ def fit_spatial_term(
     Parameters
     ----------
     residual, variance : ndarray, shape (n,)
-        Of the stars in the zero point, without intrinsic scatter.
+        Residuals of the stars in the zero point; variances without intrinsic scatter.
     x, y : ndarray, shape (n,)
         Pixels.
 

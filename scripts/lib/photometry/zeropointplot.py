@@ -22,7 +22,7 @@ def plot_zeropoint(
     zeropoint : Zeropoint
     stars : ZeropointStars
     shape : tuple of int
-        Of the coadd.
+        Shape of the coadd.
     """
     margins = (0.1, 0.09, 0.93, 0.92)
     figure, axes = new_figure((9, 6.5), margins, 2, 2, wspace=0.28, hspace=0.26)

@@ -184,7 +184,7 @@ class Queries:
     service : Service
     circle : Circle
     records : list of dict
-        Of the answers; see `Service.get`.
+        Records of the answers; see `Service.get`.
     missing : list of str
         A sentence for each catalogue without an answer of use.
     """

@@ -27,7 +27,7 @@ class Field:
     ra, dec : float or None
         Centre [deg]; None where no pointing is known.
     radius : float or None
-        Of all frames, with the errors of their pointings [deg].
+        Radius that covers all frames and the errors of their pointings [deg].
     wide : float, optional
         The same for the search that is made when nothing is found there [deg].
     epoch : float, optional

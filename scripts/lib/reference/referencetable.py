@@ -204,7 +204,7 @@ def checked_reference(
         For messages.
     table : astropy.table.Table
     meta : mapping
-        Of the file.
+        Metadata of the file.
     assumed : list of str
         What was filled by assumption; what is filled here is appended.
 

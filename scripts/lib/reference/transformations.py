@@ -25,7 +25,7 @@ class Transformation:
     ----------
     band, base, blue, red : str
     coefficients : tuple of float
-        Of the polynomial, the constant first [mag].
+        Coefficients of the polynomial, the constant first [mag].
     scatter : float
         [mag]
     valid : tuple of float

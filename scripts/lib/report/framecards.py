@@ -156,7 +156,7 @@ def quick_look(path: str | Path, facts: FrameFacts, size: int) -> np.ndarray | N
     ----------
     path : path-like
     facts : FrameFacts
-        Of the night log.
+        Facts from the night log.
     size : int
         Most pixels on a side.
 

@@ -44,7 +44,7 @@ def check_instrument(
         ``auto``, a shipped name, or the path of a YAML file.
     datadir : path-like
     night : NightLog, optional
-        Of the folder, where its headers have been read.
+        Night log of the folder, where its headers have been read.
 
     Raises
     ------

@@ -25,7 +25,7 @@ class Orientation:
     Parameters
     ----------
     scales : tuple of float
-        Of both axes of the raw frame ["/px].
+        Scales of both axes of the raw frame ["/px].
     rotation : float
         Degrees.
     mirrored : bool

@@ -17,9 +17,9 @@ def pointing_remarks(stack: str, cards: Cards, facts: FrameFacts | None) -> list
     ----------
     stack : str
     cards : dict
-        Of the coadd; empty where there is none.
+        Cards of the coadd; empty where there is none.
     facts : FrameFacts or None
-        Of its first frame.
+        Facts of its first frame.
     """
     off: Any = cards.get("POINTOFF", 0.0)
     guessed = facts is not None and facts.ra_guessed and facts.ra is not None

@@ -13,7 +13,7 @@ class Sizes:
         Longest side of a coadd in full and on its tile, of a frame in full and in a list, of a
         master.
     quality : int
-        Of the pictures of coadds, as WebP counts it.
+        WebP quality of the pictures of coadds.
     embed : float
         Details of frames [byte] up to which they are kept in the page.
     sources : int

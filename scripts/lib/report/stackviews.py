@@ -200,18 +200,18 @@ class StackView:
     zpreason : str
         Why there is no zero point.
     colour : str
-        Of the colour term.
+        Colour of the colour term.
     colour_term, colour_error : float
     tile, picture, weight : str
         Data URIs; empty where there is none.
     sources : list of list
-        Of `mark_sources`.
+        As returned by `mark_sources`.
     nsources : int
         Rows of the source table.
     zp, positions_xy : list of list
-        Of `compare_reference`.
+        As returned by `compare_reference`.
     target_xy : list of float
-        Of `target_place`.
+        As returned by `target_place`.
     """
 
     numbers: StackNumbers
@@ -297,7 +297,7 @@ def target_place(cards: Cards, configured: tuple[float, float] | None) -> list[f
     Parameters
     ----------
     cards : mapping
-        Of the coadd.
+        Cards of the coadd.
     configured : tuple of float, or None
         Config `target_radec`; otherwise the target is where the telescope was sent.
     """

@@ -37,7 +37,7 @@ class AlignedFrame:
     fwhm : float
         Width of the stars [pixel of the grid].
     noise : float
-        Of a typical pixel, in units of the coadd.
+        Noise of a typical pixel, in units of the coadd.
     """
 
     planes: tuple[np.ndarray, np.ndarray] | Path
@@ -143,7 +143,7 @@ def median_reference(
     ----------
     frames : list of AlignedFrame
     shape : tuple of int
-        Of the grid.
+        Shape of the grid.
     memory : float
         Bytes that a band of all frames may take.
 
@@ -168,7 +168,7 @@ def _gather_bands(frames, shape, memory):
     inside : list of AlignedFrame
         Those that reach into the band: one at least.
     values, weights : ndarray of float32, shape (n, rows, columns)
-        Of those frames, 0 beyond their edges.
+        Values and weights of those frames, 0 beyond their edges.
     """
     # As much as stays in the cache, but not by the handful of rows: files are opened for each band.
     height = max(64, BAND_BYTES // (4 * shape[1] * len(frames)))
@@ -218,12 +218,12 @@ def combine_aligned(
     ----------
     frames : list of AlignedFrame
     shape : tuple of int
-        Of the grid.
+        Shape of the grid.
     combine : {'median', 'weighted', 'clipped'}
     memory : float
         Bytes that a band of all frames may take.
     clip_sigma, clip_fraction : float
-        Of `combine_clipped`.
+        See `combine_clipped`.
 
     Returns
     -------
@@ -258,7 +258,7 @@ def mask_outliers(
     frames : list of AlignedFrame
         Three or more.
     shape : tuple of int
-        Of the grid.
+        Shape of the grid.
     memory : float
         Bytes for a band of all frames.
 

@@ -103,7 +103,7 @@ def make_stack(
     products : StackProducts
     settings : StackSettings
     version : int
-        Of the step.
+        Version of the step.
     threads : int
 
     Returns
@@ -193,7 +193,7 @@ def grid_systems(paths: Sequence[str | Path], used: list[StackFrame]) -> list[WC
     Parameters
     ----------
     paths : sequence of path-like
-        Of frames; rejected ones do not count.
+        Frames; rejected ones do not count.
     used : list of StackFrame
         The frames stacked, which it covers where there are no others.
 
@@ -229,11 +229,11 @@ def write_products(
     ----------
     products : StackProducts
     header : astropy.io.fits.Header
-        Of the coadd.
+        Header of the coadd.
     combined : CombinedFrames
     coadd : MeasuredCoadd
     table : astropy.io.fits.BinTableHDU
-        Of its sources.
+        Table of its sources.
     frames : list of StackFrame
         Those left out included.
     crowd : Confusion, optional

@@ -87,7 +87,7 @@ def combine_frames(
     settings : StackSettings
     flats : FlatCache
     cache : FrameCache
-        Of the frames.
+        Cache of the frames.
     workdir : Path
         Beside which resampled frames are written as long as they do not fit into `memory`: there
         is room for the product, too.

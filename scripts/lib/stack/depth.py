@@ -206,7 +206,7 @@ class FluxLimit:
     flux : float
         Total flux of a star at 5 sigma; NaN where there is no room for `MIN_APERTURES`.
     radius : float
-        Of the apertures [pixel].
+        Radius of the apertures [pixel].
     apertures : int
         Empty apertures measured.
     """
@@ -225,7 +225,7 @@ def limiting_flux(coadd: MeasuredCoadd, seed: int = 7) -> FluxLimit:
     ----------
     coadd : MeasuredCoadd
     seed : int
-        Of the places of the apertures.
+        Seed of the positions of the apertures.
 
     Returns
     -------

@@ -275,7 +275,7 @@ def frame_zeropoints(
     Parameters
     ----------
     stars : list of FrameStars
-        Of each frame.
+        Stars of each frame.
     reference : mapping of str to ndarray, or None
         Photometric reference with column `band`.
     band : str

@@ -84,7 +84,7 @@ def repaired_footprint(repaired: np.ndarray, wcs: WCS, grid: Grid) -> tuple[np.n
     repaired : ndarray of bool, shape (ny, nx)
         Pixels of the frame, before resampling.
     wcs : astropy.wcs.WCS
-        Of the frame before resampling.
+        WCS of the frame before resampling.
     grid : Grid
 
     Returns

@@ -88,7 +88,7 @@ def describe_coadd(
     Parameters
     ----------
     header : astropy.io.fits.Header
-        Of `stack_header`, changed in place.
+        Header made by `stack_header`, changed in place.
     coadd : MeasuredCoadd
     grid : Grid
     saturate : float
@@ -335,7 +335,7 @@ def position_cards(
     coadd : MeasuredCoadd
     reference : StackReference
     headers : list of astropy.io.fits.Header
-        Of the frames stacked.
+        Headers of the stacked frames.
     radius : float
         Between a star and its entry in the reference [arcsec].
 

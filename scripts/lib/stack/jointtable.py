@@ -56,13 +56,13 @@ def joint_table(
     Parameters
     ----------
     coadds, weights, cats : sequence of path-like
-        Of all filters; rejected ones have no data.
+        Products of all filters; rejected coadds have no data.
     target_radec : tuple of float, optional
         ra, dec of the target [deg] as configured; else it is where the telescope pointed.
     table_snr : float
         Signal-to-noise ratio that a source must have in one filter at least.
     version : int
-        Of the step.
+        Version of the step.
 
     Returns
     -------

@@ -33,7 +33,7 @@ class LostPixels:
     Parameters
     ----------
     cores : ndarray of bool, shape (ny, nx)
-        Of saturated stars, with the rim that resampling leaves without weight.
+        Cores of saturated stars, with the rim that resampling leaves without weight.
     plateaus : ndarray of bool, shape (ny, nx)
         The saturated pixels in them.
     others : ndarray of bool, shape (ny, nx)
@@ -122,7 +122,7 @@ def group_depth(box: Box, group: np.ndarray, shape: tuple[int, ...]) -> np.ndarr
     group : ndarray of bool, shape (my, mx)
         As `mask_groups` has them.
     shape : tuple of int
-        Of the image, whose edge is no rim.
+        Shape of the image, whose edge is no rim.
 
     Returns
     -------

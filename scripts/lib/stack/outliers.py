@@ -138,7 +138,7 @@ class ReferenceImage:
         Parameters
         ----------
         fwhm : float
-            Of the image.
+            FWHM of the stars in the image.
         """
         return np.float32(abs((self.fwhm / fwhm) ** 2 - 1) + PROFILE_MISMATCH)
 
@@ -157,7 +157,7 @@ def fit_line(rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndar
     direction : ndarray, shape (2,)
         Unit vector (dy, dx).
     length, thickness : float
-        Of the uniform rectangle of the same variances [px].
+        Length and thickness of the uniform rectangle of the same variances [px].
     """
     centre = np.array([rows.mean(), columns.mean()])
     offsets = np.stack([rows, columns], axis=1) - centre
@@ -218,7 +218,7 @@ def connected_components(places: np.ndarray, width: int) -> np.ndarray:
     places : ndarray of int, shape (n,)
         Flat indices of the pixels, ascending.
     width : int
-        Of the image.
+        Width of the image.
 
     Returns
     -------

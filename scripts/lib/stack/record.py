@@ -37,7 +37,7 @@ class CoaddRecord:
         Arcsec per pixel.
     n_sources : int
     correlation, weight_factor : float
-        Of `lib.photometry.measuredcoadd.CoaddNoise`.
+        See `lib.photometry.measuredcoadd.CoaddNoise`.
     noise_radii : ndarray
         Radii of empty apertures [arcsec].
     noise_ratios : ndarray
@@ -108,14 +108,14 @@ class StackRecord:
     ----------
     settings : StackSettings
     version : int
-        Of the step.
+        Version of the step.
     band : str
     reference : StackReference
     frames : list of StackFrame
         Those left out included.
     status : {'OK', 'REJECTED'}
     reason : str
-        Of a rejected stack, or of its flags.
+        Why the stack is rejected, or what its flags say.
     coadd : CoaddRecord, optional
         None of a rejected stack.
     """

@@ -86,7 +86,7 @@ def find_reference(
     customcatfilt : collection of str
         Bands or filters whose magnitudes it gives.
     headers : list of astropy.io.fits.Header
-        Of the frames; the first has the band and the filter of all.
+        Headers of the frames; the first has the band and the filter of all.
 
     Returns
     -------

@@ -50,7 +50,7 @@ def lanczos_weights(place: ArrayLike) -> np.ndarray:
     Returns
     -------
     ndarray, shape (n, 2 LOBES)
-        Of pixels floor(x) - LOBES + 1 to floor(x) + LOBES.
+        Weights of pixels floor(x) - LOBES + 1 to floor(x) + LOBES.
     """
     distance = np.asarray(place)[:, None] - np.arange(1 - LOBES, 1 + LOBES)
     weights = np.where(np.abs(distance) < LOBES, np.sinc(distance) * np.sinc(distance / LOBES), 0)
@@ -176,7 +176,7 @@ def rows_of_outline(outline: np.ndarray, shape: tuple[int, int]) -> tuple[int, n
     outline : ndarray, shape (n, 2)
         x, y of the corners of a polygon [pixel of the grid, 0-based].
     shape : tuple of int
-        Of the grid.
+        Shape of the grid.
 
     Returns
     -------
@@ -217,7 +217,7 @@ def frame_positions(
     Parameters
     ----------
     wcs, grid : astropy.wcs.WCS
-        Of frame and grid.
+        WCS of frame and grid.
     rows : ndarray of int, shape (n,)
     ends : ndarray, shape (n, 2)
         Columns from and to which they reach.
@@ -306,14 +306,14 @@ def resample(
     image, weight : ndarray of float32, shape (ny, nx)
         Weight is the inverse variance; image is not used where it is not finite.
     wcs, grid : astropy.wcs.WCS
-        Of the frame and of the grid, with their sizes.
+        WCS of the frame and of the grid, with their sizes.
     scale : float
         With which the flux is multiplied.
 
     Returns
     -------
     image, weight : ndarray of float32
-        Of the part of the grid that the frame reaches, the weight as inverse variance of `image`.
+        The part of the grid that the frame covers; the weight is the inverse variance of `image`.
     corner : tuple of int
         Row and column of the first pixel of that part on the grid.
 

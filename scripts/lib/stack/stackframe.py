@@ -44,7 +44,7 @@ class FrameMeasurement:
         Median 1 - b/a of the stars.
     nstars : int
     noise : float
-        Of a pixel [stored units].
+        Pixel noise [stored units].
     aperture : float
         Radius of the photometry [pixel].
     fraction : float
@@ -52,9 +52,9 @@ class FrameMeasurement:
     fraction_error : float
         Relative.
     wings : tuple of float
-        Of `lib.photometry.psf.Wings`.
+        See `lib.photometry.psf.Wings`.
     core : tuple of float
-        Of `lib.photometry.psf.CoreAperture`.
+        See `lib.photometry.psf.CoreAperture`.
     wcs : astropy.wcs.WCS
     stars : FrameStars
     """
@@ -107,7 +107,7 @@ class FrameScaling:
     scale : float
         Factor that brings its flux to the exposure and transparency of the stack.
     variance : float
-        Of a pixel of the sky [stored units squared].
+        Variance of a pixel of the sky [stored units squared].
     modelled : bool
         Whether `variance` comes from sky and read noise in the header, or from the noise measured.
     weight : float
