@@ -43,7 +43,7 @@ class PointingCorrection:
     offset : ndarray, shape (2,)
         Offset of the centre of the frame, true minus header, to the east and north [arcsec].
     turn : ndarray, shape (2, 2)
-        By which the header's matrix is to be multiplied from the left.
+        Matrix by which the header's is to be multiplied from the left.
     """
 
     mjd: float
@@ -77,7 +77,7 @@ def predicted(
     Returns
     -------
     correction : PointingCorrection
-        That of the frame nearest in time.
+        The correction of the frame nearest in time.
     radius : float
         Within which it holds [arcsec]: four times the typical difference of frames that follow
         each other.

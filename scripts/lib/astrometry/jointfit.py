@@ -38,7 +38,7 @@ def fit_alone(
     Parameters
     ----------
     frame : AstrometryFrame
-        With a map good to a pixel.
+        Its map must be good to a pixel.
     reference : Reference
     degree : int
         Degree of the polynomial in the plane of the present map.
@@ -310,7 +310,7 @@ def fit_jointly(
     Parameters
     ----------
     frames : sequence of AstrometryFrame
-        With maps good to a pixel.
+        Their maps must be good to a pixel.
     reference : Reference
     degree : int
         Degree of the distortion that the frames share.
@@ -349,7 +349,7 @@ class Errors:
     bright : ndarray of bool, shape (n,)
         Measurements whose scatter shows the error that is common to all.
     floor : float
-        That error to begin with, and at least [arcsec].
+        First guess and lower bound of that error [arcsec].
     """
 
     measured: np.ndarray
@@ -378,7 +378,7 @@ def joint_maps(
     Parameters
     ----------
     frames : sequence of AstrometryFrame
-        With maps good to a pixel.
+        Their maps must be good to a pixel.
     reference : Reference
     degree : int
         Degree of the shared polynomial.
@@ -505,7 +505,7 @@ def solve_robustly(
     clip : float
         What is further from the fit, in units of the scatter, is left out.
     rounds : int
-        At most.
+        Largest number of iterations.
 
     Returns
     -------

@@ -97,7 +97,7 @@ class Match:
     Parameters
     ----------
     mapping : Mapping
-        From the plane of the frame to that of the reference.
+        Maps the plane of the frame to that of the reference.
     stars, reference : ndarray of int
         Indices of the identified pairs, one reference star to one star.
     tested : int
@@ -222,7 +222,7 @@ def refine_mapping(
     Parameters
     ----------
     few, many : ThinnedStars
-        To begin and to end with.
+        Lists of stars with which the search begins and ends.
     mapping : Mapping
     tolerance : float
         [arcsec]
@@ -289,7 +289,7 @@ def verify(
     Parameters
     ----------
     few, many : ThinnedStars
-        To begin and to end with.
+        Lists of stars with which the search begins and ends.
     mapping : Mapping
         Hypothesis.
     tolerance : float

@@ -128,7 +128,7 @@ def fit_cards(
     shape : tuple of int
         (ny, nx) of the image; CRPIX is its middle.
     max_degree : int
-        At most 7, odd.
+        Odd, 7 at most.
     accuracy : float
         Difference from the map that is small enough, anywhere on the frame [arcsec].
     nodes : int

@@ -131,7 +131,7 @@ def run_scamp(
     Parameters
     ----------
     frames : sequence of AstrometryFrame
-        With maps good to a pixel.
+        Their maps must be good to a pixel.
     reference : Reference
     degree : int
         Degree of the distortion shared by the frames.
@@ -152,7 +152,7 @@ def run_scamp(
     Raises
     ------
     ProgramFailed
-        On a time-out, crash or output that is missing or makes no sense.
+        SCAMP timed out or crashed, or its output is missing or makes no sense.
     """
     parameters = scamp_parameters(degree, settings, crossid, passes, quiet)
     names = [f"{k:05d}.ldac" for k in range(len(frames))]

@@ -373,7 +373,7 @@ def solve_frames(
     Parameters
     ----------
     frames : sequence of AstrometryFrame
-        With stars; map and `radius` are set here from the headers.
+        Frames with stars; map and `radius` are set here from the headers.
     reference : Reference
         May be empty.
     settings : AstrometrySettings
@@ -439,7 +439,7 @@ def identify_frames(
     Parameters
     ----------
     frames : sequence of AstrometryFrame
-        At least one.
+        One frame or more.
     reference : Reference
     settings : AstrometrySettings
     anchor : Anchor or None
@@ -496,7 +496,7 @@ def identify_together(
     Returns
     -------
     solved : list of AstrometryFrame
-        With `match`; empty where all stars together are not found.
+        Frames with `match`; none where all stars together are not found.
     failed : dict
         Name to numbers of the others.
     """

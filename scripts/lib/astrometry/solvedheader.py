@@ -74,7 +74,7 @@ def find_solution(solved: Mapping[str, Any], frame: str) -> Mapping[str, Any]:
     Raises
     ------
     FrameRejected
-        With the code and numbers of rule solve.
+        The code and numbers are those of rule solve.
     KeyError
         Where rule solve was not given this frame.
     """

@@ -121,7 +121,7 @@ def merged_stars(frames: Sequence[AstrometryFrame], merge: float = 0.7) -> Refer
     Parameters
     ----------
     frames : sequence of AstrometryFrame
-        With maps to a common system.
+        Frames with maps to a common system.
     merge : float
         Stars nearer than this are the same [pixel].
 

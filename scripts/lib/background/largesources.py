@@ -91,7 +91,7 @@ def light_end(values: np.ndarray, ring: np.ndarray) -> int:
     ----------
     values : ndarray, shape (m,)
     ring : ndarray of int, shape (m,)
-        From the source outwards.
+        Number of the ring, from the source outwards.
     """
     for number in range(int(ring.max()) + 1):
         here, beyond = values[ring == number], values[ring > number]

@@ -50,7 +50,7 @@ class Squares:
     ----------
     value, noise : ndarray, shape (m,)
     frame : ndarray of int, shape (m,)
-        To which each belongs.
+        Frame to which each square belongs.
     at : ndarray, shape (m, 2)
         (y, x) on the detector [px].
     target : ndarray of int, shape (n,)
@@ -203,7 +203,7 @@ def best_scales(
     typical : float
         Amplitude of what the frames show.
     rest : float
-        The same of what they have not in common.
+        Amplitude of what differs between the frames.
     begin : Scales, optional
         Near the best, to be improved.
     """

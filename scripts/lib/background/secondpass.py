@@ -116,7 +116,8 @@ class Persistence:
     sigma : float
         Excess, in units of the noise, that makes a pixel stand out.
     line_sigma : float
-        The same of a piece of a column or row, of which more than half exceeds it.
+        Excess that makes a segment of a column or row stand out, if more than half of its pixels
+        show it.
     length : int
         Length of such a segment [px], at most 255.
     apart : float

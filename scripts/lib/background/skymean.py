@@ -26,7 +26,7 @@ class Sky:
     image : ndarray of float32, shape (ny, nx)
         1 in the median.
     smooth : ndarray of float32, shape (ny, nx)
-        The same without the structure of single pixels.
+        The sky without pixel-to-pixel structure.
     number : ndarray of int, shape (ny, nx)
         Frames that each pixel rests on.
     kept : float

@@ -40,7 +40,7 @@ def subtract_sky(
     ----------
     image : ndarray of float32, shape (ny, nx)
     mask : ndarray of uint8, shape (ny, nx)
-        With SOURCE set where sources hide the sky.
+        SOURCE is set where sources hide the sky.
     sky : ndarray of float32, shape (ny, nx), optional
         Master sky, 1 in the median. Without it the level alone is subtracted.
     order : int

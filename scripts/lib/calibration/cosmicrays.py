@@ -277,9 +277,9 @@ def find_cosmic_rays(
     sigma : float
         Excess over a star, in standard deviations.
     sigfrac : float
-        The same for neighbours, as a fraction of it.
+        Threshold for neighbours, as a fraction of it.
     rounds : int
-        At most so many layers of neighbours.
+        Largest number of layers of neighbours.
     among : ndarray of bool, shape (ny, nx), optional
         Only these pixels begin a cosmic ray.
 

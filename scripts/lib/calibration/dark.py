@@ -69,7 +69,7 @@ def weigh_structure(dark: np.ndarray, noise: float) -> tuple[np.ndarray, float]:
     Returns
     -------
     dark : ndarray of float32, shape (ny, nx)
-        The same array where the structure is more than the noise.
+        The input itself where the structure exceeds the noise.
     weight : float
         Weight given to the structure; 1: kept as it is.
     """

@@ -331,7 +331,7 @@ def illuminated_area(response: np.ndarray, least: float = 0.5, margin: int = 2) 
     least : float
         Outer rows and columns whose median response is lower are cut off.
     margin : int
-        So many rows and columns more, where any is: the edge moves.
+        Rows and columns cut off beyond those at each dark edge, as the edge moves.
 
     Returns
     -------

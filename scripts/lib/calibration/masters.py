@@ -50,7 +50,7 @@ class NoGoodInput(FrameRejected):
     Parameters
     ----------
     inputs : list of Input
-        With the reason of each.
+        The reasons are those of the inputs.
     least : int
         Inputs needed.
     """

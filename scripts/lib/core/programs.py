@@ -82,12 +82,12 @@ def run_program(
     Returns
     -------
     subprocess.CompletedProcess
-        With `stdout` and `stderr` as text.
+        `stdout` and `stderr` are text.
 
     Raises
     ------
     ProgramFailed
-        On a time-out, a signal or an exit code other than 0.
+        The program timed out, was killed by a signal or returned an exit code other than 0.
     """
     argv = [str(word) for word in argv]
     log.info("run %s", " ".join(argv))

@@ -99,7 +99,7 @@ def sigma_clipped_median(
     sigma : float
         Values further than this many standard deviations from the median are left out.
     iterations : int
-        At most so many rounds.
+        Largest number of iterations.
 
     Returns
     -------

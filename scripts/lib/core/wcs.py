@@ -38,9 +38,9 @@ def frame_outline(wcs: WCS, points: int = 9) -> np.ndarray:
     Parameters
     ----------
     wcs : astropy.wcs.WCS
-        With the size of the image, as `celestial_wcs` gives it.
+        It must know the size of the image, as that of `celestial_wcs` does.
     points : int
-        On each side.
+        Number of points on each side.
 
     Returns
     -------

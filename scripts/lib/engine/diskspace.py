@@ -40,7 +40,7 @@ def room_needed(night: NightLog, plan: Plan, config: Mapping[str, Any], cores: i
     config : dict
         Checked by `lib.engine.config.check_config`.
     cores : int
-        With `rmifiles`, as many frames lie there at once with those of all steps.
+        With `rmifiles`, so many frames have the files of all their steps on disk at once.
     """
     imdir = config["imdir"]
     there = set(os.listdir(imdir)) if os.path.isdir(imdir) else set()

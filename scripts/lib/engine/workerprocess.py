@@ -154,7 +154,7 @@ class Fork:
     Parameters
     ----------
     link : socket.socket
-        To it: requests one way, a byte for each job that ended well the other.
+        Socket to it: requests go one way, a byte for each job that ended well comes back.
     reply : socket.socket or None
         For the exit code of its job; None where it has no job.
     idle_since : float
@@ -379,7 +379,7 @@ def next_request(link: socket.socket) -> Request | None:
     Parameters
     ----------
     link : socket.socket
-        To the warm process.
+        Socket to the warm process.
 
     Returns
     -------
@@ -425,7 +425,7 @@ def do_jobs(first: Request, link: socket.socket, path: list[str]) -> None:
     ----------
     first : dict
     link : socket.socket
-        To the warm worker.
+        Socket to the warm worker.
     path : list of str
         `sys.path` of a fresh interpreter.
     """

@@ -59,7 +59,7 @@ class FilterName:
     system : str
         One of `SYSTEMS`, or empty.
     number : str
-        By which the observatory keeps the filter, where the name holds it.
+        Number under which the observatory keeps the filter, where the name holds it.
     """
 
     band: str = ""

@@ -188,7 +188,7 @@ def chip_amplifiers(
         Entry of `halves`.
     chip : Chip
     headers : dict of int to mapping
-        By index of the HDU, the primary one's keywords included.
+        Keyed by the index of the HDU; the primary header's keywords are included.
     binning : str
 
     Raises

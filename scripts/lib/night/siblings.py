@@ -125,7 +125,7 @@ def adopt(
     Parameters
     ----------
     unclaimed : mapping of str to Likeness
-        By the name of the file.
+        Keyed by file name.
     claimed : iterable of (str, Likeness)
         Instruments of the other files of the folder.
 
@@ -167,7 +167,7 @@ def tell_detectors(alike: Mapping[str, Likeness]) -> dict[str, str]:
     Parameters
     ----------
     alike : mapping of str to Likeness
-        By file, of one instrument.
+        Keyed by file; all are of one instrument.
 
     Returns
     -------

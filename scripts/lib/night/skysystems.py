@@ -77,7 +77,7 @@ def system_of(header: Header, keyword: str = "", wcs: bool = False) -> SkySystem
     ----------
     header : mapping
     keyword : str
-        That of the right ascension: its comment, and an equinox of its own, count first.
+        Keyword of the right ascension: its comment, and an equinox of its own, take precedence.
     wcs : bool
         Whether it is asked for the WCS, for which RADESYS = ICRS counts more than an EQUINOX.
 

@@ -171,7 +171,7 @@ def wcs_cards(
     wcs : dict
         Of the camera.
     cd : matrix or None
-        From `camera_matrix`.
+        As returned by `camera_matrix`.
     headers : list of mapping
         Of the frame, then of its images.
     facts : FrameFacts

@@ -36,7 +36,7 @@ def empty_apertures(
     radius : float
         Pixels.
     number : int
-        At most so many.
+        Largest number of apertures.
     seed : int
 
     Returns

@@ -135,7 +135,7 @@ class StarSample:
     x, y : ndarray, shape (n,)
         [pixel].
     flux : ndarray, shape (n,)
-        To tell which are the brightest.
+        Fluxes that tell which stars are the brightest.
     isolation : ndarray, shape (n,)
         Distance to the next source that matters [pixel].
     source : ndarray of int, shape (n,), optional

@@ -263,7 +263,7 @@ class Wings:
     def aperture_share(self, radius: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the part of a star's light in circular apertures at some distances from it.
 
-        On rings of equal area and 24 angles; without the ellipticity.
+        Sampled on rings of equal area at 24 angles, with the ellipticity removed.
 
         Returns
         -------
@@ -320,7 +320,7 @@ def ellipticity_on_sky(
     theta : ndarray, shape (n,)
         Angle of the longer one from the x axis [radian].
     matrix : ndarray, shape (2, 2)
-        From pixels to the sky, in any unit.
+        Matrix from pixels to the sky, in any unit.
 
     Returns
     -------

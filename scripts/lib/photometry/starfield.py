@@ -191,7 +191,7 @@ class StarField:
     isolation : ndarray, shape (n,)
         Distance to the next source that matters [pixel].
     flux, error : ndarray, shape (n,)
-        Within `aperture`, the light of the other sources subtracted.
+        Flux and error within `aperture`, with the light of the other sources subtracted.
     growth : GrowthCurve
     core : CoreAperture
     core_flux : ndarray, shape (n,)
@@ -513,7 +513,7 @@ def separate_stars(
     segments : ndarray of int32, shape (ny, nx)
     described : DescribedSources
     growth : GrowthCurve, optional
-        To model the sources with; without it the profile of the stars has to do.
+        Growth curve by which sources are modelled; without it the profile of the stars is used.
 
     Returns
     -------

@@ -212,7 +212,7 @@ class ZeropointLimits:
     colour_min_stars : int
         Fewer stars give no colour term.
     colour_min_spread : float
-        Nor do colours with a smaller standard deviation [mag].
+        Colours with a smaller standard deviation [mag] give none either.
     clip : float
         Stars further from the fit are left out [sigma].
     min_error : float

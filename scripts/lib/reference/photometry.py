@@ -99,7 +99,7 @@ class ColourFit(NamedTuple):
     Parameters
     ----------
     offset : float
-        At colour zero [mag].
+        Value at colour zero [mag].
     slope : float
     scatter : float
         [mag]

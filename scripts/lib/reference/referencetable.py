@@ -146,7 +146,7 @@ def read_reference(path: str | Path) -> Table:
     Raises
     ------
     CatalogueError
-        With a sentence that says what is wrong and what to write instead.
+        The message says what is wrong and what to write instead.
     """
     path = Path(path)
     return own_reference(path, read_table_file(path))

@@ -31,7 +31,7 @@ class Column:
     names : tuple of str
         The first is asked for; it may come back under any of them.
     unit : str
-        That it is converted to; empty for text and pure numbers.
+        Unit to which it is converted; empty for text and pure numbers.
     required : bool
         Whether an answer without it is an error.
     """

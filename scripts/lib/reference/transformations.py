@@ -176,7 +176,7 @@ def fill_by_transformation(
     max_error : float
         Magnitudes less certain than this [mag] are not taken.
     bands : sequence of str
-        To be filled.
+        Bands to be completed.
 
     Returns
     -------

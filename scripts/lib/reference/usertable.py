@@ -31,7 +31,7 @@ def read_user_table(path: str | Path) -> Table:
     Raises
     ------
     lib.reference.referencetable.CatalogueError
-        With a sentence that says what is wrong and what to write instead.
+        The message says what is wrong and what to write instead.
     """
     path = Path(path)
     raw = read_table_file(path)

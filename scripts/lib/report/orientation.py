@@ -96,7 +96,7 @@ def orientation_remarks(frames: Mapping[str, FrameFacts], outcomes: Iterable[Out
     ----------
     frames : mapping of str to FrameFacts
     outcomes : iterable of Outcome
-        Those tied to a catalogue count: the others keep the orientation of the guess.
+        Only those tied to a catalogue count: the others keep the orientation that was assumed.
     """
     found: dict[tuple[str, ...], list[tuple[Orientation, Orientation | None, FrameFacts]]] = {}
     for outcome in outcomes:

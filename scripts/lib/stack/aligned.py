@@ -120,7 +120,7 @@ class AlignedFrame:
         Parameters
         ----------
         row, column : ndarray of int
-            On the grid; those outside of the frame are passed over.
+            Positions on the grid; those outside of the frame are ignored.
         """
         row, column = row - self.corner[0], column - self.corner[1]
         inside = (row >= 0) & (column >= 0) & (row < self.shape[0]) & (column < self.shape[1])

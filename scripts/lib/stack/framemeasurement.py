@@ -141,7 +141,7 @@ def sky_ellipticity(field: StarField, matrix: np.ndarray) -> float:
     ----------
     field : StarField
     matrix : ndarray, shape (2, 2)
-        From pixels to the sky [deg/px].
+        Matrix from pixels to the sky [deg/px].
     """
     sides = np.linalg.norm(matrix, axis=0)
     if max(sides) < SQUARE * min(sides):

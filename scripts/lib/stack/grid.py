@@ -90,7 +90,7 @@ def repaired_footprint(repaired: np.ndarray, wcs: WCS, grid: Grid) -> tuple[np.n
     Returns
     -------
     row, column : ndarray of int
-        On the grid, or outside of it.
+        Positions on the grid or outside of it.
     """
     y, x = np.nonzero(repaired)
     ra, dec = wcs.all_pix2world(x, y, 0)

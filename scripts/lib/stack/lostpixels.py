@@ -159,7 +159,7 @@ def lift_cores(image: np.ndarray, lost: LostPixels, saturate: float) -> np.ndarr
     Returns
     -------
     ndarray of float32, shape (ny, nx)
-        The same image where nothing is saturated.
+        The input itself where nothing is saturated.
     """
     from scipy.ndimage import gaussian_filter
 

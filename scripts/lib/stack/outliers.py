@@ -497,7 +497,7 @@ def find_outliers(
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
-        On the grid and scale of the reference, sky at zero.
+        Image on the grid and scale of the reference, with the sky at zero.
     weight : ndarray of float32, shape (ny, nx)
         Inverse variance without the photon noise of the sources; 0 where there is no value.
     gain : float

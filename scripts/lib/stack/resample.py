@@ -308,7 +308,7 @@ def resample(
     wcs, grid : astropy.wcs.WCS
         WCS of the frame and of the grid, with their sizes.
     scale : float
-        With which the flux is multiplied.
+        Factor by which the flux is multiplied.
 
     Returns
     -------
