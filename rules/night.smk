@@ -24,7 +24,7 @@ rule night:
     # By then nothing else runs.
     threads: 2
     params:
-        version=2,
+        version=3,
         night_log=log_digest(NIGHT),
     script:
         "../scripts/night.py"

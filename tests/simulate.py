@@ -1197,6 +1197,21 @@ EXTINCTION = {
     "R": 0.10,
     "I": 0.06,
 }
+WAVELENGTH = {
+    "u": 0.36,
+    "g": 0.48,
+    "r": 0.62,
+    "i": 0.76,
+    "z": 0.91,
+    "y": 1.02,
+    "J": 1.25,
+    "H": 1.65,
+    "B": 0.44,
+    "V": 0.55,
+    "R": 0.64,
+    "I": 0.8,
+}  # micron
+AB_OF_VEGA = {"J": 0.91, "H": 1.39}  # AB magnitude of Vega (Blanton & Roweis 2007, AJ 133, 734)
 SKY_SWING = {"z": 0.05, "y": 0.08, "J": 0.15, "H": 0.20}  # amplitude within half an hour
 
 APERTURES = {
@@ -1320,6 +1335,41 @@ def lmi_cameras(filters=("SDSS-R", "SDSS-I"), size=512, exptime=30.0, cubic=0.0,
 # ---------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Afterglow:
+    """The afterglow of a burst at the target: a point source that fades.
+
+    Its flux density goes as t^-decay nu^-slope from the burst on (Sari, Piran & Narayan 1998,
+    ApJ 497, L17), averaged over each exposure.
+
+    Parameters
+    ----------
+    magnitude : float
+        AB magnitude in i at the beginning of the night's science exposures.
+    delay : float
+        From the burst to that time [s].
+    decay, slope : float
+    absorbed : float
+        Bands of a shorter wavelength hold nothing of it, as for a burst of high redshift [micron].
+    """
+
+    magnitude: float
+    delay: float = 240.0
+    decay: float = 1.2
+    slope: float = 0.8
+    absorbed: float = 0.7
+
+    def band_magnitude(self, band, begin, end):
+        """Mean magnitude in a band between two times after the start of the night [s]."""
+        wavelength = WAVELENGTH[band]
+        if wavelength < self.absorbed:
+            return np.inf
+        times, rest = np.array([begin, end]) / self.delay + 1, 1 - self.decay
+        mean = np.diff(times**rest)[0] / (rest * np.diff(times)[0])
+        colour = self.slope * np.log10(wavelength / WAVELENGTH["i"])
+        return self.magnitude - 2.5 * (np.log10(mean) + colour) - AB_OF_VEGA.get(band, 0.0)
+
+
 @dataclass
 class Night:
     """What is observed, and what goes wrong.
@@ -1358,6 +1408,8 @@ class Night:
         Biases, darks and flats of each kind.
     flat_level : float
         Of the flats, relative to saturation.
+    afterglow : Afterglow, optional
+        At the target.
     reference_limit, reference_error, reference_wrong, reference_bands
         See `reference_table`.
     disc, disc_magnitudes : float, dict
@@ -1408,6 +1460,7 @@ class Night:
     galaxies: float = 0.0
     disc: float = 0.0
     disc_magnitudes: dict = field(default_factory=dict)
+    afterglow: Afterglow | None = None
     bright_limit: float | None = None
     faint_limit: float | None = None
     slope: float = 0.2
@@ -1663,21 +1716,7 @@ def frame_light(night, shot, region, sky):
         * night.sky_factor
     )
     # seeing goes as wavelength^-0.2
-    wavelength = {
-        "u": 0.36,
-        "g": 0.48,
-        "r": 0.62,
-        "i": 0.76,
-        "z": 0.91,
-        "y": 1.02,
-        "J": 1.25,
-        "H": 1.65,
-        "B": 0.44,
-        "V": 0.55,
-        "R": 0.64,
-        "I": 0.8,
-    }[band]
-    seeing = shot.seeing * (wavelength / 0.62) ** -0.2
+    seeing = shot.seeing * (WAVELENGTH[band] / 0.62) ** -0.2
     star = ~np.asarray(sky.sources["galaxy"])
     near = np.isfinite(x) & (np.abs(x) < 1e5)
     ids = np.asarray(sky.sources["id"])
@@ -1699,7 +1738,17 @@ def frame_light(night, shot, region, sky):
         "fwhm_px": float(seeing / scale),
         "colour_term": term,
     }
-    return (ids[use], x[use], y[use], flux[use]), galaxies, numbers
+    stars = np.stack([ids[use], x[use], y[use], flux[use]])
+    if night.afterglow and not night.has("elsewhere", shot.index):
+        place = optics.sky_to_pixel(
+            np.array([night.ra]), np.array([night.dec]), shot.crval, shot.rotation, shot.stretch
+        )
+        shown = night.afterglow.band_magnitude(band, seconds, seconds + exptime)
+        if np.isfinite(shown):
+            numbers["afterglow"] = float(shown)
+            one = [[-1], *place, [10 ** (-0.4 * (shown - zero_point))]]
+            stars = np.concatenate([stars, one], axis=1)
+    return (stars[0].astype(int), *stars[1:]), galaxies, numbers
 
 
 def stamp(when):
@@ -2243,6 +2292,7 @@ def main(argv=None):
         action="store_false",
         help="leave out truth/detector-*.npz, which are large",
     )
+    add("--afterglow", type=float, help="i magnitude at the start of a fading source at the target")
     add("--scenes", action="store_true", help="keep the noiseless images too")
     args = parser.parse_args(argv)
     options = {k: v for k, v in vars(args).items() if k not in ("outdir", "tiny", "full", "add")}
@@ -2252,6 +2302,7 @@ def main(argv=None):
         parser.error(str(error))
     if args.tiny:
         options["calibrations"] = min(args.calibrations, 3)
+    options["afterglow"] = Afterglow(args.afterglow) if args.afterglow else None
     options["size"] = None if args.full else args.size
     for key in ("seeing", "cameras", "aperture", "filters"):
         options[key] = tuple(options[key]) if options[key] else None

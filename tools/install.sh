@@ -12,9 +12,12 @@ PATH=${PATH#:}
 PATH=${PATH%:}
 
 locks=(requirements.lock)
+alone=()
 stamp=.venv/.installed
 if [ "${1:-}" = --dev ]; then
     locks+=(requirements-dev.lock)
+    # Without what it depends on: a package of which one file is used.
+    alone=(requirements-axe.lock)
     stamp=.venv/.installed-dev
 fi
 
@@ -101,7 +104,7 @@ install_commands() {
 }
 
 # The stamp holds the locks' digest and the folder: a copied or moved .venv has wrong paths in it.
-fingerprint="$(cat "${locks[@]}" | sha256sum | cut -d' ' -f1) $PWD"
+fingerprint="$(cat "${locks[@]}" "${alone[@]}" | sha256sum | cut -d' ' -f1) $PWD"
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$fingerprint" ] && new_enough .venv/bin/python; then
     [ -x .venv/bin/autoproc-refcat ] || install_commands
     exit 0
@@ -133,6 +136,10 @@ for lock in "${locks[@]}"; do
 done
 .venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes "${requirements[@]}" ||
     fail "pip could not install ${locks[*]}, see above; is the network there?"
+for lock in "${alone[@]}"; do
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r "$lock" ||
+        fail "pip could not install $lock, see above; is the network there?"
+done
 install_commands
 # Loops over pixels are compiled once, here and not in the first night.
 PYTHONPATH=scripts .venv/bin/python -c "import stack" || fail "scripts/stack.py cannot be imported, see above."

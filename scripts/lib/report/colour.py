@@ -1,18 +1,30 @@
 """Colour pictures of targets with three filters or more."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lib.core.stats import mad_std
+from lib.night.targets import target_position
 from lib.report import pictures
 from lib.report.products import Cards
 from lib.report.sizes import Sizes
-from lib.report.stackviews import coadd_wcs, read_coadd
+from lib.report.stackviews import coadd_wcs, read_coadd, target_place
+from lib.report.summary import pixel_scale
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
+
+
+FILLED_BELOW = 0.5
+"""Part of the pixels of a block with data, below which it counts as filled from beside it."""
+
+
+CORE_LEVEL, CORE_LIGHT = 20.0, 4.0
+"""A hole whose rim is brighter [noise] is the core of a star, and is made brighter than its rim."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +35,13 @@ class Composite:
     filters: list[str]
 
 
-def make_composites(stacks: dict[str, Cards], imdir: Path, sizes: Sizes) -> dict[str, Composite]:
+def make_composites(
+    stacks: dict[str, Cards], imdir: Path, sizes: Sizes,
+    configured: tuple[float, float] | None = None,
+) -> dict[str, Composite]:  # fmt: skip
     """Make a colour picture of each target that has three filters or more.
+
+    Where three of them or more see the position of the target, it is made of those.
 
     Parameters
     ----------
@@ -32,6 +49,8 @@ def make_composites(stacks: dict[str, Cards], imdir: Path, sizes: Sizes) -> dict
         Cards of the coadds that were made.
     imdir : Path
     sizes : Sizes
+    configured : tuple of float, optional
+        Config `target_radec`.
 
     Returns
     -------
@@ -48,13 +67,21 @@ def make_composites(stacks: dict[str, Cards], imdir: Path, sizes: Sizes) -> dict
     for target, found in targets.items():
         if len(found) < 3:
             continue
-        found = sorted(found)[:8]
-        planes = on_one_grid([(stack, stacks[stack]) for _, _, stack in found], imdir, sizes)
+        found = sorted(found)
+        place = target_position(configured, [stacks[stack] for *_, stack in found])[:2]
+        inside = [one for one in found if target_place(stacks[one[2]], place)]
+        found = (inside if len(inside) >= 3 else found)[:8]
+        planes, holes = on_one_grid([(stack, stacks[stack]) for _, _, stack in found], imdir, sizes)
+        pixel = target_pixel(stacks[found[0][2]], planes[0].shape, place)
+        if pixel and sum(np.isfinite(plane[pixel]) for plane in planes) >= 3:
+            keep = [k for k, plane in enumerate(planes) if np.isfinite(plane[pixel])]
+            found = [found[k] for k in keep]
+            planes, holes = [planes[k] for k in keep], [holes[k] for k in keep]
         chosen = pictures.choose_three(planes)
         if chosen is None:
             continue
-        blue, green, red = (planes[i] for i in chosen)
-        window = pictures.crop_to(np.isfinite(blue + green + red))
+        blue, green, red = join_holes([planes[i] for i in chosen], [holes[i] for i in chosen])
+        window = pictures.crop_inside(np.isfinite(blue + green + red))
         picture = pictures.composite(red[window], green[window], blue[window])
         made[target] = Composite(
             pictures.encode(picture, 80), [found[i][1] for i in reversed(chosen)]
@@ -62,31 +89,123 @@ def make_composites(stacks: dict[str, Cards], imdir: Path, sizes: Sizes) -> dict
     return made
 
 
-def on_one_grid(chosen: list[tuple[str, Cards]], imdir: Path, sizes: Sizes) -> list[np.ndarray]:
-    """Return coadds of one target, made small and on the grid of the first, NaN where no data."""
+def target_pixel(
+    cards: Cards, shape: tuple[int, ...], position: tuple[float, float]
+) -> tuple[int, int] | None:
+    """Return row and column of a position on the grid of a coadd, None where it is not there.
+
+    Parameters
+    ----------
+    cards : dict
+        Of the coadd.
+    shape : tuple of int
+        Rows and columns of its grid made small.
+    position : tuple of float
+        ra, dec [deg].
+    """
+    place = target_place(cards, position)
+    if place is None or place[0] is None or place[1] is None:
+        return None
+    row, column = int((1 - place[1]) * shape[0]), int(place[0] * shape[1])
+    return min(row, shape[0] - 1), min(column, shape[1] - 1)
+
+
+def on_one_grid(
+    chosen: list[tuple[str, Cards]], imdir: Path, sizes: Sizes
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Bring coadds of one target to the grid of the first, with stars of one width.
+
+    Each is made small, smoothed to the width of the widest, and interpolated by cubic splines,
+    which leave that width as it is.
+
+    Parameters
+    ----------
+    chosen : list of tuple
+        Name and cards of the coadds.
+    imdir : Path
+    sizes : Sizes
+
+    Returns
+    -------
+    planes : list of ndarray of float32, each of shape (ny, nx)
+        NaN where there is no data.
+    holes : list of ndarray of bool
+        Where the cores of saturated stars were filled from beside them.
+    """
+    from scipy.ndimage import map_coordinates
+
     (_, first), *_ = chosen
     shape = (first["NAXIS2"], first["NAXIS1"])
     factor = pictures.block_factor(shape, sizes.coadd // 2)
     ny, nx = shape[0] // factor, shape[1] // factor
     y, x = (np.arange(n) * factor + (factor - 1) / 2 for n in (ny, nx))
-    planes = []
+    step = factor * (pixel_scale(first) or 1.0)
+    # Two pixels at least, so that stars are sampled.
+    width = max([2 * step, *(cards.get("SEEING", 0.0) for _, cards in chosen)])
+    planes, holes = [], []
     for stack, cards in chosen:
         image, weight, _ = read_coadd(imdir, stack)
         if image is None or image.ndim != 2:
             planes.append(np.full((ny, nx), np.nan, np.float32))
+            holes.append(np.zeros((ny, nx), bool))
             continue
         valid = np.isfinite(image) if weight is None else weight > 0
-        small, covered = pictures.reduce_covered(image, valid, factor)
-        small[~covered] = np.nan
-        column, row = (
-            np.rint((place.ravel() - (factor - 1) / 2) / factor).astype(int)
-            for place in between_grids(coadd_wcs(first), coadd_wcs(cards), x, y)
-        )
-        inside = (column >= 0) & (row >= 0) & (column < small.shape[1]) & (row < small.shape[0])
-        plane = np.full(ny * nx, np.nan, np.float32)
-        plane[inside] = small[row[inside], column[inside]]
-        planes.append(plane.reshape(ny, nx))
-    return planes
+        own = pixel_scale(cards) or 1.0
+        binned = max(1, round(step / own))
+        small, covered = pictures.reduce_covered(image, valid, binned)
+        filled = covered & (pictures.block_mean(valid, binned) < FILLED_BELOW)
+        sigma = math.sqrt(max(width**2 - cards.get("SEEING", width) ** 2, 0)) / 2.3548
+        small = smooth_covered(small, covered, sigma / (own * binned))
+        place = [
+            (at - (binned - 1) / 2) / binned
+            for at in between_grids(coadd_wcs(first), coadd_wcs(cards), x, y)[::-1]
+        ]
+        plane = map_coordinates(small, place, order=3, mode="nearest")
+        inside = map_coordinates(covered.astype(np.float32), place, order=1, cval=0) > 0.999
+        planes.append(np.where(inside, plane, np.nan).astype(np.float32))
+        holes.append(map_coordinates(filled.astype(np.float32), place, order=1, cval=0) > 0)
+    return planes, holes
+
+
+def smooth_covered(image: np.ndarray, covered: np.ndarray, sigma: float) -> np.ndarray:
+    """Return an image smoothed by a Gaussian of `sigma` pixels, what has no data left out."""
+    from scipy.ndimage import gaussian_filter
+
+    if sigma < 0.1:
+        return image
+    weight = gaussian_filter(covered.astype(np.float32), sigma)
+    smooth = gaussian_filter(np.where(covered, image, np.float32(0)), sigma)
+    return np.where(covered, smooth / np.maximum(weight, np.float32(1e-3)), np.float32(0))
+
+
+def join_holes(planes: list[np.ndarray], holes: list[np.ndarray]) -> list[np.ndarray]:
+    """Fill the cores of saturated stars alike in all images.
+
+    Where one of them was filled, all are filled from the same rim: else the cores, of another size
+    in each filter, are seen as coloured rings.
+
+    Parameters
+    ----------
+    planes : list of ndarray, shape (ny, nx)
+        NaN where there is no data.
+    holes : list of ndarray of bool, shape (ny, nx)
+
+    Returns
+    -------
+    list of ndarray, shape (ny, nx)
+    """
+    from scipy.ndimage import binary_dilation
+
+    hole = binary_dilation(np.logical_or.reduce(holes), iterations=2)
+    joined = []
+    for plane in planes:
+        known = np.isfinite(plane)
+        image = np.where(known & ~hole, plane, 0).astype(np.float32)
+        filled = pictures.fill_enclosed(image, known & ~hole)
+        core = filled & (image > CORE_LEVEL * float(mad_std(plane[known])))
+        image[core] *= CORE_LIGHT
+        joined.append(np.where(known & (~hole | filled), image, np.nan))
+    return joined
 
 
 def between_grids(

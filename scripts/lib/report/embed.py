@@ -1,6 +1,7 @@
 """What the page embeds: data as JSON, scripts and styles of packages."""
 
 import base64
+import gzip
 import importlib.util
 import json
 from pathlib import Path
@@ -26,11 +27,15 @@ def package_file(package: str, *parts: str) -> str:
     return Path(spec.origin).parent.joinpath(*parts).read_text(encoding="utf-8")
 
 
+def packed(text: str) -> str:
+    """Return a text as the page unpacks it when it is needed: gzip, in base64."""
+    # Without a time the same text gives the same page.
+    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode("ascii")
+
+
 def libraries() -> dict[str, str]:
-    """Return the scripts and styles that the page embeds: plotly.js and DataTables."""
-    tables = package_file("itables", "html", "dt_bundle.js")
+    """Return the script and the style sheet of DataTables, packed."""
     return {
-        "plotly": package_file("plotly", "package_data", "plotly.min.js"),
-        "tables": base64.b64encode(tables.encode()).decode("ascii"),
-        "tables_css": package_file("itables", "html", "dt_bundle.css"),
+        "tables": packed(package_file("itables", "html", "dt_bundle.js")),
+        "tables_css": packed(package_file("itables", "html", "dt_bundle.css")),
     }

@@ -23,8 +23,11 @@ from lib.report.outcomes import CHAIN, NightOutcome, Outcome, quality_numbers
 from lib.report.products import Cards, list_files, read_sealed, write_if_changed
 from lib.report.sizes import Sizes
 
-CARD_VERSION = 2
+CARD_VERSION = 3
 """Raised when what is kept of a frame for the page changes."""
+
+QUALITY = 50
+"""JPEG quality of the pictures of frames."""
 
 
 @dataclass
@@ -146,7 +149,7 @@ def raw_picture(path: str, facts: FrameFacts, size: int) -> dict[str, str]:
         except (FrameRejected, ChildProcessError) as why:
             return {"why": shown(why)}
         small = pictures.block_mean(ccd.data, pictures.block_factor(ccd.shape, size))
-    return {"src": pictures.encode(pictures.stretch(small), 75, "jpeg")}
+    return {"src": pictures.encode(pictures.stretch(small), QUALITY, "jpeg")}
 
 
 def quick_look(path: str | Path, facts: FrameFacts, size: int) -> np.ndarray | None:
@@ -268,7 +271,7 @@ def make_card(job: CardJob) -> FrameCard:
     if flattened.exists():
         _, image, _ = map_frame(flattened)
         if image is not None:
-            picture = pictures.frame_picture(image, size)
+            picture = pictures.frame_picture(image, size, QUALITY)
             shown.append({"title": "flat-fielded", "src": picture})
         del image
     if job.product:
@@ -276,7 +279,7 @@ def make_card(job: CardJob) -> FrameCard:
         if image is not None and mask is not None and not job.product.startswith(("p", "fp")):
             valid = (mask & (pictures.BAD | pictures.NODATA)) == 0
             picture, thumb = pictures.covered_pictures(
-                image, valid, (size, job.thumb), (75, 60), "jpeg"
+                image, valid, (size, job.thumb), (QUALITY, 50), "jpeg"
             )
             shown.append({"title": "sky-subtracted", "src": picture})
         if mask is not None:

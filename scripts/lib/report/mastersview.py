@@ -6,6 +6,7 @@ from pathlib import Path
 from lib.frame.file import read_frame
 from lib.night.nightlog import NightLog
 from lib.report import pictures
+from lib.report.links import Link, existing
 from lib.report.numbers import is_number, number
 from lib.report.outcomes import NightOutcome
 from lib.report.sizes import Sizes
@@ -42,6 +43,8 @@ class MasterView:
         Words and value.
     picture : str
         Data URI; empty where it was not made.
+    links : list of Link
+        To its file.
     """
 
     name: str
@@ -51,6 +54,7 @@ class MasterView:
     left: list[Named]
     numbers: list[tuple[str, str]]
     picture: str
+    links: list[Link]
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ def show_masters(result: NightOutcome, imdir: Path, sizes: Sizes) -> list[Master
                     if is_number(cards.get(key))
                 ],
                 picture=picture,
+                links=existing(imdir, [("file", f"{name}.fits")]),
             )
         )
     return shown

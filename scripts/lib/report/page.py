@@ -12,16 +12,18 @@ from typing import Any
 from lib.core.contents import ContentRecord, checksum, stamp_of
 from lib.core.text import shown_lines
 from lib.night.nightlog import LogRow, NightLog
-from lib.night.plan import plan_night
+from lib.night.plan import plan_night, target_of
 from lib.night.targets import parse_position
+from lib.photometry.forced import LIMIT_SIGMA
 from lib.report.colour import Composite, make_composites
-from lib.report.embed import libraries, script_json
+from lib.report.embed import libraries, packed, script_json
 from lib.report.framecards import CardEntry, card_jobs, frame_numbers, make_cards
 from lib.report.frametable import write_frames_table
+from lib.report.links import Link, night_links
 from lib.report.mastersview import MasterView, Mismatch, calibration_mismatches, show_masters
 from lib.report.numbers import duration, is_number, number, rounded
-from lib.report.outcomes import NightOutcome, collect, digest
-from lib.report.products import read_json, write_if_changed
+from lib.report.outcomes import CHAIN, NightOutcome, collect, digest
+from lib.report.products import list_files, read_json, write_if_changed
 from lib.report.provenance import (
     RuleDuration,
     config_text,
@@ -32,6 +34,7 @@ from lib.report.provenance import (
 from lib.report.reasons import in_words
 from lib.report.sizes import Sizes, sizes_for
 from lib.report.stackviews import StackView, read_reference, show_stack, target_place
+from lib.report.targetview import TargetView, show_target
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
@@ -128,10 +131,12 @@ def show_left_out(night: NightLog, result: NightOutcome) -> list[LeftOut]:
 
 
 def show_timeline(
-    night: NightLog, result: NightOutcome, cards: dict[str, CardEntry]
+    night: NightLog, result: NightOutcome, cards: dict[str, CardEntry], imdir: Path
 ) -> list[dict[str, Any]]:
     """Return what the page's script is given of each science frame."""
     timeline = []
+    there = list_files(imdir)
+    prefixes = dict.fromkeys(prefix for _, ones in CHAIN for prefix in ones)
     for frame in night.science:
         facts, outcome = night.frames[frame], result.frames[frame]
         numbers = frame_numbers(outcome, facts).known()
@@ -147,6 +152,7 @@ def show_timeline(
                     for kind in ("bias", "dark", "flat", "sky")
                 },
                 "thumb": cards[frame].thumb,
+                "files": [one for one in prefixes if f"{one}{frame}.fits" in there],
             }
             | {key: rounded(value, 4) for key, value in numbers.items()}
         )  # fmt: skip
@@ -155,19 +161,27 @@ def show_timeline(
 
 def show_stacks(
     result: NightOutcome, config: dict[str, Any], imdir: Path, sizes: Sizes, pool: Executor
-) -> list[StackView]:
-    """Return what the page shows of the stacks: by target, from blue to red."""
-    targets = {stack.split(".")[0] for stack in result.stacks}
+) -> tuple[list[StackView], list[TargetView]]:
+    """Return what the page shows of the stacks, by target, from blue to red; and the targets."""
+    targets = sorted({target_of(stack) for stack in result.stacks})
     references = {one: read_reference(imdir / "refcat" / f"{one}.ecsv") for one in targets}
     configured = parse_position(config.get("target_radec"))
 
     def one_stack(stack: str) -> StackView:
-        shown = show_stack(stack, result, imdir, references[stack.split(".")[0]], sizes)
+        shown = show_stack(stack, result, imdir, references[target_of(stack)], sizes)
         shown.target_xy = target_place(result.stacks[stack].cards, configured)
         return shown
 
-    stacks = pool.map(one_stack, result.stacks)
-    return sorted(stacks, key=lambda one: (one.numbers.target, one.rank, one.numbers.filter))
+    stacks = sorted(
+        pool.map(one_stack, result.stacks),
+        key=lambda one: (one.numbers.target, one.rank, one.numbers.filter),
+    )
+
+    def one_target(target: str) -> TargetView:
+        own = [view for view in stacks if view.numbers.target == target]
+        return show_target(target, own, result.stacks, references[target], imdir)
+
+    return stacks, list(pool.map(one_target, targets))
 
 
 def embed_cards(
@@ -219,6 +233,8 @@ class Page:
         Seconds that the last run took.
     data : dict
         What the page's script is given.
+    cards : dict
+        Details of the frames by frame, as far as the page holds them.
     """
 
     title: str
@@ -229,7 +245,8 @@ class Page:
     now: str
     stacks: list[StackView]
     composites: dict[str, Composite]
-    targets: list[str]
+    targets: list[TargetView]
+    links: list[Link]
     left: list[LeftOut]
     nfiles: int
     nscience: int
@@ -244,6 +261,7 @@ class Page:
     versions: dict[str, str]
     config: str
     data: dict[str, Any]
+    cards: dict[str, Any]
 
 
 def gather(
@@ -254,9 +272,10 @@ def gather(
     cards = make_cards(card_jobs(night, result, config, imdir, sizes), imdir, cores)
     made = {stack: entry.cards for stack, entry in result.stacks.items() if entry.cards}
     with ThreadPoolExecutor(max(1, cores)) as pool:
-        composites = pool.submit(make_composites, made, imdir, sizes)
+        configured = parse_position(config.get("target_radec"))
+        composites = pool.submit(make_composites, made, imdir, sizes, configured)
         masters = pool.submit(show_masters, result, imdir, sizes)
-        stacks = show_stacks(result, config, imdir, sizes, pool)
+        stacks, targets = show_stacks(result, config, imdir, sizes, pool)
     embedded, aside = embed_cards(night, cards, imdir, sizes)
     run = read_run(imdir)
     durations = rule_durations(imdir / ".snakemake" / "metadata")
@@ -274,7 +293,8 @@ def gather(
         now=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         stacks=stacks,
         composites=composites.result(),
-        targets=sorted({one.numbers.target for one in stacks}),
+        targets=targets,
+        links=night_links(imdir),
         left=show_left_out(night, result),
         nfiles=len(night.rows),
         nscience=len(night.science),
@@ -291,12 +311,13 @@ def gather(
         data={
             "columns": [{"key": key, "title": title} for key, title in TABLE_COLUMNS],
             "rows": table_rows(night, result),
-            "frames": show_timeline(night, result, cards),
-            "cards": embedded,
+            "frames": show_timeline(night, result, cards, imdir),
+            "targets": [one.script_data() for one in targets],
             "aside": aside,
             "stacks": [one.script_data() for one in stacks],
             "exclude": str(config.get("exclude") or "config/exclude.txt"),
         },
+        cards=embedded,
     )
 
 
@@ -318,16 +339,19 @@ def render(page: Page) -> str:
     )  # fmt: skip
     variables = vars(page) | {name: Markup(text) for name, text in own_files().items()}
     variables["data"] = Markup(script_json(page.data))
+    variables["cards"] = Markup(packed(script_json(page.cards)))
     variables["libraries"] = {name: Markup(text) for name, text in libraries().items()}
     template = environment.get_template("night.html")
-    return template.render(**variables, duration=duration, number=number)
+    return template.render(
+        **variables, duration=duration, number=number, sigma=f"{LIMIT_SIGMA:g}",
+        angle=lambda way: round(math.degrees(math.atan2(way[1], way[0])), 1),
+    )  # fmt: skip
 
 
 def own_files() -> dict[str, str]:
-    """Return the style sheet and the script of the page."""
-    return {
-        name: (TEMPLATES / f"night.{name}").read_text(encoding="utf-8") for name in ("css", "js")
-    }
+    """Return the style sheet and the scripts of the page."""
+    names = {"css": "night.css", "charts": "charts.js", "js": "night.js"}
+    return {name: (TEMPLATES / file).read_text(encoding="utf-8") for name, file in names.items()}
 
 
 def make_page(

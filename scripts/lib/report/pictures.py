@@ -3,6 +3,7 @@
 import base64
 import io
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,8 +24,16 @@ MASK_COLOURS = (
 """Colour of each bit in a picture of a mask; a later one covers an earlier one."""
 
 
+NOISE_BELOW, LINEAR_UP_TO = 1.0, 14.0
+"""[noise] Black of a colour picture below the sky, and where its stretch turns logarithmic."""
+
+
 SAMPLE = 1 << 14
 """Pixels that tell the levels of a picture: its median to a hundredth of the noise."""
+
+
+LARGEST_CORE = 400
+"""[pixel] Most of a picture that the burnt-out core of a star covers."""
 
 
 def block_factor(shape: Sequence[int], size: int) -> int:
@@ -94,6 +103,8 @@ def fill_enclosed(image: np.ndarray, covered: np.ndarray) -> np.ndarray:
     ----------
     image : ndarray, shape (ny, nx)
     covered : ndarray of bool, shape (ny, nx)
+        Of the others no more than `LARGEST_CORE` in one piece are filled: what is larger is no
+        core of a star.
 
     Returns
     -------
@@ -107,6 +118,8 @@ def fill_enclosed(image: np.ndarray, covered: np.ndarray) -> np.ndarray:
     closed[0] = False
     closed[np.concatenate([empty[0], empty[-1], empty[:, 0], empty[:, -1]])] = False
     filled = closed[empty]
+    if filled.any():
+        filled &= np.bincount(empty.ravel())[empty] <= LARGEST_CORE
     known = covered.copy()
     y, x = np.nonzero(filled)
     # From the rim inwards, each by the mean of its four neighbours that are known.
@@ -293,19 +306,40 @@ def choose_three(planes: Sequence[np.ndarray], least: float = 0.1) -> tuple[int,
     return max(large, key=lambda one: (one[1] - one[0]) * (one[2] - one[1]))
 
 
-def crop_to(valid: np.ndarray) -> tuple[slice, slice]:
-    """Return the slices of the smallest rectangle that holds all True pixels."""
+def crop_inside(valid: np.ndarray, part: float = 0.99) -> tuple[slice, slice]:
+    """Return the slices of a rectangle about the True pixels that holds hardly any other.
+
+    The side with most False pixels is moved inwards until `part` of each side is True, as long as
+    half of the True pixels stay: a ragged outline is shown whole.
+
+    Parameters
+    ----------
+    valid : ndarray of bool, shape (ny, nx)
+    part : float
+    """
     rows, columns = np.flatnonzero(valid.any(axis=1)), np.flatnonzero(valid.any(axis=0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    bottom, top, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    whole = slice(bottom, top), slice(left, right)
+    while top - bottom > 2 and right - left > 2:
+        window = valid[bottom:top, left:right]
+        sides = window[0].mean(), window[-1].mean(), window[:, 0].mean(), window[:, -1].mean()
+        worst = int(np.argmin(sides))
+        if sides[worst] >= part:
+            break
+        if worst < 2:
+            bottom, top = bottom + (worst == 0), top - (worst == 1)
+        else:
+            left, right = left + (worst == 2), right - (worst == 3)
+    inner = slice(bottom, top), slice(left, right)
+    return inner if valid[inner].sum() >= 0.5 * valid.sum() else whole
 
 
-def composite(
-    red: np.ndarray, green: np.ndarray, blue: np.ndarray, soft: float = 3.0
-) -> np.ndarray:
+def composite(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
     """Return a colour picture of three images of the same sky.
 
-    Intensity is stretched as a whole and colours are kept (Lupton et al. 2004, PASP 116, 133);
-    each image is first scaled by its stars, so that the mean star is white.
+    Intensity is stretched as a whole and colours are kept, by `astropy.visualization` (Lupton et
+    al. 2004, PASP 116, 133); each image is first scaled by its stars, so that the mean star is
+    white. The stretch is linear up to some times the noise, and the brightest 0.2 % become white.
 
     Parameters
     ----------
@@ -316,6 +350,8 @@ def composite(
     -------
     ndarray of uint8, shape (ny, nx, 3)
     """
+    from astropy.visualization import make_lupton_rgb
+
     images = np.stack([red, green, blue])
     ok = np.isfinite(images).all(axis=0)
     if not ok.any():
@@ -325,17 +361,27 @@ def composite(
     contrast = np.where(ok, (images / noises[:, None, None]).sum(axis=0), 0)
     stars = ok & (contrast >= np.percentile(contrast[ok], 99.7))
     scales = np.maximum(images[:, stars].mean(axis=1), noises)
-    planes = [np.where(ok, image / scale, 0) for image, scale in zip(images, scales, strict=True)]
-    cube = np.stack(planes, axis=-1)
-    total = cube.mean(axis=-1)
+    planes = np.where(ok, images / scales[:, None, None], 0)
+    total = planes.mean(axis=0)
     noise = float(mad_std(total[ok])) or 1e-3
-    level = np.arcsinh((total + 1.5 * noise) / (soft * noise))
-    level /= np.arcsinh(max(np.percentile(total[ok], 99.8), 8 * noise) / (soft * noise))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        factor = np.where(total > noise / 2, level / total, level / np.maximum(noise / 2, total))
-    picture = cube * np.clip(factor, 0, None)[..., None]
-    faint = np.clip(total / (4 * noise), 0, 1)[..., None]
-    picture = faint * picture + (1 - faint) * np.clip(level, 0, 1)[..., None]
-    peak = picture.max(axis=-1, keepdims=True)
-    picture = np.where(ok[..., None], picture / np.maximum(peak, 1), 0)
-    return (255 * np.clip(picture, 0, 1)).astype(np.uint8)
+    black = -NOISE_BELOW * noise
+    white = max(float(np.percentile(total[ok], 99.8)), 10 * noise) - black
+    linear = float(np.clip(LINEAR_UP_TO * noise, white / 1e4, white / 2))
+    picture = make_lupton_rgb(
+        *planes, minimum=black, stretch=linear, Q=softening(white / linear)
+    )  # fmt: skip
+    picture[~ok] = 0
+    return picture
+
+
+def softening(ratio: float) -> float:
+    """Return Q of Lupton's stretch with which `ratio` times its linear range becomes white.
+
+    Parameters
+    ----------
+    ratio : float
+        Above 1.
+    """
+    from scipy.optimize import brentq
+
+    return float(brentq(lambda q: math.asinh(q * ratio) - q, 1e-3, 100.0))

@@ -14,7 +14,7 @@ from lib.core.pipeline import PIPELINE
 Cards = dict[str, Any]
 """Cards of a header as plain values; numbered ones as a list under their prefix."""
 
-CACHE_VERSION = 5
+CACHE_VERSION = 6
 
 
 FRAME_CARDS = (
@@ -46,7 +46,7 @@ COADD_CARDS = (
     "AIRMAX", "EXPTIME", "TOTALEXP", "MAXEXP", "MINEXP", "NSTACK", "NREJECT", "GAIN", "SATURATE",
     "ASTRMS", "ASTRMS1", "ASTRMS2", "ASTRNST", "ASTRCAT", "PIXSCALE", "RA", "DEC", "NAXIS1",
     "NAXIS2", "CTYPE1", "CTYPE2", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2", "CD1_1", "CD1_2",
-    "CD2_1", "CD2_2", "CDELT1", "CDELT2", "BUNIT", "ABSZPSYS", "POINTOFF",
+    "CD2_1", "CD2_2", "CDELT1", "CDELT2", "BUNIT", "ZPSYS", "POINTOFF",
 )  # fmt: skip
 
 

@@ -116,7 +116,7 @@ def program_versions() -> dict[str, str]:
             found[name] = "unknown"
     return found | software_versions(
         "snakemake", "numpy", "scipy", "numba", "astropy", "astroscrappy", "sep", "ccdproc",
-        "plotly", "itables",
+        "itables",
     )  # fmt: skip
 
 

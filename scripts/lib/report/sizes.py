@@ -21,12 +21,12 @@ class Sizes:
     """
 
     coadd: int = 1400
-    tile: int = 480
-    frame: int = 320
+    tile: int = 320
+    frame: int = 200
     thumb: int = 56
     master: int = 140
-    quality: int = 74
-    embed: float = 8e6
+    quality: int = 45
+    embed: float = 5e6
     sources: int = 600
 
 
@@ -36,10 +36,10 @@ def sizes_for(frames: int, stacks: int) -> Sizes:
     if stacks > 12:
         sizes.coadd, sizes.sources = 900, 300
     if stacks > 60:
-        sizes.coadd, sizes.tile, sizes.sources = 400, 200, 60
-        sizes.quality = 55
+        sizes.coadd, sizes.tile, sizes.sources = 400, 190, 60
+        sizes.quality = 40
     if frames > 400:
-        sizes.frame = 240
+        sizes.frame = 180
     if frames > 1500:
         sizes.thumb = 40
     return sizes

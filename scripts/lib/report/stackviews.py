@@ -11,15 +11,21 @@ from astropy.io import fits
 from lib.frame.fitsbytes import map_images, read_table
 from lib.night.targets import target_position
 from lib.report import pictures
+from lib.report.links import Link, stack_links
 from lib.report.numbers import rounded
 from lib.report.outcomes import NightOutcome
 from lib.report.products import Cards
+from lib.report.reasons import reason_in_words
 from lib.report.sizes import Sizes
 from lib.report.summary import StackNumbers, stack_numbers
 
 if TYPE_CHECKING:
     from astropy.table import Table
     from astropy.wcs import WCS
+
+
+PICTURE_FWHM = 1.75
+"""[pixel] FWHM of stars in the picture of a coadd, at least."""
 
 
 def read_coadd(
@@ -198,7 +204,7 @@ class StackView:
     rank : int
         Where the filter stands from blue to red.
     zpreason : str
-        Why there is no zero point.
+        Why there is no zero point, in words.
     colour : str
         Colour of the colour term.
     colour_term, colour_error : float
@@ -212,6 +218,8 @@ class StackView:
         As returned by `compare_reference`.
     target_xy : list of float
         As returned by `target_place`.
+    links : list of Link
+        To its products.
     """
 
     numbers: StackNumbers
@@ -231,6 +239,7 @@ class StackView:
     zp: list[list[Any]] = field(default_factory=list)
     positions_xy: list[list[Any]] = field(default_factory=list)
     target_xy: list[float | None] | None = None
+    links: list[Link] = field(default_factory=list)
 
     def script_data(self) -> dict[str, Any]:
         """Return what the page's script is given: all but the tile, in one level."""
@@ -267,17 +276,18 @@ def show_stack(
         size=[cards.get("NAXIS1", 0), cards.get("NAXIS2", 0)],
         flags=quality.get("flags", []),
         rank=pictures.colour_rank(numbers.filter, numbers.band),
-        zpreason=zeropoint.get("reason", ""),
+        zpreason=zeropoint_reason(numbers, zeropoint),
         colour=zeropoint.get("colour", ""),
         colour_term=zeropoint.get("colour_term"),
         colour_error=zeropoint.get("colour_term_error"),
+        links=stack_links(imdir, stack),
     )
     image, weight, sources = read_coadd(imdir, stack)
     if image is None or image.ndim != 2:
         return view
     valid = np.isfinite(image) if weight is None else weight > 0
     view.picture, view.tile = pictures.covered_pictures(
-        image, valid, (sizes.coadd, sizes.tile), (sizes.quality, sizes.quality)
+        image, valid, (picture_size(cards, sizes.coadd), sizes.tile), 2 * (sizes.quality,)
     )
     if weight is not None:
         factor = pictures.block_factor(weight.shape, sizes.tile)
@@ -289,6 +299,29 @@ def show_stack(
     compared = compare_reference(sources, reference, cards, cards.get("BAND", ""))
     view.zp, view.positions_xy = compared.zeropoint, compared.positions
     return view
+
+
+def zeropoint_reason(numbers: StackNumbers, zeropoint: dict[str, Any]) -> str:
+    """Return in words why a stack has no zero point; empty where it has one."""
+    if numbers.zeropoint is not None:
+        return ""
+    reason = reason_in_words(str(zeropoint.get("reason") or ""))
+    if reason:
+        return reason
+    if not numbers.made:
+        return "the stack was not made"
+    return numbers.note or "its stars were not compared with a reference"
+
+
+def picture_size(cards: Cards, most: int) -> int:
+    """Return how large the picture of a coadd is to be [pixel].
+
+    Where stars are wider than `PICTURE_FWHM` pixels, pixels are binned: finer ones would show the
+    same stars, and fill the page with noise.
+    """
+    longest = max(cards.get("NAXIS1", 0), cards.get("NAXIS2", 0))
+    factor = int((cards.get("SEEPIX") or 0.0) / PICTURE_FWHM)
+    return min(most, -(-longest // factor)) if factor > 1 else most
 
 
 def target_place(cards: Cards, configured: tuple[float, float] | None) -> list[float | None] | None:

@@ -32,6 +32,8 @@ class StackNumbers:
         Arcsec; arcsec per pixel.
     zeropoint, error, scatter, limit : float
         Magnitudes.
+    system : str
+        AB or Vega, that of zero point and limit; empty without a zero point.
     positions : float
         Residual per axis against the catalogue [mas].
     """
@@ -51,6 +53,7 @@ class StackNumbers:
     zeropoint: float | None
     error: float | None
     scatter: float | None
+    system: str
     zpstars: int | None
     zpsource: str
     limit: float | None
@@ -101,6 +104,7 @@ def stack_numbers(stack: str, result: StackOutcome, outcomes: dict[str, Outcome]
         zeropoint=cards.get("ABSZPT"),
         error=cards.get("ABSZPERR"),
         scatter=cards.get("ABSZPTSC"),
+        system=cards.get("ZPSYS", "") if "ABSZPT" in cards else "",
         zpstars=cards.get("ABSZPNST"),
         zpsource=cards.get("ABSZPCAT", ""),
         limit=cards.get("LIMMAG"),
@@ -185,7 +189,7 @@ def _stack_row(one: StackNumbers) -> tuple[str, ...]:
         number(one.exposure, 0, " s"),
         number(one.seeing, 1, '"'),
         zero,
-        number(one.limit, 1),
+        number(one.limit, 1, f" {one.system}".rstrip()),
         positions,
     )
 

@@ -203,3 +203,38 @@ def test_command_line_refuses_unknown_hostility(tmp_path, capsys):
     with pytest.raises(SystemExit):
         simulate.main([str(tmp_path), "--hostile", "rain=1"])
     assert "cloudy" in capsys.readouterr().err
+
+
+def test_afterglow_fades_by_its_power_law_and_is_absorbed_in_the_blue():
+    glow = simulate.Afterglow(18.0, delay=200.0, decay=1.2, slope=0.8, absorbed=0.7)
+    assert glow.band_magnitude("i", 0.0, 1e-3) == pytest.approx(18.0, abs=1e-4)
+    times = np.linspace(300.0, 900.0, 60001)
+    mean = np.trapezoid(((times + 200) / 200) ** -1.2, times) / 600
+    assert glow.band_magnitude("i", 300.0, 900.0) == pytest.approx(18 - 2.5 * np.log10(mean))
+    # A flux density that goes as the wavelength to 0.8; J is given as Vega.
+    colour = glow.band_magnitude("i", 0, 1) - glow.band_magnitude("J", 0, 1)
+    assert colour == pytest.approx(2.5 * 0.8 * np.log10(1.25 / 0.76) + 0.91)
+    assert glow.band_magnitude("r", 0, 1) == np.inf
+
+
+def test_afterglow_stands_at_the_target_with_its_light(tmp_path):
+    """The same night with and without it differs there alone."""
+    night = {
+        "instrument": "lmi", "exposures": 1, "stars": 8, "seed": 5, "size": 128, "calibrations": 1,
+        "filters": ("SDSS-I",), "scenes": True, "pointing_error": 0.0,
+    }  # fmt: skip
+    truths, scenes = [], []
+    for name, glow in (("dark", None), ("bright", simulate.Afterglow(17.0))):
+        simulate.simulate_night(tmp_path / name, Night(**night, afterglow=glow))
+        truths.append(simulate.load_truth(tmp_path / name))
+        pixels = simulate.load_pixels(truths[-1], next(iter(truths[-1]["frames"])))
+        scenes.append(pixels["scene"])
+    (entry,) = truths[1]["frames"].values()
+    added = scenes[1] - scenes[0]
+    flux = 10 ** (-0.4 * (entry["afterglow"] - entry["zero_point"]))
+    assert added.sum() == pytest.approx(flux, rel=0.02)
+    y, x = np.unravel_index(np.argmax(added), added.shape)
+    place = simulate.true_wcs(entry).all_world2pix([[150.1, 20.3]], 0)[0]
+    np.testing.assert_allclose((x, y), place, atol=0.6)
+    (other,) = truths[0]["frames"].values()
+    assert "afterglow" not in other

@@ -1,0 +1,62 @@
+"""Relative links from the page to the products."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from lib.night.plan import table_name
+
+
+@dataclass(frozen=True)
+class Link:
+    """A file below imdir: what it is, and its address relative to the page."""
+
+    what: str
+    href: str
+
+
+def existing(imdir: Path, files: Iterable[tuple[str, str]]) -> list[Link]:
+    """Return links to the files that are there.
+
+    Parameters
+    ----------
+    imdir : Path
+    files : iterable of tuple of str
+        What each is, and its path below `imdir`.
+    """
+    return [Link(what, quote(name)) for what, name in files if (imdir / name).is_file()]
+
+
+def stack_links(imdir: Path, stack: str) -> list[Link]:
+    """Return links to the products of a stack."""
+    return existing(
+        imdir,
+        (
+            ("coadd", f"coadd{stack}.fits"),
+            ("weight map", f"coadd{stack}.weight.fits"),
+            ("source table", f"coadd{stack}.cat.fits"),
+            ("zero point (plot)", f"qa/stack/{stack}.png"),
+            ("measurements", f"qa/stack/{stack}.json"),
+            ("positions (plot)", f"qa/astrometry/{stack}.png"),
+            ("log", f"logs/stack/{stack}.log"),
+        ),
+    )
+
+
+def target_links(imdir: Path, target: str) -> list[Link]:
+    """Return links to the products of all filters of a target."""
+    return existing(
+        imdir,
+        (
+            ("light curve", f"{target}.lightcurve.ecsv"),
+            ("light curve (plot)", f"qa/lightcurve/{target}.png"),
+            ("sources in all filters", table_name(target)),
+            ("reference stars", f"refcat/{target}.ecsv"),
+        ),
+    )
+
+
+def night_links(imdir: Path) -> list[Link]:
+    """Return links to what belongs to the whole night."""
+    return existing(imdir, (("frames.ecsv", "frames.ecsv"), ("configuration", "qa/config.yaml")))

@@ -1,0 +1,487 @@
+"""What the page begins with: each target, its magnitudes, its position, its surroundings."""
+
+import datetime
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lib.core.sphere import project
+from lib.core.text import card_text
+from lib.frame.fitsbytes import read_table
+from lib.night.plan import table_name
+from lib.photometry.flags import FLAG_NEIGHBOUR, FLAG_OUTSIDE, FLAG_SATURATED, FLAG_WEIGHT
+from lib.photometry.forced import LIMIT_SIGMA
+from lib.report.finder import Finder, make_finder
+from lib.report.links import Link, target_links
+from lib.report.numbers import is_number, rounded
+from lib.report.outcomes import StackOutcome
+from lib.report.reasons import reason_in_words
+from lib.report.stackviews import StackView
+
+if TYPE_CHECKING:
+    from astropy.table import Row, Table
+
+MJD_OF_1970 = 40587.0
+
+ORIGINS = {
+    "config": "as given by target_radec",
+    "header": "where the telescope pointed, by its headers",
+    "solution": "where the telescope pointed, by the solved frames",
+}
+"""Where a position that is not that of a source comes from."""
+
+FLAG_WORDS = (
+    (FLAG_SATURATED, "saturated"),
+    (FLAG_NEIGHBOUR, "light of a neighbour subtracted"),
+    (FLAG_WEIGHT, "pixels without weight in the aperture"),
+)
+
+MATCH_RADIUS = 1.0
+"""[arcsec] Within which a source of a coadd is the target's source in the joint table."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a target is.
+
+    Parameters
+    ----------
+    ra, dec : float
+        Degrees, ICRS.
+    error : float or None
+        Standard error per axis [arcsec], that of the tie to the catalogue included; None where no
+        source was seen.
+    words : str
+        How it was found.
+    stack : str
+        The stack it was measured in; empty where no source was seen.
+    """
+
+    ra: float
+    dec: float
+    error: float | None
+    words: str
+    stack: str = ""
+
+    @property
+    def sexagesimal(self) -> tuple[str, str]:
+        """Right ascension [h m s] and declination [d m s]."""
+        from astropy.coordinates import Angle
+
+        return (
+            str(Angle(self.ra, "deg").to_string("hourangle", sep=":", precision=3, pad=True)),
+            str(Angle(self.dec, "deg").to_string(sep=":", precision=2, pad=True, alwayssign=True)),
+        )
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """The reference star next to a target.
+
+    Parameters
+    ----------
+    ra, dec : float
+        Degrees.
+    distance, angle : float
+        Arcsec, and degrees from north to east.
+    magnitudes : str
+        As the reference has them.
+    same : bool
+        Whether the target's source may be that star.
+    """
+
+    ra: float
+    dec: float
+    distance: float
+    angle: float
+    magnitudes: str
+    same: bool
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A target in one filter.
+
+    Parameters
+    ----------
+    mid : str
+        Mean middle of the exposures, UTC, ISO.
+    frames, exposure : int, float
+        Frames of the coadd, and the sum of their exposures [s].
+    magnitude, error, limit : float or None
+        The error includes that of the zero point; the limit is one of `LIMIT_SIGMA`.
+    system : str
+        AB or Vega; empty without a zero point.
+    snr : float or None
+    words : str
+        Why there is no number, or what its flags mean.
+    gcn : str
+        The same as a line of plain text; empty where there is no number.
+    """
+
+    stack: str
+    filter: str
+    mid: str
+    frames: int
+    exposure: float | None
+    magnitude: float | None
+    error: float | None
+    limit: float | None
+    system: str
+    snr: float | None
+    words: str
+    gcn: str = ""
+
+
+@dataclass(frozen=True)
+class TargetView:
+    """What the page shows of a target.
+
+    Parameters
+    ----------
+    name : str
+    position : Position or None
+        None where it is not known.
+    neighbour : Neighbour or None
+    measurements : list of Measurement
+        In order of wavelength.
+    curve : list of list
+        As returned by `curve_points`.
+    finder : Finder or None
+    links : list of Link
+    gcn : str
+        Position and magnitudes as plain text; empty where nothing was measured.
+    remark : str
+        Why there is no more.
+    """
+
+    name: str
+    position: Position | None
+    neighbour: Neighbour | None
+    measurements: list[Measurement]
+    curve: list[list[Any]]
+    finder: Finder | None
+    links: list[Link]
+    gcn: str
+    remark: str = ""
+
+    def script_data(self) -> dict[str, Any]:
+        """Return what the page's script is given."""
+        systems = {one.filter: one.system for one in self.measurements}
+        return {"name": self.name, "curve": self.curve, "systems": systems}
+
+
+@dataclass
+class TargetRows:
+    """The rows of a target in its joint table.
+
+    Parameters
+    ----------
+    target : dict
+        Row of the target itself.
+    source : dict or None
+        Row of the source that it is.
+    origin : str
+        Where its position comes from, a key of `ORIGINS`.
+    left_out : dict of str to str
+        Filters that the table lacks, and why.
+    """
+
+    target: dict[str, Any]
+    source: dict[str, Any] | None
+    origin: str
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def read_target_rows(path: Path) -> TargetRows | None:
+    """Return the rows of a target in its joint table; None where there are none.
+
+    Of a table that may have thousands of rows only two are read.
+    """
+    from astropy.table import Table
+
+    if not path.is_file():
+        return None
+    with open(path, encoding="utf-8") as file:
+        lines = [line.rstrip("\n") for line in file]
+    begin = next((k for k, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    head = lines[: begin + 1]
+    if len(lines) < begin + 2:
+        return None
+
+    def row(number: int) -> "tuple[Row, dict[str, Any]]":
+        table = Table.read([*head, lines[begin + number]], format="ascii.ecsv")
+        return table[0], dict(table.meta)
+
+    first, meta = row(1)
+    if not first["TARGET"]:
+        return None
+    source = None
+    matched = int(first["MATCH"])
+    if 0 < matched < len(lines) - begin:
+        found = row(matched)[0]
+        source = _plain(found) if int(found["NUMBER"]) == matched else None
+    left_out = {str(key): str(why) for key, why in dict(meta.get("left_out") or {}).items()}
+    return TargetRows(_plain(first), source, str(meta.get("target_source", "")), left_out)
+
+
+def _plain(row: "Row") -> dict[str, Any]:
+    return {name: row[name] for name in row.colnames}
+
+
+def locate(rows: TargetRows, views: list[StackView], imdir: Path) -> Position:
+    """Return the position of a target: that of its source where one was seen."""
+    if rows.source is None:
+        origin = ORIGINS.get(rows.origin, rows.origin)
+        words = f"{origin}; no source within half the seeing of it"
+        return Position(float(rows.target["RA"]), float(rows.target["DEC"]), None, words)
+    ra, dec = float(rows.source["RA"]), float(rows.source["DEC"])
+    best: tuple[float, StackView] | None = None
+    for view in views:
+        if view.numbers.catalogue in ("", "NONE"):
+            continue
+        error = position_error(imdir / f"coadd{view.numbers.stack}.cat.fits", ra, dec)
+        tie = (view.numbers.positions or 0.0) / math.sqrt(view.numbers.starsused or 1)
+        if error is not None and (best is None or math.hypot(error, tie) < best[0]):
+            best = math.hypot(error, tie), view
+    if best is None:
+        return Position(ra, dec, None, "measured; not tied to a catalogue")
+    numbers = best[1].numbers
+    words = f"measured in {numbers.filter}, against {numbers.catalogue}"
+    return Position(ra, dec, max(best[0], 0.5) / 1000, words, numbers.stack)
+
+
+def position_error(path: Path, ra: float, dec: float) -> float | None:
+    """Return the error per axis [mas] of the source of a coadd at a position, or None."""
+    try:
+        sources = read_table(path, "SOURCES")
+    except (FileNotFoundError, KeyError):
+        return None
+    if len(sources) == 0 or "POSERR" not in (sources.dtype.names or ()):
+        return None
+    apart = np.hypot(*project(sources["RA"], sources["DEC"], ra, dec).T)
+    nearest = int(np.nanargmin(apart)) if np.isfinite(apart).any() else -1
+    if nearest < 0 or apart[nearest] > MATCH_RADIUS:
+        return None
+    error = float(sources["POSERR"][nearest])
+    return error if math.isfinite(error) else None
+
+
+def nearest_star(
+    reference: "Table | None", position: Position, seeing: float, most: int = 4
+) -> Neighbour | None:
+    """Return the reference star next to a position, and what the reference knows of it.
+
+    Parameters
+    ----------
+    reference : astropy.table.Table or None
+    position : Position
+    seeing : float
+        Arcsec: a star within half of it may be the target.
+    most : int
+        Bands that are named.
+    """
+    if reference is None:
+        return None
+    sky: list[np.ndarray] = [
+        np.ma.filled(np.ma.asarray(reference[k], float), np.nan) for k in ("ra", "dec")
+    ]
+    ra, dec = sky
+    plane = project(ra, dec, position.ra, position.dec)
+    apart = np.hypot(*plane.T)
+    if not np.isfinite(apart).any():
+        return None
+    k = int(np.nanargmin(apart))
+    bands = [one for one in ("g", "r", "i", "z", "V", "J", "H", "K") if one in reference.colnames]
+    known = [(one, reference[one][k]) for one in bands if not np.ma.is_masked(reference[one][k])]
+    told = [
+        f"{one} {float(value):.1f} {'Vega' if one in 'JHK' else 'AB'}"
+        for one, value in known
+        if math.isfinite(value)
+    ]
+    east, north = plane[k]
+    angle = math.degrees(math.atan2(east, north)) % 360
+    same = bool(position.stack) and apart[k] < 0.5 * seeing
+    return Neighbour(
+        float(ra[k]), float(dec[k]), float(apart[k]), angle, ", ".join(told[:most]), same
+    )
+
+
+def measure(
+    view: StackView, outcome: StackOutcome, rows: TargetRows | None, mids: dict[str, float]
+) -> Measurement:
+    """Return what was measured of a target in one filter, or why nothing was.
+
+    Parameters
+    ----------
+    view : StackView
+    outcome : StackOutcome
+    rows : TargetRows or None
+    mids : dict of str to float
+        As returned by `curve_middles`.
+    """
+    numbers = view.numbers
+    name = numbers.filter
+    values: dict[str, Any] = rows.target if rows else {}
+    found = {key: _finite(values.get(f"{key}_{name}"))
+             for key in ("FLUX", "FLUXERR", "MAG", "MAGERR", "LIMIT")}  # fmt: skip
+    flags = int(values.get(f"FLAGS_{name}") or 0)
+    flux, flux_error = found["FLUX"], found["FLUXERR"]
+    snr = flux / flux_error if flux is not None and flux_error else None
+    words = ", ".join(what for bit, what in FLAG_WORDS if flags & bit)
+    if not numbers.made or numbers.flagged:
+        words = numbers.note or "no stack"
+    elif rows is None or f"FLUX_{name}" not in values:
+        words = reason_in_words(rows.left_out.get(name, "not measured") if rows else "not measured")
+    elif flags & FLAG_OUTSIDE or flux is None:
+        words = "outside of the field, or no usable pixel there"
+    elif found["MAG"] is None and found["LIMIT"] is None:
+        seen = f"seen at S/N {snr:.1f}" if snr and snr >= LIMIT_SIGMA else "not seen"
+        words = f"{seen}; no zero point: {view.zpreason}"
+    error = found["MAGERR"]
+    if error is not None:
+        error = math.hypot(error, numbers.error or 0.0)
+    mid = mids.get(name)
+    one = Measurement(
+        numbers.stack, name,
+        mid=_iso(mid) if mid else str(outcome.cards.get("DATE-OBS", ""))[:19],
+        frames=numbers.used, exposure=numbers.exposure, magnitude=found["MAG"], error=error,
+        limit=found["LIMIT"], system=numbers.system, snr=snr, words=words,
+    )  # fmt: skip
+    return Measurement(**vars(one) | {"gcn": gcn_line(one)})
+
+
+def gcn_line(one: Measurement) -> str:
+    """Return a measurement as a line of plain ASCII text; empty where there is no number."""
+    if one.magnitude is not None:
+        value = f"{one.magnitude:.2f} +/- {max(one.error or 0.0, 0.01):.2f}"
+    elif one.limit is not None:
+        value = f"> {one.limit:.2f} ({LIMIT_SIGMA:g} sigma)"
+    else:
+        return ""
+    exposure = f"{one.exposure:.0f} s" if is_number(one.exposure) else ""
+    text = f"{one.mid[:19].replace('T', ' '):<20} {exposure:>7}  {one.filter:<6} {value:<18} "
+    return card_text(text + one.system, 100)
+
+
+def gcn_text(position: Position, measurements: list[Measurement], catalogues: str) -> str:
+    """Return position and magnitudes of a target as a circular has them, in plain ASCII text."""
+    lines = [one.gcn for one in measurements if one.gcn]
+    if not lines:
+        return ""
+    ra, dec = position.sexagesimal
+    where = f"RA, Dec (J2000): {ra} {dec} = {position.ra:.6f} {position.dec:+.6f} deg"
+    if position.error is not None:
+        where += f" (+/- {max(position.error, 0.01):.2f} arcsec per axis)"
+    head = f"{'middle (UT)':<20} {'exp.':>7}  {'filter':<6} {'magnitude':<18} system"
+    foot = f"Calibrated against {catalogues}; " if catalogues else ""
+    foot += "not corrected for Galactic extinction."
+    return "\n".join([card_text(where, 200), "", head, *lines, "", card_text(foot, 200)])
+
+
+def read_curve(path: Path) -> "Table | None":
+    """Return the light curve of a target, or None where it has no rows."""
+    from astropy.table import Table
+
+    if not path.is_file():
+        return None
+    table = Table.read(path, format="ascii.ecsv")
+    return table if len(table) else None
+
+
+def curve_points(table: "Table | None") -> list[list[Any]]:
+    """Return the rows of a light curve for the page's script.
+
+    Returns
+    -------
+    list of list
+        Frame, filter, middle [ms since 1970], magnitude, its error, limit, flux [e/s], its error,
+        whether in the coadd, why not. None for what there is not.
+    """
+    if table is None:
+        return []
+    points = []
+    for row in table:
+        mjd = _finite(row["MJD"])
+        if mjd is None:
+            continue
+        numbers = [
+            rounded(_finite(row[key]), 4)
+            for key in ("MAG", "MAGERR", "LIMIT", "FLUX", "FLUXERR")
+        ]  # fmt: skip
+        reason = str(row["REASON"])
+        if not reason and int(row["FLAGS"]) & FLAG_OUTSIDE:
+            reason = "no usable pixel at the target"
+        points.append([
+            str(row["FRAME"]), str(row["FILTER"]), round((mjd - MJD_OF_1970) * 86400e3),
+            *numbers, int(row["USED"]), reason_in_words(reason),
+        ])  # fmt: skip
+    return points
+
+
+def curve_middles(points: list[list[Any]]) -> dict[str, float]:
+    """Return the mean middle [ms since 1970] of the frames of each filter that are in the coadd."""
+    times: dict[str, list[float]] = {}
+    for point in points:
+        if point[8]:
+            times.setdefault(point[1], []).append(point[2])
+    return {name: float(np.mean(found)) for name, found in times.items()}
+
+
+def show_target(
+    target: str, views: list[StackView], outcomes: dict[str, StackOutcome],
+    reference: "Table | None", imdir: Path,
+) -> TargetView:  # fmt: skip
+    """Make what the page shows of one target.
+
+    Parameters
+    ----------
+    target : str
+    views : list of StackView
+        Its stacks, from blue to red.
+    outcomes : dict of str to StackOutcome
+        By stack.
+    reference : astropy.table.Table or None
+        Reference stars about it.
+    imdir : Path
+    """
+    rows = read_target_rows(imdir / table_name(target))
+    points = curve_points(read_curve(imdir / f"{target}.lightcurve.ecsv"))
+    mids = curve_middles(points)
+    measurements = [measure(view, outcomes[view.numbers.stack], rows, mids) for view in views]
+    links = target_links(imdir, target)
+    if rows is None:
+        remark = "No stack could be measured at the position of the target."
+        return TargetView(target, None, None, measurements, points, None, links, "", remark)
+    position = locate(rows, views, imdir)
+    seeing = min((one.numbers.seeing for one in views if is_number(one.numbers.seeing)),
+                 default=1.0)  # fmt: skip
+    neighbour = nearest_star(reference, position, seeing)
+    star = (neighbour.ra, neighbour.dec) if neighbour and not neighbour.same else None
+    cards = {one.numbers.stack: outcomes[one.numbers.stack].cards for one in views}
+    order = sorted(measurements, key=lambda one: (one.stack != position.stack, -(one.snr or 0.0)))
+    finder = make_finder(
+        [(one.stack, cards[one.stack]) for one in order], (position.ra, position.dec), star, imdir
+    )
+    named = dict.fromkeys(
+        one.numbers.zpsource for one in views if one.numbers.zpsource and one.numbers.system
+    )
+    text = gcn_text(position, measurements, ", ".join(named))
+    return TargetView(target, position, neighbour, measurements, points, finder, links, text)
+
+
+def _finite(value: Any) -> float | None:
+    """Return a number of a table; None for what is masked, absent or not finite."""
+    if value is None or np.ma.is_masked(value):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _iso(milliseconds: float) -> str:
+    """Return a time in UTC, to the second."""
+    time = datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.UTC)
+    return time.strftime("%Y-%m-%dT%H:%M:%S")

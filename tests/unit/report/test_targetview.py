@@ -1,0 +1,141 @@
+"""What the page says of a target."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+
+from lib.photometry.flags import FLAG_OUTSIDE
+from lib.report import targetview
+from lib.report.outcomes import StackOutcome
+from lib.report.stackviews import StackView
+from lib.report.summary import stack_numbers
+
+
+def stack_view(name, zpreason="", **cards):
+    numbers = stack_numbers(name, StackOutcome(cards, [], {}, {}), {})
+    return StackView(numbers, [], [80, 64], [], 0, zpreason, "", None, None)
+
+
+def joint_table(path, match=3, **columns):
+    table = Table({
+        "NUMBER": np.arange(1, 5), "RA": [150.0, 150.1, 150.00002, 150.2], "DEC": 2.0 * np.ones(4),
+        "TARGET": [True, False, False, False], "MATCH": [match, 0, 0, 0],
+    })  # fmt: skip
+    for name, value in columns.items():
+        table[name] = [value] * 4
+    table.meta = {"target_source": "config", "left_out": {"i": "TOO_FEW_FRAMES: 1 < 3"}}
+    table.write(path, format="ascii.ecsv")
+    return path
+
+
+def test_position_is_that_of_the_source_with_its_error(tmp_path):
+    rows = targetview.read_target_rows(joint_table(tmp_path / "T.ecsv"))
+    sources = Table({"RA": [150.3, 150.00002], "DEC": [2.0, 2.0], "POSERR": [1.0, 30.0]})
+    table = fits.table_to_hdu(sources)
+    table.name = "SOURCES"
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(tmp_path / "coaddT.r.cat.fits")
+    view = stack_view("T.r", ASTRCAT="GaiaDR3", ASTRMS1=300.0, ASTRMS2=400.0, ASTRNST=100)
+    place = targetview.locate(rows, [view], tmp_path)
+    # 30 mas of the source, 400 mas / 10 of the tie to the catalogue.
+    assert place.error == pytest.approx(0.050)
+    assert (place.ra, place.stack) == (150.00002, "T.r")
+    assert place.sexagesimal == ("10:00:00.005", "+02:00:00.00")
+    alone = targetview.locate(rows, [stack_view("T.r", ASTRCAT="NONE")], tmp_path)
+    assert alone.error is None and "not tied" in alone.words
+
+
+def test_position_without_a_source_is_the_one_asked_for(tmp_path):
+    rows = targetview.read_target_rows(joint_table(tmp_path / "T.ecsv", match=0))
+    place = targetview.locate(rows, [], tmp_path)
+    assert (place.ra, place.error, place.stack) == (150.0, None, "")
+    assert "no source" in place.words
+
+
+@pytest.mark.parametrize(
+    ("columns", "cards", "told"),
+    [
+        ({"MAG_r": 18.4, "MAGERR_r": 0.03, "FLUX_r": 90.0, "FLUXERR_r": 3.0}, {},
+         (18.4, 0.05, None, "AB", "")),
+        ({"LIMIT_r": 22.3, "FLUX_r": 1.0, "FLUXERR_r": 3.0}, {}, (None, None, 22.3, "AB", "")),
+        ({"FLUX_r": np.nan, "FLAGS_r": FLAG_OUTSIDE}, {},
+         (None, None, None, "AB", "outside of the field, or no usable pixel there")),
+        ({"FLUX_r": 90.0, "FLUXERR_r": 3.0}, {"ABSZPT": None},
+         (None, None, None, "", "seen at S/N 30.0; no zero point: no reference")),
+        ({}, {}, (None, None, None, "AB", "not measured")),
+    ],
+)  # fmt: skip
+def test_magnitude_limit_or_why_there_is_none(tmp_path, columns, cards, told):
+    columns = {"MAG_r": np.nan, "LIMIT_r": np.nan, "FLAGS_r": 0} | columns if columns else {}
+    rows = targetview.read_target_rows(joint_table(tmp_path / "T.ecsv", **columns))
+    usual = {"ABSZPT": 27.0, "ABSZPERR": 0.04, "ZPSYS": "AB", "NSTACK": 3, "TOTALEXP": 30.0,
+             "DATE-OBS": "2022-01-28T05:00:00.000"}  # fmt: skip
+    kept = {key: value for key, value in (usual | cards).items() if value is not None}
+    one = targetview.measure(
+        stack_view("T.r", "no reference", **kept), StackOutcome(kept, [], {}, {}), rows, {}
+    )
+    error = None if told[1] is None else pytest.approx(told[1])
+    assert (one.magnitude, error, one.limit, one.system, one.words) == (
+        told[0], one.error, *told[2:]
+    )  # fmt: skip
+    assert bool(one.gcn) == (one.magnitude is not None or one.limit is not None)
+
+
+def test_filter_left_out_has_its_reason(tmp_path):
+    rows = targetview.read_target_rows(joint_table(tmp_path / "T.ecsv"))
+    cards = {"ABSZPT": 27.0}
+    one = targetview.measure(stack_view("T.i", **cards), StackOutcome(cards, [], {}, {}), rows, {})
+    assert one.words == "too few frames: 1 < 3"
+    none = targetview.measure(stack_view("T.i"), StackOutcome({}, [], {}, {}), None, {})
+    assert none.words == "no stack"
+
+
+def test_text_for_a_circular_is_plain_and_complete():
+    def line(name, **numbers):
+        base = dict.fromkeys(("magnitude", "error", "limit", "snr"))
+        one = targetview.Measurement(
+            f"T.{name}", name, "2022-01-28T04:58:34", 5, 400.0, system="AB", words="",
+            **base | numbers,
+        )  # fmt: skip
+        return targetview.Measurement(**vars(one) | {"gcn": targetview.gcn_line(one)})
+
+    lines = [line("r", limit=22.98), line("i", magnitude=18.659, error=0.004), line("é")]
+    place = targetview.Position(150.1, -20.3, 0.003, "")
+    text = targetview.gcn_text(place, lines, "SDSS")
+    assert text.isascii()
+    assert "10:00:24.000 -20:18:00.00 = 150.100000 -20.300000 deg" in text
+    assert "(+/- 0.01 arcsec per axis)" in text
+    rows = [row.split() for row in text.splitlines()]
+    assert "2022-01-28 04:58:34 400 s r > 22.98 (3 sigma) AB".split() in rows
+    # A hundredth is the least error that is stated.
+    assert "2022-01-28 04:58:34 400 s i 18.66 +/- 0.01 AB".split() in rows
+    assert text.endswith("Calibrated against SDSS; not corrected for Galactic extinction.")
+    assert targetview.gcn_text(place, [line("é")], "") == ""
+
+
+def test_nearest_star_is_told_with_distance_angle_and_magnitudes():
+    reference = Table(
+        {"ra": [359.999, 0.5], "dec": [60.0, 60.0], "r": [17.26, 12.0], "J": [np.nan] * 2}
+    )
+    place = targetview.Position(0.001, 60.0, 0.1, "", "T.r")
+    star = targetview.nearest_star(reference, place, 1.0)
+    assert star.distance == pytest.approx(0.002 * 3600 * 0.5, abs=1e-3)
+    assert star.angle == pytest.approx(270, abs=0.01)
+    assert star.magnitudes == "r 17.3 AB" and not star.same
+    assert targetview.nearest_star(reference, place, 10.0).same
+    assert targetview.nearest_star(None, place, 1.0) is None
+
+
+def test_light_curve_keeps_frames_that_were_not_measured():
+    table = Table({
+        "FRAME": ["a", "b", "c"], "FILTER": ["r"] * 3, "MJD": [40588.0, 40588.5, np.nan],
+        "MAG": [18.0, np.nan, 18.0], "MAGERR": [0.1, np.nan, 0.1], "LIMIT": [np.nan] * 3,
+        "FLUX": [5.0, np.nan, 5.0], "FLUXERR": [0.5, np.nan, 0.5], "FLAGS": [0, FLAG_OUTSIDE, 0],
+        "USED": [True, True, True], "REASON": ["", "", ""],
+    })  # fmt: skip
+    points = targetview.curve_points(table)
+    assert points == [
+        ["a", "r", 86400000, 18.0, 0.1, None, 5.0, 0.5, 1, ""],
+        ["b", "r", 129600000, None, None, None, None, None, 1, "no usable pixel at the target"],
+    ]
+    assert targetview.curve_middles(points) == {"r": 108e6}
