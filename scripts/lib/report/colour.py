@@ -97,7 +97,7 @@ def target_pixel(
     Parameters
     ----------
     cards : dict
-        Of the coadd.
+        Header of the coadd.
     shape : tuple of int
         Rows and columns of its grid made small.
     position : tuple of float

@@ -15,7 +15,7 @@ WIDTH = 180.0
 """[arcsec] Side of a chart."""
 
 LEAST_PIXELS, MOST_PIXELS = 150, 420
-"""Of the coadd on a side, and of its picture."""
+"""Side of the cut-out in pixels of the coadd, at least; side of its picture, at most."""
 
 BARS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 """[arcsec] Lengths of a scale bar."""

@@ -313,6 +313,7 @@ def gather(
             "rows": table_rows(night, result),
             "frames": show_timeline(night, result, cards, imdir),
             "targets": [one.script_data() for one in targets],
+            "sigma": f"{LIMIT_SIGMA:g}",
             "aside": aside,
             "stacks": [one.script_data() for one in stacks],
             "exclude": str(config.get("exclude") or "config/exclude.txt"),

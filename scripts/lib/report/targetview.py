@@ -1,7 +1,9 @@
 """What the page begins with: each target, its magnitudes, its position, its surroundings."""
 
 import datetime
+import logging
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lib.core.sphere import project
-from lib.core.text import card_text
+from lib.core.text import card_text, shown
 from lib.frame.fitsbytes import read_table
 from lib.night.plan import table_name
 from lib.photometry.flags import FLAG_NEIGHBOUR, FLAG_OUTSIDE, FLAG_SATURATED, FLAG_WEIGHT
@@ -22,7 +24,9 @@ from lib.report.reasons import reason_in_words
 from lib.report.stackviews import StackView
 
 if TYPE_CHECKING:
-    from astropy.table import Row, Table
+    from astropy.table import Table
+
+log = logging.getLogger("autoproc")
 
 MJD_OF_1970 = 40587.0
 
@@ -38,6 +42,15 @@ FLAG_WORDS = (
     (FLAG_NEIGHBOUR, "light of a neighbour subtracted"),
     (FLAG_WEIGHT, "pixels without weight in the aperture"),
 )
+
+ROW_COLUMNS = ("NUMBER", "RA", "DEC", "TARGET", "MATCH")
+"""Columns that a joint table must have to be shown."""
+
+CURVE_COLUMNS = (
+    "FRAME", "FILTER", "MJD", "MAG", "MAGERR", "LIMIT", "FLUX", "FLUXERR", "FLAGS", "USED",
+    "REASON",
+)  # fmt: skip
+"""Columns that a light curve must have to be shown."""
 
 MATCH_RADIUS = 1.0
 """[arcsec] Within which a source of a coadd is the target's source in the joint table."""
@@ -199,37 +212,48 @@ class TargetRows:
 def read_target_rows(path: Path) -> TargetRows | None:
     """Return the rows of a target in its joint table; None where there are none.
 
-    Of a table that may have thousands of rows only two are read.
+    Of a table that may have thousands of rows only two are read. A table of another version, or
+    one that is damaged, has none: the next run makes it again.
     """
-    from astropy.table import Table
-
     if not path.is_file():
         return None
-    with open(path, encoding="utf-8") as file:
-        lines = [line.rstrip("\n") for line in file]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     begin = next((k for k, line in enumerate(lines) if not line.startswith("#")), len(lines))
     head = lines[: begin + 1]
     if len(lines) < begin + 2:
         return None
 
-    def row(number: int) -> "tuple[Row, dict[str, Any]]":
-        table = Table.read([*head, lines[begin + number]], format="ascii.ecsv")
-        return table[0], dict(table.meta)
+    def read_row(number: int) -> "Table | None":
+        return read_table_text([*head, lines[begin + number]], ROW_COLUMNS)
 
-    first, meta = row(1)
-    if not first["TARGET"]:
+    first = read_row(1)
+    if first is None or not first["TARGET"][0]:
         return None
     source = None
-    matched = int(first["MATCH"])
+    matched = int(first["MATCH"][0])
     if 0 < matched < len(lines) - begin:
-        found = row(matched)[0]
-        source = _plain(found) if int(found["NUMBER"]) == matched else None
-    left_out = {str(key): str(why) for key, why in dict(meta.get("left_out") or {}).items()}
-    return TargetRows(_plain(first), source, str(meta.get("target_source", "")), left_out)
+        found = read_row(matched)
+        source = _plain(found) if found and found["NUMBER"][0] == matched else None
+    left_out = {str(key): str(why) for key, why in dict(first.meta.get("left_out") or {}).items()}
+    return TargetRows(_plain(first), source, str(first.meta.get("target_source", "")), left_out)
 
 
-def _plain(row: "Row") -> dict[str, Any]:
-    return {name: row[name] for name in row.colnames}
+def read_table_text(lines: Sequence[str], columns: Collection[str]) -> "Table | None":
+    """Return an ECSV table with some columns; None for what is not that."""
+    from astropy.table import Table
+    from astropy.table.meta import YamlParseError
+
+    try:
+        table = Table.read(list(lines), format="ascii.ecsv")
+    except (ValueError, YamlParseError) as why:
+        log.warning("a table is not shown: %s", shown(why, 200))
+        return None
+    return table if len(table) and set(columns) <= set(table.colnames) else None
+
+
+def _plain(table: "Table") -> dict[str, Any]:
+    """Return the first row of a table."""
+    return {name: table[name][0] for name in table.colnames}
 
 
 def locate(rows: TargetRows, views: list[StackView], imdir: Path) -> Position:
@@ -384,12 +408,10 @@ def gcn_text(position: Position, measurements: list[Measurement], catalogues: st
 
 def read_curve(path: Path) -> "Table | None":
     """Return the light curve of a target, or None where it has no rows."""
-    from astropy.table import Table
-
     if not path.is_file():
         return None
-    table = Table.read(path, format="ascii.ecsv")
-    return table if len(table) else None
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return read_table_text(lines, CURVE_COLUMNS)
 
 
 def curve_points(table: "Table | None") -> list[list[Any]]:

@@ -45,6 +45,27 @@ def test_position_is_that_of_the_source_with_its_error(tmp_path):
     assert alone.error is None and "not tied" in alone.words
 
 
+def test_damaged_tables_and_those_of_another_version_are_not_shown(tmp_path):
+    path = joint_table(tmp_path / "T.ecsv")
+    text = path.read_text()
+    damages = (
+        text[: len(text) // 2],
+        text.replace("MATCH", "OTHER"),
+        text.replace(" 150.1", ""),
+        text.replace("datatype: int64", "datatype: {"),
+        "",
+        "# %ECSV 1.0\n",
+    )
+    for spoilt in damages:
+        path.write_text(spoilt)
+        rows = targetview.read_target_rows(path)
+        assert rows is None or rows.target["RA"] == 150.0
+    path.write_bytes(b"\xff\xfe" + text.encode())
+    assert targetview.read_target_rows(path) is None
+    assert targetview.read_curve(path) is None
+    assert targetview.read_target_rows(tmp_path / "none.ecsv") is None
+
+
 def test_position_without_a_source_is_the_one_asked_for(tmp_path):
     rows = targetview.read_target_rows(joint_table(tmp_path / "T.ecsv", match=0))
     place = targetview.locate(rows, [], tmp_path)

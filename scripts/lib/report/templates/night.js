@@ -150,7 +150,7 @@
     const value = (point) => {
       const system = one.systems[point[1]] || "";
       if (point[3] !== null) return `${number(point[3], 3)} ± ${number(point[4], 3)} ${system}`;
-      if (point[5] !== null) return `> ${number(point[5], 2)} ${system} (3σ)`;
+      if (point[5] !== null) return `> ${number(point[5], 2)} ${system} (${data.sigma}σ)`;
       if (point[6] !== null) return `${number(point[6], 2)} ± ${number(point[7], 2)} e/s, no zero point`;
       return "not measured";
     };
@@ -161,7 +161,7 @@
       make("tbody", {}, ...one.curve.map((point) => make("tr", {}, make("td", {}, clock(point)), make("td", {}, point[1]), make("td", {}, value(point)),
         make("td", {}, frames.has(point[0]) ? make("a", { href: address("frame", point[0]) }, point[0]) : point[0]), make("td", { class: "muted" }, point[9] || (point[8] ? "" : "not in the stack"))))));
     place.replaceChildren(chart, make("details", {},
-      make("summary", {}, `the ${one.curve.length} measurements${lost.length ? `; ${lost.length} frames without one` : ""}`),
+      make("summary", {}, `values of ${one.curve.length} frame${one.curve.length > 1 ? "s" : ""}${lost.length ? `; ${lost.length} without a measurement` : ""}`),
       make("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": `light curve of ${one.name}` }, table)));
     if (!traces.length) { chart.append(make("p", { class: "muted" }, `No light curve: ${lost[0]?.[9] || "the target was not measured"}.`)); return; }
     plot(chart, {
