@@ -10,7 +10,7 @@ rule bias:
     conda:
         "../environment.yml"
     params:
-        version=7,
+        version=8,
         facts=FILES.calibration_facts("bias"),
         given=FILES.calibrations_given("bias"),
         contents=FILES.calibrations_contents("bias"),
@@ -29,7 +29,7 @@ rule dark:
     conda:
         "../environment.yml"
     params:
-        version=8,
+        version=9,
         facts=FILES.calibration_facts("dark"),
         given=FILES.calibrations_given("dark", "bias"),
         contents=FILES.calibrations_contents("dark", "bias"),
@@ -50,7 +50,7 @@ rule flat:
     conda:
         "../environment.yml"
     params:
-        version=9,
+        version=10,
         facts=FILES.calibration_facts("flat"),
         given=FILES.calibrations_given("flat", "bias", "dark"),
         contents=FILES.calibrations_contents("flat", "bias", "dark"),

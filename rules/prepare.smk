@@ -12,7 +12,7 @@ rule prepare:
     conda:
         "../environment.yml"
     params:
-        version=8,
+        version=9,
         facts=FILES.facts,
         missing={
             "bias": config["prepare"]["missing_bias"],

@@ -38,7 +38,7 @@ rule stack:
         "../environment.yml"
     threads: PLAN.threads_of_a_stack(available_cores(workflow))
     params:
-        version=22,
+        version=23,
         settings=config["stack"],
         customcatfilt=config["customcatfilt"],
         given=FILES.stack_given,

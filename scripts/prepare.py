@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lib.calibration.carried import carried_cards
 from lib.calibration.measuredgain import with_measured_gain
 from lib.calibration.prepare import frame_header, prepare_frame
 from lib.calibration.readymasters import read_masters
@@ -36,6 +37,7 @@ def main(job: Any) -> None:
                 record_calibration(frame.header, kind.upper(), paths[kind], master.header)
     except FrameRejected as why:
         frame = reject(frame_header(facts), "prepare", why)
+    frame.header.update(carried_cards(job.params.given.raws[0], facts))
     record_step(frame.header, "prepare", job.params.version)
     write_frame(job.output[0], frame)
 

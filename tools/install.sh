@@ -68,6 +68,12 @@ if [ "${1:-}" = --dev ] && may_install; then
     have chromedriver || apt_install chromium-driver
 fi
 
+# --- programs that judge the products in the tests; without them those are skipped
+if [ "${1:-}" = --dev ] && may_install; then
+    have fitsverify || apt_install fitsverify
+    have stilts || apt_install stilts
+fi
+
 # --- a Slurm for the test of the cluster profile; without one it is skipped
 if [ "${1:-}" = --dev ] && may_install; then
     if ! PATH="$PATH:/usr/sbin" have slurmctld || ! PATH="$PATH:/usr/sbin" have munged; then

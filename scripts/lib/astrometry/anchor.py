@@ -76,7 +76,7 @@ class Anchor:
 
 def camera_of(frame: AstrometryFrame) -> str:
     """Return which camera a frame is of, as its header names it."""
-    return f"{frame.header.get('INSTRUME', '')} {frame.header.get('CAMERA', '')}"
+    return f"{frame.header.get('INSTFILE', '')} {frame.header.get('CAMERA', '')}"
 
 
 def read_anchor(path: str | Path) -> Anchor | None:

@@ -34,7 +34,7 @@ MOST_RELATIVE_NOISE = 3.0
 
 
 FACTS = {
-    "instrument": "INSTRUME",
+    "instrument": "INSTFILE",
     "camera": "CAMERA",
     "filter": "FILTER",
     "binning": "BINNING",

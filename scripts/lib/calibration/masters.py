@@ -320,7 +320,7 @@ def master_header(
     header["BUNIT"] = unit
     header["IMAGETYP"] = (f"master {kind}", "kind of frame")
     for key, name in (
-        ("INSTRUME", "instrument"),
+        ("INSTFILE", "instrument"),
         ("CAMERA", "camera"),
         ("FILTER", "filter"),
         ("BINNING", "binning"),

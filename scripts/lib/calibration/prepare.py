@@ -16,7 +16,7 @@ from lib.night.facts import FrameFacts
 
 CARDS = (
     # keyword, fact, comment
-    ("INSTRUME", "instrument", "instrument, as autoproc names it"),
+    ("INSTFILE", "instrument", "instrument file of autoproc"),
     ("CAMERA", "camera", "camera"),
     ("OBJECT", "object", "target, as the raw header has it"),
     ("TARGET", "target", "target, fit for a file name"),

@@ -1,9 +1,11 @@
 """What every per-frame step does around its image math: read, pass on, reject, record, write."""
 
 import atexit
+import functools
 import json
 import logging
 import os
+import re
 import resource
 import sys
 import time
@@ -212,7 +214,19 @@ def record_step(
     step_version: int,
     parameters: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a line of HISTORY: the step, its version and its parameters."""
+    """Write into a header what made it: date, program, and as HISTORY the step and its parameters.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        Changed in place.
+    step : str
+    step_version : int
+    parameters : dict, optional
+    """
+    header["TIMESYS"] = ("UTC", "time system")
+    header["CREATOR"] = (f"autoproc {release()}", "program that wrote this file")
+    header["DATE"] = (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()), "when, UTC")
     words = [f"autoproc {step} v{step_version}"]
     words += [f"{key}={value}" for key, value in (parameters or {}).items()]
     header.add_history(card_text(" ".join(words), LONGEST_HISTORY))
@@ -269,6 +283,14 @@ def process(
     else:
         write_frame(target, frame)
     log.info("wrote %s", target)
+
+
+@functools.cache
+def release() -> str:
+    """Return the version of autoproc, which stands in one place."""
+    text = (Path(__file__).parents[3] / "src/autoproc/__init__.py").read_text()
+    found = re.search(r'__version__ = "([^"]+)"', text)
+    return found.group(1) if found else "unknown"
 
 
 def software_versions(*packages: str) -> dict[str, str]:

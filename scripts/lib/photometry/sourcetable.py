@@ -8,6 +8,7 @@ from astropy.io import fits
 
 from lib.core.stats import mad_std
 from lib.photometry.apertures import aperture_fluxes, squares_about
+from lib.photometry.columnmeanings import describe_columns
 from lib.photometry.flags import FLAG_NEIGHBOUR
 from lib.photometry.image import MeasurementImage
 from lib.photometry.measuredcoadd import MeasuredCoadd
@@ -369,6 +370,7 @@ def source_table(
         _column("ZP_STAR", used, kind="L"),
     ]
     table = fits.BinTableHDU.from_columns(columns, name="SOURCES")
+    describe_columns(table.header)
     _describe_apertures(table.header, field, radii, scale)
     return table
 
@@ -387,7 +389,7 @@ def _shape_columns(source: np.ndarray, field: StarField | None, scale: float) ->
         _column("HALF_LIGHT", half_light * scale, "arcsec"),
         _column("SIZE_RATIO", size),
         _column("STAR", np.abs(np.log(np.maximum(size, 1e-3))) < STELLAR_LOCUS, kind="L"),
-        _column("PEAK", source["peak"]),
+        _column("PEAK", source["peak"], "electron"),
     ]
 
 
@@ -423,8 +425,8 @@ def _flux_columns(name: str, fluxes: SourceFluxes, zeropoint: Zeropoint) -> list
         magnitude = np.where(flux > 0, zeropoint.value - 2.5 * np.log10(flux), np.nan)
         magnitude_error = np.where(flux > 0, 1.0857 * error / flux, np.nan)
     return [
-        _column(f"FLUX_{name}", flux),
-        _column(f"FLUXERR_{name}", error),
+        _column(f"FLUX_{name}", flux, "electron"),
+        _column(f"FLUXERR_{name}", error, "electron"),
         _column(f"MAG_{name}", magnitude, "mag"),
         _column(f"MAGERR_{name}", magnitude_error, "mag"),
     ]

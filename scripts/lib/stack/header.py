@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
+from lib.calibration.carried import common_cards
 from lib.core.bands import AB_MINUS_VEGA, VEGA_BANDS
 from lib.core.settings import StackSettings
 from lib.core.sphere import separation
@@ -21,7 +22,7 @@ from lib.stack.stackframe import StackFrame
 Cards = dict[str, tuple[Any, str]]
 """Value and comment of header cards."""
 
-IDENTITY_KEYS = ("INSTRUME", "CAMERA", "OBJECT", "TARGET", "FILTER", "BAND")
+IDENTITY_KEYS = ("INSTFILE", "CAMERA", "OBJECT", "TARGET", "FILTER", "BAND")
 
 FLAT_ERROR_TOLD = 0.003
 """[fraction] Error of the flat from which on a stack is flagged."""
@@ -68,6 +69,7 @@ def stack_header(frames: list[StackFrame], number: int) -> fits.Header:
     for key in IDENTITY_KEYS:
         if key in first:
             header[key] = (first[key], first.comments[key])
+    header.update(common_cards(frame.header for frame in frames))
     header["NSTACK"] = (number, "frames in the stack")
     header["NREJECT"] = (len(frames) - number, "frames left out")
     return header
@@ -217,6 +219,10 @@ def time_cards(headers: list[fits.Header]) -> Cards:
         ends = [h["MJD-OBS"] + h["EXPTIME"] / 86400 for h in headers if "MJD-OBS" in h]
         cards["MJD-BEG"] = (float(mjd.min()), "start of the first exposure")
         cards["MJD-END"] = (float(max(ends)), "end of the last exposure")
+        mean = mean_time(headers)
+        cards["MJD-AVG"] = (mean, "mean of the mid-exposures, by exposure time")
+        for name, value in (("BEG", mjd.min()), ("AVG", mean), ("END", max(ends))):
+            cards[f"DATE-{name}"] = (calendar(value), f"the same as MJD-{name} (UTC)")
     exposure = np.array([float(h["EXPTIME"]) for h in headers])
     cards["EXPTIME"] = (float(np.median(exposure)), "[s] exposure the pixels are scaled to")
     # The chips of a camera share their exposures.
@@ -225,6 +231,21 @@ def time_cards(headers: list[fits.Header]) -> Cards:
     cards["MAXEXP"] = (float(exposure.max()), "[s] longest exposure")
     cards["MINEXP"] = (float(exposure.min()), "[s] shortest exposure")
     return cards
+
+
+def mean_time(headers: list[fits.Header]) -> float:
+    """Return the mean of the mid-exposures of frames, by exposure time [MJD]."""
+    known = [h for h in headers if "MJD-OBS" in h]
+    exposure = np.array([h["EXPTIME"] for h in known], float)
+    middle = np.array([h["MJD-OBS"] for h in known]) + exposure / 2 / 86400
+    weight = exposure if exposure.sum() > 0 else np.ones_like(exposure)
+    return float(middle[0] + np.average(middle - middle[0], weights=weight))
+
+
+def calendar(mjd: float) -> str:
+    """Return a modified Julian date as FITS writes dates, to the millisecond."""
+    milliseconds = round(mjd * 86400000)
+    return str(np.datetime64("1858-11-17", "ms") + np.timedelta64(milliseconds, "ms"))
 
 
 def zeropoint_cards(zeropoint: Zeropoint, band: str, source: str) -> Cards:
@@ -237,6 +258,7 @@ def zeropoint_cards(zeropoint: Zeropoint, band: str, source: str) -> Cards:
         return cards
     vega = band in VEGA_BANDS
     cards["ABSZPT"] = (zeropoint.value, "[mag] mag = ABSZPT - 2.5 log10(sum of pixels)")
+    cards["MAGZERO"] = (zeropoint.value, "[mag] the same as ABSZPT")
     cards["ABSZPERR"] = (zeropoint.error, "[mag] error of ABSZPT")
     cards["ABSZPTSC"] = (zeropoint.scatter, "[mag] robust scatter of the stars")
     cards["ABSZPRMS"] = (zeropoint.rms, "[mag] rms of the stars")
@@ -418,15 +440,16 @@ def provenance_table(frames: list[StackFrame]) -> fits.BinTableHDU:
     columns = []
     for key in PROVENANCE_KEYS:
         values = [frame.header.get(key) for frame in frames]
+        name = key.replace("-", "_")
         if all(value is None for value in values):
             continue
         if all(isinstance(v, int | float) or v is None for v in values):
             array = np.array([np.nan if v is None else float(v) for v in values])
-            columns.append(fits.Column(name=key, format="D", array=array))
+            columns.append(fits.Column(name=name, format="D", array=array))
         else:
             text = ["" if v is None else str(v) for v in values]
             width = max(1, max(len(word) for word in text))
-            columns.append(fits.Column(name=key, format=f"{width}A", array=np.array(text)))
+            columns.append(fits.Column(name=name, format=f"{width}A", array=np.array(text)))
     numbers = [frame.numbers() for frame in frames]
     for key in ("fwhm", "seeing", "ellipticity", "zeropoint", "transparency", "scale", "weight"):
         array = np.array([known.get(key, np.nan) for known in numbers], float)
