@@ -1,3 +1,4 @@
+import os
 import shutil
 import signal
 import sys
@@ -9,6 +10,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 sys.path.insert(0, str(ROOT / "tests"))
+
+# As Snakemake has it for its jobs: threads of a library beside those of the test processes only
+# wait for each other.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
 
 # Where the tests are started in the background or by nohup, these are ignored, by all children too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
