@@ -2,10 +2,13 @@
 # Gives: coadd<target>.<filter>.fits, its weight (inverse variance) and source table.
 
 
+from lib.night.positions import read_positions
 from lib.night.targets import TargetError, parse_position
 
 try:
     TARGET = parse_position(config["target_radec"])
+    if config["targets"]:
+        read_positions(config["targets"])
 except TargetError as error:
     refuse(error)
 
@@ -65,22 +68,25 @@ rule tables:
     conda:
         "../environment.yml"
     params:
-        version=9,
+        version=10,
         settings=config["stack"],
         target_radec=TARGET,
     script:
         "../scripts/tables.py"
 
 
-# Rule lightcurve takes: the solved frames of a target, its coadds, their source tables and what
-# the stack measured. Gives: <target>.lightcurve.ecsv and a plot, the target in every exposure.
+# Rule lightcurve takes: the solved frames of a target, its coadds, their weights and source tables
+# and what the stack measured. Gives: <target>.lightcurve.ecsv and a plot, the target in every
+# exposure, bin and stack; <target>.lightcurves.ecsv, the same of the positions in `targets`.
 rule lightcurve:
     input:
         frames=FILES.frames_of_target,
         coadds=FILES.products("coadd{stack}.fits"),
+        weights=FILES.products("coadd{stack}.weight.fits"),
         cats=FILES.products("coadd{stack}.cat.fits"),
         quality=FILES.products("qa/stack/{stack}.json"),
     output:
+        **FILES.of_positions,
         table=f"{IMDIR}/{{target}}.lightcurve.ecsv",
         plot=f"{IMDIR}/qa/lightcurve/{{target}}.png",
     log:
@@ -88,9 +94,12 @@ rule lightcurve:
     conda:
         "../environment.yml"
     params:
-        version=4,
+        version=5,
         stacks=FILES.stacks_of_target,
         given=FILES.frames_by_stack,
+        settings=config["lightcurve"],
+        site=FILES.site,
+        positions=FILES.positions_content,
         target_radec=TARGET,
     script:
         "../scripts/lightcurve.py"

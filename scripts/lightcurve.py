@@ -1,97 +1,77 @@
-"""lightcurve: the target of a night in every exposure.
+"""lightcurve: the target of a night, and other positions, in every exposure.
 
-Forced photometry at the target's position on the frames before they are stacked.
+Forced photometry on the frames before they are stacked and on the stacks, on one photometric
+system.
 """
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 
 from lib.core.files import atomic_path
+from lib.core.settings import LightcurveSettings
 from lib.frame.step import run_by_hand, run_rule
-from lib.night.targets import parse_position, target_position
-from lib.photometry.forced import LIMIT_SIGMA
-from lib.photometry.lightcurve import (
-    FrameQuality,
-    StackedFrames,
-    light_curve,
-    plot_light_curve,
-    read_sources,
+from lib.night.positions import read_positions
+from lib.night.targets import parse_position
+from lib.photometry.lightcurveplot import plot_light_curve, plot_light_curves
+from lib.stack.lightcurves import (
+    StackPaths,
+    common_meta,
+    join_tables,
+    make_tables,
+    place_target,
+    read_stack,
 )
 
 log = logging.getLogger("autoproc")
 
 
-def read_stack(coadd: str, cat: str, quality: str, frames: list[str]) -> StackedFrames:
-    """Return what a light curve takes of a stack.
-
-    Parameters
-    ----------
-    coadd, cat, quality : path-like
-        The coadd, its source table and its quality numbers.
-    frames : list of path-like
-        Its frames.
-
-    Returns
-    -------
-    lib.photometry.lightcurve.StackedFrames
-    """
-    numbers = json.loads(Path(quality).read_text(encoding="utf-8"))
-    known = {name: FrameQuality.from_json(one) for name, one in numbers.get("frames", {}).items()}
-    exptime = numbers.get("exptime") or np.nan
-    return StackedFrames(fits.getheader(coadd), *read_sources(cat), exptime, known, frames)
-
-
-def run(
-    stacks: list[tuple[str, str, str, list[str]]],
-    output: str,
-    plot: str,
-    *,
-    target_radec: Any = None,
-    version: int = 1,
-) -> None:
-    """Make the light curve of a target.
+def run(stacks: list[StackPaths], output: str, plot: str, **options: Any) -> None:
+    """Make the light curve of a target, and those of the positions in its field.
 
     Parameters
     ----------
     stacks : list of tuple
-        Path of the coadd, of its source table, of its quality numbers, and of its frames.
+        Path of the coadd, of its weight map, of its source table, of its quality numbers, and of
+        its frames.
     output, plot : path-like
-    target_radec
-        As `lib.night.targets.parse_position` takes it.
-    version : int
-        Of the step.
+    **options
+        target_radec, settings (of section lightcurve), site and version; positions, the path of
+        the table of positions, with all_table and all_plot, where their light curves go.
     """
-    read = [read_stack(*paths) for paths in stacks]
-    headers = [stack.header for stack in read]
-    ra, dec, source = target_position(parse_position(target_radec), headers)
-    table = light_curve(read, (ra, dec))
-    table.meta = {
-        "object": str(headers[0].get("OBJECT", "")), "step": f"lightcurve v{version}",
-        "ra": ra, "dec": dec, "target_source": source or "none: the pointing is not known",
-        "limit_sigma": LIMIT_SIGMA,
-        "zeropoints": {
-            str(h["FILTER"]): {k: h[k] for k in ("ABSZPERR", "ZPSYS", "ABSZPCAT") if k in h}
-            for h in headers if "FILTER" in h
-        },
-    }  # fmt: skip
+    read = [read_stack(paths) for paths in stacks]
+    settings = LightcurveSettings(**options.get("settings", {}))
+    site = options.get("site") or None
+    configured = parse_position(options.get("target_radec"))
+    target, meta = place_target(read, configured, settings.position)
+    others = read_positions(options["positions"]) if options.get("positions") else []
+    first, *rest = make_tables(read, stacks, [target, *others], settings, site)
+    common = common_meta(read, site, options.get("version", 1))
+    first.meta = common | meta | first.meta
     with atomic_path(output) as beside:
-        table.write(beside, format="ascii.ecsv")
-    plot_light_curve(plot, table, f"{table.meta['object']}  {ra:.5f} {dec:+.5f}")
-    log.info("%s: %d exposures", Path(output).name, len(table))
+        first.write(beside, format="ascii.ecsv")
+    plot_light_curve(plot, first, f"{target.name}  {target.ra[0]:.5f} {target.dec[0]:+.5f}")
+    log.info("%s: %d exposures", Path(output).name, np.sum(first["KIND"] == "frame"))
+    if options.get("all_table"):
+        joined = join_tables(rest or [first[:0]], common)
+        with atomic_path(options["all_table"]) as beside:
+            joined.write(beside, format="ascii.ecsv")
+        inside = [one for one in rest if one.meta["name"] in joined.meta["positions"]]
+        plot_light_curves(options["all_plot"], inside)
+        log.info("%d of %d positions lie in the field", len(joined.meta["positions"]), len(others))
 
 
 def main(job: Any) -> None:
     """Make the light curve of a target from its stacks."""
-    frames = job.params.given.frames
-    stacks = zip(job.input.coadds, job.input.cats, job.input.quality, frames, strict=True)
+    given, params, put, got = job.params.given, job.params, job.output, job.input
+    stacks = list(zip(got.coadds, got.weights, got.cats, got.quality, given.frames, strict=True))
     run(
-        list(stacks), job.output.table, job.output.plot, target_radec=job.params.target_radec,
-        version=job.params.version,
+        stacks, put.table, put.plot, target_radec=params.target_radec, version=params.version,
+        settings=getattr(params, "settings", {}), site=getattr(params, "site", None),
+        positions=given.positions, all_table=getattr(put, "all_table", None),
+        all_plot=getattr(put, "all_plot", None),
     )  # fmt: skip
 
 

@@ -255,6 +255,21 @@ class StackSettings:
 
 
 @dataclass(frozen=True)
+class LightcurveSettings:
+    """Section ``lightcurve``."""
+
+    position: Literal["auto", "given", "matched"] = "auto"
+    """given: where target_radec or the header says; matched: the source within the seeing of it;
+    auto: target_radec as given, the pointing of a header matched."""
+    bin_snr: Annotated[float, Ge(0)] = 10.0
+    """S/N of bins of neighbouring frames; 0: no bins."""
+    bin_gap: Annotated[float, Gt(0)] = 6.0
+    """[hours] frames further apart are not combined."""
+    comparison_stars: Annotated[int, Ge(0)] = 100
+    """Comparison stars of a filter, at most."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """The whole configuration."""
 
@@ -317,6 +332,9 @@ class Settings:
     ] = ()
     """Where the target is, as [150.1, 20.3] or ['10:00:24.5', '+20:18:00']; []: where the
     telescope pointed."""
+    targets: Annotated[str | None, Write("the path of a table of positions, or nothing")] = None
+    """Table of more positions to be measured in all frames (name, ra, dec, optional pmra, pmdec;
+    or time, ra, dec of what moves), or nothing."""
     bias: BiasSettings = field(default_factory=BiasSettings)
     dark: DarkSettings = field(default_factory=DarkSettings)
     flat: FlatSettings = field(default_factory=FlatSettings)
@@ -328,3 +346,4 @@ class Settings:
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     astrometry: AstrometrySettings = field(default_factory=AstrometrySettings)
     stack: StackSettings = field(default_factory=StackSettings)
+    lightcurve: LightcurveSettings = field(default_factory=LightcurveSettings)

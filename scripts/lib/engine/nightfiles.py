@@ -344,9 +344,30 @@ class NightFiles:
         return {stack: tuple(stacks[stack]) for stack in self.plan.targets[wildcards.target]}
 
     def frames_by_stack(self, wildcards: Any) -> SimpleNamespace:
-        """Return the solved frames of each stack of a target."""
+        """Return the solved frames of each stack of a target, and the user's table of positions."""
         stacks = self.plan.targets[wildcards.target]
-        return SimpleNamespace(frames=[self._frames_of(stack, "stack") for stack in stacks])
+        frames = [self._frames_of(stack, "stack") for stack in stacks]
+        return SimpleNamespace(frames=frames, positions=self.config.get("targets"))
+
+    @property
+    def of_positions(self) -> dict[str, str]:
+        """What is made of the user's table of positions, by the names of the outputs."""
+        if not self.config.get("targets"):
+            return {}
+        return {
+            "all_table": f"{self.imdir}/{{target}}.lightcurves.ecsv",
+            "all_plot": f"{self.imdir}/qa/lightcurve/{{target}}.all.png",
+        }
+
+    def positions_content(self, wildcards: Any) -> str:
+        """Return what stands for the content of the user's table of positions."""
+        targets = self.config.get("targets")
+        return self.contents.sum_of(targets) if targets else ""
+
+    def site(self, wildcards: Any) -> list[float]:
+        """Return latitude, longitude and elevation of the telescope; nothing where not known."""
+        frames = (self.night.frames[frame] for frame in self.plan.frames_of(wildcards.target))
+        return next((list(one.site) for one in frames if one.site), [])
 
     def frames_of_target(self, wildcards: Any) -> list[str]:
         """Return the solved frames of all stacks of a target."""

@@ -77,7 +77,10 @@ def check_places(config: Mapping[str, Any]) -> dict[str, Any]:
     ConfigError
         In one sentence, for the first path that is not there or cannot serve.
     """
-    plain = {key: _plain(config[key]) for key in ("datadir", "imdir", "masters", "customcat")}
+    plain = {
+        key: _plain(config.get(key))
+        for key in ("datadir", "imdir", "masters", "customcat", "targets")
+    }
     own = config["exclude"] != DEFAULT_EXCLUDE
     plain["exclude"] = _plain(config["exclude"]) if own else str(INSTALLATION / DEFAULT_EXCLUDE)
     refcat = config["refcat"]
@@ -92,6 +95,8 @@ def check_places(config: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"{key}: there is no directory {plain[key]}")
     if plain["customcat"]:
         _check_file("customcat", plain["customcat"])
+    if plain["targets"]:
+        _check_file("targets", plain["targets"])
     if own and plain["exclude"]:
         _check_file("exclude", plain["exclude"])
     _check_imdir(plain["imdir"], plain["datadir"])

@@ -103,18 +103,24 @@ def jobs_of(
         },
         "log": f"{imdir}/logs/tables/{target}.log",
     }  # fmt: skip
-    curve = {
-        "input": {"coadds": coadds, "cats": cats, "quality": quality},
+    curve: dict[str, Any] = {
+        "input": {"coadds": coadds, "weights": weights, "cats": cats, "quality": quality},
         "output": {
             "table": f"{imdir}/{target}.lightcurve.ecsv",
             "plot": f"{imdir}/qa/lightcurve/{target}.png",
         },
         "params": {
-            "given": {"frames": frames}, "target_radec": position,
-            "version": PARTIAL,
+            "given": {"frames": frames, "positions": config.get("targets")},
+            "target_radec": position,
+            "settings": config["lightcurve"], "version": PARTIAL,
         },
         "log": f"{imdir}/logs/lightcurve/{target}.log",
     }  # fmt: skip
+    if config.get("targets"):
+        curve["output"] |= {
+            "all_table": f"{imdir}/{target}.lightcurves.ecsv",
+            "all_plot": f"{imdir}/qa/lightcurve/{target}.all.png",
+        }
     return [("tables.py", table), ("lightcurve.py", curve)]
 
 

@@ -71,6 +71,8 @@ class Plan:
         The same, from the frame.
     left_out : frozenset of str
         Steps that the configuration leaves out.
+    with_positions : bool
+        Whether the user gives more positions to be measured.
     """
 
     stacks: Mapping[str, tuple[str, ...]]
@@ -79,6 +81,7 @@ class Plan:
     stack_of: Mapping[str, str]
     sky_of: Mapping[str, str]
     left_out: frozenset[str]
+    with_positions: bool = False
 
     def prefix_before(self, rule: str) -> str:
         """Return the prefix of the frames that a rule takes."""
@@ -99,11 +102,12 @@ class Plan:
 
     @property
     def target_tables(self) -> tuple[str, ...]:
-        """Names of the joint table and of the light curve of each target."""
+        """Names of the joint table and of the light curves of each target."""
+        curves = [".lightcurve.ecsv", *([".lightcurves.ecsv"] if self.with_positions else [])]
         return tuple(
             name
             for target in self.targets
-            for name in (table_name(target), f"{target}.lightcurve.ecsv")
+            for name in (table_name(target), *(f"{target}{end}" for end in curves))
         )
 
     def threads_of_a_stack(self, cores: int | None) -> int:
@@ -137,6 +141,7 @@ def plan_night(log: NightLog, config: Mapping[str, Any]) -> Plan:
         stack_of=dict(log.stack_of),
         sky_of={frame: name for name, sky in skies.items() for frame in sky.frames},
         left_out=PIPELINE.left_out(config),
+        with_positions=bool(config.get("targets")),
     )
 
 

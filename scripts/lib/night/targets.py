@@ -34,8 +34,8 @@ def parse_position(value: Any) -> tuple[float, float] | None:
     if len(words) == 6:
         words = [" ".join(map(str, words[:3])), " ".join(map(str, words[3:]))]
     if len(words) == 2:
-        ra = _angle(words[0], 15.0)
-        dec = _angle(words[1], 1.0)
+        ra = parse_angle(words[0], 15.0)
+        dec = parse_angle(words[1], 1.0)
         if ra is not None and dec is not None and 0 <= ra < 360 and abs(dec) <= 90:
             return ra, dec
     raise TargetError(
@@ -44,8 +44,15 @@ def parse_position(value: Any) -> tuple[float, float] | None:
     )
 
 
-def _angle(word, factor):
-    """Return degrees from a number (degrees) or three parts (hours or degrees); None if neither."""
+def parse_angle(word: Any, factor: float) -> float | None:
+    """Return degrees from a number (degrees) or parts as 10:00:24.5; None if neither.
+
+    Parameters
+    ----------
+    word : float or str
+    factor : float
+        Degrees in the first of the parts: 15 where they are hours.
+    """
     if isinstance(word, bool):
         return None
     if isinstance(word, int | float):

@@ -1,7 +1,8 @@
-"""The light curve of a target: forced photometry on the single frames of its stacks.
+"""Light curves: forced photometry on all frames of a target, on one photometric system.
 
-A frame's fluxes are brought to the scale of its coadd by the transparency that the stack found for
-it from the stars they share, so that the coadd's zero point holds for all of them.
+Every position is measured in every frame, used in a stack or not, together with the comparison
+stars of the field. The frames of a band are brought to one scale by these stars
+(`lib.photometry.ensemble`), and to magnitudes by the zero points of all their stacks together.
 """
 
 from collections.abc import Sequence
@@ -10,37 +11,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sep
 from astropy.io import fits
-from astropy.table import Table
-from astropy.wcs import WCS
 
-from lib.core.figures import new_figure, save_figure
-from lib.core.wcs import celestial_wcs
-from lib.frame.file import INTERPOLATED, SATURATED, UNUSABLE, Frame, read_frame
+from lib.core.sphere import project
+from lib.core.wcs import celestial_wcs, pixel_scale
+from lib.frame.file import read_frame
 from lib.frame.fitsbytes import read_table
-from lib.photometry.backgroundmesh import background, background_without, spread_mesh
+from lib.night.positions import Position
+from lib.photometry.ensemble import comparison_stars, solve_ensemble, tie_groups
 from lib.photometry.flags import (
     FLAG_NEIGHBOUR,
     FLAG_OUTSIDE,
-    FLAG_REPAIRED,
     FLAG_SATURATED,
+    FLAG_TRUNCATED,
     FLAG_WEIGHT,
 )
-from lib.photometry.forced import filter_order, magnitudes
-from lib.photometry.neighbours import StarModels
-from lib.photometry.pointflux import ApertureSums, point_fluxes
+from lib.photometry.frameforced import FrameFluxes, measure_frame
 from lib.photometry.psf import CoreAperture, StarAperture, Wings
-from lib.photometry.sources import detect_sources
 
-CUTOUT_HALF_SIZE = 192
-"""Half of the side of the part of a frame that is measured [pixel]."""
+COMPARISON_SNR = 20.0
+"""Least S/N in the coadd of a comparison star."""
 
-BACKGROUND_BOX = 64
-"""Mesh of its background [pixel]."""
+MIN_LONELY = 5
+"""With fewer lonely comparison stars those with neighbours serve, too."""
 
-WINGS_ERROR = 0.1
-"""Relative error of the light of neighbours: the wings of one frame are not better known."""
+POISSON = 1.0857
+"""Magnitudes of a relative error of 1."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +55,10 @@ class FrameQuality:
         Of its stars about its scale [mag].
     n_common : int
         Stars that tell its scale.
-    fraction_error : float
-        Relative error of the part of light in the aperture.
     used : bool
         Whether the frame is in the coadd.
+    weight : float
+        Of a pixel in the coadd; 0 where it is not in it.
     reason : str
         Why not.
     """
@@ -72,8 +68,8 @@ class FrameQuality:
     transparency: float = np.nan
     scatter: float = np.nan
     n_common: int = 0
-    fraction_error: float = 0.0
     used: bool = False
+    weight: float = 0.0
     reason: str = ""
 
     @classmethod
@@ -88,8 +84,7 @@ class FrameQuality:
             aperture=aperture, seeing=_number(entry.get("seeing")),
             transparency=_number(entry.get("transparency")), scatter=_number(entry.get("scatter")),
             n_common=int(entry.get("common") or 0),
-            fraction_error=float(entry.get("fraction_error") or 0.0),
-            used=bool(entry.get("used", False)),
+            used=bool(entry.get("used", False)), weight=float(entry.get("weight") or 0.0),
             reason=str(entry.get("reason") or ""),
         )  # fmt: skip
 
@@ -112,6 +107,10 @@ class StackedFrames:
         By the name of the frame.
     paths : sequence of path-like
         Of the frames, solved and sky-subtracted.
+    name : str
+        Of the stack.
+    comparison : tuple of ndarray
+        Positions, shape (k, 2) [deg], and S/N, shape (k,), of stars that may be compared with.
     """
 
     header: fits.Header
@@ -120,6 +119,8 @@ class StackedFrames:
     exptime: float
     frames: dict[str, FrameQuality] = field(default_factory=dict)
     paths: Sequence[str | Path] = ()
+    name: str = ""
+    comparison: tuple[np.ndarray, np.ndarray] = (np.empty((0, 2)), np.empty(0))
 
     @property
     def filter(self) -> str:
@@ -132,161 +133,15 @@ class StackedFrames:
         zeropoint = self.header.get("ABSZPT", np.nan)
         return np.nan if zeropoint is None else zeropoint - 2.5 * np.log10(self.exptime)
 
-
-def _number(value: float | None) -> float:
-    """Return a number of a JSON file, NaN for none."""
-    return np.nan if value is None else float(value)
-
-
-def measure_exposure(
-    frame: Frame, position: tuple[float, float], neighbours: np.ndarray, fluxes: np.ndarray,
-    aperture: StarAperture,
-) -> tuple[float, float, int]:  # fmt: skip
-    """Measure a point source at a given position on one frame.
-
-    Parameters
-    ----------
-    frame : lib.frame.file.Frame
-        Sky-subtracted, with WCS.
-    position : tuple of float
-        ra, dec [deg].
-    neighbours : ndarray, shape (n, 2)
-        ra, dec of other sources [deg]; within half of the aperture's radius they are taken for
-        the target.
-    fluxes : ndarray, shape (n,)
-        Their total fluxes in units of the frame.
-    aperture : StarAperture
-
-    Returns
-    -------
-    flux, error : float
-        Total flux of a point source there, in units of the frame; NaN outside the frame.
-    flags : int
-    """
-    wcs = celestial_wcs(frame.header)
-    x, y = (float(v) for v in wcs.all_world2pix(*position, 0))
-    ny, nx = frame.image.shape
-    if not (-0.5 < x < nx - 0.5 and -0.5 < y < ny - 0.5):
-        return np.nan, np.nan, FLAG_OUTSIDE
-    cutout = _Cutout.around(frame, x, y)
-    x, y, radius = x - cutout.x0, y - cutout.y0, aperture.radius
-    residual = _without_neighbours(cutout, wcs, (x, y), neighbours, fluxes, aperture)
-
-    def alone(one: StarAperture) -> tuple[ApertureSums, float]:
-        """Return the target's sum in an aperture, and the light of its neighbours there."""
-        everything, error, _ = sep.sum_circle(
-            cutout.image, [x], [y], one.radius, err=cutout.noise, subpix=5,
-            gain=frame.header.get("GAIN", 1.0),
-        )  # fmt: skip
-        own = sep.sum_circle(residual, [x], [y], one.radius, subpix=5)[0]
-        light = float(everything[0] - own[0])
-        return ApertureSums(own, np.hypot(error, WINGS_ERROR * light), one.fraction), light
-
-    wide, light = alone(aperture)
-    flags = 0
-    if abs(light) > max(0.1 * abs(wide.sums[0]), wide.error[0]):
-        flags |= FLAG_NEIGHBOUR
-    for bits, flag in ((SATURATED, FLAG_SATURATED), (INTERPOLATED, FLAG_REPAIRED)):
-        if _area((cutout.mask & bits) > 0, x, y, radius) > 0:
-            flags |= flag
-    unusable_area = _area(cutout.bad, x, y, radius)
-    if unusable_area > 0:
-        flags |= FLAG_WEIGHT
-    if unusable_area > 0.5 * np.pi * radius**2:
-        return np.nan, np.nan, flags | FLAG_OUTSIDE
-    flux, error = wide.total, np.sqrt(wide.variance)
-    if aperture.core is not None:
-        core, _ = alone(aperture.inner())
-        joined = np.array([bool(flags & FLAG_NEIGHBOUR)])
-        flux, error = point_fluxes(wide, core, aperture.core.scatter, joined)
-    return float(flux[0]), float(error[0]), flags
+    @property
+    def zeropoint_error(self) -> float:
+        """Error of the zero point [mag]."""
+        return _number(self.header.get("ABSZPERR"))
 
 
-@dataclass(frozen=True)
-class _Cutout:
-    """The part of a frame about a position, its background subtracted.
-
-    Parameters
-    ----------
-    image : ndarray of float32, shape (ny, nx)
-        0 where it is not finite, less the background.
-    mask : ndarray of uint8, same shape
-        Of the frame.
-    bad : ndarray of bool, same shape
-        Pixels without a usable value.
-    noise : float
-        Of a pixel.
-    x0, y0 : int
-        First pixel in the frame.
-    """
-
-    image: np.ndarray
-    mask: np.ndarray
-    bad: np.ndarray
-    noise: float
-    x0: int
-    y0: int
-
-    @classmethod
-    def around(cls, frame: Frame, x: float, y: float) -> "_Cutout":
-        """Cut out the surroundings of (x, y) and subtract their background."""
-        x0, y0 = max(0, round(x) - CUTOUT_HALF_SIZE), max(0, round(y) - CUTOUT_HALF_SIZE)
-        part = (
-            slice(y0, round(y) + CUTOUT_HALF_SIZE + 1), slice(x0, round(x) + CUTOUT_HALF_SIZE + 1)
-        )  # fmt: skip
-        image, mask = frame.image[part], frame.mask[part]
-        bad = ((mask & UNUSABLE) > 0) | ~np.isfinite(image)
-        image = np.where(np.isfinite(image), image, 0).astype(np.float32)
-        level, noise = background(image, bad, BACKGROUND_BOX)
-        noise = max(noise, 1e-6)
-        segments = detect_sources(image - level, noise, None, 2.0)[1]
-        mesh = background_without(image, bad, segments, BACKGROUND_BOX)
-        return cls(image - spread_mesh(mesh, image.shape), mask, bad, noise, x0, y0)
-
-
-def _without_neighbours(
-    cutout: _Cutout, wcs: WCS, target: tuple[float, float], positions: np.ndarray,
-    fluxes: np.ndarray, aperture: StarAperture,
-) -> np.ndarray:  # fmt: skip
-    """Return a cutout without the light of the neighbours of the target at (x, y) in it."""
-    radius = aperture.radius
-    x, y = np.empty(0), np.empty(0)
-    if len(positions):
-        x, y = wcs.all_world2pix(*positions.T, 0)
-    x, y = x - cutout.x0, y - cutout.y0
-    distance = np.hypot(x - target[0], y - target[1])
-    near = (distance > 0.5 * radius) & (distance < 12 * radius) & (fluxes > 0)
-    return StarModels(
-        cutout.image, x[near], y[near], fluxes[near], aperture.wings, cutout.noise, radius
-    ).residual
-
-
-def _area(pixels: np.ndarray, x: float, y: float, radius: float) -> float:
-    """Return how many of some pixels lie in a circle."""
-    return sep.sum_circle(pixels.astype(np.float32), [x], [y], radius, subpix=1)[0][0]
-
-
-def light_curve(stacks: Sequence[StackedFrames], position: tuple[float, float]) -> Table:
-    """Measure the target in every frame of its stacks.
-
-    Parameters
-    ----------
-    stacks : list of StackedFrames
-    position : tuple of float
-        ra, dec [deg], NaN where unknown.
-
-    Returns
-    -------
-    astropy.table.Table
-        One row per frame, in order of time.
-    """
-    rows = [_row(stack, path, position) for stack in stacks for path in stack.paths]
-    rows.sort(key=lambda row: (row["MJD"], row["FILTER"]))
-    table = Table()
-    for key, (kind, unit, what) in COLUMNS.items():
-        table[key] = np.array([row[key] for row in rows], dtype=kind)
-        table[key].unit, table[key].description = unit, what
-    return table
+def _number(value: Any) -> float:
+    """Return a number of a JSON file or a header, NaN for none."""
+    return float(value) if isinstance(value, int | float) else np.nan
 
 
 def read_sources(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -304,124 +159,306 @@ def read_sources(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     fluxes : ndarray, shape (n,)
         Total fluxes of point sources, in units of the coadd.
     """
-    try:
-        sources = read_table(path, "SOURCES")
-    except KeyError:
+    sources = _sources(path)
+    if sources is None:
         return np.empty((0, 2)), np.empty(0)
     sure = sources[sources["FLUX_POINT"] > 5 * sources["FLUXERR_POINT"]]
     return np.column_stack([sure["RA"], sure["DEC"]]), sure["FLUX_POINT"].astype(float)
 
 
-COLUMNS = {
-    "FRAME": (str, None, "name of the frame"),
-    "FILTER": (str, None, "filter"),
-    "MJD": (float, "d", "middle of the exposure, UTC"),
-    "DATE-OBS": (str, None, "start of the exposure, UTC"),
-    "EXPTIME": (float, "s", "exposure time"),
-    "AIRMASS": (float, None, "airmass"),
-    "SEEING": (float, "arcsec", "FWHM of stars"),
-    "TRANSPARENCY": (float, None, "relative to the best frame of the stack"),
-    "FLUX": (float, "electron / s", "total flux, at the transparency of the best frame"),
-    "FLUXERR": (float, "electron / s", "its error, that of the flat (FLATERR) included"),
-    "MAG": (float, "mag", "magnitude, where seen"),
-    "MAGERR": (float, "mag", "its error, without that of the zero point of the coadd"),
-    "LIMIT": (float, "mag", "upper limit, where not seen"),
-    "ZPERR": (float, "mag", "error of the frame's scale relative to the coadd, not in MAGERR"),
-    "FLAGS": (int, None, "32 repaired, 256 saturated, 512 neighbour, 1024 masked, 2048 no data"),
-    "USED": (bool, None, "whether the frame is in the coadd"),
-    "REASON": (str, None, "why not, or why it was not measured"),
-}
+def read_comparison(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions [deg] and S/N of the stars of a coadd that may be compared with.
 
-
-def _row(stack: StackedFrames, path: str | Path, position: tuple[float, float]) -> dict[str, Any]:
-    """Return the row of one frame."""
-    # Only what lies about the target is read from disk.
-    frame = read_frame(path, mapped=True)
-    header = frame.header
-    name = str(header.get("FRAME", Path(path).stem))
-    quality = stack.frames.get(name, FrameQuality())
-    exposure = float(header.get("EXPTIME", np.nan))
-    airmass = header.get("AIRMASS")
-    good_airmass = isinstance(airmass, int | float) and 1 <= airmass <= 10
-    row = {
-        "FRAME": name, "FILTER": stack.filter or str(header.get("FILTER", "")),
-        "MJD": float(header.get("MJD-OBS", np.nan)) + 0.5 * exposure / 86400,
-        "DATE-OBS": str(header.get("DATE-OBS", "")), "EXPTIME": exposure,
-        "AIRMASS": float(airmass) if good_airmass else np.nan,
-        "SEEING": quality.seeing, "TRANSPARENCY": quality.transparency,
-        "FLUX": np.nan, "FLUXERR": np.nan, "MAG": np.nan, "MAGERR": np.nan, "LIMIT": np.nan,
-        "ZPERR": np.nan, "FLAGS": 0, "USED": quality.used,
-        "REASON": quality.reason or str(frame.reason or ""),
-    }  # fmt: skip
-    # Electrons of the frame per electron a second of the coadd's scale.
-    scale = exposure * quality.transparency
-    ready = not frame.rejected and frame.image is not None
-    if quality.aperture is None or not (
-        ready and np.isfinite(scale) and scale > 0 and np.isfinite(position[0])
-    ):
-        row["REASON"] = row["REASON"] or "the position of the target is not known"
-        row["FLAGS"] = FLAG_OUTSIDE
-        return row
-    fluxes = stack.fluxes * scale / stack.exptime
-    flux, error, row["FLAGS"] = measure_exposure(
-        frame, position, stack.positions, fluxes, quality.aperture
-    )
-    # Wherever on the detector the target fell: what its flat is off there is not known.
-    error = np.hypot(error, float(header.get("FLATERR", 0.0)) * flux)
-    row["FLUX"], row["FLUXERR"] = flux / scale, error / scale
-    magnitude, magnitude_error, limit = magnitudes(
-        np.array([row["FLUX"]]), np.array([row["FLUXERR"]]), stack.zeropoint
-    )
-    row["MAG"], row["MAGERR"], row["LIMIT"] = magnitude[0], magnitude_error[0], limit[0]
-    if quality.n_common:
-        stars = quality.scatter / np.sqrt(quality.n_common)
-        row["ZPERR"] = np.hypot(stars, 1.0857 * quality.fraction_error)
-    return row
-
-
-def plot_light_curve(path: str | Path, table: Table, title: str) -> None:
-    """Draw magnitudes (fluxes where there is no zero point) and limits against time.
+    Point sources of S/N 20, not saturated, not at the edge, with all their pixels; lonely ones
+    where there are five of them.
 
     Parameters
     ----------
     path : path-like
-    table : astropy.table.Table
-        Of `light_curve`.
-    title : str
+        coadd….cat.fits.
     """
-    figure, axes = new_figure((8, 5), (0.1, 0.11, 0.97, 0.92))
-    axis = axes[0, 0]
-    known = np.isfinite(table["MJD"])
-    start = np.floor(np.min(table["MJD"][known])) if known.any() else 0.0
-    calibrated = np.isfinite(table["MAG"]).any() or np.isfinite(table["LIMIT"]).any()
-    drawn = False
-    for number, name in enumerate(filter_order(set(table["FILTER"]))):
-        rows = table[(table["FILTER"] == name) & known]
-        hours = 24 * (rows["MJD"] - start)
-        key = "MAG" if calibrated else "FLUX"
-        shown = np.isfinite(rows[key])
-        colour = f"C{number % 10}"
-        if shown.any():
-            axis.errorbar(
-                hours[shown], rows[key][shown], rows[f"{key}ERR"][shown], fmt="o", ms=4,
-                color=colour, label=name,
-            )  # fmt: skip
-            drawn = True
-        limits = np.isfinite(rows["LIMIT"])
-        if calibrated and limits.any():
-            axis.plot(
-                hours[limits], rows["LIMIT"][limits], "v", color=colour, mfc="none",
-                label=None if shown.any() else name,
-            )  # fmt: skip
-            drawn = True
-    if drawn:
-        if calibrated:
-            axis.invert_yaxis()
-        axis.legend(title="filter")
-        label = "magnitude" if calibrated else "flux [electron / s]"
-        axis.set(xlabel=f"hours since MJD {start:.0f} (UTC)", ylabel=label)
-    else:
-        axis.text(0.02, 0.5, "the target was not measured")
-        axis.set_axis_off()
-    axis.set_title(title)
-    save_figure(figure, path, ticks=8)
+    sources = _sources(path)
+    if sources is None:
+        return np.empty((0, 2)), np.empty(0)
+    flags = sources["FLAGS"]
+    bad = FLAG_SATURATED | FLAG_WEIGHT | FLAG_OUTSIDE | FLAG_TRUNCATED
+    # S/N by sky and photons: what other stars add to the error is the same in all frames.
+    snr = np.where(sources["FLUXERR_POINT"] > 0, sources["FLUX_POINT"], 0) / np.where(
+        sources["FLUXERR_POINT"] > 0, sources["FLUXERR_POINT"], 1
+    )
+    good = ((flags & bad) == 0) & (snr > COMPARISON_SNR) & sources["STAR"].astype(bool)
+    lonely = good & ((flags & FLAG_NEIGHBOUR) == 0)
+    chosen = lonely if lonely.sum() >= MIN_LONELY else good
+    positions = np.column_stack([sources["RA"][chosen], sources["DEC"][chosen]])
+    return positions, sources["FLUX_POINT"][chosen].astype(float)
+
+
+def _sources(path: str | Path) -> np.ndarray | None:
+    try:
+        return read_table(path, "SOURCES")
+    except KeyError:
+        return None
+
+
+def match_source(
+    stacks: Sequence[StackedFrames], position: tuple[float, float], radius: float
+) -> tuple[tuple[float, float] | None, float]:
+    """Return the source nearest to a position, and its distance [arcsec].
+
+    Parameters
+    ----------
+    stacks : list of StackedFrames
+    position : tuple of float
+        ra, dec [deg].
+    radius : float
+        Within which it must be [arcsec].
+
+    Returns
+    -------
+    found : tuple of float or None
+        ra, dec [deg] in the coadd that shows it brightest: its mean position of many frames.
+    distance : float
+        NaN where there is none.
+    """
+    best: tuple[float, tuple[float, float], float] | None = None
+    for stack in stacks:
+        if not len(stack.positions) or not np.isfinite(position[0]):
+            continue
+        ra, dec = stack.positions.T
+        distance = np.hypot(*project(ra, dec, *position).T)
+        distance = np.where(np.isfinite(distance), distance, np.inf)
+        near = int(np.argmin(distance))
+        rate = float(stack.fluxes[near] / stack.exptime) if stack.exptime > 0 else 0.0
+        if distance[near] < radius and (best is None or rate > best[0]):
+            best = (rate, (float(ra[near]), float(dec[near])), float(distance[near]))
+    return (None, np.nan) if best is None else (best[1], best[2])
+
+
+@dataclass
+class MeasuredFrame:
+    """A frame with the fluxes of all positions in it.
+
+    Parameters
+    ----------
+    name, filter, date_obs : str
+    stack : int
+        Index of the stack that knows the frame best.
+    mjd : float
+        Middle of the exposure, UTC.
+    exptime, airmass, sky : float
+        [s], -, [electron per pixel].
+    quality : FrameQuality
+    radius : float
+        Of the aperture [arcsec].
+    reason : str
+        Why it was not measured, or not used in the stack.
+    fluxes : FrameFluxes, optional
+        Of the positions, then of the comparison stars.
+    zeropoint, zeropoint_error : float
+        Magnitude of one electron per second on the scale of the ensemble; its error.
+    offset, offset_error : float
+        To magnitudes.
+    n_comparison : int
+    excess : float
+        Scatter of the comparison stars of the band beyond their errors [mag].
+    flat_error : float
+        Relative error of the flat: wherever on the detector an object falls.
+    """
+
+    name: str
+    filter: str
+    stack: int
+    mjd: float
+    date_obs: str
+    exptime: float
+    airmass: float
+    sky: float
+    quality: FrameQuality
+    radius: float
+    reason: str
+    fluxes: FrameFluxes | None = None
+    zeropoint: float = np.nan
+    zeropoint_error: float = np.nan
+    offset: float = np.nan
+    offset_error: float = np.nan
+    n_comparison: int = 0
+    excess: float = 0.0
+    flat_error: float = 0.0
+
+
+def choose_frames(stacks: Sequence[StackedFrames]) -> list[tuple[int, Path]]:
+    """Return each frame once, with the index of the stack that tells most of it.
+
+    A frame may be in several stacks of a band: of a night, and of all.
+    """
+    best: dict[tuple[str, str], tuple[tuple[bool, bool, int], int, Path]] = {}
+    for number, stack in enumerate(stacks):
+        for path in map(Path, stack.paths):
+            quality = stack.frames.get(_frame_name(path, stack), FrameQuality())
+            known = quality.aperture is not None and np.isfinite(quality.transparency)
+            rank = (known, quality.used, len(stack.paths))
+            key = (str(path), stack.filter)
+            if key not in best or rank > best[key][0]:
+                best[key] = (rank, number, path)
+    return [(number, path) for _, number, path in best.values()]
+
+
+def _frame_name(path: Path, stack: StackedFrames) -> str:
+    """Return the name by which a stack knows a frame: the file's has letters in front."""
+    stem = path.stem
+    return next((name for name in stack.frames if stem.endswith(name)), stem)
+
+
+def measure_frames(
+    stacks: Sequence[StackedFrames], positions: Sequence[Position], most_comparison: int
+) -> list[MeasuredFrame]:
+    """Measure all positions, and comparison stars, in all frames of some stacks.
+
+    Parameters
+    ----------
+    stacks : list of StackedFrames
+        Of any filters and nights.
+    positions : list of Position
+    most_comparison : int
+        Comparison stars of a band, at most.
+
+    Returns
+    -------
+    list of MeasuredFrame
+        By time, on one scale in each filter.
+    """
+    measured: list[MeasuredFrame] = []
+    chosen = choose_frames(stacks)
+    for name in dict.fromkeys(stack.filter for stack in stacks):
+        members = [stack for stack in stacks if stack.filter == name]
+        seeing = [_number(stack.header.get("SEEING")) for stack in members]
+        radius = max([value for value in seeing if np.isfinite(value)], default=2.0)
+        now = [one.at(_middle(members)) for one in positions]
+        avoid = np.array([[ra[0], dec[0]] for ra, dec in now]).reshape(-1, 2)
+        sky = comparison_stars(
+            [stack.comparison for stack in members], avoid[:1], radius, most_comparison, avoid[1:]
+        )
+        band = [
+            measure_one(stacks[number], number, path, positions, sky)
+            for number, path in chosen
+            if stacks[number].filter == name
+        ]
+        put_on_one_scale(band, stacks, len(positions))
+        measured += band
+    return sorted(measured, key=lambda one: (one.mjd, one.filter, one.name))
+
+
+def _middle(stacks: Sequence[StackedFrames]) -> float:
+    """Return about the middle of the frames of stacks (MJD)."""
+    times = [_number(stack.header.get("MJD-OBS")) for stack in stacks]
+    known = [time for time in times if np.isfinite(time)]
+    return float(np.mean(known)) if known else np.nan
+
+
+def measure_one(
+    stack: StackedFrames, number: int, path: Path, positions: Sequence[Position],
+    comparison: np.ndarray,
+) -> MeasuredFrame:  # fmt: skip
+    """Measure positions and comparison stars in one frame.
+
+    Parameters
+    ----------
+    stack : StackedFrames
+    number : int
+        Its index.
+    path : path-like
+    positions : list of Position
+    comparison : ndarray, shape (k, 2)
+        ra, dec [deg].
+    """
+    frame = read_frame(path)
+    header = frame.header
+    name = str(header.get("FRAME", Path(path).stem))
+    quality = stack.frames.get(name, FrameQuality())
+    exposure = _number(header.get("EXPTIME"))
+    airmass = _number(header.get("AIRMASS"))
+    result = MeasuredFrame(
+        name=name, filter=stack.filter or str(header.get("FILTER", "")), stack=number,
+        mjd=_number(header.get("MJD-OBS")) + 0.5 * exposure / 86400,
+        date_obs=str(header.get("DATE-OBS", "")), exptime=exposure,
+        airmass=airmass if 1 <= airmass <= 10 else np.nan,
+        sky=_number(header.get("SKYCTS", header.get("SKYSUB"))),
+        quality=quality, radius=np.nan, reason=quality.reason or str(frame.reason or ""),
+        flat_error=float(header.get("FLATERR", 0.0)),
+    )  # fmt: skip
+    ready = not frame.rejected and frame.image is not None and exposure > 0
+    scale = exposure * quality.transparency
+    if quality.aperture is None or not (ready and np.isfinite(scale) and scale > 0):
+        result.reason = result.reason or "the frame could not be measured"
+        return result
+    result.radius = quality.aperture.radius * pixel_scale(celestial_wcs(header))
+    places = [one.at(result.mjd) for one in positions]
+    sky = np.array([[ra[0], dec[0]] for ra, dec in places]).reshape(-1, 2)
+    result.fluxes = measure_frame(
+        frame, np.concatenate([sky, comparison]), stack.positions,
+        stack.fluxes * scale / stack.exptime, quality.aperture,
+    )  # fmt: skip
+    return result
+
+
+def put_on_one_scale(
+    frames: Sequence[MeasuredFrame], stacks: Sequence[StackedFrames], n_positions: int
+) -> None:
+    """Give the frames of one band their zero points, in place.
+
+    Parameters
+    ----------
+    frames : list of MeasuredFrame
+    stacks : list of StackedFrames
+        To which `MeasuredFrame.stack` refers.
+    n_positions : int
+        Fluxes beyond the first so many are those of comparison stars.
+    """
+    ready = [one for one in frames if one.fluxes is not None]
+    if not ready:
+        return
+    told = np.array([2.5 * np.log10(one.quality.transparency) for one in ready])
+    magnitude, error = _instrumental(ready, n_positions)
+    solved = solve_ensemble(magnitude, error)
+    zeropoint, zeropoint_error = solved.zeropoint, solved.error
+    group = solved.group
+    lost = ~np.isfinite(zeropoint)
+    if lost.any():
+        # No comparison star: the scale is that which the stack found.
+        for i in np.flatnonzero(lost).tolist():
+            same = [
+                zeropoint[j] - told[j] for j in range(len(ready))
+                if ready[j].stack == ready[i].stack and np.isfinite(solved.zeropoint[j])
+            ]  # fmt: skip
+            zeropoint[i] = told[i] + (np.median(same) if same else 0.0)
+            common = max(ready[i].quality.n_common, 1)
+            zeropoint_error[i] = ready[i].quality.scatter / np.sqrt(common)
+            mates = [j for j in range(len(ready)) if ready[j].stack == ready[i].stack]
+            group[i] = next((group[j] for j in mates if not lost[j]), -1 - ready[i].stack)
+    absolute = np.array([stacks[one.stack].zeropoint for one in ready]) + told
+    sigma = np.array([stacks[one.stack].zeropoint_error for one in ready])
+    names = [str(one.stack) for one in ready]
+    offset, offset_error = tie_groups(solved, absolute, sigma, names)
+    for i, one in enumerate(ready):
+        one.zeropoint, one.zeropoint_error = float(zeropoint[i]), float(zeropoint_error[i])
+        one.offset, one.offset_error = float(offset[i]), float(offset_error[i])
+        one.n_comparison = int(np.isfinite(magnitude[i][solved.used]).sum())
+        one.excess = solved.excess
+        if lost[i]:
+            one.reason = one.reason or "no comparison star: scale of the stack"
+
+
+def _instrumental(
+    frames: Sequence[MeasuredFrame], n_positions: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return instrumental magnitudes per second of comparison stars, and errors; NaN if flagged."""
+    bad = FLAG_SATURATED | FLAG_OUTSIDE | FLAG_WEIGHT
+    magnitudes, errors = [], []
+    for one in frames:
+        assert one.fluxes is not None
+        flux, error = one.fluxes.flux[n_positions:], one.fluxes.error[n_positions:]
+        good = (flux > 5 * error) & ((one.fluxes.flags[n_positions:] & bad) == 0)
+        rate = np.where(good, flux, 1.0) / one.exptime
+        magnitudes.append(np.where(good, -2.5 * np.log10(rate), np.nan))
+        errors.append(np.where(good, POISSON * error / np.where(good, flux, 1.0), np.nan))
+    return np.array(magnitudes), np.array(errors)

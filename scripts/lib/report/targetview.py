@@ -407,11 +407,15 @@ def gcn_text(position: Position, measurements: list[Measurement], catalogues: st
 
 
 def read_curve(path: Path) -> "Table | None":
-    """Return the light curve of a target, or None where it has no rows."""
+    """Return the frames of the light curve of a target, or None where it has no rows."""
     if not path.is_file():
         return None
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return read_table_text(lines, CURVE_COLUMNS)
+    table = read_table_text(lines, CURVE_COLUMNS)
+    # Bins and stacks are made of the frames.
+    if table is not None and "KIND" in table.colnames:
+        table = table[table["KIND"] == "frame"]
+    return table
 
 
 def curve_points(table: "Table | None") -> list[list[Any]]:

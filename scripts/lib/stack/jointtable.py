@@ -185,8 +185,9 @@ def measure_union(
             table["MATCH"][0] = nearest + 2
     for k, coadd in enumerate(coadds):
         _add_measurements(table, coadd, sky, extra, first)
-        detected = np.concatenate([found[:, k], np.zeros(len(extra), bool)])[first]
-        table[f"DETECTED_{coadd.filter}"] = detected
+        listed = np.concatenate([found[:, k], np.zeros(len(extra), bool)])[first]
+        table[f"LISTED_{coadd.filter}"] = listed
+        table[f"LISTED_{coadd.filter}"].description = "whether its source table has it"
     return table
 
 
@@ -209,4 +210,6 @@ def _add_measurements(
         table[name] = values
         table[name].unit = unit
         table[name].description = what
+    table[f"DETECTED_{coadd.filter}"] = flux >= LIMIT_SIGMA * error
+    table[f"DETECTED_{coadd.filter}"].description = f"whether S/N is {LIMIT_SIGMA:g} or more"
     table[f"FLAGS_{coadd.filter}"] = flags

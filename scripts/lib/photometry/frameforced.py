@@ -1,0 +1,326 @@
+"""Forced photometry on a single frame: many given positions at once, seen or not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import sep
+from astropy.wcs import WCS
+from scipy.spatial import cKDTree
+
+from lib.core.sphere import project
+from lib.core.wcs import celestial_wcs, pixel_scale
+from lib.frame.file import INTERPOLATED, SATURATED, UNUSABLE, Frame
+from lib.photometry.backgroundmesh import background, background_without, grow, spread_mesh
+from lib.photometry.emptyapertures import aperture_noise, empty_apertures, summed_area
+from lib.photometry.flags import (
+    FLAG_NEIGHBOUR,
+    FLAG_OUTSIDE,
+    FLAG_REPAIRED,
+    FLAG_SATURATED,
+    FLAG_WEIGHT,
+)
+from lib.photometry.neighbours import StarModels
+from lib.photometry.pointflux import ApertureSums, point_fluxes
+from lib.photometry.psf import StarAperture
+from lib.photometry.sources import detect_sources
+
+BACKGROUND_BOX = 64
+"""Mesh of the background of a frame [pixel]."""
+
+WINGS_ERROR = 0.1
+"""Relative error of the light of neighbours: the wings of one frame are not better known."""
+
+NEIGHBOUR_REACH = 12.0
+"""Light of further neighbours is not taken away [radius of the aperture]."""
+
+OWN_LIGHT = 0.5
+"""Sources nearer than this are taken for the object itself [radius of the aperture]."""
+
+DETECTION_SIGMA = 2.0
+"""Pixels above this are no part of the background, nor of empty apertures."""
+
+EMPTY_APERTURES = 2000
+"""That tell the noise of a frame in apertures, at most."""
+
+MOST_CUT_OFF = 0.02
+"""Part of an aperture that may lie beyond the edge of the frame: more is light lost."""
+
+REPAIR_ERROR = 0.5
+"""Relative error of the light in pixels that have no value of their own."""
+
+LEAST_NOISE_RATIO = 0.85
+"""Independent pixels give at least so much for apertures of a radius of two pixels or more."""
+
+MIN_EMPTY_APERTURES = 30
+"""With fewer the noise is that of independent pixels."""
+
+
+@dataclass(frozen=True)
+class FrameFluxes:
+    """Point sources measured at n positions of a frame.
+
+    Parameters
+    ----------
+    flux, error : ndarray, shape (n,)
+        Total fluxes in units of the frame; NaN outside of it.
+    sky_error : ndarray, shape (n,)
+        Part of the error that does not depend on the object's own light.
+    flags : ndarray of int, shape (n,)
+    x, y : ndarray, shape (n,)
+        [pixel], from 0; NaN where a position is not known.
+    noise_ratio : float
+        Noise of empty apertures over that by the noise of a pixel.
+    """
+
+    flux: np.ndarray
+    error: np.ndarray
+    sky_error: np.ndarray
+    flags: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    noise_ratio: float
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A frame without its background.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        0 where it is not finite.
+    bad : ndarray of bool, same shape
+    occupied : ndarray of bool, same shape
+        Sources, a rim about them, and bad pixels.
+    filled : ndarray of float32, same shape
+        What the mean of the pixels about them has put into bad pixels; 0 elsewhere.
+    noise : float
+        Of a pixel.
+    """
+
+    image: np.ndarray
+    bad: np.ndarray
+    occupied: np.ndarray
+    filled: np.ndarray
+    noise: float
+
+
+def measure_frame(
+    frame: Frame, positions: np.ndarray, sources: np.ndarray, fluxes: np.ndarray,
+    aperture: StarAperture,
+) -> FrameFluxes:  # fmt: skip
+    """Measure point sources at given positions of a frame.
+
+    Parameters
+    ----------
+    frame : lib.frame.file.Frame
+        Sky-subtracted, with WCS.
+    positions : ndarray, shape (n, 2)
+        ra, dec [deg]; NaN where unknown.
+    sources : ndarray, shape (m, 2)
+        ra, dec of all sources known there [deg]: their light is taken away, but of those within
+        half of the aperture's radius of a position, which are taken for the object itself.
+    fluxes : ndarray, shape (m,)
+        Their total fluxes in units of the frame.
+    aperture : StarAperture
+
+    Returns
+    -------
+    FrameFluxes
+    """
+    assert frame.image is not None and frame.mask is not None
+    x, y = _to_pixels(frame, positions)
+    ny, nx = frame.image.shape
+    with np.errstate(invalid="ignore"):
+        on = (x > -0.5) & (y > -0.5) & (x < nx - 0.5) & (y < ny - 0.5)
+    n = len(positions)
+    flux, error, sky = (np.full(n, np.nan) for _ in range(3))
+    flags = np.where(on, 0, FLAG_OUTSIDE).astype(int)
+    index = np.flatnonzero(on)
+    if not index.size:
+        return FrameFluxes(flux, error, sky, flags, x, y, np.nan)
+    prepared = _prepare(frame.image, frame.mask, aperture)
+    inner = aperture.inner()
+    ratio, inner_ratio = _noise_ratios(prepared, [aperture.radius, inner.radius])
+    at = x[index], y[index]
+    models, own = _neighbours(frame, prepared, at, (sources, fluxes), aperture)
+    gain = float(frame.header.get("GAIN", 1.0)) or 1.0
+    wide, light = _alone(prepared, models, own, at, (aperture, gain, ratio))
+    disturbed = np.abs(light) > np.maximum(0.1 * np.abs(wide.sums), wide.error)
+    total, total_error = wide.total, np.sqrt(wide.variance)
+    if aperture.core is not None:
+        core, _ = _alone(prepared, models, own, at, (inner, gain, inner_ratio))
+        total, total_error = point_fluxes(wide, core, aperture.core.scatter, disturbed)
+    flags[index] |= _pixel_flags(frame.mask, prepared.bad, at, aperture.radius)
+    filled, _, _ = sep.sum_circle(prepared.filled, *at, aperture.radius, subpix=5)
+    repair = REPAIR_ERROR * np.abs(filled) / aperture.fraction
+    total_error = np.hypot(total_error, repair)
+    flags[index] |= np.where(disturbed, FLAG_NEIGHBOUR, 0)
+    flux[index], error[index] = total, total_error
+    # What a star would have of noise without light of its own.
+    photons = np.maximum(total, 0) / gain
+    sky[index] = np.sqrt(np.maximum(total_error**2 - photons, 0.25 * total_error**2))
+    gone = (flags & FLAG_OUTSIDE) > 0
+    for values in (flux, error, sky):
+        values[gone] = np.nan
+    return FrameFluxes(flux, error, sky, flags, x, y, ratio)
+
+
+def near_image(wcs: WCS, shape: tuple[int, int], positions: np.ndarray) -> np.ndarray:
+    """Return which positions are known and no further from an image than its own diagonal.
+
+    Further away projections and polynomials of the distortion fold back onto the image.
+
+    Parameters
+    ----------
+    wcs : astropy.wcs.WCS
+    shape : tuple of int
+        Rows and columns of the image.
+    positions : ndarray, shape (n, 2)
+        ra, dec [deg].
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+    """
+    known = np.isfinite(positions).all(axis=1)
+    ny, nx = shape
+    ra, dec = (float(v) for v in wcs.all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0))
+    reach = np.hypot(nx, ny) * pixel_scale(wcs)
+    away = np.hypot(*project(positions[:, 0], positions[:, 1], ra, dec).T)
+    with np.errstate(invalid="ignore"):
+        return known & (away < reach)
+
+
+def _to_pixels(frame: Frame, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return x, y of positions, NaN for those that are not known or far from the frame."""
+    assert frame.image is not None
+    wcs = celestial_wcs(frame.header)
+    x, y = np.full(len(positions), np.nan), np.full(len(positions), np.nan)
+    near = near_image(wcs, frame.image.shape, positions)
+    if near.any():
+        x[near], y[near] = wcs.all_world2pix(*positions[near].T, 0, quiet=True)
+    return x, y
+
+
+def _prepare(image: np.ndarray, mask: np.ndarray, aperture: StarAperture) -> _Prepared:
+    """Return a frame without its background, and where it has no source.
+
+    Pixels without a value get the mean of those about them, weighted by a Gaussian of about half
+    the seeing: rays and hot pixels would else be light of whatever is measured there.
+    """
+    bad = ((mask & UNUSABLE) > 0) | ~np.isfinite(image)
+    image = np.where(np.isfinite(image), image, 0).astype(np.float32)
+    level, noise = background(image, bad, BACKGROUND_BOX)
+    noise = max(noise, 1e-6)
+    segments = detect_sources(image - level, noise, None, DETECTION_SIGMA)[1]
+    mesh = background_without(image, bad, segments, BACKGROUND_BOX)
+    image = image - spread_mesh(mesh, image.shape)
+    filled = np.zeros_like(image)
+    filled[bad] = _mean_of_neighbours(image, bad, aperture.radius / 3)
+    return _Prepared(np.where(bad, filled, image), bad, grow(segments > 0, 3) | bad, filled, noise)
+
+
+def _mean_of_neighbours(image: np.ndarray, bad: np.ndarray, sigma: float) -> np.ndarray:
+    """Return Gaussian means of the good pixels about each bad one; 0 where there is none."""
+    from scipy.ndimage import gaussian_filter
+
+    if not bad.any():
+        return np.empty(0, np.float32)
+    good = (~bad).astype(np.float32)
+    light = gaussian_filter(np.where(bad, 0, image).astype(np.float32), sigma, truncate=3.0)
+    weight = gaussian_filter(good, sigma, truncate=3.0)
+    near = weight[bad] > 0.05
+    return np.where(near, light[bad] / np.where(near, weight[bad], 1), 0)
+
+
+def _noise_ratios(prepared: _Prepared, radii: Sequence[float]) -> list[float]:
+    """Return the noise of empty apertures over that by the noise of a pixel, for each radius.
+
+    It is below 1 for independent pixels: those on the rim count in part, their variance by the
+    square of that. Above, where background, faint sources or the camera make pixels alike.
+    """
+    x, y = empty_apertures(summed_area(prepared.occupied), max(radii), EMPTY_APERTURES)
+    if len(x) < MIN_EMPTY_APERTURES:
+        return [1.0] * len(radii)
+    variance = np.full(prepared.image.shape, prepared.noise**2, np.float32)
+    found = [aperture_noise(prepared.image, variance, x, y, radius)[1] for radius in radii]
+    return [max(LEAST_NOISE_RATIO, ratio) for ratio in found]
+
+
+def _neighbours(
+    frame: Frame, prepared: _Prepared, at: tuple[np.ndarray, np.ndarray],
+    known: tuple[np.ndarray, np.ndarray], aperture: StarAperture,
+) -> tuple[StarModels, list[np.ndarray]]:  # fmt: skip
+    """Return the models of the sources about positions, and which are the objects themselves.
+
+    `known` are the positions of the sources and their fluxes.
+    """
+    sources, fluxes = known
+    radius = aperture.radius
+    x, y = _to_pixels(frame, np.reshape(sources, (-1, 2)))
+    good = np.isfinite(x) & np.isfinite(y) & (np.asarray(fluxes) > 0)
+    x, y, fluxes = x[good], y[good], np.asarray(fluxes, float)[good]
+    places = cKDTree(np.column_stack(at))
+    near = np.zeros(len(x), bool)
+    if len(x):
+        distance, _ = places.query(np.column_stack([x, y]))
+        near = distance < NEIGHBOUR_REACH * radius
+    x, y, fluxes = x[near], y[near], fluxes[near]
+    models = StarModels(prepared.image, x, y, fluxes, aperture.wings, prepared.noise, radius)
+    if not len(x):
+        return models, [np.empty(0, int)] * len(at[0])
+    tree = cKDTree(np.column_stack([x, y]))
+    own = tree.query_ball_point(np.column_stack(at), OWN_LIGHT * radius)
+    return models, [np.array(one, int) for one in own]
+
+
+def _alone(
+    prepared: _Prepared, models: StarModels, own: list[np.ndarray],
+    at: tuple[np.ndarray, np.ndarray], how: tuple[StarAperture, float, float],
+) -> tuple[ApertureSums, np.ndarray]:  # fmt: skip
+    """Return sums of objects without their neighbours, and the light of those, in an aperture.
+
+    `how` is the aperture, the gain and the noise over that by the noise of a pixel.
+    """
+    aperture, gain, ratio = how
+    x, y = at
+    radius = aperture.radius
+    everything, error, _ = sep.sum_circle(
+        prepared.image, x, y, radius, err=prepared.noise * ratio, gain=gain, subpix=5
+    )
+    alone, _, _ = sep.sum_circle(models.residual, x, y, radius, subpix=5)
+    half = int(np.ceil(radius)) + 2
+    ny, nx = prepared.image.shape
+    for k, members in enumerate(own):
+        if not members.size:
+            continue
+        column, row = round(x[k]), round(y[k])
+        x0, y0 = max(0, column - half), max(0, row - half)
+        dx = np.arange(x0, min(nx, column + half + 1), dtype=float)
+        dy = np.arange(y0, min(ny, row + half + 1), dtype=float)[:, None]
+        light = np.zeros((dy.size, dx.size))
+        for i in members:
+            light += models.flux[i] * models.wings.density(dx - models.x[i], dy - models.y[i])
+        part = light.astype(np.float32)
+        alone[k] += sep.sum_circle(part, [x[k] - x0], [y[k] - y0], radius, subpix=5)[0][0]
+    light = everything - alone
+    return ApertureSums(alone, np.hypot(error, WINGS_ERROR * light), aperture.fraction), light
+
+
+def _pixel_flags(
+    mask: np.ndarray, bad: np.ndarray, at: tuple[np.ndarray, np.ndarray], radius: float
+) -> np.ndarray:
+    """Return flags for apertures with saturated, repaired or unusable pixels."""
+
+    def area(pixels: np.ndarray) -> np.ndarray:
+        return sep.sum_circle(pixels.astype(np.float32), *at, radius, subpix=1)[0]
+
+    unusable = area(bad)
+    flags = np.where(unusable > 0, FLAG_WEIGHT, 0)
+    flags |= np.where(unusable > 0.5 * np.pi * radius**2, FLAG_OUTSIDE, 0)
+    there = sep.sum_circle(np.ones(bad.shape, np.float32), *at, radius, subpix=5)[0]
+    flags |= np.where(there < (1 - MOST_CUT_OFF) * np.pi * radius**2, FLAG_OUTSIDE, 0)
+    flags |= np.where(area((mask & SATURATED) > 0) > 0, FLAG_SATURATED, 0)
+    return flags | np.where(area((mask & INTERPOLATED) > 0) > 0, FLAG_REPAIRED, 0)

@@ -1,0 +1,328 @@
+"""The table of a light curve: frames, bins of frames, and stacks, one row each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+
+from lib.core.times import barycentric_dates
+from lib.night.positions import Position
+from lib.photometry.flags import FLAG_OUTSIDE, FLAG_SATURATED
+from lib.photometry.forced import LIMIT_SIGMA, magnitudes
+from lib.photometry.lightcurve import POISSON, MeasuredFrame
+
+KINDS = ("frame", "bin", "stack")
+"""Values of column KIND."""
+
+COLUMNS = {
+    "NAME": (str, None, "name of the position"),
+    "KIND": (str, None, "frame, bin (of neighbouring frames) or stack"),
+    "FRAME": (str, None, "name of the frame, the stack, or the first frame of the bin"),
+    "FILTER": (str, None, "filter"),
+    "MJD": (float, "d", "middle of the exposure, UTC; of several their weighted mean"),
+    "BJD_TDB": (float, "d", "the same at the barycentre of the solar system, in TDB"),
+    "DATE-OBS": (str, None, "start of the (first) exposure, UTC"),
+    "EXPTIME": (float, "s", "exposure time, of several their sum"),
+    "NFRAMES": (int, None, "number of frames"),
+    "AIRMASS": (float, None, "airmass"),
+    "SEEING": (float, "arcsec", "FWHM of stars"),
+    "SKY": (float, "electron", "sky that was subtracted, per pixel"),
+    "X": (float, "pixel", "column in the frame, from 1"),
+    "Y": (float, "pixel", "row in the frame, from 1"),
+    "TRANSPARENCY": (float, None, "relative to the best frame"),
+    "APRADIUS": (float, "arcsec", "radius of the aperture, corrected to total flux"),
+    "FLUX": (float, "electron / s", "total flux, at the transparency of the best frame"),
+    "FLUXERR": (
+        float,
+        "electron / s",
+        "its error, with that of the flat and the scatter of comparison stars",
+    ),
+    "SNR": (float, None, "FLUX over FLUXERR"),
+    "DETECTED": (bool, None, f"whether SNR is {LIMIT_SIGMA:g} or more"),
+    "MAG": (float, "mag", "magnitude, where detected"),
+    "MAGERR": (float, "mag", "its error, without ZPERR and the error common to all"),
+    "LIMIT": (float, "mag", f"{LIMIT_SIGMA:g} sigma upper limit, where not detected"),
+    "ZPSYS": (str, None, "system of MAG and LIMIT"),
+    "ZPERR": (float, "mag", "error of the scale relative to the other frames, not in MAGERR"),
+    "NCOMP": (int, None, "comparison stars that tell the scale"),
+    "FLAGS": (int, None, "32 repaired, 256 saturated, 512 neighbour, 1024 masked, 2048 no data"),
+    "USED": (bool, None, "whether the frame is in a coadd"),
+    "REASON": (str, None, "why not, or why it was not measured"),
+}
+
+
+@dataclass(frozen=True)
+class StackFlux:
+    """A position measured in a coadd.
+
+    Parameters
+    ----------
+    name, filter : str
+        Of the stack.
+    members : tuple of str
+        Names of the frames in it.
+    rate, error : float
+        Electrons per second at the scale of the coadd.
+    flags : int
+    zeropoint : float
+        Magnitude of one electron per second there, on the scale of the ensemble.
+    radius : float
+        Of the aperture [arcsec].
+    x, y : float
+        [pixel], from 0.
+    """
+
+    name: str
+    filter: str
+    members: tuple[str, ...]
+    rate: float
+    error: float
+    flags: int
+    zeropoint: float
+    radius: float
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class BinRule:
+    """How frames are combined to bins.
+
+    Parameters
+    ----------
+    snr : float
+        Signal-to-noise ratio that a bin is to have; 0 for no bins.
+    gap : float
+        Frames further apart are not combined [d].
+    """
+
+    snr: float
+    gap: float
+
+
+def light_curve_table(
+    frames: Sequence[MeasuredFrame], index: int, position: Position, rule: BinRule,
+    stacks: Sequence[StackFlux] = (), site: Sequence[float] | None = None,
+    systems: Mapping[str, str] | None = None,
+) -> Table:  # fmt: skip
+    """Return the light curve of one position.
+
+    Parameters
+    ----------
+    frames : list of MeasuredFrame
+        By time.
+    index : int
+        Of the position among the fluxes of the frames.
+    position : Position
+    rule : BinRule
+    stacks : list of StackFlux
+        The position in the coadds.
+    site : sequence of float, optional
+        As for `lib.core.times.barycentric_dates`.
+    systems : dict of str to str, optional
+        Filter -> system of its magnitudes.
+
+    Returns
+    -------
+    astropy.table.Table
+        The frames by time, then the bins, then the stacks.
+    """
+    best = _best_zeropoints(frames)
+    rows = [_frame_row(one, index, position, best.get(one.filter, np.nan)) for one in frames]
+    bins = []
+    if rule.snr > 0:
+        for name in dict.fromkeys(one.filter for one in frames):
+            bins += bin_rows([row for row in rows if row["FILTER"] == name], rule)
+    whole = [_stack_row(one, rows, best.get(one.filter, np.nan)) for one in stacks]
+    everything = [*rows, *sorted(bins, key=_by_time), *sorted(whole, key=_by_time)]
+    offsets = {one.filter: one.offset for one in frames if np.isfinite(one.offset)}
+    groups = {one.name: one.offset for one in frames}
+    for row in everything:
+        offset = groups.get(row["FRAME"], np.nan)
+        if not np.isfinite(offset):
+            offset = offsets.get(row["FILTER"], np.nan)
+        _add_magnitude(row, best.get(row["FILTER"], np.nan) + offset)
+        row["NAME"] = position.name
+        row["ZPSYS"] = (systems or {}).get(row["FILTER"], "")
+    return _table(everything, position, site)
+
+
+def _by_time(row: dict[str, Any]) -> tuple[float, str]:
+    return row["MJD"], row["FILTER"]
+
+
+def _best_zeropoints(frames: Sequence[MeasuredFrame]) -> dict[str, float]:
+    """Return the zero point of the best frame of each filter, that the fluxes refer to.
+
+    Stacks say which transparency their best frame has; the best of these counts, so that one
+    frame with a spoilt scale does not.
+    """
+    found: dict[str, dict[int, list[float]]] = {}
+    for one in frames:
+        if np.isfinite(one.zeropoint):
+            value = one.zeropoint - 2.5 * np.log10(one.quality.transparency)
+            found.setdefault(one.filter, {}).setdefault(one.stack, []).append(value)
+    return {
+        name: max(float(np.median(values)) for values in stacks.values())
+        for name, stacks in found.items()
+    }
+
+
+def _frame_row(one: MeasuredFrame, index: int, position: Position, best: float) -> dict[str, Any]:
+    """Return the row of one frame, without magnitudes."""
+    row: dict[str, Any] = {
+        "KIND": "frame", "FRAME": one.name, "FILTER": one.filter, "MJD": one.mjd,
+        "DATE-OBS": one.date_obs, "EXPTIME": one.exptime, "NFRAMES": 1, "AIRMASS": one.airmass,
+        "SEEING": one.quality.seeing, "SKY": one.sky, "X": np.nan, "Y": np.nan,
+        "TRANSPARENCY": one.quality.transparency, "APRADIUS": one.radius, "FLUX": np.nan,
+        "FLUXERR": np.nan, "ZPERR": one.zeropoint_error, "NCOMP": one.n_comparison,
+        "FLAGS": FLAG_OUTSIDE, "USED": one.quality.used, "REASON": one.reason, "WEIGHT": 0.0,
+        "MJDS": (one.mjd,), "SIGMA": np.nan,
+    }  # fmt: skip
+    if one.fluxes is None:
+        return row
+    # Electrons of the frame per electron a second at the transparency of the best one.
+    relative = 10 ** (0.4 * (one.zeropoint - best))
+    scale = one.exptime * relative
+    flux = one.fluxes.flux[index] / scale
+    relative_error = np.hypot(one.excess / POISSON, one.flat_error)
+    error = np.hypot(one.fluxes.error[index] / scale, relative_error * abs(flux))
+    row |= {
+        "X": one.fluxes.x[index] + 1, "Y": one.fluxes.y[index] + 1, "TRANSPARENCY": relative,
+        "FLUX": flux, "FLUXERR": error, "FLAGS": int(one.fluxes.flags[index]),
+        "SIGMA": one.fluxes.sky_error[index] / scale,
+    }  # fmt: skip
+    if not np.isfinite(flux) and not row["REASON"]:
+        known = np.isfinite(position.at(one.mjd)[0][0])
+        row["REASON"] = "not on the frame" if known else "no position at this time"
+    return row
+
+
+def bin_rows(rows: Sequence[dict[str, Any]], rule: BinRule) -> list[dict[str, Any]]:
+    """Combine neighbouring frames of one filter until bins have the signal-to-noise ratio asked.
+
+    A series is halved as long as its halves can be expected to have that ratio, by the flux of
+    both together. To add frames until a bin has it would stop where noise has made a frame
+    bright: fluxes of faint objects would be too high.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Frames of one filter, by time.
+    rule : BinRule
+
+    Returns
+    -------
+    list of dict
+        Rows of the bins.
+    """
+    good = [
+        row for row in rows
+        if np.isfinite(row["FLUX"]) and row["SIGMA"] > 0
+        and not row["FLAGS"] & (FLAG_OUTSIDE | FLAG_SATURATED)
+    ]  # fmt: skip
+    times = np.array([row["MJD"] for row in good])
+    starts = np.flatnonzero(np.diff(times) > rule.gap) + 1
+    found = []
+    for part in np.split(np.arange(len(good)), starts):
+        found += _halved([good[i] for i in part], rule.snr)
+    return found
+
+
+def _halved(rows: list[dict[str, Any]], snr: float) -> list[dict[str, Any]]:
+    """Return the bins of a series without gaps."""
+    if not rows:
+        return []
+    whole = _combined(rows)
+    if len(rows) == 1 or not whole["FLUX"] > np.sqrt(2) * snr * whole["FLUXERR"]:
+        return [whole]
+    # At half of the weight, so that both are as deep.
+    weight = np.cumsum([row["SIGMA"] ** -2 for row in rows])
+    middle = int(np.clip(np.searchsorted(weight, weight[-1] / 2) + 1, 1, len(rows) - 1))
+    return _halved(rows[:middle], snr) + _halved(rows[middle:], snr)
+
+
+def _combined(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the weighted mean of frames.
+
+    Weights are those of the sky: weights by errors with the object's own photons would follow its
+    noise, and make it fainter.
+    """
+    weight = np.array([row["SIGMA"] ** -2 for row in rows])
+    weight /= weight.sum()
+
+    def mean(key: str) -> float:
+        values = np.array([row[key] for row in rows], float)
+        known = np.isfinite(values)
+        return float(np.average(values[known], weights=weight[known])) if known.any() else np.nan
+
+    error = np.array([row["FLUXERR"] for row in rows])
+    scale_error = np.array([row["ZPERR"] for row in rows])
+    row = dict(rows[0])
+    row |= {key: mean(key) for key in ("MJD", "AIRMASS", "SEEING", "SKY", "X", "Y", "TRANSPARENCY",
+                                       "APRADIUS", "FLUX")}  # fmt: skip
+    row |= {
+        "KIND": "bin", "EXPTIME": float(sum(one["EXPTIME"] for one in rows)),
+        "NFRAMES": len(rows), "FLUXERR": float(np.sqrt(np.sum((weight * error) ** 2))),
+        "SIGMA": float(np.sqrt(np.sum((weight * [one["SIGMA"] for one in rows]) ** 2))),
+        "ZPERR": float(np.sqrt(np.nansum((weight * scale_error) ** 2))),
+        "NCOMP": min(one["NCOMP"] for one in rows),
+        "FLAGS": int(np.bitwise_or.reduce([one["FLAGS"] for one in rows])),
+        "USED": all(one["USED"] for one in rows), "REASON": "",
+    }  # fmt: skip
+    return row
+
+
+def _stack_row(one: StackFlux, rows: Sequence[dict[str, Any]], best: float) -> dict[str, Any]:
+    """Return the row of a stack, without magnitudes."""
+    members = [row for row in rows if row["FRAME"] in one.members and row["FILTER"] == one.filter]
+    weight = np.array([row["SIGMA"] for row in members], float)
+    weight = np.where(weight > 0, weight, np.inf) ** -2.0
+    weight = weight if weight.sum() > 0 else np.ones(len(members))
+
+    def mean(key: str) -> float:
+        values = np.array([row[key] for row in members], float)
+        known = np.isfinite(values)
+        return float(np.average(values[known], weights=weight[known])) if known.any() else np.nan
+
+    relative = 10 ** (0.4 * (one.zeropoint - best))
+    scale_error = np.array([row["ZPERR"] for row in members], float)
+    return {
+        "KIND": "stack", "FRAME": one.name, "FILTER": one.filter, "MJD": mean("MJD"),
+        "DATE-OBS": min((row["DATE-OBS"] for row in members), default=""),
+        "EXPTIME": float(sum(row["EXPTIME"] for row in members)), "NFRAMES": len(members),
+        "AIRMASS": mean("AIRMASS"), "SEEING": mean("SEEING"), "SKY": mean("SKY"),
+        "X": one.x + 1, "Y": one.y + 1, "TRANSPARENCY": relative, "APRADIUS": one.radius,
+        "FLUX": one.rate / relative, "FLUXERR": one.error / relative,
+        "ZPERR": float(np.sqrt(np.nansum((weight / weight.sum() * scale_error) ** 2)))
+        if len(members) else np.nan,
+        "NCOMP": min((row["NCOMP"] for row in members), default=0), "FLAGS": one.flags,
+        "USED": True, "REASON": "" if np.isfinite(one.rate) else "outside of the coadd",
+    }  # fmt: skip
+
+
+def _add_magnitude(row: dict[str, Any], zeropoint: float) -> None:
+    """Give a row its signal-to-noise ratio, magnitude and limit."""
+    flux, error = row["FLUX"], row["FLUXERR"]
+    row["SNR"] = flux / error if error > 0 else np.nan
+    row["DETECTED"] = bool(row["SNR"] >= LIMIT_SIGMA)
+    magnitude, magnitude_error, limit = magnitudes(np.array([flux]), np.array([error]), zeropoint)
+    row["MAG"], row["MAGERR"], row["LIMIT"] = magnitude[0], magnitude_error[0], limit[0]
+
+
+def _table(
+    rows: Sequence[dict[str, Any]], position: Position, site: Sequence[float] | None
+) -> Table:
+    """Return rows as a table, with their barycentric dates."""
+    mjd = np.array([row["MJD"] for row in rows], float)
+    dates = np.full(len(rows), np.nan)
+    if len(rows):
+        dates = barycentric_dates(mjd, *position.at(mjd), site)
+    table = Table()
+    for key, (kind, unit, what) in COLUMNS.items():
+        values = dates if key == "BJD_TDB" else [row[key] for row in rows]
+        table[key] = np.array(values, dtype=kind)
+        table[key].unit, table[key].description = unit, what
+    return table

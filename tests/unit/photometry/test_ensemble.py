@@ -1,0 +1,113 @@
+"""lib.photometry.ensemble: frames of many nights on one scale, truth known."""
+
+import numpy as np
+import pytest
+
+from lib.photometry.ensemble import comparison_stars, solve_ensemble, tie_groups
+
+
+def campaign(rng, nights=6, frames=8, stars=30, excess=0.0, photons=(0.003, 0.05)):
+    """Return instrumental magnitudes, errors, true zero points and night of each frame."""
+    night = np.repeat(np.arange(nights), frames)
+    zeropoint = 25 - 0.3 * rng.random(nights)[night] - 0.02 * rng.random(night.size)
+    true = rng.uniform(14, 18, stars)
+    sigma = np.geomspace(*photons, stars)[np.argsort(np.argsort(true))]
+    noise = np.hypot(sigma, excess) * rng.normal(size=(night.size, stars))
+    magnitude = true - zeropoint[:, None] + noise
+    error = np.broadcast_to(sigma, magnitude.shape).copy()
+    return magnitude, error, zeropoint, night, true
+
+
+def test_zero_points_are_true_within_their_errors():
+    rng = np.random.default_rng(3)
+    pulls = []
+    for _ in range(20):
+        magnitude, error, zeropoint, _, _ = campaign(rng, nights=3)
+        found = solve_ensemble(magnitude, error)
+        difference = found.zeropoint - zeropoint
+        pulls.append((difference - difference.mean()) / found.error)
+    pulls = np.concatenate(pulls)
+    # Robust weights cost a little, the floor of 3 mmag adds to the stated errors.
+    assert 0.7 < pulls.std() < 1.1
+    assert np.max(np.abs(pulls)) < 4.5
+
+
+def test_constant_stars_have_chi2_of_one_over_all_nights_and_per_night():
+    """With the scatter of the comparison stars beyond their errors found and added."""
+    rng = np.random.default_rng(5)
+    reduced, nightly, excess = [], [], []
+    for _ in range(12):
+        magnitude, error, zeropoint, night, _ = campaign(rng, excess=0.008)
+        # The first five stars are the targets, the others are compared with.
+        found = solve_ensemble(magnitude[:, 5:], error[:, 5:])
+        value = magnitude[:, :5] + found.zeropoint[:, None]
+        sigma = np.sqrt(error[:, :5] ** 2 + found.excess**2 + found.error[:, None] ** 2)
+        mean = np.average(value, axis=0, weights=sigma**-2)
+        reduced.append(np.sum(((value - mean) / sigma) ** 2) / (5 * (len(night) - 1)))
+        for one in range(6):
+            part = night == one
+            inner = np.average(value[part], axis=0, weights=sigma[part] ** -2)
+            chi2 = np.sum(((value[part] - inner) / sigma[part]) ** 2)
+            nightly.append(chi2 / (5 * (part.sum() - 1)))
+        excess.append(found.excess)
+    assert 0.9 < np.mean(reduced) < 1.1
+    assert 0.9 < np.mean(nightly) < 1.1
+    assert np.mean(excess) == pytest.approx(0.008, rel=0.15)
+
+
+def test_a_variable_comparison_star_is_left_out():
+    rng = np.random.default_rng(7)
+    magnitude, error, zeropoint, night, _ = campaign(rng, stars=8)
+    magnitude[:, 2] += 0.2 * np.sin(2 * np.pi * np.arange(night.size) / 13)
+    found = solve_ensemble(magnitude, error)
+    assert not found.used[2] and found.used.sum() == 7
+    difference = found.zeropoint - zeropoint
+    assert np.std(difference) < 0.012
+
+
+def test_the_error_of_a_nights_zero_point_makes_no_step():
+    """Stacks of the nights are off by up to 0.1 mag: the light curve shows none of it."""
+    rng = np.random.default_rng(9)
+    magnitude, error, zeropoint, night, true = campaign(rng)
+    found = solve_ensemble(magnitude, error)
+    wrong = rng.normal(0, 0.05, 6)
+    sigma = np.full(night.size, 0.05)
+    absolute = zeropoint + wrong[night]
+    absolute[night == 4] = np.nan  # a night whose stack has no zero point
+    offset, offset_error = tie_groups(found, absolute, sigma, [str(one) for one in night])
+    value = magnitude + (found.zeropoint + offset)[:, None]
+    nightly = [np.median((value - true)[night == one]) for one in range(6)]
+    assert np.ptp(nightly) < 0.008
+    known = np.delete(wrong, 4)
+    assert np.mean(nightly) == pytest.approx(known.mean(), abs=0.005)
+    assert abs(np.mean(nightly)) < 3.5 * offset_error[0]
+
+
+def test_nights_without_a_common_star_are_tied_by_their_own_zero_points():
+    rng = np.random.default_rng(11)
+    magnitude, error, zeropoint, night, true = campaign(rng, nights=2, stars=20)
+    magnitude[night == 0, :10] = np.nan
+    magnitude[night == 1, 10:] = np.nan
+    found = solve_ensemble(magnitude, error)
+    assert len(np.unique(found.group)) == 2
+    offset, _ = tie_groups(found, zeropoint, np.full(night.size, 0.01), list(map(str, night)))
+    assert (found.zeropoint + offset) == pytest.approx(zeropoint, abs=0.01)
+
+
+def test_frames_without_a_star_have_no_zero_point():
+    rng = np.random.default_rng(13)
+    magnitude, error, *_ = campaign(rng, nights=1)
+    magnitude[3] = np.nan
+    found = solve_ensemble(magnitude, error)
+    assert np.isnan(found.zeropoint[3]) and np.isfinite(np.delete(found.zeropoint, 3)).all()
+    none = solve_ensemble(np.empty((4, 0)), np.empty((4, 0)))
+    assert np.isnan(none.zeropoint).all()
+
+
+def test_comparison_stars_are_seen_by_all_stacks_first_and_are_not_the_target():
+    sky = np.column_stack([150 + np.arange(6) * 0.01, np.full(6, 20.0)])
+    both, snr = sky[:4], np.array([100.0, 400, 300, 200])
+    tables = [(both, snr), (sky, np.append(snr, [900.0, 50.0]))]
+    found = comparison_stars(tables, sky[1:2] + 1e-5, 1.5, 4)
+    assert found[:, 0] == pytest.approx([150.02, 150.03, 150.0, 150.04])
+    assert len(comparison_stars(tables, np.empty((0, 2)), 1.5, 0)) == 0
