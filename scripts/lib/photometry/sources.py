@@ -16,8 +16,12 @@ from lib.photometry.flags import FLAG_BLENDED
 
 log = logging.getLogger("autoproc")
 
-SUB_OBJECTS = 32767
-"""Most parts of one source at a threshold: sep numbers them by 16 bits."""
+SUB_OBJECTS = 1024
+"""Parts of one source at a threshold that sep is prepared for: it allots memory for all of them at
+each of its thresholds, 0.3 GB for as many as it can number."""
+
+MOST_SUB_OBJECTS = 32767
+"""Largest number of such parts: sep numbers them by 16 bits."""
 
 CROWDED_AREA = 0.25
 """Part of an image that sources may cover; where they cover more, blends are parted further."""
@@ -99,9 +103,9 @@ def detection_arrays(
 def extract(image: np.ndarray, level: float, **options: Any) -> Any:
     """Call `sep.extract` so that no field is too full for it.
 
-    sep allots and fills its pixel buffer at each call, so that begins at what all but the fullest
-    fields need and grows where a globular cluster or a large galaxy covers more. A source of more
-    parts than `SUB_OBJECTS` is detected at a higher threshold, where it is several.
+    sep allots and fills its buffers at each call, so these begin at what all but the fullest
+    fields need and grow where a globular cluster or a large galaxy needs more. A source of more
+    parts than `MOST_SUB_OBJECTS` is detected at a higher threshold, where it is several.
 
     Parameters
     ----------
@@ -111,15 +115,18 @@ def extract(image: np.ndarray, level: float, **options: Any) -> Any:
         As `sep.extract` takes them.
     """
     pixels = int(max(300_000, 0.3 * image.size))
-    sep.set_sub_object_limit(SUB_OBJECTS)
+    parts = SUB_OBJECTS
     while True:
         sep.set_extract_pixstack(pixels)
+        sep.set_sub_object_limit(parts)
         try:
             return sep.extract(image, level, **options)
         except Exception as error:  # sep has no class of its own for these
             # Each pixel is in it once, and a line more.
             if "pixel buffer full" in str(error) and pixels < 2 * image.size:
                 pixels = min(3 * pixels, 2 * image.size)
+            elif "deblending overflow" in str(error) and parts < MOST_SUB_OBJECTS:
+                parts = MOST_SUB_OBJECTS
             elif "deblending overflow" in str(error) and np.isfinite(level):
                 level *= 1.5
                 log.warning("the sources run into each other: threshold raised to %.3g", level)

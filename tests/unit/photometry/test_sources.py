@@ -66,10 +66,24 @@ def test_light_that_covers_every_pixel_is_detected():
     assert np.hypot(sources["x"][0] - 310, sources["y"][0] - 310) < 1
 
 
-def test_crowd_that_is_one_source_is_detected_at_a_higher_threshold(monkeypatch):
-    """Of more parts than sep allows; between the stars it is 20 sigma bright."""
-    monkeypatch.setattr("lib.photometry.sources.SUB_OBJECTS", 100)
+def crowd_that_is_one_source():
+    """Return 400 stars; between them it is 20 sigma bright."""
     y, x = np.mgrid[:160, :160]
     stars = 20 + 500 * np.exp(-((x % 8 - 4) ** 2 + (y % 8 - 4) ** 2) / 2)
-    sources, _ = detect_sources(stars.astype(np.float32), 1.0)
-    assert len(sources) == 400
+    return stars.astype(np.float32)
+
+
+def test_crowd_of_more_parts_than_sep_is_prepared_for_is_parted_at_its_threshold(monkeypatch):
+    image = crowd_that_is_one_source()
+    usual, segments = detect_sources(image, 1.0)
+    monkeypatch.setattr("lib.photometry.sources.SUB_OBJECTS", 100)
+    sources, same = detect_sources(image, 1.0)
+    assert (segments > 0).all() and (same == segments).all()
+    np.testing.assert_array_equal(sources, usual)
+
+
+def test_crowd_of_more_parts_than_sep_allows_is_detected_at_a_higher_threshold(monkeypatch):
+    monkeypatch.setattr("lib.photometry.sources.SUB_OBJECTS", 100)
+    monkeypatch.setattr("lib.photometry.sources.MOST_SUB_OBJECTS", 100)
+    sources, segments = detect_sources(crowd_that_is_one_source(), 1.0)
+    assert len(sources) == 400 and not (segments > 0).all()
