@@ -1,5 +1,9 @@
 import sys
 
-from autoproc.command import main
+try:
+    from autoproc.command import main
 
-sys.exit(main())
+    code = main()
+except KeyboardInterrupt:
+    sys.exit("autoproc: stopped")
+sys.exit(code)

@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from autoproc import instrument
@@ -172,7 +173,7 @@ def command_line(
         note(f"{', '.join(steps)}: left out as asked for, nothing to do")
         return None
     # -P: what lies in the working directory, maybe among raw frames, is no module.
-    words = [sys.executable, "-P", "-m", "snakemake"]
+    words = [sys.executable, "-P", str(Path(__file__).with_name("snake.py"))]
     words += ["--snakefile", str(workflow_dir() / "Snakefile")]
     if not any(word.split("=")[0] == "--workflow-profile" for word in options):
         # Otherwise Snakemake looks for `default` and `profiles/default` in the working directory,

@@ -13,7 +13,7 @@ from typing import Any
 
 
 def run(command: Sequence[str]) -> int:
-    """Run a command and return its exit code.
+    """Run a command and return its exit code; 128 and the signal where one ended it.
 
     SIGINT and SIGHUP end its jobs, then itself; SIGTERM lets the jobs that run come to their end;
     SIGTSTP pauses all. Each reaches the command once, whether a terminal or somebody else sent it:
@@ -25,22 +25,30 @@ def run(command: Sequence[str]) -> int:
     """
     ours = threading.current_thread() is threading.main_thread()
     apart = ours and not _terminal_stops_writers()
+    stopped: list[int] = []
     with subprocess.Popen(command, process_group=0 if apart else None) as child:
-        before = _pass_on_signals(child, apart) if ours else {}
+        before = _pass_on_signals(child, apart, stopped) if ours else {}
         try:
             while True:
                 try:
-                    return child.wait()
+                    code = child.wait()
+                    break
                 except KeyboardInterrupt:
                     # It has been told, and ends its jobs first.
                     continue
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+    if stopped:
+        print("autoproc: stopped; the next run goes on from here", file=sys.stderr, flush=True)
+    return code if code >= 0 else 128 - code
 
 
-def _pass_on_signals(child: subprocess.Popen, apart: bool) -> dict[int, Any]:
-    """Pass signals on to a command; return the handlers that were there before."""
+def _pass_on_signals(child: subprocess.Popen, apart: bool, stopped: list[int]) -> dict[int, Any]:
+    """Pass signals on to a command; return the handlers that were there before.
+
+    What stops it is added to `stopped`.
+    """
     before: dict[int, Any] = {}
 
     def tell(number: int) -> None:
@@ -51,6 +59,7 @@ def _pass_on_signals(child: subprocess.Popen, apart: bool) -> dict[int, Any]:
                 child.send_signal(number)
 
     def stop(number: int, frame: FrameType | None) -> None:
+        stopped.append(number)
         tell(signal.SIGINT)
         _as_before(number, frame)
 

@@ -212,6 +212,8 @@ def test_damaged_products_and_notes_are_made_again(reduced, reduced_night):
         path.write_bytes(damage(path.read_bytes()))
     looked = reduced.snakemake("--dry-run")
     assert looked.code == 0 and "fp20220128T" in looked.out, looked.out
+    wanted = {"flat", "flatten", "skysub", "refcat", "solve", "stack", "night"}
+    assert wanted <= looked.jobs.keys(), looked.out
     check_ends_well(reduced, reduced_night)
 
 

@@ -24,6 +24,7 @@ from lib.report.frametable import table_is_damaged
 from lib.report.run import finish_run
 
 from .commandline import only_looks
+from .made import DAMAGED
 from .paths import Claim, tell
 
 RECORD = ".products.json"
@@ -86,14 +87,17 @@ def check_products(
     lasting, intermediate = product_names(night, plan)
     products = Products(imdir, [*lasting, *intermediate])
     runs = not only_looks(argv)
-    products.check(remove=runs)
+    damaged = products.check(remove=runs)
+    if not runs:
+        DAMAGED.update(f"{imdir}/{name}" for name in damaged)
     if runs and table_is_damaged(Path(imdir) / "frames.ecsv"):
         tell(f"{imdir}/frames.ecsv is not as it was written: made again")
         finish_run(night, plan, imdir)
     if any(word.startswith("--allowed-rules") for word in argv):
         return []
     wanted = {*lasting} if config["rmifiles"] else {*products.names}
-    return [f"{imdir}/{name}" for name in products.again if name in wanted]
+    again = {*products.again, *(damaged if not runs else ())}
+    return [f"{imdir}/{name}" for name in sorted(again) if name in wanted]
 
 
 class Products:

@@ -19,6 +19,10 @@ FOLDER = ".snakemake"
 """Of `imdir`, where the record lies."""
 
 
+DAMAGED: set[str] = set()
+"""Paths of products that are damaged, and stay where they are: a dry run plans them all the same."""
+
+
 def keep_record_in(imdir: str | os.PathLike[str]) -> None:
     """Let Snakemake keep its record in `imdir`, products named by their paths in it.
 
@@ -74,6 +78,9 @@ def keep_record_in(imdir: str | os.PathLike[str]) -> None:
 
     def params_changed(self: Any, job: Any, file: Any = None) -> Any:
         files = job.output if file is None else [file]
+        damaged = {one for one in files if one in DAMAGED}
+        if damaged:
+            return ParamsChange(only_old={"damaged"}, files=damaged)
         lost = {
             one
             for one in files

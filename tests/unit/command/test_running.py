@@ -129,3 +129,28 @@ def test_caches_go_where_they_can_be_kept(tmp_path, monkeypatch):
     settings["imdir"] = settings["datadir"]
     assert places.cache_environment(settings) == {}
     assert not (tmp_path / "raw").exists()
+
+
+def test_ctrl_c_while_snakemake_is_imported_is_no_traceback(tmp_path):
+    package = tmp_path / "snakemake"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "__main__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run(
+        [sys.executable, ROOT / "src/autoproc/snake.py"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGINT, "", "")
+
+
+def test_what_was_stopped_says_so_in_a_sentence():
+    child = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(30)"
+    quiet = f"import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); {child}"
+    code = "import sys; from autoproc.running import run; "
+    code += f"sys.exit(run([sys.executable, '-c', {quiet!r}]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 128 + signal.SIGINT
+    assert done.stderr == "autoproc: stopped; the next run goes on from here\n"
