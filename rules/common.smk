@@ -1,5 +1,6 @@
 # Takes: the configuration and the raw headers. Gives: the night log, names and input functions.
 
+import atexit
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ TERMINAL = install(workflow, HOME / "scripts")
 configfile: f"{HOME}/config/config.yaml"
 
 
+from lib.core.files import sweep_scratch
 from lib.core.pipeline import PIPELINE
 from lib.engine.config import ConfigError, check_config
 from lib.night.instrumentfile import InstrumentError, list_instruments
@@ -50,6 +52,9 @@ if workflow.remote_exec:
     # A job of a cluster does the work itself: else each of its frames would be handed on to a
     # whole Snakemake of its own.
     workflow.localrules(*PIPELINE.local_rules)
+    # What killed jobs have left on this node: the run that began them sees only its own.
+    sweep_scratch()
+    atexit.register(sweep_scratch)
 
 IMDIR = config["imdir"]
 FILES = NightFiles(NIGHT, PLAN, config)

@@ -85,7 +85,7 @@ def spoil(place):
     good += [frames.write(name, counts + n, DATE_OBS=moment).name
              for n, name in enumerate(("one.fits", "other.fits"))]  # fmt: skip
 
-    bad[frames.write("{frame}.fits").name] = "BAD_FILE_NAME"
+    good.append(frames.write("{frame}.fits").name)
     path = frames.write("truncated.fits")
     path.write_bytes(path.read_bytes()[:-100_000])
     bad[path.name] = "TRUNCATED"

@@ -20,7 +20,7 @@ FOLDER = ".snakemake"
 
 
 DAMAGED: set[str] = set()
-"""Paths of products that are damaged, and stay where they are: a dry run plans them all the same."""
+"""Paths of damaged products that stay where they are: a dry run plans them all the same."""
 
 
 def keep_record_in(imdir: str | os.PathLike[str]) -> None:

@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +28,10 @@ from lib.frame.fitsbytes import copy_with_header
 log = logging.getLogger("autoproc")
 
 LONG_AGO = 86400.0
-"""[s] Age from which products are verified before they are used; a night's run is younger."""
+"""[s] Age from which products are verified before they are used, be they of this run."""
+
+CLAIM = ".run"
+"""File in `imdir` that a run writes when it begins."""
 
 _earlier_jobs = {"seconds": 0.0}
 """CPU time that earlier jobs of this process have used."""
@@ -104,7 +107,7 @@ class DamagedInput(RuntimeError):
 
 
 def verify_old_inputs(job: Any) -> None:
-    """Hold products that were written long ago against their checksums before they are used.
+    """Hold products of earlier runs against their checksums before they are used.
 
     What has changed since the last run is found when a run begins; bits that rot on the disk
     change no time, and are found here.
@@ -119,10 +122,22 @@ def verify_old_inputs(job: Any) -> None:
     DamagedInput
         One is damaged: it has been removed, so that the next run makes it again.
     """
-    for path in job.input:
-        if not str(path).endswith(".fits") or time.time() - os.stat(path).st_mtime < LONG_AGO:
+    imdir = Path(job.log[0]).parents[2] if job.log else None
+    before = time.time() - LONG_AGO
+    if imdir:
+        with suppress(OSError):  # a run within another workflow claims nothing
+            before = max(before, os.stat(imdir / CLAIM).st_mtime)
+    record = ContentRecord(imdir) if imdir else None
+    for path in map(str, job.input):
+        if os.stat(path).st_mtime >= before:
             continue
-        why = damage_of_fits(path)
+        if path.endswith(".fits"):
+            why = damage_of_fits(path)
+        elif record and Path(path).is_relative_to(record.path.parent):
+            known = record.find(f"made:{Path(path).relative_to(record.path.parent)}").get("sum")
+            why = "it is not as it was written" if known and known != checksum(path) else ""
+        else:
+            continue
         if why:
             os.unlink(path)
             raise DamagedInput(f"{path} is damaged ({why}): removed, the next run makes it again")

@@ -257,7 +257,7 @@ def _facts(
     if left := images_left_out(camera, images, chips):
         common.notes.append(
             f"{left} more images like HDU {chips[0].hdus[0].index} are not used; "
-            "amplifiers: chips or extensions in the instrument file takes them"
+            "amplifiers: chips or extensions in an instrument file of your own takes them"
         )
     result = []
     for chip in chips:

@@ -121,11 +121,17 @@ def _covered(pictures: list[RawHDU]) -> float:
 
 
 def images_left_out(camera: dict[str, Any], images: list[RawHDU], chips: list[Chip]) -> int:
-    """Return how many images like the one that is used are not, though none was asked for."""
-    if len(chips) > 1 or chips[0].joined or "hdu" in camera:
+    """Return how many images like the one that is used are not.
+
+    Beside one that the instrument file has chosen, those count whose header tells of a chip.
+    """
+    if len(chips) > 1 or chips[0].joined:
         return 0
     used = chips[0].hdus[0]
     pictures = _pictures([hdu for hdu in images if hdu.index > 0])
+    if "hdu" in camera:
+        tells = ("DETSEC", *CHIP_KEYS)
+        pictures = [hdu for hdu in pictures if any(get(hdu.header, key) for key in tells)]
     return sum(hdu.shape == used.shape for hdu in pictures if hdu is not used)
 
 

@@ -125,8 +125,6 @@ def _entry(path: str, name: str, size: int, choice: "Choice") -> list[Any]:
     try:
         if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", name):
             raise FrameUnusable("BAD_FILE_NAME", "control characters or no UTF-8 in the name")
-        if "{" in name or "}" in name:  # Snakemake would take it for a wildcard
-            raise FrameUnusable("BAD_FILE_NAME", "braces in the name")
         headers = read_headers(path, size)
         if blank := blank_end(path, headers):
             more["blank"] = blank

@@ -67,6 +67,30 @@ def test_product_that_has_rotted_is_named_and_removed(job, tmp_path):
     assert not product.exists() and not (tmp_path / "qa.json").exists()
 
 
+@pytest.mark.parametrize("name", ["p2a.fits", "qa/note.json"])
+def test_product_of_an_earlier_run_is_held_against_its_checksum(job, tmp_path, name):
+    """An hour old, its times unchanged: rotten since, and found before it is used."""
+    hour = time.time() - 3600
+    note = tmp_path / "qa" / "note.json"
+    note.parent.mkdir()
+    note.write_text('{"n": 123}')
+    ContentRecord(tmp_path).write("made:qa/note.json", None, checksum(note))
+    job.input.append(str(note))
+    (tmp_path / ".run").write_text("1")
+    for path in (*job.input, tmp_path / ".run"):
+        os.utime(path, (hour, hour))
+    path = tmp_path / name
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    os.utime(path, (hour, hour))
+    run_rule(job, work)  # of the run that goes on: not read
+    os.utime(tmp_path / ".run")
+    with pytest.raises(DamagedInput, match=f"{name} is damaged"):
+        run_rule(job, work)
+    assert not path.exists()
+
+
 def test_products_of_this_night_are_not_read_twice(job, monkeypatch):
     os.utime(job.input[0])
     monkeypatch.setattr("lib.frame.step.damage_of_fits", lambda _: pytest.fail("read"))

@@ -86,6 +86,40 @@ def test_images_that_are_not_used_are_told():
     assert "2 more images" in facts.notes[0]
 
 
+def mega(count=3):
+    """Chips as MegaCam writes them: two amplifiers beside each other, overscan at both edges."""
+    chip = {
+        "GAIN": 1.6, "GAINA": 1.54, "GAINB": 1.63, "RDNOISE": 5.0, "BIASSEC": "[0:0,0:0]",
+        "DATASEC": "[5:44,1:28]", "DSECA": "[5:24,1:28]", "DSECB": "[25:44,1:28]",
+        "BSECA": "[1:4,1:30]", "BSECB": "[45:48,1:30]",
+    }  # fmt: skip
+    return [(PRIMARY | {"NEXTEND": count}, None)] + [
+        (
+            chip | {"EXTNAME": f"ccd{k:02d}", "DETSEC": f"[{50 * k + 1}:{50 * k + 40},1:28]"},
+            [30, 48],
+        )
+        for k in range(count)
+    ]
+
+
+def test_all_chips_of_a_mosaic_beside_a_chosen_one():
+    chosen = {"amplifiers": "single", "hdu": 2, "trim": "DATASEC"}
+    generic = load_instrument("generic")
+    (camera,) = generic["cameras"].values()
+
+    def changed(**keys):
+        return generic | {"cameras": {"C0": camera | keys}}
+
+    (facts,) = read(mega(), changed(**chosen))
+    assert facts.amplifiers[0].hdu == 2 and "2 more images like HDU 2" in facts.notes[0]
+    found = read(mega(), changed(amplifiers="chips"))
+    assert [one.half for one in found] == ["ccd00", "ccd01", "ccd02"]
+    for one in found:
+        assert one.shape == [28, 40] and [amp.gain for amp in one.amplifiers] == [1.54, 1.63]
+        assert [amp.overscan for amp in one.amplifiers] == [[0, 30, 0, 4], [0, 30, 44, 48]]
+        assert not any("not used" in note for note in one.notes)
+
+
 def test_a_gap_between_sections_is_one_between_chips():
     sections = ["[1:40,1:30]", "[51:90,1:30]"]
     hdus = [(PRIMARY, None)] + [({"DETSEC": section}, [30, 40]) for section in sections]
