@@ -6,8 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-"""The directory of the workflow, where it was installed together with this package."""
+PACKAGE = Path(__file__).resolve().parent
+
+ROOT = next(
+    (place for place in (PACKAGE / "installed", PACKAGE.parents[1]) if (place / "rules").is_dir()),
+    PACKAGE.parents[1],
+)
+"""The directory of the workflow: in a wheel beside this package, else where both are developed."""
 
 
 class AutoprocError(RuntimeError):
@@ -47,7 +52,7 @@ def workflow_dir() -> Path:
     """
     if PIPELINE is None or not (ROOT / "Snakefile").is_file():
         raise AutoprocError(
-            f"there is no Snakefile in {ROOT}: install with 'make env', or 'pip install -e .', "
+            f"there is no Snakefile in {ROOT}: install with 'make env', or 'pip install .', "
             "in the directory of autoproc"
         )
     return ROOT

@@ -303,9 +303,14 @@ def process(
 @functools.cache
 def release() -> str:
     """Return the version of autoproc, which stands in one place."""
-    text = (Path(__file__).parents[3] / "src/autoproc/__init__.py").read_text()
-    found = re.search(r'__version__ = "([^"]+)"', text)
-    return found.group(1) if found else "unknown"
+    here = Path(__file__).resolve()
+    # Where it is developed, and in a wheel.
+    for place in (here.parents[3] / "src/autoproc/__init__.py", here.parents[4] / "__init__.py"):
+        if place.is_file():
+            found = re.search(r'__version__ = "([^"]+)"', place.read_text(encoding="utf-8"))
+            if found:
+                return found.group(1)
+    return "unknown"
 
 
 def software_versions(*packages: str) -> dict[str, str]:
