@@ -84,6 +84,22 @@ def test_install_asks_apt_for_every_program():
     assert {f"astromatic-{name}" for name in asked} == PROGRAMS | {"astromatic-swarp"}
 
 
+def test_container_has_every_program():
+    lines = (ROOT / "Containerfile").read_text().replace("\\\n", " ").splitlines()
+    steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    asked = {word for verb, rest in steps if verb == "RUN" for word in rest.split()}
+    assert {name.removeprefix("astromatic-") for name in PROGRAMS} | {"python3-venv"} <= asked
+    assert ["RUN", "make env && chmod -R a+rX ."] in steps
+
+
+def test_workflow_catalog_tells_how_to_run_it():
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    keys = set(re.findall(r"(\w+)=<", usage["mandatory-flags"]["flags"]))
+    assert keys == {"datadir", "imdir"}
+    text = (ROOT / "config/README.md").read_text()
+    assert all(f"`{key}`" in text for key in keys)
+
+
 def test_hosted_ci_runs_what_anyone_runs():
     ci = (ROOT / ".ci/run").read_text()
     jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
