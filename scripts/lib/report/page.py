@@ -45,8 +45,8 @@ TABLE_COLUMNS = (
     ("status", "status"), ("step", "step"), ("reason", "reason"), ("used", "used in"),
     ("fwhm", 'seeing "'), ("ellipticity", "ellipticity"), ("skymag", "sky mag/arcsec²"),
     ("sky", "sky e/s"), ("zeropoint", "zero point"), ("transparency", "transparency"),
-    ("limit", "limit"), ("nstars", "stars"), ("rms", "residual mas"), ("offset", 'offset "'),
-    ("airmass", "airmass"), ("ncosmic", "cosmic px"),
+    ("limit", "limit"), ("system", "system"), ("nstars", "stars"), ("rms", "residual mas"),
+    ("offset", 'offset "'), ("airmass", "airmass"), ("ncosmic", "cosmic px"),
 )  # fmt: skip
 
 
@@ -59,6 +59,7 @@ DIGITS = {
 def table_rows(night: NightLog, result: NightOutcome) -> list[list[Any]]:
     """Return the rows of the frame table, in the order of `TABLE_COLUMNS`."""
     rows = []
+    systems = {stack: one.cards.get("ZPSYS", "") for stack, one in result.stacks.items()}
     for row, outcome in zip(night.rows, result.rows, strict=True):
         facts = night.frames.get(row.frame) if row.status == "OK" else None
         numbers = {}
@@ -68,6 +69,8 @@ def table_rows(night: NightLog, result: NightOutcome) -> list[list[Any]]:
             "frame": outcome.frame, "status": outcome.status, "step": outcome.step,
             "reason": outcome.reason, "used": outcome.used,
         }  # fmt: skip
+        if facts is not None and "zeropoint" in numbers:
+            told["system"] = systems.get(f"{facts.target}.{facts.filter}", "")
         if row.get("date_obs"):
             told["date_obs"] = row.get("date_obs")[:19].replace("T", " ")
         merged = {key: row.get(key) for key, _ in TABLE_COLUMNS} | told | numbers
@@ -309,7 +312,10 @@ def gather(
         versions=program_versions(),
         config=config_text(config),
         data={
-            "columns": [{"key": key, "title": title} for key, title in TABLE_COLUMNS],
+            "columns": [
+                {"key": key, "title": title, "digits": DIGITS.get(key)}
+                for key, title in TABLE_COLUMNS
+            ],
             "rows": table_rows(night, result),
             "frames": show_timeline(night, result, cards, imdir),
             "targets": [one.script_data() for one in targets],

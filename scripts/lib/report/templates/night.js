@@ -179,7 +179,7 @@
     if (!one) return;
     const told = [];
     if (Number.isFinite(one.fwhm)) told.push(`seeing ${number(one.fwhm, 2, "″")}`);
-    if (Number.isFinite(one.skymag)) told.push(`sky ${number(one.skymag, 2)}`);
+    if (Number.isFinite(one.skymag)) told.push(`sky ${number(one.skymag, 2)} ${system(one)}`);
     if (Number.isFinite(one.transparency)) told.push(`transparency ${number(one.transparency, 2)}`);
     if (Number.isFinite(one.airmass)) told.push(`airmass ${number(one.airmass, 2)}`);
     showTip(event, one.thumb, [one.frame, one.reason && `${one.step}: ${one.reason}`], `${one.target} ${one.filter} ${number(one.exptime, 0, " s")} ${one.time.slice(11, 19)}`, told.join(", "));
@@ -241,7 +241,7 @@
     ]);
     const have = (key, digits, unit) => (Number.isFinite(one[key]) ? number(one[key], digits, unit) : "");
     const right = facts([
-      ["seeing", have("fwhm", 2, "″")], ["ellipticity", have("ellipticity", 2)], ["sky", have("sky", 2, " e/s per pixel")], ["sky", have("skymag", 2, " mag/arcsec²")],
+      ["seeing", have("fwhm", 2, "″")], ["ellipticity", have("ellipticity", 2)], ["sky", have("sky", 2, " e/s per pixel")], ["sky", have("skymag", 2, ` mag/arcsec² (${system(one)})`)],
       ["zero point", Number.isFinite(one.zeropoint) ? `${number(one.zeropoint, 3)} ${system(one)}` : ""], ["transparency", have("transparency", 3)], ["5σ limit", Number.isFinite(one.limit) ? `${number(one.limit, 2)} ${system(one)}` : Number.isFinite(one.fwhm) ? "none: no zero point" : ""], ["stars", have("nstars", 0)],
       ["residual", have("rms", 1, " mas")], ["pointing offset", have("offset", 1, "″")], ["cosmic rays", have("ncosmic", 0, " px")],
     ]);
@@ -410,7 +410,7 @@
 
   // ------------------------------------------------------------------ the table of frames
   const views = {
-    quality: ["frame", "target", "filter", "exptime", "date_obs", "status", "reason", "fwhm", "ellipticity", "skymag", "sky", "zeropoint", "transparency", "limit", "nstars", "rms", "offset", "airmass", "ncosmic"],
+    quality: ["frame", "target", "filter", "exptime", "date_obs", "status", "reason", "fwhm", "ellipticity", "skymag", "sky", "zeropoint", "transparency", "limit", "system", "nstars", "rms", "offset", "airmass", "ncosmic"],
     log: ["frame", "raw", "type", "target", "filter", "camera", "exptime", "date_obs", "status", "step", "reason", "used"],
   };
   async function frameTable() {
@@ -431,6 +431,7 @@
         title: text(one.title), className: one.key === "reason" ? "reason" : "",
         render: (value, type) => {
           if (type !== "display") return value;
+          if (typeof value === "number" && one.digits !== null) return value.toFixed(one.digits);
           // A link, so that the keyboard reaches it.
           return one.key === "frame" && frames.has(value) ? `<a href="${text(address("frame", value))}">${escape(value)}</a>` : escape(value);
         },
@@ -475,7 +476,7 @@
     const rows = data.rows.filter((row) => frames.has(row[0]) || !["OK"].includes(row[keys.indexOf("status")]));
     $("#frame-print").replaceChildren(make("table", { class: "plain" },
       make("thead", {}, make("tr", {}, ...wanted.map((i) => make("th", {}, data.columns[i].title)))),
-      make("tbody", {}, ...rows.map((row) => make("tr", {}, ...wanted.map((i) => make("td", {}, row[i] === null ? "" : String(row[i]))))))));
+      make("tbody", {}, ...rows.map((row) => make("tr", {}, ...wanted.map((i) => make("td", {}, typeof row[i] === "number" ? row[i].toFixed(data.columns[i].digits ?? 0) : String(row[i] ?? ""))))))));
   }
   window.addEventListener("beforeprint", printedTable);
   window.addEventListener("afterprint", () => $("#frame-print").replaceChildren());
