@@ -51,6 +51,8 @@ def target_links(imdir: Path, target: str) -> list[Link]:
         (
             ("light curve", f"{target}.lightcurve.ecsv"),
             ("light curve (plot)", f"qa/lightcurve/{target}.png"),
+            ("light curves of more positions", f"{target}.lightcurves.ecsv"),
+            ("their plot", f"qa/lightcurve/{target}.all.png"),
             ("sources in all filters", table_name(target)),
             ("reference stars", f"refcat/{target}.ecsv"),
         ),

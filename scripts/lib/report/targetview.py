@@ -46,9 +46,11 @@ FLAG_WORDS = (
 ROW_COLUMNS = ("NUMBER", "RA", "DEC", "TARGET", "MATCH")
 """Columns that a joint table must have to be shown."""
 
+VALUES = ("FLUX", "FLUXERR", "MAG", "MAGERR", "LIMIT")
+"""Columns of both tables that hold what was measured."""
+
 CURVE_COLUMNS = (
-    "FRAME", "FILTER", "MJD", "MAG", "MAGERR", "LIMIT", "FLUX", "FLUXERR", "FLAGS", "USED",
-    "REASON",
+    "KIND", "FRAME", "FILTER", "MJD", *VALUES, "ZPERR", "FLAGS", "USED", "REASON", "NFRAMES",
 )  # fmt: skip
 """Columns that a light curve must have to be shown."""
 
@@ -334,32 +336,60 @@ def nearest_star(
     )
 
 
+def measured_values(
+    view: StackView, curve: "Table | None", rows: TargetRows | None
+) -> dict[str, Any] | None:
+    """Return what was measured of a target in a coadd, None where nothing was.
+
+    The row of the stack in the light curve, whose magnitudes are those of its frames too; where
+    there is none, what the joint table has at the target.
+
+    Returns
+    -------
+    dict, or None
+        FLUX, FLUXERR, MAG, MAGERR (with the error of the zero point), LIMIT, FLAGS, and of the
+        light curve MJD.
+    """
+    numbers = view.numbers
+    name = numbers.filter
+    if curve is not None:
+        here = (curve["KIND"] == "stack") & (curve["FILTER"] == name)
+        if here.any():
+            row = curve[int(np.flatnonzero(here)[0])]
+            found = {key: row[key] for key in (*VALUES, "FLAGS", "MJD", "ZPERR")}
+            scale = dict(curve.meta.get("scale") or {}).get(name) or {}
+            common = _finite(scale.get("common_error"))
+            return found | {"COMMON": numbers.error if common is None else common}
+    if rows is None or f"FLUX_{name}" not in rows.target:
+        return None
+    found = {key: rows.target.get(f"{key}_{name}") for key in (*VALUES, "FLAGS")}
+    return found | {"COMMON": numbers.error}
+
+
 def measure(
-    view: StackView, outcome: StackOutcome, rows: TargetRows | None, mids: dict[str, float]
+    view: StackView, outcome: StackOutcome, values: dict[str, Any] | None, left_out: str = ""
 ) -> Measurement:
-    """Return what was measured of a target in one filter, or why nothing was.
+    """Return what is shown of a target in one filter, or why nothing was measured.
 
     Parameters
     ----------
     view : StackView
     outcome : StackOutcome
-    rows : TargetRows or None
-    mids : dict of str to float
-        As returned by `curve_middles`.
+    values : dict, or None
+        As returned by `measured_values`.
+    left_out : str
+        Why the joint table lacks the filter.
     """
     numbers = view.numbers
-    name = numbers.filter
-    values: dict[str, Any] = rows.target if rows else {}
-    found = {key: _finite(values.get(f"{key}_{name}"))
-             for key in ("FLUX", "FLUXERR", "MAG", "MAGERR", "LIMIT")}  # fmt: skip
-    flags = int(values.get(f"FLAGS_{name}") or 0)
+    found = {key: _finite((values or {}).get(key)) for key in (*VALUES, "MJD", "ZPERR", "COMMON")}
+    flags = int((values or {}).get("FLAGS") or 0)
     flux, flux_error = found["FLUX"], found["FLUXERR"]
     snr = flux / flux_error if flux is not None and flux_error else None
     words = ", ".join(what for bit, what in FLAG_WORDS if flags & bit)
     if not numbers.made or numbers.flagged:
         words = numbers.note or "no stack"
-    elif rows is None or f"FLUX_{name}" not in values:
-        words = reason_in_words(rows.left_out.get(name, "not measured") if rows else "not measured")
+    elif values is None:
+        words = reason_in_words(left_out or "not measured")
     elif flags & FLAG_OUTSIDE or flux is None:
         words = "outside of the field, or no usable pixel there"
     elif found["MAG"] is None and found["LIMIT"] is None:
@@ -367,11 +397,11 @@ def measure(
         words = f"{seen}; no zero point: {view.zpreason}"
     error = found["MAGERR"]
     if error is not None:
-        error = math.hypot(error, numbers.error or 0.0)
-    mid = mids.get(name)
+        error = math.hypot(error, found["ZPERR"] or 0.0, found["COMMON"] or 0.0)
+    mjd = found["MJD"]
     one = Measurement(
-        numbers.stack, name,
-        mid=_iso(mid) if mid else str(outcome.cards.get("DATE-OBS", ""))[:19],
+        numbers.stack, numbers.filter,
+        mid=str(outcome.cards.get("DATE-OBS", ""))[:19] if mjd is None else _iso(_unix(mjd)),
         frames=numbers.used, exposure=numbers.exposure, magnitude=found["MAG"], error=error,
         limit=found["LIMIT"], system=numbers.system, snr=snr, words=words,
     )  # fmt: skip
@@ -407,54 +437,43 @@ def gcn_text(position: Position, measurements: list[Measurement], catalogues: st
 
 
 def read_curve(path: Path) -> "Table | None":
-    """Return the frames of the light curve of a target, or None where it has no rows."""
+    """Return the light curve of a target, or None where it has no rows."""
     if not path.is_file():
         return None
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    table = read_table_text(lines, CURVE_COLUMNS)
-    # Bins and stacks are made of the frames.
-    if table is not None and "KIND" in table.colnames:
-        table = table[table["KIND"] == "frame"]
-    return table
+    return read_table_text(lines, CURVE_COLUMNS)
 
 
 def curve_points(table: "Table | None") -> list[list[Any]]:
-    """Return the rows of a light curve for the page's script.
+    """Return the frames and bins of a light curve for the page's script.
 
     Returns
     -------
     list of list
         Frame, filter, middle [ms since 1970], magnitude, its error, limit, flux [e/s], its error,
-        whether in the coadd, why not. None for what there is not.
+        whether in the coadd, why not, number of frames: more than one for a bin. None for what
+        there is not.
     """
     if table is None:
         return []
     points = []
     for row in table:
         mjd = _finite(row["MJD"])
-        if mjd is None:
+        # A bin of one frame says nothing that the frame does not.
+        if mjd is None or row["KIND"] == "stack" or (row["KIND"] == "bin" and row["NFRAMES"] < 2):
             continue
         numbers = [
             rounded(_finite(row[key]), 4)
             for key in ("MAG", "MAGERR", "LIMIT", "FLUX", "FLUXERR")
         ]  # fmt: skip
-        reason = str(row["REASON"])
+        reason = "" if np.ma.is_masked(row["REASON"]) else str(row["REASON"])
         if not reason and int(row["FLAGS"]) & FLAG_OUTSIDE:
             reason = "no usable pixel at the target"
         points.append([
-            str(row["FRAME"]), str(row["FILTER"]), round((mjd - MJD_OF_1970) * 86400e3),
-            *numbers, int(row["USED"]), reason_in_words(reason),
+            str(row["FRAME"]), str(row["FILTER"]), round(_unix(mjd)), *numbers,
+            int(row["USED"]), reason_in_words(reason), int(row["NFRAMES"]),
         ])  # fmt: skip
     return points
-
-
-def curve_middles(points: list[list[Any]]) -> dict[str, float]:
-    """Return the mean middle [ms since 1970] of the frames of each filter that are in the coadd."""
-    times: dict[str, list[float]] = {}
-    for point in points:
-        if point[8]:
-            times.setdefault(point[1], []).append(point[2])
-    return {name: float(np.mean(found)) for name, found in times.items()}
 
 
 def show_target(
@@ -475,9 +494,16 @@ def show_target(
     imdir : Path
     """
     rows = read_target_rows(imdir / table_name(target))
-    points = curve_points(read_curve(imdir / f"{target}.lightcurve.ecsv"))
-    mids = curve_middles(points)
-    measurements = [measure(view, outcomes[view.numbers.stack], rows, mids) for view in views]
+    curve = read_curve(imdir / f"{target}.lightcurve.ecsv")
+    points = curve_points(curve)
+    left_out = rows.left_out if rows else {}
+    measurements = [
+        measure(
+            view, outcomes[view.numbers.stack], measured_values(view, curve, rows),
+            left_out.get(view.numbers.filter, ""),
+        )
+        for view in views
+    ]  # fmt: skip
     links = target_links(imdir, target)
     if rows is None:
         remark = "No stack could be measured at the position of the target."
@@ -505,6 +531,11 @@ def _finite(value: Any) -> float | None:
         return None
     number = float(value)
     return number if math.isfinite(number) else None
+
+
+def _unix(mjd: float) -> float:
+    """Return a modified Julian date as milliseconds since 1970."""
+    return (mjd - MJD_OF_1970) * 86400e3
 
 
 def _iso(milliseconds: float) -> str:

@@ -91,13 +91,17 @@ def write_target_tables(imdir, frames):
     table.write(imdir / "T1.ecsv", format="ascii.ecsv")
     count = len(frames)
     curve = Table({
-        "FRAME": frames, "FILTER": ["r"] * count,
+        "KIND": ["frame"] * count, "FRAME": frames, "FILTER": ["r"] * count,
         "MJD": 59607 + (5 * 3600 + 60 * np.arange(count) + 5.0) / 86400,
         "MAG": 18.3 + 0.1 * np.arange(count), "MAGERR": [0.04] * count,
         "LIMIT": [np.nan] * count, "FLUX": [100.0] * count, "FLUXERR": [4.0] * count,
-        "FLAGS": [0] * count, "USED": [True] * (count - 1) + [False],
+        "NFRAMES": [1] * count, "ZPERR": [0.0] * count, "FLAGS": [0] * count,
+        "USED": [True] * (count - 1) + [False],
         "REASON": [""] * (count - 1) + ["CLOUDY: 0.02 < 0.1"],
     })  # fmt: skip
+    stack = dict(curve[0]) | {"KIND": "stack", "FRAME": "T1.r", "MAG": 18.4, "MAGERR": 0.03}
+    curve.add_row(stack | {"MJD": 59607 + (5 * 3600 + 65.0) / 86400, "NFRAMES": count - 1})
+    curve.meta = {"scale": {"r": {"common_error": 0.01}}}
     curve.write(imdir / "T1.lightcurve.ecsv", format="ascii.ecsv")
 
 

@@ -92,9 +92,9 @@ def test_magnitude_limit_or_why_there_is_none(tmp_path, columns, cards, told):
     usual = {"ABSZPT": 27.0, "ABSZPERR": 0.04, "ZPSYS": "AB", "NSTACK": 3, "TOTALEXP": 30.0,
              "DATE-OBS": "2022-01-28T05:00:00.000"}  # fmt: skip
     kept = {key: value for key, value in (usual | cards).items() if value is not None}
-    one = targetview.measure(
-        stack_view("T.r", "no reference", **kept), StackOutcome(kept, [], {}, {}), rows, {}
-    )
+    view = stack_view("T.r", "no reference", **kept)
+    values = targetview.measured_values(view, None, rows)
+    one = targetview.measure(view, StackOutcome(kept, [], {}, {}), values)
     error = None if told[1] is None else pytest.approx(told[1])
     assert (one.magnitude, error, one.limit, one.system, one.words) == (
         told[0], one.error, *told[2:]
@@ -105,9 +105,11 @@ def test_magnitude_limit_or_why_there_is_none(tmp_path, columns, cards, told):
 def test_filter_left_out_has_its_reason(tmp_path):
     rows = targetview.read_target_rows(joint_table(tmp_path / "T.ecsv"))
     cards = {"ABSZPT": 27.0}
-    one = targetview.measure(stack_view("T.i", **cards), StackOutcome(cards, [], {}, {}), rows, {})
+    view = stack_view("T.i", **cards)
+    assert targetview.measured_values(view, None, rows) is None
+    one = targetview.measure(view, StackOutcome(cards, [], {}, {}), None, rows.left_out["i"])
     assert one.words == "too few frames: 1 < 3"
-    none = targetview.measure(stack_view("T.i"), StackOutcome({}, [], {}, {}), None, {})
+    none = targetview.measure(stack_view("T.i"), StackOutcome({}, [], {}, {}), None)
     assert none.words == "no stack"
 
 
@@ -147,16 +149,34 @@ def test_nearest_star_is_told_with_distance_angle_and_magnitudes():
     assert targetview.nearest_star(None, place, 1.0) is None
 
 
-def test_light_curve_keeps_frames_that_were_not_measured():
+def curve():
+    """Two frames, one of them without data, their bin, and their stack."""
     table = Table({
-        "FRAME": ["a", "b", "c"], "FILTER": ["r"] * 3, "MJD": [40588.0, 40588.5, np.nan],
-        "MAG": [18.0, np.nan, 18.0], "MAGERR": [0.1, np.nan, 0.1], "LIMIT": [np.nan] * 3,
-        "FLUX": [5.0, np.nan, 5.0], "FLUXERR": [0.5, np.nan, 0.5], "FLAGS": [0, FLAG_OUTSIDE, 0],
-        "USED": [True, True, True], "REASON": ["", "", ""],
+        "KIND": ["frame", "frame", "frame", "bin", "stack"], "FRAME": ["a", "b", "c", "a", "T.r"],
+        "FILTER": ["r"] * 5, "MJD": [40588.0, 40588.5, np.nan, 40588.25, 40588.25],
+        "MAG": [18.0, np.nan, 18.0, 18.1, 18.2], "MAGERR": [0.1, np.nan, 0.1, 0.05, 0.03],
+        "LIMIT": [np.nan] * 5, "FLUX": [5.0, np.nan, 5.0, 5.0, 6.0], "FLUXERR": [0.5] * 5,
+        "ZPERR": [0.0, 0.0, 0.0, 0.0, 0.04], "FLAGS": [0, FLAG_OUTSIDE, 0, 0, 0],
+        "USED": [True] * 5, "REASON": [""] * 5, "NFRAMES": [1, 1, 1, 2, 2],
     })  # fmt: skip
-    points = targetview.curve_points(table)
-    assert points == [
-        ["a", "r", 86400000, 18.0, 0.1, None, 5.0, 0.5, 1, ""],
-        ["b", "r", 129600000, None, None, None, None, None, 1, "no usable pixel at the target"],
+    table.meta = {"scale": {"r": {"common_error": 0.12}}}
+    return table
+
+
+def test_light_curve_keeps_frames_that_were_not_measured():
+    assert targetview.curve_points(curve()) == [
+        ["a", "r", 86400000, 18.0, 0.1, None, 5.0, 0.5, 1, "", 1],
+        ["b", "r", 129600000, None, None, None, None, 0.5, 1, "no usable pixel at the target", 1],
+        ["a", "r", 108000000, 18.1, 0.05, None, 5.0, 0.5, 1, "", 2],
     ]
-    assert targetview.curve_middles(points) == {"r": 108e6}
+
+
+def test_magnitude_of_a_stack_is_that_of_the_light_curve():
+    """It is on the scale of the frames; its error has those of that scale."""
+    cards = {"ABSZPT": 27.0, "ABSZPERR": 0.5, "ZPSYS": "AB", "NSTACK": 2}
+    view = stack_view("T.r", **cards)
+    values = targetview.measured_values(view, curve(), None)
+    one = targetview.measure(view, StackOutcome(cards, [], {}, {}), values)
+    assert (one.magnitude, one.error) == (18.2, pytest.approx(0.13))
+    assert (one.mid, one.snr) == ("1970-01-02T06:00:00", 12)
+    assert targetview.measured_values(stack_view("T.i"), curve(), None) is None

@@ -221,7 +221,7 @@ const charts = (() => {
             if (trace.error && Number.isFinite(trace.error[i])) bars += `M${x} ${fixed(py(trace.y[i] - trace.error[i]))}V${fixed(py(trace.y[i] + trace.error[i]))}`;
             points.push([x, y, trace, i]);
           });
-          if (bars) layer.append(draw("path", { d: bars, stroke: trace.colour, "stroke-width": 1.2, fill: "none" }));
+          if (bars) layer.append(draw("path", { d: bars, stroke: trace.colour, "stroke-width": 1.2, fill: "none", opacity: trace.faint ? 0.45 : null }));
           const round = trace.mark === "dot" && !trace.to;
           layer.append(draw("path", {
             d: path, stroke: trace.colour, fill: "none", opacity: trace.faint ? 0.45 : null,

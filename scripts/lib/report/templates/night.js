@@ -136,17 +136,25 @@
     const traces = [];
     for (const filter of names) {
       const own = one.curve.filter((point) => point[1] === filter);
+      const binned = own.some((point) => point[10] > 1);
       const label = mixed && one.systems[filter] ? `${filter} (${one.systems[filter]})` : filter;
-      const trace = (points, mark, value, error) => {
-        if (points.length) traces.push({ panel: "curve", group: label, colour: colour(filter), mark, x: points.map((point) => point[2]), y: points.map((point) => point[value]), error: error ? points.map((point) => point[error]) : null, points });
+      const trace = (points, mark, value, error = null, faint = false) => {
+        if (points.length) traces.push({ faint, size: faint ? 4.5 : 7, panel: "curve", group: label, colour: colour(filter), mark, x: points.map((point) => point[2]), y: points.map((point) => point[value]), error: error ? points.map((point) => point[error]) : null, points });
       };
       if (calibrated) {
-        trace(own.filter((point) => point[3] !== null), "dot", 3, 4);
-        trace(own.filter((point) => point[5] !== null), "limit", 5);
-      } else trace(own.filter((point) => point[6] !== null), "dot", 6, 7);
+        // Bins stand out; the frames in them step back.
+        trace(own.filter((point) => point[3] !== null && point[10] === 1), "dot", 3, 4, binned);
+        trace(own.filter((point) => point[5] !== null && point[10] === 1), "limit", 5, null, binned);
+        trace(own.filter((point) => point[3] !== null && point[10] > 1), "square", 3, 4);
+        trace(own.filter((point) => point[5] !== null && point[10] > 1), "limit", 5);
+      } else {
+        trace(own.filter((point) => point[6] !== null && point[10] === 1), "dot", 6, 7, binned);
+        trace(own.filter((point) => point[6] !== null && point[10] > 1), "square", 6, 7);
+      }
     }
     const unit = systems.length === 1 ? ` [${systems[0]}]` : "";
-    const lost = one.curve.filter((point) => point[3] === null && point[5] === null && point[6] === null);
+    const lost = one.curve.filter((point) => point[10] === 1 && point[3] === null && point[5] === null && point[6] === null);
+    const single = one.curve.filter((point) => point[10] === 1).length;
     const value = (point) => {
       const system = one.systems[point[1]] || "";
       if (point[3] !== null) return `${number(point[3], 3)} ± ${number(point[4], 3)} ${system}`;
@@ -159,17 +167,17 @@
     const table = make("table", { class: "plain" },
       make("thead", {}, make("tr", {}, ...["middle (UTC)", "filter", "magnitude", "frame", ""].map((word) => make("th", { scope: "col" }, word)))),
       make("tbody", {}, ...one.curve.map((point) => make("tr", {}, make("td", {}, clock(point)), make("td", {}, point[1]), make("td", {}, value(point)),
-        make("td", {}, frames.has(point[0]) ? make("a", { href: address("frame", point[0]) }, point[0]) : point[0]), make("td", { class: "muted" }, point[9] || (point[8] ? "" : "not in the stack"))))));
+        make("td", {}, point[10] > 1 ? `${point[10]} frames` : frames.has(point[0]) ? make("a", { href: address("frame", point[0]) }, point[0]) : point[0]), make("td", { class: "muted" }, point[9] || (point[8] ? "" : "not in the stack"))))));
     place.replaceChildren(chart, make("details", {},
-      make("summary", {}, `values of ${one.curve.length} frame${one.curve.length > 1 ? "s" : ""}${lost.length ? `; ${lost.length} without a measurement` : ""}`),
+      make("summary", {}, `values of ${single} frame${single > 1 ? "s" : ""}${single < one.curve.length ? `, ${one.curve.length - single} bins of frames (squares)` : ""}${lost.length ? `; ${lost.length} without a measurement` : ""}`),
       make("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": `light curve of ${one.name}` }, table)));
     if (!traces.length) { chart.append(make("p", { class: "muted" }, `No light curve: ${lost[0]?.[9] || "the target was not measured"}.`)); return; }
     plot(chart, {
       label: `light curve of ${one.name}; its values are in the table below it`, time: true, legend: true, zoom: true, save: `${one.name}.lightcurve`, traces,
       xTitle: `middle of the exposure, UTC, ${day(Math.min(...times), Math.max(...times))}`,
       panels: [{ key: "curve", title: calibrated ? `magnitude${unit}` : "flux [e/s], no zero point", reverse: calibrated, height: 280, least: calibrated ? 0.05 : 0 }],
-      hover: (trace, i, event) => showTip(event, "", [trace.points[i][0]], `${trace.points[i][1]} ${value(trace.points[i])}`, clock(trace.points[i])),
-      pick: (trace, i) => showFrame(trace.points[i][0]),
+      hover: (trace, i, event) => showTip(event, "", [trace.points[i][10] > 1 ? `${trace.points[i][10]} frames` : trace.points[i][0]], `${trace.points[i][1]} ${value(trace.points[i])}`, clock(trace.points[i])),
+      pick: (trace, i) => { if (trace.points[i][10] === 1) showFrame(trace.points[i][0]); },
     });
   }
   for (const place of all("[data-curve]")) charts.whenSeen(place, () => lightCurve(place, targets.get(place.dataset.curve)));
