@@ -1,4 +1,4 @@
-"""The `autoproc` of old, as a command and as a function, on top of the Snakemake workflow."""
+"""The original `autoproc`, as a command and as a function, on top of the Snakemake workflow."""
 
 from typing import TYPE_CHECKING, Any
 

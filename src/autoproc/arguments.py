@@ -37,7 +37,7 @@ def parser(completing: bool = False) -> argparse.ArgumentParser:
         steps["choices"] = STEPS
     add("raw", metavar="RAW", nargs="*", help="folder of raw frames [.]")
     add("-o", "--out", "--imdir", dest="imdir", metavar="DIR", help="products [imredux]")
-    add("--instrument", metavar="NAME|FILE", help="[auto: told from the headers]")
+    add("--instrument", metavar="NAME|FILE", help="[auto: detected from the headers]")
     add("--refcat", metavar="FILE", help="reference stars: online, offline, none, a table [online]")
     add("--datadir", metavar="RAW", help="the same as RAW, as in the original")
     add("--start", help="begin with this step, take what is before from disk", **steps)

@@ -1,4 +1,4 @@
 """The sky behind the sources: its level, source masks, the master sky.
 
-Takes flat-fielded frames; gives the sky and frames without it.
+Takes flat-fielded frames; gives the sky and sky-subtracted frames.
 """

@@ -1,4 +1,4 @@
-"""Light of the target in the sky of its frames, told from the sky by what moves with the telescope.
+"""Light of the target in the sky of its frames, separated from the sky as it moves with the stars.
 
 What stays on the detector while the telescope moves is sky (or flat field); what moves with the
 stars is light of galaxies, nebulae or clusters, however large. The large scales of all frames are
@@ -29,33 +29,33 @@ from lib.core.meshes import bilinear
 from lib.core.stats import mad_std
 
 MOVING = 0.055
-"""[noise of a pixel] What the squares of frames have not in common, rms: noise alone makes 0.04."""
+"""[pixel noise] Rms difference of the frames' squares above which light moves; noise gives 0.04."""
 
 Place = tuple[str, tuple[int, ...] | None]
-"""Target and offset (dy, dx) [px] of a frame; None where no star tells it."""
+"""Target and offset (dy, dx) [px] of a frame; None where no stars show it."""
 
 MOST_VALUES = 2000
-"""Squares of all frames that are modelled at once: more take minutes."""
+"""Largest number of squares of all frames modelled together: more would take minutes."""
 
 MOST_FRAMES = 12
-"""Frames that are modelled; the light in others follows from where they point."""
+"""Largest number of frames modelled; the light in others follows from their pointing."""
 
 LEAST_SQUARE = 24
 """[px] Size of the squares, at least: their medians have a fiftieth of the noise of a pixel."""
 
 FINE = 12
-"""[px] Mesh on which the light is told."""
+"""[px] Mesh on which the light is evaluated."""
 
 LEVEL_GROUND = 0.06
-"""[range of the light] Within which its faint places lie where it ends."""
+"""[range of the light] Spread of the faintest places below which the light ends in the field."""
 
 CLEAR_EVIDENCE = 12.0
-"""[ln] Light is believed where it makes the frames so much more likely."""
+"""[ln] Gain in marginal likelihood above which light is accepted."""
 
 
 @dataclass(frozen=True)
 class Separation:
-    """What the large scales of frames are made of.
+    """The large scales of frames, separated into sky and light.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def separate_light(
     noises: Sequence[float],
     strength: np.ndarray,
 ) -> Separation | None:
-    """Tell light of the targets from the sky.
+    """Separate the light of the targets from the sky.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ def separate_light(
 
 
 def fit_strength(squares: Squares, scales: Scales, weights: np.ndarray) -> Squares:
-    """Return the squares with the strength of the light in each frame as they show it.
+    """Return the squares with the fitted strength of the light in each frame.
 
     Clouds dim a target, not the sky.
     """

@@ -30,17 +30,17 @@ AUTO_SCALE = 160
 """[px] Fringes are smaller than this."""
 
 SURE_EXCESS = 5.0
-"""[standard error] A smaller excess is none, where nobody has said that there are fringes."""
+"""[standard error] A smaller excess is ignored unless the user has said that there are fringes."""
 
 PARTS = 6
-"""Rows and columns of parts of an image, which tell the error of a factor."""
+"""Rows and columns of parts of an image, from which the error of a factor is estimated."""
 
 LEAST_EXCESS = 0.03
-"""Nor is one of a smaller part of the pattern: flat fields are not better."""
+"""A smaller relative excess is ignored too: flat fields are not accurate enough."""
 
 
 SQUARE = 4
-"""[px] Squares whose means tell quickly whether there are fringes to measure."""
+"""[px] Squares whose means show quickly whether there are fringes to measure."""
 
 LEAST_SQUARES = 200 * PARTS**2
 """Where fewer are free of sources and defects, the pixels are measured at once."""
@@ -81,8 +81,8 @@ def fringe_excess(
     noise : float
         Variance of the noise in the pattern.
     own : float
-        Covariance of the noise in the image with that in the pattern, which rests on this image
-        too.
+        Covariance of the noise in the image with that in the pattern, which was made from
+        this image, too.
     sigma : float
         Pixels that deviate by more standard deviations are left out of the fit.
     sure : bool
@@ -124,7 +124,7 @@ def may_have_excess(
     noise: float,
     header: fits.Header,
 ) -> bool:
-    """Tell from a sixteenth of the numbers whether `fringe_excess` can be sure of an excess.
+    """Decide from binned pixels whether `fringe_excess` can find a significant excess.
 
     The noise of single pixels, which a master sky holds where it keeps their structure, is no
     fringe; it is small in the means of squares.
@@ -195,7 +195,7 @@ def _all_free(free: np.ndarray) -> np.ndarray:
 
 
 def _factor_error(image: np.ndarray, free: np.ndarray, fringe: np.ndarray, factor: float) -> float:
-    """Return the error of the factor of a pattern, from how parts of the image differ in it."""
+    """Return the error of the factor of a pattern, from its scatter between parts of the image."""
     rows, columns = (np.array_split(np.arange(size), PARTS) for size in image.shape)
     factors = []
     for r in rows:

@@ -7,7 +7,7 @@ from lib.core.stats import mad_std
 from lib.frame.file import SOURCE
 
 LARGE = 0.01
-"""[fraction of the frame] Hidden in one piece: a galaxy, a cluster, the halo of a bright star."""
+"""[fraction of the frame] Size of a large source: galaxy, cluster, halo of a bright star."""
 
 
 RING = 3
@@ -15,7 +15,7 @@ RING = 3
 
 
 OUTSIDE = 0.08
-"""[fraction of the sky pixels] That lie outside of the light of a large source, at least."""
+"""[fraction of the sky pixels] Least part outside the light of a large source."""
 
 
 def large_sources(hidden: np.ndarray, mesh: int = 8) -> np.ndarray:
@@ -73,7 +73,7 @@ def large_halo(image: np.ndarray, mask: np.ndarray, mesh: int = 8) -> np.ndarray
         return None
     end = 0
     for _ in range(3):
-        # Without the gradient: it would end the light on one side.
+        # The gradient is removed, as it would end the light on one side.
         outside = np.where(known & (ring >= end), values, np.nan)
         level = np.nanmedian(outside)
         slope = fit_surface(outside / level - 1, 1)

@@ -28,9 +28,9 @@ class Scales:
     light, light_length : float
         What the frames of a target have in common on the sky; an amplitude of 0: none.
     own, own_length : float
-        What one frame has for itself.
+        Contribution that differs from frame to frame.
     scatter : float
-        Between neighbouring squares, beside noise.
+        Scatter between neighbouring squares in addition to noise.
     """
 
     sky: float

@@ -1,4 +1,4 @@
-"""Master sky: what the empty sky looks like through a filter, 1 in the median."""
+"""Master sky: the empty sky as seen through a filter, normalised to a median of 1."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from lib.background.secondpass import UNDITHERED, find_deep_sources
 from lib.background.sky import sky_noise
 from lib.background.skyframes import OpenFrames, SkyFrames
 from lib.background.skymean import Sky, make_sky, sky_of_mean
-from lib.background.targetlight import STILL
+from lib.background.targetlight import INSEPARABLE
 from lib.calibration.masters import (
     Input,
     master_header,
@@ -30,7 +30,7 @@ from lib.frame.file import (
 from lib.frame.step import log
 
 MOST_RELATIVE_NOISE = 3.0
-"""Frames whose noise, relative to their sky, is so much above the best one's tell nothing."""
+"""Largest noise of a frame relative to its sky, in units of that of the best frame."""
 
 
 FACTS = {
@@ -43,7 +43,7 @@ FACTS = {
 
 
 def judge_frames(headers: Sequence[fits.Header]) -> tuple[list[Input], tuple[int, ...]]:
-    """Return what is known of each input of a sky, with why those unfit are left out."""
+    """Return what is known of each input of a sky, and why some are left out."""
     inputs = [Input(header["FRAME"], why=header.get("QCREASON", "")) for header in headers]
     alive = [header for header in headers if header["QCSTAT"] == "OK"]
     shape = (alive[0]["NAXIS2"], alive[0]["NAXIS1"]) if alive else (0, 0)
@@ -56,7 +56,7 @@ def judge_frames(headers: Sequence[fits.Header]) -> tuple[list[Input], tuple[int
         elif not one.level > 0:
             one.why = f"NO_SKY: {one.level:.1f} electrons"
         else:
-            # Not as measured: what a nebula adds is no noise.
+            # Computed, not measured: the light of a nebula is not noise.
             one.noise = sky_noise(header)
     best = min((one.noise for one in inputs if not one.why), default=np.nan)
     for one in inputs:
@@ -92,9 +92,9 @@ def sky_from_frames(
         2: sources found on the sum of the frames less the first sky are masked too, and the
         sky made again.
     structure : bool
-        Keep the pixel structure that the smoothing would take away, see `keep_structure`.
+        Keep the pixel structure that the smoothing would remove, see `keep_structure`.
     others : list of path-like
-        Frames of other targets, near in time: used where those of this one may show its light.
+        Frames of other targets, near in time: used if those of this one may show its light.
 
     Returns
     -------
@@ -166,7 +166,7 @@ class CombinedSky:
 def combine_frames(
     frames: SkyFrames, sigma: float, clip: float, passes: int, noise: float | None
 ) -> CombinedSky:
-    """Combine frames to the sky, without their defects and what only their sum shows.
+    """Combine frames to the sky, without defects and sources that only their sum shows.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ def combine_frames(
     """
     planes, light = frames.planes, frames.light
     shape = planes.shape[1:]
-    still = light is not None and light.kind == STILL
+    still = light is not None and light.kind == INSEPARABLE
     sky = make_sky(planes, shape, sigma, clip, noise)
     for _ in range(max(1, passes - 1)):
         defects, deep, places = find_deep_sources(frames, sky.smooth, passes > 1)
@@ -194,7 +194,7 @@ def combine_frames(
                 threshold=UNDITHERED["threshold"], hole=UNDITHERED["hole"],
             )  # fmt: skip
     if still:
-        # Nor can smaller scales be told from light: only what single pixels show is kept.
+        # Smaller scales cannot be separated from light either: only pixel structure is kept.
         sky.image /= sky.smooth
     without = {}
     if dithered:

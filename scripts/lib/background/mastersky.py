@@ -1,4 +1,4 @@
-"""A master sky, and what it is for each frame: made of the frames that look elsewhere."""
+"""A master sky, and its versions for each frame: made from the frames that point elsewhere."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,8 @@ LIGHT = "LIGHT"
 class MasterSky(Frame):
     """A sky, and the skies without the frames of each group.
 
-    A star too faint to be masked is part of the mean sky, by one frame's share; a frame would lose
-    that part of it. So each has the sky of the frames that point elsewhere.
+    A star too faint to be masked contributes to the mean sky, and would lose that part of its
+    light. Each frame therefore has the sky of the frames that point elsewhere.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def write_sky(path: str | Path, sky: MasterSky) -> None:
         ]
         extensions.append(fits.BinTableHDU.from_columns(columns, name=TABLE))
         for number, image in sky.without.items():
-            # In the byte order of the file: astropy would change it and back, six times.
+            # In the byte order of the file: astropy would swap the bytes six times.
             extensions.append(fits.ImageHDU(np.asarray(image, ">f4"), name=f"WITHOUT{number}"))
         if sky.light:
             cube = np.array([sky.light[name] for name in names], ">f4")

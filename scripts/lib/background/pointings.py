@@ -16,7 +16,7 @@ SAME_POINTING_PIXELS = 10.0
 
 
 GROUPS = 5
-"""Groups of pointings, each with a sky of its own, which rests on four fifths of the frames."""
+"""Number of groups of pointings; the sky of each is made from four fifths of the frames."""
 
 
 def pointing_groups(
@@ -24,13 +24,13 @@ def pointing_groups(
     most: int = GROUPS,
     apart: float = SAME_POINTING_PIXELS,
 ) -> list[int]:
-    """Part frames into groups, so that frames which point alike are in the same.
+    """Divide frames into groups, so that frames of one pointing are in the same group.
 
     Parameters
     ----------
     places : list of (target, shift)
-        Target and offset (dy, dx) [px] of each frame, in order of time. An offset of None, where
-        no star tells it, is a pointing of its own.
+        Target and offset (dy, dx) [px] of each frame, in order of time. A frame whose offset is
+        None, for lack of stars, is a pointing of its own.
     most : int
         Groups.
     apart : float

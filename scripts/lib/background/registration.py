@@ -5,7 +5,7 @@ import numpy as np
 from lib.background.smoothing import halved
 
 CLEAR_PEAK = 8.0
-"""A cross-correlation tells the offset where its peak is so many times its scatter."""
+"""A cross-correlation gives the offset where its peak exceeds its scatter by this factor."""
 
 
 def spectrum(image: np.ndarray) -> np.ndarray:

@@ -19,20 +19,19 @@ from lib.frame.file import (
 from lib.frame.step import log
 
 ENOUGH_POINTINGS = 40
-"""Frames of different pointing that tell defects from sources."""
+"""Number of pointings that suffices to distinguish defects from sources."""
 
 MOST_BY_CHANCE = 1e-3
-"""Part of the pixels in which stars may stand out at every pointing; with more, no defect can be
-told from them."""
+"""Part of the pixels in which stars may stand out at every pointing by chance; with more, defects
+cannot be distinguished from them."""
 
 UNDITHERED = {"sigma": 14.0, "hole": 8.0, "threshold": 0.9}
-"""Of frames that all point alike: least smoothing [px], as what is smaller may be a source; the
-hole in its kernel, and the threshold [sigma] above which a source is looked for in their mean:
-about S/N 4.
+"""For frames that all have one pointing: least smoothing [px], as anything smaller may be a source;
+the hole in its kernel; and the threshold [sigma] for sources in their mean, about S/N 4.
 
-The sky below a star can only come from around it. With the hole it does so everywhere: a kernel
-without takes a good part of their own noise from empty pixels, and the noise of empty apertures
-was two thirds of that of stars."""
+The sky below a star can only come from its surroundings. With the hole it does so everywhere:
+without it, the smoothing removes a good part of the noise of empty pixels, and the noise of empty
+apertures was two thirds of that of stars."""
 
 
 class DitheredSum:
@@ -41,8 +40,8 @@ class DitheredSum:
     Parameters
     ----------
     brightest : float
-        Excess beyond this is cut, so that a hot pixel or a cosmic ray in one frame does not
-        look like a source in the sum.
+        The excess is clipped at this value, so that a hot pixel or a cosmic ray in one frame
+        does not look like a source in the sum.
     """
 
     def __init__(self, brightest: float = 3.0) -> None:
@@ -86,7 +85,7 @@ class DitheredSum:
             moved = excess.clip(-limit, limit)
             np.copyto(moved, 0, where=~usable)
             self.total[place] += moved
-            # Of the same type: numpy would convert it piece by piece.
+            # With another type numpy would convert piece by piece, which is slow.
             self.depth[place] += usable.astype(np.uint16)
         return shift
 
@@ -108,7 +107,7 @@ class DitheredSum:
 
 
 class Persistence:
-    """Pixels that stand out in frames of different pointing: they are no sky, but defects.
+    """Pixels that stand out at all pointings: they are defects.
 
     Parameters
     ----------
@@ -135,7 +134,7 @@ class Persistence:
         self.sigma, self.line_sigma, self.apart = sigma, line_sigma, apart
         self.pointings: list[tuple[str, tuple[int, ...]]] = []
         self.high, self.low, self.hidden = np.zeros((3, *shape), np.int16)
-        # Part of the pixels that stand out, of each frame.
+        # Fraction of the pixels of each frame that stand out.
         self.shares: list[float] = []
         # Per axis: where pieces begin, how often each was high, and low.
         self.lines = []
@@ -153,7 +152,7 @@ class Persistence:
                 return
         self.pointings.append((target, shift))
         self.shares.append(np.count_nonzero(excess > self.line_sigma) / excess.size)
-        # Few pixels: to count only those is faster.
+        # They are few: counting only those is faster.
         for times, there in (
             (self.high, usable & (excess > self.sigma)),
             (self.low, usable & (excess < -self.sigma)),
@@ -172,7 +171,7 @@ class Persistence:
     def defects(self, least: int = 3, share: float = 0.9) -> np.ndarray:
         """Return the pixels that stood out the same way in nearly all of 3 pointings or more.
 
-        None in a field so crowded that stars make as many by chance.
+        There are none in a field so crowded that stars would make as many by chance.
         """
         often = share * len(self.pointings)
         if self.shares and np.mean(self.shares) ** max(least, often) > MOST_BY_CHANCE:
@@ -192,7 +191,7 @@ class Persistence:
 def find_deep_sources(
     frames: SkyFrames, smooth: np.ndarray, deep: bool
 ) -> tuple[np.ndarray, int, list[Any]]:
-    """Look at the frames less their sky: for what the first sky could not know.
+    """Search the sky-subtracted frames for sources and defects that were not known before.
 
     Parameters
     ----------
@@ -248,7 +247,7 @@ def find_deep_sources(
 def frame_excess(
     frames: SkyFrames, n: int, smooth: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what a frame shows beyond its sky.
+    """Return the excess of a frame over its sky.
 
     Parameters
     ----------

@@ -12,12 +12,12 @@ from lib.calibration.masters import (
 )
 
 ODD_SHAPE = 0.1
-"""A sky whose shape departs from that of all by no more, as a fraction of the noise, is one of
-them: the mean of a few frames does not show it."""
+"""[pixel noise] Sky shapes that depart from the common one by less are accepted: the mean of a few
+frames does not show the difference."""
 
 
 def own_surface(blocks: np.ndarray, order: int) -> tuple[list[np.ndarray], Any]:
-    """Return by how much each frame's sky departs from what all have in common.
+    """Return how each frame's sky departs from the common one.
 
     Moonlight and twilight tilt the sky of a frame. Left in, the tilt would print the outlines of
     each frame's masked sources on the mean.
@@ -37,7 +37,7 @@ def own_surface(blocks: np.ndarray, order: int) -> tuple[list[np.ndarray], Any]:
         What the surface leaves of it.
     """
     levelled = blocks
-    # The median of tilted skies is not what they have in common, that of levelled ones is.
+    # The common sky is the median of skies whose tilt has been removed.
     for _ in range(3):
         with warnings.catch_warnings():
             # Squares that no frame shows.
@@ -50,9 +50,9 @@ def own_surface(blocks: np.ndarray, order: int) -> tuple[list[np.ndarray], Any]:
 
 
 def odd_shapes(left: np.ndarray, noises: Sequence[float]) -> np.ndarray:
-    """Return by how much each frame's sky is of another shape than its siblings', if it is.
+    """Return how much the shape of each frame's sky differs from that of the others.
 
-    The halo of a bright star that fills a frame is no sky, and no source that could be masked.
+    The halo of a bright star that fills a frame is not sky, but cannot be masked as a source.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def odd_shapes(left: np.ndarray, noises: Sequence[float]) -> np.ndarray:
     Returns
     -------
     ndarray, shape (n,)
-        Rms of what is left, as a fraction of the noise; 0 for those with no more than usual.
+        Rms of the residual in units of the noise; 0 where it is not unusual.
     """
     known = np.isfinite(left)
     squares = np.where(known, left, 0) ** 2
@@ -74,14 +74,14 @@ def odd_shapes(left: np.ndarray, noises: Sequence[float]) -> np.ndarray:
 
 
 def busier_shapes(surfaces: np.ndarray, most: float = 1.5) -> np.ndarray:
-    """Tell which frames' skies have more structure, beside a plane, than their siblings'.
+    """Return which frames' skies have more structure, beyond a plane, than the others.
 
     Parameters
     ----------
     surfaces : ndarray, shape (n, rows, columns)
         Sky of each frame in squares.
     most : float
-        Times the median structure.
+        Limit, in units of the median structure.
 
     Returns
     -------

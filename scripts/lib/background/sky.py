@@ -16,19 +16,19 @@ from lib.core.stats import (
 from lib.frame.file import BAD, COSMIC, NODATA, SATURATED, SOURCE
 
 NOT_SKY = BAD | SATURATED | NODATA | COSMIC | SOURCE
-"""Bits of pixels that do not show the empty sky."""
+"""Mask bits of pixels that do not show the empty sky."""
 
 SQUARE_SIDE = 0.1355
 """Weight of a neighbour: with the square's own 2 pixels, a Gaussian of 1.2 pixels."""
 
-NONE = np.iinfo(np.uint16).max
-"""Steps of an area that is none."""
+NO_GROWTH = np.iinfo(np.uint16).max
+"""Number of steps that stands for no area at all."""
 
 CROWDED = 0.8
-"""Part of the pixels that sources may cover; where they cover more, the sky is what is darkest."""
+"""Part of the pixels that sources may cover; beyond it, the darkest pixels are taken as sky."""
 
 SQUARE_LIMIT = 0.9
-"""As areas are counted in squares, the threshold must be so much lower to find as many sources."""
+"""Factor of the threshold that makes up for areas being counted in squares."""
 
 
 def binned(image: np.ndarray, unusable: np.ndarray) -> Any:
@@ -125,7 +125,7 @@ def grown_by_size(labels: np.ndarray, steps: Any) -> np.ndarray:
     ----------
     labels : ndarray of int, shape (ny, nx)
     steps : sequence of int, shape (n + 1,)
-        Steps for each label; `NONE` for labels that are left out, such as 0, the background.
+        Steps for each label; `NO_GROWTH` for labels that are left out, such as 0, the background.
 
     Returns
     -------
@@ -134,7 +134,7 @@ def grown_by_size(labels: np.ndarray, steps: Any) -> np.ndarray:
     steps = np.asarray(steps, np.uint16)
     left = steps.take(labels)
     grown = np.zeros(labels.shape, bool)
-    for step in range(int(steps[steps < NONE].max(initial=0)), 0, -1):
+    for step in range(int(steps[steps < NO_GROWTH].max(initial=0)), 0, -1):
         grown |= left == step
         grown = spread(grown, corners=step % 2 == 1)
     return grown | (left == 0)
@@ -175,7 +175,7 @@ def find_sources(
     mesh : int
         Size of the background mesh [px].
     minarea : int
-        Pixels that a source must cover: a lone hot pixel is none.
+        Pixels that a source must cover, more than a single hot pixel does.
 
     Returns
     -------
@@ -205,12 +205,12 @@ def find_sources(
     # A hot column is long, and has no wings.
     width = 2 * np.minimum(*(extents(of, at, count) for at in np.divmod(index, labels.shape[1])))
     radius = grow + 0.6 * np.minimum(np.sqrt(area), width)
-    steps = np.where(area < minarea, NONE, radius // 2)
-    return unbinned(grown_by_size(labels, [NONE, *steps]), image.shape)
+    steps = np.where(area < minarea, NO_GROWTH, radius // 2)
+    return unbinned(grown_by_size(labels, [NO_GROWTH, *steps]), image.shape)
 
 
 def sky_level(image: np.ndarray, mask: np.ndarray, sources: np.ndarray) -> tuple[float, float]:
-    """Return level and pixel noise of the sky, from pixels without source or defect.
+    """Return level and pixel noise of the sky, from pixels free of sources and defects.
 
     Parameters
     ----------
@@ -247,7 +247,7 @@ def crowded_sky(
     unusable : ndarray of bool, shape (ny, nx)
         Pixels without information; one at least has some.
     threshold : float
-        What is brighter than the mode by so many standard deviations is a source.
+        Pixels brighter than the mode by this many standard deviations belong to sources.
 
     Returns
     -------
@@ -265,7 +265,7 @@ def crowded_sky(
     level = half_sample_mode(values)
     below = level - values[values < level]
     noise = float(np.sqrt(np.mean(below**2))) if below.size else 0.0
-    # Means of 3 x 3 pixels tell a source from the noise of a pixel.
+    # Means over 3 x 3 pixels distinguish a source from a noisy pixel.
     means = uniform_filter(np.where(unusable, np.float32(level), image), 3)
     return (means > level + threshold * noise) & ~unusable, level, noise
 
@@ -283,14 +283,14 @@ def block_sky(
     block : int
         Size of the squares [px].
     least : float
-        Squares with a smaller part of free pixels tell nothing.
+        Squares with a smaller fraction of free pixels are not used.
     every : int
-        Only one row of so many is looked at.
+        Only every n-th row is used.
 
     Returns
     -------
     ndarray of float32, shape (rows, columns)
-        NaN where a square tells nothing.
+        NaN where a square is not used.
     """
     ranked, number = ranked_blocks(image[::every], free[::every], (block / every, block))
     middle = np.stack([np.maximum(number - 1, 0) // 2, number // 2], axis=-1)
@@ -367,6 +367,6 @@ def surface(coefficients: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def sky_noise(header: fits.Header) -> float:
-    """Return the noise that photons and read-out give a pixel, as a fraction of the sky."""
+    """Return the photon and read noise of a pixel, as a fraction of the sky."""
     electrons = header["SKYCTS"] * header["GAIN"]
     return float(np.sqrt(max(electrons, 0) + header["RDNOISE"] ** 2) / electrons)

@@ -1,4 +1,4 @@
-"""The frames of a master sky: divided by their levels, and freed of what is not sky."""
+"""The frames of a master sky: normalised by their levels, with the light of targets subtracted."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ SkyInput = tuple[str | Path, fits.Header, Input]
 
 
 class OpenFrames:
-    """Reads frames, and keeps some of them open: each is looked at several times.
+    """Reads frames, and keeps some of them open, as each is read several times.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class SkyFrames:
     order : int
         Degree of the surface by which each frame's sky may differ.
     read : callable
-        Returns the frame of a path; its arrays must be left as they are.
+        Returns the frame of a path; its arrays must not be changed.
     surfaces : ndarray, shape (n, rows, columns)
         Medians of the squares of each frame.
     tilts : list of ndarray
@@ -111,8 +111,7 @@ class SkyFrames:
         least : int
             Frames needed.
         busier : bool
-            Only frames with more structure than their siblings are odd: such a frame says nothing
-            of theirs.
+            Only frames with more structure than the others are odd.
         """
         odd = odd_shapes(self.left, self.noises)
         if busier:
@@ -136,17 +135,17 @@ class SkyFrames:
         self.tilts, self.left = own_surface(surfaces, self.order)
 
     def may_hold_light(self) -> bool:
-        """Tell whether light of the targets is worth looking for."""
+        """Decide whether to search for light of the targets."""
         return may_hold_light(self.planes, self.left, self.noises)
 
     def subtract_light(self) -> None:
-        """Take away the light of the targets, if there is any."""
+        """Subtract the light of the targets, if there is any."""
         self.light = find_light(self.planes, self.good, self.read)
         if self.light:
             self.fit_surfaces(self.light.subtract(self.planes, self.inputs))
 
     def divide_surfaces(self) -> None:
-        """Divide each frame by the surface by which its sky differs from the others'."""
+        """Divide each frame by its own surface, by which its sky differs from the others'."""
         for plane, tilt in zip(self.planes, self.tilts, strict=True):
             plane /= 1 + surface(tilt, plane.shape)
             release(self.planes)

@@ -28,7 +28,7 @@ class Sky:
     smooth : ndarray of float32, shape (ny, nx)
         The sky without pixel-to-pixel structure.
     number : ndarray of int, shape (ny, nx)
-        Frames that each pixel rests on.
+        Number of frames in each pixel.
     kept : float
         Part of the pixel structure that is in the image.
     mean, extent : ndarray of float32, shape (ny, nx)
@@ -66,10 +66,10 @@ def make_sky(
         Smoothing [px]: where the sky has no pixel-scale structure, so that the noise of few
         frames is not subtracted along with it. 0 for none.
     clip : float
-        Outliers beyond so many standard deviations are left out of a pixel's mean.
+        Values beyond this many standard deviations are left out of a pixel's mean.
     noise : float, optional
         Noise of a pixel of one frame. Given for arrays whose pixels differ in their sky, it
-        tells how much pixel structure outlives the smoothing, see `keep_structure`.
+        determines how much pixel structure is kept by the smoothing, see `keep_structure`.
     threshold : float
         Detection threshold [sigma] of the sources that the smoothing leaves out, see
         `lib.background.sky.find_sources`.
@@ -81,7 +81,7 @@ def make_sky(
     Sky
     """
     mean, number, extent = combine(planes, shape, clip=clip, after=lambda: release(planes))
-    # What one frame alone shows would take that frame's noise, and its star, away.
+    # Where only one frame has a value, it would subtract its own noise and stars.
     good = np.isfinite(mean) & (number >= min(2, len(planes)))
     number = np.where(good, number, 0)
     return sky_of_mean(mean, number, extent, sigma, noise, threshold, hole)
@@ -112,11 +112,11 @@ def sky_of_mean(
     good = number > 0
     sky = np.where(good, mean, np.float32(1))
     if sigma > 0 and noise is None:
-        # What is small and bright in the mean of the skies: stars too faint for the single frame,
-        # at the same pixels each time, as in a series without dither.
+        # Small bright spots in the mean are stars too faint for a single frame, on the same
+        # pixels each time, as in a series without dither.
         hidden = find_sources(sky, ~good, threshold, grow=2, mesh=32)
     else:
-        # What stands out.
+        # Pixels that stand out.
         deviation = sky - smooth_sky(sky, good, sigma or 3.0)
         hidden = np.abs(deviation) >= 4 * error_of_mean(sky, number, noise)
         hidden &= good
@@ -145,7 +145,7 @@ def finish_sky(
     ----------
     mean : ndarray of float32, shape (ny, nx)
     number : ndarray of int, shape (ny, nx)
-        Frames that each pixel rests on.
+        Number of frames in each pixel.
     good : ndarray of bool, shape (ny, nx)
         Pixels that show sky.
     hidden : ndarray of bool, shape (ny, nx)
@@ -169,7 +169,7 @@ def finish_sky(
         kept = 0.0
         good = calm
         if hole > 0:
-            # Small sources have the sky of the pixels about them, as all others have.
+            # Small sources get the sky of the surrounding pixels, as all others do.
             good = good | (gaussian_filter(good.astype(np.float32), sigma) > 0.2)
         sky = smooth = fill_sky(smooth, good)
     else:

@@ -8,7 +8,7 @@ import numpy as np
 from lib.core.stats import CHUNK, chunks, mad_std, regular_sample
 
 COARSE = 2.5
-"""Smoothing [px] from which on it is done on an image of half the size."""
+"""[px] Smoothing by this or more is done on an image of half the size."""
 
 
 def halved(values: np.ndarray) -> np.ndarray:
@@ -107,7 +107,7 @@ def fill_sky(sky: np.ndarray, good: np.ndarray, reach: float = 16.0) -> np.ndarr
     """
     if good.all():
         return sky
-    # As it is smooth, every fourth pixel tells enough.
+    # It is smooth, so every fourth pixel is enough.
     some = np.ix_(*(np.minimum(np.arange(0, size, 4) + 2, size - 1) for size in sky.shape))
     around = smooth_sky(sky[some], good[some], reach / 4)
     around = doubled(doubled(around, [-(-size // 2) for size in sky.shape]), sky.shape)
@@ -117,7 +117,7 @@ def fill_sky(sky: np.ndarray, good: np.ndarray, reach: float = 16.0) -> np.ndarr
 def keep_structure(
     sky: np.ndarray, smooth: np.ndarray, good: np.ndarray, variance: np.ndarray
 ) -> Any:
-    """Return the smooth sky with as much of its pixel structure as is not noise.
+    """Return the smooth sky with the part of its pixel structure that is not noise.
 
     The deviations r of the pixels from the smooth sky have a variance of s^2 + n^2, structure
     and noise. The best estimate of structure is r s^2 / (s^2 + n^2) (Wiener 1949); a deviation
@@ -143,11 +143,11 @@ def keep_structure(
     usual = float(np.median(regular_sample(variance)[sample]))
     structure = np.float32(max(0.0, mad_std(shown) ** 2 - usual))
     kept = np.empty_like(sky)
-    # Slab by slab: what is between the lines stays in the cache.
+    # In slabs, so that intermediate arrays stay in the cache.
     for rows in chunks(len(sky), max(1, CHUNK // sky.shape[1])):
         noise = variance[rows]
         deviation = np.where(good[rows], sky[rows] - smooth[rows], np.float32(0))
-        # Without noise, all is structure.
+        # Without noise everything is structure.
         weight = structure / np.maximum(structure + noise, np.finfo(np.float32).tiny)
         weight[deviation**2 > 16 * noise] = 1
         np.add(smooth[rows], weight * deviation, out=kept[rows])

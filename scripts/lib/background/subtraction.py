@@ -13,7 +13,7 @@ from lib.background.fringes import (
 from lib.background.largesources import large_halo
 from lib.background.mastersky import MasterSky
 from lib.background.sky import NOT_SKY, block_sky, fit_surface, sky_level, surface
-from lib.background.targetlight import STILL
+from lib.background.targetlight import INSEPARABLE
 from lib.core.stats import (
     regular_sample,
     sigma_clipped_median,
@@ -101,7 +101,7 @@ def subtract_sky(
 
 
 def surrounds(blocks: np.ndarray) -> bool:
-    """Tell whether the known squares reach to all sides, so that a plane holds between them."""
+    """Return whether the known squares extend to all sides, so that a plane is an interpolation."""
     known = np.isfinite(blocks)
     if known.sum() < 8:
         return False
@@ -127,7 +127,7 @@ def sky_mode(master: Frame | None) -> str:
         return "median"
     if not isinstance(master, MasterSky) or master.own_light is None:
         return "master"
-    return "plane" if master.header.get("EXTKIND") == STILL else "separated"
+    return "plane" if master.header.get("EXTKIND") == INSEPARABLE else "separated"
 
 
 def skysub_frame(
@@ -139,7 +139,7 @@ def skysub_frame(
     ----------
     frame : Frame
     sky : Frame, optional
-        Master sky. One that could not be made is not used, and the header says so.
+        Master sky. If it could not be made it is not used, and the header says so.
     order : int
         See `subtract_sky`.
     fringe_scale : int or 'auto'
@@ -155,7 +155,7 @@ def skysub_frame(
     master = sky if sky is not None and not sky.rejected else None
     if master is not None and master.image.shape != frame.image.shape:
         raise FrameRejected("SKY_SHAPE", f"{master.image.shape} for a frame of {frame.image.shape}")
-    # What stands out in the sky at every pointing is a defect of the detector.
+    # Pixels that stand out in the sky at every pointing are defects of the detector.
     mask = frame.mask if master is None else frame.mask | (master.mask & BAD)
     mode = sky_mode(master)
     light = None

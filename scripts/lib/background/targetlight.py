@@ -17,17 +17,17 @@ from lib.core.meshes import bilinear
 from lib.frame.file import BAD, NODATA, SATURATED, SOURCE, Frame
 from lib.frame.step import log
 
-MOVED = "moves with the stars"
-STILL = "not told from sky"
+SEPARATED = "moves with the stars"
+INSEPARABLE = "not told from sky"
 
 FAINT = 0.003
-"""[fraction of the sky] Less light is no matter."""
+"""[fraction of the sky] Fainter light is neglected."""
 
 ENOUGH_DARK = 2
-"""Frames without such light, from which the sky is made where others show it."""
+"""Number of frames without such light that suffices for the sky beneath the light of others."""
 
 FINE_SKY = 16
-"""[px] Squares whose medians hold no star, but all larger light: for the registration of stars."""
+"""[px] Squares whose medians hold no stars but all larger light, for the registration by stars."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class TargetLight:
     ----------
     maps : ndarray of float32, shape (n, rows, columns)
         Light in each frame, as a fraction of its sky level.
-    kind : {MOVED, STILL}
-        What told it.
+    kind : {SEPARATED, INSEPARABLE}
+        How it was recognised.
     evidence : float
         See `lib.background.extendedlight.Separation`; 0 where nothing moved.
     """
@@ -58,7 +58,7 @@ class TargetLight:
         return TargetLight(self.maps[which], self.kind, self.evidence)
 
     def subtract(self, planes: np.ndarray, inputs: Sequence[Input]) -> np.ndarray:
-        """Take the light away from normalised frames, and normalise them by what is left.
+        """Subtract the light from normalised frames, and normalise them again.
 
         Parameters
         ----------
@@ -73,7 +73,7 @@ class TargetLight:
         """
         surfaces = []
         lit = self.lit
-        # What sky and light of all targets share by their amplitudes: hardly any of these.
+        # In these, sky and light are only shared out by their prior amplitudes.
         self.maps[~lit] = 0
         for n, (plane, one) in enumerate(zip(planes, inputs, strict=True)):
             plane -= light_image(self.maps[n], plane.shape)
@@ -86,7 +86,7 @@ class TargetLight:
             surfaces.append(blocks / factor)
             release(planes)
         if (~lit).sum() >= ENOUGH_DARK:
-            # The sky of those without such light is better than what is left of theirs.
+            # The sky of frames without such light is better than the residual of these.
             for n in np.flatnonzero(lit).tolist():
                 planes[n][light_image(self.maps[n], planes[n].shape) > FAINT] = np.nan
                 release(planes)
@@ -100,12 +100,12 @@ class TargetLight:
 
 
 def may_hold_light(planes: np.ndarray, left: np.ndarray, noises: Sequence[float]) -> bool:
-    """Tell whether light of the targets is worth looking for.
+    """Decide whether to search for light of the targets.
 
     Parameters
     ----------
     planes : sequence of ndarray, each of shape (ny, nx)
-        Normalised frames, NaN where no sky is shown.
+        Normalised frames, NaN where the sky is not seen.
     left : ndarray, shape (n, rows, columns)
         See `lib.background.shapes.own_surface`.
     noises : sequence of float
@@ -128,7 +128,7 @@ def register_frames(
     ----------
     good : list of (path, header, Input)
     read : callable
-        Gives the frame of a path; its arrays are left as they are.
+        Returns the frame of a path; its arrays must not be changed.
     """
     references: dict[str, np.ndarray] = {}
     places: list[Place] = []
@@ -160,16 +160,16 @@ def find_light(
     good: Sequence[tuple[Any, fits.Header, Input]],
     read: Callable[[Any], Frame],
 ) -> TargetLight | None:
-    """Look for light of the targets in the frames of a sky.
+    """Search the frames of a sky for light of their targets.
 
     Parameters
     ----------
     planes : sequence of ndarray, each of shape (ny, nx)
-        Normalised frames, NaN where no sky is shown.
+        Normalised frames, NaN where the sky is not seen.
     good : list of (path, header, Input)
         The frames.
     read : callable
-        Gives the frame of a path.
+        Returns the frame of a path.
 
     Returns
     -------
@@ -185,7 +185,7 @@ def find_light(
     if not still:
         found = separate_light(list(planes), places, noises, strength)
         if found is not None:
-            light = TargetLight(found.light, MOVED, found.evidence)
+            light = TargetLight(found.light, SEPARATED, found.evidence)
             log.info("light of the target: %.3f of the sky, %s", light.most, found.scales)
             return light
     if not still:
@@ -201,4 +201,4 @@ def find_light(
     if rising is None:
         return None
     log.info("the sky rises towards a large source, %.3f: no sky", rising.max())
-    return TargetLight(np.repeat(rising[None], len(planes), axis=0), STILL)
+    return TargetLight(np.repeat(rising[None], len(planes), axis=0), INSEPARABLE)

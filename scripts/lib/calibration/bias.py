@@ -76,7 +76,7 @@ def make_bias(paths: Sequence[str | Path], facts: Sequence[FrameFacts], clip: fl
     facts : list of FrameFacts
         The night log's facts of each.
     clip : float
-        Outliers beyond so many standard deviations are left out of a pixel's mean.
+        Values beyond this many standard deviations are left out of a pixel's mean.
 
     Returns
     -------

@@ -50,7 +50,7 @@ CHANCE = 0.01
 CHANCE_FACTOR = 1.5
 """Of the number expected: long rays touch a star more easily."""
 
-NARROWER = 0.85
+WIDTH_STEP = 0.85
 """Factor of the width from one search in stars to the next."""
 
 NARROWEST = 0.8
@@ -449,7 +449,7 @@ def spare_stars(
     suspect, too_many = rays_in_stars(found, light)
     kept, width = found, fwhm
     while too_many:
-        width *= NARROWER
+        width *= WIDTH_STEP
         kept = found & ~suspect
         if width < NARROWEST:
             return kept, 0.0

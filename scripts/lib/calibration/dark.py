@@ -41,7 +41,7 @@ def hot_pixels(rate: np.ndarray, sigma: float) -> np.ndarray:
     rate : ndarray, shape (ny, nx)
         Master dark.
     sigma : float
-        Pixels so many standard deviations above the median are hot.
+        Pixels this many standard deviations above the median are hot.
 
     Returns
     -------

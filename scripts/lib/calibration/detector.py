@@ -50,7 +50,7 @@ class DetectorImage:
 
 
 def saturation_of(raw: np.ndarray, top: float, saturate: float) -> tuple[float, list[str]]:
-    """Return where an amplifier saturates [adu], and what is to be told of it.
+    """Return where an amplifier saturates [adu], and a remark about it.
 
     Parameters
     ----------

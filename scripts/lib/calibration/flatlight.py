@@ -28,7 +28,7 @@ def pedestal_bound(
 ) -> tuple[float, float] | None:
     """Return how large the pedestal in some flats may be, and their level [DN].
 
-    Light has the noise of its photons, a pedestal none: the difference of two flats tells how
+    Light has the noise of its photons, a pedestal none: the difference of two flats shows how
     much of their level is light (photon transfer, Janesick 2001, Scientific CCDs, ch. 2).
 
     Parameters

@@ -86,7 +86,7 @@ def outliers(values: npt.ArrayLike, floor: float, sigma: float = 5.0) -> np.ndar
     Returns
     -------
     ndarray of bool, shape (n,)
-        All False for fewer than 3 values: two cannot tell which of them is right.
+        All False for fewer than 3 values: of two, either may be right.
     """
     values = np.asarray(values, float)
     if values.size < 3:
@@ -168,7 +168,7 @@ def unstable_pixels(
     count : int
         Inputs. Fewer than 5 cannot tell a cosmic ray from an unstable pixel.
     sigma : float
-        An extent beyond so many times the expected one.
+        Extent, in units of the expected one, above which a pixel is unstable.
 
     Returns
     -------

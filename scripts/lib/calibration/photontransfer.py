@@ -17,7 +17,7 @@ PART = 0.7
 
 @dataclass(frozen=True)
 class PhotonTransfer:
-    """What pairs of flats and biases tell of an amplifier.
+    """Gain and read noise of an amplifier from pairs of flats and biases.
 
     Parameters
     ----------

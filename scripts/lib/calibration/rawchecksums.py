@@ -34,7 +34,7 @@ def check_checksums(path: str | Path, hdus: Iterable[int]) -> list[str]:
     Returns
     -------
     list of str
-        What is to be told of the frame.
+        Remarks about the frame.
 
     Raises
     ------

@@ -31,7 +31,7 @@ class StarWidth:
         Full width at half maximum of a Moffat profile [px]; NaN where fewer than `LEAST_STARS`
         objects agree.
     elongation : float
-        (a^2 - b^2) / (a^2 + b^2) of the axes; NaN likewise.
+        (a^2 - b^2) / (a^2 + b^2) of the axes; NaN where it is not known.
     number : int
         Objects that agree to 15 %.
     """

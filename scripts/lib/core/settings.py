@@ -100,7 +100,7 @@ class MakeskySettings:
     """[minutes] a near-infrared series that lasts longer gets several skies, for their sky
     changes."""
     window_frames: Annotated[int, Ge(3)] = 8
-    """Each of them of so many frames at least."""
+    """Least number of frames of each of them."""
 
 
 @dataclass(frozen=True)

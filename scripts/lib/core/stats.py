@@ -17,7 +17,7 @@ SAMPLE = 1 << 17
 
 
 def regular_sample(image: np.ndarray, number: int = SAMPLE) -> np.ndarray:
-    """Return about so many pixels of an image, from all of its rows and columns alike.
+    """Return a sample of the pixels of an image, from all of its rows and columns alike.
 
     Parameters
     ----------

@@ -126,7 +126,7 @@ class NightFiles:
         return self._masters(wildcards.frame, ("flat",), ready=False)
 
     def given_contents(self, *kinds: str) -> Callable[[Any], dict[str, str]]:
-        """Return the params function that tells what these ready masters hold."""
+        """Return the params function for the contents of these ready masters."""
         return lambda wildcards: self._contents(self._masters(wildcards.frame, kinds, ready=True))
 
     def _contents(self, paths):
@@ -188,7 +188,7 @@ class NightFiles:
         return given
 
     def calibrations_contents(self, kind: str, *needs: str) -> Callable[[Any], dict[str, str]]:
-        """Return the params function that tells what these ready masters hold."""
+        """Return the params function for the contents of these ready masters."""
         return lambda wildcards: self._contents(self._ready(kind, wildcards.key, needs))
 
     def calibration_facts(self, kind: str) -> Callable[[Any], list[dict[str, Any]]]:

@@ -61,7 +61,7 @@ class Estimate:
         self.seconds: dict[str, float] = {}
 
     def finish(self, rule: str, seconds: float) -> None:
-        """Note that a job of a rule took so many seconds."""
+        """Record how many seconds a job of a rule took."""
         self.done[rule] += 1
         self.seconds[rule] = self.seconds.get(rule, 0.0) + seconds
 

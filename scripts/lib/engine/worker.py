@@ -63,13 +63,13 @@ MALLOC_TUNABLES = (
 TEMPORARY_VARIABLES = ("TMPDIR", "TMP", "TEMPDIR", "TEMP")
 
 REQUEST_LIMIT = 1 << 20
-"""[byte] Of a job's environment and names, so many can be sent."""
+"""[byte] Largest request: the environment and names of a job."""
 
 RUNS_NOTHING_HERE = ("dryrun_exec", "touch_exec", "non_local_exec")
 """Settings of Snakemake's executors that have no job for this machine."""
 
 STOP_LIMIT = 10.0
-"""[s] After which it is killed."""
+"""[s] Time after which a process that does not stop is killed."""
 
 
 class Unavailable(Exception):
@@ -236,7 +236,7 @@ class WorkerBranch(WarmWorker):
 
 
 def job_environment(threads: int, tmpdir: str | None = None) -> dict[str, str]:
-    """Return the environment that Snakemake gives a job of so many threads."""
+    """Return the environment that Snakemake gives a job with this number of threads."""
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
     if tmpdir:
         environment |= dict.fromkeys(TEMPORARY_VARIABLES, tmpdir)
@@ -344,7 +344,7 @@ def start_early(workflow: Any, worker: WarmWorker) -> None:
             worker.stop()
         return execute(*args, **settings)
 
-    # Else the first job tries again.
+    # Otherwise the first job tries again.
     with contextlib.suppress(Unavailable):
         worker.start()
         workflow.execute = execute_here

@@ -141,7 +141,7 @@ def load(names: Iterable[str]) -> None:
                 # A module that this Snakemake has elsewhere is imported by the jobs.
                 if not name.startswith("snakemake."):
                     raise
-    # Else the first collection in each fork would copy every page that holds an object.
+    # Otherwise the first collection in each fork would copy every page that holds an object.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)

@@ -82,7 +82,7 @@ def _header(words: mmap.mmap, at: int) -> bytes:
 
 
 def _data_length(header: bytes) -> int:
-    """Return the bytes of data that a header tells of.
+    """Return the number of data bytes that a header declares.
 
     Raises
     ------

@@ -20,10 +20,10 @@ SUSPICIOUS = 512
 """[byte] Zeros at the end of an image's data from which on they may stand for what is missing."""
 
 BEFORE = 2880
-"""[byte] Data before them that tell whether zeros are usual in the frame."""
+"""[byte] Data before them that show whether zeros are usual in the frame."""
 
 ROWS, BORDER = 4, 3
-"""Rows before them, and pixels at the ends of these, whose zeros tell of a blank border."""
+"""Rows before them, and pixels at the ends of these, whose zeros show a blank border."""
 
 RECENT = 2.0
 """[s] Age of a change after which a file is looked at once more ..."""

@@ -40,7 +40,7 @@ class Electronics(NamedTuple):
 def required(
     spec: Any, header: Header, filename: str, bounds: tuple[float, float], code: str, what: str
 ) -> tuple[float, list[str]]:
-    """Return the first alternative of an entry that is within bounds, and what to tell of others.
+    """Return the first alternative of an entry within bounds, and remarks about the others.
 
     Raises
     ------

@@ -26,7 +26,7 @@ class HeaderPointing:
     ra, dec : float
         Degrees, ICRS; None where the header does not tell.
     notes : list of str
-        What is to be told of it.
+        Remarks about it.
     guessed : bool
         Whether nothing tells that the right ascension is in degrees.
     """
@@ -39,7 +39,7 @@ class HeaderPointing:
 
 @dataclass(frozen=True)
 class Place:
-    """What tells whether a pointing can be seen: time (MJD), site [deg] and airmass, or None."""
+    """Whatever decides if a pointing is observable: time (MJD), site [deg], airmass or None."""
 
     mjd: float
     latitude: float | None = None

@@ -18,7 +18,7 @@ OF_NUMBERS = ("pixscale", "rotation")
 def frame_remarks(
     header: Header, image: RawHDU, facts: FrameFacts, camera: Mapping[str, Any], name: str
 ) -> list[str]:
-    """Return what is told of a frame's camera but was not used.
+    """Return what the instrument file says of a frame's camera but was not used.
 
     Parameters
     ----------

@@ -81,7 +81,7 @@ def _pictures(extensions: list[RawHDU]) -> list[RawHDU]:
 
 
 def _told_chips(pictures: list[RawHDU]) -> list[Chip]:
-    """Return the chips and amplifiers that headers tell of; none where they do not."""
+    """Return the chips and amplifiers that headers describe; none where they do not."""
     if len(pictures) < 2 or any(len(hdu.shape or []) != 2 for hdu in pictures):
         return []
     placed = all(get(hdu.header, "DETSEC") is not None for hdu in pictures)

@@ -84,7 +84,7 @@ def _history_kinds(line: str) -> list[str]:
 def reduced_before(
     header: Header, kind: str, calibrations: dict[str, str]
 ) -> tuple[dict[str, str], list[str]]:
-    """Return which calibrations a frame still wants, and what is to be told.
+    """Return which calibrations a frame still needs, and remarks.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def reduced_before(
         With BITPIX, or ZBITPIX of a packed image.
     kind : {'bias', 'dark', 'flat', 'object'}
     calibrations : dict of str to str
-        What its camera wants.
+        Calibrations that its camera needs.
     """
     done = done_before(header)
     done.pop(kind, None)

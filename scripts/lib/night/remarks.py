@@ -1,4 +1,4 @@
-"""What is to be told of the headers of a night: oddities of single frames, times that clash."""
+"""Remarks about the headers of a night: oddities of single frames, times that clash."""
 
 import re
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ def grouped_notes(notes: Iterable[tuple[str, str]]) -> list[str]:
     Parameters
     ----------
     notes : iterable of tuple of str
-        File, and what is to be told of it.
+        File, and the remark about it.
     """
     groups: dict[str, list[tuple[str, str]]] = {}
     for name, note in notes:

@@ -33,7 +33,7 @@ _DATE = re.compile(
 _ISO = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})T([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9](?:\.[0-9]{1,12})?)"
 )
-"""The form that the standard wants, and nearly every header has."""
+"""The form that the standard requires, and nearly every header has."""
 
 _TIME = re.compile(
     r"(?:(\d{1,2})[:\s-](\d{1,2})(?:[:\s-](\d{1,2}(?:\.\d*)?))?|(\d{2})(\d{2})(\d{2}(?:\.\d*)?))"
@@ -60,7 +60,7 @@ _ZONE = re.compile(r":\d\d(\.\d*)?\s*\(?(Z|UTC?|GMT|[+-]\d\d:?\d\d)\)?\s*$", re.
 
 
 class Start(NamedTuple):
-    """Start of an exposure: modified Julian date (UTC), and what is to be told of it."""
+    """Start of an exposure: modified Julian date (UTC), and remarks about it."""
 
     mjd: float
     notes: list[str]

@@ -59,8 +59,9 @@ NEIGHBOUR_ERROR = 3e-4
 grows with the square of what they lack, as neighbours are nearer."""
 
 LEAST_BETA, GREATEST_BETA = 1.6, 18.0
-"""Bounds of the exponent of the wings. Seeing has 2.5 to 5 (Racine 1996, PASP 108, 699), haloes of
-optics and dust down to 1.6; at 1 the light would have no end."""
+"""Bounds of the exponent of the wings. Turbulence alone gives 4 (Racine 1996, PASP 108, 699) to 4.8
+(Trujillo et al. 2001, MNRAS 328, 977), stars on detectors 2.5 and more, halos of optics and dust
+down to 1.6; at 1 the light would have no end."""
 
 LONELY = ((1, 1.5), (2, 1.5), (4, 1.5), (6, 1.5), (6, 0.6))
 """Last ring of the growth curve, from the end, and how much further off the next star must be
@@ -196,7 +197,7 @@ def growth_curve(
         [pixel].
     others : OtherSources, optional
     max_stars : int
-        The brightest so many are used.
+        Number of the brightest stars that are used.
 
     Returns
     -------

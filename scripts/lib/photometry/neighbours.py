@@ -28,7 +28,7 @@ LEAST_CORE = 0.8
 """Hidden sources are not looked for nearer to a star [FWHM]: its core is not modelled well."""
 
 HIDDEN_REACH = 3.0
-"""Nor further from it [FWHM]."""
+"""Largest distance from it [FWHM]."""
 
 MODEL_ERROR = 0.1
 """Relative error of the model of a star in the search for hidden sources: how stars differ."""

@@ -1,4 +1,4 @@
-"""Fluxes of point sources: what two apertures tell of one star, combined.
+"""Fluxes of point sources: the best mean of two apertures.
 
 A wide aperture holds nearly all of a star's light whatever its profile, and much noise of the sky;
 one of 0.75 FWHM is the best that a single aperture can be for a faint star (Naylor 1998, MNRAS
@@ -21,7 +21,7 @@ MIN_CORE_STARS = 5
 """Stars that tell its part of the light; with fewer it is that of the growth curve."""
 
 MAX_CORE_STARS = 100
-"""The brightest so many are used."""
+"""Number of the brightest that are used."""
 
 CORE_SNR = 30.0
 """Least S/N of them."""
@@ -73,7 +73,7 @@ def point_fluxes(
     With variances V_w, V_c of both totals and their covariance C, which is the noise that the core
     adds to both, the weight of the core is (V_w - C) / (V_w + V_c - 2 C). The scatter of the
     core's part of the light counts as noise of it: bright stars rest on the wide aperture alone.
-    So do, in steps, sources that are clearly no points, lest their colours depend on the noise.
+    So do, in steps, clearly extended sources, so that their colours do not depend on the noise.
 
     Parameters
     ----------

@@ -135,7 +135,7 @@ def radial_profile(
     fwhm : float
         Profiles end at 2.5 of it [pixel].
     max_stars : int
-        The brightest so many are used.
+        Number of the brightest stars that are used.
 
     Returns
     -------

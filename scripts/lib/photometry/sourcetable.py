@@ -19,13 +19,13 @@ from lib.photometry.starfield import STELLAR_LOCUS, StarField
 from lib.photometry.zeropoint import Zeropoint
 
 KRON_FACTOR = 2.5
-"""Automatic apertures reach so many Kron radii."""
+"""Size of automatic apertures [Kron radii]."""
 
 KRON_LEAST = 3.5
 """Least reach of an automatic aperture, in semi-axes of the source."""
 
 KRON_REGION = 6.0
-"""Kron radii are measured within so many semi-axes."""
+"""Size of the ellipse in which Kron radii are measured [semi-axes]."""
 
 KRON_SLOPE = 0.15
 """d ln(flux) / d ln(radius) at 2.5 Kron radii: of a star (Moffat, beta 3); 0.17 of a disc."""

@@ -196,7 +196,7 @@ def own_reference(path: Path, raw: Table) -> Table:
 def checked_reference(
     path: Path, table: Table, meta: Mapping[str, Any], assumed: list[str]
 ) -> Table:
-    """Return a reference table with every star once, and what is to be told of it in its meta.
+    """Return a reference table with every star once, and remarks about it in its meta.
 
     Parameters
     ----------

@@ -52,7 +52,7 @@ def log_digest(night: NightLog) -> str:
 
 
 def begin_frames_table(night: NightLog, path: str | Path) -> bool:
-    """Write frames.ecsv for raw frames that it does not tell of yet.
+    """Write frames.ecsv for raw frames that it does not list yet.
 
     A table of the same raw frames stays as it is: it may hold what became of them. One that is
     damaged stays so by the record, for who knows what became of them to write it.

@@ -103,7 +103,7 @@ def show_masters(result: NightOutcome, imdir: Path, sizes: Sizes) -> list[Master
 
 
 def calibration_mismatches(night: NightLog) -> list[Mismatch]:
-    """Return the science frames that lack a calibration they want, and why none fits."""
+    """Return the science frames that lack a calibration they need, and why none fits."""
     found: dict[tuple[str, str], list[str]] = {}
     for frame in night.science:
         for kind, note in night.match(frame).notes.items():

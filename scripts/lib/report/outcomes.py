@@ -333,7 +333,7 @@ def _stems(folder: Path) -> set[str]:
 
 
 def quality_numbers(outcome: Outcome) -> dict[str, float]:
-    """Return the numbers that tell how good a frame is; absent ones are left out.
+    """Return the quality measures of a frame; missing ones are left out.
 
     Returns
     -------

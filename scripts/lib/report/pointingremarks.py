@@ -1,4 +1,4 @@
-"""What is to be told of pointings: those that solutions have corrected, units that were guessed."""
+"""Remarks about pointings: those corrected by solutions, units that were guessed."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -2,8 +2,8 @@
 
 WORDS = {
     "BAD_CHECKSUM": "its data are not those of its checksum",
-    "BAD_BIAS": "its master bias is unfit",
-    "BAD_DARK": "its master dark is unfit",
+    "BAD_BIAS": "its master bias cannot be used",
+    "BAD_DARK": "its master dark cannot be used",
     "BAD_GZIP": "not a whole gzip file",
     "BAD_HEADER": "its header makes no sense",
     "BAD_PHOTOMETRY": "stars do not agree with the other frames",

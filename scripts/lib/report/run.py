@@ -57,7 +57,7 @@ def finish_run(night: NightLog, plan: Plan, imdir: str | Path) -> tuple[NightOut
     -------
     result : NightOutcome
     current : bool
-        Whether night.html tells of this outcome already.
+        Whether night.html already shows this outcome.
     """
     imdir = Path(imdir)
     result = collect(night, plan, imdir)

@@ -21,13 +21,13 @@ BYTES_PER_PIXEL = 8
 """[byte] Value and weight of a resampled pixel."""
 
 MIN_FRAMES_FOR_OUTLIERS = 3
-"""Of two frames, none can tell which is right."""
+"""With two frames there is no way to tell which is right."""
 
 
 def combination_of(
     settings: StackSettings, number: int
 ) -> Literal["median", "weighted", "clipped"]:
-    """Return how so many frames are combined.
+    """Return how this number of frames is combined.
 
     The median of profiles whose width varies is not linear in their flux, and shallower than the
     mean by 0.1 to 0.3 mag; but a mean needs its outliers told before.

@@ -22,7 +22,7 @@ BACKGROUND_BOX = 64
 """[pixel] Mesh of the background of a frame."""
 
 MAX_STARS = 300
-"""The brightest so many stars make the zero point of a frame."""
+"""Number of the brightest stars that give the zero point of a frame."""
 
 MIN_LONELY_STARS = 5
 """With fewer stars without a neighbour all are used for the zero point of a frame."""

@@ -207,10 +207,10 @@ class FrameZeropoints:
 
 
 def chip_levels(headers: list[fits.Header]) -> np.ndarray:
-    """Return what flats tell of the zero points of chips that took an exposure together.
+    """Return what flats say of the zero points of chips exposed together.
 
     The same light fell on the flats of all chips of an exposure, as far as it was even: their
-    levels tell how sensitive each is.
+    levels show how sensitive each is.
 
     Parameters
     ----------

@@ -138,7 +138,7 @@ def describe_coadd(
 
 
 def flat_error(used: list[StackFrame]) -> float:
-    """Return the error of the flat that frames tell of, as a fraction; 0 where they do not.
+    """Return the error of the flat that frames state, as a fraction; 0 where they do not.
 
     The frames have one flat: their number does not lessen it.
     """

@@ -37,7 +37,7 @@ class LostPixels:
     plateaus : ndarray of bool, shape (ny, nx)
         The saturated pixels in them.
     others : ndarray of bool, shape (ny, nx)
-        Defects that are small enough for their neighbours to tell what would be there.
+        Defects small enough to be interpolated from their neighbours.
     """
 
     cores: np.ndarray

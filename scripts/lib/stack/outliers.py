@@ -277,7 +277,7 @@ def find_trails(
     most : int
         Pieces followed, the largest first.
     step : int
-        The line is followed in steps of so many pixels.
+        Step [px] in which the line is followed.
 
     Returns
     -------
@@ -474,8 +474,8 @@ def _significance(
             tolerance = half * spread[x] + size * high[x]
             far = (abs(difference) - tolerance) / error
             pull = min(max(difference / error, -limit), limit)
-            # Trails are faint: looked for where no star needs tolerance. A bright pixel shall not
-            # make all those about it bright.
+            # Trails are faint: looked for where no star needs tolerance. A bright pixel must
+            # not make all those around it bright.
             plain = valued & (number[x] >= 3) & (tolerance < half * noise)
             known[y, x] = valued
             beyond[y, x] = far if valued else zero
@@ -515,8 +515,8 @@ def find_outliers(
     -------
     outliers, trails : ndarray of bool, shape (ny, nx)
         Single pixels, and bands of straight trails. Nothing where fewer than three exposures see
-        a pixel: of two, none can tell which is right. Nothing where a star is brighter or fainter
-        than in the others.
+        a pixel: with two, there is no way to tell which is right. Nothing where a star is
+        brighter or fainter than in the others.
     """
     beyond, excess = np.empty((2, *image.shape), np.float32)
     known = np.empty(image.shape, bool)
