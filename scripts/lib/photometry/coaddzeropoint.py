@@ -8,6 +8,7 @@ import numpy as np
 from lib.core.crossmatch import match
 from lib.core.settings import StackSettings
 from lib.core.sphere import mean_position, project
+from lib.photometry.coverage import least_coverage
 from lib.photometry.flags import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.sources import neighbour_distance
@@ -125,6 +126,7 @@ def coadd_zeropoint(
     magnitude, error, keep = _magnitudes(
         total[ours], snr[ours], catalogue, errors, coadd.gain, settings
     )
+    error = np.hypot(error, 1.0857 * field.lost_error[ours])
     ours, theirs, magnitude, error = (a[keep] for a in (ours, theirs, magnitude, error))
     catalogue, errors = catalogue[keep], errors[keep]
     colour = None
@@ -238,6 +240,10 @@ def _match_stars(
     blended = FLAG_NEIGHBOUR | 1
     usable = (field.flux > 0) & field.point_like & (field.sources["peak"] > 0)
     usable &= (field.flags & (spoilt | 2 | 4 | 8 | 16)) == 0
+    if coadd.coverage is not None:
+        part = coadd.coverage.part(field.sources["x"], field.sources["y"])
+        lonely = usable & ((field.flags & blended) == 0) & (field.snr > settings.zeropoint_snr)
+        usable &= part >= least_coverage(part[ours][lonely[ours]])
     lonely = usable & ((field.flags & blended) == 0)
     light = 10 ** (-0.4 * np.asarray(reference[band], float))
     listed = np.isfinite(at).all(axis=1) & np.isfinite(light)

@@ -24,3 +24,6 @@ FLAG_WEIGHT = 1024
 
 FLAG_OUTSIDE = 2048
 """Half of the aperture or more has no data."""
+
+FLAG_PARTIAL = 4096
+"""Not all frames of the coadd cover the source: its profile is that of those which do."""

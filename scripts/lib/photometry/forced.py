@@ -12,7 +12,14 @@ from lib.core.bands import BAND_ORDER
 from lib.core.crossmatch import common_stars
 from lib.core.sphere import mean_position, project
 from lib.core.wcs import celestial_wcs
-from lib.photometry.flags import FLAG_NEIGHBOUR, FLAG_OUTSIDE, FLAG_SATURATED, FLAG_WEIGHT
+from lib.photometry.coverage import WHOLE, look_up
+from lib.photometry.flags import (
+    FLAG_NEIGHBOUR,
+    FLAG_OUTSIDE,
+    FLAG_PARTIAL,
+    FLAG_SATURATED,
+    FLAG_WEIGHT,
+)
 from lib.photometry.neighbours import StarModels, deblended_errors, model_stars
 from lib.photometry.pointflux import ApertureSums, confusion_error, point_fluxes
 from lib.photometry.psf import StarAperture
@@ -44,6 +51,9 @@ class Coadd:
         That of its POINT magnitudes, with its core.
     confusion : tuple of ndarray, optional
         Fluxes, and the errors over flux that confusion makes there.
+    partial : ndarray, shape (4, by, bx), optional
+        Of `FrameCoverage.correction_maps` for the aperture and its core, where some of the frames
+        cover a part of the coadd.
     """
 
     filter: str
@@ -53,6 +63,7 @@ class Coadd:
     header: fits.Header
     aperture: StarAperture
     confusion: tuple[np.ndarray, np.ndarray] | None = None
+    partial: np.ndarray | None = None
 
 
 def unite_sources(
@@ -142,7 +153,9 @@ def forced_fluxes(
     sky_variance = _sky_variance(coadd, coadd.aperture, "APNOISE", x, y)
     error_sums = np.sqrt(sky_variance + np.maximum(sums, 0) / coadd.header["GAIN"])
     models = _neighbour_models(coadd, x, y, sums, error_sums, listed)
+    here = np.zeros((4, x.size)) if coadd.partial is None else look_up(coadd.partial, x, y)
     wide, light = _alone(coadd, models, coadd.aperture, (x, y, sums, sky_variance), listed)
+    wide = wide.over(np.exp(here[0]))
     disturbed = light > np.maximum(0.1 * np.abs(wide.sums), wide.error)
     flux[index], error[index] = wide.total, np.sqrt(wide.variance)
     if coadd.aperture.core is not None:
@@ -150,10 +163,14 @@ def forced_fluxes(
         sums, _, _ = sep.sum_circle(coadd.image, x, y, inner.radius, subpix=5)
         sky_variance = _sky_variance(coadd, inner, "APNOISEC", x, y)
         core, _ = _alone(coadd, models, inner, (x, y, sums, sky_variance), listed)
+        core = core.over(np.exp(here[1]))
         flux[index], error[index] = point_fluxes(wide, core, coadd.aperture.core.scatter, disturbed)
+    error[index] = np.hypot(error[index], here[2] * flux[index])
     if coadd.confusion is not None:
         error[index] = np.hypot(error[index], confusion_error(*coadd.confusion, flux[index]))
     flags[index] |= _pixel_flags(coadd, x, y) | np.where(disturbed, FLAG_NEIGHBOUR, 0)
+    if coadd.partial is not None:
+        flags[index] |= np.where(here[3] < WHOLE, FLAG_PARTIAL, 0)
     gone = (flags & FLAG_OUTSIDE) > 0
     flux[gone], error[gone] = np.nan, np.nan
     return flux, error, flags

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from lib.core.stats import regular_sample
+from lib.photometry.coverage import FrameCoverage
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class MeasurementImage:
         Pixels above are not trusted.
     cores : ndarray of bool, shape (ny, nx), optional
         Cores of saturated stars, which hold less light than fell on them.
+    coverage : FrameCoverage, optional
+        Of a coadd that not all frames cover everywhere.
     """
 
     data: np.ndarray
@@ -35,6 +38,7 @@ class MeasurementImage:
     gain: float = 1.0
     saturate: float = np.inf
     cores: np.ndarray | None = None
+    coverage: FrameCoverage | None = None
 
     @cached_property
     def typical_noise(self) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 from astropy.wcs import WCS
 
 from lib.photometry.backgroundmesh import spread_mesh
+from lib.photometry.coverage import FrameCoverage
 from lib.photometry.starfield import StarField
 
 
@@ -67,6 +68,8 @@ class MeasuredCoadd:
         Arcsec per pixel.
     gain : float
         Electrons per unit: photon variance of a flux F is F / gain.
+    coverage : FrameCoverage, optional
+        Where not all frames cover all of it.
     """
 
     image: np.ndarray
@@ -79,6 +82,7 @@ class MeasuredCoadd:
     wcs: WCS
     scale: float
     gain: float
+    coverage: FrameCoverage | None = None
 
     def source_positions(self) -> np.ndarray:
         """Return ra, dec of the sources [deg], shape (n, 2)."""

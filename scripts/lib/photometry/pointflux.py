@@ -54,6 +54,10 @@ class ApertureSums:
     error: np.ndarray
     fraction: float
 
+    def over(self, factor: np.ndarray) -> "ApertureSums":
+        """Return the sums, and their errors, divided by factors, shape (n,)."""
+        return ApertureSums(self.sums / factor, self.error / factor, self.fraction)
+
     @property
     def total(self) -> np.ndarray:
         """Total fluxes."""

@@ -279,13 +279,14 @@ def measure_sources(
     flux, error = point_fluxes(wide, core, field.core.scatter)
     point = SourceFluxes(flux, np.hypot(error, field.lost_error * flux))
     auto, auto_error, reach, kron_flags = kron_photometry(coadd, excess)
+    held = _partial_error(coadd, field, float(np.median(reach)))
+    auto_error = np.hypot(auto_error, held * auto)
     circular = []
     for radius in radii:
         flux = aperture_fluxes(image, x, y, [radius])[0][:, 0]
         error = aperture_error(flux, radius)
-        circular.append(
-            SourceFluxes(flux, np.hypot(error, _uneven_part(field, flux, error) * flux))
-        )
+        uneven = np.hypot(_uneven_part(field, flux, error), _partial_error(coadd, field, radius))
+        circular.append(SourceFluxes(flux, np.hypot(error, uneven * flux)))
     return SourceMeasurements(
         coadd.source_positions(), position_error,
         point,
@@ -307,6 +308,32 @@ def _uneven_part(field: StarField, flux: np.ndarray, error: np.ndarray) -> float
     part = np.log(flux[rows] / field.flux[rows])
     noise = float(np.median(error[rows] / flux[rows]))
     return float(np.sqrt(max(mad_std(part) ** 2 - noise**2, 0.0)))
+
+
+def frames_of(coadd: MeasuredCoadd, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the number of frames that count in the cores of sources, -1 where not known.
+
+    Rounded mean over the inner aperture of `POINT`: 0 where saturation leaves none a weight.
+    """
+    field, coverage = coadd.field, coadd.coverage
+    if field is None or coverage is None:
+        return np.full(len(x), -1, np.int16)
+    number = coverage.number.astype(np.float32)
+    total, _, _ = sep.sum_circle(number, x, y, field.core.radius, subpix=1)
+    pixels, _, _ = sep.sum_circle(np.ones_like(number), x, y, field.core.radius, subpix=1)
+    return np.rint(total / np.maximum(pixels, 1)).astype(np.int16)
+
+
+def _partial_error(coadd: MeasuredCoadd, field: StarField, radius: float) -> np.ndarray | float:
+    """Return what an aperture lacks or has too much of sources that some of the frames cover.
+
+    As a part of their flux: apertures of a fixed radius are not corrected for it.
+    """
+    if coadd.coverage is None:
+        return 0.0
+    x, y = field.sources["x"], field.sources["y"]
+    factor, error = coadd.coverage.correction(x, y, radius, np.flatnonzero(field.stars))
+    return np.hypot(np.log(factor), error)
 
 
 def source_table(
@@ -367,6 +394,7 @@ def source_table(
         _column("KRON_RADIUS", measured.kron_reach * scale, "arcsec"),
         *_shape_columns(source, field, scale),
         _column("FLAGS", measured.flags, kind="J"),
+        _column("NFRAMES", frames_of(coadd, source["x"], source["y"]), kind="I"),
         _column("ZP_STAR", used, kind="L"),
     ]
     table = fits.BinTableHDU.from_columns(columns, name="SOURCES")
@@ -443,15 +471,28 @@ def map_hdus(coadd: MeasuredCoadd) -> list[fits.ImageHDU | fits.CompImageHDU]:
     -------
     list of ImageHDU, CompImageHDU
         ``BACKGROUND``, the meshes of the background; ``OCCUPIED``, shape (ny, nx), 1 for pixels
-        that belong to sources, with a rim, and those without weight.
+        that belong to sources, with a rim, and those without weight; ``PARTIAL``, shape
+        (4, by, bx), where not all frames cover all: ln of what the apertures of `POINT`, the wide
+        and the inner one, hold there over what they hold elsewhere, its error, and the weight
+        over that of the best covered place.
     """
     occupied = coadd.occupied.astype(np.uint8)
     # A row a tile, as is usual, takes four times as long to write and to read.
     tile = (min(64, occupied.shape[0]), occupied.shape[1])
-    return [
+    hdus = [
         fits.ImageHDU(coadd.background, name="BACKGROUND"),
         fits.CompImageHDU(occupied, name="OCCUPIED", compression_type="RICE_1", tile_shape=tile),
     ]
+    field = coadd.field
+    if field is not None and coadd.coverage is not None and coadd.coverage.partial:
+        stars = field.sources[field.stars]
+        radii = [field.aperture, field.core.radius]
+        maps = coadd.coverage.correction_maps(stars["x"], stars["y"], radii)
+        hdus.append(fits.CompImageHDU(
+            maps, name="PARTIAL", compression_type="GZIP_2", quantize_level=0,
+            tile_shape=(1, *maps.shape[1:]),
+        ))  # fmt: skip
+    return hdus
 
 
 def significant(

@@ -10,10 +10,12 @@ import numpy as np
 import sep
 
 from lib.photometry.apertures import aperture_fluxes
+from lib.photometry.coverage import WHOLE, least_coverage
 from lib.photometry.fieldvariation import MIN_STARS, WIDE, FieldVariation, fit_variation
 from lib.photometry.flags import (
     FLAG_BLENDED,
     FLAG_NEIGHBOUR,
+    FLAG_PARTIAL,
     FLAG_SATURATED,
     FLAG_TRUNCATED,
     FLAG_WEIGHT,
@@ -66,6 +68,10 @@ VARYING_MODELS = 40.0
 
 LARGEST_MODEL_ERROR = 2.0
 """It is never taken as larger."""
+
+LIKE_THE_OTHERS = 0.01
+"""By which the light in the aperture [ln] of a star that some frames cover may differ from that of
+the others, where what its model leaves is searched for neighbours."""
 
 LONELY_MARGIN = 1.0
 """[FWHM] How much further than an aperture the next star must be of one that tells its light."""
@@ -199,8 +205,8 @@ class StarField:
     residual : ndarray of float32, shape (ny, nx)
         The image without the models of its stars.
     lost_error : ndarray, shape (n,)
-        Relative errors of fluxes that were measured around a saturated core, and of what the
-        profile varies over the field; 0 for the others.
+        Relative errors of fluxes that were measured around a saturated core, of what the profile
+        varies over the field, and where some of the frames cover the source; 0 for the others.
     variation : FieldVariation or None
         By which `core_flux` or `flux`, whichever has the larger one, was brought to the mean
         profile of the field; None where stars are alike.
@@ -293,6 +299,10 @@ def measure_field(
     profile = described.profile
     point = field.point_like & (field.size_ratio < LARGEST_BLEND)
     point &= (field.flags & (FLAG_SATURATED | FLAG_TRUNCATED)) == 0
+    if image.coverage is not None:
+        x, y, stars = field.sources["x"], field.sources["y"], np.flatnonzero(field.stars)
+        factor, _ = image.coverage.correction(x, y, field.aperture, stars)
+        point &= np.abs(np.log(factor)) < LIKE_THE_OTHERS
     # What varies by so much in the core does so by more in the wings.
     varying = field.variation.rms if field.variation else 0.0
     error = min(MODEL_ERROR + VARYING_MODELS * varying, LARGEST_MODEL_ERROR)
@@ -362,6 +372,9 @@ def describe_sources(
             half_light, snr, flags, sources["peak"], image.saturate, min_snr=settings.min_snr
         )
         star_size = again if again > LEAST_HALF_LIGHT else star_size
+        if image.coverage is not None:
+            part = image.coverage.part(sources["x"], sources["y"])
+            stars &= part >= least_coverage(part[stars])
         profile = _stellar_profile(
             image.data, sources[stars], isophotal[stars], star_size, settings
         )
@@ -369,6 +382,9 @@ def describe_sources(
         image, sources["x"], sources["y"], [profile.aperture]
     )
     flags |= aperture_flags[:, 0]
+    if image.coverage is not None:
+        part = image.coverage.part(sources["x"], sources["y"])
+        flags |= np.where(part < WHOLE, FLAG_PARTIAL, 0).astype(np.int32)
     return DescribedSources(
         sources, stars, flags, half_light, isophotal, flux[:, 0], error[:, 0], profile
     )
@@ -501,6 +517,29 @@ def _even_field(
     return max((one for one in found if one), key=lambda one: one.rms), error
 
 
+def _even_coverage(
+    image: MeasurementImage, x: np.ndarray, y: np.ndarray, parts: list[tuple[float, np.ndarray]],
+    stars: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Bring fluxes where some of the frames cover a source to the profile of stars, in place.
+
+    For `parts` see `_even_field`; `stars` are those of the growth curve.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Relative errors of that.
+    """
+    error = np.zeros(len(x))
+    if image.coverage is None or not len(x):
+        return error
+    for radius, flux in parts:
+        factor, own = image.coverage.correction(x, y, radius, stars)
+        flux /= factor
+        error = np.maximum(error, own)
+    return error
+
+
 def separate_stars(
     image: MeasurementImage, segments: np.ndarray, described: DescribedSources,
     growth: GrowthCurve | None = None,
@@ -548,6 +587,7 @@ def separate_stars(
     core_flux = models.apertures(radius)
     alone = index[isolation[index] > (WIDE + LONELY_MARGIN) * profile.fwhm]
     parts = [(profile.aperture, flux), (radius, core_flux)]
+    partial_error = _even_coverage(image, x, y, parts, index)
     curve = index[growth_stars(sample, profile.fwhm, image.data.shape)[0]]
     variation, field_error = _even_field(image, models, alone, profile.fwhm, parts, curve)
     flux[told] = total[told] * float(growth.fraction(profile.aperture))
@@ -560,6 +600,7 @@ def separate_stars(
     field = StarField(
         described.sources, segments, described.stars, described.flags | near,
         described.half_light, isolation, profile, flux, described.error, growth, core, core_flux,
-        models.residual, np.where(told, total_error / total, field_error), variation,
+        models.residual, np.where(told, total_error / total, np.hypot(field_error, partial_error)),
+        variation,
     )  # fmt: skip
     return field, models

@@ -12,6 +12,7 @@ import numpy as np
 
 from lib.core.medians import lower_median, median_without_weight, weighted_median
 from lib.core.stats import CHUNK, chunks
+from lib.photometry.coverage import BLOCK
 from lib.stack.outliers import ReferenceImage, find_outliers
 from lib.stack.stackframe import OutlierCounts
 
@@ -114,6 +115,31 @@ class AlignedFrame:
         )
         return where, image, weight
 
+    def footprint(self, shape: tuple[int, int]) -> np.ndarray:
+        """Return in which blocks of a grid the frame has weight.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the grid.
+
+        Returns
+        -------
+        ndarray of bool, shape (by, bx)
+            Blocks of `lib.photometry.coverage.BLOCK` pixels, each told by four of its pixels: one
+            that is bad does not count.
+        """
+        half = BLOCK // 2
+        there = np.zeros([2 * -(-size // BLOCK) for size in shape], bool)
+        where, _, weight = self.pixels(0, shape[0])
+        row, column = (np.arange(half // 2, size, half) for size in shape)
+        rows = row[(row >= where[0].start) & (row < where[0].stop)]
+        columns = column[(column >= where[1].start) & (column < where[1].stop)]
+        seen = weight[np.ix_(rows - where[0].start, columns - where[1].start)] > 0
+        there[np.ix_(rows // half, columns // half)] = seen
+        by, bx = (size // 2 for size in there.shape)
+        return np.asarray(there.reshape(by, 2, bx, 2).any(axis=(1, 3)))
+
     def zero_weight(self, row: np.ndarray, column: np.ndarray) -> None:
         """Set the weight of pixels to zero.
 
@@ -208,7 +234,7 @@ def combine_aligned(
     memory: float,
     clip_sigma: float = 4.0,
     clip_fraction: float = 0.3,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Combine aligned frames, band by band.
 
     As SWarp combines them: values without weight count only where there are no others, and the
@@ -230,9 +256,14 @@ def combine_aligned(
     image, weight : ndarray of float32, shape `shape`
         0 where no frame has a pixel. The weight is the inverse variance of independent pixels; for
         the median by the formula of `weighted_median`.
+    number : ndarray of uint16, shape `shape`
+        Frames with weight.
     """
     image, weight = np.zeros((2, *shape), np.float32)
+    number = np.zeros(shape, np.uint16)
     for rows, inside, values, weights in _gather_bands(frames, shape, memory):
+        for plane in weights:
+            number[rows] += plane > 0
         if combine == "median":
             image[rows], weight[rows] = weighted_median(values, weights)
             continue
@@ -245,7 +276,7 @@ def combine_aligned(
                 image[there], weight[there] = combine_clipped(
                     values[:, part], weights[:, part], gains, clip_sigma, clip_fraction
                 )
-    return image, weight
+    return image, weight, number
 
 
 def mask_outliers(

@@ -18,6 +18,7 @@ from lib.core.wcs import celestial_wcs, wcs_cards
 from lib.frame.file import read_header
 from lib.frame.step import record_step
 from lib.photometry.coaddzeropoint import ZeropointStars, coadd_zeropoint
+from lib.photometry.coverage import FrameCoverage
 from lib.photometry.injection import Confusion, confusion
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.sourcetable import (
@@ -139,6 +140,7 @@ def make_stack(
     coadd = measure_coadd(
         combined.image, combined.weight, wcs=grid.wcs, scale=grid.scale, gain=combined.gain,
         saturate=combined.saturate * settings.saturation_fraction, settings=settings,
+        coverage=combined.coverage,
     )  # fmt: skip
     tied = any(str(frame.header.get("ASTRCAT", "NONE")) != "NONE" for frame in used)
     measured, significance, crowd = measure_all(coadd, settings)
@@ -240,13 +242,25 @@ def write_products(
     """
     weight = combined.weight
     weight *= np.float32(coadd.noise.weight_factor)
-    write_fits(products.weight, [fits.PrimaryHDU(weight, weight_header(header))])
+    cover = coverage_hdu(combined.coverage, header)
+    write_fits(products.weight, [fits.PrimaryHDU(weight, weight_header(header)), cover])
     cards = header.copy()
     for card in wcs_cards(header):
         del cards[card]
     more = [] if crowd is None else [crowd.hdu()]
     write_fits(products.cat, [fits.PrimaryHDU(header=cards), table, *map_hdus(coadd), *more])
     write_fits(products.coadd, [fits.PrimaryHDU(combined.image, header), provenance_table(frames)])
+
+
+def coverage_hdu(coverage: FrameCoverage, header: fits.Header) -> fits.CompImageHDU:
+    """Return the map of the number of frames that count in each pixel of a coadd."""
+    number = coverage.number.astype(np.int16)
+    cards = wcs_cards(header)
+    cards["BUNIT"] = ("frames", "that count in a pixel")
+    tile = (min(64, number.shape[0]), number.shape[1])
+    return fits.CompImageHDU(
+        number, cards, name="COVERAGE", compression_type="RICE_1", tile_shape=tile
+    )
 
 
 def write_rejected(

@@ -3,6 +3,7 @@
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,11 +11,13 @@ import numpy as np
 
 from lib.core.files import partial_path
 from lib.core.settings import StackSettings
+from lib.photometry.coverage import FrameCoverage
+from lib.photometry.fieldvariation import WIDE
 from lib.photometry.sources import detection_arrays
 from lib.stack.aligned import AlignedFrame, combine_aligned, mask_outliers
 from lib.stack.grid import Grid, repaired_footprint
 from lib.stack.resample import resample
-from lib.stack.stackframe import FrameCache, StackFrame
+from lib.stack.stackframe import FrameCache, FrameMeasurement, StackFrame
 from lib.stack.weights import FlatCache, effective_gain, frame_variance, frame_weight
 
 BYTES_PER_PIXEL = 8
@@ -60,12 +63,14 @@ class CombinedFrames:
         Electrons per unit: photon variance of a flux F is F / gain.
     saturate : float
         Least saturation level of the scaled frames; infinite where not known.
+    coverage : FrameCoverage
     """
 
     image: np.ndarray
     weight: np.ndarray
     gain: float
     saturate: float
+    coverage: FrameCoverage
 
 
 def combine_frames(
@@ -119,13 +124,67 @@ def combine_frames(
         if settings.outliers and len(frames) >= MIN_FRAMES_FOR_OUTLIERS:
             for frame, counts in zip(frames, mask_outliers(aligned, shape, memory), strict=True):
                 frame.outliers = counts
-        image, weight = combine_aligned(
+        image, weight, number = combine_aligned(
             aligned, shape, how, memory, settings.clip_sigma, settings.clip_fraction
         )
+        coverage = frame_coverage(frames, aligned, number, grid, how)
     bad = ~np.isfinite(image) | ~np.isfinite(weight)
     image[bad] = 0
     weight[bad] = 0
-    return CombinedFrames(image, weight, combined_gain(frames, how), combined_saturation(frames))
+    return CombinedFrames(
+        image, weight, combined_gain(frames, how), combined_saturation(frames), coverage
+    )
+
+
+def frame_coverage(
+    frames: list[StackFrame], aligned: list[AlignedFrame], number: np.ndarray, grid: Grid, how: str
+) -> FrameCoverage:
+    """Return which frames cover each place of a coadd, and the light of stars in each.
+
+    Parameters
+    ----------
+    frames : list of StackFrame
+    aligned : list of AlignedFrame
+        The same, resampled.
+    number : ndarray of uint16, shape (ny, nx)
+        Frames that count in each pixel.
+    grid : Grid
+    how : {'median', 'weighted', 'clipped'}
+
+    Returns
+    -------
+    FrameCoverage
+    """
+    shape = (grid.ny, grid.nx)
+    errors = [
+        frame.zeropoint.scatter / 1.0857 / np.sqrt(max(frame.zeropoint.common, 1))
+        for frame in frames
+        if frame.zeropoint
+    ]
+    return FrameCoverage(
+        number,
+        np.array([one.footprint(shape) for one in aligned]),
+        # All values are alike to a median.
+        np.array([1.0 if how == "median" else frame.weighting.weight for frame in frames]),
+        [partial(light_within, frame.measurement, grid.scale) for frame in frames],
+        np.nan_to_num(errors),
+    )
+
+
+def light_within(frame: FrameMeasurement, scale: float, radius: float) -> float:
+    """Return the part of a star's light in a frame within a radius, of what is within 3 FWHM.
+
+    Parameters
+    ----------
+    frame : FrameMeasurement
+    scale : float
+        Of the grid [arcsec per pixel].
+    radius : float
+        [pixel of the grid].
+    """
+    pixels = scale * frame.fwhm / frame.seeing
+    whole = frame.growth.fraction(WIDE * frame.fwhm)
+    return float(frame.growth.fraction(radius * pixels) / whole)
 
 
 def align_frame(

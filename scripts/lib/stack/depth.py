@@ -8,6 +8,7 @@ from astropy.wcs import WCS
 
 from lib.core.settings import StackSettings
 from lib.photometry.backgroundmesh import background, background_without, grow
+from lib.photometry.coverage import FrameCoverage
 from lib.photometry.emptyapertures import aperture_noise, empty_apertures, summed_area
 from lib.photometry.image import MeasurementImage
 from lib.photometry.injection import detect_above_background
@@ -42,6 +43,7 @@ def measure_coadd(
     gain: float,
     saturate: float,
     settings: StackSettings,
+    coverage: FrameCoverage | None = None,
 ) -> MeasuredCoadd:
     """Measure the background, the sources and the noise of a coadd.
 
@@ -61,6 +63,8 @@ def measure_coadd(
     saturate : float
         Sources with a brighter peak are saturated.
     settings : StackSettings
+    coverage : FrameCoverage, optional
+        Which frames cover what.
 
     Returns
     -------
@@ -70,7 +74,7 @@ def measure_coadd(
     variance = np.zeros_like(weight)
     variance[covered] = 1.0 / weight[covered]
     lost = find_lost_pixels(image, weight, saturate)
-    seen = SeenPixels(lift_cores(image, lost, saturate), covered, lost)
+    seen = SeenPixels(lift_cores(image, lost, saturate), covered, lost, coverage)
     noise_map, pixel_noise, detected = _detect(seen, weight, variance, settings)
     clean, mesh, field = _separate_background(seen, noise_map, detected, saturate, gain, settings)
     occupied = ~covered
@@ -82,7 +86,9 @@ def measure_coadd(
         clean, variance, occupied, fwhm, settings.apertures, pixel_noise
     )
     variance *= factor**2
-    return MeasuredCoadd(clean, variance, covered, occupied, mesh, field, noise, wcs, scale, gain)
+    return MeasuredCoadd(
+        clean, variance, covered, occupied, mesh, field, noise, wcs, scale, gain, coverage
+    )
 
 
 @dataclass(frozen=True)
@@ -96,11 +102,13 @@ class SeenPixels:
         Pixels with weight.
     lost : LostPixels
         Those without, inside the frames.
+    coverage : FrameCoverage, optional
     """
 
     image: np.ndarray
     covered: np.ndarray
     lost: LostPixels
+    coverage: FrameCoverage | None = None
 
     @cached_property
     def shown(self) -> np.ndarray:
@@ -112,7 +120,8 @@ class SeenPixels:
     ) -> MeasurementImage:
         """Return the image that sources are measured on, without its background."""
         bad = ~self.covered & ~self.lost.cores
-        return MeasurementImage(clean, noise, bad, gain, saturate, self.lost.cores)
+        partial = self.coverage if self.coverage and self.coverage.partial else None
+        return MeasurementImage(clean, noise, bad, gain, saturate, self.lost.cores, partial)
 
 
 def detection_settings(settings: StackSettings) -> FieldSettings:

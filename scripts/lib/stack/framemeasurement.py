@@ -130,7 +130,7 @@ def measure_frame(
         fraction_error=field.growth.error,
         wings=astuple(field.growth.wings(field.profile.shape)),
         core=astuple(field.core), wcs=wcs,
-        stars=FrameStars(ra, dec, magnitude, error),
+        stars=FrameStars(ra, dec, magnitude, error), growth=field.growth,
     )  # fmt: skip
 
 

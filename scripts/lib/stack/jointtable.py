@@ -39,7 +39,8 @@ FILTER_KEYS = (
 """Cards of each coadd that the table's meta has."""
 
 FLAG_MEANINGS = (
-    "256 saturated, 512 neighbour's light taken away, 1024 pixels without weight, 2048 no data"
+    "256 saturated, 512 neighbour's light taken away, 1024 pixels without weight, 2048 no data, "
+    "4096 not covered by all frames"
 )
 
 
@@ -127,6 +128,7 @@ def read_coadd(path: str | Path, weight_path: str | Path, cat_path: str | Path) 
         if "CONFUSION" in cat:
             crowd = cat["CONFUSION"].data
             confusion = crowd["FLUX"].astype(float), crowd["POINT"].astype(float)
+        partial = cat["PARTIAL"].data if "PARTIAL" in cat else None
     wings = Wings(*(header[key] for key in ("PSFALPHA", "PSFBETA", "PSFNORM", "PSFE1", "PSFE2")))
     radius = header["APRAD"] / header["PIXSCALE"]
     core = CoreAperture(
@@ -134,7 +136,9 @@ def read_coadd(path: str | Path, weight_path: str | Path, cat_path: str | Path) 
         header["APCORCSC"] / 1.0857,
     )  # fmt: skip
     aperture = StarAperture(radius, 10 ** (0.4 * header["APCOR"]), wings, core)
-    return Coadd(str(header["FILTER"]), clean, variance, occupied, header, aperture, confusion)
+    return Coadd(
+        str(header["FILTER"]), clean, variance, occupied, header, aperture, confusion, partial
+    )
 
 
 def measure_union(

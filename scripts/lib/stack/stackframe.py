@@ -10,6 +10,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from lib.frame.file import Frame, FrameRejected, read_frame
+from lib.photometry.growth import GrowthCurve
 
 log = logging.getLogger("autoproc")
 
@@ -57,6 +58,7 @@ class FrameMeasurement:
         See `lib.photometry.psf.CoreAperture`.
     wcs : astropy.wcs.WCS
     stars : FrameStars
+    growth : GrowthCurve
     """
 
     fwhm: float
@@ -71,6 +73,7 @@ class FrameMeasurement:
     core: tuple[float, ...]
     wcs: WCS
     stars: FrameStars
+    growth: GrowthCurve
 
 
 @dataclass(frozen=True)

@@ -175,8 +175,15 @@ def test_combination_is_that_of_swarp(tmp_path, combine, count):
     clip = (3.0, 0.2)
     theirs, their_weight = combine_by_swarp(tmp_path, frames, combine, clip)
     for memory in (1e9, 1e6):  # at once, and in bands
-        image, weight = combine_aligned(frames, SHAPE, combine, memory, *clip)
+        image, weight, number = combine_aligned(frames, SHAPE, combine, memory, *clip)
         known = their_weight > 0
+        inside = np.zeros(SHAPE, int)
+        for frame, (top, left) in zip(frames, corners, strict=True):
+            weighty = planes(frame)[1] > 0
+            inside[top : top + weighty.shape[0], left : left + weighty.shape[1]] += weighty[
+                : SHAPE[0] - top, : SHAPE[1] - left
+            ]
+        np.testing.assert_array_equal(number, inside)
         np.testing.assert_array_equal(weight > 0, known)
         np.testing.assert_allclose(weight[known], their_weight[known], rtol=1e-5)
         np.testing.assert_allclose(image[known], theirs[known], rtol=1e-5, atol=1e-4 * NOISE)

@@ -6,6 +6,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from lib.frame.file import Frame, FrameRejected, write_frame
+from lib.photometry.growth import GrowthCurve
 from lib.stack.stackframe import (
     FrameCache,
     FrameMeasurement,
@@ -32,6 +33,7 @@ def test_numbers_grow_with_what_is_known(tmp_path):
     frame.measured = FrameMeasurement(
         3.5, 1.4, 0.05, 40, 20.0, 5.25, 0.97, 0.002, (2.0, 3.0), (2.6, 0.6, 0.01),
         WCS(naxis=2), FrameStars(none, none, none, none),
+        GrowthCurve(none, none, 5.25, 2.0, 3.0, 1.0, 1.0, 0.002, 9),
     )  # fmt: skip
     frame.zeropoint = FrameZeropoint(25.0, True, 0.01, 30, 0.9)
     frame.scaling = FrameScaling(1.1, 400.0, True, 2e-3, 1.0)
