@@ -87,6 +87,39 @@ def mad_std(values: npt.ArrayLike) -> float:
     return float(stats.mad_std(known)) if known.size else np.nan
 
 
+def excess_scatter(values: np.ndarray, variances: np.ndarray) -> float:
+    """Return the scatter of values about their median that their own variances do not explain.
+
+    With it added in quadrature to their errors, the robust width of the pulls is 1. The half with
+    less noise tells it.
+
+    Parameters
+    ----------
+    values, variances : ndarray, shape (n,)
+
+    Returns
+    -------
+    float
+        0 where the noise explains all, and without values.
+    """
+    if len(values) == 0:
+        return 0.0
+    variances = np.maximum(variances, 0)
+    told = variances <= np.median(variances)
+    apart, variances = np.abs(values - np.median(values[told]))[told], variances[told]
+
+    def width(square: float) -> float:
+        return MAD_TO_SIGMA * float(np.median(apart / np.sqrt(variances + square)))
+
+    low, high = 0.0, float((10 * MAD_TO_SIGMA * apart.max()) ** 2) + 1e-30
+    if width(1e-30) <= 1:
+        return 0.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if width(middle) > 1 else (low, middle)
+    return float(np.sqrt(high))
+
+
 def sigma_clipped_median(
     values: npt.ArrayLike, sigma: float = 3.0, iterations: int = 5
 ) -> tuple[float, float, int]:

@@ -36,6 +36,9 @@ INJECTED = 300
 SHARE = 0.08
 """Part of the sources of a crowd that are added each time: it stays as crowded."""
 
+FAINT_REACH = 4.0
+"""[scale radii of the profile] Half side of the squares that stars about the limit are drawn in."""
+
 BINS = 5
 """Of flux, in which confusion is measured."""
 
@@ -99,7 +102,7 @@ def star_wings(field: StarField) -> Wings:
 
 def put_stars(
     image: np.ndarray, x: np.ndarray, y: np.ndarray, flux: np.ndarray, wings: Wings, gain: float,
-    rng: np.random.Generator,
+    rng: np.random.Generator, reach: float = 8.0,
 ) -> np.ndarray:  # fmt: skip
     """Return an image with stars, and their photon noise, added.
 
@@ -112,9 +115,11 @@ def put_stars(
     gain : float
         Electrons per unit.
     rng : numpy.random.Generator
+    reach : float
+        Half side of the squares that stars are drawn in, in scale radii of their profile.
     """
     image = image.copy()
-    half = int(np.ceil(max(10.0, 8 * wings.alpha)))
+    half = int(np.ceil(max(1.25 * reach, reach * wings.alpha)))
     # Pixels are means of 3 x 3 points.
     points = np.arange(-1, 3 * (2 * half + 1) - 1) / 3 - half
     for xs, ys, light in zip(x, y, flux, strict=True):
@@ -209,7 +214,9 @@ def complete_flux(
     brightest = -1.5 if crowding(coadd) < CROWDED else -5.0
     magnitude = rng.uniform(brightest, 1.5, x.size)
     flux = limit * 10 ** (-0.4 * magnitude)
-    with_stars = put_stars(region.image, x, y, flux, star_wings(field), coadd.gain, rng)
+    # What faint stars have further out is far below the noise.
+    reach = FAINT_REACH if crowding(coadd) < CROWDED else 2 * FAINT_REACH
+    with_stars = put_stars(region.image, x, y, flux, star_wings(field), coadd.gain, rng, reach)
     image = to_measure(region, with_stars)
     sources, segments = detect_above_background(image, how, box)
     faint, _ = faint_sources(image.data, image, segments, field.fwhm)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.core.stats import MAD_TO_SIGMA
+from lib.core.stats import excess_scatter
 from lib.photometry.growth import clipped_mean
 from lib.photometry.psf import CoreAperture
 
@@ -169,6 +169,5 @@ def core_aperture(
     light = ratio * (1 - ratio) / (gain * outer) if gain else 0.0
     variance = ring + own + light
     mean = float(clipped_mean(ratio[:, None], variance[:, None], 0.01)[0][0])
-    spread = MAD_TO_SIGMA * float(np.median(np.abs(ratio - mean)))
-    beyond = np.sqrt(max(spread**2 - float(np.median(variance)), 0.0)) / mean
+    beyond = excess_scatter(ratio, variance) / mean
     return CoreAperture(radius, mean * fraction, max(beyond, LEAST_SCATTER))

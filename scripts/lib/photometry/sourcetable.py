@@ -1,15 +1,17 @@
 """The source table of a coadd."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import sep
 from astropy.io import fits
 
-from lib.core.stats import mad_std
+from lib.core.stats import excess_scatter
 from lib.photometry.apertures import aperture_fluxes, squares_about
 from lib.photometry.columnmeanings import describe_columns
-from lib.photometry.flags import FLAG_NEIGHBOUR
+from lib.photometry.fieldvariation import WIDE
+from lib.photometry.flags import FLAG_NEIGHBOUR, FLAG_PARTIAL
 from lib.photometry.image import MeasurementImage
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.neighbours import deblended_errors, neighbour_errors
@@ -41,10 +43,13 @@ WINDOW = 2.0 / 2.3548
 
 
 UNEVEN_SNR = 50.0
-"""Least S/N of the stars that tell by how much the light in apertures varies over the field."""
+"""Least S/N of the stars that tell by how much more than their noise stars differ in apertures."""
 
-MIN_UNEVEN_STARS = 8
-"""With fewer it is that of the aperture of the photometry."""
+MIN_UNEVEN_STARS, MAX_UNEVEN_STARS = 8, 60
+"""Fewer do not tell, the brightest so many are enough."""
+
+ApertureError = Callable[[np.ndarray, float], np.ndarray]
+"""Errors of fluxes of all sources in apertures of a radius [pixel]."""
 
 
 def kron_photometry(
@@ -277,16 +282,19 @@ def measure_sources(
     )
     wide = ApertureSums(field.flux, error, aperture.fraction)
     flux, error = point_fluxes(wide, core, field.core.scatter)
-    point = SourceFluxes(flux, np.hypot(error, field.lost_error * flux))
+    uneven = UnevenLight.measure(image, field, aperture_error)
+    point = SourceFluxes(flux, np.hypot(error, np.hypot(field.lost_error, uneven.wide) * flux))
     auto, auto_error, reach, kron_flags = kron_photometry(coadd, excess)
     held = _partial_error(coadd, field, float(np.median(reach)))
     auto_error = np.hypot(auto_error, held * auto)
+    auto_error = np.hypot(auto_error, np.hypot(uneven.wide, uneven.beyond(auto, auto_error)) * auto)
     circular = []
     for radius in radii:
         flux = aperture_fluxes(image, x, y, [radius])[0][:, 0]
         error = aperture_error(flux, radius)
-        uneven = np.hypot(_uneven_part(field, flux, error), _partial_error(coadd, field, radius))
-        circular.append(SourceFluxes(flux, np.hypot(error, uneven * flux)))
+        part = np.hypot(uneven.wide, uneven.beyond(flux, error))
+        part = np.hypot(part, _partial_error(coadd, field, radius))
+        circular.append(SourceFluxes(flux, np.hypot(error, part * flux)))
     return SourceMeasurements(
         coadd.source_positions(), position_error,
         point,
@@ -294,20 +302,66 @@ def measure_sources(
     )  # fmt: skip
 
 
-def _uneven_part(field: StarField, flux: np.ndarray, error: np.ndarray) -> float:
-    """Return the relative scatter of stars in an aperture where they vary over the field, else 0.
+@dataclass(frozen=True)
+class UnevenLight:
+    """By how much stars of one profile differ in apertures, beyond their noise.
 
-    Apertures of a fixed radius are not corrected: what they hold of a star depends on its place.
+    Pixels sample each star at another place, resampling and repaired pixels leave something, and
+    the profile varies over the field: bright stars differ by more than photons tell.
+
+    Parameters
+    ----------
+    rows : ndarray of int
+        Bright stars that are alone, in the table of sources.
+    flux, error : ndarray, shape (n,)
+        Of all sources in the aperture of the photometry.
+    wide : float
+        Relative scatter in that aperture, against one of 3 FWHM.
     """
-    if field.variation is None:
-        return 0.0
-    rows = np.flatnonzero(field.stars & ((field.flags & FLAG_NEIGHBOUR) == 0))
-    rows = rows[(flux[rows] > UNEVEN_SNR * error[rows]) & (field.flux[rows] > 0)]
-    if rows.size < MIN_UNEVEN_STARS:
-        return field.variation.rms
-    part = np.log(flux[rows] / field.flux[rows])
-    noise = float(np.median(error[rows] / flux[rows]))
-    return float(np.sqrt(max(mad_std(part) ** 2 - noise**2, 0.0)))
+
+    rows: np.ndarray
+    flux: np.ndarray
+    error: np.ndarray
+    wide: float
+
+    @classmethod
+    def measure(
+        cls, image: MeasurementImage, field: StarField, error_of: ApertureError
+    ) -> "UnevenLight":
+        """Measure the scatter of stars in the aperture of the photometry of a field."""
+        error = error_of(field.flux, field.aperture)
+        good = field.stars & ((field.flags & (FLAG_NEIGHBOUR | FLAG_PARTIAL)) == 0)
+        rows = np.flatnonzero(good & (field.flux > UNEVEN_SNR * error))
+        rows = rows[np.argsort(-field.flux[rows], kind="stable")[:MAX_UNEVEN_STARS]]
+        if rows.size < MIN_UNEVEN_STARS:
+            rows = rows[:0]
+        uneven = cls(rows, field.flux, error, 0.0)
+        radius = WIDE * field.fwhm
+        alone = rows[field.isolation[rows] > radius + field.fwhm]
+        if alone.size < MIN_UNEVEN_STARS:
+            return uneven
+        x, y = field.sources["x"][alone], field.sources["y"][alone]
+        outer = np.ones(len(field.sources))
+        outer[alone] = aperture_fluxes(image, x, y, [radius])[0][:, 0]
+        own = replace(uneven, rows=alone)
+        return replace(uneven, wide=own.beyond(outer, error_of(outer, radius)))
+
+    def beyond(self, flux: np.ndarray, error: np.ndarray) -> float:
+        """Return the relative scatter of fluxes against those of the photometry, beyond noise.
+
+        Parameters
+        ----------
+        flux, error : ndarray, shape (n,)
+            In an aperture about the same centres: the smaller one's noise is in both.
+        """
+        rows = self.rows[flux[self.rows] > 0]
+        if rows.size < MIN_UNEVEN_STARS:
+            return 0.0
+        one, other = flux[rows], self.flux[rows]
+        first, second = error[rows], self.error[rows]
+        noise = (first / one) ** 2 + (second / other) ** 2
+        noise -= 2 * np.minimum(first, second) ** 2 / (one * other)
+        return excess_scatter(np.log(one / other), noise)
 
 
 def frames_of(coadd: MeasuredCoadd, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ Arrays in, arrays out. Pixel coordinates are 0-based (x, y) with the centre of t
 (0, 0), as in sep; magnitudes are -2.5 log10(flux) where no zero point is said to be added.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import sep
 
 from lib.photometry.apertures import aperture_fluxes
 from lib.photometry.coverage import WHOLE, least_coverage
+from lib.photometry.doubled import second_images
 from lib.photometry.fieldvariation import MIN_STARS, WIDE, FieldVariation, fit_variation
 from lib.photometry.flags import (
     FLAG_BLENDED,
@@ -232,6 +234,25 @@ class StarField:
         """Return the aperture of `flux`, with its core."""
         return replace(self.growth.aperture(self.aperture, self.profile.shape), core=self.core)
 
+    def core_with_noise(
+        self, pixel: float, ratio: Callable[[float], float | np.ndarray], gain: float
+    ) -> CoreAperture:
+        """Return the inner aperture measured again, where the noise of apertures is known.
+
+        Parameters
+        ----------
+        pixel : float
+            Noise of a pixel.
+        ratio : callable
+            Noise in an aperture of a radius [pixel] over that of as many independent pixels.
+        gain : float
+        """
+        radii = (self.core.radius, self.aperture)
+        noise = [pixel * float(ratio(radius)) * np.sqrt(np.pi) * radius for radius in radii]
+        inner, outer = (float(self.growth.fraction(radius)) for radius in radii)
+        core, flux = self.core_flux[self.stars], self.flux[self.stars]
+        return core_aperture(radii[0], core, flux, np.array(noise), outer, inner, gain)
+
     @property
     def fwhm(self) -> float:
         """FWHM of the stars [pixel]."""
@@ -307,6 +328,12 @@ def measure_field(
     varying = field.variation.rms if field.variation else 0.0
     error = min(MODEL_ERROR + VARYING_MODELS * varying, LARGEST_MODEL_ERROR)
     more, theirs = hidden_sources(models, image, point, segments, profile.fwhm, model_error=error)
+    x, y, light = (
+        np.append(field.sources[key][field.stars], more[key]) for key in ("x", "y", "flux")
+    )
+    if second_images(x, y, light, profile.fwhm, shortest=0.5, least_ratio=0.01):
+        # What all stars have beside them is a part of their profile.
+        more, theirs = more[:0], np.zeros_like(theirs)
     more["flag"] |= FLAG_BLENDED
     segments = np.where(theirs > 0, theirs + len(point), segments)
     faint, theirs = faint_sources(models.residual, image, segments, profile.fwhm)

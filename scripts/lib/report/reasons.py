@@ -22,6 +22,8 @@ WORDS = {
     "NOT_RAW": "the name is not that of a raw frame",
     "NOT_USED": "a kind of frame that is not used",
     "FLAT_UNCERTAIN": "error of the flat",
+    "DOUBLE_IMAGES": "each star is there twice",
+    "ELONGATED": "elongated stars",
     "FEW_FRAMES": "few frames",
     "EXTENDED_LIGHT": "light larger than the dither told from the sky",
     "SKY_IS_PLANE": "the sky rises towards the target: only a plane was subtracted",

@@ -43,7 +43,7 @@ from lib.stack.header import (
     weight_header,
 )
 from lib.stack.record import CoaddRecord, StackRecord, record_json
-from lib.stack.reference import find_reference
+from lib.stack.reference import centring_error, find_reference
 from lib.stack.stackframe import FrameCache, StackFrame
 from lib.stack.weights import FlatCache
 
@@ -144,13 +144,17 @@ def make_stack(
     )  # fmt: skip
     tied = any(str(frame.header.get("ASTRCAT", "NONE")) != "NONE" for frame in used)
     measured, significance, crowd = measure_all(coadd, settings)
+    if measured is not None:
+        stars = reference.stars if tied else None
+        floor = centring_error(coadd, stars, measured.position_error, settings.match_radius)
+        measured = replace(measured, position_error=np.hypot(measured.position_error, floor))
     point = measured.point if measured is not None and crowd is not None else None
-    zeropoint, stars = coadd_zeropoint(coadd, reference.photometric, band, settings, tied, point)
+    zeropoint, zp_stars = coadd_zeropoint(coadd, reference.photometric, band, settings, tied, point)
     flags = describe_coadd(
         header, coadd, grid, combined.saturate, used, zeropoint, reference, settings
     )
     record_step(header, "stack", version, history_parameters(settings))
-    used_stars = stars.source[zeropoint.used] if zeropoint.known else None
+    used_stars = zp_stars.source[zeropoint.used] if zeropoint.known else None
     table = source_table(
         coadd, zeropoint, settings.apertures, used_stars, flat_error(used), measured
     )
@@ -161,7 +165,7 @@ def make_stack(
     write_record(products.qa, record)
     if products.plot:
         title, shape = Path(products.coadd).stem, combined.image.shape
-        plot_zeropoint(products.plot, title, zeropoint, stars, shape)
+        plot_zeropoint(products.plot, title, zeropoint, zp_stars, shape)
     return record
 
 

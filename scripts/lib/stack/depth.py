@@ -1,6 +1,6 @@
 """Noise and depth of a coadd, measured in its empty apertures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -86,6 +86,9 @@ def measure_coadd(
         clean, variance, occupied, fwhm, settings.apertures, pixel_noise
     )
     variance *= factor**2
+    if field is not None:
+        pixel = float(np.sqrt(np.median(variance[covered])))
+        field = replace(field, core=field.core_with_noise(pixel, noise.ratio, gain))
     return MeasuredCoadd(
         clean, variance, covered, occupied, mesh, field, noise, wcs, scale, gain, coverage
     )

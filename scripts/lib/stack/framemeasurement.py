@@ -11,6 +11,7 @@ from lib.core.settings import StackSettings
 from lib.core.wcs import celestial_wcs, pixel_scale
 from lib.frame.file import FrameRejected, read_frame
 from lib.photometry.backgroundmesh import background
+from lib.photometry.doubled import second_images
 from lib.photometry.flags import FLAG_NEIGHBOUR
 from lib.photometry.image import MeasurementImage
 from lib.photometry.psf import ellipticity_on_sky
@@ -90,7 +91,7 @@ def measure_frame(
     Raises
     ------
     FrameRejected
-        TOO_FEW_STARS, TRAILED or BAD_SEEING.
+        TOO_FEW_STARS, DOUBLE_IMAGES or BAD_SEEING.
     """
     saturate = float(header.get("SATURATE", np.inf))
     image, flag = detection_arrays(image, mask, saturate)
@@ -113,10 +114,11 @@ def measure_frame(
     wcs = celestial_wcs(header)
     seeing = field.fwhm * pixel_scale(wcs)
     ellipticity = sky_ellipticity(field, wcs.pixel_scale_matrix)
-    if ellipticity > settings.max_ellipticity:
-        raise FrameRejected(
-            "TRAILED", f"ellipticity {ellipticity:.2f} > {settings.max_ellipticity:g}"
-        )
+    bright = field.snr > settings.star_snr
+    x, y = field.sources["x"][bright], field.sources["y"][bright]
+    apart = second_images(x, y, field.flux[bright], field.fwhm)
+    if apart:
+        raise FrameRejected("DOUBLE_IMAGES", f"{apart:.1f} px apart, the telescope jumped")
     if 0 < settings.max_seeing < seeing:
         raise FrameRejected("BAD_SEEING", f"{seeing:.2f} > {settings.max_seeing:g} arcsec")
     index = _zeropoint_stars(field)

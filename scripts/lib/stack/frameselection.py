@@ -28,6 +28,10 @@ CHIP_ERROR = 0.005
 MOST_APART = 0.03
 """[mag] Flats that differ by more from what stars say of the chips were not lit alike."""
 
+ALIKE, MOST_ELONGATED = 0.15, 0.7
+"""Frames whose stars are by so much more elongated than those of the roundest frame are alike, up
+to an ellipticity of so much: longer trails are no stars to any measurement."""
+
 TRUSTED_STARS = 5
 """Common stars of a frame that may be the best one, to which transparencies refer."""
 
@@ -51,6 +55,7 @@ def select_frames(
     list of StackFrame
         The frames to stack, with zero point and scaling.
     """
+    leave_out_trailed([frame for frame in frames if frame.used], settings.max_ellipticity)
     candidates = [frame for frame in frames if frame.used]
     if not candidates:
         return []
@@ -77,6 +82,18 @@ def select_frames(
         if why is not None:
             frame.leave_out(why)
     return _scale_frames([frame for frame in candidates if frame.used], settings)
+
+
+def leave_out_trailed(frames: list[StackFrame], bound: float) -> None:
+    """Leave out frames whose stars are more elongated than `bound`.
+
+    Those that all frames are like are kept: it is the optics, or the mount, and they fit together.
+    """
+    found = [frame.measurement.ellipticity for frame in frames]
+    alike = min(found, default=0.0) + ALIKE if len(found) > 1 else 0.0
+    for frame, ellipticity in zip(frames, found, strict=True):
+        if ellipticity > bound and not ellipticity < min(alike, MOST_ELONGATED):
+            frame.leave_out(FrameRejected("TRAILED", f"ellipticity {ellipticity:.2f} > {bound:g}"))
 
 
 def _leave_out_distant(frames: list[StackFrame], max_offset: float) -> None:

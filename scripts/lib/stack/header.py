@@ -405,6 +405,8 @@ def flag_stack(
     few = sum(one.get("ASTRHOW") == "few stars" for one in headers)
     if few:
         flags.append(("FEW_STARS", f"{few} of {len(headers)} frames placed by few"))
+    if header.get("ELLIPTIC", 0.0) > settings.max_ellipticity:
+        flags.append(("ELONGATED", f"ellipticity {header['ELLIPTIC']:.2f}, in all frames"))
     if header["ASTRCAT"] == "NONE":
         flags.append(("NO_ASTROMETRIC_REFERENCE", ""))
     if "CHIPDIFF" in header:

@@ -9,8 +9,9 @@ from astropy.io import fits
 
 from lib.core.crossmatch import match
 from lib.core.sphere import mean_position, project
-from lib.core.stats import MAD_TO_SIGMA
+from lib.core.stats import MAD_TO_SIGMA, excess_scatter
 from lib.photometry.coaddzeropoint import Reference
+from lib.photometry.flags import FLAG_PARTIAL
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.reference.customcat import read_customcat
 from lib.reference.referencetable import check_angles, source_name
@@ -110,6 +111,15 @@ def find_reference(
     return StackReference(stars, source, columns, source_name("", customcat), reason)
 
 
+CENTRING_ERROR = 0.01
+"""[pixel] Error of a position that no photons tell: how pixels sample a star, and frames align."""
+
+BRIGHT_SNR = 50.0
+"""Least S/N of the stars that tell how good positions are where noise does not matter."""
+
+MIN_BRIGHT_STARS = 8
+"""Fewer do not tell it."""
+
 COMPARED_SNR = 10.0
 """Least S/N of the stars whose positions are compared with the reference."""
 
@@ -140,10 +150,57 @@ def astrometric_scatter(
     plane = project(sky[:, 0], sky[:, 1], ra0, dec0)
     at = project(reference["ra"], reference["dec"], ra0, dec0)
     # Fainter ones tell more of their own noise, and of chance, than of the solution.
-    plane = plane[((coadd.field.flags & ~1) == 0) & (coadd.field.snr > COMPARED_SNR)]
+    plane = plane[
+        ((coadd.field.flags & ~(1 | FLAG_PARTIAL)) == 0) & (coadd.field.snr > COMPARED_SNR)
+    ]
     ours, theirs = match(plane, at, radius)
     if ours.size < 2:
         return (np.nan, np.nan), int(ours.size)
     offset = 1000.0 * (plane[ours] - at[theirs])
     east, north = MAD_TO_SIGMA * np.median(np.abs(offset), axis=0)
     return (float(east), float(north)), ours.size
+
+
+def centring_error(
+    coadd: MeasuredCoadd, reference: Reference | None, error: np.ndarray, radius: float
+) -> float:
+    """Return the error of positions beyond that of photons and sky: solution, pixels, profile.
+
+    Where bright stars scatter about the reference by more than their errors and its own tell, that.
+
+    Parameters
+    ----------
+    coadd : MeasuredCoadd
+        With sources.
+    reference : mapping with ra, dec [deg], and their errors [mas] where known
+        None where the coadd is not tied to one.
+    error : ndarray, shape (n,)
+        Errors of the positions of its sources [pixel].
+    radius : float
+        Arcsec.
+
+    Returns
+    -------
+    float
+        [pixel].
+    """
+    field = coadd.field
+    assert field is not None
+    if reference is None:
+        return CENTRING_ERROR
+    rows = np.flatnonzero(((field.flags & ~FLAG_PARTIAL) == 0) & (field.snr > BRIGHT_SNR))
+    sky = coadd.source_positions()
+    ra0, dec0 = mean_position(*sky.T)
+    plane = project(sky[rows, 0], sky[rows, 1], ra0, dec0)
+    at = project(reference["ra"], reference["dec"], ra0, dec0)
+    ours, theirs = match(plane, at, radius)
+    if ours.size < MIN_BRIGHT_STARS:
+        return CENTRING_ERROR
+    offset = (plane[ours] - at[theirs]) / coadd.scale
+    offset -= np.median(offset, axis=0)
+    stated = np.stack([
+        np.nan_to_num(np.asarray(reference.get(key, np.zeros(len(at))), float)[theirs])
+        for key in ("ra_err", "dec_err")
+    ], axis=1) / (1000 * coadd.scale)  # fmt: skip
+    variance = error[rows[ours], None] ** 2 + stated**2
+    return max(CENTRING_ERROR, excess_scatter(offset.ravel(), variance.ravel()))

@@ -3,6 +3,7 @@ import pytest
 
 from lib.core.stats import (
     SAMPLE,
+    excess_scatter,
     half_sample_mode,
     mad_std,
     merge_exchanges,
@@ -73,3 +74,20 @@ def test_mode_is_not_moved_by_galaxies():
     rng = np.random.default_rng(1)
     sizes = np.concatenate([rng.normal(1.0, 0.03, 40), rng.uniform(1.2, 4.0, 60)])
     assert half_sample_mode(sizes) == pytest.approx(1.0, abs=0.06)
+
+
+@pytest.mark.parametrize("own", [0.0, 0.01, 0.05])
+def test_scatter_beyond_the_noise(own):
+    rng = np.random.default_rng(12)
+    found = []
+    for _ in range(30):
+        variance = rng.uniform(0.005, 0.03, 80) ** 2
+        values = 3 + rng.normal(0, np.sqrt(variance + own**2))
+        values[:4] += 1  # others
+        found.append(excess_scatter(values, variance))
+    assert np.median(found) == pytest.approx(own, abs=0.004)
+
+
+def test_scatter_of_nothing_and_of_equal_values_is_none():
+    assert excess_scatter(np.empty(0), np.empty(0)) == 0
+    assert excess_scatter(np.ones(9), np.ones(9)) == 0

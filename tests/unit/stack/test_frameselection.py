@@ -1,6 +1,7 @@
 """lib.stack.frameselection: which frames are stacked, and how they are scaled."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from lib.stack.frameselection import (
     flux_scales,
     frame_zeropoints,
     judge_frames,
+    leave_out_trailed,
     levels_against_stars,
     select_frames,
     shared_corrections,
@@ -70,6 +72,30 @@ def test_clouds_trails_and_few_stars_are_left_out_with_numbers(tmp_path):
         table = hdus["PROVENANCE"].data
         assert table["USED"].tolist() == [f["used"] for f in frames]
         assert table["RAWFILE"][0] == "20220100T000000C0o.fits"
+
+
+def with_ellipticity(folder, value):
+    frame = StackFrame(f"e{value}", folder / "a.fits", fits.Header())
+    frame.measured = SimpleNamespace(ellipticity=value)
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("found", "left_out"),
+    [
+        ([0.45, 0.5, 0.44], []),
+        ([0.45, 0.1, 0.44], [0.45, 0.44]),
+        ([0.45], [0.45]),
+        ([0.9, 0.92], [0.9, 0.92]),
+        ([0.39, 0.45, 0.6], [0.6]),
+    ],
+)
+def test_elongated_frames_stay_where_all_are_alike(tmp_path, found, left_out):
+    frames = [with_ellipticity(tmp_path, value) for value in found]
+    leave_out_trailed(frames, 0.4)
+    out = [frame for frame in frames if not frame.used]
+    assert [frame.measured.ellipticity for frame in out] == left_out
+    assert all(frame.reason.startswith("TRAILED: ellipticity 0.") for frame in out)
 
 
 def test_mixed_exposures_are_scaled_and_the_short_ones_left_out_of_a_median(tmp_path):

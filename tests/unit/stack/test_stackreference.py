@@ -1,6 +1,7 @@
 """lib.stack.reference: references and custom catalogues, also those that do not serve."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from starfields import (
 )
 
 from lib.reference.referencetable import CatalogueError
+from lib.stack.reference import centring_error
 
 
 def test_no_reference_aligns_by_common_stars(tmp_path):
@@ -108,3 +110,24 @@ def test_custom_catalogue_with_wrong_columns_is_an_error(night, tmp_path):
     with pytest.raises(CatalogueError, match="no stars"):
         run(tmp_path, paths[:2], refcat=reference, customcat=custom, customcatfilt=["r"])
     assert not (tmp_path / "coaddtruth.r.fits").exists()
+
+
+@pytest.mark.parametrize("own", [0.0, 0.03])
+def test_error_of_positions_that_photons_do_not_tell(own):
+    """Positions scatter about a reference by their errors, its own, and 0.03 pixel."""
+    rng = np.random.default_rng(5)
+    n, scale = 60, 0.4
+    ra, dec = 150 + rng.uniform(-0.02, 0.02, n), rng.uniform(-0.02, 0.02, n)
+    error, theirs = np.full(n, 0.01), 0.02
+    off = rng.normal(0, np.sqrt(0.01**2 + theirs**2 + own**2), (n, 2)) * scale / 3600
+    field = SimpleNamespace(flags=np.zeros(n, int), snr=np.full(n, 100.0))
+    coadd = SimpleNamespace(
+        field=field, scale=scale, source_positions=lambda: np.column_stack([ra, dec]) + off
+    )
+    mas = np.full(n, 1000 * theirs * scale)
+    reference = {"ra": ra, "dec": dec, "ra_err": mas, "dec_err": mas}
+    found = centring_error(coadd, reference, error, 1.5)
+    assert found == pytest.approx(max(own, 0.01), abs=0.007)
+    assert centring_error(coadd, None, error, 1.5) == 0.01
+    few = {key: values[:5] for key, values in reference.items()}
+    assert centring_error(coadd, few, error, 1.5) == 0.01
