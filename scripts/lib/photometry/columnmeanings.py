@@ -27,6 +27,7 @@ MEANINGS = {
     "STAR": ("src.class.starGalaxy", "as large as a star"),
     "PEAK": ("phot.count;stat.max", "brightest pixel"),
     "FLAGS": ("meta.code.qual", "sum of bits, see docs/stack.md"),
+    "NFRAMES": ("meta.number;obs", "frames that count in the core"),
     "ZP_STAR": ("meta.code", "counts in the zero point"),
 }
 """UCD and description of a column."""
