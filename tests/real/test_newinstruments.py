@@ -6,7 +6,8 @@ import pytest
 
 from lib.night.nightlog import scan
 from lib.report.instrumentcheck import check_instrument
-from lib.report.newinstrument import guess_types, new_instrument, read_frames, write_draft
+from lib.report.measuredcamera import read_frames
+from lib.report.newinstrument import guess_types, new_instrument, write_draft
 
 OTHERS = {"efosc2_g": "efosc2", "cafos_ngc2420_BV": "cafos", "nickel": "nickel"}
 

@@ -169,50 +169,26 @@ def wcs_cards(
     Parameters
     ----------
     wcs : dict
-        Of the camera.
+        Section `wcs` of the camera.
     cd : matrix or None
         As returned by `camera_matrix`.
     headers : list of mapping
-        Of the frame, then of its images.
+        Header of the frame, then those of its images.
     facts : FrameFacts
         With amplifiers and shape: CRPIX is in the trimmed or joined frame.
     raw_shape : list of int
-        Of the first image.
+        Shape of the first image.
     """
-    pv: dict[str, float] = {}
-    used = None
-    crval: Sequence[float]
-    crpix: Any
-    if wcs.get("header", False):
-        for index, candidate in enumerate(headers):
-            if index and candidate is headers[0]:
-                continue
-            found = header_wcs(candidate)
-            if found is None:
-                continue
-            if cd is not None and abs(math.log(cd_scale(found[2]) / cd_scale(cd))) > math.log(1.2):
-                continue  # another scale than the camera can have
-            crval, crpix, cd, pv = _in_icrs(found, candidate, facts.mjd)
-            used = max(index - 1, 0)
-            break
-    if used is None:
-        if cd is None or facts.ra is None or facts.dec is None:
-            return None, cd
-        used = 0
-        crval = [facts.ra, facts.dec]
-        crpix = wcs.get("refpix")
-        full = wcs.get("shape")
-        if crpix is None:
-            crpix = [(raw_shape[1] + 1) / 2, (raw_shape[0] + 1) / 2]
-            if len(facts.amplifiers) > 1:
-                # the middle of the joined frame, told in pixels of its first amplifier
-                first = facts.amplifiers[0]
-                crpix = to_raw(first, (facts.shape[1] + 1) / 2, (facts.shape[0] + 1) / 2)
-        elif full:
-            crpix = [crpix[0] * raw_shape[1] / full[1], crpix[1] * raw_shape[0] / full[0]]
+    found = _first_wcs(headers, cd, facts.mjd) if wcs.get("header", False) else None
+    if found is not None:
+        used, (crval, crpix, cd, pv) = found
+    elif cd is None or facts.ra is None or facts.dec is None:
+        return None, cd
+    else:
+        used, crval, pv = 0, [facts.ra, facts.dec], {}
+        crpix = list(_pointing_pixel(wcs, facts, raw_shape))
     amplifier = _reference_amplifier(facts.amplifiers, used, crpix)
     x, y, sign_x, sign_y = to_frame(amplifier, *crpix)
-    assert cd is not None
     (a, b), (c, d) = cd
     cd = (a * sign_x, b * sign_y), (c * sign_x, d * sign_y)
     distortion = wcs.get("distortion")
@@ -239,3 +215,39 @@ def wcs_cards(
     }
     cards.update(pv)
     return cards, cd
+
+
+def _first_wcs(
+    headers: list[Header], cd: Matrix | None, mjd: float
+) -> tuple[int, HeaderWCS] | None:
+    """Return the first WCS of some headers, in ICRS, and the number of its image; None without.
+
+    A scale that the camera cannot have (`cd`, where it is known) makes a WCS one of something else.
+    """
+    for index, header in enumerate(headers):
+        if index and header is headers[0]:
+            continue
+        found = header_wcs(header)
+        if found is None:
+            continue
+        if cd is not None and abs(math.log(cd_scale(found[2]) / cd_scale(cd))) > math.log(1.2):
+            continue
+        return max(index - 1, 0), _in_icrs(found, header, mjd)
+    return None
+
+
+def _pointing_pixel(
+    wcs: dict[str, Any], facts: FrameFacts, raw_shape: list[int]
+) -> Sequence[float]:
+    """Return the pixel (x, y) of the raw image that the pointing of the header refers to."""
+    crpix = wcs.get("refpix")
+    full = wcs.get("shape")
+    if crpix is None:
+        if len(facts.amplifiers) > 1:
+            # the centre of the joined frame, in pixels of its first amplifier
+            first = facts.amplifiers[0]
+            return to_raw(first, (facts.shape[1] + 1) / 2, (facts.shape[0] + 1) / 2)
+        return [(raw_shape[1] + 1) / 2, (raw_shape[0] + 1) / 2]
+    if full:
+        return [crpix[0] * raw_shape[1] / full[1], crpix[1] * raw_shape[0] / full[0]]
+    return crpix
