@@ -14,8 +14,8 @@ from lib.report.summary import pixel_scale
 WIDTH = 180.0
 """[arcsec] Side of a chart."""
 
-LEAST_PIXELS, MOST_PIXELS = 150, 420
-"""Side of the cut-out in pixels of the coadd, at least; side of its picture, at most."""
+LEAST_PIXELS = 150
+"""Side of the cut-out in pixels of the coadd, at least."""
 
 BARS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 """[arcsec] Lengths of a scale bar."""
@@ -64,6 +64,7 @@ def make_finder(
     position: tuple[float, float],
     star: tuple[float, float] | None,
     imdir: Path,
+    size: int = 420,
 ) -> Finder | None:
     """Make a finding chart of the first coadd that sees a position.
 
@@ -74,6 +75,8 @@ def make_finder(
     position, star : tuple of float
         ra, dec [deg] of the target and of a reference star.
     imdir : Path
+    size : int
+        Side of the picture [pixel], at most.
 
     Returns
     -------
@@ -95,7 +98,8 @@ def make_finder(
         shown, valid = cut_out(image, weight, round(x), round(y), half)
         if not valid[half, half]:
             continue
-        return _chart(stack, cards, shown, valid, (round(x) - half, round(y) - half), (x, y), star)
+        corner = round(x) - half, round(y) - half
+        return _chart(stack, cards, shown, valid, corner, (x, y), star, size)
     return None
 
 
@@ -132,7 +136,7 @@ def cut_out(
 
 def _chart(
     stack: str, cards: Cards, image: np.ndarray, valid: np.ndarray, corner: tuple[int, int],
-    place: tuple[float, float], star: tuple[float, float] | None,
+    place: tuple[float, float], star: tuple[float, float] | None, size: int,
 ) -> Finder:  # fmt: skip
     """Return the chart of a cut-out whose lower left pixel is `corner`, target at `place`."""
     scale = pixel_scale(cards) or 1.0
@@ -144,9 +148,7 @@ def _chart(
             round(100 * (1 - (y - corner[1] + 0.5) / side), 2),
         )
 
-    small, covered = pictures.reduce_covered(
-        image, valid, pictures.block_factor(image.shape, MOST_PIXELS)
-    )
+    small, covered = pictures.reduce_covered(image, valid, pictures.block_factor(image.shape, size))
     grey = np.where(covered, 255 - pictures.stretch(small, covered), 255).astype(np.uint8)
     marked = None
     if star is not None:

@@ -182,7 +182,7 @@ def show_stacks(
 
     def one_target(target: str) -> TargetView:
         own = [view for view in stacks if view.numbers.target == target]
-        return show_target(target, own, result.stacks, references[target], imdir)
+        return show_target(target, own, result.stacks, references[target], imdir, sizes.finder)
 
     return stacks, list(pool.map(one_target, targets))
 

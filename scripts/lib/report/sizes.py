@@ -12,6 +12,8 @@ class Sizes:
     coadd, tile, frame, thumb, master : int
         Longest side of a coadd in full and on its tile, of a frame in full and in a list, of a
         master.
+    finder : int
+        Side of a finding chart, at most.
     quality : int
         WebP quality of the pictures of coadds.
     embed : float
@@ -25,6 +27,7 @@ class Sizes:
     frame: int = 200
     thumb: int = 56
     master: int = 140
+    finder: int = 420
     quality: int = 45
     embed: float = 5e6
     sources: int = 600
@@ -37,7 +40,7 @@ def sizes_for(frames: int, stacks: int) -> Sizes:
         sizes.coadd, sizes.sources = 900, 300
     if stacks > 60:
         sizes.coadd, sizes.tile, sizes.sources = 400, 190, 60
-        sizes.quality = 40
+        sizes.quality, sizes.finder = 40, 240
     if frames > 400:
         sizes.frame = 180
     if frames > 1500:

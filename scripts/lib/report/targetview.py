@@ -478,7 +478,7 @@ def curve_points(table: "Table | None") -> list[list[Any]]:
 
 def show_target(
     target: str, views: list[StackView], outcomes: dict[str, StackOutcome],
-    reference: "Table | None", imdir: Path,
+    reference: "Table | None", imdir: Path, chart_size: int = 420,
 ) -> TargetView:  # fmt: skip
     """Make what the page shows of one target.
 
@@ -492,6 +492,8 @@ def show_target(
     reference : astropy.table.Table or None
         Reference stars about it.
     imdir : Path
+    chart_size : int
+        Side of the finding chart [pixel], at most.
     """
     rows = read_target_rows(imdir / table_name(target))
     curve = read_curve(imdir / f"{target}.lightcurve.ecsv")
@@ -516,7 +518,11 @@ def show_target(
     cards = {one.numbers.stack: outcomes[one.numbers.stack].cards for one in views}
     order = sorted(measurements, key=lambda one: (one.stack != position.stack, -(one.snr or 0.0)))
     finder = make_finder(
-        [(one.stack, cards[one.stack]) for one in order], (position.ra, position.dec), star, imdir
+        [(one.stack, cards[one.stack]) for one in order],
+        (position.ra, position.dec),
+        star,
+        imdir,
+        chart_size,
     )
     named = dict.fromkeys(
         one.numbers.zpsource for one in views if one.numbers.zpsource and one.numbers.system
