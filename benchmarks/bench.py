@@ -117,6 +117,8 @@ def simulated_frame(size, seed=1):
 
 def steps_at(size, folder):
     """Measure the per-frame steps on one frame, reading and writing included."""
+    from framefacts import made_facts
+
     from lib.background.flatten import flatten_frame
     from lib.background.subtraction import skysub_frame
     from lib.calibration.cosmicrays import crclean_frame
@@ -125,38 +127,31 @@ def steps_at(size, folder):
     from lib.frame.file import Frame, read_frame, write_frame
 
     shape = (size, size)
-    facts = {
-        "shape": shape, "saturate": 60000.0, "gain": 1.0, "rdnoise": 6.0, "exptime": 60.0,
-        "pixscale": 0.3, "calibrations": {},
-        "amplifiers": [{"hdu": 0, "data": [0, size, 0, size], "origin": [0, 0]}],
-    }  # fmt: skip
+    facts = made_facts(
+        frame="20220128T000000C0o", shape=list(shape), gain=1.0, rdnoise=6.0, exptime=60.0,
+        amplifiers=[{"hdu": 0, "data": [0, size, 0, size], "origin": [0, 0]}],
+    )  # fmt: skip
     raw = folder / "raw.fits"
     counts = np.clip(simulated_frame(size) + 1000, 0, 65535).astype(np.uint16)
     fits.writeto(raw, counts, overwrite=True)
     blank = np.zeros(shape, np.uint8)
+
+    def frame(name):
+        return read_frame(folder / f"{name}.fits")
+
     write_frame(folder / "bias.fits", Frame(np.full(shape, 1000, np.float32), blank))
     write_frame(folder / "flat.fits", Frame(np.ones(shape, np.float32), blank))
 
-    def prepared():
-        return prepare_frame(raw, facts, read_frame(folder / "bias.fits"))
-
-    def flattened():
-        flat = read_frame(folder / "flat.fits")
-        return flatten_frame(read_frame(folder / "p.fits"), flat)
-
-    def subtracted():
-        sky = read_frame(folder / "flat.fits")
-        return skysub_frame(read_frame(folder / "fp.fits"), sky, order=1)
-
-    def cleaned():
-        return crclean_frame(read_frame(folder / "sfp.fits"))
-
-    # Of each step: its work, and the files it reads and writes.
+    # Work of each step, and the files that it reads and writes.
     chain = {
-        "prepare": (prepared, ["bias"], "p"),
-        "flatten": (flattened, ["p", "flat"], "fp"),
-        "skysub": (subtracted, ["fp", "flat"], "sfp"),
-        "crclean": (cleaned, ["sfp"], "zsfp"),
+        "prepare": (lambda: prepare_frame(raw, facts, frame("bias")), ["bias"], "p"),
+        "flatten": (lambda: flatten_frame(frame("p"), frame("flat")), ["p", "flat"], "fp"),
+        "skysub": (
+            lambda: skysub_frame(frame("fp"), frame("flat"), order=1),
+            ["fp", "flat"],
+            "sfp",
+        ),
+        "crclean": (lambda: crclean_frame(frame("sfp")), ["sfp"], "zsfp"),
     }
     found = {}
     for name, (work, sources, prefix) in chain.items():
@@ -558,10 +553,9 @@ def part_cells(part):
     return [f"{part['dry']:.1f} (of {part['of']})", f"{part['memory']:.0f}"] if part else ["", ""]
 
 
-def report(found):
-    """Return the measured part of the page."""
-    sizes = sorted(found["steps"], key=int)
-    parts = [f"Measured {found['date']} on {found['machine']}.", "### Steps"]
+def steps_part(steps):
+    """Return the table of the per-frame steps by frame size."""
+    sizes = sorted(steps, key=int)
     head = [
         "",
         *(f"{size}²: CPU s" for size in sizes),
@@ -570,37 +564,47 @@ def report(found):
         "over in and out",
     ]
     rows = []
-    for name in found["steps"][sizes[0]]:
-        cells = [found["steps"][size].get(name) for size in sizes]
-        largest = max((size for size in sizes if name in found["steps"][size]), key=int)
-        rate = found["steps"][largest][name]["cpu"] / (int(largest) ** 2 / 1e6)
+    for name in steps[sizes[0]]:
+        cells = [steps[size].get(name) for size in sizes]
+        largest = max((size for size in sizes if name in steps[size]), key=int)
+        rate = steps[largest][name]["cpu"] / (int(largest) ** 2 / 1e6)
         rows.append(
             [name, *(seconds(cell["cpu"]) if cell else "" for cell in cells), f"{rate:.3f}",
              *(f"{cell['peak']:.0f}" if cell else "" for cell in cells),
-             over_in_and_out(found["steps"], name)]
+             over_in_and_out(steps, name)]
         )  # fmt: skip
-    parts.append(table(head, rows))
-    parts.append("### Start-up of a job")
+    return ["### Steps", table(head, rows)]
+
+
+def startup_part(steps, startup):
+    """Return the tables of the start-up of a job, and of the parts of its time."""
     rows = [[step, seconds(one["plain"]), seconds(one["warm"]), f"{one['plain'] / one['warm']:.0f}"]
-            for step, one in found["startup"].items()]  # fmt: skip
+            for step, one in startup.items()]  # fmt: skip
+    parts = ["### Start-up of a job"]
     parts.append(table(["", "own interpreter: CPU s", "warm process: CPU s", "ratio"], rows))
-    size = "2048" if "2048" in found["steps"] else sizes[-1]
+    size = "2048" if "2048" in steps else max(steps, key=int)
     parts.append(f"### Where the time of a step goes, {size}²")
     head = ["", *(f"{kind}: {part}" for kind in ("warm process", "own interpreter")
                   for part in ("start-up", "reading and writing", "math"))]  # fmt: skip
-    parts.append(table(head, share_rows(found["steps"][size], found["startup"])))
-    size = found["combination_size"]
-    parts.append(f"### Combination of 25 frames of {size}²")
-    ours = found["combination"]["combine"]["cpu"]
+    return [*parts, table(head, share_rows(steps[size], startup))]
+
+
+def images_part(size, combination, resampling):
+    """Return the tables of combination and resampling."""
+    ours = combination["combine"]["cpu"]
     rows = [[name, seconds(one["cpu"]), f"{one['cpu'] / ours:.1f}", f"{one['peak']:.0f}"]
-            for name, one in found["combination"].items()]  # fmt: skip
+            for name, one in combination.items()]  # fmt: skip
+    parts = [f"### Combination of 25 frames of {size}²"]
     parts.append(table(["", "CPU s", "relative", "MB"], rows))
-    parts.append(f"### Resampling of a frame of {size}², from file to file")
     rows = [[name, seconds(one["ours"]), seconds(one["SWarp"]), f"{one['SWarp'] / one['ours']:.1f}"]
-            for name, one in found["resampling"].items()]  # fmt: skip
-    parts.append(table(["", "CPU s", "SWarp alone: CPU s", "ratio"], rows))
-    night = found["chain"]
-    parts.append(
+            for name, one in resampling.items()]  # fmt: skip
+    parts.append(f"### Resampling of a frame of {size}², from file to file")
+    return [*parts, table(["", "CPU s", "SWarp alone: CPU s", "ratio"], rows)]
+
+
+def night_part(night):
+    """Return the table of a whole night, and its ratios."""
+    head = (
         f"### A night: {night['frames']} science frames of {night['size']}², {night['jobs']} jobs"
     )
     names = {"Snakemake": "Snakemake", "without the warm process": "Snakemake, AUTOPROC_WARM=0",
@@ -610,14 +614,17 @@ def report(found):
              "SWarp": "SWarp alone, the same frames",
              "solve": "solve (detection included), all filters"}  # fmt: skip
     rows = [[words, seconds(night[name])] for name, words in names.items()]
-    parts.append(table(["", "CPU s"], rows))
-    parts.append(
+    ratios = (
         f"Snakemake over pool: {night['Snakemake'] / night['pool']:.2f}; stack over SWarp: "
         f"{night['stack jobs'] / night['SWarp']:.2f}, {night['stack'] / night['SWarp']:.2f} in "
         f"interpreters of their own; solve: {night['solve'] / night['frames']:.2f} CPU "
         f"s a frame. Start of Snakemake and dry run: {seconds(night['dry'])} s."
     )
-    parts.append("### Large nights")
+    return [head, table(["", "CPU s"], rows), ratios]
+
+
+def plans_part(plans):
+    """Return the table of the planning of large nights."""
     head = [
         "raw frames",
         "jobs",
@@ -632,8 +639,19 @@ def report(found):
     rows = [[count, str(one["jobs"]), seconds(one["cold"]), seconds(max(0.0, one["again"])),
              f"{one['dry']:.1f}", f"{1000 * one['dry'] / one['jobs']:.2f}", f"{one['memory']:.0f}",
              *part_cells(one.get("part"))]
-            for count, one in found["plans"].items()]  # fmt: skip
-    parts.append(table(head, rows))
+            for count, one in plans.items()]  # fmt: skip
+    return ["### Large nights", table(head, rows)]
+
+
+def report(found):
+    """Return the measured part of the page."""
+    steps = found["steps"]
+    parts = [f"Measured {found['date']} on {found['machine']}."]
+    parts += steps_part(steps)
+    parts += startup_part(steps, found["startup"])
+    parts += images_part(found["combination_size"], found["combination"], found["resampling"])
+    parts += night_part(found["chain"])
+    parts += plans_part(found["plans"])
     return "\n\n".join(parts)
 
 

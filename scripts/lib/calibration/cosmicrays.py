@@ -514,7 +514,7 @@ def crclean_frame(frame: Frame, settings: CrcleanSettings = DEFAULTS) -> Frame:
             f"searched for cosmic rays as if of {width:.2f} px" if width else
             "no cosmic rays are searched for in them",
         )  # fmt: skip
-    header["CRSTARW"] = (width, "[px] FWHM that bounds the rays found in starlight")
+    header["CRSTARW"] = (width, "[px] FWHM bounding the rays found in starlight")
     header["NCOSMIC"] = (int(np.count_nonzero(found)), "pixels flagged as cosmic rays")
     mask = frame.mask | found.view(np.uint8) * np.uint8(COSMIC | INTERPOLATED)
     return Frame(repair(frame.image, found, unusable), mask, header)

@@ -1,16 +1,20 @@
 """Products that are not whole are found at the start of a run, and removed."""
 
 import os
+import re
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from lib.core.contents import ContentRecord, checksum
+from lib.core.pipeline import PIPELINE
 from lib.engine import intact
 from lib.engine.commandline import only_looks
-from lib.engine.intact import Products
+from lib.engine.intact import Products, product_names
 from lib.frame.file import Frame, write_frame
+from lib.night.plan import Plan, Sky
 
 NAMES = ["p2a.fits", "fp2a.fits", "qa/stack/M1.r.json", "absent.fits"]
 
@@ -27,6 +31,27 @@ def imdir(tmp_path):
     ContentRecord(tmp_path).write(f"made:{NAMES[2]}", None, checksum(note))
     Products(tmp_path, NAMES).settle()
     return tmp_path
+
+
+def test_products_of_every_rule_are_looked_at():
+    night = SimpleNamespace(biases={"bias-C0": []}, darks={"dark-C0": []}, flats={"flat_r": []})
+    frames = ("2a", "2b")
+    plan = Plan(
+        stacks={"M1.r": frames},
+        targets={"M1": ("M1.r",)},
+        skies={"sky-r": Sky(frames, near_infrared=False, sigma=3.0, structure=False, passes=1)},
+        stack_of=dict.fromkeys(frames, "M1.r"),
+        sky_of=dict.fromkeys(frames, "sky-r"),
+        left_out=frozenset(),
+    )
+    lasting, intermediate = product_names(night, plan)
+    names = [*lasting, *intermediate]
+    for rule in PIPELINE.rules:
+        for pattern in rule.gives:
+            one = re.sub(r"<\w+>", "[^/]+", re.escape(pattern))
+            assert any(re.fullmatch(one, name) for name in names), pattern
+    for rule in PIPELINE.frame_rules:
+        assert {f"{PIPELINE.prefix(rule)}{frame}.fits" for frame in frames} <= set(names), rule
 
 
 def spoil(path, place=-1000):
