@@ -161,13 +161,15 @@ def _meetings(
     spread: float,
 ) -> list[tuple[int, int]]:  # fmt: skip
     """Return the pairs, one reference star to one star, that a shift brings together."""
-    distance = np.hypot(*np.moveaxis(shift - at, -1, 0))
-    distance[np.abs(zero - level) > spread] = np.inf
+    # Most are far away on the first axis: the rest is asked for the others.
+    near = np.flatnonzero(np.abs(shift[..., 0].ravel() - at[0]) < tolerance)
+    away = shift.reshape(-1, 2)[near] - at
+    distance = np.hypot(away[:, 0], away[:, 1])
+    close = (distance < tolerance) & ~(np.abs(zero.ravel()[near] - level) > spread)
+    near, distance = near[close], distance[close]
     pairs: list[tuple[int, int]] = []
-    while distance.size:
-        i, j = np.unravel_index(np.argmin(distance), distance.shape)
-        if not distance[i, j] < tolerance:
-            break
-        pairs.append((int(i), int(j)))
-        distance[i], distance[:, j] = np.inf, np.inf
+    for k in np.argsort(distance, kind="stable"):
+        i, j = divmod(int(near[k]), zero.shape[1])
+        if all(i != one and j != other for one, other in pairs):
+            pairs.append((i, j))
     return pairs

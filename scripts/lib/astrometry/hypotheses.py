@@ -54,12 +54,14 @@ def offset_hypotheses(
     at = at[np.argsort(votes.ravel()[at], kind="stable")[::-1][: 40 * number]]
     found: list[Mapping] = []
     taken = np.zeros((0, 2))
+    along_x, along_y = np.ascontiguousarray(shift.T)
     for k in at:
         middle = (np.array(divmod(k, 2 * half)) - half + 0.5) * cell
         if len(taken) and np.min(np.hypot(*(taken - middle).T)) < 2.5 * cell:
             continue
         taken = np.vstack([taken, middle])
-        close = np.all(np.abs(shift - middle) <= 1.5 * cell, axis=1)
+        close = np.flatnonzero(np.abs(along_x - middle[0]) <= 1.5 * cell)
+        close = close[np.abs(along_y[close] - middle[1]) <= 1.5 * cell]
         found.append(Mapping(np.eye(2), np.median(shift[close], axis=0)))
         if len(found) == number:
             break
@@ -142,15 +144,20 @@ def pairs_of_pairs(
     length_p = np.hypot(*(stars[pairs_p[:, 1]] - stars[pairs_p[:, 0]]).T)
     tree = cKDTree(reference)
     longest = 1.0 * size
+    pairs_q = length_q = None
     while True:
         use = (length_p > 0.06 * size) & (length_p < longest)
         reach = longest * scale * (1 + scale_error)
-        total = tree.count_neighbors(tree, reach) - len(reference)
-        if total < 4 * budget:
+        if pairs_q is not None and length_q is not None:
+            # Of those of the larger reach, the shortest first, fewer are wanted.
+            within = int(np.searchsorted(length_q, reach, "right"))
+            pairs_q, length_q = pairs_q[:within], length_q[:within]
+        elif tree.count_neighbors(tree, reach) - len(reference) < 4 * budget:
             pairs_q = tree.query_pairs(reach, output_type="ndarray")
             length_q = np.hypot(*(reference[pairs_q[:, 1]] - reference[pairs_q[:, 0]]).T)
             order = np.argsort(length_q)
             pairs_q, length_q = pairs_q[order], length_q[order]
+        if pairs_q is not None and length_q is not None:
             low = np.searchsorted(length_q, length_p[use] * scale / (1 + scale_error))
             high = np.searchsorted(length_q, length_p[use] * scale * (1 + scale_error))
             if (high - low).sum() <= budget or longest < 0.1 * size:
