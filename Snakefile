@@ -12,6 +12,8 @@
 #   crclean     sfp*         -> zsfp*    cosmic rays flagged and repaired
 #   astrometry  zsfp*        -> azsfp*   positions on the sky
 #   stack       azsfp*       -> coadd*   one image, zero point and source table a target and filter
+#
+# Where there are several nights, the files of each lie in a folder of their own, wildcard `night`.
 
 from snakemake.utils import min_version
 
@@ -30,9 +32,8 @@ for name in PIPELINE.rule_files:
 rule all:
     default_target: True
     input:
-        FILES.coadds,
-        FILES.target_tables,
-        f"{IMDIR}/night.html",
+        FILES.products_of_nights,
+        FILES.products_over_nights,
         # What was damaged, though the end of the run needs it no more.
         AGAIN,
 
@@ -41,4 +42,10 @@ rule all:
 # targets: `--batch targets=1/10 -- targets`.
 rule targets:
     input:
-        FILES.target_tables,
+        FILES.tables_of_nights,
+
+
+# A campaign of many nights is planned in parts of these: `--batch nights=1/10 -- nights`.
+rule nights:
+    input:
+        FILES.pages,

@@ -5,9 +5,9 @@
 
 rule refcat:
     output:
-        f"{IMDIR}/refcat/{{target}}.ecsv",
+        f"{IMDIR}/{NIGHT}refcat/{{target}}.ecsv",
     log:
-        f"{IMDIR}/logs/refcat/{{target}}.log",
+        f"{IMDIR}/{NIGHT}logs/refcat/{{target}}.log",
     # A server is slow: it may take its time while frames are reduced.
     priority: int(config["refcat"] == "online")
     # On a cluster the nodes may have no network.
@@ -39,18 +39,18 @@ rule solve:
         anchor=FILES.anchor,
         reference=FILES.reference,
     output:
-        solution=f"{IMDIR}/qa/astrometry/{{stack}}.json",
+        solution=f"{IMDIR}/{NIGHT}qa/astrometry/{{stack}}.json",
         plot=report(
-            f"{IMDIR}/qa/astrometry/{{stack}}.png",
+            f"{IMDIR}/{NIGHT}qa/astrometry/{{stack}}.png",
             caption="../report/astrometry.rst",
             category="Astrometry",
             labels={"stack": "{stack}", "product": "residuals"},
         ),
     log:
-        f"{IMDIR}/logs/solve/{{stack}}.log",
+        f"{IMDIR}/{NIGHT}logs/solve/{{stack}}.log",
     conda:
         "../environment.yml"
-    threads: PLAN.threads_of_a_stack(available_cores(workflow))
+    threads: CAMPAIGN.threads_of_a_stack(available_cores(workflow))
     params:
         version=10,
         settings=config["astrometry"],
@@ -65,7 +65,7 @@ rule astrometry:
     output:
         FILES.after("astrometry"),
     log:
-        f"{IMDIR}/logs/astrometry/{{frame}}.log",
+        f"{IMDIR}/{NIGHT}logs/astrometry/{{frame}}.log",
     conda:
         "../environment.yml"
     params:

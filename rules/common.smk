@@ -1,4 +1,4 @@
-# Takes: the configuration and the raw headers. Gives: the night log, names and input functions.
+# Takes: the configuration and the raw headers. Gives: the nights, names and input functions.
 
 import atexit
 import sys
@@ -25,11 +25,13 @@ from lib.core.files import sweep_scratch
 from lib.core.pipeline import PIPELINE
 from lib.engine.config import ConfigError, check_config
 from lib.night.instrumentfile import InstrumentError, list_instruments
+from lib.night.campaign import plan_campaign
 from lib.night.nightlog import NightLog
-from lib.night.plan import plan_night
+from lib.night.slices import MARK
+from lib.engine.campaignfiles import campaign_files
 from lib.engine.commandline import describes_rules
 from lib.engine.intact import check_products
-from lib.engine.nightfiles import NightFiles, read_night
+from lib.engine.nightfiles import read_campaign
 from lib.engine.paths import check_places, refuse
 from lib.engine.tables import check_tables
 
@@ -38,12 +40,11 @@ try:
     config.update(check_places(config))
     if describes_rules(sys.argv):
         # They are the same with every night: none is read, and nothing is written.
-        NIGHT = NightLog({})
+        CAMPAIGN = plan_campaign(NightLog({}), config, config["imdir"])
     else:
         if workflow.is_main_process:
             check_tables(config)
-        NIGHT = read_night(config, write=workflow.is_main_process)
-    PLAN = plan_night(NIGHT, config)
+        CAMPAIGN = read_campaign(config, write=workflow.is_main_process, argv=sys.argv)
 except (ConfigError, InstrumentError, OSError) as error:
     refuse(error)
 
@@ -57,19 +58,22 @@ if workflow.remote_exec:
     atexit.register(sweep_scratch)
 
 IMDIR = config["imdir"]
-FILES = NightFiles(NIGHT, PLAN, config)
+FILES = campaign_files(CAMPAIGN, config)
+# The folder of a night, where there are several.
+NIGHT = CAMPAIGN.wildcard
 
 
 keep_records(IMDIR)
 AGAIN = []
 if workflow.is_main_process and not describes_rules(sys.argv):
-    AGAIN = check_products(NIGHT, PLAN, config, sys.argv)
+    AGAIN = check_products(CAMPAIGN, config, sys.argv)
 
 
 wildcard_constraints:
+    night=CAMPAIGN.folder_pattern,
     frame=r"2[0-9A-Za-z_+-]*",
     key=r"[A-Za-z0-9_+-]+",
-    stack=r"[A-Za-z0-9_+-]+\.[A-Za-z0-9_+-]+",
+    stack=rf"[A-Za-z0-9_+-]+\.[A-Za-z0-9_+-]+(?:\.{MARK})?",
     target=r"[A-Za-z0-9_+-]+",
 
 

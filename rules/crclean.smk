@@ -7,7 +7,7 @@ rule crclean:
     output:
         intermediate(FILES.after("crclean")),
     log:
-        f"{IMDIR}/logs/crclean/{{frame}}.log",
+        f"{IMDIR}/{NIGHT}logs/crclean/{{frame}}.log",
     conda:
         "../environment.yml"
     params:

@@ -8,7 +8,7 @@ rule flatten:
     output:
         intermediate(FILES.after("flatten")),
     log:
-        f"{IMDIR}/logs/flatten/{{frame}}.log",
+        f"{IMDIR}/{NIGHT}logs/flatten/{{frame}}.log",
     conda:
         "../environment.yml"
     params:

@@ -4,9 +4,11 @@
 
 rule bias:
     output:
-        f"{IMDIR}/bias-{{key}}.fits",
+        f"{IMDIR}/{NIGHT}bias-{{key}}.fits",
     log:
-        f"{IMDIR}/logs/bias/{{key}}.log",
+        f"{IMDIR}/{NIGHT}logs/bias/{{key}}.log",
+    wildcard_constraints:
+        night=CAMPAIGN.every_folder_pattern,
     conda:
         "../environment.yml"
     params:
@@ -23,9 +25,11 @@ rule dark:
     input:
         unpack(FILES.calibrations("dark", "bias")),
     output:
-        f"{IMDIR}/dark-{{key}}.fits",
+        f"{IMDIR}/{NIGHT}dark-{{key}}.fits",
     log:
-        f"{IMDIR}/logs/dark/{{key}}.log",
+        f"{IMDIR}/{NIGHT}logs/dark/{{key}}.log",
+    wildcard_constraints:
+        night=CAMPAIGN.every_folder_pattern,
     conda:
         "../environment.yml"
     params:
@@ -44,9 +48,11 @@ rule flat:
         unpack(FILES.calibrations("flat", "bias", "dark")),
         others=FILES.other_flats,
     output:
-        f"{IMDIR}/flat_{{key}}.fits",
+        f"{IMDIR}/{NIGHT}flat_{{key}}.fits",
     log:
-        f"{IMDIR}/logs/flat/{{key}}.log",
+        f"{IMDIR}/{NIGHT}logs/flat/{{key}}.log",
+    wildcard_constraints:
+        night=CAMPAIGN.every_folder_pattern,
     conda:
         "../environment.yml"
     params:

@@ -2,7 +2,6 @@
 # frame, and the summary that ends a run.
 
 from lib.engine.nightrun import NightRun
-from lib.report.frametable import log_digest
 
 
 rule night:
@@ -11,13 +10,13 @@ rule night:
         FILES.target_tables,
     output:
         report(
-            f"{IMDIR}/night.html",
+            f"{IMDIR}/{NIGHT}night.html",
             caption="../report/night.rst",
             category="Night",
             labels={"product": "page"},
         ),
     log:
-        f"{IMDIR}/logs/night/night.log",
+        f"{IMDIR}/{NIGHT}logs/night/night.log",
     localrule: True
     conda:
         "../environment.yml"
@@ -25,12 +24,13 @@ rule night:
     threads: 2
     params:
         version=3,
-        night_log=log_digest(NIGHT),
+        night_log=FILES.log_digest,
+        key=FILES.night_key,
     script:
         "../scripts/night.py"
 
 
-RUN = NightRun(NIGHT, PLAN, config, HOME, TERMINAL)
+RUN = NightRun(CAMPAIGN, config, HOME, TERMINAL)
 
 
 onstart:

@@ -8,7 +8,7 @@ rule prepare:
     output:
         intermediate(FILES.after("prepare")),
     log:
-        f"{IMDIR}/logs/prepare/{{frame}}.log",
+        f"{IMDIR}/{NIGHT}logs/prepare/{{frame}}.log",
     conda:
         "../environment.yml"
     params:

@@ -6,9 +6,9 @@ rule makesky:
         frames=FILES.sky_frames,
         others=FILES.frames_beside_sky,
     output:
-        f"{IMDIR}/sky-{{key}}.fits",
+        f"{IMDIR}/{NIGHT}sky-{{key}}.fits",
     log:
-        f"{IMDIR}/logs/makesky/{{key}}.log",
+        f"{IMDIR}/{NIGHT}logs/makesky/{{key}}.log",
     conda:
         "../environment.yml"
     params:
@@ -30,7 +30,7 @@ rule skysub:
     output:
         intermediate(FILES.after("skysub")),
     log:
-        f"{IMDIR}/logs/skysub/{{frame}}.log",
+        f"{IMDIR}/{NIGHT}logs/skysub/{{frame}}.log",
     conda:
         "../environment.yml"
     params:

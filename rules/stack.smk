@@ -17,32 +17,33 @@ rule stack:
     input:
         frames=FILES.of_stack("stack"),
         grid=FILES.grid_frames,
+        nights=FILES.nights_of_stack,
         flats=FILES.stack_flats,
         refcat=FILES.reference,
     output:
-        coadd=f"{IMDIR}/coadd{{stack}}.fits",
-        weight=f"{IMDIR}/coadd{{stack}}.weight.fits",
+        coadd=f"{IMDIR}/{NIGHT}coadd{{stack}}.fits",
+        weight=f"{IMDIR}/{NIGHT}coadd{{stack}}.weight.fits",
         cat=report(
-            f"{IMDIR}/coadd{{stack}}.cat.fits",
+            f"{IMDIR}/{NIGHT}coadd{{stack}}.cat.fits",
             caption="../report/sources.rst",
             category="Stacks",
             labels={"stack": "{stack}", "product": "source table"},
         ),
-        qa=f"{IMDIR}/qa/stack/{{stack}}.json",
+        qa=f"{IMDIR}/{NIGHT}qa/stack/{{stack}}.json",
         plot=report(
-            f"{IMDIR}/qa/stack/{{stack}}.png",
+            f"{IMDIR}/{NIGHT}qa/stack/{{stack}}.png",
             caption="../report/zeropoint.rst",
             category="Stacks",
             labels={"stack": "{stack}", "product": "zero point"},
         ),
     log:
-        f"{IMDIR}/logs/stack/{{stack}}.log",
+        f"{IMDIR}/{NIGHT}logs/stack/{{stack}}.log",
     conda:
         "../environment.yml"
-    threads: PLAN.threads_of_a_stack(available_cores(workflow))
+    threads: CAMPAIGN.threads_of_a_stack(available_cores(workflow))
     params:
         version=23,
-        settings=config["stack"],
+        settings=FILES.stack_settings,
         customcatfilt=config["customcatfilt"],
         given=FILES.stack_given,
         contents=FILES.stack_contents,
@@ -58,18 +59,18 @@ rule tables:
         weights=FILES.products("coadd{stack}.weight.fits"),
         cats=FILES.products("coadd{stack}.cat.fits"),
     output:
-        f"{IMDIR}/{{target}}{{mark}}.ecsv",
+        f"{IMDIR}/{NIGHT}{{target}}{{mark}}.ecsv",
     log:
-        f"{IMDIR}/logs/tables/{{target}}{{mark}}.log",
+        f"{IMDIR}/{NIGHT}logs/tables/{{target}}{{mark}}.log",
     wildcard_constraints:
         # As `lib.night.plan.table_name` has it: frames.ecsv is the night log.
         target=r"(?!frames\.ecsv)[A-Za-z0-9_+-]+",
-        mark=r"(?:\.target)?",
+        mark=rf"(?:\.target|\.{MARK})?",
     conda:
         "../environment.yml"
     params:
         version=10,
-        settings=config["stack"],
+        settings=FILES.stack_settings,
         target_radec=TARGET,
     script:
         "../scripts/tables.py"
@@ -87,10 +88,10 @@ rule lightcurve:
         quality=FILES.products("qa/stack/{stack}.json"),
     output:
         **FILES.of_positions,
-        table=f"{IMDIR}/{{target}}.lightcurve.ecsv",
-        plot=f"{IMDIR}/qa/lightcurve/{{target}}.png",
+        table=f"{IMDIR}/{NIGHT}{{target}}.lightcurve.ecsv",
+        plot=f"{IMDIR}/{NIGHT}qa/lightcurve/{{target}}.png",
     log:
-        f"{IMDIR}/logs/lightcurve/{{target}}.log",
+        f"{IMDIR}/{NIGHT}logs/lightcurve/{{target}}.log",
     conda:
         "../environment.yml"
     params:

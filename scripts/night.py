@@ -11,15 +11,37 @@ from typing import Any
 
 import yaml
 
+from lib.core.files import atomic_path
 from lib.frame.step import run_rule
-from lib.night.nightlog import open_log
+from lib.night.campaign import MARKER, plan_campaign
+from lib.night.nightlog import CACHE, NightLog, open_log
 from lib.report.page import make_page
 
 
 def main(job: Any) -> None:
     """Make the page of a run that came to its end."""
-    imdir, config = Path(job.output[0]).parent, job.config
-    make_page(open_log(config, imdir), config, imdir, job.threads)
+    imdir = Path(job.output[0]).parent
+    make_page(log_of(imdir, job.config), job.config, imdir, job.threads)
+    if job.params.key:
+        with atomic_path(imdir / MARKER) as beside:
+            beside.write_text(job.params.key, encoding="utf-8")
+
+
+def log_of(imdir: Path, config: dict[str, Any]) -> NightLog:
+    """Return the log of the night whose products lie in a directory.
+
+    Parameters
+    ----------
+    imdir : Path
+        That of a run, where the headers are kept, or the folder of one of its nights.
+    config : dict
+    """
+    top = imdir if (imdir / CACHE).exists() else imdir.parent
+    nights = plan_campaign(open_log(config, top), config, top).nights
+    folder = "" if top == imdir else f"{imdir.name}/"
+    if folder not in nights:
+        raise SystemExit(f"{imdir}: no night of this run lies there")
+    return nights[folder].log
 
 
 def command(arguments: list[str] | None = None) -> None:
@@ -30,7 +52,7 @@ def command(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with open(options.imdir / "qa" / "config.yaml", encoding="utf-8") as file:
         config = yaml.safe_load(file)
-    make_page(open_log(config, options.imdir), config, options.imdir, options.cores)
+    make_page(log_of(options.imdir, config), config, options.imdir, options.cores)
 
 
 if "snakemake" in globals():

@@ -29,9 +29,9 @@ def listed(value: str | Iterable[str] | None) -> list[str]:
 def main(job: Any) -> None:
     """Make the stack of one target and filter."""
     inputs = StackInputs(
-        frames=listed(job.input.frames),
+        frames=[*listed(job.input.frames), *job.params.given.frames],
         flats=[*listed(job.input.get("flats")), *job.params.given.flats],
-        grid_frames=listed(job.input.get("grid")),
+        grid_frames=[*listed(job.input.get("grid")), *job.params.given.grid],
         refcat=job.input.get("refcat"),
         customcat=job.params.given.customcat,
         customcatfilt=job.params.get("customcatfilt", ()),

@@ -1388,6 +1388,9 @@ class Night:
         Target [deg].
     start : str
         Beginning of the science exposures (UTC, ISO).
+    visit : int
+        Which night of a campaign: the sky, the detectors and the dithers of the seed, noise and
+        rays of its own.
     target : str
         Name (lmi), or 'PRPSLID-visVSTID' (ratir).
     seeing : float or sequence
@@ -1402,6 +1405,10 @@ class Night:
         Radius of the dither pattern [arcsec].
     transparency_scatter : float
         rms from frame to frame; the best frame has at most 1.
+    extinction : float
+        Light lost in all frames [mag].
+    temperature : float or None
+        Of the detector of lmi [deg C], where its headers tell it.
     cosmic_scale : float
         Factor on the cosmic-ray rate.
     calibrations : int
@@ -1444,6 +1451,7 @@ class Night:
     ra: float = 150.1
     dec: float = 20.3
     start: str = "2022-01-28T04:54:24"
+    visit: int = 0
     target: str = ""
     seeing: float | tuple = 1.3
     beta: float = 3.5
@@ -1454,6 +1462,8 @@ class Night:
     scale_error: float = 0.001
     dither: float | None = None
     transparency_scatter: float = 0.02
+    extinction: float = 0.0
+    temperature: float | None = None
     cosmic_scale: float = 3.0
     calibrations: int = 5
     flat_level: float = 0.4
@@ -1578,6 +1588,7 @@ def plan_night(night, cameras, rng):
         when = start + n * step
         jitter = rng.normal(0, night.pointing_jitter, 2)
         transparency = float(np.clip(1 - abs(rng.normal(0, night.transparency_scatter)), 0.05, 1))
+        transparency *= 10 ** (-0.4 * night.extinction)
         if night.has("cloudy", index):
             transparency *= 0.04
         airmass = 1.1 + 0.02 * n
@@ -1810,6 +1821,8 @@ def lmi_header(night, detector, shot, kind, when, exptime):
         "GAIN": detector.gain,
         "RDNOISE": detector.read_noise,
     }
+    if night.temperature is not None:
+        cards["CCDTEMP"] = night.temperature
     if shot is not None:
         ra, dec = shot.header_crval
         if night.has("stray", shot.index):
@@ -1882,6 +1895,9 @@ def simulate_night(outdir, night, add=False):
     )
     if night.detector_seed is not None:
         rng_maps = np.random.default_rng(np.random.SeedSequence(night.detector_seed).spawn(6)[2])
+    if night.visit:
+        own = np.random.SeedSequence((night.seed, night.visit)).spawn(2)
+        rng_cal, rng_frames = map(np.random.default_rng, own)
     cameras = night_cameras(night)
     shots = plan_night(night, cameras, rng_plan)
     sky, reference = night_field(night, cameras, shots, rng_field)

@@ -48,7 +48,8 @@ def autoproc(
     Parameters
     ----------
     datadir : path-like, optional
-        Raw frames; the current directory if not given.
+        Raw frames; the current directory if not given. Of several nights a pattern such as
+        ``raw/2022*``, or a list.
     imdir : path-like, optional
         Output directory; ``imredux`` if not given.
     start : str, optional
@@ -284,7 +285,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.update(cache_environment(given))
         if seconds is not None:
             datadir = settings["datadir"] or "."
-            return Watch(lambda: run(command), datadir, seconds, note).go_on()
+            deep = any(f"recursive={word}" in command for word in ("1", "true", "True", "yes"))
+            return Watch(lambda: run(command), datadir, seconds, note, deep).go_on()
     except AutoprocError as error:
         note(str(error))
         return 2

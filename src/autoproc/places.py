@@ -56,6 +56,8 @@ def elsewhere(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         value = given.get(key) or DEFAULTS.get(key)
         if isinstance(value, (str, os.PathLike)) and _is_path(key, os.fspath(value)):
             given[key] = os.path.abspath(os.path.expanduser(value))
+        elif isinstance(value, (list, tuple)):
+            given[key] = [os.path.abspath(os.path.expanduser(one)) for one in value]
     os.makedirs(given["imdir"], exist_ok=True)
     return given, ["--directory", given["imdir"]]
 
@@ -86,10 +88,11 @@ def cache_environment(settings: Mapping[str, Any]) -> dict[str, str]:
             return {}
     except (OSError, RuntimeError):  # a home that is none
         pass
-    datadir, imdir = (os.path.abspath(settings.get(key) or DEFAULTS[key]) for key in DEFAULTS)
-    own = Path(imdir, ".cache")
+    datadir, imdir = (settings.get(key) or DEFAULTS[key] for key in DEFAULTS)
+    raws = datadir if isinstance(datadir, (list, tuple)) else [datadir]
+    own = Path(os.path.abspath(imdir), ".cache")
     try:
-        if os.path.realpath(imdir) == os.path.realpath(datadir):  # nothing is written there
+        if os.path.realpath(imdir) in map(os.path.realpath, raws):  # nothing is written there
             return {}
         own.mkdir(parents=True, exist_ok=True)
     except OSError:  # the run says what is wrong with it

@@ -3,9 +3,9 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".gz")
+from autoproc.workflow import load
 
 NOTHING_YET = 3
 """Exit code of the workflow where a directory holds no science frame."""
@@ -43,24 +43,31 @@ def look_interval(text: str) -> float:
     return seconds
 
 
-def raw_files(datadir: str | os.PathLike) -> dict[str, State]:
-    """Return what lies in a directory of raw frames, by name.
+def raw_files(
+    datadir: str | os.PathLike | Sequence[str], recursive: bool = False
+) -> dict[str, State]:
+    """Return what lies in the directories of raw frames, by name.
+
+    Parameters
+    ----------
+    datadir : path-like or list of str
+        A directory, a pattern of directories, or several.
+    recursive : bool
+        Whether the directories below count, too.
 
     Raises
     ------
     OSError
-        The directory cannot be read.
+        A directory cannot be read, or there is none.
     """
+    places = load("rawfiles").raw_places(datadir, recursive)
     found = {}
-    with os.scandir(os.fspath(datadir)) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") or not entry.name.lower().endswith(SUFFIXES):
-                continue
-            try:
-                info = entry.stat()
-            except OSError:  # gone meanwhile, a link to nowhere or to itself: the run lists it
-                continue
-            found[entry.name] = (info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+    for name in places.names():
+        try:
+            info = os.stat(os.path.join(places.root, name))
+        except OSError:  # gone meanwhile, a link to nowhere or to itself: the run lists it
+            continue
+        found[name] = (info.st_size, info.st_mtime_ns, info.st_ctime_ns)
     return found
 
 
@@ -76,21 +83,25 @@ class Watch:
     ----------
     run : callable
         Reduces the directory; returns the exit code.
-    datadir : path-like
+    datadir : path-like or list of str
     interval : float
         Seconds between looks.
     note : callable
         Tells the user a sentence.
+    recursive : bool
+        Whether the directories below count, too.
     """
 
     def __init__(
         self,
         run: Callable[[], int],
-        datadir: str | os.PathLike,
+        datadir: str | os.PathLike | Sequence[str],
         interval: float,
         note: Callable[[str], None],
+        recursive: bool = False,
     ) -> None:
         self.run, self.datadir, self.interval, self.note = run, datadir, interval, note
+        self.recursive = recursive
         self.seen: dict[str, State] = {}
         self.reduced: dict[str, State] | None = None
         self.away = False
@@ -111,7 +122,7 @@ class Watch:
         except OSError as error:  # no memory or no room for another process
             self.note(str(error))
             code = 1
-        if code == IMPOSSIBLE and first and os.path.isdir(self.datadir):
+        if code == IMPOSSIBLE and first and not self.away:
             return code
         if code == NOTHING_YET:
             self.note("waiting for a science frame")
@@ -130,10 +141,10 @@ class Watch:
     def _files(self) -> dict[str, State]:
         """Return what lies there; nothing as long as the directory is away."""
         try:
-            now = raw_files(self.datadir)
+            now = raw_files(self.datadir, self.recursive)
         except OSError as error:
             if not self.away:
-                self.note(f"{self.datadir}: {error.strerror}; waiting for it")
+                self.note(f"{self.datadir}: {error.strerror or error}; waiting for it")
             self.away = True
             return {}
         if self.away:

@@ -106,7 +106,7 @@ class Pipeline:
 
     steps: tuple[Step, ...]
     closing: tuple[Rule, ...] = ()
-    collecting: tuple[str, ...] = ("all", "targets")
+    collecting: tuple[str, ...] = ("all", "targets", "nights")
 
     @property
     def step_names(self) -> tuple[str, ...]:

@@ -21,6 +21,18 @@ class Write:
 
 
 @dataclass(frozen=True)
+class MaxAgeSettings:
+    """Section ``max_age``: of masters of other nights and of ready masters that bear a date."""
+
+    bias: Annotated[float, Gt(0)] | None = None
+    """[d] of a master bias; nothing: any."""
+    dark: Annotated[float, Gt(0)] | None = None
+    """[d] of a master dark."""
+    flat: Annotated[float, Gt(0)] | None = None
+    """[d] of a master flat."""
+
+
+@dataclass(frozen=True)
 class BiasSettings:
     """Section ``bias``."""
 
@@ -185,6 +197,16 @@ class AstrometrySettings:
 class StackSettings:
     """Section ``stack``."""
 
+    by: Annotated[
+        tuple[Annotated[str, MinLen(1)], ...],
+        MinLen(1),
+        Write(
+            "auto, or a list of night, all, frames, 1h, last1h and the like, such as [night, all]"
+        ),
+    ] = ("auto",)
+    """Which frames of a target and filter make a stack: night, all, frames (each by itself), 1h
+    (each hour; also 30min, 2d), last1h (what was taken last); auto: night, and all where there are
+    several."""
     combine: Literal["auto", "median", "weighted", "clipped"] = "auto"
     """median (weights 0 or 1), weighted (deepest), clipped (weighted, outliers left out); auto:
     weighted where three frames or more tell outliers, else median."""
@@ -274,11 +296,16 @@ class Settings:
     """The whole configuration."""
 
     datadir: Annotated[
-        str,
-        MinLen(1),
+        Annotated[str, MinLen(1)] | Annotated[tuple[Annotated[str, MinLen(1)], ...], MinLen(1)],
         Write("the path of the directory of raw frames, such as ./20220128"),
     ] = "."
-    """Directory of the raw frames; nothing is ever written there."""
+    """Directory of the raw frames, or several: a list, a pattern such as raw/2022*; nothing is ever
+    written there."""
+    recursive: bool = False
+    """Look for raw frames in the directories below these, too."""
+    nights: Literal["auto", "one"] = "auto"
+    """auto: frames belong to the night in which they were taken, noon to noon at the site; one: all
+    to one night."""
     imdir: Annotated[
         str,
         MinLen(1),
@@ -297,9 +324,11 @@ class Settings:
     ] = "config/exclude.txt"
     """Frames to leave out and why, one a line; a missing file excludes nothing."""
     masters: Annotated[
-        str | None, Write("the path of a directory of master frames, or nothing")
+        str | tuple[Annotated[str, MinLen(1)], ...] | None,
+        Write("the path of a directory of master frames, or nothing"),
     ] = None
-    """Directory of ready-made master frames (bias, dark, flat, sky), or nothing."""
+    """Directory of ready-made master frames (bias, dark, flat), or a list of such, or nothing."""
+    max_age: MaxAgeSettings = field(default_factory=MaxAgeSettings)
     nocrclean: bool = False
     """Leave cosmic rays in single frames."""
     nomastersky: bool = False

@@ -16,6 +16,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import TypeAdapter, ValidationError
 
 from lib.core.settings import Settings, Write
+from lib.night.slices import parse_slice
 
 SWITCHES = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
@@ -99,6 +100,7 @@ def check_config(
             _complain(name, section, _example(name, entry))
         checked[name] = {key: _checked(section, key, leaf) for key, leaf in entry.items()}
     _check_flat_levels(checked["flat"])
+    _check_slices(checked["stack"]["by"])
     if instruments is not None:
         _check_instrument(checked["instrument"], sorted(instruments))
     return checked
@@ -226,7 +228,7 @@ def _convert(value: Any, key: Key) -> Any:
         return None
     if bool in key.kinds:
         return SWITCHES.get(str(value).strip().lower(), value)
-    if tuple in key.kinds:
+    if tuple in key.kinds and str not in key.kinds:
         if value is None:
             return []
         if isinstance(value, str):
@@ -259,6 +261,15 @@ def _check_flat_levels(flat: Mapping[str, Any]) -> None:
             f"config key 'flat.amin' is {flat['amin']}: write a number below"
             f" flat.amax, which is {flat['amax']}."
         )
+
+
+def _check_slices(words: Iterable[str]) -> None:
+    """Raise on a word of ``stack.by`` that says of no frames that they make a stack."""
+    for word in words:
+        try:
+            parse_slice(word)
+        except ValueError as error:
+            raise ConfigError(f"config key 'stack.by' holds '{word}': {error}.") from None
 
 
 def is_instrument_file(name: str) -> bool:

@@ -18,6 +18,7 @@ from lib.core.contents import ContentRecord, Stamp, checksum, sealed, stamp_of, 
 from lib.core.files import atomic_path, partial_path
 from lib.core.pipeline import PIPELINE
 from lib.frame.damage import damage_of_fits, damage_of_text
+from lib.night.campaign import Campaign
 from lib.night.nightlog import NightLog
 from lib.night.plan import Plan
 from lib.report.frametable import table_is_damaged
@@ -62,15 +63,36 @@ def product_names(night: NightLog, plan: Plan) -> tuple[list[str], list[str]]:
     ]
 
 
-def check_products(
-    night: NightLog, plan: Plan, config: Mapping[str, Any], argv: Sequence[str]
-) -> list[str]:
-    """Look at the products of a night before Snakemake does, and mend frames.ecsv.
+def names_over_nights(campaign: Campaign) -> list[str]:
+    """Return the names of all that is made over nights and of parts of nights."""
+    names = []
+    for stack in campaign.slices:
+        names += [f"coadd{stack}{end}.fits" for end in ("", ".weight", ".cat")]
+        names += [f"qa/stack/{stack}.{end}" for end in ("json", "png")]
+    return [*names, *campaign.tables, *campaign.light_curves]
+
+
+def products_by_folder(campaign: Campaign) -> dict[str, tuple[list[str], list[str]]]:
+    """Return the names of all that a run may write, as `product_names` does, by folder.
+
+    Nights that are settled are left out.
+    """
+    found = {
+        folder: product_names(night.log, night.plan) for folder, night in campaign.open.items()
+    }
+    lasting, intermediate = found.get("", ([], []))
+    over = names_over_nights(campaign)
+    if over or "" in found:
+        found[""] = (list(dict.fromkeys([*lasting, *over])), intermediate)
+    return found
+
+
+def check_products(campaign: Campaign, config: Mapping[str, Any], argv: Sequence[str]) -> list[str]:
+    """Look at the products of a run before Snakemake does, and mend frames.ecsv.
 
     Parameters
     ----------
-    night : lib.night.nightlog.NightLog
-    plan : lib.night.plan.Plan
+    campaign : lib.night.campaign.Campaign
     config : dict
         Checked by `lib.engine.config.check_config`.
     argv : sequence of str
@@ -84,20 +106,21 @@ def check_products(
     imdir = config["imdir"]
     if not Claim(imdir).is_free():
         return []
-    lasting, intermediate = product_names(night, plan)
-    products = Products(imdir, [*lasting, *intermediate])
-    runs = not only_looks(argv)
-    damaged = products.check(remove=runs)
-    if not runs:
-        DAMAGED.update(f"{imdir}/{name}" for name in damaged)
-    if runs and table_is_damaged(Path(imdir) / "frames.ecsv"):
-        tell(f"{imdir}/frames.ecsv is not as it was written: made again")
-        finish_run(night, plan, imdir)
-    if any(word.startswith("--allowed-rules") for word in argv):
-        return []
-    wanted = {*lasting} if config["rmifiles"] else {*products.names}
-    again = {*products.again, *(damaged if not runs else ())}
-    return [f"{imdir}/{name}" for name in sorted(again) if name in wanted]
+    runs, wanted_again = not only_looks(argv), []
+    for folder, (lasting, intermediate) in products_by_folder(campaign).items():
+        place = f"{imdir}/{folder}".rstrip("/")
+        products = Products(place, [*lasting, *intermediate])
+        damaged = products.check(remove=runs)
+        if not runs:
+            DAMAGED.update(f"{place}/{name}" for name in damaged)
+        night = campaign.nights.get(folder)
+        if night and runs and table_is_damaged(Path(place) / "frames.ecsv"):
+            tell(f"{place}/frames.ecsv is not as it was written: made again")
+            finish_run(night.log, night.plan, place)
+        wanted = {*lasting} if config["rmifiles"] else {*products.names}
+        again = {*products.again, *(damaged if not runs else ())}
+        wanted_again += [f"{place}/{name}" for name in sorted(again) if name in wanted]
+    return [] if any(word.startswith("--allowed-rules") for word in argv) else wanted_again
 
 
 class Products:

@@ -84,7 +84,7 @@ def keep_record_in(imdir: str | os.PathLike[str]) -> None:
         lost = {
             one
             for one in files
-            if name(one) != PAGE and os.path.exists(one) and self.metadata(one) is None
+            if os.path.basename(one) != PAGE and os.path.exists(one) and self.metadata(one) is None
         }
         if lost:
             return ParamsChange(only_old={"how it was made is not known"}, files=lost)

@@ -1,7 +1,8 @@
 """The files and parameters of a night's rules: their input and params functions, as methods.
 
 A path depends on the configuration (`imdir`, steps left out) and on the plan; which masters a frame
-takes depends on the night log. The rules ask here for all of these, and so hold no logic.
+takes depends on the night log. The rules ask here for all of these, and so hold no logic. Where
+there are several nights, wildcard `night` is the folder of one: its own `NightFiles` answer.
 
 Files that no rule makes are no inputs to Snakemake, which would judge them by their times: a good
 copy may be older than the bad one, and a camera's clock ahead of ours. They are params: `given` has
@@ -11,25 +12,32 @@ the others decide.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from lib.core.contents import ContentRecord
+from lib.core.rawfiles import listed, raw_root
 from lib.core.settings import REFERENCE_SOURCES
+from lib.night.campaign import Campaign, plan_campaign
 from lib.night.nightlog import NightLog, open_log
 from lib.night.plan import Plan, Sky, target_of
 from lib.night.pointing import Field, field_of
-from lib.report.frametable import begin_frames_table
+from lib.report.frametable import begin_frames_table, log_digest
 
 from .paths import NothingToReduce, tell, unasked_exclude
+from .settled import settle
+
+HOME = Path(__file__).resolve().parents[3]
+"""Where the workflow lies."""
 
 RAW_ENDINGS = ".fits, .fit, .fts, .fz or .gz"
 
 
-def read_night(config: Mapping[str, Any], *, write: bool) -> NightLog:
-    """Return the night log of `datadir`; headers are read again only where a file has changed.
+def read_campaign(config: Mapping[str, Any], *, write: bool, argv: Sequence[str] = ()) -> Campaign:
+    """Return the nights of `datadir`; headers are read again only where a file has changed.
 
     Parameters
     ----------
@@ -37,29 +45,61 @@ def read_night(config: Mapping[str, Any], *, write: bool) -> NightLog:
         Checked by `lib.engine.config.check_config`, its paths by `lib.engine.paths.check_places`.
     write : bool
         Whether to write ``frames.ecsv``: the main process does, its jobs do not.
+    argv : sequence of str
+        Command line of Snakemake; without it no night is taken as settled.
 
     Raises
     ------
     NothingToReduce
         Where there is no science frame.
     """
-    datadir, imdir = config["datadir"], Path(config["imdir"])
+    datadir, imdir = ", ".join(listed(config["datadir"])), Path(config["imdir"])
     if write:
         imdir.mkdir(parents=True, exist_ok=True)
-    night = open_log(config, imdir)
+    log = open_log(config, imdir)
+    campaign = plan_campaign(log, config, imdir)
+    settle(campaign, config, argv if write else (), HOME)
     if write:
-        begin_frames_table(night, imdir / "frames.ecsv")
-        remarks = [] if config.get("quiet") else night.notes
+        for folder, night in campaign.open.items():
+            (imdir / folder).mkdir(exist_ok=True)
+            begin_frames_table(night.log, imdir / folder / "frames.ecsv")
+        remarks = [] if config.get("quiet") else [*log.notes, *layout_remarks(campaign)]
         for note in filter(None, [unasked_exclude(config), *remarks]):
             tell(note)
-    if not night.rows:
+    if not log.rows:
         raise NothingToReduce(f"datadir: {datadir} holds no {RAW_ENDINGS} file")
-    if not night.science:
+    if not log.science:
         raise NothingToReduce(
-            f"datadir: none of the {len(night.rows)} files in {datadir} is a science frame that "
+            f"datadir: none of the {len(log.rows)} files in {datadir} is a science frame that "
             f"can be used; {imdir}/frames.ecsv says what each is"
         )
-    return night
+    return campaign
+
+
+def layout_remarks(campaign: Campaign) -> list[str]:
+    """Return what is to be said of where several nights lie."""
+    if not campaign.several:
+        return []
+    names = [night.name for night in campaign.nights.values()]
+    said = [f"{len(names)} nights, {min(names)} to {max(names)}, each in its folder of imdir"]
+    if "" in campaign.nights:
+        said[0] += f"; {campaign.nights[''].name}, reduced alone before, stays in imdir itself"
+    if campaign.settled:
+        said[0] += f"; {len(campaign.settled)} of them have come to their end before"
+    return said
+
+
+def of_its_night(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Make an input or params function answer for the night that its wildcards name."""
+
+    @wraps(method)
+    def answer(files: NightFiles, wildcards: Any) -> Any:
+        its = files.at(wildcards)
+        return (
+            method(files, wildcards) if its is files else getattr(its, method.__name__)(wildcards)
+        )
+
+    return answer
 
 
 class NightFiles:
@@ -74,32 +114,72 @@ class NightFiles:
     plan : lib.night.plan.Plan
     config : dict
         Checked by `lib.engine.config.check_config`.
+    folder : str
+        Where this one lies below `imdir`.
     """
 
-    def __init__(self, night: NightLog, plan: Plan, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        night: NightLog,
+        plan: Plan,
+        config: Mapping[str, Any],
+        folder: str = "",
+    ) -> None:
         self.night = night
         self.plan = plan
         self.config = config
-        self.imdir = config["imdir"]
-        self.contents = ContentRecord(self.imdir)
+        self.top = config["imdir"]
+        self.imdir = f"{self.top}/{folder}".rstrip("/") if folder else self.top
+        self.root = raw_root(config)
+        self.contents = ContentRecord(self.top)
+        self.nights: dict[str, NightFiles] = {folder: self}
+        self.over_nights: NightFiles | None = None
+        self.several = False
+        self.key = ""
+        self.settled = False
+
+    def at(self, wildcards: Any) -> NightFiles:
+        """Return the files of the night that wildcards name, or of what is over all nights."""
+        if self.over_nights is not None and self._is_over_nights(wildcards):
+            return self.over_nights
+        return self.nights[getattr(wildcards, "night", "")]
+
+    def _is_over_nights(self, wildcards):
+        if hasattr(wildcards, "stack"):
+            return wildcards.stack.count(".") > 1
+        if getattr(wildcards, "night", "") or not hasattr(wildcards, "target"):
+            return False
+        if hasattr(wildcards, "mark"):
+            return wildcards.mark not in ("", ".target")
+        return self.several  # a light curve
 
     # Frames.
 
-    def before(self, rule: str, frame: str = "{frame}") -> str:
-        """Return the path of a frame, or its pattern, as a rule takes it."""
-        return f"{self.imdir}/{self.plan.prefix_before(rule)}{frame}.fits"
+    def before(self, rule: str, frame: str = "") -> str:
+        """Return the path of a frame, or the pattern of all, as a rule takes it."""
+        return self._path(self.plan.prefix_before(rule), frame)
 
-    def after(self, rule: str, frame: str = "{frame}") -> str:
-        """Return the path of a frame, or its pattern, as a rule writes it."""
-        return f"{self.imdir}/{self.plan.prefix(rule)}{frame}.fits"
+    def after(self, rule: str, frame: str = "") -> str:
+        """Return the path of a frame, or the pattern of all, as a rule writes it."""
+        return self._path(self.plan.prefix(rule), frame)
+
+    def _path(self, prefix, frame):
+        if frame:
+            return f"{self.imdir}/{prefix}{frame}.fits"
+        return f"{self.top}/{self.wildcard}{prefix}{{frame}}.fits"
+
+    @property
+    def wildcard(self) -> str:
+        """What stands in the paths of rules for the folder of a night."""
+        return "{night}" if self.several else ""
 
     def raw(self, frame: str) -> str:
         """Return the raw file of a frame."""
-        return f"{self.config['datadir']}/{self.night.frames[frame].raw}"
+        return f"{self.root}/{self.night.frames[frame].raw}"
 
     def made(self, *kinds: str) -> Callable[[Any], dict[str, str]]:
         """Return the input function that gives the masters of a frame that are made here."""
-        return lambda wildcards: self._masters(wildcards.frame, kinds, ready=False)
+        return lambda wildcards: self.at(wildcards).masters_of(wildcards.frame, kinds, ready=False)
 
     def given(self, *kinds: str, raw: bool = False) -> Callable[[Any], SimpleNamespace]:
         """Return the params function that gives the ready masters of a frame.
@@ -112,47 +192,61 @@ class NightFiles:
         """
 
         def given(wildcards: Any) -> SimpleNamespace:
-            ready = self._masters(wildcards.frame, kinds, ready=True)
-            raws = {"raws": [self.raw(wildcards.frame)]} if raw else {}
+            night = self.at(wildcards)
+            ready = night.masters_of(wildcards.frame, kinds, ready=True)
+            raws = {"raws": [night.raw(wildcards.frame)]} if raw else {}
             return SimpleNamespace(**ready, **raws)
 
         return given
 
+    @of_its_night
     def gain_flat(self, wildcards: Any) -> dict[str, str]:
         """Return the flat of a frame where it is to tell the gain."""
         wanted = self.config["prepare"]["gain"] == "measured"
         if self.night.frames[wildcards.frame].gain > 0 and not wanted:
             return {}
-        return self._masters(wildcards.frame, ("flat",), ready=False)
+        return self.masters_of(wildcards.frame, ("flat",), ready=False)
 
     def given_contents(self, *kinds: str) -> Callable[[Any], dict[str, str]]:
         """Return the params function for the contents of these ready masters."""
-        return lambda wildcards: self._contents(self._masters(wildcards.frame, kinds, ready=True))
+        return lambda wildcards: self._contents(
+            self.at(wildcards).masters_of(wildcards.frame, kinds, ready=True)
+        )
 
     def _contents(self, paths):
         """What stands for the contents of files, by their names in `paths`."""
         return {name: self.contents.sum_of(path) for name, path in paths.items()}
 
+    @of_its_night
     def facts(self, wildcards: Any) -> dict[str, Any]:
         """Return the facts of a frame."""
-        return self.night.frames[wildcards.frame].to_dict()
+        return self._facts(wildcards.frame)
 
+    def _facts(self, frame):
+        """The facts of a frame that its steps depend on: not where the file and the site lie."""
+        facts = self.night.frames[frame].to_dict()
+        del facts["longitude"]
+        return facts | {"raw": Path(facts["raw"]).name}
+
+    @of_its_night
     def notes(self, wildcards: Any) -> dict[str, str]:
         """Return why a frame has no master of a kind, by kind."""
         return self.night.match(wildcards.frame).notes
 
     # Masters.
 
-    def _masters(self, frame, kinds, ready):
-        """The masters of these kinds that fit a frame, by kind: the ready ones, or the others."""
+    def masters_of(self, frame: str, kinds: Sequence[str], ready: bool) -> dict[str, str]:
+        """Return the masters of kinds that fit a frame, by kind: the ready ones, or the others."""
         match, masters = self.night.match(frame), self.night.masters
         names = {kind: match.master(kind) for kind in kinds}
+        borrowed = {name: f"{self.top}/{path}" for name, path in self.night.borrowed.items()}
         return {
-            kind: masters.get(name, f"{self.imdir}/{name}.fits")
+            kind: masters.get(name) or borrowed.get(name, f"{self.imdir}/{name}.fits")
             for kind, name in names.items()
             if name and (name in masters) == ready
         }
 
+    @of_its_night
     def flat_missing(self, wildcards: Any) -> str:
         """Return why a frame that cannot do without a flat has none; empty where all is well."""
         required = self.night.frames[wildcards.frame].calibrations["flat"] == "required"
@@ -173,37 +267,46 @@ class NightFiles:
         *needs : str
             Kinds of the masters that its own frames are calibrated by.
         """
-        return lambda wildcards: self._masters(
-            self.calibration_frames(kind, wildcards.key)[0], needs, ready=False
-        )
+
+        def calibrations(wildcards: Any) -> dict[str, Any]:
+            night = self.at(wildcards)
+            frames = night.calibration_frames(kind, wildcards.key)
+            return night.masters_of(frames[0], needs, ready=False)
+
+        return calibrations
 
     def calibrations_given(self, kind: str, *needs: str) -> Callable[[Any], SimpleNamespace]:
         """Return the params function that gives its raw frames and ready masters."""
 
         def given(wildcards: Any) -> SimpleNamespace:
-            frames = self.calibration_frames(kind, wildcards.key)
-            raws = [self.raw(frame) for frame in frames]
-            return SimpleNamespace(raws=raws, **self._ready(kind, wildcards.key, needs))
+            night = self.at(wildcards)
+            frames = night.calibration_frames(kind, wildcards.key)
+            raws = [night.raw(frame) for frame in frames]
+            return SimpleNamespace(raws=raws, **night._ready(kind, wildcards.key, needs))
 
         return given
 
     def calibrations_contents(self, kind: str, *needs: str) -> Callable[[Any], dict[str, str]]:
         """Return the params function for the contents of these ready masters."""
-        return lambda wildcards: self._contents(self._ready(kind, wildcards.key, needs))
+        return lambda wildcards: self._contents(
+            self.at(wildcards)._ready(kind, wildcards.key, needs)
+        )
 
     def calibration_facts(self, kind: str) -> Callable[[Any], list[dict[str, Any]]]:
         """Return the params function that gives a master's script the facts of its frames."""
 
         def facts(wildcards: Any) -> list[dict[str, Any]]:
-            frames = self.calibration_frames(kind, wildcards.key)
-            return [self.night.frames[frame].to_dict() for frame in frames]
+            night = self.at(wildcards)
+            return [night._facts(one) for one in night.calibration_frames(kind, wildcards.key)]
 
         return facts
 
+    @of_its_night
     def other_flats(self, wildcards: Any) -> list[str]:
         """Return the flats of the same filter in other light, with which a flat is compared."""
         return [f"{self.imdir}/{name}.fits" for name in self._other_flats(wildcards)]
 
+    @of_its_night
     def other_lights(self, wildcards: Any) -> list[str]:
         """Return what has lit them."""
         frames = [self.night.flats[name][0] for name in self._other_flats(wildcards)]
@@ -214,30 +317,35 @@ class NightFiles:
 
     def _ready(self, kind, key, needs):
         """The ready masters for a master's frames, and `ready`, of its name, to compare with."""
-        found = self._masters(self.calibration_frames(kind, key)[0], needs, ready=True)
+        found = self.masters_of(self.calibration_frames(kind, key)[0], needs, ready=True)
         name = _master_name(kind, key)
-        for ending in ("fits", "fit"):
-            path = Path(self.config["masters"] or "") / f"{name}.{ending}"
-            if self.config["masters"] and path.exists():
-                return found | {"ready": str(path)}
+        for folder in listed(self.config["masters"] or []):
+            for ending in ("fits", "fit"):
+                path = Path(folder, f"{name}.{ending}")
+                if path.exists():
+                    return found | {"ready": str(path)}
         return found
 
     # Skies.
 
+    @of_its_night
     def sky(self, wildcards: Any) -> dict[str, str]:
         """Return the master sky of a frame; none with `nomastersky`."""
         if self.config["nomastersky"]:
             return {}
         return {"sky": f"{self.imdir}/{self.plan.sky_of[wildcards.frame]}.fits"}
 
+    @of_its_night
     def sky_plan(self, wildcards: Any) -> Sky:
         """Return what the plan says of a master sky."""
         return self.plan.skies[f"sky-{wildcards.key}"]
 
+    @of_its_night
     def sky_frames(self, wildcards: Any) -> list[str]:
         """Return the frames of a master sky."""
         return [self.before("makesky", frame) for frame in self.sky_plan(wildcards).frames]
 
+    @of_its_night
     def frames_beside_sky(self, wildcards: Any) -> list[str]:
         """Return the frames of other targets that a sky may need."""
         return [self.before("makesky", frame) for frame in self.sky_plan(wildcards).others]
@@ -245,48 +353,107 @@ class NightFiles:
     # Stacks and targets.
 
     @property
-    def coadds(self) -> list[str]:
-        """Paths of all coadds."""
-        return [f"{self.imdir}/{name}" for name in self.plan.coadds]
+    def stack_settings(self) -> dict[str, Any]:
+        """What a stack is made by, whichever frames it has."""
+        return {key: value for key, value in self.config["stack"].items() if key != "by"}
 
     @property
-    def target_tables(self) -> list[str]:
-        """Paths of the joint table and of the light curve of each target."""
-        return [f"{self.imdir}/{name}" for name in self.plan.target_tables]
+    def products_of_nights(self) -> list[str]:
+        """Paths of what each night comes to."""
+        return [path for night in self._open() for path in night._ends()]
+
+    def _open(self):
+        return [night for night in self.nights.values() if not night.settled]
+
+    def _ends(self):
+        coadds = [f"{self.imdir}/{name}" for name in self.plan.coadds]
+        return [*coadds, *self.target_tables(), f"{self.imdir}/night.html"]
+
+    @property
+    def tables_of_nights(self) -> list[str]:
+        """Paths of the tables of the targets of each night."""
+        return [path for night in self._open() for path in night.target_tables()]
+
+    @property
+    def pages(self) -> list[str]:
+        """Paths of the page of each night."""
+        return [f"{night.imdir}/night.html" for night in self._open()]
+
+    @property
+    def products_over_nights(self) -> list[str]:
+        """Paths of what all nights together come to."""
+        return self.over_nights.products_over_nights if self.over_nights else []
+
+    def target_tables(self, wildcards: Any = None) -> list[str]:
+        """Return the paths of the joint table and of the light curve of each target of a night."""
+        night = self if wildcards is None else self.at(wildcards)
+        names = night.plan.target_tables
+        if self.several and night.imdir == self.top:  # the light curve there is that of all nights
+            names = tuple(one for one in names if ".lightcurve" not in one)
+        return [f"{night.imdir}/{name}" for name in names]
+
+    @of_its_night
+    def log_digest(self, wildcards: Any) -> str:
+        """Return a digest of the log of a night."""
+        return log_digest(self.night)
+
+    @of_its_night
+    def night_key(self, wildcards: Any) -> str:
+        """Return a digest of all that the products of a night depend on, of one of several."""
+        return self.key
+
+    @of_its_night
+    def nights_of_stack(self, wildcards: Any) -> list[str]:
+        """Return the coadds of the nights of a stack over nights; of one night's there are none."""
+        return []
 
     def of_stack(self, rule: str) -> Callable[[Any], list[str]]:
         """Return the input function that gives a stack's frames as a rule takes them."""
-        return lambda wildcards: self._frames_of(wildcards.stack, rule)
+        return lambda wildcards: self.at(wildcards)._frames_of(wildcards.stack, rule)
 
     def _frames_of(self, stack, rule):
         return [self.before(rule, frame) for frame in self.plan.stacks[stack]]
 
+    @of_its_night
     def solution(self, wildcards: Any) -> str:
         """Return the astrometric solution of the stack of a frame."""
         return f"{self.imdir}/qa/astrometry/{self.plan.stack_of[wildcards.frame]}.json"
 
+    @of_its_night
     def anchor(self, wildcards: Any) -> list[str]:
         """Return the solution that a stack is tied to: that of most frames of its target.
 
-        None for that stack itself, nor where a reference ties each stack: then a new frame, or a
-        failure, in one filter is no concern of the others.
+        That one is tied to the one of the first night. None for that itself, nor where a reference
+        ties each stack: then a new frame, or a failure, in one filter is no concern of the others.
         """
         if self.config["refcat"] != "none":
             return []
-        stacks = self.plan.targets[target_of(wildcards.stack)]
-        richest = max(stacks, key=lambda stack: len(self.plan.stacks[stack]))
-        if richest == wildcards.stack:
-            return []
-        return [f"{self.imdir}/qa/astrometry/{richest}.json"]
+        target = target_of(wildcards.stack)
+        first = self.first_night_of(target)
+        for night in (self, first):
+            stacks = night.plan.targets[target]
+            richest = max(stacks, key=lambda stack: len(night.plan.stacks[stack]))
+            if night is not self or richest != wildcards.stack:
+                return [f"{night.imdir}/qa/astrometry/{richest}.json"]
+            if night is first:
+                break
+        return []
 
+    def first_night_of(self, target: str) -> NightFiles:
+        """Return the files of the first night in which a target was observed."""
+        return next(one for one in self.nights.values() if target in one.plan.targets)
+
+    @of_its_night
     def reference(self, wildcards: Any) -> str:
         """Return the reference stars of the field of a stack."""
         return f"{self.imdir}/refcat/{target_of(wildcards.stack)}.ecsv"
 
+    @of_its_night
     def reference_given(self, wildcards: Any) -> SimpleNamespace:
         """Return what the reference is made of, and where answers of servers are kept."""
         return SimpleNamespace(refcat=self.config["refcat"], cache=self.config["refcat_cache"])
 
+    @of_its_night
     def reference_kind(self, wildcards: Any) -> str:
         """Return what the reference is made of; of the user's table the content counts."""
         refcat = self.config["refcat"]
@@ -294,25 +461,31 @@ class NightFiles:
             return f"offline: {Path(self.config['refcat_cache']).expanduser().resolve()}"
         return refcat if refcat in ("online", "none") else "table"
 
+    @of_its_night
     def reference_content(self, wildcards: Any) -> str:
         """Return what stands for the content of the user's table; empty where there is none."""
         refcat = self.config["refcat"]
         return "" if refcat in REFERENCE_SOURCES else self.contents.sum_of(refcat)
 
+    @of_its_night
     def field(self, wildcards: Any) -> Field:
         """Return where the frames of a target lie."""
         frames = [self.night.frames[frame] for frame in self.plan.frames_of(wildcards.target)]
         return field_of(frames, self.config["astrometry"]["wide_radius"])
 
+    @of_its_night
     def stack_flats(self, wildcards: Any) -> list[str]:
         """Return the flats of a stack's frames made here: how the noise varies over each."""
         return self._flats(wildcards.stack, ready=False)
 
+    @of_its_night
     def stack_given(self, wildcards: Any) -> SimpleNamespace:
         """Return the ready ones among them, and the user's catalogue."""
         flats = self._flats(wildcards.stack, ready=True)
-        return SimpleNamespace(flats=flats, customcat=self.config["customcat"] or None)
+        customcat = self.config["customcat"] or None
+        return SimpleNamespace(flats=flats, customcat=customcat, frames=[], grid=[])
 
+    @of_its_night
     def stack_contents(self, wildcards: Any) -> list[str]:
         """Return what stands for the contents of these."""
         given = self.stack_given(wildcards)
@@ -321,9 +494,10 @@ class NightFiles:
     def _flats(self, stack, ready):
         flats: dict[str, None] = {}
         for frame in self.plan.stacks[stack]:
-            flats |= dict.fromkeys(self._masters(frame, ("flat",), ready).values())
+            flats |= dict.fromkeys(self.masters_of(frame, ("flat",), ready).values())
         return list(flats)
 
+    @of_its_night
     def grid_frames(self, wildcards: Any) -> list[str]:
         """Return the frames whose footprint the coadd covers, where that is more than its own."""
         if self.config["stack"]["grid"] == "stack":
@@ -334,19 +508,24 @@ class NightFiles:
     def products(self, pattern: str) -> Callable[[Any], list[str]]:
         """Return the input function that gives one product of each stack of a target."""
         return lambda wildcards: [
-            f"{self.imdir}/{pattern.format(stack=stack)}"
-            for stack in self.plan.targets[wildcards.target]
+            f"{place}/{pattern.format(stack=stack)}"
+            for place, stack, _ in self.at(wildcards).stacks_behind(wildcards)
         ]
 
+    def stacks_behind(self, wildcards: Any) -> list[tuple[str, str, Sequence[str]]]:
+        """Return folder, name and frames of the stacks on which a product of a target rests."""
+        stacks = self.plan.targets[wildcards.target]
+        return [(self.imdir, stack, self.plan.stacks[stack]) for stack in stacks]
+
+    @of_its_night
     def stacks_of_target(self, wildcards: Any) -> dict[str, tuple[str, ...]]:
         """Return the names of the frames of each stack of a target."""
-        stacks = self.plan.stacks
-        return {stack: tuple(stacks[stack]) for stack in self.plan.targets[wildcards.target]}
+        return {stack: tuple(frames) for _, stack, frames in self.stacks_behind(wildcards)}
 
+    @of_its_night
     def frames_by_stack(self, wildcards: Any) -> SimpleNamespace:
         """Return the solved frames of each stack of a target, and the user's table of positions."""
-        stacks = self.plan.targets[wildcards.target]
-        frames = [self._frames_of(stack, "stack") for stack in stacks]
+        frames = [self.solved(frames) for _, _, frames in self.stacks_behind(wildcards)]
         return SimpleNamespace(frames=frames, positions=self.config.get("targets"))
 
     @property
@@ -354,9 +533,10 @@ class NightFiles:
         """What is made of the user's table of positions, by the names of the outputs."""
         if not self.config.get("targets"):
             return {}
+        place = f"{self.top}/{self.wildcard}"
         return {
-            "all_table": f"{self.imdir}/{{target}}.lightcurves.ecsv",
-            "all_plot": f"{self.imdir}/qa/lightcurve/{{target}}.all.png",
+            "all_table": f"{place}{{target}}.lightcurves.ecsv",
+            "all_plot": f"{place}qa/lightcurve/{{target}}.all.png",
         }
 
     def positions_content(self, wildcards: Any) -> str:
@@ -364,11 +544,17 @@ class NightFiles:
         targets = self.config.get("targets")
         return self.contents.sum_of(targets) if targets else ""
 
+    @of_its_night
     def site(self, wildcards: Any) -> list[float]:
         """Return latitude, longitude and elevation of the telescope; nothing where not known."""
         frames = (self.night.frames[frame] for frame in self.plan.frames_of(wildcards.target))
         return next((list(one.site) for one in frames if one.site), [])
 
+    def solved(self, frames: Sequence[str]) -> list[str]:
+        """Return the paths of solved frames of the night."""
+        return [self.before("stack", frame) for frame in frames]
+
+    @of_its_night
     def frames_of_target(self, wildcards: Any) -> list[str]:
         """Return the solved frames of all stacks of a target."""
         return sum(self.frames_by_stack(wildcards).frames, [])

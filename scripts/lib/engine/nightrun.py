@@ -1,4 +1,4 @@
-"""A run on a night: what is done before its first job and after its last."""
+"""A run on one night or several: what is done before its first job and after its last."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from lib.core.contents import ContentRecord
-from lib.night.nightlog import NightLog
-from lib.night.plan import Plan
+from lib.night.campaign import Campaign, Night
 from lib.report.run import finish_run, record_run
-from lib.report.summary import summary
+from lib.report.summary import summary, summary_over_nights
+from lib.report.trends import write_trends
 
 from .config import ConfigError
 from .diskspace import check_room, in_bytes, room_needed
 from .durations import read_durations, write_durations
 from .install import Terminal
-from .intact import Products, product_names
+from .intact import Products, products_by_folder
 from .interrupts import ignore_at_the_end
+from .nightlinks import link_nights
 from .ondisk import DiskWriter
 from .paths import Claim, refuse, sweep
 from .survivors import make_tables_of_survivors
 
 
 class NightRun:
-    """A run on a night.
+    """A run on a night, or on several.
 
     Parameters
     ----------
-    night : lib.night.nightlog.NightLog
-    plan : lib.night.plan.Plan
+    campaign : lib.night.campaign.Campaign
     config : dict
         Checked by `lib.engine.config.check_config`.
     home : Path
@@ -41,20 +41,19 @@ class NightRun:
     """
 
     def __init__(
-        self,
-        night: NightLog,
-        plan: Plan,
-        config: Mapping[str, Any],
-        home: Path,
-        terminal: Terminal,
+        self, campaign: Campaign, config: Mapping[str, Any], home: Path, terminal: Terminal
     ) -> None:
-        self.night = night
-        self.plan = plan
+        self.campaign = campaign
         self.config = config
         self.home = home
         self.terminal = terminal
         self._claim = Claim(config["imdir"])
         self._disk = DiskWriter(config["imdir"])
+
+    def _places(self) -> list[tuple[Night, Path]]:
+        """Return each night that is open, and the directory of its products."""
+        top = Path(self.config["imdir"])
+        return [(night, top / folder) for folder, night in self.campaign.open.items()]
 
     def begin(self, cores: int | None) -> None:
         """Claim `imdir`, remove what a killed run left in it, and record the run.
@@ -63,18 +62,22 @@ class NightRun:
         sentence.
         """
         imdir, cores = self.config["imdir"], cores or 1
-        needed = room_needed(self.night, self.plan, self.config, cores)
+        needed = sum(
+            room_needed(night.log, night.plan, {**self.config, "imdir": str(place)}, cores)
+            for night, place in self._places()
+        )
         try:
             self._claim.take()
             free = check_room(needed, imdir)
         except ConfigError as error:
             refuse(error)
-        sweep(imdir)
-        ContentRecord(imdir).compact()
+        for place in dict.fromkeys([Path(imdir), *(place for _, place in self._places())]):
+            sweep(place)
+            ContentRecord(place).compact()
+            record_run(place, dict(self.config), cores, sys.argv, os.getcwd())
         self._disk.start()
         room = f"{in_bytes(needed)} to write, {in_bytes(free)} free" if needed else ""
         self.terminal.begin(self.config["quiet"], read_durations(imdir), cores, room)
-        record_run(imdir, dict(self.config), cores, sys.argv, os.getcwd())
 
     def end(self, failed: bool = False, logs: Sequence[str] = ()) -> None:
         """Bring frames.ecsv and the page up to date, and say how the run ended.
@@ -86,23 +89,31 @@ class NightRun:
         logs : list of path-like
             Snakemake's logs.
         """
-        imdir = self.config["imdir"]
         self.terminal.end()
+        imdir = self.config["imdir"]
         write_durations(imdir, self.terminal.durations())
-        # Again: jobs of a killed run may have died after this one began.
-        sweep(imdir)
-        partial = []
-        if failed:
-            partial = make_tables_of_survivors(self.plan, self.config, self.home, logs)
-        result, page_is_current = finish_run(self.night, self.plan, imdir)
-        if not page_is_current:
-            script = self.home / "scripts" / "night.py"
-            subprocess.run([sys.executable, str(script), "--imdir", imdir], check=False)
+        said, results = [], {}
+        for night, place in self._places():
+            # Again: jobs of a killed run may have died after this one began.
+            sweep(place)
+            partial = []
+            if failed:
+                own = {**self.config, "imdir": str(place)}
+                partial = make_tables_of_survivors(night.plan, own, self.home, logs)
+            result, page_is_current = finish_run(night.log, night.plan, place)
+            if not page_is_current:
+                script = self.home / "scripts" / "night.py"
+                subprocess.run([sys.executable, str(script), "--imdir", place], check=False)
+            said += [summary(result, place), *partial]
+            results[night.folder] = result
+        link_nights(self.campaign, self.config)
+        if self.campaign.several:
+            write_trends(self.campaign, results, imdir)
+        said += filter(None, [summary_over_nights(self.campaign, imdir)])
         self._disk.finish()
-        lasting, intermediate = product_names(self.night, self.plan)
-        Products(imdir, [*lasting, *intermediate]).settle()
+        for folder, (lasting, intermediate) in products_by_folder(self.campaign).items():
+            Products(Path(imdir) / folder, [*lasting, *intermediate]).settle()
         if not self.config["quiet"]:
-            self.terminal.say(summary(result, imdir))
-        for line in partial:
-            self.terminal.say(line)
+            for lines in said:
+                self.terminal.say(lines)
         ignore_at_the_end()

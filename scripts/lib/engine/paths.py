@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from lib.core.files import PARTIAL, sweep_scratch
+from lib.core.rawfiles import NoRawFolder, places_of
 from lib.core.settings import REFERENCE_SOURCES
 from lib.core.text import shown
 from lib.engine.config import ConfigError, is_instrument_file
@@ -81,6 +82,10 @@ def check_places(config: Mapping[str, Any]) -> dict[str, Any]:
         key: _plain(config.get(key))
         for key in ("datadir", "imdir", "masters", "customcat", "targets")
     }
+    try:
+        raws = places_of({**config, **plain})
+    except NoRawFolder as error:
+        raise ConfigError(str(error)) from None
     own = config["exclude"] != DEFAULT_EXCLUDE
     plain["exclude"] = _plain(config["exclude"]) if own else str(INSTALLATION / DEFAULT_EXCLUDE)
     refcat = config["refcat"]
@@ -90,18 +95,19 @@ def check_places(config: Mapping[str, Any]) -> dict[str, Any]:
     if is_instrument_file(config["instrument"]):
         plain["instrument"] = _plain(config["instrument"])
         _check_file("instrument", plain["instrument"])
-    for key in ("datadir", "masters"):
-        if plain[key] and not os.path.isdir(plain[key]):
-            raise ConfigError(f"{key}: there is no directory {plain[key]}")
+    for one in _each(plain["masters"]):
+        if not os.path.isdir(one):
+            raise ConfigError(f"masters: there is no directory {one}")
     if plain["customcat"]:
         _check_file("customcat", plain["customcat"])
     if plain["targets"]:
         _check_file("targets", plain["targets"])
     if own and plain["exclude"]:
         _check_file("exclude", plain["exclude"])
-    _check_imdir(plain["imdir"], plain["datadir"])
-    for key, path in plain.items():
-        if path and UNSAFE.search(path):
+    for folder in raws.folders:
+        _check_imdir(plain["imdir"], folder)
+    for key, path in [(key, one) for key, paths in plain.items() for one in _each(paths)]:
+        if UNSAFE.search(path):
             raise ConfigError(
                 f"{key}: {path!r} holds a brace, a control character or no UTF-8, take another name"
             )
@@ -113,9 +119,18 @@ def check_places(config: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+def _each(paths):
+    """The paths of a key that may hold one, several or none."""
+    if not paths:
+        return []
+    return list(paths) if isinstance(paths, (list, tuple)) else [paths]
+
+
 def _plain(path):
     if not path:
         return path
+    if isinstance(path, (list, tuple)):
+        return [_plain(one) for one in path]
     return os.path.normpath(os.path.expanduser(str(path)))
 
 

@@ -115,7 +115,8 @@ def verify_old_inputs(job: Any) -> None:
     Parameters
     ----------
     job : object
-        Its inputs are products: what no rule makes is in ``params.given``.
+        Its inputs are products, and so are ``params.given.frames``, which other nights have made:
+        the rest of ``params.given`` is what no rule makes.
 
     Raises
     ------
@@ -124,11 +125,13 @@ def verify_old_inputs(job: Any) -> None:
     """
     imdir = Path(job.log[0]).parents[2] if job.log else None
     before = time.time() - LONG_AGO
-    if imdir:
+    for place in (imdir, imdir.parent) if imdir else ():  # that of a night lies in that of a run
         with suppress(OSError):  # a run within another workflow claims nothing
-            before = max(before, os.stat(imdir / CLAIM).st_mtime)
+            before = max(before, os.stat(place / CLAIM).st_mtime)
+            break
     record = ContentRecord(imdir) if imdir else None
-    for path in map(str, job.input):
+    frames = getattr(job.params.get("given"), "frames", None) or []
+    for path in map(str, [*job.input, *(one for one in frames if isinstance(one, str))]):
         if os.stat(path).st_mtime >= before:
             continue
         if path.endswith(".fits"):

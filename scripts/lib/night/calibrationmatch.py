@@ -1,5 +1,6 @@
 """Which calibrations fit a frame, and why others do not."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +9,7 @@ from lib.night.facts import FrameFacts
 from lib.night.headervalues import number, parse_binning, safe_name, text
 from lib.night.naming import shape_text
 from lib.night.pixelunits import ELECTRON, pixel_unit
+from lib.night.starttime import mjd_of
 
 TEMPERATURE_TOLERANCE = 5.0  # K
 
@@ -59,6 +61,8 @@ class CalibrationGroup:
         In the order of time.
     labels : dict
         What tells it from groups of the same base name.
+    mjd : float
+        When its frames were taken, where it is not of the same night; None where that is not known.
     """
 
     instrument: str | None
@@ -78,6 +82,7 @@ class CalibrationGroup:
     name: str = ""
     frames: list[str] = field(default_factory=list)
     labels: dict[str, Any] = field(default_factory=dict)
+    mjd: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,12 +94,21 @@ class CalibrationMatch:
     notes : dict of str to str
         By kind, for those that the frame wants, why there is none: each candidate and the keys on
         which it failed.
+    taken : dict of str to str
+        By kind, for masters of another night, which it is, how old, and what was nearer in time but
+        did not fit.
     """
 
     bias: str | None = None
     dark: str | None = None
     flat: str | None = None
     notes: dict[str, str] = field(default_factory=dict)
+    taken: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def remarks(self) -> str:
+        """Return what is to be told of the masters that are not of the frame's own night."""
+        return "; ".join(f"{kind}: {why}" for kind, why in (self.notes | self.taken).items())
 
     def master(self, kind: str) -> str | None:
         """Return the name of the master of a kind."""
@@ -146,6 +160,17 @@ def bias_remark(header: Mapping[str, Any]) -> str:
     return "its header does not say whether its bias is subtracted; its pixels tell"
 
 
+def date_of_master(header: Mapping[str, Any]) -> float | None:
+    """Return when the frames of a ready master were taken [MJD], None where no card tells."""
+    told = number(header.get("MJD-OBS"))
+    if told is None:
+        told = mjd_of(header.get("DATE-OBS"))
+    if told is None:  # those made here name their frames, which bear their start
+        first = re.match(r"(2\d{3})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)", text(header.get("INPUT1")))
+        told = mjd_of("{}-{}-{}T{}:{}:{}".format(*first.groups())) if first else None
+    return told
+
+
 def ready_group(
     stem: str, kind: str, header: Mapping[str, Any], shape: Sequence[int]
 ) -> CalibrationGroup:
@@ -165,6 +190,7 @@ def ready_group(
         temperature=number(header.get("CCDTEMP")),
         unit=ELECTRON if pixel_unit(header).startswith(ELECTRON) else None,
         name=stem,
+        mjd=date_of_master(header),
     )
 
 
@@ -177,7 +203,7 @@ def differences(kind: str, group: CalibrationGroup, facts: FrameFacts) -> list[s
             continue
         value, wanted = getattr(group, key), getattr(facts, key)
         if key == "filter" and value is None:  # a ready flat: its name tells
-            name = group.name[5:]
+            name = group.name.rpartition("/")[2][5:]
             if name != wanted and not name.startswith(f"{wanted}-"):
                 why.append(f"filter {name}, not {wanted}")
             continue

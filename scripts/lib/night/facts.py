@@ -115,6 +115,8 @@ class FrameFacts(_ByName):
         Stands for the bytes of the raw file: other bytes, another text.
     site : list of float
         Latitude, longitude (east positive) [deg] and elevation [m] of the telescope, or None.
+    longitude : float
+        Of the site, east [deg], where nothing but that is known of it, or None.
     """
 
     instrument: str
@@ -157,6 +159,7 @@ class FrameFacts(_ByName):
     ra_guessed: bool = False
     content: str = ""
     site: list[float] | None = None
+    longitude: float | None = None
 
     @property
     def has_pedestal(self) -> bool:

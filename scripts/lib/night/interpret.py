@@ -86,6 +86,13 @@ DEFAULT_SETTINGS: dict[str, Any] = {
 """Where a camera's settings are looked for that an instrument file does not name."""
 
 
+LONGITUDES = [
+    "OBSGEO-L", "HIERARCH ESO TEL GEOLON", "SITELONG", "LONG-OBS", "LONGITUD", "SITE-LON",
+    "OBS-LONG",
+]  # fmt: skip
+"""Keywords of the longitude of a site whose instrument file tells none, east positive."""
+
+
 _PRODUCT_KEYS = ("QCSTAT", "ABSZPT")  # written by the workflow itself, by no camera
 
 
@@ -139,6 +146,12 @@ def _site(instrument: dict[str, Any], header: Header, name: str) -> list[float] 
     height = quantity(evaluate(site.get("elevation"), header, name))
     elevation = height[0] if height is not None and -500 < height[0] < 9000 else 0.0
     return [latitude, longitude, elevation]
+
+
+def _longitude(instrument: dict[str, Any], header: Header, name: str) -> float | None:
+    """Return the longitude of the site, east [deg], as the instrument file or a keyword tells."""
+    told = angle(evaluate(instrument.get("site", {}).get("longitude", LONGITUDES), header, name))
+    return told if told is not None and -180 <= told <= 360 else None
 
 
 def _header_airmass(instrument: dict[str, Any], header: Header, name: str) -> float | None:
@@ -636,6 +649,7 @@ def _common_facts(
         notes=notes,
         ra_guessed=pointing.guessed,
         site=setup.site,
+        longitude=None if setup.site else _longitude(instrument, header, name),
     )
 
 

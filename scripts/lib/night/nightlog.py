@@ -8,20 +8,23 @@ import gc
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from lib.core.contents import ContentRecord, Stamp, checksum
+from lib.core.contents import RECORD, ContentRecord, Stamp, checksum
 from lib.core.files import atomic_path, folds_case
 from lib.core.guarded import failure_text
+from lib.core.rawfiles import RawPlaces, listed, places_of
 from lib.core.text import shown
 from lib.night.calibrationmatch import (
+    DETECTOR_KEYS,
     GROUP_KEYS,
     SETTINGS,
     SOURCES,
@@ -59,15 +62,13 @@ from lib.night.naming import (
     unique_frames,
     unique_names,
 )
+from lib.night.nights import tell_nights
 from lib.night.places import unite_targets
 from lib.night.rawheaders import RawHeaders, read_headers
 from lib.night.remarks import clashing_times, header_remarks
 from lib.night.siblings import Likeness, adopt, likeness, tell_detectors
 
 ENDINGS = re.compile(r"(\.(fits|fit|fts))?(\.gz|\.fz)?$", re.IGNORECASE)
-
-SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".gz")
-
 
 COLUMNS = (
     "frame raw status reason instrument camera type target object filter band exptime date_obs "
@@ -89,6 +90,12 @@ FLOAT_COLUMNS = {
 }
 
 
+CACHE = ".nightlog.json"
+"""Name in `imdir` of what is kept of the headers."""
+
+NIGHT_FOLDERS = "[12]" + 7 * "[0-9]" + "/"
+"""Pattern of the folders of nights in an `imdir`."""
+
 log = logging.getLogger(__name__)
 
 TOLD = (
@@ -96,6 +103,9 @@ TOLD = (
     "filter", "band", "gain", "rdnoise",
 )  # fmt: skip
 """Facts that the table has of a file all the same."""
+
+MASTER_FILE = re.compile(r"(?:.*/)?(?:bias-|dark-|flat_)[A-Za-z0-9_+-]+\.fits?")
+"""Names of ready masters."""
 
 WANTED: dict[str, tuple[str, ...]] = {
     "bias": (),
@@ -119,7 +129,7 @@ def _claiming(headers: RawHeaders) -> str:
 
 def _entry(path: str, name: str, size: int, choice: "Choice") -> list[Any]:
     """What is kept of one raw file: [status, reason, facts, guess, digest, more]."""
-    stem = _stem(name)
+    stem = _stem(os.path.basename(name))
     guess = stem if re.fullmatch(r"2[0-9A-Za-z_+-]{0,63}", stem) else ""
     more: dict[str, Any] = {}
     try:
@@ -177,7 +187,31 @@ def _remarks(
     return frame_remarks(header, image, facts, instrument["cameras"][facts.camera], name)
 
 
-def _content(record: ContentRecord | None, name: str, path: str, stamp: Stamp, headers: str) -> str:
+class RawRecords:
+    """What jobs have found in raw files: the records of an `imdir` and of the nights in it.
+
+    Parameters
+    ----------
+    imdir : Path
+    """
+
+    def __init__(self, imdir: Path) -> None:
+        self._found: dict[str, list[tuple[ContentRecord, dict[str, Any]]]] = {}
+        for path in sorted(imdir.glob(f"{NIGHT_FOLDERS}{RECORD}")) + [imdir / RECORD]:
+            record = ContentRecord(path.parent)
+            for name, entry in record.entries.items():
+                if name.startswith("raw:"):
+                    self._found.setdefault(name[4:], []).append((record, entry))
+
+    def find(self, name: str, stamp: Stamp) -> tuple[ContentRecord | None, dict[str, Any]]:
+        """Return the record and entry of a raw file; of files of one name, by size and times."""
+        found = self._found.get(os.path.basename(name), [])
+        if len(found) > 1:
+            found = [one for one in found if one[1].get("stamp") in (None, list(stamp))]
+        return found[0] if found else (None, {})
+
+
+def _content(records: RawRecords | None, name: str, path: str, stamp: Stamp, headers: str) -> str:
     """Return what stands for the bytes of a raw file, as long as they are the same.
 
     Once a job has read the file, its checksum tells: other times change nothing, and other bytes
@@ -185,7 +219,7 @@ def _content(record: ContentRecord | None, name: str, path: str, stamp: Stamp, h
     """
     size, mtime, _ = stamp
     plain = hashlib.blake2b(f"{size} {mtime} {headers}".encode(), digest_size=8).hexdigest()
-    known = record.find(f"raw:{name}") if record else {}
+    record, known = records.find(name, stamp) if records else (None, {})
     if record is None or not isinstance(known.get("content"), str):
         return plain
     if known.get("stamp") == list(stamp):
@@ -193,7 +227,7 @@ def _content(record: ContentRecord | None, name: str, path: str, stamp: Stamp, h
     try:
         found = checksum(path)
         if found == known["sum"]:
-            record.write(f"raw:{name}", stamp, found, content=known["content"])
+            record.write(known["name"], stamp, found, content=known["content"])
             return known["content"]
     except OSError:
         found = "unreadable"
@@ -261,13 +295,27 @@ def _read_cache(
         if data != _signed(b"{" + data[SIGNATURE:]):
             raise ValueError("damaged")
         content = json.loads(data)
-        if content["key"] == key and content["datadir"] == datadir:
-            return content["files"]
+        if content["key"] == key:
+            return _renamed(content["files"], content["datadir"], datadir)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         log.warning("%s cannot be used, the headers are read again", path)
     return {}
+
+
+def _renamed(files: dict[str, list[Any]], before: str, now: str) -> dict[str, list[Any]]:
+    """Return entries of the cache by their names below another directory, where they lie in it."""
+    if before == now:
+        return files
+    renamed = {}
+    for name, entry in files.items():
+        own = os.path.relpath(os.path.join(before, name), now)
+        if not own.startswith(os.pardir):
+            for facts in entry[4]:
+                facts["raw"] = own
+            renamed[own] = entry
+    return renamed
 
 
 def _cached_ok(entry: Any) -> TypeGuard[list[Any]]:
@@ -285,7 +333,7 @@ def _cached_ok(entry: Any) -> TypeGuard[list[Any]]:
 
 
 def scan(
-    datadir: str | os.PathLike[str],
+    datadir: str | os.PathLike[str] | RawPlaces,
     instrument: str | Path = "auto",
     exclude: str | os.PathLike[str] | None = None,
     cache: str | os.PathLike[str] | None = None,
@@ -294,8 +342,9 @@ def scan(
 
     Parameters
     ----------
-    datadir : str or Path
+    datadir : str or Path or RawPlaces
         Directory; files whose name ends in .fits .fit .fts .fz .gz count, folders below do not.
+        Or where raw files lie, as `lib.core.rawfiles.raw_places` tells.
     instrument : str
         `auto` (told from each header), the name of an instrument, or the path of a YAML file.
     exclude : str or Path, optional
@@ -318,7 +367,10 @@ def scan(
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return _scan(os.fspath(datadir), instrument, exclude, cache)
+        places = datadir
+        if not isinstance(places, RawPlaces):
+            places = RawPlaces(os.fspath(places), (os.fspath(places),))
+        return _scan(places, instrument, exclude, cache)
     finally:
         if collecting:
             gc.enable()
@@ -363,7 +415,7 @@ class Choice:
 
 
 def open_log(config: Mapping[str, Any], imdir: str | os.PathLike[str]) -> "NightLog":
-    """Return the night log of a run, with the ready masters: headers are read where files changed.
+    """Return the log of all raw files of a run: headers are read where files changed.
 
     Parameters
     ----------
@@ -372,32 +424,24 @@ def open_log(config: Mapping[str, Any], imdir: str | os.PathLike[str]) -> "Night
     imdir : path-like
         Directory of the products, where the headers are kept.
     """
-    cache = os.path.join(imdir, ".nightlog.json")
-    night = scan(config["datadir"], config["instrument"], config["exclude"], cache)
-    night.add_masters(config["masters"])
-    return night
+    cache = os.path.join(imdir, CACHE)
+    return scan(places_of(config), config["instrument"], config["exclude"], cache)
 
 
 def _scan(
-    datadir: str,
+    places: RawPlaces,
     instrument: str | Path,
     exclude: str | os.PathLike[str] | None,
     cache: str | os.PathLike[str] | None,
 ) -> "NightLog":
-    key = instruments_hash(instrument)
+    key, datadir = instruments_hash(instrument), places.root
     known = _read_cache(cache, key, os.path.abspath(datadir))
     choice = Choice.of(instrument)
-    record = None if cache is None else ContentRecord(Path(cache).parent)
+    records = None if cache is None else RawRecords(Path(cache).parent)
     files: dict[str, list[Any]] = {}
     read: dict[str, list[int]] = {}
     changed = False
-    with os.scandir(datadir) as entries:
-        names = [
-            entry.name
-            for entry in entries
-            if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
-        ]
-    for name in sorted(names):
+    for name in places.names():
         path = os.path.join(datadir, name)
         try:
             info = os.stat(path)
@@ -411,14 +455,14 @@ def _scan(
             _cached_ok(entry)
             and (*entry[:2], *entry[8][:1]) == stamp
             and not entry[3].startswith("UNREADABLE")
-            and not (record and record.find(f"raw:{name}").get("failed"))
+            and not (records and records.find(name, stamp)[1].get("failed"))
         ):
             files[name] = entry
             continue
         changed = True
         if stat.S_ISREG(info.st_mode):
             kept = _entry(path, name, info.st_size, choice)
-            content = _content(record, name, path, stamp, kept[4]) if kept[2] else ""
+            content = _content(records, name, path, stamp, kept[4]) if kept[2] else ""
         else:
             kept = ["REJECTED", "NOT_A_FILE: a folder or device", [], "", "", {}]
             content = ""
@@ -601,6 +645,9 @@ class NightLog:
         The same, from the frame.
     masters : dict
         Name -> path of the ready masters that were added.
+    borrowed : dict
+        Name ``20220127/flat_r`` -> path below `imdir` of the masters of earlier nights that were
+        looked at.
     notes : list of str
         Remarks for the user, e.g. names in the exclude list that fit no frame.
     """
@@ -617,9 +664,16 @@ class NightLog:
         self.rows: list[LogRow] = []
         self.masters: dict[str, str] = {}
         self.notes: list[str] = list(notes)
+        self.borrowed: dict[str, str] = {}
         self._ready: dict[str, list[CalibrationGroup]] = {kind: [] for kind in CALIBRATIONS}
+        self._library: list[tuple[str, NightLog, str]] = []
+        self._max_age: dict[str, float | None] = {}
         self._matches: dict[tuple[Any, ...], CalibrationMatch] = {}
         self._fill(files, dict(excluded or {}))
+        self._group()
+
+    def _group(self) -> None:
+        """Find what belongs together among the frames."""
         ordered = sorted(self.frames.values(), key=lambda one: (one.mjd, one.frame))
         self.notes += header_remarks(ordered) + clashing_times(ordered)
         self._groups = {
@@ -641,7 +695,9 @@ class NightLog:
         """Make the rows, and give each frame its unique name."""
         candidates = [FrameFacts.from_dict(one) for name in sorted(files) for one in files[name][4]]
         # Names given by the observatory first, so that made-up ones never push them aside.
-        candidates.sort(key=lambda one: (not one.raw.startswith(one.frame[:15]), one.raw))
+        candidates.sort(
+            key=lambda one: (not os.path.basename(one.raw).startswith(one.frame[:15]), one.raw)
+        )
         unique_frames(candidates)
         unique_names([one for one in candidates if one.type == "object"], "object", "target")
         self.notes += unite_targets([one for one in candidates if one.type == "object"])
@@ -664,13 +720,44 @@ class NightLog:
             told = more.get("told", {})
             for row in rows or [LogRow(guess, name, status, reason, None, told)]:
                 self.rows.append(row)
-                hit = excluding_entry((row.frame, name, _stem(name), shown(name)), excluded)
+                plain = os.path.basename(name)
+                called = dict.fromkeys((row.frame, name, _stem(name), plain, _stem(plain)))
+                hit = excluding_entry((*called, shown(name)), excluded)
                 if hit is not None:
                     unused.discard(hit)
                     row.status, row.reason = "IGNORED", f"EXCLUDED: {excluded[hit]}"
                 elif row.facts is not None:
                     self._use(row, row.facts)
         self.notes += [f"exclude: no frame is called {name}" for name in sorted(unused)]
+
+    def by_night(self) -> dict[str, "NightLog"]:
+        """Return the log of each night, by its name, in order; of one night, or none, the whole.
+
+        Files that are no frames belong to the night of the others in their directory.
+        """
+        nights, notes = tell_nights(list(self.frames.values()))
+        names = sorted(set(nights.values()))
+        if len(names) < 2:
+            return dict.fromkeys(names or [""], self)
+        self.notes += notes
+        placed: dict[str, str] = {}
+        for facts in self.frames.values():
+            placed.setdefault(os.path.dirname(facts.raw), nights[facts.frame])
+        parts: dict[str, list[LogRow]] = {name: [] for name in names}
+        for row in self.rows:
+            told = nights.get(row.frame) or placed.get(os.path.dirname(row.raw))
+            parts[told or names[0]].append(row)
+        return {name: self._part(rows) for name, rows in parts.items()}
+
+    def _part(self, rows: list[LogRow]) -> "NightLog":
+        """Return the log of some of the rows; names stay what they are."""
+        part = NightLog({})
+        part.rows = rows
+        part.frames = {
+            row.frame: self.frames[row.frame] for row in rows if row.status == "OK"
+        }  # fmt: skip
+        part._group()
+        return part
 
     def _use(self, row: LogRow, facts: FrameFacts) -> None:
         """Take a frame into the log, unless its camera does without that kind of frame."""
@@ -682,44 +769,79 @@ class NightLog:
 
     # -- calibrations
 
-    def add_masters(self, directory: str | os.PathLike[str] | None) -> None:
+    def add_masters(
+        self,
+        directories: str | os.PathLike[str] | Sequence[str] | None,
+        max_age: Mapping[str, float | None] | None = None,
+    ) -> None:
         """Take ready masters (bias-C0.fits, flat_H.fits, ...) into the matching; raws win.
 
         Parameters
         ----------
-        directory : str or Path or None
-            Directory of the ready masters; None or empty adds nothing.
+        directories : str or Path or list of str or None
+            Directories of the ready masters, and of folders of such; None or empty adds nothing.
+        max_age : dict of str to float
+            How far a master of another night may be in time [d], by kind; None: as far as it is.
 
         Raises
         ------
         FileNotFoundError, NotADirectoryError
             When there is no such directory.
         """
-        if not directory:
+        self._max_age = dict(max_age or {})
+        for directory in listed(directories) if directories else ():
+            self._matches.clear()
+            for name, path in ready_masters(directory):
+                self._add_ready(name, path)
+
+    def _add_ready(self, name: str, path: str) -> None:
+        """Take a ready master into the matching, unless one of its name is made here."""
+        plain = name.rpartition("/")[2]
+        kind = plain[:4]
+        if name in self._groups[kind]:
             return
+        shown_name = f"{name}{os.path.splitext(path)[1]}"
+        try:
+            headers = read_headers(path)
+        except FrameUnusable as reason:
+            self.notes.append(f"masters: {shown_name}: {reason}")
+            return
+        shape = next((hdu.shape for hdu in headers.hdus if hdu.shape), None)
+        if shape is None or len(shape) != 2:
+            self.notes.append(f"masters: {shown_name}: no image in it")
+            return
+        if kind == "dark" and not made_here(headers.primary, kind):
+            self.notes.append(f"masters: {shown_name}: {bias_remark(headers.primary)}")
+        if name in self.masters:  # of another directory
+            name = f"{os.path.basename(os.path.dirname(path))}/{plain}"
+            if name in self.masters:
+                self.notes.append(f"masters: {path} is not used, there is another {name}")
+                return
+        group = ready_group(plain, kind, headers.primary, shape)
+        group.name = name
+        self._ready[kind].append(group)
+        self.masters[name] = path
+
+    def add_library(self, night: str, log: "NightLog", folder: str) -> None:
+        """Take the masters of an earlier night into the matching: own and ready ones win.
+
+        Parameters
+        ----------
+        night : str
+            Its name.
+        log : NightLog
+        folder : str
+            Where its masters lie below `imdir`, with the slash.
+        """
         self._matches.clear()
-        directory = os.fspath(directory)
-        for name in sorted(os.listdir(directory)):
-            match = re.fullmatch(r"((bias-|dark-|flat_)[A-Za-z0-9_+-]+)\.fits?", name)
-            if not match:
-                continue
-            stem, kind = match.group(1), match.group(2)[:4]
-            if stem in self._groups[kind]:
-                continue
-            path = os.path.join(directory, name)
-            try:
-                headers = read_headers(path)
-            except FrameUnusable as reason:
-                self.notes.append(f"masters: {name}: {reason}")
-                continue
-            shape = next((hdu.shape for hdu in headers.hdus if hdu.shape), None)
-            if shape is None or len(shape) != 2:
-                self.notes.append(f"masters: {name}: no image in it")
-                continue
-            if kind == "dark" and not made_here(headers.primary, kind):
-                self.notes.append(f"masters: {name}: {bias_remark(headers.primary)}")
-            self._ready[kind].append(ready_group(stem, kind, headers.primary, shape))
-            self.masters[stem] = path
+        self._library.append((night, log, folder))
+
+    @property
+    def middle(self) -> float:
+        """Median time of the frames [MJD], of the science frames where there are any."""
+        names = self.science or list(self.frames)
+        times = sorted(self.frames[name].mjd for name in names)
+        return times[len(times) // 2] if times else math.nan
 
     def match(self, frame: str) -> CalibrationMatch:
         """Return the masters that belong to a frame.
@@ -744,33 +866,71 @@ class NightLog:
 
     def _find(self, facts: FrameFacts) -> CalibrationMatch:
         found: dict[str, str | None] = {}
-        notes = {}
+        notes: dict[str, str] = {}
+        taken: dict[str, str] = {}
         for kind in WANTED[facts.type]:
             if facts.calibrations[kind] == "none":
                 continue
             found[kind], note = self._pick(kind, facts, found.get("bias"))
-            if found[kind] is None:
-                notes[kind] = note
-        return CalibrationMatch(**found, notes=notes)
+            if note:
+                (notes if found[kind] is None else taken)[kind] = note
+        return CalibrationMatch(**found, notes=notes, taken=taken)
 
     def _pick(self, kind: str, facts: FrameFacts, bias: str | None) -> tuple[str | None, str]:
-        """Return the name of the master of a kind, or None and why there is none."""
-        fits, failed = self._fitting(kind, facts, self._groups[kind].values())
-        if not fits:
-            fits, more_failed = self._fitting(kind, facts, self._ready[kind])
-            failed += more_failed
-        if kind == "dark":
-            pedestal = facts.type == "flat" and facts.has_pedestal
-            fits, other = nearest_darks(fits, facts.exptime, bias, pedestal)
-            failed += [(0, name, why) for name, why in other]
-        if fits:
-            return min(fits, key=lambda one: preference(one, facts)).name, ""
+        """Return the name of the master of a kind and what is to be told; None and why."""
+        failed: list[tuple[int, str, list[str]]] = []
+        nearer: list[tuple[int, str, list[str]]] = []
+        for age, groups in self._sources(kind):
+            fits, why_not = self._fitting(kind, facts, groups)
+            if kind == "dark":
+                pedestal = facts.type == "flat" and facts.has_pedestal
+                fits, other = nearest_darks(fits, facts.exptime, bias, pedestal)
+                why_not += [(0, name, why) for name, why in other]
+            most = self._max_age.get(kind)
+            if age is not None and most is not None and abs(age) > most:
+                words = f"{days_apart(age)}, max_age.{kind} is {most:g}"
+                why_not += [(len(DETECTOR_KEYS), one.name, [words]) for one in fits]
+                fits = []
+            if fits:
+                best = min(fits, key=lambda one: preference(one, facts))
+                return best.name, "" if age is None else _taken(best.name, age, nearer)
+            failed += why_not
+            nearer += why_not if age is not None else []
         if not failed:
             return None, f"there is no {kind} frame"
         failed.sort()
         told = [f"{name}: {', '.join(why)}" for _, name, why in failed[:6]]
         more = f"; and {len(failed) - 6} more" if len(failed) > 6 else ""
         return None, f"none of {len(failed)} fits; " + "; ".join(told) + more
+
+    def _sources(self, kind: str) -> Iterator[tuple[float | None, list[CalibrationGroup]]]:
+        """Give the groups among which a master is looked for, one source after the other.
+
+        First those of the night itself, then ready masters without a date, whose age is None;
+        then ready masters and those of earlier nights, with their age [d], the nearest in time
+        first.
+        """
+        yield None, list(self._groups[kind].values())
+        yield None, [one for one in self._ready[kind] if one.mjd is None]
+        sources: list[tuple[float, str, list[CalibrationGroup] | NightLog, str]] = []
+        dated: dict[int, list[CalibrationGroup]] = {}
+        for one in self._ready[kind]:
+            if one.mjd is not None:
+                dated.setdefault(math.floor(one.mjd), []).append(one)
+        for day, groups in dated.items():
+            sources.append((self.middle - (groups[0].mjd or day), "", groups, ""))
+        for night, log, folder in self._library:
+            if log._groups[kind]:
+                sources.append((self.middle - log.middle, night, log, folder))
+        for age, night, source, folder in sorted(sources, key=lambda one: (abs(one[0]), one[1])):
+            if isinstance(source, NightLog):
+                groups = []
+                for name, group in source._groups[kind].items():
+                    groups.append(replace(group, name=f"{night}/{name}"))
+                    self.borrowed[f"{night}/{name}"] = f"{folder}{name}.fits"
+                yield age, groups
+            else:
+                yield age, source
 
     @staticmethod
     def _fitting(
@@ -812,6 +972,13 @@ class NightLog:
             facts = self.frames[group.frames[0]]
             if name in used and facts.has_pedestal:
                 remarks += [f"{name}: {why}" for why in self._pedestal_remarks(facts)]
+        elsewhere: dict[str, int] = {}
+        for frame in self.science:
+            for kind, why in self.match(frame).taken.items():
+                elsewhere[f"{kind} of another night: {why}"] = (
+                    elsewhere.get(f"{kind} of another night: {why}", 0) + 1
+                )
+        remarks += [f"{count} science frames, {why}" for why, count in elsewhere.items()]
         lacking: dict[str, int] = {}
         for frame in self.science:
             facts, found = self.frames[frame], self.match(frame)
@@ -827,7 +994,7 @@ class NightLog:
         if found.dark is None:
             notes = "; ".join(f"{kind}: {why}" for kind, why in found.notes.items())
             return [f"its flats have no bias and no dark, their pedestal stays in ({notes})"]
-        groups = {**self._groups["dark"], **{one.name: one for one in self._ready["dark"]}}
+        groups = {one.name: one for _, several in self._sources("dark") for one in several}
         exptime = groups[found.dark].exptime or 0.0
         if abs(exptime - facts.exptime) <= exposure_tolerance(facts.exptime):
             return []
@@ -850,7 +1017,7 @@ class NightLog:
             if row.frame in self.frames and self.frames[row.frame].raw == row.raw:
                 found = self.match(row.frame)
                 more = {kind: found.master(kind) for kind in CALIBRATIONS}
-                more["calnote"] = "; ".join(f"{k}: {v}" for k, v in found.notes.items())
+                more["calnote"] = found.remarks
             if row.facts is not None:
                 more["shape"] = shape_text(row.facts.shape)
             fields = []
@@ -883,6 +1050,42 @@ class NightLog:
         with atomic_path(path) as beside:
             beside.write_bytes(content)
         return True
+
+
+def ready_masters(directory: str | os.PathLike[str]) -> list[tuple[str, str]]:
+    """Return name and path of the master files of a directory and of the folders in it.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        When there is no such directory.
+    """
+    directory = os.fspath(directory)
+    found = []
+    for entry in sorted(os.listdir(directory)):
+        path = os.path.join(directory, entry)
+        names = [entry]
+        if os.path.isdir(path) and not entry.startswith("."):
+            names = [f"{entry}/{name}" for name in sorted(os.listdir(path))]
+        for name in names:
+            if MASTER_FILE.fullmatch(name):
+                found.append((os.path.splitext(name)[0], os.path.join(directory, name)))
+    return found
+
+
+def days_apart(age: float) -> str:
+    """Return how old a master is in words [d]; one of later is younger than the frame."""
+    days = round(abs(age))
+    if days == 0:
+        return "of the same day"
+    return f"{days} d {'older' if age > 0 else 'younger'}"
+
+
+def _taken(name: str, age: float, nearer: list[tuple[int, str, list[str]]]) -> str:
+    """Return what is told of a master of another night."""
+    told = "; ".join(f"{other}: {', '.join(why)}" for _, other, why in nearer[:6])
+    more = f"; and {len(nearer) - 6} more" if len(nearer) > 6 else ""
+    return f"{name}, {days_apart(age)}" + (f"; nearer but other: {told}{more}" if told else "")
 
 
 def _cell(value):

@@ -110,9 +110,10 @@ class Plan:
             for name in (table_name(target), *(f"{target}{end}" for end in curves))
         )
 
-    def threads_of_a_stack(self, cores: int | None) -> int:
-        """Return the threads of a job of one stack: few where the others keep the cores busy."""
-        return max(1, min(MOST_THREADS, (cores or 2) // max(1, len(self.stacks))))
+
+def threads_of_a_stack(stacks: int, cores: int | None) -> int:
+    """Return the threads of a job of one of so many stacks: few where these keep cores busy."""
+    return max(1, min(MOST_THREADS, (cores or 2) // max(1, stacks)))
 
 
 def plan_night(log: NightLog, config: Mapping[str, Any]) -> Plan:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lib.core.contents import sealed
+from lib.core.rawfiles import raw_root
 from lib.core.text import shown
 from lib.frame.file import COSMIC, FrameRejected
 from lib.frame.fitsbytes import map_images
@@ -299,7 +300,7 @@ def card_jobs(
     """Return the job of each science frame."""
     jobs = {}
     files = list_files(imdir)
-    rawdir = Path(config["datadir"])
+    rawdir = Path(raw_root(config))
     for frame in night.science:
         facts, product = night.frames[frame], result.frames[frame].product
         raw = rawdir / facts.raw

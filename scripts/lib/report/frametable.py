@@ -41,7 +41,7 @@ def log_rows(night: NightLog) -> list[dict[str, Any]]:
         if one.status == "OK":
             found = night.match(one.frame)
             row |= {kind: found.master(kind) or "" for kind in CALIBRATIONS}
-            row["calnote"] = "; ".join(f"{kind}: {why}" for kind, why in found.notes.items())
+            row["calnote"] = found.remarks
         rows.append(row)
     return rows
 

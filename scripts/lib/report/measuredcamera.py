@@ -10,6 +10,7 @@ import numpy as np
 
 from lib.calibration.detector import read_raw
 from lib.calibration.photontransfer import PhotonTransfer, photon_transfer
+from lib.core.rawfiles import SUFFIXES
 from lib.frame.file import FrameRejected
 from lib.night.frameignored import FrameUnusable
 from lib.night.headervalues import (
@@ -18,7 +19,6 @@ from lib.night.headervalues import (
 )
 from lib.night.instrumentfile import load_instrument
 from lib.night.interpret import merged_header
-from lib.night.nightlog import SUFFIXES
 from lib.night.rawheaders import read_headers
 
 DARK_PART = 0.05

@@ -267,6 +267,12 @@ class Page:
     cards: dict[str, Any]
 
 
+def record_of(imdir: Path) -> tuple[Path, str]:
+    """Return the folder of Snakemake's records, and what the logs of a night's jobs hold."""
+    own = imdir / ".snakemake" / "metadata"
+    return (own, "") if own.exists() else (imdir.parent / ".snakemake/metadata", f"{imdir.name}/")
+
+
 def gather(
     night: NightLog, result: NightOutcome, config: dict[str, Any], imdir: Path, cores: int = 1
 ) -> Page:
@@ -281,7 +287,7 @@ def gather(
         stacks, targets = show_stacks(result, config, imdir, sizes, pool)
     embedded, aside = embed_cards(night, cards, imdir, sizes)
     run = read_run(imdir)
-    durations = rule_durations(imdir / ".snakemake" / "metadata")
+    durations = rule_durations(*record_of(imdir))
     memory = peak_memory(imdir)
     for one in durations:
         one.memory = memory.get(one.rule)
@@ -292,7 +298,9 @@ def gather(
         begin=dates[0] if dates else "",
         end=dates[-1] if dates else "",
         imdir=str(imdir),
-        datadir=str(config["datadir"]),
+        datadir=str(config["datadir"])
+        if isinstance(config["datadir"], str)
+        else ", ".join(config["datadir"]),
         now=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         stacks=stacks,
         composites=composites.result(),

@@ -34,13 +34,15 @@ class RuleDuration:
     memory: float | None = None
 
 
-def rule_durations(metadata: str | Path) -> list[RuleDuration]:
+def rule_durations(metadata: str | Path, below: str = "") -> list[RuleDuration]:
     """Return how long the jobs of each rule took, from Snakemake's records.
 
     Parameters
     ----------
     metadata : path-like
         Folder ``.snakemake/metadata`` of `imdir`: one JSON file for each output.
+    below : str
+        What the paths of the logs hold of the jobs that count.
 
     Returns
     -------
@@ -55,7 +57,7 @@ def rule_durations(metadata: str | Path) -> list[RuleDuration]:
             logs = record.get("log") or []
             if not (is_number(begin) and is_number(end) and record.get("rule")):
                 continue
-            if not logs:
+            if not logs or below not in str(logs[0]):
                 continue
             # Each output has its record, with times of its own; the log is that of the job.
             job = (record["rule"], *map(str, logs))

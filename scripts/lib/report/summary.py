@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.night.campaign import Campaign
 from lib.report.numbers import number
 from lib.report.outcomes import NightOutcome, Outcome, StackOutcome
-from lib.report.products import Cards
+from lib.report.products import COADD_CARDS, Cards, cards_of, read_json
 from lib.report.reasons import reason_in_words
 
 CARD_TEXT = 64
@@ -171,6 +172,34 @@ def summary(night: NightOutcome, imdir: str | Path, page: bool = True, most: int
         lines.append(f"Ignored (not imaging): {ignored} file{'s' * (ignored != 1)}.")
     if page:
         lines.append(f"All about the night: {Path(imdir) / 'night.html'}")
+    return "\n".join(lines)
+
+
+def summary_over_nights(campaign: Campaign, imdir: str | Path, most: int = 12) -> str:
+    """Return the lines about the stacks over nights and of parts of nights; none without any.
+
+    Parameters
+    ----------
+    campaign : lib.night.campaign.Campaign
+    imdir : path-like
+    most : int
+        Stacks that are listed.
+    """
+    if not campaign.slices:
+        return ""
+    stacks = []
+    for name, frames in campaign.slices.items():
+        path = Path(imdir, f"coadd{name}.fits")
+        cards = cards_of(path, COADD_CARDS) if path.exists() else {}
+        quality = read_json(Path(imdir, "qa", "stack", f"{name}.json"))
+        members = {frame: Outcome(frame) for frame in frames}
+        stacks.append(stack_numbers(name, StackOutcome(cards, [*frames], {}, quality), members))
+    head = ("stack", "frames", "exposure", "seeing", "zero point", "limit", "positions")
+    lines = [f"Over nights and parts of nights, in {imdir}:"]
+    lines += _columns([head] + [_stack_row(one) for one in stacks[:most]])
+    lines += [f"  {one.stack}: {one.note}" for one in stacks[:most] if one.note]
+    if len(stacks) > most:
+        lines.append(f"  and {len(stacks) - most} stacks more")
     return "\n".join(lines)
 
 

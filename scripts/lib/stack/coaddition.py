@@ -217,6 +217,7 @@ def history_parameters(settings: StackSettings) -> dict[str, object]:
     return {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in vars(settings).items()
+        if key != "by"  # STACKn tell which frames
     }
 
 

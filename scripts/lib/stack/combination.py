@@ -109,7 +109,7 @@ def combine_frames(
     for frame in frames:  # before the threads ask for them
         if frame.weighting.modelled:
             size = (frame.header["NAXIS2"], frame.header["NAXIS1"])
-            flats.get(frame.header.get("FLATFILE", ""), size)
+            flats.get(frame.header, size)
     with tempfile.TemporaryDirectory(prefix=partial_path("stack-").name, dir=workdir) as beside:
         paths = [
             Path(beside) / f"f{number:05d}" if number > held else None
@@ -211,7 +211,7 @@ def align_frame(
     header, measured, scaling = content.header, frame.measurement, frame.weighting
     variance: float | np.ndarray = scaling.variance
     if scaling.modelled:
-        flat = flats.get(header.get("FLATFILE", ""), content.image.shape)
+        flat = flats.get(header, content.image.shape)
         variance = frame_variance(header, flat)
     weight, repaired = frame_weight(content.mask, variance)
     # What has no weight shows where the other frames have none either.

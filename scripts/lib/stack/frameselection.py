@@ -239,10 +239,11 @@ def chip_levels(headers: list[fits.Header]) -> np.ndarray:
         Magnitudes that a star of the same brightness would have on each chip; NaN for frames of
         other exposures. Exposures of one chip are left out.
     """
-    groups: dict[tuple[str, str], list[int]] = {}
+    groups: dict[tuple[str, str, str], list[int]] = {}
     for i, header in enumerate(headers):
         if header.get("FLATLEV", 0) > 0 and header.get("RAWFILE"):
-            groups.setdefault((header["RAWFILE"], header.get("FLATSET", "")), []).append(i)
+            exposure = (header["RAWFILE"], str(header.get("DATE-OBS")), header.get("FLATSET", ""))
+            groups.setdefault(exposure, []).append(i)
     several = [members for members in groups.values() if len(members) > 1]
     levels = np.full((len(headers), len(several)), np.nan)
     for k, members in enumerate(several):

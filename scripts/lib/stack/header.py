@@ -226,7 +226,10 @@ def time_cards(headers: list[fits.Header]) -> Cards:
     exposure = np.array([float(h["EXPTIME"]) for h in headers])
     cards["EXPTIME"] = (float(np.median(exposure)), "[s] exposure the pixels are scaled to")
     # The chips of a camera share their exposures.
-    exposures = {h.get("RAWFILE", k): float(h["EXPTIME"]) for k, h in enumerate(headers)}
+    # Names of raw files may repeat from night to night.
+    exposures = {
+        (h.get("RAWFILE", k), h.get("DATE-OBS")): float(h["EXPTIME"]) for k, h in enumerate(headers)
+    }
     cards["TOTALEXP"] = (sum(exposures.values()), "[s] sum of the exposures")
     cards["MAXEXP"] = (float(exposure.max()), "[s] longest exposure")
     cards["MINEXP"] = (float(exposure.min()), "[s] shortest exposure")

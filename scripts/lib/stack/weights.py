@@ -124,22 +124,34 @@ class FlatCache:
     Parameters
     ----------
     paths : iterable of path-like
-        Flats that frames may name in their header.
+        Flats that frames may name in their header; several nights may have one of the same name.
     directory : path-like
         Where to look for others.
     """
 
     def __init__(self, paths: Iterable[str | Path], directory: str | Path) -> None:
-        self.paths = {Path(path).name: Path(path) for path in paths}
+        self.paths: dict[str, list[Path]] = {}
+        for path in paths:
+            self.paths.setdefault(Path(path).name, []).append(Path(path))
         self.directory = Path(directory)
-        self.flats: dict[str, np.ndarray | None] = {}
+        self.flats: dict[Path, np.ndarray | None] = {}
+        self.sums: dict[Path, str] = {}
 
-    def get(self, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
-        """Return the flat a frame was divided by, or None where it is not there."""
+    def get(self, header: fits.Header, shape: tuple[int, ...]) -> np.ndarray | None:
+        """Return the flat a frame was divided by, or None where it is not there.
+
+        Parameters
+        ----------
+        header : astropy.io.fits.Header
+            FLATFILE, and FLATSUM where flats of several nights have that name.
+        shape : tuple of int
+            Of the frame.
+        """
+        name = str(header.get("FLATFILE", ""))
         if not name:
             return None
-        if name not in self.flats:
-            path = self.paths.get(name, self.directory / name)
+        path = self._path(name, str(header.get("FLATSUM", "")))
+        if path not in self.flats:
             flat = None
             if path.exists():
                 master = read_frame(path)
@@ -147,6 +159,16 @@ class FlatCache:
                     flat = np.where(master.image > 0, master.image, np.nan)
             else:
                 log.warning("flat %s is not there: weights without it", name)
-            self.flats[name] = flat
-        flat = self.flats[name]
+            self.flats[path] = flat
+        flat = self.flats[path]
         return flat if flat is not None and flat.shape == shape else None
+
+    def _path(self, name: str, datasum: str) -> Path:
+        """Return the path of a flat by its name, and by its DATASUM where several have that."""
+        named = self.paths.get(name, [])
+        if len(named) < 2:
+            return named[0] if named else self.directory / name
+        for path in named:
+            if path not in self.sums:
+                self.sums[path] = str(fits.getheader(path).get("DATASUM", ""))
+        return next((path for path in named if self.sums[path] == datasum), self.directory / name)

@@ -115,3 +115,11 @@ def test_interval_that_is_none_is_one_sentence(value, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"autoproc: --watch: {value!r} is no time between looks, write")
     assert watch.look_interval("0.5") == 0.5
+
+
+def test_nights_that_come_in_folders_of_their_own_are_seen(tmp_path):
+    for night in ("20220127", "20220128"):
+        (tmp_path / night).mkdir()
+        (tmp_path / night / "a.fits").touch()
+    assert set(watch.raw_files(f"{tmp_path}/2022*")) == {"20220127/a.fits", "20220128/a.fits"}
+    assert set(watch.raw_files(tmp_path, recursive=True)) == {"20220127/a.fits", "20220128/a.fits"}

@@ -6,7 +6,7 @@ import pytest
 from framefacts import made_facts
 
 from lib.core.pipeline import PIPELINE
-from lib.engine.nightfiles import NightFiles, read_night
+from lib.engine.nightfiles import NightFiles, read_campaign
 from lib.engine.paths import NothingToReduce
 from lib.night.plan import Plan, Sky
 
@@ -18,6 +18,7 @@ class Night:
     """A night of two frames with a flat made here and a ready bias, and no dark."""
 
     masters = {"bias-C0": "/ready/bias-C0.fits"}
+    borrowed = {}
     flats = {"flat_r": ["20220127T230000C0f"]}
     biases = darks = {}
 
@@ -102,8 +103,9 @@ def test_frames_of_a_stack_of_a_target_and_of_its_grid():
 def test_directory_without_frames_is_refused_in_one_sentence(tmp_path):
     config = {
         "datadir": str(tmp_path), "imdir": str(tmp_path / "red"), "exclude": "none.txt",
-        "instrument": "auto", "masters": "",
+        "instrument": "auto", "masters": "", "nights": "auto", "max_age": {},
+        "stack": {"by": ["auto"]},
     }  # fmt: skip
     with pytest.raises(NothingToReduce, match="holds no .fits"):
-        read_night(config, write=False)
+        read_campaign(config, write=False)
     assert not (tmp_path / "red").exists()

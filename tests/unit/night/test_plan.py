@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from lib.engine.config import check_config
-from lib.night.plan import plan_night
+from lib.night.plan import plan_night, threads_of_a_stack
 
 ALIKE = dict.fromkeys(("instrument", "camera", "half", "binning", "shape", "readout"))
 
@@ -79,7 +79,7 @@ def test_how_a_sky_is_made(near_infrared):
 
 @pytest.mark.parametrize(("cores", "threads"), [(None, 1), (1, 1), (2, 1), (8, 2), (64, 4)])
 def test_threads_of_a_stack(cores, threads):
-    assert planned(night()).threads_of_a_stack(cores) == threads
+    assert threads_of_a_stack(len(planned(night()).stacks), cores) == threads
 
 
 def test_a_near_infrared_sky_knows_the_frames_of_other_targets_nearest_in_time():

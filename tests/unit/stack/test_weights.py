@@ -68,11 +68,32 @@ def test_flats_are_read_once_and_zero_response_is_unknown(tmp_path, caplog):
     for path in (given, beside):
         write_frame(path, Frame(image, np.zeros(image.shape, np.uint8), fits.Header()))
     flats = FlatCache([given], tmp_path)
-    flat = flats.get("flat_r.fits", image.shape)
+
+    def named(name, datasum=""):
+        return fits.Header({"FLATFILE": name, "FLATSUM": datasum})
+
+    flat = flats.get(named("flat_r.fits"), image.shape)
     assert np.isnan(flat[1, 2]) and np.isfinite(flat).sum() == image.size - 1
     given.unlink()
-    assert flats.get("flat_r.fits", image.shape) is flat
-    assert flats.get("flat_g.fits", image.shape) is not None
-    assert flats.get("flat_g.fits", (5, 4)) is None and flats.get("", image.shape) is None
-    assert flats.get("flat_z.fits", image.shape) is None
+    assert flats.get(named("flat_r.fits"), image.shape) is flat
+    assert flats.get(named("flat_g.fits"), image.shape) is not None
+    assert flats.get(named("flat_g.fits"), (5, 4)) is None
+    assert flats.get(named(""), image.shape) is None
+    assert flats.get(named("flat_z.fits"), image.shape) is None
     assert "flat flat_z.fits is not there" in caplog.text
+
+
+def test_flats_of_one_name_of_several_nights_are_told_by_their_sums(tmp_path):
+    paths = [tmp_path / night / "flat_r.fits" for night in ("20220127", "20220129")]
+    mask = np.zeros((4, 5), np.uint8)
+    for level, path in enumerate(paths, 1):
+        path.parent.mkdir()
+        write_frame(path, Frame(np.full(mask.shape, level, np.float32), mask, fits.Header()))
+    flats = FlatCache(paths, tmp_path)
+    for level, path in enumerate(paths, 1):
+        header = fits.Header(
+            {"FLATFILE": "flat_r.fits", "FLATSUM": fits.getheader(path)["DATASUM"]}
+        )
+        assert (flats.get(header, mask.shape) == level).all()
+    header["FLATSUM"] = "1"
+    assert flats.get(header, mask.shape) is None

@@ -1,0 +1,140 @@
+"""The files of all nights of a run, and of what is made over nights or of parts of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from lib.night.campaign import Campaign
+from lib.night.plan import target_of
+
+from .nightfiles import NightFiles
+
+
+def campaign_files(campaign: Campaign, config: Mapping[str, Any]) -> NightFiles:
+    """Return the files of a night, who answers for all others.
+
+    Parameters
+    ----------
+    campaign : lib.night.campaign.Campaign
+    config : dict
+        Checked by `lib.engine.config.check_config`.
+    """
+    nights = {
+        folder: NightFiles(night.log, night.plan, config, folder)
+        for folder, night in campaign.nights.items()
+    }
+    one = nights.get("") or next(iter(nights.values()))
+    over = FilesOverNights(one.night, one.plan, config)
+    over.campaign = campaign
+    for files in (*nights.values(), over):
+        files.nights = nights
+        files.over_nights = over
+        files.several = campaign.several
+        files.contents = over.contents
+    for folder, files in nights.items():
+        files.key = campaign.keys.get(folder, "")
+        files.settled = folder in campaign.settled
+    return one
+
+
+class FilesOverNights(NightFiles):
+    """The files of what is made over nights and of parts of nights; they lie in `imdir` itself.
+
+    A stack over nights waits for the coadds of the nights that it has frames of. The frames
+    themselves are handed to it as params: those of a settled night are no rule's output.
+    """
+
+    campaign: Campaign
+
+    def at(self, wildcards: Any) -> NightFiles:
+        """Return these files."""
+        return self
+
+    def _frames_of(self, stack, rule):
+        return []
+
+    @property
+    def products_over_nights(self) -> list[str]:
+        """Paths of what all nights together come to."""
+        names = [f"coadd{stack}.fits" for stack in self.campaign.slices]
+        names += [*self.campaign.tables, *self.campaign.light_curves]
+        return [f"{self.top}/{name}" for name in names]
+
+    def solved(self, frames: Sequence[str]) -> list[str]:
+        """Return the paths of solved frames of any nights."""
+        nights = self.campaign.night_of
+        return [self.nights[nights[frame].folder].before("stack", frame) for frame in frames]
+
+    def nights_of_stack(self, wildcards: Any) -> list[str]:
+        """Return the coadds of the nights of a stack."""
+        found: dict[str, None] = {}
+        for frame in self.campaign.slices[wildcards.stack]:
+            night = self.campaign.night_of[frame]
+            name = f"coadd{night.plan.stack_of[frame]}.fits"
+            found[f"{self.nights[night.folder].imdir}/{name}"] = None
+        return list(found)
+
+    def reference(self, wildcards: Any) -> str:
+        """Return the reference stars of a target, as its first night has them."""
+        target = target_of(wildcards.stack)
+        return f"{self.first_night_of(target).imdir}/refcat/{target}.ecsv"
+
+    def grid_frames(self, wildcards: Any) -> list[str]:
+        """Return no inputs: the frames of the grid are params."""
+        return []
+
+    def stack_flats(self, wildcards: Any) -> list[str]:
+        """Return no inputs: the flats of the frames are params."""
+        return []
+
+    def stack_given(self, wildcards: Any) -> SimpleNamespace:
+        """Return the frames of a stack, those of its grid, their flats, the user's catalogue."""
+        frames = self.campaign.slices[wildcards.stack]
+        flats: dict[str, None] = {}
+        for frame in frames:
+            night = self.nights[self.campaign.night_of[frame].folder]
+            for ready in (True, False):
+                flats |= dict.fromkeys(night.masters_of(frame, ("flat",), ready).values())
+        grid: list[str] = []
+        if self.config["stack"]["grid"] == "target":
+            target = target_of(wildcards.stack)
+            for stack, members in self.campaign.log.stacks.items():
+                grid += members if target_of(stack) == target else []
+        return SimpleNamespace(
+            flats=list(flats), customcat=self.config["customcat"] or None,
+            frames=self.solved(frames), grid=self.solved(grid),
+        )  # fmt: skip
+
+    def stack_contents(self, wildcards: Any) -> list[str]:
+        """Return the names of the frames, and what stands for the user's catalogue."""
+        frames = self.campaign.slices[wildcards.stack]
+        customcat = self.config["customcat"]
+        return [*frames, *([self.contents.sum_of(customcat)] if customcat else [])]
+
+    def stacks_behind(self, wildcards: Any) -> list[tuple[str, str, Sequence[str]]]:
+        """Return folder, name and frames of the stacks of a mark, or of a light curve.
+
+        A light curve rests on the stacks of all nights, where these are made; else on each night's.
+        """
+        stacks = self.campaign.targets.get(wildcards.target, {})
+        mark = getattr(wildcards, "mark", ".all")[1:]
+        if mark in stacks:
+            return [(self.top, stack, self.campaign.slices[stack]) for stack in stacks[mark]]
+        return [
+            found
+            for night in self.nights.values()
+            if wildcards.target in night.plan.targets
+            for found in night.stacks_behind(wildcards)
+        ]
+
+    def site(self, wildcards: Any) -> list[float]:
+        """Return the site of the telescope, as the first night of the target has it."""
+        night = self.first_night_of(wildcards.target)
+        frames = [night.night.frames[one] for one in night.plan.frames_of(wildcards.target)]
+        return next((list(one.site) for one in frames if one.site), [])
+
+    def frames_of_target(self, wildcards: Any) -> list[str]:
+        """Return no inputs: the frames are params."""
+        return []

@@ -1,0 +1,49 @@
+"""The stacks of nights under names that sort, in one directory: links to those in their folders."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lib.night.campaign import Campaign
+from lib.night.slices import parse_slice
+
+ENDINGS = (".fits", ".weight.fits", ".cat.fits")
+"""What a stack consists of."""
+
+
+def links(campaign: Campaign, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Give the name below `imdir` of each link, and the file that it stands for.
+
+    Those are ``coadd<target>.<filter>.n20220127.fits`` and the like, where there are several nights
+    or ``stack.by`` asks for nights by that word.
+
+    Parameters
+    ----------
+    campaign : lib.night.campaign.Campaign
+    config : dict
+        Checked by `lib.engine.config.check_config`.
+    """
+    asked = {parse_slice(word).kind for word in config["stack"]["by"]}
+    if not asked & {"night", "auto"} or not (campaign.several or "night" in asked):
+        return
+    for folder, night in campaign.nights.items():
+        for stack in night.plan.stacks if night.name else ():
+            for end in ENDINGS:
+                yield f"coadd{stack}.n{night.name}{end}", f"{folder}coadd{stack}{end}"
+
+
+def link_nights(campaign: Campaign, config: Mapping[str, Any]) -> None:
+    """Make the links to the stacks that are there, and remove those to what is not."""
+    top = Path(config["imdir"])
+    for name, target in links(campaign, config):
+        link = top / name
+        if link.exists() and not link.is_symlink():
+            continue
+        with suppress(OSError):  # a file system without links
+            if link.is_symlink() and os.readlink(link) == target and link.exists():
+                continue
+            link.unlink(missing_ok=True)
+            if (top / target).exists():
+                link.symlink_to(target)

@@ -1,0 +1,186 @@
+"""The nights of a campaign: their logs, their plans, and the folders that they lie in."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lib.night.nightlog import NightLog
+from lib.night.plan import Plan, plan_night, target_of, threads_of_a_stack
+from lib.night.slices import sliced, slices_of
+
+MARKER = ".settled"
+"""Name in the folder of a night of what its page was made of."""
+
+REDUCED = re.compile(r"[a-z]+(2[0-9A-Za-z_+-]*)\.fits")
+"""Names of frames that steps have written."""
+
+
+@dataclass
+class Night:
+    """A night of a campaign.
+
+    Parameters
+    ----------
+    name : str
+        The date of its evening; empty where nothing is known of it.
+    log : lib.night.nightlog.NightLog
+    plan : lib.night.plan.Plan
+    folder : str
+        Where its files lie below `imdir`: ``20220127/``, or empty for `imdir` itself.
+    """
+
+    name: str
+    log: NightLog
+    plan: Plan
+    folder: str = ""
+
+
+@dataclass
+class Campaign:
+    """All that a run has raw frames of: one night, or several.
+
+    Parameters
+    ----------
+    log : lib.night.nightlog.NightLog
+        Of all raw files.
+    nights : dict of str to Night
+        By folder, in order of time. One night lies in `imdir` itself.
+    slices : dict of str to tuple of str
+        Stacks over nights and parts of nights, ``<target>.<filter>.<mark>`` -> frames by time.
+    keys : dict of str to str
+        By folder, a digest of all that the products of a night depend on.
+    settled : frozenset of str
+        Folders of the nights that have come to their end, and need no planning.
+    """
+
+    log: NightLog
+    nights: dict[str, Night]
+    slices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+    settled: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.night_of = {
+            frame: night for night in self.nights.values() for frame in night.log.frames
+        }
+
+    @property
+    def wildcard(self) -> str:
+        """What stands in the paths of rules for the folder of a night."""
+        return "{night}" if self.several else ""
+
+    @property
+    def folder_pattern(self) -> str:
+        """Regular expression of the folders of open nights, and of what lies in `imdir`."""
+        return f"(?:{'|'.join(dict.fromkeys([*self.open, '']))})"
+
+    @property
+    def every_folder_pattern(self) -> str:
+        """Regular expression of the folders of all nights: masters may be made for later ones."""
+        return f"(?:{'|'.join(dict.fromkeys([*self.nights, '']))})"
+
+    @property
+    def open(self) -> dict[str, Night]:
+        """The nights that are not settled, by folder."""
+        return {
+            folder: night for folder, night in self.nights.items() if folder not in self.settled
+        }
+
+    def threads_of_a_stack(self, cores: int | None) -> int:
+        """Return the threads of a job of one stack: few where the others keep the cores busy."""
+        stacks = sum(len(night.plan.stacks) for night in self.open.values())
+        return threads_of_a_stack(stacks, cores)
+
+    @property
+    def several(self) -> bool:
+        """Whether there are several nights."""
+        return len(self.nights) > 1
+
+    @property
+    def targets(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """Stacks of each target over nights and parts of nights: target -> mark -> stacks."""
+        found: dict[str, dict[str, tuple[str, ...]]] = {}
+        for name in self.slices:
+            mark = name.split(".", 2)[2]
+            marks = found.setdefault(target_of(name), {})
+            marks[mark] = (*marks.get(mark, ()), name)
+        return found
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables of targets over nights and parts of nights."""
+        return tuple(
+            f"{target}.{mark}.ecsv"
+            for target, marks in self.targets.items()
+            for mark in marks
+            if not mark.startswith("f2")
+        )
+
+    @property
+    def light_curves(self) -> tuple[str, ...]:
+        """Names of the light curves over all nights."""
+        if not self.several:
+            return ()
+        with_positions = any(night.plan.with_positions for night in self.nights.values())
+        ends = ("lightcurve", "lightcurves") if with_positions else ("lightcurve",)
+        return tuple(f"{target}.{end}.ecsv" for target in self.nights_of_targets for end in ends)
+
+    @property
+    def nights_of_targets(self) -> dict[str, list[Night]]:
+        """The nights in which each target was observed."""
+        found: dict[str, list[Night]] = {}
+        for night in self.nights.values():
+            for target in night.plan.targets:
+                found.setdefault(target, []).append(night)
+        return dict(sorted(found.items()))
+
+
+def flat_night(logs: Mapping[str, NightLog], imdir: str | os.PathLike[str]) -> str:
+    """Return which of several nights lies in `imdir` itself, as it was once reduced alone; or ''.
+
+    Parameters
+    ----------
+    logs : dict of str to NightLog
+        By the name of the night.
+    imdir : path-like
+    """
+    nights = {frame: name for name, log in logs.items() for frame in log.frames}
+    count: dict[str, int] = {}
+    try:
+        names = os.listdir(imdir)
+    except OSError:
+        return ""
+    for name in names:
+        found = REDUCED.fullmatch(name)
+        if found and found[1] in nights:
+            count[nights[found[1]]] = count.get(nights[found[1]], 0) + 1
+    return max(count, key=lambda name: (count[name], name)) if count else ""
+
+
+def plan_campaign(
+    log: NightLog, config: Mapping[str, Any], imdir: str | os.PathLike[str]
+) -> Campaign:
+    """Return the nights of a run, with what is to be made of each and over all of them.
+
+    Parameters
+    ----------
+    log : lib.night.nightlog.NightLog
+        Of all raw files.
+    config : dict
+        Checked by `lib.engine.config.check_config`.
+    imdir : path-like
+        A night that lies in it already stays there.
+    """
+    logs = log.by_night() if config["nights"] == "auto" else {"": log}
+    alone = next(iter(logs)) if len(logs) == 1 else flat_night(logs, imdir)
+    nights: dict[str, Night] = {}
+    for name, one in logs.items():
+        folder = "" if name == alone else f"{name}/"
+        one.add_masters(config["masters"], config["max_age"])
+        for earlier in nights.values():
+            one.add_library(earlier.name, earlier.log, earlier.folder)
+        nights[folder] = Night(name, one, plan_night(one, config), folder)
+    slices = sliced(log.stacks, log.frames, slices_of(config["stack"]["by"], len(nights) > 1))
+    return Campaign(log, nights, slices)

@@ -1,0 +1,91 @@
+"""To which night a frame belongs: from noon to noon at the site, whatever folder it lies in."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from lib.night.facts import FrameFacts
+
+PAUSE = 4 / 24
+"""[d] Science frames of two nights are further apart: the Sun is up between them."""
+
+
+def name_of_night(number: int) -> str:
+    """Return the name of a night, the date of its evening: 20220127.
+
+    Parameters
+    ----------
+    number : int
+        Modified Julian date of that day.
+    """
+    return f"{datetime(1858, 11, 17, tzinfo=UTC) + timedelta(days=number):%Y%m%d}"
+
+
+def tell_nights(frames: Sequence[FrameFacts]) -> tuple[dict[str, str], list[str]]:
+    """Return the night of each frame.
+
+    A night lasts from noon to noon of mean local time, by the longitude that its instrument file
+    or header tells, Greenwich where neither does. Nights are those of science frames. Calibration
+    frames that were taken on another day belong to the next night with science frames, after the
+    last to that one.
+
+    Parameters
+    ----------
+    frames : list of FrameFacts
+
+    Returns
+    -------
+    nights : dict of str to str
+        Name of the frame -> of its night, the local date at its beginning.
+    notes : list of str
+        What longitude was taken where none is told, or cannot be true.
+    """
+    numbers: dict[str, int] = {}
+    notes = []
+    cameras: dict[str, list[FrameFacts]] = {}
+    for facts in frames:
+        cameras.setdefault(facts.instrument, []).append(facts)
+    for instrument, members in sorted(cameras.items()):
+        shift, note = _noon(instrument, members)
+        numbers |= {one.frame: int((one.mjd + shift) // 1) for one in members}
+        notes += [note] if note else []
+    science = sorted({numbers[one.frame] for one in frames if one.type == "object"})
+    if not science:
+        return dict.fromkeys(numbers, ""), []
+    named = {
+        frame: name_of_night(next((one for one in science if one >= number), science[-1]))
+        for frame, number in numbers.items()
+    }
+    return named, notes if len(science) > 1 else []
+
+
+def _noon(instrument: str, frames: Sequence[FrameFacts]) -> tuple[float, str]:
+    """Return what to add to modified Julian dates so that days begin at noon, and what to tell."""
+    known = [one.site[1] if one.site else one.longitude for one in frames]
+    told = sorted(one for one in known if one is not None)
+    longitude = told[len(told) // 2] if told else 0.0
+    shift = _days_begin_at_noon(longitude)
+    times = sorted(one.mjd + shift for one in frames if one.type == "object")
+    cut = any(
+        later - before < PAUSE and later // 1 > before // 1 for before, later in _pairs(times)
+    )
+    if not cut:
+        where = f"{instrument}: no header tells the longitude of the site, nights begin at noon UTC"
+        return shift, "" if told else where
+    # The Sun does not set at noon: a wrong sign or no longitude. The day is where no frame is.
+    phases = sorted(time % 1 for time in times)
+    gaps = [(later - before, before) for before, later in _pairs([*phases, phases[0] + 1])]
+    length, before = max(gaps)
+    hours = (before + length / 2 - shift) % 1 * 24
+    return _days_begin_at_noon((12 - hours) * 15), (
+        f"{instrument}: noon by longitude {longitude:g} falls among its frames, nights begin at "
+        f"{hours:.1f} h UTC, amid the longest pause"
+    )
+
+
+def _days_begin_at_noon(longitude: float) -> float:
+    """Return what to add to modified Julian dates so that days begin at noon of a longitude."""
+    return (longitude + 180) % 360 / 360 - 1.0
+
+
+def _pairs(values: Sequence[float]) -> Iterable[tuple[float, float]]:
+    return zip(values, values[1:], strict=False)
