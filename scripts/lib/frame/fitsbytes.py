@@ -315,7 +315,9 @@ def _hdus(
         lines = lines[: lines.index("END")]
         cards = {line[:8].rstrip(): line[10:].partition("/")[0].strip(" '") for line in lines}
         lengths = [int(cards[f"NAXIS{k}"]) for k in range(1, int(cards["NAXIS"]) + 1)]
-        size = abs(int(cards["BITPIX"])) // 8 * math.prod(lengths) if lengths else 0
+        # What compressed images hold lies behind their table.
+        count = math.prod(lengths) + int(cards.get("PCOUNT", 0)) if lengths else 0
+        size = abs(int(cards["BITPIX"])) // 8 * count
         yield cards, lines, lengths, at, size
         at += size + -size % BLOCK
 

@@ -141,3 +141,13 @@ def test_head_with_what_is_no_number(tmp_path):
     path.write_text("".join(f"{key:8}= {value} / comment\n" for key, value in cards.items()))
     with pytest.raises(ValueError, match="not finite"):
         read_head(path)
+
+
+def test_image_before_a_compressed_one_is_mapped(tmp_path):
+    image = np.arange(12.0, dtype=">f4").reshape(3, 4)
+    noise = np.random.default_rng(1).integers(0, 30000, (100, 100)).astype(np.int16)
+    hdus = [fits.PrimaryHDU(image), fits.CompImageHDU(noise, name="COVERAGE")]
+    hdus += [fits.ImageHDU(image + 1, name="MORE")]
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    _, images = map_images(tmp_path / "a.fits")
+    assert list(images) == ["", "MORE"] and (images["MORE"] == image + 1).all()
