@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help env env-dev demo test depth bench snakemakes lint format lock upgrade clean
+.PHONY: help env env-dev demo docs test depth bench snakemakes lint format lock upgrade clean
 
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 PYTEST_ARGS ?=
@@ -43,6 +43,9 @@ test: env-dev lint  ## check the style, then run all tests
 
 depth: env-dev  ## put stars into simulated frames and see how faint the stack finds them
 	python tests/depth.py $(DEPTH_ARGS)
+
+docs: env-dev  ## build the documentation as a site, into site/index.html
+	NO_MKDOCS_2_WARNING=1 mkdocs build -q
 
 lint: env-dev  ## check the style of Python and Snakemake files
 	ruff check .

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 from astropy.io import fits
 from astropy.nddata import CCDData
+from astropy.table import Table
 from astropy.wcs import WCS
 
 
@@ -34,7 +35,7 @@ def test_source_table_tells_stil_what_its_columns_are(reduced_night):
     assert len(rows) > 40
     assert [name for name, _, ucd, words in rows if not (ucd and words)] == []
     units = {name: unit for name, unit, _, _ in rows}
-    assert units["RA"] == "deg" and units["FLUX_AUTO"] == "electron" and units["MAG_AUTO"] == "mag"
+    assert units["RA"] == "deg" and units["FLUX_AUTO"] == "ct" and units["MAG_AUTO"] == "mag"
     without = {name for name, unit in units.items() if not unit}
     assert without <= {"NUMBER", "SNR", "ELLIPTICITY", "SIZE_RATIO", "STAR", "FLAGS", "ZP_STAR",
                        "NFRAMES"}  # fmt: skip
@@ -53,3 +54,5 @@ def test_coadd_tells_who_made_what_when(reduced_night):
     assert header["MJD-BEG"] < header["MJD-AVG"] < header["MJD-END"]
     image = CCDData.read(path)
     assert image.unit == "electron" and WCS(header).has_celestial
+    table = Table.read(path.with_suffix(".cat.fits"), hdu="SOURCES")
+    assert str(table["FLUX_POINT"].unit) == "ct"

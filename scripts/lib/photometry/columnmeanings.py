@@ -25,7 +25,7 @@ MEANINGS = {
     "HALF_LIGHT": ("phys.angSize", "radius of half the light"),
     "SIZE_RATIO": ("arith.ratio;phys.angSize", "HALF_LIGHT over that of stars"),
     "STAR": ("src.class.starGalaxy", "as large as a star"),
-    "PEAK": ("phot.count;stat.max", "brightest pixel"),
+    "PEAK": ("phot.count;stat.max", "brightest pixel, electrons"),
     "FLAGS": ("meta.code.qual", "sum of bits, see docs/stack.md"),
     "NFRAMES": ("meta.number;obs", "frames that count in the core"),
     "ZP_STAR": ("meta.code", "counts in the zero point"),
@@ -52,9 +52,10 @@ def meaning(name: str) -> tuple[str, str]:
     where = FLUXES.get(kind, f"in circular aperture {kind.removeprefix('APER')}")
     ucd = "phot.mag" if quantity.startswith("MAG") else "phot.flux"
     what = "magnitude" if quantity.startswith("MAG") else "flux"
+    unit = "" if quantity.startswith("MAG") else ", electrons"
     if quantity.endswith("ERR"):
-        return f"stat.error;{ucd}", f"error of the {what} {where}"
-    return ucd, f"{what} {where}"
+        return f"stat.error;{ucd}", f"error of the {what} {where}{unit}"
+    return ucd, f"{what} {where}{unit}"
 
 
 def describe_columns(header: fits.Header) -> None:

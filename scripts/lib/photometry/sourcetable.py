@@ -20,6 +20,9 @@ from lib.photometry.skystructure import local_excess
 from lib.photometry.starfield import STELLAR_LOCUS, StarField
 from lib.photometry.zeropoint import Zeropoint
 
+COUNTS = "ct"
+"""Electrons: FITS has no such unit, and astropy would warn of each column."""
+
 KRON_FACTOR = 2.5
 """Size of automatic apertures [Kron radii]."""
 
@@ -471,7 +474,7 @@ def _shape_columns(source: np.ndarray, field: StarField | None, scale: float) ->
         _column("HALF_LIGHT", half_light * scale, "arcsec"),
         _column("SIZE_RATIO", size),
         _column("STAR", np.abs(np.log(np.maximum(size, 1e-3))) < STELLAR_LOCUS, kind="L"),
-        _column("PEAK", source["peak"], "electron"),
+        _column("PEAK", source["peak"], COUNTS),
     ]
 
 
@@ -507,8 +510,8 @@ def _flux_columns(name: str, fluxes: SourceFluxes, zeropoint: Zeropoint) -> list
         magnitude = np.where(flux > 0, zeropoint.value - 2.5 * np.log10(flux), np.nan)
         magnitude_error = np.where(flux > 0, 1.0857 * error / flux, np.nan)
     return [
-        _column(f"FLUX_{name}", flux, "electron"),
-        _column(f"FLUXERR_{name}", error, "electron"),
+        _column(f"FLUX_{name}", flux, COUNTS),
+        _column(f"FLUXERR_{name}", error, COUNTS),
         _column(f"MAG_{name}", magnitude, "mag"),
         _column(f"MAGERR_{name}", magnitude_error, "mag"),
     ]

@@ -7,7 +7,7 @@ from lib.photometry.columnmeanings import describe_columns, meaning
 
 
 def test_fluxes_of_every_kind():
-    assert meaning("FLUX_APER3") == ("phot.flux", "flux in circular aperture 3")
+    assert meaning("FLUX_APER3") == ("phot.flux", "flux in circular aperture 3, electrons")
     assert meaning("MAGERR_AUTO") == (
         "stat.error;phot.mag",
         "error of the magnitude in the elliptical Kron aperture",
