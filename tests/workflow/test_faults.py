@@ -58,7 +58,10 @@ def kill_all(run):
 
 def half_written(place):
     """Return the temporary files below imredux."""
-    lasting = {".nightlog.json", ".run", ".contents.jsonl", ".products.json", ".snakemake"}
+    lasting = {
+        ".nightlog.json", ".run", ".contents.jsonl", ".products.json", ".durations.json",
+        ".snakemake",
+    }  # fmt: skip
     return [path for path in place.products.rglob(".*") if path.name not in lasting]
 
 

@@ -152,7 +152,7 @@ def _band_of(cores: list[str], system: str) -> FilterName:
     if infrared and system not in _UPPER | _LOWER:
         return FilterName((infrared.group(1) or infrared.group(2)).upper(), system)
     if system in _LOWER:
-        found = re.fullmatch(r"(?i)([ugrizy])(p|s|prime)?[12]?", core)
+        found = re.fullmatch(r"(?i)([ugrizy])(p|s|prime|\+)?[12]?", core)
         return FilterName(found.group(1).lower(), system) if found else nothing
     if system in _UPPER:
         found = re.fullmatch(r"(?i)([bvri])(c|j)?", core)

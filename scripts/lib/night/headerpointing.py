@@ -17,6 +17,9 @@ _HOURS = re.compile(r"\bh(rs?|ours?)?\b|\bh\W?m\W?s\b|hh\W?mm", re.IGNORECASE)
 _DEGREES = re.compile(r"\bdeg(ree|r)?s?\b|\u00b0", re.IGNORECASE)
 
 
+_RADIANS = re.compile(r"\brad(ian)?s?\b", re.IGNORECASE)
+
+
 @dataclass
 class HeaderPointing:
     """Where the telescope pointed, by its header.
@@ -52,19 +55,33 @@ def _ra(reading: Reading, header: Header) -> tuple[float, bool] | None:
     value = angle(reading.value, hours=True)
     if value is None or not -360 <= value <= 360:
         return None
-    if number(reading.value) is None or not 0 < value < 24 or not reading.keyword:
+    if number(reading.value) is None or not reading.keyword:
         return value, True
+    if not 0 < value < 24:
+        return (math.degrees(value) % 360 if _in_radians(reading, header) else value), True
     comment = comment_of(header, reading.keyword)
     unit = re.match(r"\s*[\[(]([^\])]*)[\])]", comment)
     for words in (unit.group(1) if unit else "", comment):
         hours, degrees = bool(_HOURS.search(words)), bool(_DEGREES.search(words))
         if hours != degrees:
             return value * (15 if hours else 1), True
+    if _in_radians(reading, header):
+        return math.degrees(value) % 360, True
     return value, False
 
 
-def _dec(reading: Reading) -> float | None:
+def _in_radians(reading: Reading, header: Header) -> bool:
+    """Whether the comment of a number says that it is in radians."""
+    if number(reading.value) is None or not reading.keyword:
+        return False
+    comment = comment_of(header, reading.keyword)
+    return bool(_RADIANS.search(comment)) and not _DEGREES.search(comment)
+
+
+def _dec(reading: Reading, header: Header) -> float | None:
     value = angle(reading.value)
+    if value is not None and _in_radians(reading, header):
+        value = math.degrees(value)
     return value if value is not None and abs(value) <= 90 else None
 
 
@@ -127,7 +144,9 @@ def header_pointing(
     HeaderPointing
     """
     ras = [(one, at) for one in readings(ra, header, filename) if (at := _ra(one, header))]
-    decs = [known for one in readings(dec, header, filename) if (known := _dec(one)) is not None]
+    decs = [
+        known for one in readings(dec, header, filename) if (known := _dec(one, header)) is not None
+    ]
     if not ras or not decs:
         return HeaderPointing()
     notes: list[str] = []

@@ -30,13 +30,18 @@ _DATE = re.compile(
     r"(?:[Tt _]+(.+))?"
 )
 
+_DAY_FIRST = re.compile(r"(\d{1,2})(?:\.(\d{1,2})\.|[-/ ]([A-Za-z]{3})[a-z]*[-/ ])(\d{4})(.*)")
+"""A day before its month where it cannot be taken for one: dots, as in Europe, or its name."""
+
+_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+
 _ISO = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})T([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9](?:\.[0-9]{1,12})?)"
 )
 """The form that the standard requires, and nearly every header has."""
 
 _TIME = re.compile(
-    r"(?:(\d{1,2})[:\s-](\d{1,2})(?:[:\s-](\d{1,2}(?:\.\d*)?))?|(\d{2})(\d{2})(\d{2}(?:\.\d*)?))"
+    r"(?:(\d{1,2})[:\sh-](\d{1,2})(?:[:\sm-](\d{1,2}(?:\.\d*)?)s?)?|(\d{2})(\d{2})(\d{2}(?:\.\d*)?))"
     r"\s*\(?(Z|UTC?|GMT|[+-]\d{2}(?::?\d{2})?)?\)?",
     re.IGNORECASE,
 )
@@ -115,6 +120,20 @@ def _iso_day(date: str) -> int | None:
     return _day(match) if match else None
 
 
+def _year_first(date: str) -> str:
+    """Return a date text with year, month, day, and a point in its seconds."""
+    date = re.sub(r"(?<=\d),(?=\d)", ".", date)
+    match = _DAY_FIRST.fullmatch(date)
+    if match is None:
+        return date
+    day, month, name, year, rest = match.groups()
+    if name:
+        if name.lower() not in _MONTHS:
+            return date
+        month = str(_MONTHS.index(name.lower()) + 1)
+    return f"{year}-{int(month):02d}-{int(day):02d}{rest}"
+
+
 def mjd_of(date: Any, time: Any = None) -> float | None:
     """Modified Julian date (days) of a date text, with the time in it or beside it.
 
@@ -125,7 +144,7 @@ def mjd_of(date: Any, time: Any = None) -> float | None:
     if iso and (day := _iso_day(iso.group(1))) is not None:
         clock = int(iso.group(2)) * 3600 + int(iso.group(3)) * 60 + float(iso.group(4))
         return round(day + clock / 86400, 9)
-    match = _DATE.fullmatch(text(date).removesuffix("Z"))
+    match = _DATE.fullmatch(_year_first(text(date).removesuffix("Z")))
     day = _day(match) if match else None
     if match is None or day is None:
         return None
@@ -189,7 +208,7 @@ def _with_time(reading: Reading, times: list[Reading], header: Header) -> tuple[
             seconds = _clock(
                 time.value, bool(_SECONDS.search(comment)), bool(_HOURS.search(comment))
             )
-            match = _DATE.fullmatch(text(date).partition("T")[0].removesuffix("Z"))
+            match = _DATE.fullmatch(_year_first(text(date)).partition("T")[0].removesuffix("Z"))
             day = _day(match) if match else None
             both = None if seconds is None or day is None else round(day + seconds / 86400, 9)
         if both is not None:

@@ -57,6 +57,11 @@ DATE_TEXTS = [
     "2023-03-09T20:10:00.0-0700",
     "2023-03-10T08:40:00+05:30",
     "2023-03-10T12:10:00+09",
+    "2023-03-10T03:10:00,000",
+    "2023-03-10T03h10m00s",
+    "10.03.2023 03:10:00",
+    "10-Mar-2023 03:10:00",
+    "10 march 2023 03:10:00",
 ]
 
 
@@ -74,6 +79,7 @@ def test_date_with_zone_or_suffix(date):
         {"DATE-OBS": "2023-03-10", "UT": 190 / 60},
         {"DATE-OBS": "2023-03-10", "UT": f"{190 / 60:.9f}"},
         {"DATE-OBS": "2023-03-10", "UTC": 11400.0},
+        {"DATE-OBS": "2023-03-10", "UT": "03h10m00s"},
         {"DATE-OBS": "2023-03-10", "UT": "No Value", "TIME-OBS": "03:10:00"},
         {"DATE-OBS": "2023-03-10", "UTSTART": "2023-03-10T03:10:00"},
         {"DATE-OBS": "2023-03-10T00:00:00", "TIME-OBS": "03:10:00"},
@@ -261,3 +267,48 @@ def test_dark_of_next_to_no_exposure_is_a_bias(seconds, kind):
     header = {"EXPTIME": seconds}
     found, value, _ = exposure_time(["EXPTIME"], header, "one.fits", "dark")
     assert (found, value) == (kind, seconds)
+
+
+def test_a_month_by_its_name_in_capitals():
+    facts = facts_of({"DATE-OBS": "10-OCT-2023", "UT": "03:10:00"})
+    assert facts.date_obs == "2023-10-10T03:10:00.000"
+    for date in ("03/10/2023 03:10:00", "10-Foo-2023 03:10:00", "10.13.2023 03:10:00"):
+        with pytest.raises(FrameUnusable, match="BAD_DATE"):
+            facts_of({"DATE-OBS": date})
+
+
+@pytest.mark.parametrize(
+    ("ra", "dec", "comment", "wanted"),
+    [
+        (2.617993878, 0.3490658504, "[rad] telescope", (150.0, 20.0)),
+        (-2.617993878, -0.3490658504, "radians", (210.0, -20.0)),
+        (2.617993878, 0.3490658504, "[deg]", (2.6179939, 0.3490659)),
+    ],
+)
+def test_a_position_in_radians(ra, dec, comment, wanted):
+    facts = facts_of({"RA": ra, "DEC": dec}, {"RA": comment, "DEC": comment})
+    assert (facts.ra, facts.dec) == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"CCDXBIN": 2, "CCDYBIN": 2}, {"XBIN": 2, "YBIN": 2}, {"CCDSUM": "2 2"},
+        {"BINNING": "2x2"}, {"XBINNING": 2, "YBINNING": 2},
+    ],
+)  # fmt: skip
+def test_binning(changes):
+    assert facts_of(changes).binning == "2x2"
+
+
+@pytest.mark.parametrize("key", ["OBS_TYPE", "DATA-TYP", "FRAME"])
+@pytest.mark.parametrize(
+    ("words", "kind"), [("OBJECT", "object"), ("SKYFLAT", "flat"), ("obj", "object")]
+)
+def test_type_by_other_keywords(key, words, kind):
+    assert facts_of({"IMAGETYP": None, key: words}).type == kind
+
+
+@pytest.mark.parametrize("key", ["EXP", "EXP-TIME", "EXPOSURE"])
+def test_exposure_by_other_keywords(key):
+    assert facts_of({"EXPTIME": None, key: 12.5}).exptime == 12.5
