@@ -78,7 +78,8 @@ rule tables:
 
 # Rule lightcurve takes: the solved frames of a target, its coadds, their weights and source tables
 # and what the stack measured. Gives: <target>.lightcurve.ecsv and a plot, the target in every
-# exposure, bin and stack; <target>.lightcurves.ecsv, the same of the positions in `targets`.
+# exposure, bin and stack; <target>.lightcurves.ecsv, the same of the positions in `targets`;
+# exports/<target>.*, both in the formats of `export`.
 rule lightcurve:
     input:
         frames=FILES.frames_of_target,
@@ -88,6 +89,7 @@ rule lightcurve:
         quality=FILES.products("qa/stack/{stack}.json"),
     output:
         **FILES.of_positions,
+        **FILES.exports,
         table=f"{IMDIR}/{NIGHT}{{target}}.lightcurve.ecsv",
         plot=f"{IMDIR}/{NIGHT}qa/lightcurve/{{target}}.png",
     log:
@@ -95,12 +97,14 @@ rule lightcurve:
     conda:
         "../environment.yml"
     params:
-        version=5,
+        version=6,
         stacks=FILES.stacks_of_target,
         given=FILES.frames_by_stack,
         settings=config["lightcurve"],
         site=FILES.site,
         positions=FILES.positions_content,
+        export=config["export"],
+        observer=config["observer"],
         target_radec=TARGET,
     script:
         "../scripts/lightcurve.py"

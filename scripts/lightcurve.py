@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from lib.core.files import atomic_path
-from lib.core.settings import LightcurveSettings
+from lib.core.settings import LightcurveSettings, ObserverSettings
 from lib.frame.step import run_by_hand, run_rule
 from lib.night.positions import read_positions
 from lib.night.targets import parse_position
 from lib.photometry.lightcurveplot import plot_light_curve, plot_light_curves
+from lib.report.exports import export_text
 from lib.stack.lightcurves import (
     StackPaths,
     common_meta,
@@ -39,7 +40,8 @@ def run(stacks: list[StackPaths], output: str, plot: str, **options: Any) -> Non
     output, plot : path-like
     **options
         target_radec, settings (of section lightcurve), site and version; positions, the path of
-        the table of positions, with all_table and all_plot, where their light curves go.
+        the table of positions, with all_table and all_plot, where their light curves go; exports,
+        format -> path, with observer (of that section).
     """
     read = [read_stack(paths) for paths in stacks]
     settings = LightcurveSettings(**options.get("settings", {}))
@@ -50,15 +52,21 @@ def run(stacks: list[StackPaths], output: str, plot: str, **options: Any) -> Non
     first, *rest = make_tables(read, stacks, [target, *others], settings, site)
     common = common_meta(read, site, options.get("version", 1))
     first.meta = common | meta | first.meta
+    for table in rest:
+        table.meta = common | table.meta
     with atomic_path(output) as beside:
         first.write(beside, format="ascii.ecsv")
     plot_light_curve(plot, first, f"{target.name}  {target.ra[0]:.5f} {target.dec[0]:+.5f}")
     log.info("%s: %d exposures", Path(output).name, np.sum(first["KIND"] == "frame"))
+    inside = [one for one in rest if np.isfinite(one["FLUX"]).any()]
+    observer = ObserverSettings(**options.get("observer", {}))
+    for name, path in options.get("exports", {}).items():
+        with atomic_path(path) as beside:
+            Path(beside).write_text(export_text(name, [first, *inside], observer), encoding="utf-8")
     if options.get("all_table"):
         joined = join_tables(rest or [first[:0]], common)
         with atomic_path(options["all_table"]) as beside:
             joined.write(beside, format="ascii.ecsv")
-        inside = [one for one in rest if one.meta["name"] in joined.meta["positions"]]
         plot_light_curves(options["all_plot"], inside)
         log.info("%d of %d positions lie in the field", len(joined.meta["positions"]), len(others))
 
@@ -71,7 +79,8 @@ def main(job: Any) -> None:
         stacks, put.table, put.plot, target_radec=params.target_radec, version=params.version,
         settings=getattr(params, "settings", {}), site=getattr(params, "site", None),
         positions=given.positions, all_table=getattr(put, "all_table", None),
-        all_plot=getattr(put, "all_plot", None),
+        all_plot=getattr(put, "all_plot", None), observer=getattr(params, "observer", {}),
+        exports={name: getattr(put, f"export_{name}") for name in getattr(params, "export", ())},
     )  # fmt: skip
 
 

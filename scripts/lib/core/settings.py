@@ -13,6 +13,25 @@ REFERENCE_SOURCES = ("online", "offline", "none")
 """Values of `refcat` that are no path of a table."""
 
 
+EXPORT_ENDINGS = {
+    "aavso": "aavso.txt",
+    "gcn": "gcn.txt",
+    "skyportal": "skyportal.json",
+    "tns": "tns.json",
+    "ades": "psv",
+    "votable": "vot",
+}
+"""Formats of exported light curves, and the endings of their files."""
+
+EXPORT_NEEDS = {
+    "aavso": ("aavso_code",),
+    "skyportal": ("skyportal_instrument",),
+    "tns": ("name", "tns_group", "tns_instrument"),
+    "ades": ("name", "mpc_code", "telescope_aperture"),
+}
+"""Keys of section ``observer`` that a format cannot do without."""
+
+
 @dataclass(frozen=True)
 class Write:
     """What completes "write ..." in the message about a wrong value."""
@@ -292,6 +311,30 @@ class LightcurveSettings:
 
 
 @dataclass(frozen=True)
+class ObserverSettings:
+    """Section ``observer``: what exported files say of who observed with what."""
+
+    name: str = ""
+    """Name of the observer, as initials and family name."""
+    aavso_code: str = ""
+    """Observer code of the AAVSO."""
+    mpc_code: str = ""
+    """Observatory code of the Minor Planet Center."""
+    telescope_aperture: Annotated[float, Ge(0)] = 0.0
+    """[m]"""
+    telescope_design: Annotated[str, MinLen(1)] = "Reflector"
+    """As the Minor Planet Center names it."""
+    detector: Literal["CCD", "CMO"] = "CCD"
+    """CCD, or CMO for CMOS."""
+    skyportal_instrument: Annotated[int, Ge(0)] = 0
+    """Number of the instrument in SkyPortal (Fritz)."""
+    tns_group: Annotated[int, Ge(0)] = 0
+    """Number of the group at the Transient Name Server."""
+    tns_instrument: Annotated[int, Ge(0)] = 0
+    """Number of the instrument there."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """The whole configuration."""
 
@@ -364,6 +407,11 @@ class Settings:
     targets: Annotated[str | None, Write("the path of a table of positions, or nothing")] = None
     """Table of more positions to be measured in all frames (name, ra, dec, optional pmra, pmdec;
     or time, ra, dec of what moves), or nothing."""
+    export: Annotated[
+        tuple[Literal["aavso", "gcn", "skyportal", "tns", "ades", "votable"], ...],
+        Write("a list of aavso, gcn, skyportal, tns, ades, votable, such as [gcn, votable]"),
+    ] = ()
+    """Formats in which light curves are written to exports/; nothing is sent."""
     bias: BiasSettings = field(default_factory=BiasSettings)
     dark: DarkSettings = field(default_factory=DarkSettings)
     flat: FlatSettings = field(default_factory=FlatSettings)
@@ -376,3 +424,4 @@ class Settings:
     astrometry: AstrometrySettings = field(default_factory=AstrometrySettings)
     stack: StackSettings = field(default_factory=StackSettings)
     lightcurve: LightcurveSettings = field(default_factory=LightcurveSettings)
+    observer: ObserverSettings = field(default_factory=ObserverSettings)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origi
 from annotated_types import Ge, Gt, Le
 from pydantic import TypeAdapter, ValidationError
 
-from lib.core.settings import Settings, Write
+from lib.core.settings import EXPORT_NEEDS, Settings, Write
 from lib.night.slices import parse_slice
 
 SWITCHES = {
@@ -101,6 +101,7 @@ def check_config(
         checked[name] = {key: _checked(section, key, leaf) for key, leaf in entry.items()}
     _check_flat_levels(checked["flat"])
     _check_slices(checked["stack"]["by"])
+    _check_export(checked["export"], checked["observer"])
     if instruments is not None:
         _check_instrument(checked["instrument"], sorted(instruments))
     return checked
@@ -270,6 +271,16 @@ def _check_slices(words: Iterable[str]) -> None:
             parse_slice(word)
         except ValueError as error:
             raise ConfigError(f"config key 'stack.by' holds '{word}': {error}.") from None
+
+
+def _check_export(formats: Iterable[str], observer: Mapping[str, Any]) -> None:
+    """Raise where a format of exported light curves lacks a key of section ``observer``."""
+    for one in formats:
+        for key in EXPORT_NEEDS.get(one, ()):
+            if not observer[key]:
+                raise ConfigError(
+                    f"config key 'observer.{key}' is empty: write it, as export: [{one}] needs it."
+                )
 
 
 def is_instrument_file(name: str) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 
 from lib.core.contents import ContentRecord
 from lib.core.rawfiles import listed, raw_root
-from lib.core.settings import REFERENCE_SOURCES
+from lib.core.settings import EXPORT_ENDINGS, REFERENCE_SOURCES
 from lib.night.campaign import Campaign, plan_campaign
 from lib.night.nightlog import NightLog, open_log
 from lib.night.plan import Plan, Sky, target_of
@@ -537,6 +537,15 @@ class NightFiles:
         return {
             "all_table": f"{place}{{target}}.lightcurves.ecsv",
             "all_plot": f"{place}qa/lightcurve/{{target}}.all.png",
+        }
+
+    @property
+    def exports(self) -> dict[str, str]:
+        """Light curves in the formats of others, by the names of the outputs."""
+        place = f"{self.top}/{self.wildcard}exports"
+        return {
+            f"export_{one}": f"{place}/{{target}}.{EXPORT_ENDINGS[one]}"
+            for one in self.config.get("export", ())
         }
 
     def positions_content(self, wildcards: Any) -> str:

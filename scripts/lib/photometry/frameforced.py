@@ -43,6 +43,9 @@ DETECTION_SIGMA = 2.0
 EMPTY_APERTURES = 2000
 """That tell the noise of a frame in apertures, at most."""
 
+CENTROID_SNR = 5.0
+"""Fainter objects have no position of their own."""
+
 MOST_CUT_OFF = 0.02
 """Part of an aperture that may lie beyond the edge of the frame: more is light lost."""
 
@@ -71,6 +74,8 @@ class FrameFluxes:
         [pixel], from 0; NaN where a position is not known.
     noise_ratio : float
         Noise of empty apertures over that by the noise of a pixel.
+    centroid : ndarray, shape (n, 2)
+        x, y of what is seen there, from 0 [pixel]; NaN where nothing is.
     """
 
     flux: np.ndarray
@@ -80,6 +85,7 @@ class FrameFluxes:
     x: np.ndarray
     y: np.ndarray
     noise_ratio: float
+    centroid: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ def measure_frame(
     flags = np.where(on, 0, FLAG_OUTSIDE).astype(int)
     index = np.flatnonzero(on)
     if not index.size:
-        return FrameFluxes(flux, error, sky, flags, x, y, np.nan)
+        return FrameFluxes(flux, error, sky, flags, x, y, np.nan, np.full((n, 2), np.nan))
     prepared = _prepare(frame.image, frame.mask, aperture)
     inner = aperture.inner()
     ratio, inner_ratio = _noise_ratios(prepared, [aperture.radius, inner.radius])
@@ -164,7 +170,21 @@ def measure_frame(
     gone = (flags & FLAG_OUTSIDE) > 0
     for values in (flux, error, sky):
         values[gone] = np.nan
-    return FrameFluxes(flux, error, sky, flags, x, y, ratio)
+    centroid = np.full((n, 2), np.nan)
+    seen = np.flatnonzero(flux > CENTROID_SNR * error)
+    centroid[seen] = _centroids(prepared.image, x[seen], y[seen], aperture.radius)
+    return FrameFluxes(flux, error, sky, flags, x, y, ratio, centroid)
+
+
+def _centroids(image: np.ndarray, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
+    """Return windowed centroids, shape (n, 2), NaN for those that wander off (of a neighbour)."""
+    found = np.full((len(x), 2), np.nan)
+    if len(x):
+        # A window as wide as the star: apertures have a radius of 1.5 FWHM.
+        xs, ys, flags = sep.winpos(image, x, y, radius / 1.5 / 2.355)
+        near = (np.hypot(xs - x, ys - y) < 0.75 * radius) & ((flags & ~sep.APER_TRUNC) == 0)
+        found[near] = np.column_stack([xs, ys])[near]
+    return found
 
 
 def near_image(wcs: WCS, shape: tuple[int, int], positions: np.ndarray) -> np.ndarray:

@@ -263,6 +263,10 @@ class MeasuredFrame:
         Scatter of the comparison stars of the band beyond their errors [mag].
     flat_error : float
         Relative error of the flat: wherever on the detector an object falls.
+    centroids : ndarray, shape (n, 2)
+        ra, dec [deg] of what is seen at the positions; NaN where nothing is.
+    tie_error : float
+        Error of the frame's position on the sky, per axis [arcsec]; NaN where not known.
     """
 
     name: str
@@ -284,6 +288,8 @@ class MeasuredFrame:
     n_comparison: int = 0
     excess: float = 0.0
     flat_error: float = 0.0
+    centroids: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
+    tie_error: float = np.nan
 
 
 def choose_frames(stacks: Sequence[StackedFrames]) -> list[tuple[int, Path]]:
@@ -398,6 +404,14 @@ def measure_one(
         frame, np.concatenate([sky, comparison]), stack.positions,
         stack.fluxes * scale / stack.exptime, quality.aperture,
     )  # fmt: skip
+    centroid = result.fluxes.centroid[: len(positions)]
+    result.centroids = np.full(centroid.shape, np.nan)
+    known = np.isfinite(centroid).all(axis=1)
+    wcs = celestial_wcs(header)
+    if known.any():
+        result.centroids[known] = np.column_stack(wcs.all_pix2world(*centroid[known].T, 0))
+    rms = np.hypot(_number(header.get("ASTRMS1")), _number(header.get("ASTRMS2"))) / np.sqrt(2)
+    result.tie_error = rms / 1000 / np.sqrt(max(_number(header.get("ASTRNST", 1)), 1.0))
     return result
 
 

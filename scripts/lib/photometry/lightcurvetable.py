@@ -31,6 +31,11 @@ COLUMNS = {
     "SKY": (float, "electron", "sky that was subtracted, per pixel"),
     "X": (float, "pixel", "column in the frame, from 1"),
     "Y": (float, "pixel", "row in the frame, from 1"),
+    "RA": (float, "deg", "where it was measured, ICRS"),
+    "DEC": (float, "deg", "the same"),
+    "RACEN": (float, "deg", "centroid of what is seen there, S/N of 5 or more"),
+    "DECCEN": (float, "deg", "the same"),
+    "CENERR": (float, "arcsec", "error of the centroid per axis, with that of the frame"),
     "TRANSPARENCY": (float, None, "relative to the best frame"),
     "APRADIUS": (float, "arcsec", "radius of the aperture, corrected to total flux"),
     "FLUX": (float, "electron / s", "total flux, at the transparency of the best frame"),
@@ -179,7 +184,7 @@ def _frame_row(one: MeasuredFrame, index: int, position: Position, best: float) 
         "TRANSPARENCY": one.quality.transparency, "APRADIUS": one.radius, "FLUX": np.nan,
         "FLUXERR": np.nan, "ZPERR": one.zeropoint_error, "NCOMP": one.n_comparison,
         "FLAGS": FLAG_OUTSIDE, "USED": one.quality.used, "REASON": one.reason, "WEIGHT": 0.0,
-        "MJDS": (one.mjd,), "SIGMA": np.nan,
+        "SIGMA": np.nan, "RACEN": np.nan, "DECCEN": np.nan, "CENERR": np.nan,
     }  # fmt: skip
     if one.fluxes is None:
         return row
@@ -194,6 +199,11 @@ def _frame_row(one: MeasuredFrame, index: int, position: Position, best: float) 
         "FLUX": flux, "FLUXERR": error, "FLAGS": int(one.fluxes.flags[index]),
         "SIGMA": one.fluxes.sky_error[index] / scale,
     }  # fmt: skip
+    if len(one.centroids) and flux > 0:
+        # A Gaussian of the seeing, of S/N n, is placed to sigma / n.
+        own = one.quality.seeing / 2.355 * error / flux
+        row["RACEN"], row["DECCEN"] = one.centroids[index]
+        row["CENERR"] = float(np.hypot(own, np.nan_to_num(one.tie_error)))
     if not np.isfinite(flux) and not row["REASON"]:
         known = np.isfinite(position.at(one.mjd)[0][0])
         row["REASON"] = "not on the frame" if known else "no position at this time"
@@ -270,7 +280,8 @@ def _combined(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "ZPERR": float(np.sqrt(np.nansum((weight * scale_error) ** 2))),
         "NCOMP": min(one["NCOMP"] for one in rows),
         "FLAGS": int(np.bitwise_or.reduce([one["FLAGS"] for one in rows])),
-        "USED": all(one["USED"] for one in rows), "REASON": "",
+        "USED": all(one["USED"] for one in rows), "REASON": "", "RACEN": np.nan,
+        "DECCEN": np.nan, "CENERR": np.nan,
     }  # fmt: skip
     return row
 
@@ -300,6 +311,7 @@ def _stack_row(one: StackFlux, rows: Sequence[dict[str, Any]], best: float) -> d
         if len(members) else np.nan,
         "NCOMP": min((row["NCOMP"] for row in members), default=0), "FLAGS": one.flags,
         "USED": True, "REASON": "" if np.isfinite(one.rate) else "outside of the coadd",
+        "RACEN": np.nan, "DECCEN": np.nan, "CENERR": np.nan,
     }  # fmt: skip
 
 
@@ -317,12 +329,12 @@ def _table(
 ) -> Table:
     """Return rows as a table, with their barycentric dates."""
     mjd = np.array([row["MJD"] for row in rows], float)
-    dates = np.full(len(rows), np.nan)
-    if len(rows):
-        dates = barycentric_dates(mjd, *position.at(mjd), site)
+    ra, dec = position.at(mjd)
+    dates = barycentric_dates(mjd, ra, dec, site)
+    computed = {"BJD_TDB": dates, "RA": ra, "DEC": dec}
     table = Table()
     for key, (kind, unit, what) in COLUMNS.items():
-        values = dates if key == "BJD_TDB" else [row[key] for row in rows]
+        values = computed[key] if key in computed else [row[key] for row in rows]
         table[key] = np.array(values, dtype=kind)
         table[key].unit, table[key].description = unit, what
     return table

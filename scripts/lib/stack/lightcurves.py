@@ -108,7 +108,11 @@ def make_tables(
         rule = BinRule(settings.bin_snr, settings.bin_gap / 24)
         table = light_curve_table(frames, index, position, rule, own, site, systems)
         bands = dict.fromkeys(one.filter for one in frames)
-        table.meta = {"name": position.name, "limit_sigma": LIMIT_SIGMA} | {
+        table.meta = {
+            "name": position.name,
+            "moving": position.moving,
+            "limit_sigma": LIMIT_SIGMA,
+        } | {
             "scale": {name: _scale([one for one in frames if one.filter == name]) for name in bands}
         }
         tables.append(table)
@@ -134,6 +138,8 @@ def common_meta(
         "object": str(headers[0].get("OBJECT", "")), "step": f"lightcurve v{version}",
         "site": list(site) if site else "not known: BJD_TDB is that of the centre of the Earth, "
         "wrong by up to 21 ms",
+        "bands": {str(h["FILTER"]): str(h.get("BAND", "")) for h in headers if "FILTER" in h},
+        "astrometric_catalogue": str(headers[0].get("ASTRCAT", "")),
         "zeropoints": {
             str(h["FILTER"]): {k: h[k] for k in ("ABSZPERR", "ZPSYS", "ABSZPCAT") if k in h}
             for h in headers if "FILTER" in h

@@ -18,7 +18,8 @@ def made_frame(k, flux, error=SIGMA, flags=0, gap=0.0, **changes):
         "name": f"2022f{k:04d}", "filter": "r", "stack": 0, "mjd": 59607.0 + k / 480 + gap,
         "date_obs": f"t{k:04d}", "exptime": 1.0, "airmass": 1.2, "sky": 100.0,
         "quality": FrameQuality(seeing=1.5, transparency=1.0, used=True), "radius": 2.2,
-        "reason": "", "fluxes": FrameFluxes(*one, 1.0), "zeropoint": 0.0, "zeropoint_error": 0.002,
+        "reason": "", "fluxes": FrameFluxes(*one, 1.0, np.full((1, 2), np.nan)),
+        "zeropoint": 0.0, "zeropoint_error": 0.002,
         "offset": 25.0, "offset_error": 0.01, "n_comparison": 20,
     }  # fmt: skip
     return MeasuredFrame(**(values | changes))

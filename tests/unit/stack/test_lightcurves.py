@@ -208,6 +208,12 @@ def test_what_moves_is_followed(campaign):
     pull = (brightness - np.mean(brightness)) / rows["MAGERR"][first]
     assert np.abs(pull).max() < 3.5
     assert np.mean(brightness) == pytest.approx(18.5 + NIGHTLY_ERROR / 2, abs=0.04)
+    # Its own position in each frame, which the error covers.
+    ra, dec = moving_at(np.asarray(rows["MJD"][first]))
+    east = (rows["RACEN"][first] - ra) * np.cos(np.radians(DEC)) * 3600
+    north = (rows["DECCEN"][first] - dec) * 3600
+    pulls = np.concatenate([east, north]) / np.tile(rows["CENERR"][first], 2)
+    assert np.abs(pulls).max() < 3.5 and np.max(rows["CENERR"][first]) < 0.1
     assert not np.any((table["NAME"] == "mover") & (table["KIND"] == "stack"))
     assert table.meta["outside"] == ["elsewhere"]
 
