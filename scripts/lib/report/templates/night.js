@@ -169,7 +169,7 @@
       make("tbody", {}, ...one.curve.map((point) => make("tr", {}, make("td", {}, clock(point)), make("td", {}, point[1]), make("td", {}, value(point)),
         make("td", {}, point[10] > 1 ? `${point[10]} frames` : frames.has(point[0]) ? make("a", { href: address("frame", point[0]) }, point[0]) : point[0]), make("td", { class: "muted" }, point[9] || (point[8] ? "" : "not in the stack"))))));
     place.replaceChildren(chart, make("details", {},
-      make("summary", {}, `values of ${single} frame${single > 1 ? "s" : ""}${single < one.curve.length ? `, ${one.curve.length - single} bins of frames (squares)` : ""}${lost.length ? `; ${lost.length} without a measurement` : ""}`),
+      make("summary", {}, `values of ${single} frame${single > 1 ? "s" : ""}${single < one.curve.length ? `, ${one.curve.length - single} bin${one.curve.length - single > 1 ? "s" : ""} of frames` : ""}${lost.length ? `; ${lost.length} without a measurement` : ""}`),
       make("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": `light curve of ${one.name}` }, table)));
     if (!traces.length) { chart.append(make("p", { class: "muted" }, `No light curve: ${lost[0]?.[9] || "the target was not measured"}.`)); return; }
     plot(chart, {
