@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_instruments import GOOD, JUNK, read, sane
 
-from lib.night import completeness, nightlog
+from lib.night import completeness, nightlog, rawlog
 from lib.night.exclude import read_exclude
 from lib.night.frameignored import FrameIgnored, FrameUnusable
 from lib.night.rawheaders import parse_header, read_headers
@@ -241,7 +241,7 @@ def test_any_exclude_list_is_read(tmp_path_factory, text):
 @cases(250)
 @given(changes=CHANGES)
 def test_damaged_cache_is_not_trusted(seeds, tmp_path_factory, changes):
-    nightlog.log.setLevel("CRITICAL")  # it warns of each
+    rawlog.log.setLevel("CRITICAL")  # it warns of each
     folder = tmp_path_factory.getbasetemp() / "cached"
     folder.mkdir(exist_ok=True)
     if not (folder / "plain.fits").exists():

@@ -13,7 +13,7 @@ import pytest
 from astropy.io import fits
 
 from lib.core.contents import ContentRecord
-from lib.night import nightlog
+from lib.night import nightlog, rawlog
 from lib.night.exclude import excluding_entry, read_exclude
 from lib.night.frameignored import FrameUnusable
 from lib.night.instrumentfile import InstrumentError
@@ -284,7 +284,7 @@ def test_cache_gives_the_same_and_follows_changes(night, tmp_path, monkeypatch):
         raise AssertionError("a header was read again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(nightlog, "read_headers", unread)
+        patch.setattr(rawlog, "read_headers", unread)
         again = nightlog.scan(night, cache=cache)
     assert again.rows == first.rows and again.frames == first.frames
     before = cache.read_bytes()
