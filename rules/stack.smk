@@ -97,7 +97,7 @@ rule lightcurve:
     conda:
         "../environment.yml"
     params:
-        version=6,
+        version=7,
         stacks=FILES.stacks_of_target,
         given=FILES.frames_by_stack,
         settings=config["lightcurve"],

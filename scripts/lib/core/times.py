@@ -2,12 +2,27 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 JD_OF_MJD = 2400000.5
 """Julian date of MJD 0."""
+
+
+@cache
+def _steady_earth() -> Any:
+    """Return a table by which UT1 is UTC and the poles stand still: it need not be fetched."""
+    from astropy import units
+    from astropy.utils import iers
+
+    still = [0.0, 0.0]
+    return iers.IERS({
+        "MJD": [0.0, 1e5] * units.day, "UT1_UTC": still * units.second,
+        "PM_x": still * units.arcsec, "PM_y": still * units.arcsec,
+    })  # fmt: skip
 
 
 def barycentric_dates(
@@ -48,12 +63,9 @@ def barycentric_dates(
     with (
         warnings.catch_warnings(),
         iers.conf.set_temp("auto_download", False),
-        iers.conf.set_temp("auto_max_age", None),
-        iers.earth_orientation_table.set(iers.IERS_B.open()),
-        iers.conf.set_temp("iers_degraded_accuracy", "ignore"),
+        iers.earth_orientation_table.set(_steady_earth()),
     ):
-        # Of years without a table of the poles and of leap seconds: microseconds, and known.
-        warnings.filterwarnings("ignore", "Tried to get polar motions")
+        # Years for which leap seconds are not known yet.
         warnings.filterwarnings("ignore", ".*dubious year")
         if site is None:
             location = EarthLocation.from_geocentric(0, 0, 0, unit=units.m)

@@ -40,7 +40,7 @@ OWN_LIGHT = 0.5
 DETECTION_SIGMA = 2.0
 """Pixels above this are no part of the background, nor of empty apertures."""
 
-EMPTY_APERTURES = 2000
+EMPTY_APERTURES = 1000
 """That tell the noise of a frame in apertures, at most."""
 
 CENTROID_SNR = 5.0
@@ -48,6 +48,9 @@ CENTROID_SNR = 5.0
 
 MOST_CUT_OFF = 0.02
 """Part of an aperture that may lie beyond the edge of the frame: more is light lost."""
+
+LEAST_GOOD = 0.05
+"""Weight of good pixels about a bad one, over that of all, from which their mean is taken."""
 
 REPAIR_ERROR = 0.5
 """Relative error of the light in pixels that have no value of their own."""
@@ -114,7 +117,7 @@ class _Prepared:
 
 def measure_frame(
     frame: Frame, positions: np.ndarray, sources: np.ndarray, fluxes: np.ndarray,
-    aperture: StarAperture,
+    aperture: StarAperture, wcs: WCS | None = None,
 ) -> FrameFluxes:  # fmt: skip
     """Measure point sources at given positions of a frame.
 
@@ -130,13 +133,16 @@ def measure_frame(
     fluxes : ndarray, shape (m,)
         Their total fluxes in units of the frame.
     aperture : StarAperture
+    wcs : astropy.wcs.WCS, optional
+        Of the frame, where it is known already.
 
     Returns
     -------
     FrameFluxes
     """
     assert frame.image is not None and frame.mask is not None
-    x, y = _to_pixels(frame, positions)
+    wcs = wcs or celestial_wcs(frame.header)
+    x, y = _to_pixels(wcs, frame.image.shape, positions)
     ny, nx = frame.image.shape
     with np.errstate(invalid="ignore"):
         on = (x > -0.5) & (y > -0.5) & (x < nx - 0.5) & (y < ny - 0.5)
@@ -146,11 +152,13 @@ def measure_frame(
     index = np.flatnonzero(on)
     if not index.size:
         return FrameFluxes(flux, error, sky, flags, x, y, np.nan, np.full((n, 2), np.nan))
-    prepared = _prepare(frame.image, frame.mask, aperture)
+    prepared = _prepare(frame.image, frame.mask)
+    at = x[index], y[index]
+    _fill_bad_pixels(prepared, at, aperture.radius)
     inner = aperture.inner()
     ratio, inner_ratio = _noise_ratios(prepared, [aperture.radius, inner.radius])
-    at = x[index], y[index]
-    models, own = _neighbours(frame, prepared, at, (sources, fluxes), aperture)
+    known = _to_pixels(wcs, frame.image.shape, np.reshape(sources, (-1, 2)))
+    models, own = _neighbours(prepared, at, (*known, np.asarray(fluxes, float)), aperture)
     gain = float(frame.header.get("GAIN", 1.0)) or 1.0
     wide, light = _alone(prepared, models, own, at, (aperture, gain, ratio))
     disturbed = np.abs(light) > np.maximum(0.1 * np.abs(wide.sums), wide.error)
@@ -213,23 +221,19 @@ def near_image(wcs: WCS, shape: tuple[int, int], positions: np.ndarray) -> np.nd
         return known & (away < reach)
 
 
-def _to_pixels(frame: Frame, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _to_pixels(
+    wcs: WCS, shape: tuple[int, int], positions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return x, y of positions, NaN for those that are not known or far from the frame."""
-    assert frame.image is not None
-    wcs = celestial_wcs(frame.header)
     x, y = np.full(len(positions), np.nan), np.full(len(positions), np.nan)
-    near = near_image(wcs, frame.image.shape, positions)
+    near = near_image(wcs, shape, positions)
     if near.any():
         x[near], y[near] = wcs.all_world2pix(*positions[near].T, 0, quiet=True)
     return x, y
 
 
-def _prepare(image: np.ndarray, mask: np.ndarray, aperture: StarAperture) -> _Prepared:
-    """Return a frame without its background, and where it has no source.
-
-    Pixels without a value get the mean of those about them, weighted by a Gaussian of about half
-    the seeing: rays and hot pixels would else be light of whatever is measured there.
-    """
+def _prepare(image: np.ndarray, mask: np.ndarray) -> _Prepared:
+    """Return a frame without its background, and where it has no source."""
     bad = ((mask & UNUSABLE) > 0) | ~np.isfinite(image)
     image = np.where(np.isfinite(image), image, 0).astype(np.float32)
     level, noise = background(image, bad, BACKGROUND_BOX)
@@ -237,22 +241,40 @@ def _prepare(image: np.ndarray, mask: np.ndarray, aperture: StarAperture) -> _Pr
     segments = detect_sources(image - level, noise, None, DETECTION_SIGMA)[1]
     mesh = background_without(image, bad, segments, BACKGROUND_BOX)
     image = image - spread_mesh(mesh, image.shape)
-    filled = np.zeros_like(image)
-    filled[bad] = _mean_of_neighbours(image, bad, aperture.radius / 3)
-    return _Prepared(np.where(bad, filled, image), bad, grow(segments > 0, 3) | bad, filled, noise)
+    return _Prepared(image, bad, grow(segments > 0, 3) | bad, np.zeros_like(image), noise)
 
 
-def _mean_of_neighbours(image: np.ndarray, bad: np.ndarray, sigma: float) -> np.ndarray:
-    """Return Gaussian means of the good pixels about each bad one; 0 where there is none."""
-    from scipy.ndimage import gaussian_filter
+def _fill_bad_pixels(prepared: _Prepared, at: tuple[np.ndarray, np.ndarray], radius: float) -> None:
+    """Give bad pixels in the apertures the mean of those about them, in place.
 
-    if not bad.any():
-        return np.empty(0, np.float32)
-    good = (~bad).astype(np.float32)
-    light = gaussian_filter(np.where(bad, 0, image).astype(np.float32), sigma, truncate=3.0)
-    weight = gaussian_filter(good, sigma, truncate=3.0)
-    near = weight[bad] > 0.05
-    return np.where(near, light[bad] / np.where(near, weight[bad], 1), 0)
+    It is weighted by a Gaussian of about half the seeing. Rays and hot pixels would else be light
+    of whatever is measured there. Bad pixels elsewhere become 0.
+    """
+    ny, nx = prepared.image.shape
+    prepared.image[prepared.bad] = 0
+    reach = int(np.ceil(radius)) + 1
+    near: set[tuple[int, int]] = set()
+    for x, y in zip(*at, strict=True):
+        x0, y0 = max(0, round(x) - reach), max(0, round(y) - reach)
+        rows, columns = np.nonzero(
+            prepared.bad[y0 : round(y) + reach + 1, x0 : round(x) + reach + 1]
+        )
+        near.update(zip((rows + y0).tolist(), (columns + x0).tolist(), strict=True))
+    sigma = radius / 3
+    half = int(np.ceil(3 * sigma))
+    offset = np.arange(-half, half + 1)
+    kernel = np.exp(-0.5 * (offset[:, None] ** 2 + offset**2) / sigma**2)
+    values = {}
+    for row, column in near:
+        y0, x0 = max(0, row - half), max(0, column - half)
+        part = (slice(y0, row + half + 1), slice(x0, column + half + 1))
+        weight = kernel[y0 - row + half :, x0 - column + half :]
+        weight = weight[: min(ny, row + half + 1) - y0, : min(nx, column + half + 1) - x0]
+        weight = np.where(prepared.bad[part], 0, weight)
+        if weight.sum() > LEAST_GOOD * kernel.sum():
+            values[row, column] = float((weight * prepared.image[part]).sum() / weight.sum())
+    for place, value in values.items():
+        prepared.image[place] = prepared.filled[place] = value
 
 
 def _noise_ratios(prepared: _Prepared, radii: Sequence[float]) -> list[float]:
@@ -270,18 +292,17 @@ def _noise_ratios(prepared: _Prepared, radii: Sequence[float]) -> list[float]:
 
 
 def _neighbours(
-    frame: Frame, prepared: _Prepared, at: tuple[np.ndarray, np.ndarray],
-    known: tuple[np.ndarray, np.ndarray], aperture: StarAperture,
+    prepared: _Prepared, at: tuple[np.ndarray, np.ndarray],
+    known: tuple[np.ndarray, np.ndarray, np.ndarray], aperture: StarAperture,
 ) -> tuple[StarModels, list[np.ndarray]]:  # fmt: skip
     """Return the models of the sources about positions, and which are the objects themselves.
 
-    `known` are the positions of the sources and their fluxes.
+    `known` are x, y of the sources and their fluxes.
     """
-    sources, fluxes = known
+    x, y, fluxes = known
     radius = aperture.radius
-    x, y = _to_pixels(frame, np.reshape(sources, (-1, 2)))
-    good = np.isfinite(x) & np.isfinite(y) & (np.asarray(fluxes) > 0)
-    x, y, fluxes = x[good], y[good], np.asarray(fluxes, float)[good]
+    good = np.isfinite(x) & np.isfinite(y) & (fluxes > 0)
+    x, y, fluxes = x[good], y[good], fluxes[good]
     places = cKDTree(np.column_stack(at))
     near = np.zeros(len(x), bool)
     if len(x):

@@ -397,17 +397,17 @@ def measure_one(
     if quality.aperture is None or not (ready and np.isfinite(scale) and scale > 0):
         result.reason = result.reason or "the frame could not be measured"
         return result
-    result.radius = quality.aperture.radius * pixel_scale(celestial_wcs(header))
+    wcs = celestial_wcs(header)
+    result.radius = quality.aperture.radius * pixel_scale(wcs)
     places = [one.at(result.mjd) for one in positions]
     sky = np.array([[ra[0], dec[0]] for ra, dec in places]).reshape(-1, 2)
     result.fluxes = measure_frame(
         frame, np.concatenate([sky, comparison]), stack.positions,
-        stack.fluxes * scale / stack.exptime, quality.aperture,
+        stack.fluxes * scale / stack.exptime, quality.aperture, wcs,
     )  # fmt: skip
     centroid = result.fluxes.centroid[: len(positions)]
     result.centroids = np.full(centroid.shape, np.nan)
     known = np.isfinite(centroid).all(axis=1)
-    wcs = celestial_wcs(header)
     if known.any():
         result.centroids[known] = np.column_stack(wcs.all_pix2world(*centroid[known].T, 0))
     rms = np.hypot(_number(header.get("ASTRMS1")), _number(header.get("ASTRMS2"))) / np.sqrt(2)
