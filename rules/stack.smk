@@ -42,7 +42,7 @@ rule stack:
         "../environment.yml"
     threads: CAMPAIGN.threads_of_a_stack(available_cores(workflow))
     params:
-        version=24,
+        version=25,
         settings=FILES.stack_settings,
         customcatfilt=config["customcatfilt"],
         given=FILES.stack_given,
@@ -69,7 +69,7 @@ rule tables:
     conda:
         "../environment.yml"
     params:
-        version=10,
+        version=11,
         settings=FILES.stack_settings,
         target_radec=TARGET,
     script:

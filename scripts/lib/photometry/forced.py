@@ -21,7 +21,7 @@ from lib.photometry.flags import (
     FLAG_WEIGHT,
 )
 from lib.photometry.neighbours import StarModels, deblended_errors, model_stars
-from lib.photometry.pointflux import ApertureSums, confusion_error, point_fluxes
+from lib.photometry.pointflux import ApertureSums, confusion_error, core_fluxes, point_fluxes
 from lib.photometry.psf import StarAperture
 from lib.photometry.skystructure import local_excess
 
@@ -164,7 +164,11 @@ def forced_fluxes(
         sky_variance = _sky_variance(coadd, inner, "APNOISEC", x, y)
         core, _ = _alone(coadd, models, inner, (x, y, sums, sky_variance), listed)
         core = core.over(np.exp(here[1]))
-        flux[index], error[index] = point_fluxes(wide, core, coadd.aperture.core.scatter, disturbed)
+        scatter = coadd.aperture.core.scatter
+        if coadd.confusion is not None:
+            flux[index], error[index] = core_fluxes(core, scatter)
+        else:
+            flux[index], error[index] = point_fluxes(wide, core, scatter, disturbed)
     error[index] = np.hypot(error[index], here[2] * flux[index])
     if coadd.confusion is not None:
         error[index] = np.hypot(error[index], confusion_error(*coadd.confusion, flux[index]))

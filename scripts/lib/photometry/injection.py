@@ -59,6 +59,8 @@ class Confusion:
     apertures : list of ndarray, shape (k,)
     position : ndarray, shape (k,)
         Per axis [pixel].
+    bias : ndarray, shape (k,)
+        By which stars are too bright in the median, in POINT, over flux.
     """
 
     flux: np.ndarray
@@ -66,6 +68,12 @@ class Confusion:
     auto: np.ndarray
     apertures: list[np.ndarray]
     position: np.ndarray
+    bias: np.ndarray
+
+    def bias_at(self, flux: np.ndarray) -> float:
+        """Return the mean bias of stars of some fluxes."""
+        inside = np.clip(flux[flux > 0], self.flux[0], self.flux[-1])
+        return float(np.mean(np.interp(np.log(inside), np.log(self.flux), self.bias)))
 
     def widen(self, measured: SourceMeasurements) -> SourceMeasurements:
         """Return measurements with the confusion in their errors."""
@@ -294,7 +302,8 @@ def confusion(
         again = measure_field(new, how, detected=detect_above_background(new, how, box))
         if again is None or not 0.7 < again.fwhm / field.fwhm < 1.4:
             continue
-        measured = measure_sources(replace(region, image=image, field=again), again, radii)
+        changed = replace(region, image=image, field=again)
+        measured = measure_sources(changed, again, radii, crowded=True)
         found.append(_matched(again, measured, x, y, flux))
     if not found:
         return None
@@ -326,7 +335,7 @@ def _beyond_errors(found: np.ndarray) -> Confusion | None:
     bins = np.array_split(order, max(1, number))
     if len(bins) < 2:
         return None
-    flux, position, relative = [], [], []
+    flux, position, relative, bias = [], [], [], []
     for rows in bins:
         true = found[0, rows]
         flux.append(float(np.median(true)))
@@ -339,5 +348,8 @@ def _beyond_errors(found: np.ndarray) -> Confusion | None:
             scatter = MAD_TO_SIGMA * np.median(np.abs(value - np.median(value)))
             excess.append(np.sqrt(max(scatter**2 - np.median(error) ** 2, 0.0)))
         relative.append(excess)
+        bias.append(float(np.median(found[4, rows] / true)) - 1)
     columns = list(np.array(relative).T)
-    return Confusion(np.array(flux), columns[0], columns[1], columns[2:], np.array(position))
+    return Confusion(
+        np.array(flux), columns[0], columns[1], columns[2:], np.array(position), np.array(bias)
+    )

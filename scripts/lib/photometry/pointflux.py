@@ -112,6 +112,27 @@ def point_fluxes(
     return flux, np.sqrt(np.maximum(variance, 0))
 
 
+def core_fluxes(core: ApertureSums, scatter: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the total fluxes of point sources from the inner aperture alone.
+
+    In a crowd the wide one holds the light of more stars that are not known than it tells of the
+    one that is measured.
+
+    Parameters
+    ----------
+    core : ApertureSums
+        Of n sources.
+    scatter : float
+        Relative scatter of the core's part of the light among stars.
+
+    Returns
+    -------
+    flux, error : ndarray, shape (n,)
+    """
+    flux = core.total
+    return flux, np.sqrt(core.variance + (scatter * np.maximum(flux, 0)) ** 2)
+
+
 def confusion_error(grid: np.ndarray, relative: np.ndarray, flux: np.ndarray) -> np.ndarray:
     """Return the errors that confusion adds to fluxes.
 

@@ -15,7 +15,7 @@ from lib.photometry.flags import FLAG_NEIGHBOUR, FLAG_PARTIAL
 from lib.photometry.image import MeasurementImage
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.neighbours import deblended_errors, neighbour_errors
-from lib.photometry.pointflux import ApertureSums, point_fluxes
+from lib.photometry.pointflux import ApertureSums, core_fluxes, point_fluxes
 from lib.photometry.skystructure import local_excess
 from lib.photometry.starfield import STELLAR_LOCUS, StarField
 from lib.photometry.zeropoint import Zeropoint
@@ -239,7 +239,7 @@ class SourceMeasurements:
 
 
 def measure_sources(
-    coadd: MeasuredCoadd, field: StarField, radii: list[float]
+    coadd: MeasuredCoadd, field: StarField, radii: list[float], crowded: bool = False
 ) -> SourceMeasurements:
     """Measure the sources of a coadd: positions, and fluxes in apertures of all kinds.
 
@@ -250,6 +250,8 @@ def measure_sources(
         Its sources.
     radii : list of float
         Radii of the circular apertures [pixel].
+    crowded : bool
+        Whether stars run into each other everywhere: `POINT` is that of the inner aperture then.
 
     Returns
     -------
@@ -284,7 +286,10 @@ def measure_sources(
         neighbour_errors(x, y, np.sqrt(core.variance), aperture),
     )
     wide = ApertureSums(field.flux, error, aperture.fraction)
-    flux, error = point_fluxes(wide, core, field.core.scatter)
+    if crowded:
+        flux, error = core_fluxes(core, field.core.scatter)
+    else:
+        flux, error = point_fluxes(wide, core, field.core.scatter)
     uneven = UnevenLight.measure(image, field, aperture_error)
     point = SourceFluxes(flux, np.hypot(error, np.hypot(field.lost_error, uneven.wide) * flux))
     auto, auto_error, reach, kron_flags = kron_photometry(coadd, excess)

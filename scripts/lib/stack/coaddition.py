@@ -19,7 +19,7 @@ from lib.frame.file import read_header
 from lib.frame.step import record_step
 from lib.photometry.coaddzeropoint import ZeropointStars, coadd_zeropoint
 from lib.photometry.coverage import FrameCoverage
-from lib.photometry.injection import Confusion, confusion
+from lib.photometry.injection import CROWDED, Confusion, confusion, crowding
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.sourcetable import (
     SourceMeasurements,
@@ -150,6 +150,12 @@ def make_stack(
         measured = replace(measured, position_error=np.hypot(measured.position_error, floor))
     point = measured.point if measured is not None and crowd is not None else None
     zeropoint, zp_stars = coadd_zeropoint(coadd, reference.photometric, band, settings, tied, point)
+    if crowd is not None and point is not None and zeropoint.known:
+        # Light of neighbours that are not known is in all stars alike.
+        served = zp_stars.source[zeropoint.used]
+        zeropoint.error = float(
+            np.hypot(zeropoint.error, 1.0857 * crowd.bias_at(point.flux[served]))
+        )
     flags = describe_coadd(
         header, coadd, grid, combined.saturate, used, zeropoint, reference, settings
     )
@@ -186,7 +192,7 @@ def measure_all(
     if field is None:
         return None, np.empty(0), None
     radii = [factor * field.fwhm for factor in settings.apertures]
-    measured = measure_sources(coadd, field, radii)
+    measured = measure_sources(coadd, field, radii, crowding(coadd) >= CROWDED)
     crowd = confusion(coadd, detection_settings(settings), settings.background_box, radii)
     with np.errstate(divide="ignore", invalid="ignore"):
         significance = measured.point.flux / measured.point.error

@@ -204,9 +204,39 @@ def _calibrate_noise(
                 number = int(x.size)
                 # Whole pixels, so that the sum of the map is the variance of independent ones.
                 _, factor = aperture_noise(clean, variance, x, y, radius, subpix=1)
-    ratios = np.where(np.isfinite(ratios), ratios / factor, 1.0)
+    ratios = larger_apertures(radii, ratios / factor)
     correlation = (factor / pixel_noise) ** 2
     return factor, CoaddNoise(radii, ratios, fwhm, number, 1.0 / factor**2, correlation)
+
+
+def larger_apertures(radii: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+    """Return the noise over that by the map where a crowd has no room for empty apertures.
+
+    Between noise of each pixel alone, whose sums go as the radius, and noise that all pixels share,
+    which goes as its square, the ratio goes as a power of 0 to 1 of the radius: that of the largest
+    radii that are measured.
+
+    Parameters
+    ----------
+    radii, ratios : ndarray, shape (n,)
+        Ascending; NaN where not measured.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        1 where nothing is.
+    """
+    known = np.flatnonzero(np.isfinite(ratios) & (ratios > 0))
+    if known.size == 0:
+        return np.ones(len(radii))
+    last = known[-1]
+    power = 0.0
+    if known.size > 1:
+        first = known[-2]
+        power = np.log(ratios[last] / ratios[first]) / np.log(radii[last] / radii[first])
+    beyond = ratios[last] * (radii / radii[last]) ** np.clip(power, 0, 1)
+    inside = np.interp(radii, radii[known], ratios[known])
+    return np.where(radii > radii[last], beyond, inside)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,13 @@ from lib.core.medians import INFINITE
 PROFILE_MISMATCH = 0.05
 """[fraction of the peak] By which profiles of the same width still differ."""
 
+MOST_BESIDE = 0.4
+"""[height of a trail] What is beside its core has less: a star's profile has a hundredth there,
+that of a satellite that is out of focus a third."""
+
+LEAST_BESIDE = 0.25
+"""[height of a trail] It lies on the sky, not between troughs darker than it by this."""
+
 SEEING_RATIO_LIMIT = 1.25
 """[FWHM of the reference] Stars that wide cannot be compared with the reference."""
 
@@ -358,6 +365,14 @@ def follow_line(
     start, end = np.flatnonzero(lit)[[0, -1]]
     share = lit[start : end + 1].sum() / max(1, seen[start : end + 1].sum())
     if (end - start + 1) * step < length or share < 0.7:
+        return band
+    # Fringes and waves of the sky are bright or dark between core and side, too.
+    shoulder = (np.abs(across) > 1.25 * width) & (np.abs(across) <= 2 * width)
+    _, between = profile(shoulder)
+    height = np.median((means - side_means)[lit])
+    if abs(np.median((between - side_means)[lit])) > MOST_BESIDE * height:
+        return band
+    if min(np.median(between[lit]), np.median(side_means[lit])) < -LEAST_BESIDE * height:
         return band
     # Where nothing is known beyond, as in a corner, it goes on.
     while start > 0 and not seen[start - 1]:

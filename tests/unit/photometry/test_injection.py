@@ -6,6 +6,7 @@ from astropy.wcs import WCS
 from scipy.spatial import cKDTree
 
 from lib.core.settings import StackSettings
+from lib.core.stats import mad_std
 from lib.photometry.injection import complete_flux, confusion, crowding, put_stars
 from lib.photometry.psf import Wings, moffat_alpha
 from lib.photometry.sourcetable import measure_sources
@@ -69,7 +70,7 @@ def test_errors_in_a_crowd_are_the_scatter():
         field = coadd.field
         assert crowding(coadd) > 0.06
         crowd = confusion(coadd, HOW, 128, [FWHM])
-        plain = measure_sources(coadd, field, [FWHM])
+        plain = measure_sources(coadd, field, [FWHM], crowded=True)
         wider = crowd.widen(plain)
         apart, row = cKDTree(np.column_stack([field.sources["x"], field.sources["y"]])).query(
             np.column_stack([x, y])
@@ -77,7 +78,8 @@ def test_errors_in_a_crowd_are_the_scatter():
         good = (apart < 0.8 * FWHM) & (flux > 1.5e4) & (flux < 2e5)
         difference = plain.point.flux[row[good]] - flux[good]
         pulls.extend(difference / wider.point.error[row[good]])
-        before.extend(difference / plain.point.error[row[good]])
+        both = measure_sources(coadd, field, [FWHM]).point
+        before.extend((both.flux[row[good]] - flux[good]) / both.error[row[good]])
     width, width_before = (
         1.4826 * np.median(np.abs(values - np.median(values))) for values in (pulls, before)
     )
@@ -85,3 +87,9 @@ def test_errors_in_a_crowd_are_the_scatter():
     # Without the crowd in them the errors are far too small.
     assert width_before > 2.5
     assert 0.7 < width < 1.5
+    # The median offset of the stars is told to a fifth of it and its own error.
+    off = difference / flux[good]
+    error = 3 * np.std(off) / np.sqrt(off.size)
+    assert abs(np.median(off) - crowd.bias_at(flux[good])) < 0.2 * abs(np.median(off)) + error
+    # The inner aperture scatters less than the mean of both.
+    assert mad_std(off) < mad_std(both.flux[row[good]] / flux[good])

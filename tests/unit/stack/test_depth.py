@@ -16,7 +16,7 @@ from starfields import (
 
 from lib.core.settings import StackSettings
 from lib.photometry.psf import moffat_alpha
-from lib.stack.depth import limiting_flux, measure_coadd
+from lib.stack.depth import larger_apertures, limiting_flux, measure_coadd
 
 
 @pytest.mark.parametrize("combine", ["median", "weighted", "clipped"])
@@ -145,3 +145,16 @@ def test_coadd_without_sources_has_noise_and_no_limit():
     assert np.median(coadd.variance[:, 40:]) == pytest.approx(9, rel=0.15)
     assert abs(np.median(coadd.image[:, 40:])) < 0.1
     assert np.isnan(limiting_flux(coadd).flux)
+
+
+@pytest.mark.parametrize(
+    ("power", "told"), [(0.0, 0.0), (0.4, 0.4), (1.0, 1.0), (1.6, 1.0), (-0.3, 0.0)]
+)
+def test_noise_of_apertures_without_room_follows_the_smaller_ones(power, told):
+    radii = np.array([1.0, 2.0, 3.0, 4.0, 8.0])
+    ratios = radii**power / 2**power
+    ratios[3:] = np.nan
+    found = larger_apertures(radii, ratios)
+    np.testing.assert_allclose(found[:3], ratios[:3])
+    np.testing.assert_allclose(found[3:], ratios[2] * (radii[3:] / 3) ** np.clip(power, 0, 1))
+    assert (larger_apertures(radii, np.full(5, np.nan)) == 1).all()

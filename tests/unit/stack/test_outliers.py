@@ -7,6 +7,7 @@ from exposures import NOISE, SHAPE, exposures, noises
 from scipy.ndimage import label, maximum_filter, minimum_filter, uniform_filter
 
 from lib.core.medians import lower_median
+from lib.stack.aligned import AlignedFrame, mask_outliers
 from lib.stack.outliers import (
     PROFILE_MISMATCH,
     ReferenceImage,
@@ -152,3 +153,32 @@ def test_faint_trails_are_found_and_none_that_are_not_there():
         assert not trails[[0, 2, 3, 4]].any()
         hits += trails[1][trail > 0.75 * NOISE].mean() > 0.95
     assert hits >= 5
+
+
+@pytest.mark.parametrize("period", [18, 30, 60])
+def test_fringes_are_no_trails_and_hide_none(period):
+    """What is left of fringes moves with the dither: waves of a noise and a half."""
+    rng = np.random.default_rng(period)
+    y, x = np.mgrid[:520, :520]
+    bend = 1.5 * np.sin(x / 170) + 1.2 * np.cos(y / 210)
+    fringes = np.sin(2 * np.pi * (0.9 * x + 0.4 * y) / period + bend)
+    for strength, brightness in ((1.5, 0.0), (0.3, 1.5)):
+        images = []
+        for _ in range(5):
+            top, left = rng.integers(0, 100, 2)
+            part = fringes[top : top + 420, left : left + 420]
+            images.append(rng.normal(0, NOISE, part.shape) + strength * NOISE * part)
+        if brightness:
+            images[1] += simulate.satellite_trail((420, 420), 150, 20, 4 * brightness * NOISE, 4.0)
+        weight = np.full((420, 420), 1 / NOISE**2, np.float32)
+        frames = [
+            AlignedFrame.store(
+                image.astype(np.float32), weight.copy(), (0, 0), gain=1.0, fwhm=4.0, noise=NOISE
+            )
+            for image in images
+        ]
+        pixels = [count.trail for count in mask_outliers(frames, (420, 420), 1e9)]
+        if brightness:
+            assert pixels[1] > 3000 and sum(pixels) == pixels[1]
+        else:
+            assert sum(pixels) == 0
