@@ -7,6 +7,7 @@ be judged by what the other did not see: a product with other settings would pas
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,23 @@ FOLDER = ".snakemake"
 
 DAMAGED: set[str] = set()
 """Paths of damaged products that stay where they are: a dry run plans them all the same."""
+
+
+def name_below(path: str, imdir: str, home: str) -> str:
+    """Return the name of a file below `imdir`, whose full path is `home`; other paths as they are.
+
+    Parameters
+    ----------
+    path : str
+    imdir, home : str
+        As the configuration has it, and its absolute path.
+    """
+    # Nearly all paths begin so; for the others it takes five microseconds each.
+    beginning = f"{imdir}{os.sep}"
+    if path.startswith(beginning) and os.pardir not in path:
+        return path[len(beginning) :]
+    relative = os.path.relpath(path, home)
+    return path if relative.startswith(os.pardir) else relative
 
 
 def keep_record_in(imdir: str | os.PathLike[str]) -> None:
@@ -55,14 +73,7 @@ def keep_record_in(imdir: str | os.PathLike[str]) -> None:
     def begin(self: Any, *args: Any, path: Path | None = None, **options: Any) -> None:
         plain["__init__"](self, *args, path=path or Path(home, FOLDER), **options)
 
-    beginning = f"{imdir}{os.sep}"
-
-    def name(path: str) -> str:
-        # As nearly all paths are: the rest takes five microseconds each.
-        if path.startswith(beginning) and os.pardir not in path:
-            return path[len(beginning) :]
-        relative = os.path.relpath(path, home)
-        return path if relative.startswith(os.pardir) else relative
+    name = partial(name_below, imdir=os.fspath(imdir), home=home)
 
     def key_of(self: Any, file: Any) -> str:
         return name(plain["_get_key"](self, file))
