@@ -97,7 +97,7 @@ rule lightcurve:
     conda:
         "../environment.yml"
     params:
-        version=7,
+        version=8,
         stacks=FILES.stacks_of_target,
         given=FILES.frames_by_stack,
         settings=config["lightcurve"],

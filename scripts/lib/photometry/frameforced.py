@@ -9,9 +9,16 @@ from astropy.wcs import WCS
 from scipy.spatial import cKDTree
 
 from lib.core.sphere import project
+from lib.core.stats import regular_sample, sigma_clipped_median
 from lib.core.wcs import celestial_wcs, pixel_scale
-from lib.frame.file import INTERPOLATED, SATURATED, UNUSABLE, Frame
-from lib.photometry.backgroundmesh import background, background_without, grow, spread_mesh
+from lib.frame.file import INTERPOLATED, SATURATED, SOURCE, UNUSABLE, Frame
+from lib.photometry.backgroundmesh import (
+    background,
+    background_mesh,
+    background_without,
+    grow,
+    spread_mesh,
+)
 from lib.photometry.emptyapertures import aperture_noise, empty_apertures, summed_area
 from lib.photometry.flags import (
     FLAG_NEIGHBOUR,
@@ -36,6 +43,9 @@ NEIGHBOUR_REACH = 12.0
 
 OWN_LIGHT = 0.5
 """Sources nearer than this are taken for the object itself [radius of the aperture]."""
+
+MOST_MARKED = 0.6
+"""Part of a frame's pixels that marks of sources may cover: more leave too little background."""
 
 DETECTION_SIGMA = 2.0
 """Pixels above this are no part of the background, nor of empty apertures."""
@@ -233,9 +243,18 @@ def _to_pixels(
 
 
 def _prepare(image: np.ndarray, mask: np.ndarray) -> _Prepared:
-    """Return a frame without its background, and where it has no source."""
+    """Return a frame without its background, and where it has no source.
+
+    Sources are those that were marked when its sky was made; where none were, or hardly a pixel is
+    left, they are looked for.
+    """
     bad = ((mask & UNUSABLE) > 0) | ~np.isfinite(image)
     image = np.where(np.isfinite(image), image, 0).astype(np.float32)
+    marked = grow((mask & SOURCE) > 0, 3) | bad
+    if (mask & SOURCE).any() and marked.mean() < MOST_MARKED:
+        image -= spread_mesh(background_mesh(image, marked, BACKGROUND_BOX), image.shape)
+        noise = sigma_clipped_median(regular_sample(image)[~regular_sample(marked)])[1]
+        return _Prepared(image, bad, marked, np.zeros_like(image), max(noise, 1e-6))
     level, noise = background(image, bad, BACKGROUND_BOX)
     noise = max(noise, 1e-6)
     segments = detect_sources(image - level, noise, None, DETECTION_SIGMA)[1]

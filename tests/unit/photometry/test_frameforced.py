@@ -5,7 +5,7 @@ import pytest
 from starfields import BETA, DEC, RA, SIZE, ZP, make_header, make_image
 
 from lib.core.wcs import celestial_wcs
-from lib.frame.file import BAD, Frame
+from lib.frame.file import BAD, SOURCE, Frame
 from lib.photometry.flags import FLAG_NEIGHBOUR, FLAG_OUTSIDE, FLAG_WEIGHT
 from lib.photometry.frameforced import measure_frame
 from lib.photometry.psf import CoreAperture, StarAperture, Wings, moffat_alpha
@@ -56,6 +56,16 @@ def scene(rng, number=14, faint=0.5):
     return header, stars
 
 
+def source_mask(header, stars):
+    """Return a mask with a disc of 9 pixels about each star marked as source."""
+    x, y = celestial_wcs(header).all_world2pix(stars["ra"], stars["dec"], 0)
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    rows, columns = np.indices(mask.shape)
+    for one in np.flatnonzero(stars["mag"] < 30):
+        mask[np.hypot(columns - x[one], rows - y[one]) < 9] |= SOURCE
+    return mask
+
+
 def true_flux(stars, header):
     return 10 ** (-0.4 * (stars["mag"] - ZP)) * header["EXPTIME"]
 
@@ -70,13 +80,18 @@ def measured(rng, header, stars, positions, mask=None, image=None, **options):
                          true_aperture())  # fmt: skip
 
 
-def test_fluxes_and_errors_of_stars_and_of_nothing_are_true():
-    """784 positions, most of them empty: pulls of mean 0, chi^2 of its degrees of freedom."""
+@pytest.mark.parametrize("marked", [False, True])
+def test_fluxes_and_errors_of_stars_and_of_nothing_are_true(marked):
+    """784 positions, most of them empty: pulls of mean 0, chi^2 of its degrees of freedom.
+
+    With the sources marked in the mask, as the sky step leaves them, and without.
+    """
     rng = np.random.default_rng(23)
     pulls, empty = [], []
     for _ in range(4):
         header, stars = scene(rng, faint=0.9)
-        found = measured(rng, header, stars, np.column_stack([stars["ra"], stars["dec"]]))
+        mask = source_mask(header, stars) if marked else None
+        found = measured(rng, header, stars, np.column_stack([stars["ra"], stars["dec"]]), mask)
         good = found.flags == 0
         pulls.append(((found.flux - true_flux(stars, header)) / found.error)[good])
         empty.append(stars["mag"][good] > 30)
