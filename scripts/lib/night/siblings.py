@@ -188,7 +188,7 @@ def tell_detectors(alike: Mapping[str, Likeness]) -> dict[str, str]:
     for told in sorted(detectors):
         first = next((word for word in told if word), "")
         own = [word for k, word in enumerate(told) if word and len({d[k] for d in detectors}) > 1]
-        name = base = safe_name((own or [first])[0], replacement="-")[:24]
+        name = base = safe_name((own or [first])[0], replacement="-")[:24].strip("-") or "camera"
         while name in names.values():
             name = f"{base}-{len(names) + 1}"
         names[told] = name

@@ -157,6 +157,8 @@ def test_cameras_told_by_another_word_than_instrume():
 
 
 def test_words_alike_in_file_names_get_a_number():
+    night = {"1": made_by("/" * 40), "2": made_by("<'>")}
+    assert set(tell_detectors(night).values()) == {"camera", "camera-2"}
     assert set(tell_detectors({"1": made_by("a b"), "2": made_by("a-b")}).values()) == {
         "a-b", "a-b-2",
     }  # fmt: skip
