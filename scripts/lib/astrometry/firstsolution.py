@@ -5,7 +5,7 @@ one helps to find the others.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -232,6 +232,13 @@ def refine(frame: AstrometryFrame, reference: Reference) -> None:
         frame.pixel_to_world = fit_alone(frame, reference, 1)
 
 
+MOST_IN_VAIN = 6
+"""Frames of many stars that are searched for in vain, before the others are given up, too."""
+
+MANY_STARS = 25
+"""A frame with more shows enough to be found by a shift, if it shows any of the reference."""
+
+
 # --- All frames of a camera ---------------------------------------------------------------
 
 
@@ -299,8 +306,30 @@ class Search:
     def try_pointings(self) -> None:
         """Search for each frame near where its header points, and then farther away."""
         for frame in self.frames:
-            if not self.try_frame(frame) and frame.radius < self.wide_radius:
-                self.try_frame(frame, wide=True)
+            self.try_frame(frame)
+        farther = [frame for frame in self.unsolved if frame.radius < self.wide_radius]
+        for frame in self.worth_a_search(farther):
+            self.try_frame(frame, wide=True)
+
+    def worth_a_search(self, frames: Sequence[AstrometryFrame]) -> Iterator[AstrometryFrame]:
+        """Yield frames, the richest first, as long as there is hope: of wrong stars none is found.
+
+        Where the `MOST_IN_VAIN` richest and all before were searched for in vain, only those
+        follow whose stars are few: a search for them is quick.
+        """
+        tried = 0
+        for frame in sorted(frames, key=lambda one: -len(one.stars)):
+            hopeless = tried >= MOST_IN_VAIN and not self.solved and not self.corrections
+            if hopeless and len(frame.stars) > MANY_STARS:
+                if tried == MOST_IN_VAIN:
+                    log.warning(
+                        "the %d frames of most stars show none of the %d reference stars: is it "
+                        "the right table, the right pointing?", tried, len(self.reference),
+                    )  # fmt: skip
+                tried += 1
+                continue
+            tried += 1
+            yield frame
 
     def rich(self, frame: AstrometryFrame) -> bool:
         """Return whether a frame has stars enough for a blind search."""
@@ -317,7 +346,7 @@ class Search:
     def match_few_stars(self, frames: Sequence[AstrometryFrame]) -> None:
         """Identify frames by few stars, with what those solved tell of the pointing."""
         corrections = self.corrections + self.corrections_of(self.solved)
-        for frame in frames:
+        for frame in self.worth_a_search(frames):
             try:
                 frame.match, frame.pixel_to_world = identify_few(
                     frame, self.reference, self.settings, corrections
