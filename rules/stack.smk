@@ -69,7 +69,7 @@ rule tables:
     conda:
         "../environment.yml"
     params:
-        version=11,
+        version=12,
         settings=FILES.stack_settings,
         target_radec=TARGET,
     script:

@@ -12,9 +12,11 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from lib.core.sphere import project
+from lib.core.crossmatch import match
+from lib.core.sphere import mean_position, project
 from lib.frame.fitsbytes import read_table
 from lib.night.targets import target_position
+from lib.photometry.flags import FLAG_OUTSIDE, FLAG_SATURATED
 from lib.photometry.forced import (
     LIMIT_SIGMA,
     Coadd,
@@ -188,19 +190,55 @@ def measure_union(
         if np.hypot(*plane[nearest]) < MATCH_RADIUS * seeing:
             table["MATCH"][0] = nearest + 2
     for k, coadd in enumerate(coadds):
-        _add_measurements(table, coadd, sky, extra, first)
+        fluxes = with_saturated(forced_fluxes(coadd, sky, extra), coadd, sky, cats[k])
+        _add_measurements(table, coadd, fluxes, first)
         listed = np.concatenate([found[:, k], np.zeros(len(extra), bool)])[first]
         table[f"LISTED_{coadd.filter}"] = listed
         table[f"LISTED_{coadd.filter}"].description = "whether its source table has it"
     return table
 
 
-def _add_measurements(
-    table: Table, coadd: Coadd, sky: np.ndarray, extra: np.ndarray, order: np.ndarray
-) -> None:
-    """Add fluxes, magnitudes, limits and flags of a coadd at positions, put in another order."""
-    flux, error, flags = (values[order] for values in forced_fluxes(coadd, sky, extra))
+def with_saturated(
+    fluxes: tuple[np.ndarray, ...], coadd: Coadd, sky: np.ndarray, cat: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Return the fluxes of a coadd with those that its source table has of saturated stars.
+
+    Apertures on cores without weight hold nothing; the table has the light from around them.
+
+    Parameters
+    ----------
+    fluxes : tuple of ndarray, shape (n + m,)
+        Flux, error, flags of `lib.photometry.forced.forced_fluxes`.
+    coadd : Coadd
+    sky : ndarray, shape (n, 2)
+        ra, dec [deg].
+    cat : ndarray
+        Source table of the coadd.
+
+    Returns
+    -------
+    flux, error, flags : ndarray, shape (n + m,)
+        With the error of the flat.
+    """
+    flux, error, flags = (values.copy() for values in fluxes)
     error = np.hypot(error, float(coadd.header.get("FLATERR", 0.0)) * flux)
+    rows = cat[(cat["FLAGS"] & FLAG_SATURATED > 0) & (cat["FLUX_POINT"] > 0)]
+    if len(rows) and len(sky):
+        ra0, dec0 = mean_position(*sky.T)
+        ours, theirs = match(
+            project(sky[:, 0], sky[:, 1], ra0, dec0), project(rows["RA"], rows["DEC"], ra0, dec0),
+            SAME_SOURCE_RADIUS * coadd.header["SEEING"],
+        )  # fmt: skip
+        flux[ours], error[ours] = rows["FLUX_POINT"][theirs], rows["FLUXERR_POINT"][theirs]
+        flags[ours] = flags[ours] & ~FLAG_OUTSIDE | FLAG_SATURATED
+    return flux, error, flags
+
+
+def _add_measurements(
+    table: Table, coadd: Coadd, fluxes: tuple[np.ndarray, ...], order: np.ndarray
+) -> None:
+    """Add fluxes, magnitudes, limits and flags in a coadd, put in another order."""
+    flux, error, flags = (values[order] for values in fluxes)
     zeropoint = coadd.header.get("ABSZPT", np.nan)
     magnitude, magnitude_error, limit = magnitudes(flux, error, zeropoint)
     for label, values, unit, what in (

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import lightcurve
 import numpy as np
@@ -15,7 +16,7 @@ from lib.frame.file import FrameRejected, read_frame, reject, write_frame
 from lib.night.targets import parse_position
 from lib.photometry.flags import FLAG_OUTSIDE
 from lib.stack.coaddition import StackInputs, StackProducts, make_stack
-from lib.stack.jointtable import joint_table
+from lib.stack.jointtable import joint_table, with_saturated
 
 TARGET = (RA + 0.004, DEC - 0.003)
 MAGS = np.array([19.2, 19.2, 18.6, 19.2])  # of the target in the frames of r
@@ -304,3 +305,21 @@ def test_zero_point_of_a_frame_is_that_of_the_coadd(night):
     _, _, stacks, _ = night
     header = fits.getheader(stacks[0][0])
     assert header["ABSZPT"] == pytest.approx(ZP + 2.5 * np.log10(60), abs=0.02)
+
+
+def test_saturated_stars_have_the_flux_of_the_source_table():
+    """Apertures on their cores hold nothing; what is near but not saturated stays."""
+    sky = np.array([[150.0, 20.0], [150.01, 20.0], [150.02, 20.0]])
+    coadd = SimpleNamespace(header={"SEEING": 1.6, "FLATERR": 0.01})
+    cat = np.zeros(3, [("RA", "f8"), ("DEC", "f8"), ("FLAGS", "i4"), ("FLUX_POINT", "f4"),
+                       ("FLUXERR_POINT", "f4")])  # fmt: skip
+    cat["RA"], cat["DEC"] = sky[:, 0] + 1e-5, sky[:, 1]
+    cat["FLAGS"], cat["FLUX_POINT"], cat["FLUXERR_POINT"] = [256, 512, 256], [5e6, 3e4, -1], 1e5
+    forced = (
+        np.array([np.nan, 3e4, np.nan, 7.0]), np.array([np.nan, 400.0, np.nan, 2.0]),
+        np.array([2048 | 1024, 0, 2048, 0]),
+    )  # fmt: skip
+    flux, error, flags = with_saturated(forced, coadd, sky, cat)
+    np.testing.assert_array_equal(flux, [5e6, 3e4, np.nan, 7.0])
+    np.testing.assert_allclose(error, [1e5, 500.0, np.nan, np.hypot(2, 0.07)])
+    assert flags.tolist() == [256 | 1024, 0, 2048, 0]
