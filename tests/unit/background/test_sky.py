@@ -19,7 +19,7 @@ from lib.background.pointings import pointing_groups
 from lib.background.registration import offset, spectrum
 from lib.background.secondpass import UNDITHERED, DitheredSum, Persistence
 from lib.background.sky import (
-    NONE,
+    NO_GROWTH,
     binned,
     block_sky,
     find_sources,
@@ -515,7 +515,7 @@ def test_squares_of_two_pixels(shape):
 def test_areas_grow_each_by_its_own():
     labels = np.zeros((60, 140), int)
     places = {1: (30, 20), 2: (30, 50), 3: (30, 90), 4: (30, 130)}
-    steps = [NONE, 0, 3, 15, NONE]
+    steps = [NO_GROWTH, 0, 3, 15, NO_GROWTH]
     for label, place in places.items():
         labels[place] = label
     grown = grown_by_size(labels, steps)
