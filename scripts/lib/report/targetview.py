@@ -353,7 +353,7 @@ def measured_values(
     numbers = view.numbers
     name = numbers.filter
     if curve is not None:
-        here = (curve["KIND"] == "stack") & (curve["FILTER"] == name)
+        here = (curve["KIND"] == "stack") & (curve["FRAME"] == numbers.stack)
         if here.any():
             row = curve[int(np.flatnonzero(here)[0])]
             found = {key: row[key] for key in (*VALUES, "FLAGS", "MJD", "ZPERR")}

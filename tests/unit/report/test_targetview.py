@@ -180,3 +180,5 @@ def test_magnitude_of_a_stack_is_that_of_the_light_curve():
     assert (one.magnitude, one.error) == (18.2, pytest.approx(0.13))
     assert (one.mid, one.snr) == ("1970-01-02T06:00:00", 12)
     assert targetview.measured_values(stack_view("T.i"), curve(), None) is None
+    part = stack_view("T.r.n20220128", **cards)
+    assert targetview.measured_values(part, curve(), None) is None, "another stack of the filter"
