@@ -46,12 +46,20 @@ def log_of(imdir: Path, config: dict[str, Any]) -> NightLog:
 
 def command(arguments: list[str] | None = None) -> None:
     """Make the page of a reduction from what lies in its imdir."""
+    from lib.engine.config import ConfigError, check_config
+    from lib.night.instrumentfile import list_instruments
+
     parser = argparse.ArgumentParser(description="Make the page about a night.")
     parser.add_argument("--imdir", required=True, type=Path, help="directory of the products")
     parser.add_argument("--cores", type=int, default=1)
     options = parser.parse_args(arguments)
     with open(options.imdir / "qa" / "config.yaml", encoding="utf-8") as file:
         config = yaml.safe_load(file)
+    # A run of an older version knew fewer keys.
+    try:
+        config = check_config(config, list_instruments())
+    except ConfigError as error:
+        raise SystemExit(str(error)) from None
     make_page(log_of(options.imdir, config), config, options.imdir, options.cores)
 
 
