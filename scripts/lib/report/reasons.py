@@ -55,6 +55,7 @@ WORDS = {
     "TRAILED": "stars are trailed",
     "TRUNCATED": "the file ends too early",
     "UNEXPECTED": "a header that cannot be interpreted",
+    "UNDITHERED": "frames are not dithered",
     "UNREADABLE": "the file cannot be read",
 }
 """What the codes of rejections mean."""

@@ -398,6 +398,31 @@ SKY_FLAGS = {"separated": "EXTENDED_LIGHT", "plane": "SKY_IS_PLANE"}
 """Flag of a stack whose frames' sky was made so (SKYMODE)."""
 
 
+LEAST_DITHER = 3.0
+"""[seeing] Frames that lie nearer to each other have each star in the same pixels."""
+
+
+def dither_of(headers: list[fits.Header]) -> float:
+    """Return how far frames with a master sky lie apart.
+
+    Parameters
+    ----------
+    headers : list of astropy.io.fits.Header
+        Of the frames stacked.
+
+    Returns
+    -------
+    float
+        Largest distance from the median position [arcsec]; infinite where fewer than two are known.
+    """
+    own = [h for h in headers if h.get("SKYFILE")]
+    at = _median_position(own, "RASOL", "DECSOL")
+    places = [(h["RASOL"], h["DECSOL"]) for h in own if "RASOL" in h and "DECSOL" in h]
+    if at is None or len(places) < 2:
+        return np.inf
+    return 3600 * max(float(separation(*place, *at)) for place in places)
+
+
 def flag_stack(
     header: fits.Header, headers: list[fits.Header], zeropoint: Zeropoint, settings: StackSettings
 ) -> list[str]:
@@ -416,6 +441,9 @@ def flag_stack(
         flags.append(("CHIP_LEVELS", f"flats and stars differ by {header['CHIPDIFF']:.2f} mag"))
     if header.get("FLATERR", 0.0) > FLAT_ERROR_TOLD:
         flags.append(("FLAT_UNCERTAIN", f"{header['FLATERR']:.3f}, its pedestal is not known"))
+    dither = dither_of(headers)
+    if dither < LEAST_DITHER * header.get("SEEING", 0.0):
+        flags.append(("UNDITHERED", f"{dither:.1f} arcsec, faint stars are in the master sky"))
     if not zeropoint.known:
         flags.append(("NO_ZEROPOINT", zeropoint.reason))
     for mode, code in SKY_FLAGS.items():

@@ -1,12 +1,21 @@
 """lib.stack.header: cards of coadds."""
 
+import numpy as np
 import pytest
+from astropy.io import fits
 from starfields import (
     make_header,
 )
 
+from lib.core.settings import StackSettings
 from lib.photometry.zeropoint import Zeropoint
-from lib.stack.header import airmass_cards, time_cards, zeropoint_cards
+from lib.stack.header import (
+    airmass_cards,
+    dither_of,
+    flag_stack,
+    time_cards,
+    zeropoint_cards,
+)
 
 
 def test_false_airmass_and_time_do_not_count():
@@ -25,3 +34,21 @@ def test_vega_bands_and_both_systems():
     assert cards["ABSZPAB"][0] == pytest.approx(24.91)
     cards = zeropoint_cards(zeropoint, "r", "x")
     assert cards["ZPSYS"][0] == "AB" and cards["ABSZPVEG"][0] == pytest.approx(23.84)
+
+
+@pytest.mark.parametrize(
+    ("step", "sky", "told"), [(0.5, "sky-r.fits", True), (5, "sky-r.fits", False), (0.5, "", False)]
+)
+def test_frames_without_dither_are_told_where_their_stars_are_in_the_sky(step, sky, told):
+    headers = []
+    for k in range(3):
+        header = fits.Header()
+        header["RASOL"], header["DECSOL"] = 150.0, 20.0 + k * step / 3600
+        if sky:
+            header["SKYFILE"] = sky
+        headers.append(header)
+    assert dither_of(headers) == pytest.approx(step if sky else np.inf)
+    coadd = fits.Header()
+    coadd["NSTACK"], coadd["ASTRCAT"], coadd["SEEING"] = 3, "x", 1.5
+    flags = flag_stack(coadd, headers, Zeropoint(value=25.0, error=0.01), StackSettings())
+    assert ("UNDITHERED" in flags) == told == ("UNDITHERED" in coadd.get("QCFLAG", ""))
