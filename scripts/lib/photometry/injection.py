@@ -4,6 +4,7 @@ Completeness and confusion are not known from the noise of empty sky. Stars of k
 places, found and measured as all others are, have both.
 """
 
+import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +21,8 @@ from lib.photometry.psf import Wings
 from lib.photometry.sources import Detections, detect_sources
 from lib.photometry.sourcetable import SourceFluxes, SourceMeasurements, measure_sources
 from lib.photometry.starfield import FieldSettings, StarField, measure_field
+
+log = logging.getLogger("autoproc")
 
 REGION = 700
 """[pixel] Side of the part of a coadd that stars are put into."""
@@ -283,7 +286,7 @@ def confusion(
     Returns
     -------
     Confusion or None
-        None where the coadd is not crowded.
+        None where the coadd is not crowded, or no source tells how bright its stars are.
     """
     field = coadd.field
     if field is None or crowding(coadd) < CROWDED:
@@ -292,6 +295,9 @@ def confusion(
     part = np.count_nonzero(region.covered) / np.count_nonzero(coadd.covered)
     number = max(20, int(SHARE * part * len(field.sources)))
     seen = field.total[field.flux > 5 * field.error]
+    if not seen.size:
+        log.warning("crowded, but no source is above 5 sigma: its confusion is not measured")
+        return None
     low, high = np.percentile(seen, (5, 97))
     found = []
     for _ in range(max(4, round(INJECTED / number))):

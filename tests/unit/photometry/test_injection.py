@@ -1,5 +1,7 @@
 """Stars put into a coadd tell its completeness and its confusion: against the truth of a scene."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from astropy.wcs import WCS
@@ -61,6 +63,14 @@ def test_half_of_the_stars_of_the_flux_found_are_in_the_table():
         found, number = found + (apart < 0.75 * FWHM).sum(), number + 80
     # The fit is good to a tenth of a magnitude, the fraction to 0.025.
     assert 0.3 < found / number < 0.72
+
+
+def test_crowd_without_a_significant_source_has_no_confusion_measured(caplog):
+    coadd, *_ = measured_scene(np.random.default_rng(5), 120, size=150)
+    assert crowding(coadd) > 0.06
+    faint = replace(coadd, field=replace(coadd.field, error=np.abs(coadd.field.flux) + 1))
+    assert confusion(faint, HOW, 128, [FWHM]) is None
+    assert "no source is above 5 sigma" in caplog.text
 
 
 def test_errors_in_a_crowd_are_the_scatter():
