@@ -51,7 +51,7 @@ def night_key(night: Night, config: Mapping[str, Any], contents: ContentRecord, 
     digest = hashlib.blake2b(code.encode(), digest_size=8)
     kept = {key: value for key, value in config.items() if key not in PASSING}
     kept["stack"] = {key: value for key, value in config["stack"].items() if key != "by"}
-    digest.update(json.dumps(kept).encode())
+    digest.update(json.dumps(kept, sort_keys=True).encode())
     tables = [path for path in (config["refcat"], config["customcat"], config["targets"]) if path]
     given = [path for path in tables if path not in REFERENCE_SOURCES]
     used: set[str] = set()

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from lib.core.contents import ContentRecord
 from lib.engine.campaignfiles import campaign_files
 from lib.engine.config import check_config
+from lib.engine.settled import night_key
 from lib.night import nightlog
 from lib.night.campaign import plan_campaign
 
@@ -140,3 +142,15 @@ def test_stacks_over_nights_wait_for_those_of_the_nights(season):
     assert given.flats == [f"{season}/red/20240301/flat_V.fits"]
     assert set(files.stack_contents(wildcards)) == set(campaign.slices[name])
     assert f"{season}/red/M_1.lightcurve.ecsv" in over.products_over_nights
+
+
+def test_digest_of_a_night_is_that_of_its_frames_and_settings_in_any_order(season):
+    campaign, _, config = planned(season)
+    night, contents = campaign.nights["20240301/"], ContentRecord(config["imdir"])
+    key = night_key(night, config, contents, "code")
+    backwards = dict(reversed(config.items()))
+    assert night_key(night, backwards | {"quiet": True}, contents, "code") == key
+    assert night_key(night, config | {"nocrclean": True}, contents, "code") != key
+    assert night_key(night, config, contents, "other code") != key
+    alone = next(iter(planned(season, "a")[0].nights.values()))
+    assert night_key(alone, config, contents, "code") == key
