@@ -10,7 +10,7 @@ from lib.calibration.carried import common_cards
 from lib.core.bands import AB_MINUS_VEGA, VEGA_BANDS
 from lib.core.settings import StackSettings
 from lib.core.sphere import separation
-from lib.core.wcs import wcs_cards
+from lib.core.wcs import celestial_wcs, wcs_cards
 from lib.photometry.injection import complete_flux
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.zeropoint import Zeropoint
@@ -413,14 +413,16 @@ def dither_of(headers: list[fits.Header]) -> float:
     Returns
     -------
     float
-        Largest distance from the median position [arcsec]; infinite where fewer than two are known.
+        Largest distance from one of them [arcsec]; infinite where fewer than two are known.
     """
-    own = [h for h in headers if h.get("SKYFILE")]
-    at = _median_position(own, "RASOL", "DECSOL")
-    places = [(h["RASOL"], h["DECSOL"]) for h in own if "RASOL" in h and "DECSOL" in h]
-    if at is None or len(places) < 2:
+    own = [h for h in headers if h.get("SKYFILE") and "CRVAL1" in h and "NAXIS1" in h]
+    if len(own) < 2:
         return np.inf
-    return 3600 * max(float(separation(*place, *at)) for place in places)
+    places = np.array([
+        celestial_wcs(h).all_pix2world(h["NAXIS1"] / 2, h["NAXIS2"] / 2, 0) for h in own
+    ], float)  # fmt: skip
+    distance = separation(*places.T, *places[len(places) // 2])
+    return 3600 * float(np.max(distance))
 
 
 def flag_stack(
