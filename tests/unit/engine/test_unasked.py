@@ -77,11 +77,13 @@ def test_par_file_says_where_it_leads(here, tmp_path_factory, capsys, inside):
     assert not any("outside" in line for line in said if "datadir" in line)
 
 
-def test_profile_and_workflow_are_named_by_their_full_path(here):
+def test_workflow_is_that_of_the_installation_and_no_profile_is_taken(here):
     for name in ("default", "profiles", "Snakefile", "config"):
         (here / name).mkdir()
     words = command.command_line(command.STEPS, {})
     assert words[1] == "-P"
-    for option in ("--snakefile", "--workflow-profile"):
-        path = Path(words[words.index(option) + 1])
-        assert path.is_absolute() and path.is_relative_to(INSTALLATION)
+    path = Path(words[words.index("--snakefile") + 1])
+    assert path.is_absolute() and path.is_relative_to(INSTALLATION)
+    # The options of the installation's profile are written out instead.
+    assert words[words.index("--workflow-profile") + 1] == "none"
+    assert "--keep-going" in words and "--nolock" in words
