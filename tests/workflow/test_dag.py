@@ -139,6 +139,7 @@ def test_excluded_frame_leaves_its_stack(reduced):
     assert "dome in the beam" in (reduced.products / "frames.ecsv").read_text()
 
 
+@pytest.mark.slow
 def test_targets_in_parts_are_the_whole_night(fresh):
     for path in science(fresh, "SDSS-R"):
         fits.setval(path, "OBJNAME", value="OTHER")

@@ -133,6 +133,7 @@ def kill_jobs(place, seed, times, pause):
         kill_all(run)
 
 
+@pytest.mark.slow
 def test_killed_jobs_are_done_by_the_next_run(fresh, reduced_night):
     kill_jobs(fresh, seed=2, times=6, pause=3.0)
     check_ends_well(fresh, reduced_night)
@@ -148,6 +149,7 @@ def test_jobs_killed_at_random_moments_are_done_again(fresh, reduced_night, seed
 # ---------------------------------------------------------------------------- the same again
 
 
+@pytest.mark.slow
 def test_one_core_in_another_place_gives_the_same(fresh, reduced_night, tmp_path):
     """Identical pixels, tables and headers, whatever the path and the number of cores."""
     fresh.path.rename(tmp_path / "quite another place")
@@ -245,7 +247,7 @@ STEPS = {
 }
 
 
-IN_CI = ("flat", "prepare", "crclean", "stack")
+IN_CI = ("prepare", "stack")
 
 
 @pytest.mark.parametrize("steps", [IN_CI, pytest.param(tuple(STEPS), marks=pytest.mark.slow)])
@@ -314,6 +316,7 @@ def test_broken_scamp_loses_no_frame(reduced, how):
         assert header["ASTRCAT"] != "NONE"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", one_in_ci("writes half a file"))
 def test_broken_extractor_fails_and_the_next_run_mends_it(reduced, reduced_night, how):
     body = {"writes half a file": "printf 'SIMPLE  =' > stars.ldac"}.get(how, BROKEN[how])

@@ -91,7 +91,7 @@ def test_offline_takes_what_the_cache_has(online, fresh, server, cache):
     assert table.meta["source"] == "GaiaDR3" and len(table) > 25
 
 
-@pytest.mark.parametrize("mode", ["online", "offline"])
+@pytest.mark.parametrize("mode", ["online", pytest.param("offline", marks=pytest.mark.slow)])
 def test_without_any_answer_the_night_is_reduced_and_flagged(reduced, tmp_path, mode):
     """All servers down, or an empty cache: not tied, which is said, and no failure."""
     done = reduced.snakemake(

@@ -38,6 +38,9 @@ class FrameCoverage:
         Of each frame: the part of a star's light within a radius [pixel of the coadd].
     scale_errors : ndarray, shape (n,)
         Relative errors of the scales of the frames.
+    light_errors : ndarray, shape (n,), optional
+        Relative errors of `light`. As far as these explain how the frames differ, they are taken
+        to be alike (the shrinkage of James & Stein 1961).
     """
 
     number: np.ndarray
@@ -45,6 +48,7 @@ class FrameCoverage:
     weights: np.ndarray
     light: Sequence[Callable[[float], float]]
     scale_errors: np.ndarray
+    light_errors: np.ndarray | None = None
     _known: dict[str | float, np.ndarray] = field(default_factory=dict, repr=False)
 
     @property
@@ -88,9 +92,20 @@ class FrameCoverage:
         weight = members * self.weights
         # Where no frame has a weight, as in saturated cores, all have a part in the wings.
         weight[weight.sum(axis=1) == 0] = self.weights
-        light = weight @ [one(radius) for one in self.light] / weight.sum(axis=1)
-        self._known[radius] = np.log(light)
+        light, _ = self._shrunken_light(radius)
+        self._known[radius] = np.log(weight @ np.exp(light) / weight.sum(axis=1))
         return self._known[radius]
+
+    def _shrunken_light(self, radius: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return ln of the part of a star's light within a radius, and its error, of each frame."""
+        light = np.log([one(radius) for one in self.light])
+        if self.light_errors is None:
+            return light, np.zeros(len(light))
+        mean = float(np.average(light, weights=self.weights))
+        variance = float(np.average((light - mean) ** 2, weights=self.weights))
+        noise = float(np.average(self.light_errors**2, weights=self.weights))
+        kept = max(0.0, 1 - noise / variance) if variance > 0 else 0.0
+        return mean + kept * (light - mean), np.sqrt(kept) * self.light_errors
 
     def correction(
         self, x: np.ndarray, y: np.ndarray, radius: float, stars: np.ndarray
@@ -121,7 +136,8 @@ class FrameCoverage:
         ]
         edge = np.max(np.abs(np.array(around) - light[here]), axis=0) if len(x) else value
         error = np.sqrt((CORRECTION_ERROR * value) ** 2 + (edge / 2) ** 2)
-        return np.exp(value), np.hypot(error, self._scale_error()[here])
+        _, own = self._shrunken_light(radius)
+        return np.exp(value), np.hypot(error, self._error_of_sets(self.scale_errors, own)[here])
 
     def correction_maps(self, x: np.ndarray, y: np.ndarray, radii: Sequence[float]) -> np.ndarray:
         """Return ln of the corrections of apertures in each block, their error, and `part`.
@@ -149,13 +165,14 @@ class FrameCoverage:
         part = self.part(column, row)
         return np.array([*maps, error, part], np.float32).reshape(-1, *shape)
 
-    def _scale_error(self) -> np.ndarray:
-        """Return the relative error that the scales of frames make in each set, (m,)."""
+    def _error_of_sets(self, *errors: np.ndarray) -> np.ndarray:
+        """Return the relative error that those of frames make in each set, (m,)."""
         members, _ = self.sets
         weight = members * self.weights
         weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-300)
         whole = self.weights / self.weights.sum()
-        return np.sqrt(((weight - whole) ** 2 * self.scale_errors**2).sum(axis=1))
+        variance = sum(one**2 for one in errors)
+        return np.sqrt(((weight - whole) ** 2 * variance).sum(axis=1))
 
 
 def look_up(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

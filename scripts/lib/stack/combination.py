@@ -161,14 +161,34 @@ def frame_coverage(
         for frame in frames
         if frame.zeropoint
     ]
+    exposures = frames_of_exposure(frames)
     return FrameCoverage(
         number,
         np.array([one.footprint(shape) for one in aligned]),
         # All values are alike to a median.
         np.array([1.0 if how == "median" else frame.weighting.weight for frame in frames]),
-        [partial(light_within, frame.measurement, grid.scale) for frame in frames],
+        [partial(light_of_exposure, one, grid.scale) for one in exposures],
         np.nan_to_num(errors),
+        np.array([np.hypot.reduce([m.growth.error for m in one]) / len(one) for one in exposures]),
     )
+
+
+def frames_of_exposure(frames: list[StackFrame]) -> list[list[FrameMeasurement]]:
+    """Return for each frame what was measured on the frames exposed with it, itself included.
+
+    Chips exposed together have one seeing; the few stars of each would tell different ones.
+    """
+    keys = [(str(one.header.get("RAWFILE", k)), str(one.header.get("DATE-OBS", "")))
+            for k, one in enumerate(frames)]  # fmt: skip
+    return [
+        [frame.measurement for frame, other in zip(frames, keys, strict=True) if other == key]
+        for key in keys
+    ]
+
+
+def light_of_exposure(chips: list[FrameMeasurement], scale: float, radius: float) -> float:
+    """Return the mean of `light_within` of the chips of an exposure."""
+    return float(np.mean([light_within(one, scale, radius) for one in chips]))
 
 
 def light_within(frame: FrameMeasurement, scale: float, radius: float) -> float:

@@ -1,5 +1,7 @@
 """Frames that cover a place, and the light of stars in apertures there."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,22 @@ def test_error_knows_edges_within_the_aperture_and_scales(coverage):
     # One frame instead of the mean of three with parts of 1/4, 1/2 and 1/4.
     expected = np.sqrt((0.75 * 0.01) ** 2 + (0.5 * 0.02) ** 2 + (0.25 * 0.03) ** 2)
     np.testing.assert_allclose(error, [expected, 0], rtol=1e-3, atol=1e-9)
+
+
+def test_frames_that_differ_by_less_than_is_known_of_them_are_alike(coverage):
+    x, y, stars = np.array([20.0, 75.0]), np.array([20.0, 75.0]), np.array([1])
+    whole, _ = coverage.correction(x, y, 6.0, stars)
+    few = replace(coverage, light_errors=np.full(3, 0.5), _known={})
+    factor, error = few.correction(x, y, 6.0, stars)
+    np.testing.assert_allclose(factor, 1.0)
+    np.testing.assert_allclose(error, 0.0, atol=1e-12)
+    many = replace(coverage, light_errors=np.full(3, 0.01), _known={})
+    factor, error = many.correction(x, y, 6.0, stars)
+    # Their light within that radius differs by a tenth of it: a hundredth is taken off that.
+    assert 0.95 < np.log(factor[0]) / np.log(whole[0]) < 1.0
+    # One frame instead of the mean of three, each known to 0.01.
+    scale = np.sqrt(0.75**2 + 0.5**2 + 0.25**2) * 0.01
+    assert error[0] == pytest.approx(np.hypot(0.1 * np.log(factor[0]), scale), rel=0.1)
 
 
 def test_maps_hold_the_corrections(coverage):
