@@ -33,6 +33,9 @@ MATCH_DISTANCE = 0.75
 CROWDED = 0.03
 """Sources per area of a radius of one FWHM: with more, confusion is measured."""
 
+LEAST_CROWD = 60
+"""Sources that make a crowd: fewer are wide images, as of a telescope out of focus."""
+
 INJECTED = 300
 """Stars that are put into a crowd, in rounds."""
 
@@ -255,13 +258,15 @@ def complete_flux(
 
 
 def crowding(coadd: MeasuredCoadd) -> float:
-    """Return the number of sources of S/N 5 per area of one FWHM radius."""
+    """Return the number of sources of S/N 5 per area of one FWHM radius; 0 where they are few."""
     field = coadd.field
     if field is None:
         return 0.0
     seen = np.count_nonzero(field.core_flux > 5 * np.sqrt(
         np.pi * field.core.radius**2 * np.median(coadd.variance[coadd.covered])
     ))  # fmt: skip
+    if seen < LEAST_CROWD:
+        return 0.0
     return seen * np.pi * field.fwhm**2 / np.count_nonzero(coadd.covered)
 
 

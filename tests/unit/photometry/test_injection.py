@@ -65,6 +65,13 @@ def test_half_of_the_stars_of_the_flux_found_are_in_the_table():
     assert 0.3 < found / number < 0.72
 
 
+def test_a_few_wide_images_are_no_crowd():
+    coadd, *_ = measured_scene(np.random.default_rng(5), 20, size=150)
+    assert len(coadd.field.sources) < 40
+    wide = replace(coadd, field=replace(coadd.field, fwhm=4 * coadd.field.fwhm))
+    assert crowding(wide) == 0.0 and confusion(wide, HOW, 128, [FWHM]) is None
+
+
 def test_crowd_without_a_significant_source_has_no_confusion_measured(caplog):
     coadd, *_ = measured_scene(np.random.default_rng(5), 120, size=150)
     assert crowding(coadd) > 0.06
