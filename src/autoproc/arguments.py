@@ -3,7 +3,7 @@
 import argparse
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from autoproc.workflow import STEPS, AutoprocError
@@ -184,8 +184,3 @@ def _value(text: str) -> Any:
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or error
         raise AutoprocError(f"--config: {text!r} is no YAML ({problem})") from error
-
-
-def set_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those settings that say something; the others stay as config/config.yaml says."""
-    return {k: v for k, v in settings.items() if v not in (None, False, [], ())}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from autoproc import instrument
-from autoproc.arguments import completion, parser, raw_folders, set_settings, settings_given
+from autoproc.arguments import completion, parser, raw_folders, settings_given
 from autoproc.parfile import with_par_file
 from autoproc.places import PATHS, cache_environment, elsewhere
 from autoproc.running import run
@@ -199,7 +199,7 @@ def command_line(
             if not rule.network
         ]
     words += options
-    given = set_settings(settings)
+    given = {key: value for key, value in settings.items() if value not in (None, False, [], ())}
     if given:
         words += ["--config"]
         words += [f"{key}={config_text(value)}" for key, value in given.items()]

@@ -240,6 +240,24 @@ def record_calibration(
     header[f"{kind}SUM"] = (master.get("DATASUM", ""), f"DATASUM of the master {kind.lower()}")
 
 
+def exposure_of(header: fits.Header) -> tuple[str, str] | None:
+    """Return what frames of one exposure, as the chips of a camera take, have alike.
+
+    Names of raw files may repeat from night to night.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+
+    Returns
+    -------
+    tuple of str or None
+        Raw file and start of the exposure; None where no raw file is named.
+    """
+    raw = header.get("RAWFILE")
+    return (str(raw), str(header.get("DATE-OBS", ""))) if raw else None
+
+
 LONGEST_NOTE = 1000
 
 

@@ -9,15 +9,18 @@ from astropy.table import Table
 
 from lib.core.bands import BANDS
 from lib.reference.photometry import set_band
-from lib.reference.referencetable import CatalogueError, blank_table, column_values
+from lib.reference.referencetable import (
+    USUAL_DEC,
+    USUAL_RA,
+    CatalogueError,
+    blank_table,
+    column_values,
+)
 from lib.reference.surveys import APASS, GAIA, PANSTARRS, SDSS, TWOMASS, Columns
 from lib.reference.transformations import GAIA_TO_REFERENCE, PS1_TO_REFERENCE, transform
 
-POSITIONS = {
-    "ra": ("ra", "RA_ICRS", "RAJ2000", "raMean", "RA", "RAdeg", "radeg", "ra_deg"),
-    "dec": ("dec", "DE_ICRS", "DEJ2000", "decMean", "Dec", "DEC", "DEdeg", "decdeg", "dec_deg"),
-}
-"""What archives call the columns of the position, the most exact first."""
+POSITIONS = {"ra": USUAL_RA, "dec": USUAL_DEC}
+"""What the columns of the position are called, in small letters, the most exact first."""
 
 Names = Mapping[str, Sequence[str]]
 """Names that each of a survey's columns may have."""
@@ -248,12 +251,13 @@ def survey_table(path: Path, raw: Table, download: Download) -> Table:
 
 
 def _column_name(raw: Table, names: Sequence[str]) -> str | None:
-    """Return the column that has one of the names; long ones in whatever case."""
+    """Return the column that has one of the names; long ones and positions in whatever case."""
     for name in names:
         if name in raw.colnames:
             return name
     for name in names:
-        near = [one for one in raw.colnames if len(name) > 5 and one.lower() == name.lower()]
+        long = len(name) > 5 or names in POSITIONS.values()
+        near = [one for one in raw.colnames if long and one.lower() == name.lower()]
         if len(near) == 1:
             return near[0]
     return None

@@ -11,6 +11,7 @@ import numpy as np
 
 from lib.core.files import partial_path
 from lib.core.settings import StackSettings
+from lib.frame.file import exposure_of
 from lib.photometry.coverage import FrameCoverage
 from lib.photometry.fieldvariation import WIDE
 from lib.photometry.sources import detection_arrays
@@ -178,8 +179,7 @@ def frames_of_exposure(frames: list[StackFrame]) -> list[list[FrameMeasurement]]
 
     Chips exposed together have one seeing; the few stars of each would tell different ones.
     """
-    keys = [(str(one.header.get("RAWFILE", k)), str(one.header.get("DATE-OBS", "")))
-            for k, one in enumerate(frames)]  # fmt: skip
+    keys = [exposure_of(one.header) or k for k, one in enumerate(frames)]
     return [
         [frame.measurement for frame, other in zip(frames, keys, strict=True) if other == key]
         for key in keys

@@ -9,7 +9,7 @@ from lib.core.crossmatch import common_stars, match
 from lib.core.settings import StackSettings
 from lib.core.sphere import mean_position, project, separation
 from lib.core.wcs import frame_outline
-from lib.frame.file import FrameRejected
+from lib.frame.file import FrameRejected, exposure_of
 from lib.photometry.coaddzeropoint import Reference, reference_errors
 from lib.photometry.zeropoint import ASSUMED_REFERENCE_ERROR, relative_zeropoints
 from lib.stack.combination import combination_of
@@ -239,11 +239,11 @@ def chip_levels(headers: list[fits.Header]) -> np.ndarray:
         Magnitudes that a star of the same brightness would have on each chip; NaN for frames of
         other exposures. Exposures of one chip are left out.
     """
-    groups: dict[tuple[str, str, str], list[int]] = {}
+    groups: dict[tuple[tuple[str, str], str], list[int]] = {}
     for i, header in enumerate(headers):
-        if header.get("FLATLEV", 0) > 0 and header.get("RAWFILE"):
-            exposure = (header["RAWFILE"], str(header.get("DATE-OBS")), header.get("FLATSET", ""))
-            groups.setdefault(exposure, []).append(i)
+        exposure = exposure_of(header)
+        if header.get("FLATLEV", 0) > 0 and exposure:
+            groups.setdefault((exposure, header.get("FLATSET", "")), []).append(i)
     several = [members for members in groups.values() if len(members) > 1]
     levels = np.full((len(headers), len(several)), np.nan)
     for k, members in enumerate(several):

@@ -11,6 +11,7 @@ from lib.core.bands import AB_MINUS_VEGA, VEGA_BANDS
 from lib.core.settings import StackSettings
 from lib.core.sphere import separation
 from lib.core.wcs import celestial_wcs, wcs_cards
+from lib.frame.file import exposure_of
 from lib.photometry.injection import complete_flux
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.zeropoint import Zeropoint
@@ -226,10 +227,7 @@ def time_cards(headers: list[fits.Header]) -> Cards:
     exposure = np.array([float(h["EXPTIME"]) for h in headers])
     cards["EXPTIME"] = (float(np.median(exposure)), "[s] exposure the pixels are scaled to")
     # The chips of a camera share their exposures.
-    # Names of raw files may repeat from night to night.
-    exposures = {
-        (h.get("RAWFILE", k), h.get("DATE-OBS")): float(h["EXPTIME"]) for k, h in enumerate(headers)
-    }
+    exposures = {exposure_of(h) or k: float(h["EXPTIME"]) for k, h in enumerate(headers)}
     cards["TOTALEXP"] = (sum(exposures.values()), "[s] sum of the exposures")
     cards["MAXEXP"] = (float(exposure.max()), "[s] longest exposure")
     cards["MINEXP"] = (float(exposure.min()), "[s] shortest exposure")
