@@ -175,6 +175,11 @@ class ReferenceSettings:
         Write("a list of hosts, such as [vizier.cds.unistra.fr]"),
     ] = ("vizier.cds.unistra.fr", "vizier.cfa.harvard.edu", "vizier.nao.ac.jp", "vizier.iucaa.in")
     """VizieR and its mirrors, in the order they are asked."""
+    cutout_servers: Annotated[
+        tuple[Annotated[str, MinLen(1)], ...],
+        Write("a list of hosts, such as [alasky.cds.unistra.fr]; [] asks none"),
+    ] = ("alasky.cds.unistra.fr", "alaskybis.cds.unistra.fr")
+    """Servers of hips2fits, for templates from surveys, in the order they are asked."""
     timeout: Annotated[float, Gt(0)] = 60
     """[s] that a server has for one answer."""
 

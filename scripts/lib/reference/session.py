@@ -1,5 +1,10 @@
-"""Answers of servers over HTTP, bounded in bytes, from the host that was asked."""
+"""Answers of servers over HTTP, bounded in bytes and time, from the host that was asked."""
 
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -61,3 +66,37 @@ class BoundedSession(requests.Session):
 
 def _no_password(request: Any) -> Any:
     return request
+
+
+class TimeLimitReached(Exception):
+    """The whole of an answer took longer than it may."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise `TimeLimitReached` when the block takes longer.
+
+    A socket's time-out starts anew with every byte; this one does not. In a thread other than
+    the main one, where signals do not arrive, only the socket's is left.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum: int, frame: Any) -> None:
+        raise TimeLimitReached(f"no whole answer within {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    # again every second: an exception raised within a destructor would be lost
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def last_cause(why: Exception) -> str:
+    """Return the last words of a chain of network errors, which say what happened."""
+    told = re.findall(r"\[Errno -?\d+\] ([^\"'()]+)", str(why))
+    return told[-1].strip() if told else f"{type(why).__name__}: {str(why)[:150]}"

@@ -6,11 +6,8 @@ import json
 import logging
 import math
 import re
-import signal
-import threading
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,34 +38,6 @@ Record = dict[str, Any]
 
 class ReferenceUnavailable(Exception):
     """No reference now, perhaps later: the network, the servers, or the cache lack it."""
-
-
-class TimeLimitReached(Exception):
-    """The whole of an answer took longer than it may."""
-
-
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `TimeLimitReached` when the block takes longer.
-
-    A socket's time-out starts anew with every byte; this one does not. In a thread other than
-    the main one, where signals do not arrive, only the socket's is left.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(signum: int, frame: Any) -> None:
-        raise TimeLimitReached(f"no whole answer within {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    # again every second: an exception raised within a destructor would be lost
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _client(
@@ -142,7 +111,7 @@ def query(
     from astropy import units as u
     from astropy.coordinates import SkyCoord
 
-    from lib.reference.session import OtherHost, TooLong
+    from lib.reference.session import OtherHost, TimeLimitReached, TooLong, last_cause, time_limit
 
     what = f"{server}: {survey.table} ({survey.name})"
     client = _client(survey, server, timeout, row_limit, bound)
@@ -157,7 +126,7 @@ def query(
     except (OtherHost, TooLong) as why:
         raise AnswerError(f"{what}: {why}", lasting=True) from why
     except requests.RequestException as why:
-        raise AnswerError(f"{what}: no answer ({_cause(why)})", lasting=True) from why
+        raise AnswerError(f"{what}: no answer ({last_cause(why)})", lasting=True) from why
     return check_answer(response, what), payload
 
 
@@ -173,12 +142,6 @@ def check_answer(response: Any, what: str) -> bytes:
     if b"</VOTABLE>" not in answer[-2000:]:
         raise AnswerError(f"{what}: the answer breaks off after {len(answer)} bytes")
     return answer
-
-
-def _cause(why: Exception) -> str:
-    """Return the last words of a chain of network errors, which say what happened."""
-    told = re.findall(r"\[Errno -?\d+\] ([^\"'()]+)", str(why))
-    return told[-1].strip() if told else f"{type(why).__name__}: {str(why)[:150]}"
 
 
 # --- the cache --------------------------------------------------------------------------------
