@@ -40,6 +40,7 @@ def night(request, passing_folder):
             calibrations=CALIBRATIONS,
             scenes=True,
             detector_truth=True,
+            faint_limit=None,
         )
         done = place.snakemake()
         assert done.code == 0, done.out

@@ -125,9 +125,13 @@ class Place:
 
 
 def simulated(path, **options):
-    """Write raw frames and their reference table into `path`, which must be new."""
+    """Write raw frames and their reference table into `path`, which must be new.
+
+    By default there are no stars fainter than r = 21.5: the field is no crowd.
+    """
     usual = {"instrument": "lmi", "size": 512, "exposures": 3, "stars": 40, "calibrations": 3}
-    night = simulate.Night(**usual | {"seed": 7, "detector_truth": False} | options)
+    usual |= {"seed": 7, "detector_truth": False, "faint_limit": 21.5}
+    night = simulate.Night(**usual | options)
     simulate.simulate_night(path, night)
     return Place(path)
 

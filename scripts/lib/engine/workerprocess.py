@@ -386,8 +386,6 @@ def next_request(link: socket.socket) -> Request | None:
     dict or None
     """
     importlib.import_module("lib.frame.step").end_log()
-    # Ctrl-C ends a process without a job.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     try:
@@ -435,6 +433,8 @@ def do_jobs(first: Request, link: socket.socket, path: list[str]) -> None:
         code = 1
         try:
             run_script(request, path)
+            # The job is done: from here on Ctrl-C ends the process without a word.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             code = 0
         except SystemExit as stop:
             code = exit_code(stop)

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -75,11 +76,15 @@ def run_rule(job: Any, work: Callable[[Any], None]) -> None:
     work : callable
         Takes `job`; reads its inputs and writes its outputs.
     """
-    start_log(job.log[0] if job.log else None)
-    verify_old_inputs(job)
-    with raws_recorded(job):
-        work(job)
-    record_notes(job)
+    try:
+        start_log(job.log[0] if job.log else None)
+        verify_old_inputs(job)
+        with raws_recorded(job):
+            work(job)
+        record_notes(job)
+    except KeyboardInterrupt:
+        # Ctrl-C reaches the jobs, too: who started Snakemake is told once, by it.
+        sys.exit(128 + signal.SIGINT)
 
 
 def run_by_hand(work: Callable[[Any], None]) -> None:

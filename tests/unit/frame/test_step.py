@@ -95,3 +95,12 @@ def test_products_of_this_night_are_not_read_twice(job, monkeypatch):
     os.utime(job.input[0])
     monkeypatch.setattr("lib.frame.step.damage_of_fits", lambda _: pytest.fail("read"))
     run_rule(job, work)
+
+
+def test_interrupt_ends_a_job_without_a_traceback(job):
+    def work(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stop:
+        run_rule(job, work)
+    assert stop.value.code == 130
