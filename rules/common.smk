@@ -28,6 +28,7 @@ from lib.night.instrumentfile import InstrumentError, list_instruments
 from lib.night.campaign import plan_campaign
 from lib.night.nightlog import NightLog
 from lib.night.slices import MARK
+from lib.night.targets import TargetError
 from lib.engine.campaignfiles import campaign_files
 from lib.engine.commandline import describes_rules
 from lib.engine.intact import check_products
@@ -45,7 +46,7 @@ try:
         if workflow.is_main_process:
             check_tables(config)
         CAMPAIGN = read_campaign(config, write=workflow.is_main_process, argv=sys.argv)
-except (ConfigError, InstrumentError, OSError) as error:
+except (ConfigError, InstrumentError, TargetError, OSError) as error:
     refuse(error)
 
 

@@ -1,5 +1,6 @@
 # Takes: azsfp<frame>.fits of one target and filter, the reference stars of the field.
-# Gives: coadd<target>.<filter>.fits, its weight (inverse variance) and source table.
+# Gives: coadd<target>.<filter>.fits, its weight (inverse variance) and source table. Those named
+# .moving-<object> follow what moves by the table `targets`.
 
 
 from lib.night.positions import read_positions
@@ -97,7 +98,7 @@ rule lightcurve:
     conda:
         "../environment.yml"
     params:
-        version=8,
+        version=9,
         stacks=FILES.stacks_of_target,
         given=FILES.frames_by_stack,
         settings=config["lightcurve"],

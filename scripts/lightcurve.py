@@ -47,8 +47,12 @@ def run(stacks: list[StackPaths], output: str, plot: str, **options: Any) -> Non
     settings = LightcurveSettings(**options.get("settings", {}))
     site = options.get("site") or None
     configured = parse_position(options.get("target_radec"))
-    target, meta = place_target(read, configured, settings.position)
     others = read_positions(options["positions"]) if options.get("positions") else []
+    target, meta = place_target(read, configured, settings.position)
+    # A target that moves is followed: its pointing is not where it is.
+    own = next((one for one in others if one.moving and one.key == target.key), None)
+    if own is not None:
+        target, meta = own, {"target_source": "ephemeris"}
     first, *rest = make_tables(read, stacks, [target, *others], settings, site)
     common = common_meta(read, site, options.get("version", 1))
     first.meta = common | meta | first.meta
@@ -56,13 +60,15 @@ def run(stacks: list[StackPaths], output: str, plot: str, **options: Any) -> Non
         table.meta = common | table.meta
     with atomic_path(output) as beside:
         first.write(beside, format="ascii.ecsv")
-    plot_light_curve(plot, first, f"{target.name}  {target.ra[0]:.5f} {target.dec[0]:+.5f}")
+    where = "" if target.moving else f"  {target.ra[0]:.5f} {target.dec[0]:+.5f}"
+    plot_light_curve(plot, first, f"{target.name}{where}")
     log.info("%s: %d exposures", Path(output).name, np.sum(first["KIND"] == "frame"))
     inside = [one for one in rest if np.isfinite(one["FLUX"]).any()]
+    more = [one for one in inside if own is None or one.meta["name"] != own.name]
     observer = ObserverSettings(**options.get("observer", {}))
     for name, path in options.get("exports", {}).items():
         with atomic_path(path) as beside:
-            Path(beside).write_text(export_text(name, [first, *inside], observer), encoding="utf-8")
+            Path(beside).write_text(export_text(name, [first, *more], observer), encoding="utf-8")
     if options.get("all_table"):
         joined = join_tables(rest or [first[:0]], common)
         with atomic_path(options["all_table"]) as beside:

@@ -15,6 +15,7 @@ from lib.core.settings import StackSettings
 from lib.frame.step import run_rule
 from lib.reference.referencetable import CatalogueError
 from lib.stack.coaddition import StackInputs, StackProducts, make_stack
+from lib.stack.moving import make_moving_stack
 
 log = logging.getLogger("autoproc")
 
@@ -27,7 +28,7 @@ def listed(value: str | Iterable[str] | None) -> list[str]:
 
 
 def main(job: Any) -> None:
-    """Make the stack of one target and filter."""
+    """Make the stack of one target and filter, or of a moving object on its frames."""
     inputs = StackInputs(
         frames=[*listed(job.input.frames), *job.params.given.frames],
         flats=[*listed(job.input.get("flats")), *job.params.given.flats],
@@ -39,8 +40,13 @@ def main(job: Any) -> None:
     out = job.output
     products = StackProducts(out.coadd, out.weight, out.cat, out.qa, out.get("plot"))
     settings = StackSettings(**job.params.settings)
+    moving = getattr(job.params.given, "moving", None)
+    how = {"version": job.params.version, "threads": job.threads}
     try:
-        make_stack(inputs, products, settings, version=job.params.version, threads=job.threads)
+        if moving is None:
+            make_stack(inputs, products, settings, **how)
+        else:
+            make_moving_stack(inputs, products, settings, moving, **how)
     except CatalogueError as error:
         log.error("%s", error)
         sys.exit(str(error))

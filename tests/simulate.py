@@ -1370,6 +1370,48 @@ class Afterglow:
         return self.magnitude - 2.5 * (np.log10(mean) + colour) - AB_OF_VEGA.get(band, 0.0)
 
 
+@dataclass(frozen=True)
+class Extra:
+    """A point source that moves, or varies with a period; of the same magnitude in all bands.
+
+    Parameters
+    ----------
+    ra, dec : float
+        Where it is at `epoch` [deg].
+    magnitude : float
+        Mean magnitude, of the catalogue's system in each band.
+    epoch : str
+        UTC, ISO.
+    east, north : float
+        Motion [arcsec/h], on the plane tangent at (ra, dec).
+    amplitude, period : float
+        Of a sine in magnitudes from `epoch` on; [d].
+    """
+
+    ra: float
+    dec: float
+    magnitude: float
+    epoch: str = "2022-01-28T00:00:00"
+    east: float = 0.0
+    north: float = 0.0
+    amplitude: float = 0.0
+    period: float = 1.0
+
+    def at(self, when):
+        """Return ra, dec [deg] and magnitude at a time."""
+        hours = (when - datetime.fromisoformat(self.epoch)).total_seconds() / 3600
+        xi, eta = (np.array([rate * hours * ARCSEC]) for rate in (self.east, self.north))
+        ra, dec = tan_deproject(xi, eta, self.ra, self.dec)
+        phase = 2 * np.pi * hours / 24 / self.period
+        return float(ra[0]), float(dec[0]), self.magnitude + self.amplitude * np.sin(phase)
+
+    def drawn(self, begin, exptime, steps=9):
+        """Return ra, dec and magnitude of points, shape (steps,), that make an exposure."""
+        times = [begin + timedelta(seconds=exptime * (k + 0.5) / steps) for k in range(steps)]
+        ra, dec, magnitude = np.array([self.at(time) for time in times]).T
+        return ra, dec, magnitude + 2.5 * np.log10(steps)
+
+
 @dataclass
 class Night:
     """What is observed, and what goes wrong.
@@ -1417,6 +1459,8 @@ class Night:
         Of the flats, relative to saturation.
     afterglow : Afterglow, optional
         At the target.
+    extras : sequence of Extra
+        What else is in the sky; not in the reference.
     reference_limit, reference_error, reference_wrong, reference_bands
         See `reference_table`.
     disc, disc_magnitudes : float, dict
@@ -1471,6 +1515,7 @@ class Night:
     disc: float = 0.0
     disc_magnitudes: dict = field(default_factory=dict)
     afterglow: Afterglow | None = None
+    extras: tuple = ()
     bright_limit: float | None = None
     faint_limit: float | None = None
     slope: float = 0.2
@@ -1759,6 +1804,11 @@ def frame_light(night, shot, region, sky):
             numbers["afterglow"] = float(shown)
             one = [[-1], *place, [10 ** (-0.4 * (shown - zero_point))]]
             stars = np.concatenate([stars, one], axis=1)
+    for extra in night.extras:
+        ra, dec, shown = extra.drawn(shot.when, exptime)
+        place = optics.sky_to_pixel(ra, dec, shot.crval, shot.rotation, shot.stretch)
+        more = [np.full(len(ra), -2), *place, 10 ** (-0.4 * (shown - zero_point))]
+        stars = np.concatenate([stars, more], axis=1)
     return (stars[0].astype(int), *stars[1:]), galaxies, numbers
 
 

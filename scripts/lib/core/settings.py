@@ -313,6 +313,9 @@ class LightcurveSettings:
     """[hours] frames further apart are not combined."""
     comparison_stars: Annotated[int, Ge(0)] = 100
     """Comparison stars of a filter, at most."""
+    ephemeris_tolerance: Annotated[float, Ge(0)] = 3.0
+    """[arcsec] what moves is looked for so far from its ephemeris, and measured where it is seen;
+    0: where the ephemeris has it."""
 
 
 @dataclass(frozen=True)

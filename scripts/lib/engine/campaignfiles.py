@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from lib.night.campaign import Campaign
+from lib.night.moving import middle, track
 from lib.night.plan import target_of
 
 from .nightfiles import NightFiles
@@ -105,13 +106,17 @@ class FilesOverNights(NightFiles):
         return SimpleNamespace(
             flats=list(flats), customcat=self.config["customcat"] or None,
             frames=self.solved(frames), grid=self.solved(grid),
+            moving=self.campaign.moving.get(wildcards.stack),
         )  # fmt: skip
 
     def stack_contents(self, wildcards: Any) -> list[str]:
-        """Return the names of the frames, and what stands for the user's catalogue."""
+        """Return the names of the frames, what stands for the user's catalogue, and any track."""
         frames = self.campaign.slices[wildcards.stack]
         customcat = self.config["customcat"]
-        return [*frames, *([self.contents.sum_of(customcat)] if customcat else [])]
+        moving = self.campaign.moving.get(wildcards.stack)
+        facts = self.campaign.log.frames
+        places = track(moving, [middle(facts[one]) for one in frames]) if moving else []
+        return [*frames, *([self.contents.sum_of(customcat)] if customcat else []), *places]
 
     def stacks_behind(self, wildcards: Any) -> list[tuple[str, str, Sequence[str]]]:
         """Return folder, name and frames of the stacks of a mark, or of a light curve.
@@ -120,13 +125,26 @@ class FilesOverNights(NightFiles):
         """
         stacks = self.campaign.targets.get(wildcards.target, {})
         mark = getattr(wildcards, "mark", ".all")[1:]
+        moving = [] if hasattr(wildcards, "mark") else self.following(wildcards.target)
         if mark in stacks:
-            return [(self.top, stack, self.campaign.slices[stack]) for stack in stacks[mark]]
+            whole = [(self.top, stack, self.campaign.slices[stack]) for stack in stacks[mark]]
+            return [*whole, *moving]
         return [
-            found
-            for night in self.nights.values()
-            if wildcards.target in night.plan.targets
-            for found in night.stacks_behind(wildcards)
+            *(
+                found
+                for night in self.nights.values()
+                if wildcards.target in night.plan.targets
+                for found in night.stacks_behind(wildcards)
+            ),
+            *moving,
+        ]
+
+    def following(self, target: str) -> list[tuple[str, str, Sequence[str]]]:
+        """Return folder, name and frames of the stacks of a target that follow what moves."""
+        return [
+            (self.top, stack, self.campaign.slices[stack])
+            for stack in self.campaign.moving
+            if target_of(stack) == target
         ]
 
     def site(self, wildcards: Any) -> list[float]:

@@ -483,7 +483,7 @@ class NightFiles:
         """Return the ready ones among them, and the user's catalogue."""
         flats = self._flats(wildcards.stack, ready=True)
         customcat = self.config["customcat"] or None
-        return SimpleNamespace(flats=flats, customcat=customcat, frames=[], grid=[])
+        return SimpleNamespace(flats=flats, customcat=customcat, frames=[], grid=[], moving=None)
 
     @of_its_night
     def stack_contents(self, wildcards: Any) -> list[str]:
@@ -514,8 +514,18 @@ class NightFiles:
 
     def stacks_behind(self, wildcards: Any) -> list[tuple[str, str, Sequence[str]]]:
         """Return folder, name and frames of the stacks on which a product of a target rests."""
-        stacks = self.plan.targets[wildcards.target]
-        return [(self.imdir, stack, self.plan.stacks[stack]) for stack in stacks]
+        names = self.plan.targets[wildcards.target]
+        stacks: list[tuple[str, str, Sequence[str]]] = [
+            (self.imdir, stack, self.plan.stacks[stack]) for stack in names
+        ]
+        # The light curve over several nights has those that follow what moves.
+        if self.over_nights is None or self.several or hasattr(wildcards, "mark"):
+            return stacks
+        return [*stacks, *self.over_nights.following(wildcards.target)]
+
+    def following(self, target: str) -> list[tuple[str, str, Sequence[str]]]:
+        """Return the stacks of a target that follow what moves: none of one night alone."""
+        return []
 
     @of_its_night
     def stacks_of_target(self, wildcards: Any) -> dict[str, tuple[str, ...]]:
@@ -566,7 +576,7 @@ class NightFiles:
     @of_its_night
     def frames_of_target(self, wildcards: Any) -> list[str]:
         """Return the solved frames of all stacks of a target."""
-        return sum(self.frames_by_stack(wildcards).frames, [])
+        return list(dict.fromkeys(sum(self.frames_by_stack(wildcards).frames, [])))
 
 
 def _master_name(kind, key):

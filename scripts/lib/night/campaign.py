@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lib.night.moving import moving_stacks
 from lib.night.nightlog import NightLog
 from lib.night.plan import Plan, plan_night, target_of, threads_of_a_stack
+from lib.night.positions import Position, read_positions
 from lib.night.slices import sliced, slices_of
 
 MARKER = ".settled"
@@ -53,6 +55,8 @@ class Campaign:
         By folder, a digest of all that the products of a night depend on.
     settled : frozenset of str
         Folders of the nights that have come to their end, and need no planning.
+    moving : dict of str to Position
+        What the stacks among `slices` that follow something follow.
     """
 
     log: NightLog
@@ -60,6 +64,7 @@ class Campaign:
     slices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
     settled: frozenset[str] = frozenset()
+    moving: Mapping[str, Position] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.night_of = {
@@ -115,7 +120,7 @@ class Campaign:
             f"{target}.{mark}.ecsv"
             for target, marks in self.targets.items()
             for mark in marks
-            if not mark.startswith("f2")
+            if not mark.startswith(("f2", "moving-"))
         )
 
     @property
@@ -183,4 +188,7 @@ def plan_campaign(
             one.add_library(earlier.name, earlier.log, earlier.folder)
         nights[folder] = Night(name, one, plan_night(one, config), folder)
     slices = sliced(log.stacks, log.frames, slices_of(config["stack"]["by"], len(nights) > 1))
-    return Campaign(log, nights, slices)
+    positions = read_positions(config["targets"]) if config.get("targets") else []
+    names = {frame: night.name for night in nights.values() for frame in night.log.frames}
+    stacks, moving = moving_stacks(log.stacks, log.frames, positions, names)
+    return Campaign(log, nights, slices | stacks, moving=moving)

@@ -1,18 +1,17 @@
 """Positions that a user wants light curves of: fixed, with proper motion, or along an ephemeris."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lib.core.sphere import unit_vectors
+from lib.core.sphere import deproject, project, unit_vectors
+from lib.night.ephemeris import MJD_J2000, read_rows
 from lib.night.headervalues import safe_name
 from lib.night.targets import TargetError, parse_angle
-
-MJD_J2000 = 51544.5
 
 DEFAULT_EPOCH = 2000.0
 """[yr] Epoch of positions with a proper motion and no epoch of their own."""
@@ -20,7 +19,13 @@ DEFAULT_EPOCH = 2000.0
 LARGEST_STEP = 1.0
 """[deg] Rows of an ephemeris further apart are not interpolated well enough: refused."""
 
+RATES_LAST = 1.0
+"""[d] Before and after its epoch that a position with rates counts."""
+
 MAS_PER_DEGREE = 3.6e6
+
+MINUTE = 1 / 1440
+"""[d]"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,10 @@ class Position:
         Of the position [yr].
     mjd : ndarray, shape (n,)
         Times of an ephemeris, UTC, ascending; empty for a fixed position.
+    rates : tuple of float
+        Motion to the east and north [arcsec/h] of an ephemeris of one time.
+    offset : tuple of float
+        To be added to the east and north [arcsec]: observed minus computed.
     """
 
     name: str
@@ -48,6 +57,8 @@ class Position:
     pmdec: float = 0.0
     epoch: float = DEFAULT_EPOCH
     mjd: np.ndarray = field(default_factory=lambda: np.empty(0))
+    rates: tuple[float, float] = (0.0, 0.0)
+    offset: tuple[float, float] = (0.0, 0.0)
 
     @property
     def moving(self) -> bool:
@@ -59,11 +70,15 @@ class Position:
         """Name as a part of file names."""
         return safe_name(self.name)
 
+    def shifted(self, east: float, north: float) -> "Position":
+        """Return the same with another offset [arcsec]."""
+        return replace(self, offset=(float(east), float(north)))
+
     def at(self, mjd: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Return ra, dec [deg] at times (MJD, UTC), shape (n,); NaN beyond the ephemeris.
 
         Between the rows of an ephemeris unit vectors are interpolated by a cubic spline through
-        all of them (by a straight line between two or three).
+        all of them (by a straight line between two or three). Rates hold for a day.
         """
         mjd = np.atleast_1d(np.asarray(mjd, float))
         if not self.moving:
@@ -71,6 +86,20 @@ class Position:
             dec = self.dec[0] + self.pmdec * years / MAS_PER_DEGREE
             east = self.pmra * years / MAS_PER_DEGREE / np.cos(np.radians(self.dec[0]))
             return (self.ra[0] + east) % 360.0, dec
+        ra, dec = self._by_rates(mjd) if self.mjd.size == 1 else self._by_rows(mjd)
+        if self.offset == (0.0, 0.0):
+            return ra, dec
+        moved = [deproject([self.offset], *place) for place in zip(ra, dec, strict=True)]
+        return np.array([one[0][0] for one in moved]), np.array([one[1][0] for one in moved])
+
+    def _by_rates(self, mjd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        days = mjd - self.mjd[0]
+        inside = np.abs(days) <= RATES_LAST
+        hours = np.where(inside, 24 * days, 0.0)
+        ra, dec = deproject(hours[:, None] * np.array(self.rates), self.ra[0], self.dec[0])
+        return np.where(inside, ra, np.nan), np.where(inside, dec, np.nan)
+
+    def _by_rows(self, mjd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         from scipy.interpolate import make_interp_spline
 
         degree = 3 if self.mjd.size > 3 else 1
@@ -81,6 +110,18 @@ class Position:
         dec = np.degrees(np.arctan2(z, np.hypot(x, y)))
         return np.where(inside, ra, np.nan), np.where(inside, dec, np.nan)
 
+    def motion(self, mjd: float) -> tuple[float, float]:
+        """Return the motion to the east and north [arcsec/h] at a time; 0 where not known."""
+        if not self.moving:
+            return 0.0, 0.0
+        ra, dec = self.at([mjd - MINUTE, mjd, mjd + MINUTE])
+        first, last = (0 if np.isfinite(ra[0]) else 1), (2 if np.isfinite(ra[2]) else 1)
+        if first == last or not np.isfinite(ra[1]):
+            return 0.0, 0.0
+        ends = project(ra[[first, last]], dec[[first, last]], ra[1], dec[1])
+        east, north = (ends[1] - ends[0]) / ((last - first) * 24 * MINUTE)
+        return float(east), float(north)
+
 
 def read_positions(path: str | Path) -> list[Position]:
     """Read a table of positions.
@@ -89,8 +130,9 @@ def read_positions(path: str | Path) -> list[Position]:
     ----------
     path : path-like
         ECSV or CSV with columns name, ra, dec [deg, or sexagesimal hours and degrees], optional
-        pmra, pmdec [mas/yr] and epoch [yr], and for moving objects time (UTC, ISO 8601, or MJD):
-        the rows of one name are its ephemeris.
+        pmra, pmdec [mas/yr] and epoch [yr], and for moving objects time (UTC: ISO 8601, MJD or
+        JD): the rows of one name are its ephemeris, one row with rate_ra and rate_dec [arcsec/h]
+        is a position with its motion. Names of columns, and other files, as `read_rows` has them.
 
     Returns
     -------
@@ -102,12 +144,8 @@ def read_positions(path: str | Path) -> list[Position]:
     TargetError
         In one sentence, with the row that is wrong.
     """
-    table = _read_table(Path(path))
-    missing = [name for name in ("name", "ra", "dec") if name not in table.colnames]
-    if missing:
-        raise TargetError(f"{path}: column {missing[0]} is missing; it needs name, ra and dec")
-    groups: dict[str, list[Any]] = {}
-    for row in table:
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in read_rows(Path(path)):
         groups.setdefault(str(row["name"]).strip(), []).append(row)
     found = [_position(Path(path), name, rows) for name, rows in groups.items()]
     keys: dict[str, str] = {}
@@ -122,26 +160,10 @@ def read_positions(path: str | Path) -> list[Position]:
     return found
 
 
-def _read_table(path: Path) -> Any:
-    """Return the table, its column names in lower case."""
-    from astropy.table import Table
-
-    kind = "ascii.ecsv" if path.suffix.lower() == ".ecsv" else "ascii.csv"
-    try:
-        table = Table.read(path, format=kind)
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        words = " ".join(str(error).split())[:120]
-        raise TargetError(f"{path}: cannot be read as {kind.split('.')[1].upper()}: {words}") from (
-            error
-        )
-    table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
-    return table
-
-
-def _position(path: Path, name: str, rows: Sequence[Any]) -> Position:
+def _position(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> Position:
     """Return the position of the rows of one name."""
     places = [
-        [parse_angle(_plain(row[key]), factor) for key, factor in (("ra", 15.0), ("dec", 1.0))]
+        [parse_angle(row.get(key, ""), factor) for key, factor in (("ra", 15.0), ("dec", 1.0))]
         for row in rows
     ]
     for ra, dec in places:
@@ -149,22 +171,29 @@ def _position(path: Path, name: str, rows: Sequence[Any]) -> Position:
             raise TargetError(f"{path}: '{name}' has no position of 0 <= ra < 360, |dec| <= 90 deg")
     ra, dec = np.array(places, float).T
     first = rows[0]
-    known = set(first.colnames)
-    if "time" not in known or not str(_plain(first["time"])).strip():
+    if not str(first.get("time", "")).strip():
         if len(rows) > 1:
             raise TargetError(
                 f"{path}: '{name}' has {len(rows)} rows; several need a time each (an ephemeris)"
             )
         pmra, pmdec, epoch = (
-            _number(path, name, key, first[key] if key in known else None, value)
+            _number(path, name, key, first.get(key), value)
             for key, value in (("pmra", 0.0), ("pmdec", 0.0), ("epoch", DEFAULT_EPOCH))
         )
         return Position(name, ra, dec, pmra, pmdec, epoch)
-    mjd = np.array([_mjd(path, name, _plain(row["time"])) for row in rows])
+    mjd = np.array([_time(path, name, row.get("time", "")) for row in rows])
+    if len(mjd) == 1 and str(first.get("rate_ra", "")).strip():
+        east, north = (
+            _number(path, name, key, first.get(key), 0.0) for key in ("rate_ra", "rate_dec")
+        )
+        return Position(name, ra, dec, mjd=mjd, rates=(east, north))
     order = np.argsort(mjd, kind="stable")
     mjd, ra, dec = mjd[order], ra[order], dec[order]
     if len(mjd) < 2 or np.any(np.diff(mjd) <= 0):
-        raise TargetError(f"{path}: the ephemeris of '{name}' needs two different times or more")
+        raise TargetError(
+            f"{path}: the ephemeris of '{name}' needs two different times or more, or one with "
+            "rate_ra and rate_dec"
+        )
     vectors = unit_vectors(ra, dec)
     step = np.degrees(np.linalg.norm(np.diff(vectors, axis=0), axis=1).max())
     if step > LARGEST_STEP:
@@ -175,15 +204,7 @@ def _position(path: Path, name: str, rows: Sequence[Any]) -> Position:
     return Position(name, ra, dec, mjd=mjd)
 
 
-def _plain(value: Any) -> Any:
-    """Return a cell as number or text; a masked one as empty text."""
-    if np.ma.is_masked(value):
-        return ""
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def _number(path: Path, name: str, key: str, value: Any, default: float) -> float:
-    value = _plain(value)
     if value is None or value == "":
         return default
     try:
@@ -195,21 +216,9 @@ def _number(path: Path, name: str, key: str, value: Any, default: float) -> floa
     return number
 
 
-def _mjd(path: Path, name: str, value: Any) -> float:
-    """Return the MJD of a time: a number is an MJD (or JD), a text ISO 8601."""
-    from datetime import UTC, datetime
-
-    try:
-        number = float(value)
-    except ValueError:
-        try:
-            time = datetime.fromisoformat(str(value).strip())
-        except ValueError:
-            raise TargetError(
-                f"{path}: time {value!r} of '{name}' is none; write UTC as "
-                "2022-01-28T05:00:00, or an MJD"
-            ) from None
-        time = time if time.tzinfo else time.replace(tzinfo=UTC)
-        seconds = (time - datetime(2000, 1, 1, 12, tzinfo=UTC)).total_seconds()
-        return MJD_J2000 + seconds / 86400
-    return number - 2400000.5 if number > 2400000 else number
+def _time(path: Path, name: str, value: Any) -> float:
+    if isinstance(value, float) and np.isfinite(value):
+        return value
+    raise TargetError(
+        f"{path}: time {value!r} of '{name}' is none; write UTC as 2022-01-28T05:00:00, or an MJD"
+    )

@@ -13,7 +13,10 @@ UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 SLICE = re.compile(r"(last)?(\d+(?:\.\d+)?)(s|min|h|d)")
 
-MARK = r"(?:all|(?:last)?\d+(?:p\d+)?(?:s|min|h|d)(?:-2\d{7}T\d{6})?|f2[0-9A-Za-z_+-]*)"
+MARK = (
+    r"(?:all|(?:last)?\d+(?:p\d+)?(?:s|min|h|d)(?:-2\d{7}T\d{6})?|f2[0-9A-Za-z_+-]*"
+    r"|moving-[0-9A-Za-z_+-]+)"
+)
 """What follows the name of a stack whose frames are not those of a night."""
 
 EPOCH = 40587.0

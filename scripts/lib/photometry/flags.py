@@ -27,3 +27,6 @@ FLAG_OUTSIDE = 2048
 
 FLAG_PARTIAL = 4096
 """Not all frames of the coadd cover the source: its profile is that of those which do."""
+
+FLAG_TRAILED = 8192
+"""It moves by more than the FWHM during an exposure."""

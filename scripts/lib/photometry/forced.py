@@ -18,12 +18,14 @@ from lib.photometry.flags import (
     FLAG_OUTSIDE,
     FLAG_PARTIAL,
     FLAG_SATURATED,
+    FLAG_TRAILED,
     FLAG_WEIGHT,
 )
 from lib.photometry.neighbours import StarModels, deblended_errors, model_stars
 from lib.photometry.pointflux import ApertureSums, confusion_error, core_fluxes, point_fluxes
 from lib.photometry.psf import StarAperture
 from lib.photometry.skystructure import local_excess
+from lib.photometry.trailing import TRAIL_ERROR, trailed, trailed_shares
 
 LIMIT_SIGMA = 3.0
 """What has a lower signal-to-noise ratio is not seen: a limit is given."""
@@ -119,8 +121,9 @@ def unite_sources(
 
 
 def forced_fluxes(
-    coadd: Coadd, positions: np.ndarray, extra: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    coadd: Coadd, positions: np.ndarray, extra: np.ndarray | None = None,
+    trail: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Measure point sources at given positions of a coadd.
 
     Parameters
@@ -130,6 +133,9 @@ def forced_fluxes(
         ra, dec [deg]: stars that share light are solved for together.
     extra : ndarray, shape (m, 2), optional
         More positions, each measured with what lies within half of the aperture's radius.
+    trail : ndarray, shape (2,), optional
+        Motion of all of them to the east and north during an exposure [arcsec]; the light that
+        apertures lose by it is added, and a fifth of that to the error.
 
     Returns
     -------
@@ -154,6 +160,15 @@ def forced_fluxes(
     error_sums = np.sqrt(sky_variance + np.maximum(sums, 0) / coadd.header["GAIN"])
     models = _neighbour_models(coadd, x, y, sums, error_sums, listed)
     here = np.zeros((4, x.size)) if coadd.partial is None else look_up(coadd.partial, x, y)
+    scatter = np.full(x.size, coadd.aperture.core.scatter if coadd.aperture.core else 0.0)
+    if trail is not None:
+        motion, inner = np.array([trail]) / coadd.header["PIXSCALE"], coadd.aperture.inner()
+        here[0] += np.log(trailed_shares(motion, coadd.aperture, radius))
+        held = trailed_shares(motion, coadd.aperture, inner.radius)
+        here[1] += np.log(held)
+        scatter = np.hypot(scatter, TRAIL_ERROR * (1 - held))
+        here[2] = np.hypot(here[2], TRAIL_ERROR * (1 - np.exp(here[0])))
+        flags[index] |= np.where(trailed(motion, coadd.aperture), FLAG_TRAILED, 0)
     wide, light = _alone(coadd, models, coadd.aperture, (x, y, sums, sky_variance), listed)
     wide = wide.over(np.exp(here[0]))
     disturbed = light > np.maximum(0.1 * np.abs(wide.sums), wide.error)
@@ -164,7 +179,6 @@ def forced_fluxes(
         sky_variance = _sky_variance(coadd, inner, "APNOISEC", x, y)
         core, _ = _alone(coadd, models, inner, (x, y, sums, sky_variance), listed)
         core = core.over(np.exp(here[1]))
-        scatter = coadd.aperture.core.scatter
         if coadd.confusion is not None:
             flux[index], error[index] = core_fluxes(core, scatter)
         else:

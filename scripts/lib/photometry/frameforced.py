@@ -25,12 +25,14 @@ from lib.photometry.flags import (
     FLAG_OUTSIDE,
     FLAG_REPAIRED,
     FLAG_SATURATED,
+    FLAG_TRAILED,
     FLAG_WEIGHT,
 )
 from lib.photometry.neighbours import StarModels
 from lib.photometry.pointflux import ApertureSums, point_fluxes
 from lib.photometry.psf import StarAperture
 from lib.photometry.sources import detect_sources
+from lib.photometry.trailing import TRAIL_ERROR, trailed, trailed_shares, window_sigma
 
 BACKGROUND_BOX = 64
 """Mesh of the background of a frame [pixel]."""
@@ -127,7 +129,7 @@ class _Prepared:
 
 def measure_frame(
     frame: Frame, positions: np.ndarray, sources: np.ndarray, fluxes: np.ndarray,
-    aperture: StarAperture, wcs: WCS | None = None,
+    aperture: StarAperture, wcs: WCS | None = None, trails: np.ndarray | None = None,
 ) -> FrameFluxes:  # fmt: skip
     """Measure point sources at given positions of a frame.
 
@@ -145,6 +147,9 @@ def measure_frame(
     aperture : StarAperture
     wcs : astropy.wcs.WCS, optional
         Of the frame, where it is known already.
+    trails : ndarray, shape (n, 2), optional
+        Motion to the east and north during the exposure [arcsec]; the light that apertures lose
+        by it is added, and a fifth of that to the error.
 
     Returns
     -------
@@ -170,12 +175,19 @@ def measure_frame(
     known = _to_pixels(wcs, frame.image.shape, np.reshape(sources, (-1, 2)))
     models, own = _neighbours(prepared, at, (*known, np.asarray(fluxes, float)), aperture)
     gain = float(frame.header.get("GAIN", 1.0)) or 1.0
+    motion = np.zeros((n, 2)) if trails is None else trails / pixel_scale(wcs)
+    held = trailed_shares(motion[index], aperture, aperture.radius)
     wide, light = _alone(prepared, models, own, at, (aperture, gain, ratio))
     disturbed = np.abs(light) > np.maximum(0.1 * np.abs(wide.sums), wide.error)
+    wide = wide.over(held)
     total, total_error = wide.total, np.sqrt(wide.variance)
     if aperture.core is not None:
         core, _ = _alone(prepared, models, own, at, (inner, gain, inner_ratio))
-        total, total_error = point_fluxes(wide, core, aperture.core.scatter, disturbed)
+        inner_held = trailed_shares(motion[index], aperture, inner.radius)
+        scatter = np.hypot(aperture.core.scatter, TRAIL_ERROR * (1 - inner_held))
+        total, total_error = point_fluxes(wide, core.over(inner_held), scatter, disturbed)
+    total_error = np.hypot(total_error, TRAIL_ERROR * (1 - held) * total)
+    flags[index] |= np.where(trailed(motion[index], aperture), FLAG_TRAILED, 0)
     flags[index] |= _pixel_flags(frame.mask, prepared.bad, at, aperture.radius)
     filled, _, _ = sep.sum_circle(prepared.filled, *at, aperture.radius, subpix=5)
     repair = REPAIR_ERROR * np.abs(filled) / aperture.fraction
@@ -190,16 +202,23 @@ def measure_frame(
         values[gone] = np.nan
     centroid = np.full((n, 2), np.nan)
     seen = np.flatnonzero(flux > CENTROID_SNR * error)
-    centroid[seen] = _centroids(prepared.image, x[seen], y[seen], aperture.radius)
+    # Light of neighbours pulls at it; what is in the list of sources itself stays in the image.
+    pulled = np.zeros(n, bool)
+    pulled[index[disturbed & np.array([not one.size for one in own], bool)]] = True
+    spread = window_sigma(motion, aperture)
+    for chosen, image in ((~pulled, prepared.image), (pulled, models.residual)):
+        part = seen[chosen[seen]]
+        centroid[part] = _centroids(image, x[part], y[part], aperture.radius, spread[part])
     return FrameFluxes(flux, error, sky, flags, x, y, ratio, centroid)
 
 
-def _centroids(image: np.ndarray, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
+def _centroids(
+    image: np.ndarray, x: np.ndarray, y: np.ndarray, radius: float, sigma: np.ndarray
+) -> np.ndarray:
     """Return windowed centroids, shape (n, 2), NaN for those that wander off (of a neighbour)."""
     found = np.full((len(x), 2), np.nan)
     if len(x):
-        # A window as wide as the star: apertures have a radius of 1.5 FWHM.
-        xs, ys, flags = sep.winpos(image, x, y, radius / 1.5 / 2.355)
+        xs, ys, flags = sep.winpos(image, x, y, sigma)
         near = (np.hypot(xs - x, ys - y) < 0.75 * radius) & ((flags & ~sep.APER_TRUNC) == 0)
         found[near] = np.column_stack([xs, ys])[near]
     return found

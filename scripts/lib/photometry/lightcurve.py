@@ -123,6 +123,11 @@ class StackedFrames:
     comparison: tuple[np.ndarray, np.ndarray] = (np.empty((0, 2)), np.empty(0))
 
     @property
+    def follows(self) -> str:
+        """Name of the moving object that it follows; empty for an ordinary stack."""
+        return str(self.header.get("MOVNAME", ""))
+
+    @property
     def filter(self) -> str:
         """Name of the filter, empty where the coadd does not tell it."""
         return str(self.header.get("FILTER", ""))
@@ -401,9 +406,12 @@ def measure_one(
     result.radius = quality.aperture.radius * pixel_scale(wcs)
     places = [one.at(result.mjd) for one in positions]
     sky = np.array([[ra[0], dec[0]] for ra, dec in places]).reshape(-1, 2)
+    trails = np.zeros((len(sky) + len(comparison), 2))
+    for k, one in enumerate(positions):
+        trails[k] = np.array(one.motion(result.mjd)) * exposure / 3600
     result.fluxes = measure_frame(
         frame, np.concatenate([sky, comparison]), stack.positions,
-        stack.fluxes * scale / stack.exptime, quality.aperture, wcs,
+        stack.fluxes * scale / stack.exptime, quality.aperture, wcs, trails,
     )  # fmt: skip
     centroid = result.fluxes.centroid[: len(positions)]
     result.centroids = np.full(centroid.shape, np.nan)

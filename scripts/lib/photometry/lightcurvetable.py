@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
+from lib.core.sphere import project
 from lib.core.times import barycentric_dates
 from lib.night.positions import Position
 from lib.photometry.flags import FLAG_OUTSIDE, FLAG_SATURATED
 from lib.photometry.forced import LIMIT_SIGMA, magnitudes
 from lib.photometry.lightcurve import POISSON, MeasuredFrame
+from lib.photometry.trailing import CENTROID_FACTOR, trailed_sigma
 
 KINDS = ("frame", "bin", "stack")
 """Values of column KIND."""
@@ -36,6 +38,8 @@ COLUMNS = {
     "RACEN": (float, "deg", "centroid of what is seen there, S/N of 5 or more"),
     "DECCEN": (float, "deg", "the same"),
     "CENERR": (float, "arcsec", "error of the centroid per axis, with that of the frame"),
+    "OCEAST": (float, "arcsec", "centroid less the position given or computed (O-C), to the east"),
+    "OCNORTH": (float, "arcsec", "the same to the north"),
     "TRANSPARENCY": (float, None, "relative to the best frame"),
     "APRADIUS": (float, "arcsec", "radius of the aperture, corrected to total flux"),
     "FLUX": (float, "electron / s", "total flux, at the transparency of the best frame"),
@@ -52,7 +56,11 @@ COLUMNS = {
     "ZPSYS": (str, None, "system of MAG and LIMIT"),
     "ZPERR": (float, "mag", "error of the scale relative to the other frames, not in MAGERR"),
     "NCOMP": (int, None, "comparison stars that tell the scale"),
-    "FLAGS": (int, None, "32 repaired, 256 saturated, 512 neighbour, 1024 masked, 2048 no data"),
+    "FLAGS": (
+        int,
+        None,
+        "32 repaired, 256 saturated, 512 neighbour, 1024 masked, 2048 no data, 8192 trailed",
+    ),
     "USED": (bool, None, "whether the frame is in a coadd"),
     "REASON": (str, None, "why not, or why it was not measured"),
 }
@@ -77,6 +85,12 @@ class StackFlux:
         Of the aperture [arcsec].
     x, y : float
         [pixel], from 0.
+    mjd : float
+        Time for which the coadd stands, of one that follows a moving object; NaN of others.
+    offset : tuple of float
+        By which the object is seen to the east and north of its ephemeris [arcsec].
+    offset_error : float
+        Per axis [arcsec].
     """
 
     name: str
@@ -89,6 +103,9 @@ class StackFlux:
     radius: float
     x: float
     y: float
+    mjd: float = np.nan
+    offset: tuple[float, float] = (np.nan, np.nan)
+    offset_error: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -140,7 +157,7 @@ def light_curve_table(
     if rule.snr > 0:
         for name in dict.fromkeys(one.filter for one in frames):
             bins += bin_rows([row for row in rows if row["FILTER"] == name], rule)
-    whole = [_stack_row(one, rows, best.get(one.filter, np.nan)) for one in stacks]
+    whole = [_stack_row(one, rows, best.get(one.filter, np.nan), position) for one in stacks]
     everything = [*rows, *sorted(bins, key=_by_time), *sorted(whole, key=_by_time)]
     offsets = {one.filter: one.offset for one in frames if np.isfinite(one.offset)}
     groups = {one.name: one.offset for one in frames}
@@ -200,8 +217,9 @@ def _frame_row(one: MeasuredFrame, index: int, position: Position, best: float) 
         "SIGMA": one.fluxes.sky_error[index] / scale,
     }  # fmt: skip
     if len(one.centroids) and flux > 0:
-        # A Gaussian of the seeing, of S/N n, is placed to sigma / n.
-        own = one.quality.seeing / 2.355 * error / flux
+        length = np.hypot(*position.motion(one.mjd)) * one.exptime / 3600
+        width = trailed_sigma(one.quality.seeing / 2.355, length)
+        own = CENTROID_FACTOR * width * error / flux
         row["RACEN"], row["DECCEN"] = one.centroids[index]
         row["CENERR"] = float(np.hypot(own, np.nan_to_num(one.tie_error)))
     if not np.isfinite(flux) and not row["REASON"]:
@@ -286,7 +304,9 @@ def _combined(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _stack_row(one: StackFlux, rows: Sequence[dict[str, Any]], best: float) -> dict[str, Any]:
+def _stack_row(
+    one: StackFlux, rows: Sequence[dict[str, Any]], best: float, position: Position
+) -> dict[str, Any]:
     """Return the row of a stack, without magnitudes."""
     members = [row for row in rows if row["FRAME"] in one.members and row["FILTER"] == one.filter]
     weight = np.array([row["SIGMA"] for row in members], float)
@@ -300,8 +320,13 @@ def _stack_row(one: StackFlux, rows: Sequence[dict[str, Any]], best: float) -> d
 
     relative = 10 ** (0.4 * (one.zeropoint - best))
     scale_error = np.array([row["ZPERR"] for row in members], float)
+    mjd = one.mjd if np.isfinite(one.mjd) else mean("MJD")
+    seen = (np.nan, np.nan)
+    if np.isfinite(one.offset).all():
+        ra, dec = position.shifted(*one.offset).at(mjd)
+        seen = float(ra[0]), float(dec[0])
     return {
-        "KIND": "stack", "FRAME": one.name, "FILTER": one.filter, "MJD": mean("MJD"),
+        "KIND": "stack", "FRAME": one.name, "FILTER": one.filter, "MJD": mjd,
         "DATE-OBS": min((row["DATE-OBS"] for row in members), default=""),
         "EXPTIME": float(sum(row["EXPTIME"] for row in members)), "NFRAMES": len(members),
         "AIRMASS": mean("AIRMASS"), "SEEING": mean("SEEING"), "SKY": mean("SKY"),
@@ -311,7 +336,7 @@ def _stack_row(one: StackFlux, rows: Sequence[dict[str, Any]], best: float) -> d
         if len(members) else np.nan,
         "NCOMP": min((row["NCOMP"] for row in members), default=0), "FLAGS": one.flags,
         "USED": True, "REASON": "" if np.isfinite(one.rate) else "outside of the coadd",
-        "RACEN": np.nan, "DECCEN": np.nan, "CENERR": np.nan,
+        "RACEN": seen[0], "DECCEN": seen[1], "CENERR": one.offset_error,
     }  # fmt: skip
 
 
@@ -331,10 +356,25 @@ def _table(
     mjd = np.array([row["MJD"] for row in rows], float)
     ra, dec = position.at(mjd)
     dates = barycentric_dates(mjd, ra, dec, site)
-    computed = {"BJD_TDB": dates, "RA": ra, "DEC": dec}
+    east, north = _from_computed(rows, position, mjd)
+    computed = {"BJD_TDB": dates, "RA": ra, "DEC": dec, "OCEAST": east, "OCNORTH": north}
     table = Table()
     for key, (kind, unit, what) in COLUMNS.items():
         values = computed[key] if key in computed else [row[key] for row in rows]
         table[key] = np.array(values, dtype=kind)
         table[key].unit, table[key].description = unit, what
     return table
+
+
+def _from_computed(
+    rows: Sequence[dict[str, Any]], position: Position, mjd: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the centroids of rows less the position without its offset [arcsec]."""
+    ra, dec = position.shifted(0, 0).at(mjd)
+    seen = np.array([[row["RACEN"], row["DECCEN"]] for row in rows], float).reshape(-1, 2)
+    found = [
+        project([one[0]], [one[1]], *place)[0]
+        for one, place in zip(seen, zip(ra, dec, strict=True), strict=True)
+    ]
+    east, north = np.array(found, float).reshape(-1, 2).T
+    return east, north

@@ -70,8 +70,9 @@ class ApertureSums:
 
 
 def point_fluxes(
-    wide: ApertureSums, core: ApertureSums, scatter: float, joined: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+    wide: ApertureSums, core: ApertureSums, scatter: float | np.ndarray,
+    joined: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return the total fluxes of point sources from the best mean of two nested apertures.
 
     With variances V_w, V_c of both totals and their covariance C, which is the noise that the core
@@ -83,7 +84,7 @@ def point_fluxes(
     ----------
     wide, core : ApertureSums
         Sums of n sources in both apertures.
-    scatter : float
+    scatter : float or ndarray, shape (n,)
         Relative scatter of the core's part of the light among stars.
     joined : ndarray of bool, shape (n,), optional
         Sources whose light runs into that of others: more light outside of the core does not
@@ -112,7 +113,7 @@ def point_fluxes(
     return flux, np.sqrt(np.maximum(variance, 0))
 
 
-def core_fluxes(core: ApertureSums, scatter: float) -> tuple[np.ndarray, np.ndarray]:
+def core_fluxes(core: ApertureSums, scatter: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the total fluxes of point sources from the inner aperture alone.
 
     In a crowd the wide one holds the light of more stars that are not known than it tells of the
@@ -122,7 +123,7 @@ def core_fluxes(core: ApertureSums, scatter: float) -> tuple[np.ndarray, np.ndar
     ----------
     core : ApertureSums
         Of n sources.
-    scatter : float
+    scatter : float or ndarray, shape (n,)
         Relative scatter of the core's part of the light among stars.
 
     Returns

@@ -51,6 +51,9 @@ PROVISIONAL = re.compile(r"\d{4} [A-HJ-Y][A-HJ-Z]\d*|[ADCPX]/\d{4} [A-Z]{1,2}\d*
 
 NUMBERED = re.compile(r"\d+([IPD](-[A-Z]{1,2})?)?")
 
+NIGHT = 0.5
+"""[d] Frames further from a stack are of another night."""
+
 LEAST_ASTROMETRY_SNR = 5.0
 """Positions of fainter detections are not reported."""
 
@@ -287,8 +290,9 @@ ADES_COLUMNS = ("permID", "provID", "trkSub", "mode", "stn", "obsTime", "ra", "d
 def ades_psv(tables: Sequence[Table], observer: ObserverSettings) -> str:
     """Return measured positions of moving objects in ADES 2022, PSV, for the Minor Planet Center.
 
-    The positions are the centroids measured in the frames, not those of the ephemeris; objects
-    that are not given by an ephemeris are left out.
+    The positions are the centroids measured in the frames, not those of the ephemeris; that of a
+    stack which follows the object where it is too faint for each of its frames. Objects that are
+    not given by an ephemeris are left out.
 
     Parameters
     ----------
@@ -306,10 +310,18 @@ def ades_psv(tables: Sequence[Table], observer: ObserverSettings) -> str:
     for table in tables:
         if not table.meta.get("moving"):
             continue
-        for row in table[np.asarray(table["KIND"], str) == "frame"]:
-            if row["SNR"] >= LEAST_ASTROMETRY_SNR and np.isfinite(row["RACEN"]):
-                lines.append("|".join(_ades_row(table, row, observer)))
+        seen = table[np.isfinite(table["RACEN"]) & (table["SNR"] >= LEAST_ASTROMETRY_SNR)]
+        kinds = np.asarray(seen["KIND"], str)
+        frames = seen[kinds == "frame"]
+        for row in (*frames, *(one for one in seen[kinds == "stack"] if not _within(one, frames))):
+            lines.append("|".join(_ades_row(table, row, observer)))
     return "\n".join(lines) + "\n"
+
+
+def _within(stack: Any, frames: Table) -> bool:
+    """Return whether one of some frames was taken in the night of a stack, in its filter."""
+    same = np.asarray(frames["FILTER"], str) == str(stack["FILTER"])
+    return bool((same & (np.abs(frames["MJD"] - stack["MJD"]) < NIGHT)).any())
 
 
 def _ades_row(table: Table, row: Any, observer: ObserverSettings) -> list[str]:

@@ -280,7 +280,7 @@ def combine_aligned(
 
 
 def mask_outliers(
-    frames: list[AlignedFrame], shape: tuple[int, int], memory: float
+    frames: list[AlignedFrame], shape: tuple[int, int], memory: float, spare_lasting: bool = True
 ) -> list[OutlierCounts]:
     """Give no weight to what one aligned frame shows and the others do not.
 
@@ -292,12 +292,15 @@ def mask_outliers(
         Shape of the grid.
     memory : float
         Bytes for a band of all frames.
+    spare_lasting : bool
+        Whether a place where two frames (from a hundred on one in fifty) differ from the others
+        is spared: no cosmic ray, it shone for some time. Not where frames follow something, and
+        stars pass.
 
     Returns
     -------
     list of OutlierCounts
-        Of each frame. A place where two frames (from a hundred on one in fifty) differ from the
-        others is no cosmic ray: it shone for some time.
+        Of each frame.
     """
     from scipy.ndimage import maximum_filter
 
@@ -325,7 +328,7 @@ def mask_outliers(
         if outliers.any():
             seen[inside] += outliers
         found.append([_flat_indices(mask, inside, shape) for mask in (outliers, trails)])
-    lasting = seen > max(1, len(frames) // 50)
+    lasting = seen > (max(1, len(frames) // 50) if spare_lasting else len(frames))
     if lasting.any():  # with its rim, which not all frames show
         lasting = maximum_filter(lasting, 2 * int(np.ceil(fwhm)) + 1)
     lasting = lasting.ravel()

@@ -34,7 +34,7 @@ from lib.stack.combination import CombinedFrames, combination_of, combine_frames
 from lib.stack.depth import detection_settings, measure_coadd
 from lib.stack.framemeasurement import survey_frames
 from lib.stack.frameselection import select_frames
-from lib.stack.grid import common_grid
+from lib.stack.grid import Grid, common_grid
 from lib.stack.header import (
     describe_coadd,
     flat_error,
@@ -137,11 +137,7 @@ def make_stack(
     if not combined.weight.any():
         reason = f"NO_WEIGHT: in no pixel, of {len(used)} frames"
         return write_rejected(products, header, finish("REJECTED", reason))
-    coadd = measure_coadd(
-        combined.image, combined.weight, wcs=grid.wcs, scale=grid.scale, gain=combined.gain,
-        saturate=combined.saturate * settings.saturation_fraction, settings=settings,
-        coverage=combined.coverage,
-    )  # fmt: skip
+    coadd = measure_combined(combined, grid, settings)
     tied = any(str(frame.header.get("ASTRCAT", "NONE")) != "NONE" for frame in used)
     measured, significance, crowd = measure_all(coadd, settings)
     if measured is not None:
@@ -173,6 +169,17 @@ def make_stack(
         title, shape = Path(products.coadd).stem, combined.image.shape
         plot_zeropoint(products.plot, title, zeropoint, zp_stars, shape)
     return record
+
+
+def measure_combined(
+    combined: CombinedFrames, grid: Grid, settings: StackSettings
+) -> MeasuredCoadd:
+    """Measure background, stars and noise of combined frames."""
+    return measure_coadd(
+        combined.image, combined.weight, wcs=grid.wcs, scale=grid.scale, gain=combined.gain,
+        saturate=combined.saturate * settings.saturation_fraction, settings=settings,
+        coverage=combined.coverage,
+    )  # fmt: skip
 
 
 def measure_all(
@@ -232,7 +239,7 @@ def write_products(
     header: fits.Header,
     combined: CombinedFrames,
     coadd: MeasuredCoadd,
-    table: fits.BinTableHDU,
+    table: fits.BinTableHDU | None,
     frames: list[StackFrame],
     crowd: Confusion | None = None,
 ) -> None:
@@ -245,7 +252,7 @@ def write_products(
         Header of the coadd.
     combined : CombinedFrames
     coadd : MeasuredCoadd
-    table : astropy.io.fits.BinTableHDU
+    table : astropy.io.fits.BinTableHDU, optional
         Table of its sources.
     frames : list of StackFrame
         Those left out included.
@@ -259,7 +266,8 @@ def write_products(
     for card in wcs_cards(header):
         del cards[card]
     more = [] if crowd is None else [crowd.hdu()]
-    write_fits(products.cat, [fits.PrimaryHDU(header=cards), table, *map_hdus(coadd), *more])
+    tables = [] if table is None else [table]
+    write_fits(products.cat, [fits.PrimaryHDU(header=cards), *tables, *map_hdus(coadd), *more])
     write_fits(products.coadd, [fits.PrimaryHDU(combined.image, header), provenance_table(frames)])
 
 

@@ -1,6 +1,7 @@
 """From the frames of a stack to one image: weights, resampling, outliers, combination."""
 
 import tempfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from astropy.wcs import WCS
 
 from lib.core.files import partial_path
 from lib.core.settings import StackSettings
@@ -53,6 +55,31 @@ def combination_of(
 
 
 @dataclass(frozen=True)
+class PassingStars:
+    """The stars of frames that follow something else.
+
+    Parameters
+    ----------
+    ra, dec : ndarray, shape (n,)
+        Pixels of their light [deg].
+    systems : dict of Path to WCS
+        Where the frames lie by their stars.
+    """
+
+    ra: np.ndarray
+    dec: np.ndarray
+    systems: Mapping[Path, WCS]
+
+    def pixels(self, followed: WCS, path: Path, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        """Return row and column of a grid of the stars of a frame, which follows `followed`."""
+        if not self.ra.size:
+            return np.empty(0, int), np.empty(0, int)
+        x, y = self.systems[path].all_world2pix(self.ra, self.dec, 0, quiet=True)
+        column, row = grid.wcs.all_world2pix(*followed.all_pix2world(x, y, 0), 0)
+        return np.rint(row).astype(int), np.rint(column).astype(int)
+
+
+@dataclass(frozen=True)
 class CombinedFrames:
     """The frames of a stack as one image, with its background.
 
@@ -82,6 +109,7 @@ def combine_frames(
     cache: FrameCache,
     workdir: Path,
     threads: int = 1,
+    passing: PassingStars | None = None,
 ) -> CombinedFrames:
     """Resample and combine the frames of a stack; their outliers are counted in `frames`.
 
@@ -98,6 +126,8 @@ def combine_frames(
         Beside which resampled frames are written as long as they do not fit into `memory`: there
         is room for the product, too.
     threads : int
+    passing : PassingStars, optional
+        Where the frames follow something that moves: the stars, which get no weight.
 
     Returns
     -------
@@ -122,8 +152,12 @@ def combine_frames(
                     lambda frame, path: align_frame(frame, grid, flats, cache, path), frames, paths
                 )
             )
+        if passing is not None:
+            for frame, one in zip(frames, aligned, strict=True):
+                one.zero_weight(*passing.pixels(frame.measurement.wcs, frame.path, grid))
         if settings.outliers and len(frames) >= MIN_FRAMES_FOR_OUTLIERS:
-            for frame, counts in zip(frames, mask_outliers(aligned, shape, memory), strict=True):
+            found = mask_outliers(aligned, shape, memory, spare_lasting=passing is None)
+            for frame, counts in zip(frames, found, strict=True):
                 frame.outliers = counts
         image, weight, number = combine_aligned(
             aligned, shape, how, memory, settings.clip_sigma, settings.clip_fraction

@@ -94,6 +94,43 @@ def measure_coadd(
     )
 
 
+def measure_alike(
+    image: np.ndarray, weight: np.ndarray, wcs: WCS, like: MeasuredCoadd, settings: StackSettings
+) -> MeasuredCoadd:
+    """Measure background and noise of a coadd whose stars are gone, with the profile of another.
+
+    Parameters
+    ----------
+    image, weight : ndarray of float32, shape (ny, nx)
+        As for `measure_coadd`.
+    wcs : astropy.wcs.WCS
+    like : MeasuredCoadd
+        Of the same frames, with their stars.
+    settings : StackSettings
+
+    Returns
+    -------
+    MeasuredCoadd
+        Its `field` is that of `like`: the profile counts, its sources are elsewhere.
+    """
+    covered = weight > 0
+    variance = np.zeros_like(weight)
+    variance[covered] = 1.0 / weight[covered]
+    seen = SeenPixels(image, covered, find_lost_pixels(image, weight, np.inf))
+    _, pixel_noise, detected = _detect(seen, weight, variance, settings)
+    mesh = background_without(image, ~covered, detected.segments, settings.background_box)
+    clean = subtract_mesh(image, mesh, covered)
+    fwhm = like.field.fwhm if like.field is not None else FWHM_WITHOUT_STARS
+    occupied = ~covered | grow(detected.segments > 0, int(np.ceil(0.75 * fwhm)))
+    factor, noise = _calibrate_noise(
+        clean, variance, occupied, fwhm, settings.apertures, pixel_noise
+    )
+    variance *= factor**2
+    return MeasuredCoadd(
+        clean, variance, covered, occupied, mesh, like.field, noise, wcs, like.scale, like.gain
+    )
+
+
 @dataclass(frozen=True)
 class SeenPixels:
     """A coadd and what its pixels are worth.

@@ -12,6 +12,7 @@ from lib.core.settings import StackSettings
 from lib.core.sphere import separation
 from lib.core.wcs import celestial_wcs, wcs_cards
 from lib.frame.file import exposure_of
+from lib.night.positions import Position
 from lib.photometry.injection import complete_flux
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.zeropoint import Zeropoint
@@ -136,6 +137,54 @@ def describe_coadd(
     for key, card in cards.items():
         header[key] = card
     return flag_stack(header, headers, zeropoint, settings)
+
+
+NOT_FOLLOWED = ("COMPMAG", "PSFVAR", "NTRAIL", "NOUTLIER")
+"""Cards of an ordinary coadd that say nothing of one without stars."""
+
+
+def describe_followed(
+    header: fits.Header,
+    coadd: MeasuredCoadd,
+    grid: Grid,
+    moved: list[StackFrame],
+    zeropoint: Zeropoint,
+    followed: tuple[Position, float],
+) -> None:
+    """Write what a coadd that follows an object is into the header of the one that does not.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        Header by `describe_coadd`, changed in place.
+    coadd : MeasuredCoadd
+    grid : Grid
+    moved : list of StackFrame
+        The frames stacked.
+    zeropoint : lib.photometry.zeropoint.Zeropoint
+    followed : tuple
+        The object, and the time at which it is where the coadd has it [MJD].
+    """
+    for key in (*NOT_FOLLOWED, *wcs_cards(header), *LIMIT_KEYS):
+        header.remove(key, ignore_missing=True)
+    header.update(wcs_cards(grid.header()))
+    position, mjd = followed
+    ra, dec = (float(value[0]) for value in position.at(mjd))
+    east, north = position.motion(mjd)
+    cards: Cards = {
+        **shape_cards(coadd),
+        **depth_cards(coadd, zeropoint),
+        **outlier_cards(moved),
+        "MOVMJD": (mjd, "[d] when it was at MOVRA, MOVDEC (UTC)"),
+        "MOVRA": (ra, "[deg] by its ephemeris"),
+        "MOVDEC": (dec, "[deg] by its ephemeris"),
+        "MOVEAST": (east, "[arcsec/h] motion then"),
+        "MOVNORTH": (north, "[arcsec/h] motion then"),
+        "MOVRATE": (float(np.hypot(east, north)), "[arcsec/h] motion then"),
+    }
+    cards.pop("NTRAIL", None)
+    for key, card in cards.items():
+        header[key] = card
 
 
 def flat_error(used: list[StackFrame]) -> float:
@@ -329,6 +378,24 @@ def shape_cards(coadd: MeasuredCoadd) -> Cards:
 
 def limit_cards(coadd: MeasuredCoadd, zeropoint: Zeropoint, settings: StackSettings) -> Cards:
     """Return the cards of the depth of a coadd."""
+    cards = depth_cards(coadd, zeropoint)
+    if not cards:
+        return {}
+    complete = complete_flux(
+        coadd, cards["LIMFLUX"][0], detection_settings(settings), settings.background_box,
+        settings.catalogue_snr,
+    )  # fmt: skip
+    if np.isfinite(complete) and zeropoint.known:
+        value = zeropoint.value - 2.5 * np.log10(complete)
+        cards["COMPMAG"] = (value, "[mag] half of the point sources are in the table")
+    return cards
+
+
+LIMIT_KEYS = ("LIMFLUX", "LIMMAG", "LIMRAD", "LIMNAP")
+
+
+def depth_cards(coadd: MeasuredCoadd, zeropoint: Zeropoint) -> Cards:
+    """Return the cards of the noise of a coadd in empty apertures; none where it has no room."""
     limit = limiting_flux(coadd)
     if not np.isfinite(limit.flux):
         return {}
@@ -336,13 +403,6 @@ def limit_cards(coadd: MeasuredCoadd, zeropoint: Zeropoint, settings: StackSetti
     if zeropoint.known:
         value = zeropoint.value - 2.5 * np.log10(limit.flux)
         cards["LIMMAG"] = (value, "[mag] 5 sigma point source, empty apertures")
-    complete = complete_flux(
-        coadd, limit.flux, detection_settings(settings), settings.background_box,
-        settings.catalogue_snr,
-    )  # fmt: skip
-    if np.isfinite(complete) and zeropoint.known:
-        value = zeropoint.value - 2.5 * np.log10(complete)
-        cards["COMPMAG"] = (value, "[mag] half of the point sources are in the table")
     cards["LIMRAD"] = (limit.radius * coadd.scale, "[arcsec] radius of those apertures")
     cards["LIMNAP"] = (limit.apertures, "empty apertures measured")
     return cards

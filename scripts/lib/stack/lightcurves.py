@@ -3,16 +3,20 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table, vstack
+from scipy.spatial import cKDTree
 
 from lib.core.settings import LightcurveSettings
+from lib.core.sphere import project
 from lib.night.positions import Position
 from lib.night.targets import target_position
+from lib.photometry.flags import FLAG_TRAILED
 from lib.photometry.forced import LIMIT_SIGMA
 from lib.photometry.lightcurve import (
     FrameQuality,
@@ -24,9 +28,18 @@ from lib.photometry.lightcurve import (
     read_sources,
 )
 from lib.photometry.lightcurvetable import BinRule, light_curve_table
-from lib.stack.stackflux import stack_fluxes
+from lib.stack.stackflux import followed_flux, measured_offset, stack_fluxes
 
 log = logging.getLogger("autoproc")
+
+MOST_STEP = 2.0
+"""[seeing] An object that moves by more from frame to frame leaves nothing in an ordinary stack."""
+
+BRIGHTEST_PIECE = 1.5
+"""[flux of the object] Of three times the seeing of its trail, with room for errors."""
+
+TOLD_OFFSET = 0.3
+"""[arcsec] From its ephemeris, above which it is said that an object is elsewhere."""
 
 StackPaths = tuple[str, str, str, str, list[str]]
 """Of a stack: coadd, weight map, source table, quality numbers, frames."""
@@ -67,6 +80,7 @@ def place_target(
     rule : {'auto', 'given', 'matched'}
         Of `lib.core.settings.LightcurveSettings`.
     """
+    stacks = [stack for stack in stacks if not stack.follows]
     headers = [stack.header for stack in stacks]
     ra, dec, source = target_position(configured, headers)
     seeing = [stack.header.get("SEEING") for stack in stacks]
@@ -91,7 +105,27 @@ def make_tables(
     stacks: Sequence[StackedFrames], paths: Sequence[StackPaths], positions: Sequence[Position],
     settings: LightcurveSettings, site: Sequence[float] | None,
 ) -> list[Table]:  # fmt: skip
-    """Return the light curve of each position."""
+    """Return the light curve of each position.
+
+    Parameters
+    ----------
+    stacks : list of StackedFrames
+        Also those that follow what moves.
+    paths : list of tuple
+        Their products.
+    positions : list of Position
+    settings : LightcurveSettings
+    site : sequence of float, optional
+        As for `lib.core.times.barycentric_dates`.
+    """
+    following = [(one, files[:3]) for one, files in zip(stacks, paths, strict=True) if one.follows]
+    paths = [files for one, files in zip(stacks, paths, strict=True) if not one.follows]
+    stacks = [one for one in stacks if not one.follows]
+    tolerance = 0.0 if settings.position == "given" else settings.ephemeris_tolerance
+    positions, offsets, seen = _corrected(positions, following, tolerance)
+    for position in positions:
+        for follower, rate in seen.get(position.name, []):
+            stacks = [without_track(one, follower, position, rate) for one in stacks]
     frames = measure_frames(stacks, positions, settings.comparison_stars)
     places = np.array(
         [[np.nan, np.nan] if one.moving else [one.ra[0], one.dec[0]] for one in positions]
@@ -104,19 +138,121 @@ def make_tables(
                if np.isfinite(stack.zeropoint)}  # fmt: skip
     tables = []
     for index, position in enumerate(positions):
-        own = [] if position.moving else [fluxes[index] for fluxes in whole if fluxes]
+        own = [fluxes[index] for fluxes in whole if fluxes]
+        if position.moving:
+            own = [
+                flux for stack, files in following if stack.follows == position.name
+                if (flux := followed_flux(stack, files, frames, position)) is not None
+            ]  # fmt: skip
         rule = BinRule(settings.bin_snr, settings.bin_gap / 24)
         table = light_curve_table(frames, index, position, rule, own, site, systems)
         bands = dict.fromkeys(one.filter for one in frames)
-        table.meta = {
-            "name": position.name,
-            "moving": position.moving,
-            "limit_sigma": LIMIT_SIGMA,
-        } | {
-            "scale": {name: _scale([one for one in frames if one.filter == name]) for name in bands}
-        }
+        table.meta = (
+            {
+                "name": position.name,
+                "moving": position.moving,
+                "limit_sigma": LIMIT_SIGMA,
+            }
+            | {
+                "scale": {
+                    name: _scale([one for one in frames if one.filter == name]) for name in bands
+                }
+            }
+            | offsets.get(position.name, {})
+        )
+        _tell_trailing(table)
         tables.append(table)
     return tables
+
+
+def _corrected(
+    positions: Sequence[Position],
+    following: Sequence[tuple[StackedFrames, tuple[str, str, str]]],
+    tolerance: float,
+) -> tuple[list[Position], dict[str, dict[str, Any]], dict[str, list[tuple[StackedFrames, float]]]]:
+    """Return the positions, moving ones where their objects are seen, and what to say of it.
+
+    And by their names the stacks that show them, with the flux there [electron per second].
+
+    The offset from the ephemeris is the mean of those in the coadds that follow the object, by
+    the squares of their S/N.
+    """
+    corrected: list[Position] = []
+    said: dict[str, dict[str, Any]] = {}
+    seen: dict[str, list[tuple[StackedFrames, float]]] = {}
+    for position in positions:
+        its = [one for one in following if tolerance > 0 and one[0].follows == position.name]
+        found = [
+            (stack, offset) for stack, files in its
+            if (offset := measured_offset(stack, files, position, tolerance)) is not None
+        ]  # fmt: skip
+        if found:
+            values = np.array([[one.east, one.north] for _, one in found])
+            weights = [one.snr**2 for _, one in found]
+            east, north = np.average(values, axis=0, weights=weights)
+            position = position.shifted(east, north)
+            seen[position.name] = [(stack, one.rate) for stack, one in found]
+            said[position.name] = {
+                "position": "matched",
+                "ephemeris_offset": [round(float(v), 3) for v in (east, north)],
+                "offsets": {
+                    stack.name: [round(one.east, 3), round(one.north, 3)] for stack, one in found
+                },
+            }
+            if np.hypot(east, north) > TOLD_OFFSET:
+                log.warning("%s is %.2f arcsec east and %.2f north of its ephemeris, and measured "
+                            "there", position.name, east, north)  # fmt: skip
+        elif position.moving:
+            said[position.name] = {"position": "ephemeris"}
+        corrected.append(position)
+    return corrected, said, seen
+
+
+def without_track(
+    stack: StackedFrames, follower: StackedFrames, position: Position, rate: float
+) -> StackedFrames:
+    """Return an ordinary stack without the sources that a slow object has left along its way.
+
+    They would be taken for its neighbours, whose light is subtracted. Where it moves by more than
+    twice the seeing from frame to frame the frames contradict each other, and it leaves nothing.
+
+    Parameters
+    ----------
+    stack : StackedFrames
+    follower : StackedFrames
+        Which follows the object in some of the frames.
+    position : Position
+    rate : float
+        Flux of the object [electron per second]. No part of its trail is brighter: what is, is a
+        star.
+    """
+    header = follower.header
+    if follower.filter != stack.filter or not len(stack.positions):
+        return stack
+    seeing = float(header["SEEING"])
+    times = np.linspace(header["MJD-BEG"], header["MJD-END"], 400)
+    ra, dec = (value[np.isfinite(value)] for value in position.at(times))
+    if not len(ra):
+        return stack
+    track = project(ra, dec, ra[0], dec[0])
+    length = float(np.hypot(*np.diff(track, axis=0).T).sum())
+    if length > MOST_STEP * seeing * max(header["NSTACK"] - 1, 1):
+        return stack
+    sources = project(stack.positions[:, 0], stack.positions[:, 1], ra[0], dec[0])
+    away = cKDTree(track).query(np.nan_to_num(sources, nan=1e9))[0]
+    brightest = BRIGHTEST_PIECE * rate * min(1.0, 3 * seeing / max(length, 1e-9))
+    left = (away < header["APRAD"]) & (stack.fluxes / stack.exptime < brightest)
+    return replace(stack, positions=stack.positions[~left], fluxes=stack.fluxes[~left])
+
+
+def _tell_trailing(table: Table) -> None:
+    """Warn of what moves by more than the seeing during an exposure."""
+    rows = np.asarray(table["KIND"], str) == "frame"
+    number = int(((np.asarray(table["FLAGS"])[rows] & FLAG_TRAILED) > 0).sum())
+    if number:
+        log.warning("%s moves by more than the seeing in %d of %d exposures: the light beyond the "
+                    "apertures is added by its motion, with a fifth of it as error (FLAGS %d)",
+                    table.meta["name"], number, rows.sum(), FLAG_TRAILED)  # fmt: skip
 
 
 def _scale(frames: Sequence[MeasuredFrame]) -> dict[str, float]:
@@ -133,7 +269,7 @@ def common_meta(
     stacks: Sequence[StackedFrames], site: Sequence[float] | None, version: int
 ) -> dict[str, Any]:
     """Return what the tables of all positions of a field say alike."""
-    headers = [stack.header for stack in stacks]
+    headers = [stack.header for stack in stacks if not stack.follows]
     return {
         "object": str(headers[0].get("OBJECT", "")), "step": f"lightcurve v{version}",
         "site": list(site) if site else "not known: BJD_TDB is that of the centre of the Earth, "

@@ -1,18 +1,48 @@
 """Given positions in the coadds of a target, for light curves."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import sep
 from astropy.io import fits
+from astropy.wcs import WCS
 
+from lib.core.sphere import project
+from lib.core.stats import mad_std
 from lib.core.wcs import celestial_wcs
+from lib.night.positions import Position
 from lib.photometry.flags import FLAG_OUTSIDE
-from lib.photometry.forced import forced_fluxes
-from lib.photometry.frameforced import near_image
+from lib.photometry.forced import Coadd, forced_fluxes
+from lib.photometry.frameforced import CENTROID_SNR, near_image
 from lib.photometry.lightcurve import MeasuredFrame, StackedFrames
 from lib.photometry.lightcurvetable import StackFlux
+from lib.photometry.trailing import CENTROID_FACTOR, trailed_sigma
 from lib.stack.jointtable import measurable, read_coadd
+
+LEAST_EMPTY = 100
+"""Pixels that tell the noise about a moving object."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A moving object as it is seen in the coadd that follows it.
+
+    Parameters
+    ----------
+    east, north : float
+        Of its ephemeris [arcsec].
+    snr : float
+        Of a pixel of the image smoothed by the seeing.
+    rate : float
+        About its flux [electron per second].
+    """
+
+    east: float
+    north: float
+    snr: float
+    rate: float
 
 
 def stack_fluxes(
@@ -64,6 +94,146 @@ def stack_fluxes(
         )
         for i in range(n)
     ]  # fmt: skip
+
+
+def followed_flux(
+    stack: StackedFrames, products: tuple[str | Path, str | Path, str | Path],
+    frames: Sequence[MeasuredFrame], position: Position,
+) -> StackFlux | None:  # fmt: skip
+    """Measure a moving object in the coadd that follows it, where `position` has it.
+
+    Parameters
+    ----------
+    stack : StackedFrames
+    products : tuple of path-like
+        Coadd, weight map and source table.
+    frames : list of MeasuredFrame
+        Of all ordinary stacks, on one scale.
+    position : Position
+        With its offset.
+
+    Returns
+    -------
+    StackFlux or None
+        None where the coadd cannot be measured.
+    """
+    header = stack.header
+    if not measurable(header):
+        return None
+    coadd = read_coadd(*products)
+    ra, dec = position.at(header["MOVMJD"])
+    trail = np.array([header["MOVEAST"], header["MOVNORTH"]]) * header["EXPTIME"] / 3600
+    flux, error, flags = (
+        values[0]
+        for values in forced_fluxes(
+            coadd, np.empty((0, 2)), np.column_stack([ra, dec]), trail
+        )
+    )  # fmt: skip
+    wcs = celestial_wcs(header)
+    x, y = (float(value[0]) for value in wcs.all_world2pix(ra, dec, 0, quiet=True))
+    used = {name for name, quality in stack.frames.items() if quality.used}
+    zeropoint, excess = _scale(stack, used, frames)
+    error = np.hypot(error, np.hypot(float(header.get("FLATERR", 0.0)), excess) * abs(flux))
+    found = StackFlux(
+        name=stack.name, filter=stack.filter, members=tuple(sorted(used)),
+        rate=float(flux / stack.exptime), error=float(error / stack.exptime), flags=int(flags),
+        zeropoint=zeropoint, radius=float(header["APRAD"]), x=x, y=y, mjd=float(header["MOVMJD"]),
+    )  # fmt: skip
+    seen = None
+    length = float(np.hypot(*trail))
+    if flux > CENTROID_SNR * error:
+        seen = _centroid(coadd, (x, y), _window(header, length))
+    if seen is None:
+        return found
+    offset = _offset(wcs, seen, position.shifted(0, 0), header)
+    tie = np.hypot(header.get("ASTRMS1", 0.0), header.get("ASTRMS2", 0.0)) / np.sqrt(2) / 1000
+    tie /= np.sqrt(max(header.get("ASTRNST", 1), 1))
+    own = CENTROID_FACTOR * _window(header, length) * header["PIXSCALE"] * error / flux
+    return replace(found, offset=offset, offset_error=float(np.hypot(own, tie)))
+
+
+def measured_offset(
+    stack: StackedFrames, products: tuple[str | Path, str | Path, str | Path],
+    position: Position, tolerance: float,
+) -> Seen | None:  # fmt: skip
+    """Return how far a moving object is from its ephemeris in the coadd that follows it.
+
+    Parameters
+    ----------
+    stack : StackedFrames
+    products : tuple of path-like
+        Coadd, weight map and source table.
+    position : Position
+        Its ephemeris.
+    tolerance : float
+        Within which the source is looked for [arcsec].
+
+    Returns
+    -------
+    Seen or None
+        None where nothing of S/N 5 is within `tolerance`.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    header = stack.header
+    if not measurable(header):
+        return None
+    coadd = read_coadd(*products)
+    wcs = celestial_wcs(header)
+    ra, dec = position.at(header["MOVMJD"])
+    x, y = (float(value[0]) for value in wcs.all_world2pix(ra, dec, 0, quiet=True))
+    sigma = _window(header, header["MOVRATE"] * header["EXPTIME"] / 3600)
+    scale = float(header["PIXSCALE"])
+    reach = max(tolerance / scale, 1.0)
+    half = int(np.ceil(reach + 12 * sigma))
+    rows, columns = (
+        slice(max(0, round(v) - half), max(0, round(v) + half + 1)) for v in (y, x)
+    )  # fmt: skip
+    image = coadd.image[rows, columns]
+    if not image.size:
+        return None
+    smooth = gaussian_filter(image, sigma)
+    v, u = np.indices(image.shape)
+    away = np.hypot(u + columns.start - x, v + rows.start - y)
+    empty = ~coadd.occupied[rows, columns]
+    noise = mad_std(smooth[empty]) if empty.sum() > LEAST_EMPTY else np.inf
+    inside = np.where(away <= reach, smooth, -np.inf)
+    best = np.unravel_index(int(np.argmax(inside)), image.shape)
+    snr = float(smooth[best] / noise) if noise > 0 else 0.0
+    if snr < CENTROID_SNR:
+        return None
+    start = float(best[1] + columns.start), float(best[0] + rows.start)
+    seen = _centroid(coadd, start, sigma)
+    if seen is None:
+        return None
+    east, north = _offset(wcs, seen, position, header)
+    if np.hypot(east, north) > tolerance + 0.5 * scale:
+        return None
+    # A Gaussian smoothed by itself has a peak of flux / (4 pi sigma^2).
+    rate = float(smooth[best]) * 4 * np.pi * sigma**2 / stack.exptime
+    return Seen(east, north, snr, rate)
+
+
+def _window(header: fits.Header, length: float) -> float:
+    """Return the rms width of a source that moves by `length` [arcsec] in an exposure [pixel]."""
+    return float(trailed_sigma(header["SEEPIX"] / 2.355, length / header["PIXSCALE"]))
+
+
+def _centroid(coadd: Coadd, start: tuple[float, float], sigma: float) -> tuple[float, float] | None:
+    """Return the windowed centroid of what is seen near a pixel; None where it wanders off."""
+    x, y, flags = sep.winpos(coadd.image, [start[0]], [start[1]], sigma)
+    good = np.hypot(x[0] - start[0], y[0] - start[1]) < 2.355 * sigma
+    return (float(x[0]), float(y[0])) if good and not flags[0] & ~sep.APER_TRUNC else None
+
+
+def _offset(
+    wcs: WCS, pixel: tuple[float, float], position: Position, header: fits.Header
+) -> tuple[float, float]:
+    """Return how far a pixel of a coadd is from where an ephemeris has the object [arcsec]."""
+    seen_ra, seen_dec = wcs.all_pix2world(*pixel, 0)
+    ra, dec = position.at(header["MOVMJD"])
+    east, north = project(seen_ra, seen_dec, float(ra[0]), float(dec[0]))[0]
+    return float(east), float(north)
 
 
 def _scale(

@@ -86,3 +86,67 @@ def test_what_is_wrong_is_told_in_one_sentence(tmp_path, text, says):
     with pytest.raises(TargetError, match=says.replace("(", r"\(")) as told:
         read_positions(written(tmp_path, text))
     assert "targets.csv" in str(told.value) and "\n" not in str(told.value)
+
+
+HORIZONS = """\
+Target body name: 433 Eros (A898 PA)              {source: JPL#659}
+Center-site name: Paranal
+ Date__(UT)__HR:MN     R.A._____(ICRF)_____DEC    APmag   S-brt
+$$SOE
+ 2022-Jan-28 05:00 *m  10 00 24.50 +20 18 00.0   12.345   6.1
+ 2022-Jan-28 06:00     10 00 26.50 +20 18 30.0   12.345   6.1
+$$EOE
+"""
+
+HORIZONS_CSV = """\
+Target body name: (2022 AB1)                      {source: JPL#3}
+ Date__(TT)__HR:MN, , ,R.A._(ICRF), DEC_(ICRF), dRA*cosD,d(DEC)/dt,
+$$SOE
+ 2022-Jan-28 05:00,*,m, 150.102083, 20.3000000, 30.0, 12.0,
+ 2022-Jan-28 06:00,*,m, 150.110416, 20.3083333, 30.0, 12.0,
+$$EOE
+"""
+
+
+def test_output_of_horizons_as_it_is(tmp_path):
+    (eros,) = read_positions(written(tmp_path, HORIZONS, "eros.txt"))
+    assert eros.name == "433" and eros.mjd == pytest.approx([59607 + 5 / 24, 59607 + 6 / 24])
+    ra, dec = eros.at(59607 + 5 / 24)
+    assert (ra[0], dec[0]) == (pytest.approx(150.1020833, abs=1e-6), pytest.approx(20.3, abs=1e-6))
+    (body,) = read_positions(written(tmp_path, HORIZONS_CSV, "b.txt"))
+    # TT is 69.184 s ahead of UTC.
+    assert body.name == "2022 AB1" and body.mjd[0] == pytest.approx(59607 + 5 / 24 - 69.184 / 86400)
+
+
+@pytest.mark.parametrize(
+    "head, time",
+    [
+        ("targetname,datetime_jd,RA,DEC", "2459606.5"),
+        ("Target,datetime_str,ra_icrf,dec_icrf", "2022-Jan-27 00:00:00.000"),
+        ("designation,MJD,RAJ2000,DEJ2000", "59606"),
+        ("name,Date (UTC),R.A. (J2000),Dec (J2000)", "2022/01/27 00:00"),
+    ],
+)
+def test_columns_by_their_usual_names(tmp_path, head, time):
+    later = {"2459606.5": "2459606.6", "59606": "59606.1"}.get(time, "2022-01-27T02:24:00")
+    text = f"{head}\n2022 AB,{time},10.0,5.0\n2022 AB,{later},10.1,5.0\n"
+    (body,) = read_positions(written(tmp_path, text))
+    assert body.name == "2022 AB" and body.mjd == pytest.approx([59606.0, 59606.1], abs=1e-8)
+
+
+def test_rates_to_the_east_and_north_hold_for_a_day(tmp_path):
+    text = "name,time,ra,dec,rate_ra,rate_dec\nmover,59607.0,150.0,60.0,-36.0,18.0\n"
+    (body,) = read_positions(written(tmp_path, text))
+    ra, dec = body.at([59607.0 + 2 / 24, 59608.5])
+    assert (ra[0] - 150.0) * 3600 * np.cos(np.radians(dec[0])) == pytest.approx(-72.0, abs=0.001)
+    # On a great circle, off the parallel by 72^2 / 2 tan(60 deg) arcsec in radians.
+    assert (dec[0] - 60.0) * 3600 == pytest.approx(36.0 - 72.0**2 / 2 * 1.732 / 206265, abs=0.001)
+    assert np.isnan(ra[1]) and body.motion(59607.1) == pytest.approx((-36.0, 18.0), abs=0.05)
+    moved = body.shifted(1.5, -0.5).at(59607.0)
+    assert (moved[0][0] - 150.0) * 1800 == pytest.approx(1.5, abs=1e-4)
+    assert (moved[1][0] - 60.0) * 3600 == pytest.approx(-0.5, abs=1e-4)
+
+
+def test_apparent_positions_are_refused(tmp_path):
+    with pytest.raises(TargetError, match="apparent positions"):
+        read_positions(written(tmp_path, "name,time,RA_app,DEC_app\na,59000,1,1\na,59001,1,1\n"))

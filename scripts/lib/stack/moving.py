@@ -1,0 +1,263 @@
+"""Stacks that follow a moving object: frames shifted by its motion, the stars taken out."""
+
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import WCS
+
+from lib.core.settings import StackSettings
+from lib.core.sphere import deproject, project
+from lib.frame.file import FrameRejected
+from lib.frame.step import record_step
+from lib.night.positions import Position
+from lib.photometry.backgroundmesh import grow
+from lib.photometry.coaddzeropoint import Reference, coadd_zeropoint
+from lib.photometry.frameforced import near_image
+from lib.photometry.measuredcoadd import MeasuredCoadd
+from lib.photometry.zeropoint import Zeropoint
+from lib.stack.coaddition import (
+    StackInputs,
+    StackProducts,
+    history_parameters,
+    measure_all,
+    measure_combined,
+    write_products,
+    write_record,
+    write_rejected,
+)
+from lib.stack.combination import PassingStars, combination_of, combine_frames
+from lib.stack.depth import measure_alike
+from lib.stack.framemeasurement import survey_frames
+from lib.stack.frameselection import select_frames
+from lib.stack.grid import Grid, common_grid
+from lib.stack.header import describe_coadd, describe_followed, stack_header
+from lib.stack.movingplot import plot_followed
+from lib.stack.record import CoaddRecord, StackRecord
+from lib.stack.reference import StackReference, find_reference
+from lib.stack.stackframe import FrameCache, StackFrame
+from lib.stack.weights import FlatCache
+
+TRACK_WIDTH = 1.5
+"""[FWHM] Sources nearer to the track of the object may be the object: they stay."""
+
+ITERATIONS = 4
+"""Of the shift of a frame: each squares the error that the turn of the north makes."""
+
+
+@dataclass(frozen=True)
+class Still:
+    """The coadd of frames that does not follow: its stars tell profile and zero point.
+
+    Parameters
+    ----------
+    grid : Grid
+    coadd : MeasuredCoadd
+    saturate : float
+        Saturation level.
+    zeropoint : Zeropoint
+    """
+
+    grid: Grid
+    coadd: MeasuredCoadd
+    saturate: float
+    zeropoint: Zeropoint
+
+
+def make_moving_stack(
+    inputs: StackInputs, products: StackProducts, settings: StackSettings, position: Position,
+    *, version: int = 1, threads: int = 1,
+) -> StackRecord:  # fmt: skip
+    """Stack the frames that a moving object is on, so that it stands still.
+
+    Stars get no weight where the ordinary coadd of the same frames shows them, and where the
+    frames contradict each other. Profile, aperture corrections and zero point are those of that
+    coadd: the scale of a frame does not depend on where it is put.
+
+    Parameters
+    ----------
+    inputs : StackInputs
+    products : StackProducts
+    settings : StackSettings
+    position : Position
+        An ephemeris.
+    version : int
+        Version of the step.
+    threads : int
+
+    Returns
+    -------
+    StackRecord
+    """
+    cache = FrameCache(1e6 * settings.memory / 4)
+    frames = survey_frames(inputs.frames, settings, cache)
+    leave_out_absent(frames, position)
+    band = str(frames[0].header.get("BAND", ""))
+    reference = find_reference(
+        inputs.refcat, inputs.customcat, inputs.customcatfilt, [frame.header for frame in frames]
+    )
+    used = select_frames(frames, reference.photometric, band, settings)
+    header = stack_header(frames, len(used))
+    header["MOVNAME"] = (position.name, "what the stack follows")
+    settings = replace(settings, combine=combination_of(settings, len(used)))
+    finish = partial(StackRecord, settings, version, band, reference, frames)
+    if not used:
+        reason = f"NO_FRAMES: 0 of {len(frames)} frames can be stacked"
+        return write_rejected(products, header, finish("REJECTED", reason))
+    flats = FlatCache(inputs.flats, used[0].path.parent)
+    workdir = Path(products.coadd).resolve().parent
+    still = combine_still(used, reference, settings, (flats, cache, workdir, threads))
+    if still is None:
+        reason = f"NO_STARS: in {len(used)} frames"
+        return write_rejected(products, header, finish("REJECTED", reason))
+    moved, mjd = follow(used, position)
+    grid = common_grid([frame.measurement.wcs for frame in moved])
+    stars = passing_stars(still.coadd, position, used, reference.stars)
+    combined = combine_frames(moved, grid, settings, flats, cache, workdir, threads, stars)
+    coadd = measure_alike(combined.image, combined.weight, grid.wcs, still.coadd, settings)
+    flags = describe_coadd(
+        header, still.coadd, still.grid, still.saturate, used, still.zeropoint, reference, settings
+    )
+    describe_followed(header, coadd, grid, moved, still.zeropoint, (position, mjd))
+    record_step(header, "stack", version, history_parameters(settings))
+    write_products(products, header, combined, coadd, None, frames)
+    numbers = CoaddRecord.of(coadd, header, flags, combined.saturate, 0, still.zeropoint)
+    record = finish("OK", header.get("QCREASON", ""), numbers)
+    write_record(products.qa, record)
+    if products.plot:
+        plot_followed(products.plot, Path(products.coadd).stem, coadd, still.coadd, header)
+    return record
+
+
+def middle_of(header: fits.Header) -> float:
+    """Return the middle of an exposure [MJD]."""
+    return float(header["MJD-OBS"]) + float(header["EXPTIME"]) / 2 / 86400
+
+
+def place_on(wcs: WCS, position: Position, mjd: float) -> tuple[float, float]:
+    """Return the pixel of an object at a time; NaN where it is not on the image."""
+    ra, dec = position.at(mjd)
+    nx, ny = wcs.pixel_shape
+    corner = wcs.all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
+    away = np.hypot(*project(ra, dec, *map(float, corner)).T)[0] / 3600
+    if not away < np.hypot(nx, ny) * np.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix))):
+        return np.nan, np.nan
+    x, y = (float(value[0]) for value in wcs.all_world2pix(ra, dec, 0, quiet=True))
+    return (x, y) if -0.5 < x < nx - 0.5 and -0.5 < y < ny - 0.5 else (np.nan, np.nan)
+
+
+def leave_out_absent(frames: list[StackFrame], position: Position) -> None:
+    """Leave out the frames that the object is not on."""
+    for frame in frames:
+        if not frame.used:
+            continue
+        if "MJD-OBS" not in frame.header:
+            frame.leave_out(FrameRejected("NO_TIME"))
+        elif np.isnan(place_on(frame.measurement.wcs, position, middle_of(frame.header))[0]):
+            frame.leave_out(FrameRejected("OFF_FRAME", f"{position.name} is not on it"))
+
+
+def combine_still(
+    used: list[StackFrame], reference: StackReference, settings: StackSettings,
+    means: tuple[FlatCache, FrameCache, Path, int],
+) -> Still | None:  # fmt: skip
+    """Return the ordinary coadd of some frames; None where it has no stars."""
+    grid = common_grid([frame.measurement.wcs for frame in used])
+    combined = combine_frames(used, grid, settings, *means)
+    if not combined.weight.any():
+        return None
+    coadd = measure_combined(combined, grid, settings)
+    if coadd.field is None:
+        return None
+    measured, _, crowd = measure_all(coadd, settings)
+    point = measured.point if measured is not None and crowd is not None else None
+    tied = any(str(frame.header.get("ASTRCAT", "NONE")) != "NONE" for frame in used)
+    band = str(used[0].header.get("BAND", ""))
+    zeropoint, _ = coadd_zeropoint(coadd, reference.photometric, band, settings, tied, point)
+    return Still(grid, coadd, combined.saturate, zeropoint)
+
+
+def follow(used: list[StackFrame], position: Position) -> tuple[list[StackFrame], float]:
+    """Return frames shifted so that an object is where it was at one time, and that time [MJD].
+
+    The time is the mean of the mid-exposures by the weights of the frames.
+    """
+    times = np.array([middle_of(frame.header) for frame in used])
+    weights = np.array([frame.weighting.weight for frame in used])
+    mjd = float(times[0] + np.average(times - times[0], weights=weights))
+    ra, dec = (float(value[0]) for value in position.at(mjd))
+    moved = []
+    for frame, time in zip(used, times, strict=True):
+        measured = frame.measurement
+        pixel = place_on(measured.wcs, position, time)
+        one = copy(frame)
+        one.measured = replace(measured, wcs=shifted(measured.wcs, pixel, (ra, dec)))
+        moved.append(one)
+    return moved, mjd
+
+
+def shifted(wcs: WCS, pixel: tuple[float, float], place: tuple[float, float]) -> WCS:
+    """Return a WCS turned on the sphere such that a pixel is at a place.
+
+    Parameters
+    ----------
+    wcs : astropy.wcs.WCS
+    pixel : tuple of float
+        x, y from 0.
+    place : tuple of float
+        ra, dec [deg].
+    """
+    turned = wcs.deepcopy()
+    for _ in range(ITERATIONS):
+        ra, dec = (float(value) for value in turned.all_pix2world(*pixel, 0))
+        step = project([place[0]], [place[1]], ra, dec)
+        crval = deproject(step, *turned.wcs.crval)
+        turned.wcs.crval = [float(value[0]) for value in crval]
+        turned.wcs.set()
+    return turned
+
+
+def passing_stars(
+    coadd: MeasuredCoadd, position: Position, used: list[StackFrame], known: Reference | None
+) -> PassingStars:
+    """Return the pixels of the stars of an ordinary coadd.
+
+    Sources on the object's track may be what it has left there: they count where the reference
+    knows a star.
+
+    Parameters
+    ----------
+    coadd : MeasuredCoadd
+        With stars.
+    position : Position
+    used : list of StackFrame
+    known : mapping of str to ndarray, or None
+        The reference: ra, dec [deg].
+    """
+    assert coadd.field is not None
+    segments, fwhm = coadd.field.segments, coadd.field.fwhm
+    times = np.array([middle_of(frame.header) for frame in used])
+    fine = np.linspace(times.min(), times.max(), 20 * len(times))
+    track = grow(marked(coadd, *position.at(fine)), int(np.ceil(TRACK_WIDTH * fwhm)))
+    own = np.unique(segments[track])
+    if known is not None and own.any():
+        own = np.setdiff1d(own, segments[marked(coadd, known["ra"], known["dec"])])
+    stars = (segments > 0) & ~np.isin(segments, own)
+    rows, columns = np.nonzero(stars)
+    ra, dec = coadd.wcs.all_pix2world(columns, rows, 0)
+    systems = {frame.path: frame.measurement.wcs for frame in used}
+    return PassingStars(np.asarray(ra, float), np.asarray(dec, float), systems)
+
+
+def marked(coadd: MeasuredCoadd, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+    """Return the pixels of a coadd that hold one of some positions [deg], shape (ny, nx)."""
+    shape = coadd.image.shape
+    near = near_image(coadd.wcs, (shape[0], shape[1]), np.column_stack([ra, dec]))
+    x, y = coadd.wcs.all_world2pix(ra[near], dec[near], 0, quiet=True)
+    on = (x > -0.5) & (y > -0.5) & (x < shape[1] - 0.5) & (y < shape[0] - 0.5)
+    pixels = np.zeros(shape, bool)
+    pixels[np.rint(y[on]).astype(int), np.rint(x[on]).astype(int)] = True
+    return pixels
