@@ -15,9 +15,15 @@
 #
 # Where there are several nights, the files of each lie in a folder of their own, wildcard `night`.
 
+import os
+
 from snakemake.utils import min_version
 
 min_version("9.0.0")
+
+
+# With `--sdm apptainer` jobs run in this image, as the Containerfile makes it.
+container: os.environ.get("AUTOPROC_IMAGE", "autoproc.sif")
 
 
 # Reads config/config.yaml and the night.

@@ -104,7 +104,7 @@ rule lightcurve:
         settings=config["lightcurve"],
         site=FILES.site,
         positions=FILES.positions_content,
-        export=config["export"],
+        export=FILES.light_curve_formats,
         observer=config["observer"],
         target_radec=TARGET,
     script:

@@ -39,8 +39,9 @@ def test_description_of_the_rules_needs_no_data_and_leaves_nothing(tmp_path, wor
 
 
 def test_lint_of_a_night_finds_nothing(raw_night):
-    settings = ["datadir=raw", "imdir=imredux", "refcat=reference.ecsv"]
-    done = snakemake("--lint", "--config", *settings, cwd=raw_night.path)
+    """The night and the configuration of `.test`, as the workflow catalog takes them."""
+    settings = ["--configfile", ROOT / ".test/config/config.yaml", "--directory", raw_night.path]
+    done = snakemake("--lint", *settings, cwd=ROOT)
     assert done.code == 0, done.out
     assert not raw_night.products.exists()
 

@@ -10,6 +10,8 @@ from astropy.nddata import CCDData
 from astropy.table import Table
 from astropy.wcs import WCS
 
+from lib.report.tableexports import read_product, write_votable
+
 
 def needs(program):
     return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
@@ -39,6 +41,20 @@ def test_source_table_tells_stil_what_its_columns_are(reduced_night):
     without = {name for name, unit in units.items() if not unit}
     assert without <= {"NUMBER", "SNR", "ELLIPTICITY", "SIZE_RATIO", "STAR", "FLAGS", "ZP_STAR",
                        "NFRAMES"}  # fmt: skip
+
+
+@needs("stilts")
+def test_votlint_finds_nothing_in_the_tables(reduced_night, tmp_path):
+    imdir = reduced_night.path / "imredux"
+    tables = [min(imdir.glob("coadd*.cat.fits")), *sorted(imdir.glob("*.lightcurve.ecsv"))[:1]]
+    tables += [one for one in sorted(imdir.glob("[!f]*.ecsv")) if "." not in one.stem][:1]
+    assert len(tables) == 3
+    for path in tables:
+        write_votable(tmp_path / "a.vot", read_product(path), path.name)
+        found = subprocess.run(
+            ["stilts", "votlint", str(tmp_path / "a.vot")], capture_output=True, text=True
+        )
+        assert (found.returncode, found.stdout + found.stderr) == (0, ""), path.name
 
 
 def test_coadd_tells_who_made_what_when(reduced_night):

@@ -104,7 +104,13 @@ def test_without_any_answer_the_night_is_reduced_and_flagged(reduced, tmp_path, 
         assert "ABSZPT" not in header
     assert done.out.count("positions not tied to a catalogue") == len(FILTERS)
     assert "positions not tied to a catalogue" in (reduced.products / "night.html").read_text()
-    reason = Table.read(reduced.products / "refcat" / f"{TARGET}.ecsv").meta["reason"]
-    assert "no catalogue could be had" in reason
-    assert done.out.count("no catalogue could be had") >= len(FILTERS)  # and the user is told
-    assert ("127.0.0.1:9" if mode == "online" else "the cache") in reason
+    meta = Table.read(reduced.products / "refcat" / f"{TARGET}.ecsv").meta
+    words = {
+        "online": "no answer from the one catalogue server (logs/refcat has what each said)",
+        "offline": f"the cache {tmp_path}/empty has no catalogue of the field (refcat: offline)",
+    }
+    assert meta["reason"] == words[mode]
+    assert done.out.count(words[mode]) >= len(FILTERS)  # and the user is told
+    detail = {"online": "127.0.0.1:9", "offline": "no answer that covers"}[mode]
+    assert detail in meta["missing"][0] and detail not in done.out
+    assert detail in (reduced.products / "logs/refcat" / f"{TARGET}.log").read_text()

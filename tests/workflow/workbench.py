@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
+TEST_NIGHT = runpy.run_path(str(ROOT / ".test/make_night.py"))["NIGHT"]
 TARGET = "GRB220128A"
 FILTERS = ("SDSS-I", "SDSS-R")
 WHOLE = {
@@ -129,9 +131,7 @@ def simulated(path, **options):
 
     By default there are no stars fainter than r = 21.5: the field is no crowd.
     """
-    usual = {"instrument": "lmi", "size": 512, "exposures": 3, "stars": 40, "calibrations": 3}
-    usual |= {"seed": 7, "detector_truth": False, "faint_limit": 21.5}
-    night = simulate.Night(**usual | options)
+    night = simulate.Night(**TEST_NIGHT | options)
     simulate.simulate_night(path, night)
     return Place(path)
 

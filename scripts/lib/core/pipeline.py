@@ -320,6 +320,7 @@ PIPELINE = Pipeline(
                 ),
                 Rule("tables", Scope.TARGET, gives=("<object>.ecsv",), file="stack"),
                 Rule("lightcurve", Scope.TARGET, gives=("<object>.lightcurve.ecsv",), file="stack"),
+                Rule("export", Scope.TARGET),
             ),
         ),
     ),

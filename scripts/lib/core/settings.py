@@ -23,6 +23,9 @@ EXPORT_ENDINGS = {
 }
 """Formats of exported light curves, and the endings of their files."""
 
+TABLE_ENDINGS = {"votable": "vot", "parquet": "parquet"}
+"""Formats in which whole tables are exported, and the endings of their files."""
+
 EXPORT_NEEDS = {
     "aavso": ("aavso_code",),
     "skyportal": ("skyportal_instrument",),
@@ -416,10 +419,13 @@ class Settings:
     """Table of more positions to be measured in all frames (name, ra, dec, optional pmra, pmdec;
     or time, ra, dec of what moves), or nothing."""
     export: Annotated[
-        tuple[Literal["aavso", "gcn", "skyportal", "tns", "ades", "votable"], ...],
-        Write("a list of aavso, gcn, skyportal, tns, ades, votable, such as [gcn, votable]"),
+        tuple[Literal["aavso", "gcn", "skyportal", "tns", "ades", "votable", "parquet"], ...],
+        Write(
+            "a list of aavso, gcn, skyportal, tns, ades, votable, parquet, such as [gcn, votable]"
+        ),
     ] = ()
-    """Formats in which light curves are written to exports/; nothing is sent."""
+    """Formats in which light curves, and by votable and parquet the tables of sources, are written
+    to exports/; nothing is sent."""
     bias: BiasSettings = field(default_factory=BiasSettings)
     dark: DarkSettings = field(default_factory=DarkSettings)
     flat: FlatSettings = field(default_factory=FlatSettings)

@@ -60,7 +60,8 @@ class FilesOverNights(NightFiles):
     def products_over_nights(self) -> list[str]:
         """Paths of what all nights together come to."""
         names = [f"coadd{stack}.fits" for stack in self.campaign.slices]
-        names += [*self.campaign.tables, *self.campaign.light_curves]
+        tables = [*self.campaign.tables, *self.campaign.light_curves]
+        names += [*tables, *self.exported(self.campaign.slices, tables)]
         return [f"{self.top}/{name}" for name in names]
 
     def solved(self, frames: Sequence[str]) -> list[str]:

@@ -5,10 +5,12 @@ What a configuration may hold is declared by the dataclasses of `lib.core.settin
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Collection, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
+from importlib.util import find_spec
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
@@ -273,7 +275,7 @@ def _check_slices(words: Iterable[str]) -> None:
             raise ConfigError(f"config key 'stack.by' holds '{word}': {error}.") from None
 
 
-def _check_export(formats: Iterable[str], observer: Mapping[str, Any]) -> None:
+def _check_export(formats: Collection[str], observer: Mapping[str, Any]) -> None:
     """Raise where a format of exported light curves lacks a key of section ``observer``."""
     for one in formats:
         for key in EXPORT_NEEDS.get(one, ()):
@@ -281,6 +283,11 @@ def _check_export(formats: Iterable[str], observer: Mapping[str, Any]) -> None:
                 raise ConfigError(
                     f"config key 'observer.{key}' is empty: write it, as export: [{one}] needs it."
                 )
+    if "parquet" in formats and find_spec("pyarrow") is None:
+        raise ConfigError(
+            "config key 'export' has parquet, which needs the package pyarrow: "
+            f"'{sys.executable} -m pip install pyarrow', or write votable instead."
+        )
 
 
 def is_instrument_file(name: str) -> bool:

@@ -12,7 +12,7 @@ the others decide.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ from typing import Any
 
 from lib.core.contents import ContentRecord
 from lib.core.rawfiles import listed, raw_root
-from lib.core.settings import EXPORT_ENDINGS, REFERENCE_SOURCES
+from lib.core.settings import EXPORT_ENDINGS, REFERENCE_SOURCES, TABLE_ENDINGS
 from lib.night.campaign import Campaign, plan_campaign
 from lib.night.nightlog import NightLog, open_log
 from lib.night.plan import Plan, Sky, target_of
@@ -32,6 +32,9 @@ from .settled import settle
 
 HOME = Path(__file__).resolve().parents[3]
 """Where the workflow lies."""
+
+LIGHT_CURVES = (".lightcurve", ".lightcurves")
+"""Ends of the names of light curves."""
 
 RAW_ENDINGS = ".fits, .fit, .fts, .fz or .gz"
 
@@ -390,7 +393,9 @@ class NightFiles:
         names = night.plan.target_tables
         if self.several and night.imdir == self.top:  # the light curve there is that of all nights
             names = tuple(one for one in names if ".lightcurve" not in one)
-        return [f"{night.imdir}/{name}" for name in names]
+        return [
+            f"{night.imdir}/{name}" for name in [*names, *night.exported(night.plan.stacks, names)]
+        ]
 
     @of_its_night
     def log_digest(self, wildcards: Any) -> str:
@@ -555,8 +560,43 @@ class NightFiles:
         place = f"{self.top}/{self.wildcard}exports"
         return {
             f"export_{one}": f"{place}/{{target}}.{EXPORT_ENDINGS[one]}"
-            for one in self.config.get("export", ())
+            for one in self.light_curve_formats
         }
+
+    @property
+    def light_curve_formats(self) -> list[str]:
+        """Formats in which the light curve's own rule writes it."""
+        return [one for one in self.config.get("export", ()) if one in EXPORT_ENDINGS]
+
+    def exported(self, stacks: Iterable[str], tables: Iterable[str]) -> list[str]:
+        """Return the names below `exports` of whole tables in the formats of others.
+
+        Parameters
+        ----------
+        stacks : iterable of str
+        tables : iterable of str
+            Names of joint tables and light curves.
+        """
+        names = []
+        for form in self.config.get("export", ()):
+            if form not in TABLE_ENDINGS:
+                continue
+            stems = [f"coadd{stack}.cat" for stack in stacks]
+            for table in tables:
+                stem = table.removesuffix(".ecsv")
+                if not stem.endswith(LIGHT_CURVES):
+                    stems.append(f"{stem}.sources")
+                elif form not in EXPORT_ENDINGS:  # the others the light curve's own rule writes
+                    stems.append(stem)
+            names += [f"exports/{stem}.{TABLE_ENDINGS[form]}" for stem in stems]
+        return names
+
+    def exported_table(self, wildcards: Any) -> str:
+        """Return the table that is exported."""
+        place = f"{self.top}/{getattr(wildcards, 'night', '')}"
+        if wildcards.product.endswith(".cat"):
+            return f"{place}{wildcards.product}.fits"
+        return f"{place}{wildcards.product.removesuffix('.sources')}.ecsv"
 
     def positions_content(self, wildcards: Any) -> str:
         """Return what stands for the content of the user's table of positions."""

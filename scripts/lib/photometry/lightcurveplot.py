@@ -110,6 +110,25 @@ def draw_light_curve(axis: Any, table: Table) -> bool:
                 labelled = drawn = True
     if calibrated and drawn:
         axis.invert_yaxis()
-    label = "magnitude" if calibrated else "flux [electron / s]"
+    label = magnitude_label(table) if calibrated else "flux [electron / s]"
     axis.set(xlabel=f"{unit} since MJD {start:.0f} (UTC)", ylabel=label)
     return drawn
+
+
+def magnitude_label(table: Table) -> str:
+    """Return the label of an axis of magnitudes: their system, by filter where it is not one.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+        With FILTER and ZPSYS.
+    """
+    systems: dict[str, list[str]] = {}
+    filters, named = (np.asarray(table[key], str) for key in ("FILTER", "ZPSYS"))
+    for name in filter_order(set(filters)):
+        for system in sorted(set(named[filters == name]) - {""}):
+            systems.setdefault(system, []).append(name)
+    if len(systems) < 2:
+        return f"magnitude ({next(iter(systems))})" if systems else "magnitude"
+    told = (f"{system}: {', '.join(names)}" for system, names in systems.items())
+    return f"magnitude ({'; '.join(told)})"

@@ -169,10 +169,23 @@ def catalogue_reference(service: Service, sky_field: Field, *, last_attempt: boo
         if not last_attempt:
             raise
         log.warning("no reference: %s", why)
-        return empty_reference(f"no catalogue could be had: {why}")
+        table = empty_reference(_why_none(service))
+        table.meta["missing"] = [str(why)]
+        return table
     if wide and wide > circle.radius and table.meta["source"] == GAIA.name:
         table = add_surroundings(service, table, circle, wide, sky_field.epoch)
     return table
+
+
+def _why_none(service: Service) -> str:
+    """Return in a few words why no catalogue could be had; the log has the rest."""
+    if not service.servers:
+        return f"the cache {service.cache} has no catalogue of the field (refcat: offline)"
+    n = len(service.servers)
+    who = "the one catalogue server" if n == 1 else f"{n} catalogue servers"
+    if service.failed >= set(service.servers):
+        return f"no answer from {who} (logs/refcat has what each said)"
+    return f"no usable answer from {who} (logs/refcat has what each said)"
 
 
 @dataclass

@@ -4,7 +4,6 @@ Tables in, texts out; nothing is sent anywhere. What a format needs and the ligh
 tell (codes of observers, of telescopes) is in section ``observer`` of the configuration.
 """
 
-import io
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -17,8 +16,8 @@ from astropy.table import Table, vstack
 from lib.core.settings import ObserverSettings
 from lib.core.times import JD_OF_MJD
 from lib.photometry.flags import FLAG_SATURATED
-
-SOFTWARE = "autoproc"
+from lib.report.circular import CircularRow, circular_text
+from lib.report.tableexports import SOFTWARE, votable_bytes
 
 AAVSO_FILTERS = {
     "B": "B", "V": "V", "R": "R", "I": "I", "J": "J", "H": "H", "K": "K", "u": "SU",
@@ -148,40 +147,34 @@ def aavso_text(tables: Sequence[Table], observer: ObserverSettings) -> str:
 
 
 def gcn_table(tables: Sequence[Table], observer: ObserverSettings) -> str:
-    """Return stacks and bins (frames where there is neither) as a text table for a circular.
-
-    Plain ASCII, lines below 80 letters.
+    """Return stacks and bins (frames where there is neither) as the text of a circular.
 
     Parameters
     ----------
     tables, observer
         As for `export_text`.
     """
-    parts = []
-    for table in tables:
-        rows = _frames(table, "stack")
-        rows = rows if len(rows) else _frames(table, "bin")
-        rows = rows if len(rows) else _frames(table)
-        name = str(table.meta["name"]).encode("ascii", "replace").decode()
-        lines = [f"{name[:60]}", "",
-                 "T_mid (UTC)          exp. [s]  filter    magnitude          system"]  # fmt: skip
-        for row in sorted(rows, key=lambda row: (row["MJD"], str(row["FILTER"]))):
-            value = (
-                f"{row['MAG']:.2f} +/- {max(_error(row), 0.01):.2f}"
-                if row["DETECTED"] else f"> {row['LIMIT']:.2f} (3 sigma)"
-            )  # fmt: skip
-            lines.append(
-                f"{_iso(row['MJD'], 0):<20} {row['EXPTIME']:>8.0f}  {str(row['FILTER'])[:9]:<9} "
-                f"{value:<18} {row['ZPSYS']}".rstrip()
-            )
-        catalogues = {str(one.get("ABSZPCAT", "")) for one in
-                      table.meta.get("zeropoints", {}).values()} - {"", "NONE"}  # fmt: skip
-        if catalogues:
-            tied = ", ".join(sorted(catalogues)).encode("ascii", "replace").decode()
-            lines += ["", f"Calibrated against {tied[:55]}."]
-        lines.append("Not corrected for Galactic extinction.")
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, map(_circular, tables))) + "\n"
+
+
+def _circular(table: Table) -> str:
+    rows = next(
+        (found for kind in ("stack", "bin", "frame") if len(found := _frames(table, kind))),
+        table[:0],
+    )
+    entries = []
+    for row in sorted(rows, key=lambda row: (row["MJD"], str(row["FILTER"]))):
+        seen = bool(row["DETECTED"])
+        entries.append(CircularRow(
+            _iso(row["MJD"], 0), float(row["EXPTIME"]), str(row["FILTER"]),
+            float(row["MAG"]) if seen else None, _error(row) if seen else None,
+            None if seen else float(row["LIMIT"]), str(row["ZPSYS"]),
+        ))  # fmt: skip
+    place = None
+    if not table.meta.get("moving") and len(rows):
+        place = float(rows["RA"][0]), float(rows["DEC"][0]), None
+    catalogues = (str(one.get("ABSZPCAT", "")) for one in table.meta.get("zeropoints", {}).values())
+    return circular_text(str(table.meta["name"]), place, entries, catalogues)
 
 
 # ---------------------------------------------------------------------------- SkyPortal
@@ -356,27 +349,6 @@ def _ades_catalogue(name: str) -> str:
 # ---------------------------------------------------------------------------- VOTable
 
 
-UCDS = {
-    "NAME": "meta.id;src", "FRAME": "meta.id;obs.image", "FILTER": "meta.id;instr.filter",
-    "MJD": "time.epoch", "BJD_TDB": "time.epoch", "EXPTIME": "time.duration;obs.exposure",
-    "AIRMASS": "obs.airMass", "SEEING": "instr.obsty.seeing", "RA": "pos.eq.ra",
-    "DEC": "pos.eq.dec", "RACEN": "pos.eq.ra;stat.mean", "DECCEN": "pos.eq.dec;stat.mean",
-    "FLUX": "phot.count", "FLUXERR": "stat.error;phot.count", "SNR": "stat.snr;phot.flux",
-    "MAG": "phot.mag", "MAGERR": "stat.error;phot.mag", "LIMIT": "phot.mag;stat.max",
-    "FLAGS": "meta.code",
-}  # fmt: skip
-
-
-def _virtual_unit(unit: Any) -> tuple[Any, str]:
-    """Return a unit that the standard of the Virtual Observatory knows, and what it lacks."""
-    from astropy import units
-
-    if unit is None or "electron" not in str(unit):
-        return unit, ""
-    rest = units.Unit(unit) / units.electron
-    return None if rest == units.dimensionless_unscaled else rest, " [electrons]"
-
-
 def votable_text(tables: Sequence[Table], observer: ObserverSettings) -> str:
     """Return all rows as a VOTable 1.4.
 
@@ -385,21 +357,8 @@ def votable_text(tables: Sequence[Table], observer: ObserverSettings) -> str:
     tables, observer
         As for `export_text`.
     """
-    from astropy.io.votable import from_table
-
     joined = vstack([Table(one, meta={}) for one in tables], metadata_conflicts="silent")
     for name in joined.colnames:
-        if joined[name].dtype.kind == "U":
-            joined[name] = np.array([str(value) for value in joined[name]], dtype=object)
-    described = tables[0]
-    for name in joined.colnames:
-        joined[name].unit, what = _virtual_unit(described[name].unit)
-        joined[name].description = f"{described[name].description}{what}"
-    document = from_table(joined)
-    table = document.get_first_table()
-    for entry in table.fields:
-        entry.ucd = UCDS.get(entry.name)
-    table.description = f"light curves by {SOFTWARE}"
-    content = io.BytesIO()
-    document.to_xml(content)
-    return content.getvalue().decode()
+        joined[name].unit = tables[0][name].unit
+        joined[name].description = tables[0][name].description
+    return votable_bytes(joined, f"light curves by {SOFTWARE}").decode()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from lib.core.settings import EXPORT_ENDINGS, TABLE_ENDINGS
 from lib.night.plan import table_name
 
 
@@ -40,12 +41,15 @@ def stack_links(imdir: Path, stack: str) -> list[Link]:
             ("measurements", f"qa/stack/{stack}.json"),
             ("positions (plot)", f"qa/astrometry/{stack}.png"),
             ("log", f"logs/stack/{stack}.log"),
+            *((f"source table as {one}", f"exports/coadd{stack}.cat.{end}")
+              for one, end in TABLE_ENDINGS.items()),
         ),
-    )
+    )  # fmt: skip
 
 
 def target_links(imdir: Path, target: str) -> list[Link]:
     """Return links to the products of all filters of a target."""
+    sources = f"exports/{Path(table_name(target)).stem}.sources"
     return existing(
         imdir,
         (
@@ -55,8 +59,12 @@ def target_links(imdir: Path, target: str) -> list[Link]:
             ("their plot", f"qa/lightcurve/{target}.all.png"),
             ("sources in all filters", table_name(target)),
             ("reference stars", f"refcat/{target}.ecsv"),
+            *((f"light curve as {one}", f"exports/{target}.{end}")
+              for one, end in EXPORT_ENDINGS.items()),
+            ("light curve as parquet", f"exports/{target}.lightcurve.parquet"),
+            *((f"sources as {one}", f"{sources}.{end}") for one, end in TABLE_ENDINGS.items()),
         ),
-    )
+    )  # fmt: skip
 
 
 def night_links(imdir: Path) -> list[Link]:

@@ -44,7 +44,7 @@ TABLE_COLUMNS = (
     ("filter", "filter"), ("camera", "camera"), ("exptime", "exposure s"), ("date_obs", "start"),
     ("status", "status"), ("step", "step"), ("reason", "reason"), ("used", "used in"),
     ("fwhm", 'seeing "'), ("ellipticity", "ellipticity"), ("skymag", "sky mag/arcsec²"),
-    ("sky", "sky e/s"), ("zeropoint", "zero point"), ("transparency", "transparency"),
+    ("sky", "sky e⁻/s"), ("zeropoint", "zero point"), ("transparency", "transparency"),
     ("limit", "limit"), ("system", "system"), ("nstars", "stars"), ("rms", "residual mas"),
     ("offset", 'offset "'), ("airmass", "airmass"), ("ncosmic", "cosmic px"),
 )  # fmt: skip

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lib.core.sphere import project
-from lib.core.text import card_text, shown
+from lib.core.text import shown
 from lib.frame.fitsbytes import read_table
 from lib.night.plan import table_name
 from lib.photometry.flags import FLAG_NEIGHBOUR, FLAG_OUTSIDE, FLAG_SATURATED, FLAG_WEIGHT
 from lib.photometry.forced import LIMIT_SIGMA
+from lib.report.circular import CircularRow, circular_text
 from lib.report.finder import Finder, make_finder
 from lib.report.links import Link, target_links
 from lib.report.numbers import is_number, rounded
@@ -405,35 +406,15 @@ def measure(
         frames=numbers.used, exposure=numbers.exposure, magnitude=found["MAG"], error=error,
         limit=found["LIMIT"], system=numbers.system, snr=snr, words=words,
     )  # fmt: skip
-    return Measurement(**vars(one) | {"gcn": gcn_line(one)})
+    return Measurement(**vars(one) | {"gcn": circular_row(one).line})
 
 
-def gcn_line(one: Measurement) -> str:
-    """Return a measurement as a line of plain ASCII text; empty where there is no number."""
-    if one.magnitude is not None:
-        value = f"{one.magnitude:.2f} +/- {max(one.error or 0.0, 0.01):.2f}"
-    elif one.limit is not None:
-        value = f"> {one.limit:.2f} ({LIMIT_SIGMA:g} sigma)"
-    else:
-        return ""
-    exposure = f"{one.exposure:.0f} s" if is_number(one.exposure) else ""
-    text = f"{one.mid[:19].replace('T', ' '):<20} {exposure:>7}  {one.filter:<6} {value:<18} "
-    return card_text(text + one.system, 100)
-
-
-def gcn_text(position: Position, measurements: list[Measurement], catalogues: str) -> str:
-    """Return position and magnitudes of a target as a circular has them, in plain ASCII text."""
-    lines = [one.gcn for one in measurements if one.gcn]
-    if not lines:
-        return ""
-    ra, dec = position.sexagesimal
-    where = f"RA, Dec (J2000): {ra} {dec} = {position.ra:.6f} {position.dec:+.6f} deg"
-    if position.error is not None:
-        where += f" (+/- {max(position.error, 0.01):.2f} arcsec per axis)"
-    head = f"{'middle (UT)':<20} {'exp.':>7}  {'filter':<6} {'magnitude':<18} system"
-    foot = f"Calibrated against {catalogues}; " if catalogues else ""
-    foot += "not corrected for Galactic extinction."
-    return "\n".join([card_text(where, 200), "", head, *lines, "", card_text(foot, 200)])
+def circular_row(one: Measurement) -> CircularRow:
+    """Return a measurement as a row of a GCN circular."""
+    exposure = one.exposure if is_number(one.exposure) else None
+    return CircularRow(
+        one.mid, exposure, one.filter, one.magnitude, one.error, one.limit, one.system
+    )
 
 
 def read_curve(path: Path) -> "Table | None":
@@ -524,10 +505,9 @@ def show_target(
         imdir,
         chart_size,
     )
-    named = dict.fromkeys(
-        one.numbers.zpsource for one in views if one.numbers.zpsource and one.numbers.system
-    )
-    text = gcn_text(position, measurements, ", ".join(named))
+    named = [one.numbers.zpsource for one in views if one.numbers.system]
+    place = (position.ra, position.dec, position.error)
+    text = circular_text(target, place, [circular_row(one) for one in measurements], named)
     return TargetView(target, position, neighbour, measurements, points, finder, links, text)
 
 

@@ -267,8 +267,10 @@ def test_all_servers_down_fails_first_and_then_goes_on(tmp_path):
         online(None, tmp_path, servers=down, last_attempt=False)
     table = online(None, tmp_path, servers=down, last_attempt=True)
     assert len(table) == 0 and table.meta["source"] == "NONE"
-    assert "127.0.0.1:9: I/355/gaiadr3" in table.meta["reason"]
-    assert "(Connection refused)" in table.meta["reason"] and len(table.meta["reason"]) < 300
+    reason, (detail,) = table.meta["reason"], table.meta["missing"]
+    assert reason == "no answer from 2 catalogue servers (logs/refcat has what each said)"
+    assert "127.0.0.1:9: I/355/gaiadr3" in detail
+    assert "(Connection refused)" in detail and len(detail) < 300
     assert set(BANDS) <= set(table.colnames)
 
 
@@ -351,7 +353,9 @@ def test_offline_uses_the_cache_alone(server, tmp_path):
 def test_offline_without_an_answer_says_so_at_once(tmp_path):
     table = online(None, tmp_path, value="offline", servers=[], last_attempt=False)
     assert len(table) == 0
-    assert "150.0000 +2.0000" in table.meta["reason"] and "I/355/gaiadr3" in table.meta["reason"]
+    assert "has no catalogue of the field (refcat: offline)" in table.meta["reason"]
+    (detail,) = table.meta["missing"]
+    assert "150.0000 +2.0000" in detail and "I/355/gaiadr3" in detail
 
 
 def test_cache_that_cannot_be_written_is_done_without(server, tmp_path):
@@ -448,7 +452,7 @@ def test_rule_asks_thrice_and_then_goes_on(tmp_path, monkeypatch):
     job = rule(tmp_path, "online", servers=["http://127.0.0.1:9"])
     run_rule(job, refcat.main)
     table = read_reference(job.output[0])
-    assert len(table) == 0 and "127.0.0.1:9" in table.meta["reason"]
+    assert len(table) == 0 and "127.0.0.1:9" in table.meta["missing"][0]
     assert job.log[0].read_text().count("asking again") == 2
 
 

@@ -113,29 +113,6 @@ def test_filter_left_out_has_its_reason(tmp_path):
     assert none.words == "no stack"
 
 
-def test_text_for_a_circular_is_plain_and_complete():
-    def line(name, **numbers):
-        base = dict.fromkeys(("magnitude", "error", "limit", "snr"))
-        one = targetview.Measurement(
-            f"T.{name}", name, "2022-01-28T04:58:34", 5, 400.0, system="AB", words="",
-            **base | numbers,
-        )  # fmt: skip
-        return targetview.Measurement(**vars(one) | {"gcn": targetview.gcn_line(one)})
-
-    lines = [line("r", limit=22.98), line("i", magnitude=18.659, error=0.004), line("é")]
-    place = targetview.Position(150.1, -20.3, 0.003, "")
-    text = targetview.gcn_text(place, lines, "SDSS")
-    assert text.isascii()
-    assert "10:00:24.000 -20:18:00.00 = 150.100000 -20.300000 deg" in text
-    assert "(+/- 0.01 arcsec per axis)" in text
-    rows = [row.split() for row in text.splitlines()]
-    assert "2022-01-28 04:58:34 400 s r > 22.98 (3 sigma) AB".split() in rows
-    # A hundredth is the least error that is stated.
-    assert "2022-01-28 04:58:34 400 s i 18.66 +/- 0.01 AB".split() in rows
-    assert text.endswith("Calibrated against SDSS; not corrected for Galactic extinction.")
-    assert targetview.gcn_text(place, [line("é")], "") == ""
-
-
 def test_nearest_star_is_told_with_distance_angle_and_magnitudes():
     reference = Table(
         {"ra": [359.999, 0.5], "dec": [60.0, 60.0], "r": [17.26, 12.0], "J": [np.nan] * 2}

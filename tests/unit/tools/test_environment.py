@@ -100,6 +100,14 @@ def test_workflow_catalog_tells_how_to_run_it():
     assert all(f"`{key}`" in text for key in keys)
 
 
+def test_one_image_for_all_jobs():
+    """One name without blanks or braces, which Snakemake would take for wildcards."""
+    lines = (ROOT / "Snakefile").read_text().splitlines()
+    (line,) = (one for one in lines if one.startswith("container:"))
+    assert line == 'container: os.environ.get("AUTOPROC_IMAGE", "autoproc.sif")'
+    assert "autoproc.sif" in (ROOT / "Containerfile").read_text()
+
+
 def test_hosted_ci_runs_what_anyone_runs():
     ci = (ROOT / ".ci/run").read_text()
     jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]

@@ -87,7 +87,7 @@
   const panels = [
     ["fwhm", "seeing [″]", {}],
     ["skymag", "sky [mag/arcsec²]", { reverse: true }],
-    ["sky", "sky [e/s/px]", {}],
+    ["sky", "sky [e⁻/s/px]", {}],
     ["transparency", "transparency", { zero: true }],
     ["airmass", "airmass", { reverse: true }],
     ["offset", "pointing [″]", { zero: true }],
@@ -159,7 +159,7 @@
       const system = one.systems[point[1]] || "";
       if (point[3] !== null) return `${number(point[3], 3)} ± ${number(point[4], 3)} ${system}`;
       if (point[5] !== null) return `> ${number(point[5], 2)} ${system} (${data.sigma}σ)`;
-      if (point[6] !== null) return `${number(point[6], 2)} ± ${number(point[7], 2)} e/s, no zero point`;
+      if (point[6] !== null) return `${number(point[6], 2)} ± ${number(point[7], 2)} e⁻/s, no zero point`;
       return "not measured";
     };
     const clock = (point) => new Date(point[2]).toISOString().slice(0, 19).replace("T", " ");
@@ -175,7 +175,7 @@
     plot(chart, {
       label: `light curve of ${one.name}; its values are in the table below it`, time: true, legend: true, zoom: true, save: `${one.name}.lightcurve`, traces,
       xTitle: `middle of the exposure, UTC, ${day(Math.min(...times), Math.max(...times))}`,
-      panels: [{ key: "curve", title: calibrated ? `magnitude${unit}` : "flux [e/s], no zero point", reverse: calibrated, height: 280, least: calibrated ? 0.05 : 0 }],
+      panels: [{ key: "curve", title: calibrated ? `magnitude${unit}` : "flux [e⁻/s], no zero point", reverse: calibrated, height: 280, least: calibrated ? 0.05 : 0 }],
       hover: (trace, i, event) => showTip(event, "", [trace.points[i][10] > 1 ? `${trace.points[i][10]} frames` : trace.points[i][0]], `${trace.points[i][1]} ${value(trace.points[i])}`, clock(trace.points[i])),
       pick: (trace, i) => { if (trace.points[i][10] === 1) showFrame(trace.points[i][0]); },
     });
@@ -249,7 +249,7 @@
     ]);
     const have = (key, digits, unit) => (Number.isFinite(one[key]) ? number(one[key], digits, unit) : "");
     const right = facts([
-      ["seeing", have("fwhm", 2, "″")], ["ellipticity", have("ellipticity", 2)], ["sky", have("sky", 2, " e/s per pixel")], ["sky", have("skymag", 2, ` mag/arcsec² (${system(one)})`)],
+      ["seeing", have("fwhm", 2, "″")], ["ellipticity", have("ellipticity", 2)], ["sky", have("sky", 2, " e⁻/s per pixel")], ["sky", have("skymag", 2, ` mag/arcsec² (${system(one)})`)],
       ["zero point", Number.isFinite(one.zeropoint) ? `${number(one.zeropoint, 3)} ${system(one)}` : ""], ["transparency", have("transparency", 3)], ["5σ limit", Number.isFinite(one.limit) ? `${number(one.limit, 2)} ${system(one)}` : Number.isFinite(one.fwhm) ? "none: no zero point" : ""], ["stars", have("nstars", 0)],
       ["residual", have("rms", 1, " mas")], ["pointing offset", have("offset", 1, "″")], ["cosmic rays", have("ncosmic", 0, " px")],
     ]);
