@@ -58,7 +58,12 @@ def read_campaign(config: Mapping[str, Any], *, write: bool, argv: Sequence[str]
     """
     datadir, imdir = ", ".join(listed(config["datadir"])), Path(config["imdir"])
     if write:
-        imdir.mkdir(parents=True, exist_ok=True)
+        try:
+            imdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                f"imdir: {imdir} cannot be made ({error.strerror}), name another directory"
+            ) from error
     log = open_log(config, imdir)
     campaign = plan_campaign(log, config, imdir)
     settle(campaign, config, argv if write else (), HOME)

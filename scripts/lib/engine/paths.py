@@ -1,5 +1,6 @@
 """The files and directories that a configuration names, and the claim of a run to its own."""
 
+import difflib
 import fcntl
 import os
 import re
@@ -91,7 +92,8 @@ def check_places(config: Mapping[str, Any]) -> dict[str, Any]:
     refcat = config["refcat"]
     if refcat not in REFERENCE_SOURCES:
         plain["refcat"] = _plain(refcat)
-        _check_file("refcat", plain["refcat"])
+        near = difflib.get_close_matches(str(refcat), REFERENCE_SOURCES, 1)
+        _check_file("refcat", plain["refcat"], f", did you mean '{near[0]}'?" if near else "")
     if is_instrument_file(config["instrument"]):
         plain["instrument"] = _plain(config["instrument"])
         _check_file("instrument", plain["instrument"])
@@ -134,9 +136,9 @@ def _plain(path):
     return os.path.normpath(os.path.expanduser(str(path)))
 
 
-def _check_file(key, path):
+def _check_file(key, path, hint=""):
     if not os.path.isfile(path):
-        raise ConfigError(f"{key}: there is no file {path}")
+        raise ConfigError(f"{key}: there is no file {path}{hint}")
 
 
 def _check_imdir(imdir, datadir):

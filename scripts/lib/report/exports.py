@@ -14,6 +14,7 @@ import numpy as np
 from astropy.table import Table, vstack
 
 from lib.core.settings import ObserverSettings
+from lib.core.text import card_text
 from lib.core.times import JD_OF_MJD
 from lib.photometry.flags import FLAG_SATURATED
 from lib.report.circular import CircularRow, circular_text
@@ -154,7 +155,7 @@ def gcn_table(tables: Sequence[Table], observer: ObserverSettings) -> str:
     tables, observer
         As for `export_text`.
     """
-    return "\n\n".join(filter(None, map(_circular, tables))) + "\n"
+    return "\n\n".join(map(_circular, tables)) + "\n"
 
 
 def _circular(table: Table) -> str:
@@ -174,7 +175,11 @@ def _circular(table: Table) -> str:
     if not table.meta.get("moving") and len(rows):
         place = float(rows["RA"][0]), float(rows["DEC"][0]), None
     catalogues = (str(one.get("ABSZPCAT", "")) for one in table.meta.get("zeropoints", {}).values())
-    return circular_text(str(table.meta["name"]), place, entries, catalogues)
+    name = str(table.meta["name"])
+    text = circular_text(name, place, entries, catalogues)
+    return (
+        text or f"{card_text(name, 60)}: neither magnitudes nor limits, for want of a zero point."
+    )
 
 
 # ---------------------------------------------------------------------------- SkyPortal

@@ -101,4 +101,6 @@ def test_instrument_file_by_path(tmp_path, monkeypatch):
     assert check_places(config | {"instrument": "~/my.yaml"})["instrument"] == f"{tmp_path}/my.yaml"
     with pytest.raises(ConfigError, match="instrument: there is no file your.yml"):
         check_places(config | {"instrument": "your.yml"})
+    with pytest.raises(ConfigError, match="refcat: there is no file onlin, did you mean 'online'?"):
+        check_places(config | {"refcat": "onlin"})
     assert "instrument" not in check_places(config | {"instrument": "lmi"})

@@ -83,6 +83,13 @@ def test_gcn_table_is_plain_text():
     assert "2022-01-28T07:00:00         1  SDSS-R    20.00 +/- 0.01     AB" in lines
     assert any("> 23.25 (3 sigma)" in line for line in lines)
     assert "Calibrated against Pan-STARRS." in lines
+    assert lines[1] == "RA, Dec (J2000): 10:00:00.000 -20:00:00.00 = 150.000000 -20.000000 deg"
+    assert "RA, Dec" not in export_text("gcn", [made_table("433", moving=True)], OBSERVER)
+    bare = made_table("T")
+    bare["MAG"] = bare["LIMIT"] = np.nan
+    assert export_text("gcn", [bare], OBSERVER) == (
+        "T: neither magnitudes nor limits, for want of a zero point.\n"
+    )
 
 
 def test_skyportal_photometry():

@@ -23,6 +23,7 @@ def source_table(path):
         fits.Column("NUMBER", "J", array=[1, 2]), fits.Column("STAR", "L", array=[True, False]),
         fits.Column("RA", "D", unit="deg", array=[150.1, 150.2]),
         fits.Column("DEC", "D", unit="deg", array=[-20.0, -20.1]),
+        fits.Column("POSERR", "E", unit="mas", array=[3.0, np.inf]),
         fits.Column("FLUX_POINT", "E", unit="ct", array=[1e4, 2e3]),
         fits.Column("MAG_POINT", "E", unit="mag", array=[18.0, np.nan]),
         fits.Column("MAGERR_APER1", "E", unit="mag", array=[0.01, np.nan]),
