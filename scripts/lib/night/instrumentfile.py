@@ -262,7 +262,10 @@ def _identity() -> tuple[list[str], Callable[[tuple[Any, ...]], str]]:
 def _matches(conditions: Mapping[str, str], header: Header) -> bool:
     for key, pattern in conditions.items():
         value = get(header, key)
-        if value is None or not compiled(str(pattern)).search(text(value)):
+        # '.*' asks for a keyword; only what says what a value must not be is fulfilled by none
+        if value is None and "(?!" not in str(pattern):
+            return False
+        if not compiled(str(pattern)).search(text(value)):
             return False
     return True
 

@@ -1,7 +1,8 @@
 """Shipped cameras on short headers: what a person reads from each.
 
 Their values are those of real headers; of ALFOSC, IO:O, Sinistro, KeplerCam and some amateur
-writers no header was at hand: theirs are made up after what is generally known of them."""
+writers no header was at hand: theirs are made up after what is generally known of them; those of
+DDRAGO and COATLI after what their control software writes."""
 
 import pytest
 
@@ -107,6 +108,23 @@ KEPLERCAM = {
     "EXPTIME": 30.0, "DATE-OBS": "2009-11-12T03:04:05", "RA": "22:57:47", "DEC": "+38:40:30",
     "AIRMASS": 1.1, "CCDSUM": "1 1",
 }  # fmt: skip
+# The window 4kx4k of 4196 x 4112 pixels; angles are in degrees, the prefix S is the start.
+DDRAGO = {
+    "DATE": "2025-09-20T04:39:06.012", "MJD": 60938.19381958, "TCSVRSN": "1.0",
+    "DATE-OBS": "2025-09-20T04:39:05.123", "MJD-OBS": 60938.19380930, "ORIGIN": "OAN/SPM",
+    "TELESCOP": "OAN COLIBRI 1.3-m", "INSTRUME": "C1", "ORIGNAME": "20250920T043905C1o.fits",
+    "EXPTIME": 60.0, "NFRM": 1, "EXPTYPE": "object", "CCD_NAME": "C1", "BINNING": "1",
+    "READMODE": "0", "SOFTGAIN": 1.0, "DATASAT": 65535.0, "WINSEC": "[3:4194,9:4104]",
+    "CCDSEC": "[49:4144,1:4096]", "DATASEC": "[49:4144,1:4096]", "BIASSEC": "[1:48,1:4096]",
+    "BSPIX1": 1999.2, "BSPIX2": 2182.2, "FILTER": "i", "FWPS": "2", "PRPID": 2001, "BLKID": 12,
+    "VSTID": 1, "BLKNM": "GRB 250920A", "SDTTM": -109.8, "SDATE": "2025-09-20T04:39:06.300",
+    "STRRQRA": 40.0, "STRRQDE": 20.0, "STRRQEQ": 2000.0, "STRSTRA": 40.0083, "STRSTDE": 19.9917,
+    "STRSTEQ": 2000.0, "STROBRA": 40.36, "STROBDE": 20.1, "STROBAM": 1.234,
+}  # fmt: skip
+COATLI = DDRAGO | {
+    "TELESCOP": "OAN/SPM COATLI 50-cm f/8", "INSTRUME": "C0", "CCD_NAME": "C0", "SDTTM": -60.0,
+    "DATASEC": "[1:1024,2:1024]", "READMODE": "0-1-3-0-0-1-1", "FILTER": "w", "BIASSEC": "",
+}  # fmt: skip
 
 
 def amplifiers(header, gains=(1.0, 1.1, 1.2, 1.3)):
@@ -168,6 +186,16 @@ CAMERAS = {
     "keplercam": (KEPLERCAM, [(None, {}), *amplifiers(SINISTROAMP, KEPLERGAINS)], "12.fits", {
         "type": "object", "band": "i", "shape": [160, 200], "gain": 3.1, "pixscale": 0.336,
     }),
+    "ddrago": (DDRAGO, [((4096, 4192), {})], "20250920T043905C1o.fits", {
+        "type": "object", "camera": "C1", "filter": "i", "band": "i", "object": "GRB 250920A",
+        "exptime": 60.0, "date_obs": "2025-09-20T04:39:05.123", "shape": [4096, 4096], "gain": 0.0,
+        "rdnoise": 6.5, "saturate": 65535, "ra": 40.0083, "dec": 19.9917, "airmass": 1.234,
+        "temperature": -109.8, "binning": "1x1", "pixscale": 0.381,
+    }),
+    "coatli": (COATLI, [((1024, 1024), {})], "20250920T043905C0o.fits", {
+        "type": "object", "camera": "C0", "filter": "w", "band": "", "shape": [1023, 1024],
+        "temperature": -60.0, "pixscale": 0.23,
+    }),
 }  # fmt: skip
 """By instrument: primary header, images with their headers, file name, what is right."""
 
@@ -203,6 +231,28 @@ def test_a_science_frame_of_each_camera(name):
         expected = pytest.approx(value, abs=2e-4) if isinstance(value, float) else value
         assert facts.get(key) == expected, key
     assert facts.instrument == name and facts.wcs is not None
+
+
+def test_sections_and_boresight_of_ddrago_by_window_and_binning():
+    (amplifier,) = told("ddrago").amplifiers
+    assert amplifier.data == [0, 4096, 48, 4144] and amplifier.overscan == [0, 4096, 0, 48]
+    wcs = told("ddrago").wcs
+    assert [wcs["CRPIX1"], wcs["CRPIX2"]] == pytest.approx([1999.2 - 48, 2182.2])
+    window = {"DATASEC": "[1:1024,1:1024]", "BIASSEC": None}
+    facts = told("ddrago", window, images=[((1024, 1024), {})])
+    assert facts.shape == [1024, 1024] and facts.amplifiers[0].overscan is None
+    binned = {"BINNING": "2", "DATASEC": "[25:2072,1:2048]", "BIASSEC": "[1:24,1:2048]"}
+    facts = told("ddrago", binned, images=[((2048, 2096), {})])
+    assert facts.shape == [2048, 2048] and facts.binning == "2x2"
+    assert facts.pixscale == pytest.approx(0.762, abs=1e-4)
+
+
+@pytest.mark.parametrize("telescope", ["OAN COLIBRI 1.3-m", "OAN/SPM COATLI 50-cm", "DDOTI 28-cm"])
+def test_other_telescopes_of_the_same_software_are_not_taken_for_ratir(telescope):
+    bias = {"SOFTGAIN": 16.0, "EXPTYPE": "bias", "INSTRUME": "C0"}
+    assert identify(bias | {"TELESCOP": telescope}) != "ratir"
+    for own in ({}, {"TELESCOP": "OAN/SPM Harold L. Johnson 1.5-meter"}):
+        assert identify(bias | own) == "ratir"
 
 
 def test_amplifiers_keep_their_gains():
@@ -264,6 +314,8 @@ def test_each_chip_is_a_part_of_the_frame():
         ("sinistro", {"OBSTYPE": "SKYFLAT"}, "flat"),
         ("sinistro", {"OBSTYPE": "BIAS", "EXPTIME": 0.0}, "bias"),
         ("keplercam", {"OBSTYPE": "zero", "EXPTIME": 0.0}, "bias"),
+        ("ddrago", {"EXPTYPE": "flat", "STRSTRA": None, "STRSTDE": None}, "flat"),
+        ("ddrago", {"EXPTYPE": "dark", "INSTRUME": "C2", "FILTER": "z"}, "dark"),
     ],
 )
 def test_types(name, changes, kind):
@@ -291,6 +343,10 @@ def test_types(name, changes, kind):
         ("alfosc", {"ALGRNM": "Grism_#4"}, None, "SPECTRUM"),
         ("ioo", {"L1STATFL": 1}, None, "PROCESSED"),
         ("sinistro", {"RLEVEL": 91}, None, "PROCESSED"),
+        ("ddrago", {"EXPTYPE": "focus"}, "20250920T043905C1u.fits", "NOT_USED"),
+        ("ddrago", {"INSTRUME": "C3"}, "20250920T043905C3o.fits", "UNKNOWN_CAMERA"),
+        ("coatli", {}, "20250920T043905C0oc.fits", "NOT_USED"),
+        ("coatli", {"FILTER": "dark"}, None, "NOT_USED"),
     ],
 )
 def test_what_is_not_for_imaging_has_a_reason(name, changes, filename, code):
