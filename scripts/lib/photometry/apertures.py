@@ -1,4 +1,4 @@
-"""Sums in circular apertures and rings, by sep."""
+"""Fluxes in circular apertures and annuli, measured with sep."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,19 +13,23 @@ from lib.photometry.image import MeasurementImage
 def aperture_fluxes(
     image: MeasurementImage, x: ArrayLike, y: ArrayLike, radii: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sum circular apertures.
+    """Measure the fluxes of sources in circular apertures.
 
     Parameters
     ----------
     image : MeasurementImage
     x, y : array_like, shape (n,)
+        Centres of the apertures, 0-based [pixel].
     radii : sequence of float, length k
-        Pixels.
+        Radii of the apertures [pixel].
 
     Returns
     -------
     flux, error : ndarray, shape (n, k)
+        Flux and 1-sigma error of each source in each aperture, in units of the image; the error has
+        the noise of the pixels and, where the gain is known, the photon noise of the source.
     flag : ndarray of int, shape (n, k)
+        Flags of `sep.sum_circle`.
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
     flux = np.empty((x.size, len(radii)))
@@ -42,22 +46,23 @@ def tile_sums(
     tiles: np.ndarray, dx: np.ndarray, dy: np.ndarray, outer: float, inner: float = 0.0,
     **options: Any,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Sum circles or rings, one in each of many small images, by one call of sep.
+    """Sum one circle or annulus in each of many small images, in a single call of sep.
 
     Parameters
     ----------
     tiles : ndarray, shape (n, 2 half + 1, 2 half + 1)
+        Square cutouts, each about one source.
     dx, dy : ndarray, shape (n,)
-        Centres from the middle of the tiles [pixel].
+        Offsets of the centres from the central pixels of the tiles [pixel].
     outer, inner : float
-        Radii [pixel].
+        Outer and inner radius; with `inner` = 0 a circle is summed [pixel].
     **options
-        Of `sep.sum_circle`; arrays in the form of `tiles`.
+        Options of `sep.sum_circle`; those that are arrays have the shape of `tiles`.
 
     Returns
     -------
     sums, errors : ndarray, shape (n,)
-        The errors are 0 without option `err`.
+        Sums over the apertures, and their errors, which are 0 without option `err`.
     """
     n, size, _ = tiles.shape
     flat = {
@@ -76,11 +81,12 @@ def tile_sums(
 def squares_about(
     column: np.ndarray, row: np.ndarray, half: int, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of squares about pixels, those beyond the edge of the image repeated.
+    """Return index arrays of squares centred on pixels, clipped to the image.
 
     Parameters
     ----------
     column, row : ndarray of int, shape (n,)
+        Central pixels, 0-based.
     half : int
         The squares have 2 half + 1 pixels to a side.
     shape : tuple of int
@@ -89,7 +95,10 @@ def squares_about(
     Returns
     -------
     rows : ndarray of int, shape (n, 2 half + 1, 1)
+        Row indices; with `columns`, they index an array of shape (n, 2 half + 1, 2 half + 1).
+        Beyond the edge the last row or column is repeated.
     columns : ndarray of int, shape (n, 1, 2 half + 1)
+        Column indices.
     """
     offset = np.arange(-half, half + 1)
     rows = np.clip(row[:, None] + offset, 0, shape[0] - 1)[:, :, None]

@@ -1,4 +1,4 @@
-"""The background of an image in meshes, as source-extractor has it, and as masked sources allow."""
+"""The background of an image in meshes: by sep, and with the sources masked."""
 
 import numpy as np
 import sep
@@ -34,25 +34,26 @@ def background(
 def background_mesh(
     image: np.ndarray, bad: np.ndarray, box: int = 128, sigma: float = 3.0
 ) -> np.ndarray:
-    """Return the background of an image whose sources are masked, in meshes.
+    """Return the background of an image in meshes, its sources masked.
 
-    Clipped means, median-filtered 3 x 3. Sources being masked, the mean is right where the
-    mode (2.5 median - 1.5 mean) is low by the skewness of photon noise, and it is less noisy.
+    Each mesh has a clipped mean; the means are median-filtered 3 x 3. With sources masked the mean
+    is unbiased, whereas the mode (2.5 median - 1.5 mean) is too low because photon noise is skewed;
+    the mean is less noisy, too.
 
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
     bad : ndarray of bool, same shape
-        Sources and pixels without value.
+        Pixels to leave out: sources, and pixels without a value.
     box : int
-        Side of a mesh in pixels; made smaller for an image of less than four.
+        Side of a mesh [pixel]; reduced for images of fewer than four meshes to a side.
     sigma : float
-        Pixels further from the median are clipped, in standard deviations.
+        Clipping threshold [standard deviations from the median].
 
     Returns
     -------
     ndarray of float64, shape (rows of meshes, columns of meshes)
-        Zeros where no mesh has enough pixels.
+        Background of each mesh, in units of the image; zero where no mesh has enough pixels.
     """
     from scipy.ndimage import distance_transform_edt, median_filter
 
@@ -79,13 +80,13 @@ def _mesh_levels(image, bad, rows, columns, sigma):
             values, number = np.empty(size + 1, np.float32), 0
             for y in range(rows[j], rows[j + 1]):
                 for x in range(columns[i], columns[i + 1]):
-                    # What is bad is overwritten by the next.
+                    # Bad values are overwritten by the next ones.
                     values[number] = image[y, x]
                     number += not bad[y, x]
             if number < max(50, 0.1 * size):
                 continue
             for _ in range(3):
-                # Where to clip, a thousand values tell well enough.
+                # A thousand values are enough to find the clipping limits.
                 some = values[: number : 1 + number // 1000].copy()
                 middle = np.float32(np.median(some))
                 spread = MAD_TO_SIGMA * np.median(np.abs(some - middle))
@@ -108,12 +109,12 @@ def _mesh_levels(image, bad, rows, columns, sigma):
 
 
 def _mesh_edges(shape, counts):
-    """Return where the meshes of an image begin, and where the last ends, for each axis."""
+    """Return the edges of the meshes along each axis: n + 1 indices for n meshes."""
     return [np.linspace(0, size, n + 1).astype(int) for size, n in zip(shape, counts, strict=True)]
 
 
 def spread_mesh(mesh: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Interpolate the background in meshes by a bicubic spline.
+    """Interpolate a background mesh to all pixels of an image with a bicubic spline.
 
     Parameters
     ----------
@@ -125,6 +126,7 @@ def spread_mesh(mesh: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     Returns
     -------
     ndarray of float32, shape `shape`
+        Background of each pixel.
     """
     from scipy.interpolate import BSpline, make_interp_spline
 
@@ -132,7 +134,7 @@ def spread_mesh(mesh: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     centres = [0.5 * (edge[:-1] + edge[1:] - 1) for edge in _mesh_edges(shape, counts)]
     if max(counts) == 1:
         return np.full(shape, mesh[0, 0], np.float32)
-    # Constant beyond the outer centres: a spline would run away there.
+    # Constant beyond the outermost centres, where a spline would diverge.
     if min(counts) == 1:
         axis = int(np.argmax(counts))
         values = np.interp(np.arange(shape[axis]), centres[axis], mesh.ravel())
@@ -145,14 +147,14 @@ def spread_mesh(mesh: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         level = np.moveaxis(spline.c, 0, axis)
         where = np.clip(np.arange(size), centre[0], centre[-1])
         bases.append(BSpline.design_matrix(where, spline.t, spline.k).toarray().astype("f4"))
-    # A product of matrices: the splines of rows and columns are independent.
+    # The spline is separable, so it is a product of matrices.
     return bases[0] @ level.astype(np.float32) @ bases[1].T + np.float32(middle)
 
 
 def background_without(
     image: np.ndarray, bad: np.ndarray, segments: np.ndarray, box: int
 ) -> np.ndarray:
-    """Return `background_mesh` of an image, its sources and 5 pixels about them masked.
+    """Return the background mesh of an image, with its sources and 5 pixels around them masked.
 
     Parameters
     ----------
@@ -160,15 +162,20 @@ def background_without(
     bad : ndarray of bool, same shape
         Pixels without value.
     segments : ndarray of int32, same shape
-        Map of the sources, 0 for none.
+        Segmentation map: number of the source of each pixel, 0 for none.
     box : int
         Side of a mesh in pixels.
+
+    Returns
+    -------
+    ndarray of float64, shape (rows of meshes, columns of meshes)
+        As from `background_mesh`.
     """
     return background_mesh(image, bad | grow(segments > 0, 5), box)
 
 
 def grow(mask: np.ndarray, reach: int) -> np.ndarray:
-    """Return a mask grown by `reach` pixels to each side."""
+    """Return a mask dilated by `reach` pixels in each direction."""
     from scipy.ndimage import maximum_filter
 
     return maximum_filter(mask, size=2 * reach + 1)

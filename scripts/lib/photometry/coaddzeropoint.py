@@ -1,4 +1,4 @@
-"""The zero point of a coadd against a reference: which stars serve, and the fit."""
+"""The zero point of a coadd against a reference: selection of the stars, and the fit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,35 +28,35 @@ Reference = Mapping[str, np.ndarray]
 """Columns of a reference table."""
 
 MAX_SCATTER = 0.5
-"""[mag] Scatter beyond their errors at which these are other stars' magnitudes; photographic
-ones, the poorest there are, scatter by 0.3."""
+"""[mag] Scatter beyond the stated errors above which the matches must be wrong: photographic
+magnitudes, the poorest in use, scatter by 0.3."""
 
 SHIFTS = 8.0 * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
-"""Displacements, in match radii, at which sources meet entries of the reference by chance alone."""
+"""Displacements, in match radii, that give the number of chance matches."""
 
 SIGNIFICANT = 4.0
-"""Standard deviations by which matches must exceed those by chance."""
+"""Standard deviations by which the matches must exceed the number expected by chance."""
 
 MIN_LONELY_STARS = 5
-"""With fewer stars without a neighbour blended ones are used, too."""
+"""With fewer isolated stars, blended ones are used as well."""
 
 
 @dataclass(frozen=True)
 class ZeropointStars:
-    """Stars of a coadd that a zero point was fitted to.
+    """Stars of a coadd to which its zero point was fitted.
 
     Parameters
     ----------
     source : ndarray of int, shape (n,)
-        Rows in the sources of the coadd.
+        Rows in the source table of the coadd.
     row : ndarray of int, shape (n,)
-        Rows in the reference.
+        Rows in the reference table.
     magnitude : ndarray, shape (n,)
-        Magnitudes in the reference.
+        Reference magnitudes [mag].
     colour : ndarray, shape (n,)
-        The colour of the colour term; NaN where it is not known.
+        Reference colours used for the colour term [mag]; NaN where unknown.
     x, y : ndarray, shape (n,)
-        0-based position on the coadd [pixel].
+        Positions on the coadd, 0-based [pixel].
     """
 
     source: np.ndarray
@@ -68,12 +68,12 @@ class ZeropointStars:
 
     @classmethod
     def none(cls) -> "ZeropointStars":
-        """Return no stars."""
+        """Return an empty selection."""
         return cls(*(np.empty(0) for _ in range(6)))
 
 
 def reference_errors(reference: Reference, band: str) -> np.ndarray:
-    """Return the errors of a band of the reference, NaN where it has none."""
+    """Return the magnitude errors of a band of the reference [mag], NaN where it states none."""
     if f"{band}_err" in reference:
         return np.asarray(reference[f"{band}_err"], float)
     return np.full(len(reference["ra"]), np.nan)
@@ -92,20 +92,25 @@ def coadd_zeropoint(
     Parameters
     ----------
     coadd : MeasuredCoadd
+        The coadd and its sources.
     reference : mapping of str to ndarray, or None
+        Reference table; None where there is none.
     band : str
+        Name of the band in the reference, e.g. ``r``.
     settings : StackSettings
+        Settings of the stack step.
     tied : bool
-        Whether the positions have been found against a reference. Those of the raw headers are
-        believed only where more sources match than would by chance.
+        Whether the astrometry was solved against a reference. Positions from raw headers are used
+        only where more sources match than expected by chance.
     crowd : SourceFluxes, optional
-        For a crowded coadd: total fluxes whose errors include confusion.
+        For a crowded coadd: total fluxes with errors that include confusion.
 
     Returns
     -------
     zeropoint : Zeropoint
+        The zero point; where it could not be fitted, `reason` says why.
     stars : ZeropointStars
-        The stars given to the fit.
+        The stars passed to the fit.
     """
     field = coadd.field
     reason = _missing(reference, band) or ("NO_SOURCES" if field is None else "")
@@ -144,7 +149,7 @@ def coadd_zeropoint(
         )  # fmt: skip
     x, y = field.sources["x"][ours], field.sources["y"][ours]
     if result.known:
-        # What the aperture does not hold is the same error for all stars.
+        # The aperture correction is an error common to all stars.
         result.error = float(np.hypot(result.error, 1.0857 * field.growth.error))
         if settings.spatial_term != "off":
             used = result.used
@@ -158,7 +163,7 @@ def coadd_zeropoint(
 
 
 def _limits(settings: StackSettings) -> ZeropointLimits:
-    """Return the least numbers of stars for a zero point and for a colour term."""
+    """Return the minimum numbers of stars for a zero point and for a colour term."""
     return ZeropointLimits(
         settings.zeropoint_min_stars, settings.colour_min_stars, settings.colour_min_spread
     )
@@ -172,10 +177,10 @@ def _magnitudes(
     gain: float,
     settings: StackSettings,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return instrumental magnitudes of stars, their errors, and which are bright enough.
+    """Return instrumental magnitudes, their errors, and which stars are bright enough.
 
-    Where a first fit succeeds, brightness and errors are those expected from the catalogue: the
-    measured ones of faint stars go with the noise of their fluxes, which would bias the fit.
+    Where a first fit succeeds, brightness and errors are those expected from the catalogue:
+    measured ones of faint stars correlate with the noise of their fluxes, which would bias the fit.
     """
     magnitude = -2.5 * np.log10(flux)
     error = 1.0857 / snr
@@ -191,7 +196,7 @@ def _magnitudes(
 
 
 def _missing(reference: Reference | None, band: str) -> str:
-    """Return why a reference gives no zero point in a band, '' where it does."""
+    """Return why a reference gives no zero point in a band; '' where it does."""
     if reference is None or len(reference["ra"]) == 0:
         return "NO_REFERENCE"
     if not band:
@@ -202,7 +207,10 @@ def _missing(reference: Reference | None, band: str) -> str:
 
 
 def _matched_by_chance(coadd: MeasuredCoadd, reference: Reference, radius: float) -> str:
-    """Return why matches mean nothing: as many there are at places beside; '' where they do."""
+    """Return why the matches are not significant; '' where they are.
+
+    They are not where as many are found at shifted positions.
+    """
     sky = coadd.source_positions()
     ra0, dec0 = mean_position(*sky.T)
     ours = project(sky[:, 0], sky[:, 1], ra0, dec0)
@@ -226,11 +234,11 @@ def _match_stars(
     settings: StackSettings,
     crowded: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return rows of stars fit for a zero point and of their entries, and how many sources match.
+    """Return rows of usable stars, their rows in the reference, and the number of matches.
 
-    Stars are on the stellar locus, undisturbed, and without a neighbour that matters, in the
-    coadd or in the reference, which may resolve what the coadd does not. In a crowd no star is
-    alone: all serve, with errors that hold that.
+    Usable stars lie on the stellar locus, are undisturbed, and have no significant neighbour in the
+    coadd or in the reference, which may resolve blends of the coadd. In a crowded field no star is
+    isolated: all are used, with errors that include confusion.
     """
     sky = coadd.source_positions()
     ra0, dec0 = mean_position(*sky.T)

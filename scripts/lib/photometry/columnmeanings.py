@@ -1,4 +1,4 @@
-"""What the columns of source tables are, in the words that programs for tables know.
+"""UCDs and descriptions of the columns of source tables.
 
 Unified content descriptors: IVOA recommendation UCD1+ (version 1.6); in FITS they are TUCDn, as
 TOPCAT and STIL have it, descriptions in TCOMMn.
@@ -36,13 +36,13 @@ FLUXES = {
     "POINT": "of a point source, total",
     "AUTO": "in the elliptical Kron aperture",
 }
-"""What the fluxes of a kind are; those of APERn are in circular apertures."""
+"""Descriptions of the kinds of fluxes; those of APERn are in circular apertures."""
 
 FLUX_COLUMN = re.compile(r"(FLUX|FLUXERR|MAG|MAGERR)_(\w+)")
 
 
 def meaning(name: str) -> tuple[str, str]:
-    """Return UCD and description of a column of a source table; empty where it is not known."""
+    """Return UCD and description of a column of a source table; '' for unknown columns."""
     if name in MEANINGS:
         return MEANINGS[name]
     found = FLUX_COLUMN.fullmatch(name)
@@ -64,7 +64,7 @@ def describe_columns(header: fits.Header) -> None:
     Parameters
     ----------
     header : astropy.io.fits.Header
-        Of the binary table, changed in place.
+        Header of the binary table, changed in place.
     """
     for number, name in _columns(header):
         ucd, words = meaning(name)

@@ -1,7 +1,8 @@
-"""Which frames of a coadd cover a place, and what that changes of a star's light in apertures.
+"""Which frames of a coadd cover a position, and how that changes aperture photometry there.
 
-A star that only some of the frames cover has their seeing, not that of the coadd: where one frame
-of six covers it whose seeing is 20 % off, an aperture of 1.5 FWHM holds 5 % more or less of it.
+A star covered by only some of the frames has their seeing, not that of the coadd: where one frame
+of six covers it, with a seeing that differs by 20 %, an aperture of 1.5 FWHM has 5 % more or less
+of its light.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,37 +11,38 @@ from dataclasses import dataclass, field
 import numpy as np
 
 BLOCK = 8
-"""[pixel] Side of the blocks in which it is known which frames cover them."""
+"""[pixel] Side of the blocks for which the covering frames are recorded."""
 
 WHOLE = 0.9
-"""Part of the weight of the best covered place from which on all frames are said to cover one."""
+"""Fraction of the largest weight above which a position counts as covered by all frames."""
 
 SERVING = ((WHOLE, 40), (0.7, 12))
-"""Least part of the weight that stars to measure with must have, as far as so many have it."""
+"""Minimum fraction of the weight of stars used for measurements, and how many there must be."""
 
 CORRECTION_ERROR = 0.1
-"""Relative error of a correction: profiles of one FWHM are not of one form."""
+"""Relative error of a correction: profiles of equal FWHM still differ in shape."""
 
 
 @dataclass(frozen=True)
 class FrameCoverage:
-    """The frames that cover each place of a coadd.
+    """Which frames cover each position of a coadd.
 
     Parameters
     ----------
     number : ndarray of uint16, shape (ny, nx)
-        Frames that count in each pixel.
+        Number of frames that contribute to each pixel.
     footprints : ndarray of bool, shape (n, by, bx)
-        Whether a frame reaches into a block of `BLOCK` pixels.
+        Whether a frame covers a block of `BLOCK` pixels.
     weights : ndarray, shape (n,)
-        With which the frames count.
+        Weights of the frames in the coadd.
     light : sequence of callable
-        Of each frame: the part of a star's light within a radius [pixel of the coadd].
+        For each frame, a function that gives the fraction of a star's light within a radius [pixel
+        of the coadd].
     scale_errors : ndarray, shape (n,)
-        Relative errors of the scales of the frames.
+        Relative errors of the flux scales of the frames.
     light_errors : ndarray, shape (n,), optional
-        Relative errors of `light`. As far as these explain how the frames differ, they are taken
-        to be alike (the shrinkage of James & Stein 1961).
+        Relative errors of `light`. Differences between frames that these can explain are shrunk
+        towards the mean (James & Stein 1961).
     """
 
     number: np.ndarray
@@ -53,11 +55,11 @@ class FrameCoverage:
 
     @property
     def sets(self) -> tuple[np.ndarray, np.ndarray]:
-        """The sets of frames there are, bool, shape (m, n), and that of each block, (by, bx)."""
+        """Sets of frames, bool, shape (m, n), and the index of the set of each block, (by, bx)."""
         if not self._known:
             n, *shape = self.footprints.shape
             packed = np.packbits(self.footprints.reshape(n, -1), axis=0)
-            # One number a block: `unique` of rows sorts slowly.
+            # Encoded as one number per block: `unique` of rows is slow.
             keys = np.ascontiguousarray(packed.T).view(f"V{packed.shape[0]}").ravel()
             _, first, which = np.unique(keys, return_index=True, return_inverse=True)
             self._known["members"] = self.footprints.reshape(n, -1)[:, first].T
@@ -66,38 +68,38 @@ class FrameCoverage:
 
     @property
     def partial(self) -> bool:
-        """Whether there are places that not all frames cover."""
+        """Whether some positions are not covered by all frames."""
         members, _ = self.sets
         weight = members @ self.weights
         return bool((weight[weight > 0] < WHOLE * weight.max()).any())
 
     def part(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Return the weight of the frames at places over that of the best covered one."""
+        """Return the total weight of the frames at positions, as a fraction of the largest."""
         members, _ = self.sets
         weight = members @ self.weights
         return weight[self.set_at(x, y)] / weight.max()
 
     def set_at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Return the set of frames at places [pixel]."""
+        """Return the index of the set of frames at positions [pixel]."""
         _, which = self.sets
         column = np.clip(np.rint(x).astype(int) // BLOCK, 0, which.shape[1] - 1)
         row = np.clip(np.rint(y).astype(int) // BLOCK, 0, which.shape[0] - 1)
         return which[row, column]
 
     def log_light(self, radius: float) -> np.ndarray:
-        """Return ln of the part of a star's light within a radius [pixel], of each set, (m,)."""
+        """Return ln of the fraction of light within a radius [pixel], for each set, shape (m,)."""
         if radius in self._known:
             return self._known[radius]
         members, _ = self.sets
         weight = members * self.weights
-        # Where no frame has a weight, as in saturated cores, all have a part in the wings.
+        # Where no frame has weight, as in saturated cores, all frames contribute to the wings.
         weight[weight.sum(axis=1) == 0] = self.weights
         light, _ = self._shrunken_light(radius)
         self._known[radius] = np.log(weight @ np.exp(light) / weight.sum(axis=1))
         return self._known[radius]
 
     def _shrunken_light(self, radius: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return ln of the part of a star's light within a radius, and its error, of each frame."""
+        """Return ln of the fraction of light within a radius, and its error, for each frame."""
         light = np.log([one(radius) for one in self.light])
         if self.light_errors is None:
             return light, np.zeros(len(light))
@@ -110,22 +112,22 @@ class FrameCoverage:
     def correction(
         self, x: np.ndarray, y: np.ndarray, radius: float, stars: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return what an aperture holds of stars over what it holds of some of them in the mean.
+        """Return the fraction of light in an aperture, relative to its mean over reference stars.
 
         Parameters
         ----------
         x, y : ndarray, shape (n,)
-            [pixel].
+            Positions of the stars [pixel].
         radius : float
-            [pixel].
+            Radius of the aperture [pixel].
         stars : ndarray of int
-            Those that the growth curve is measured on.
+            Indices of the stars from which the growth curve is measured.
 
         Returns
         -------
         factor, error : ndarray, shape (n,)
-            The error is relative: what is not known of the correction, and how it changes within
-            the aperture where the edge of a frame runs through.
+            Divide fluxes by `factor`. Its error is relative: the uncertainty of the correction, and
+            its change within the aperture where the edge of a frame crosses it.
         """
         light, here = self.log_light(radius), self.set_at(x, y)
         usual = float(np.mean(light[here[stars]])) if len(stars) else float(light[here].mean())
@@ -140,18 +142,19 @@ class FrameCoverage:
         return np.exp(value), np.hypot(error, self._error_of_sets(self.scale_errors, own)[here])
 
     def correction_maps(self, x: np.ndarray, y: np.ndarray, radii: Sequence[float]) -> np.ndarray:
-        """Return ln of the corrections of apertures in each block, their error, and `part`.
+        """Return maps of ln(correction) of apertures, of its error, and of `part`.
 
         Parameters
         ----------
         x, y : ndarray, shape (n,)
-            Of the stars that the growth curve is measured on [pixel].
+            Positions of the stars from which the growth curve is measured [pixel].
         radii : sequence of float, length k
-            [pixel].
+            Radii of the apertures [pixel].
 
         Returns
         -------
         ndarray of float32, shape (k + 2, by, bx)
+            One value per block.
         """
         shape = self.footprints.shape[1:]
         row, column = np.indices(shape).reshape(2, -1) * BLOCK + (BLOCK - 1) / 2
@@ -166,7 +169,7 @@ class FrameCoverage:
         return np.array([*maps, error, part], np.float32).reshape(-1, *shape)
 
     def _error_of_sets(self, *errors: np.ndarray) -> np.ndarray:
-        """Return the relative error that those of frames make in each set, (m,)."""
+        """Return the relative error of each set from those of its frames, shape (m,)."""
         members, _ = self.sets
         weight = members * self.weights
         weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-300)
@@ -176,27 +179,27 @@ class FrameCoverage:
 
 
 def look_up(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the values of `FrameCoverage.correction_maps` at places [pixel], shape (k + 2, n)."""
+    """Return the values of `correction_maps` at positions [pixel], shape (k + 2, n)."""
     column = np.clip(np.rint(x).astype(int) // BLOCK, 0, maps.shape[2] - 1)
     row = np.clip(np.rint(y).astype(int) // BLOCK, 0, maps.shape[1] - 1)
     return maps[:, row, column].astype(float)
 
 
 def least_coverage(part: np.ndarray) -> float:
-    """Return how well stars must be covered to measure with.
+    """Return the minimum coverage of stars to be used for measurements.
 
-    Those that all frames cover serve where they are many; else those of most frames, and where
-    these are few the best covered.
+    Stars covered by all frames are used where there are many; otherwise those covered by most
+    frames and, where these are few, the best covered.
 
     Parameters
     ----------
     part : ndarray, shape (n,)
-        Of `FrameCoverage.part`, for stars that are fit otherwise.
+        `FrameCoverage.part` of the stars that are usable otherwise.
 
     Returns
     -------
     float
-        Least `part`.
+        Minimum of `part`.
     """
     for least, enough in SERVING:
         if np.count_nonzero(part >= least) >= enough:

@@ -1,46 +1,46 @@
-"""Stars that appear twice: the telescope jumped during the exposure, or its image is double."""
+"""Double images of stars: the telescope jumped in the exposure, or the optics double each star."""
 
 import numpy as np
 
 SHORTEST, LONGEST = 1.2, 12.0
-"""[FWHM] Distances at which second images are looked for; nearer ones make stars elongated."""
+"""[FWHM] Separations at which second images are looked for; closer ones make stars elongated."""
 
 MOST_SOURCES = 150
-"""The brightest so many sources are compared; the brighter half are to have second images."""
+"""Number of the brightest sources compared; second images are expected of the brighter half."""
 
 LEAST_RATIO, GREATEST_RATIO = 0.1, 1.25
-"""Flux of a second image over that of the first."""
+"""Flux ratio of a second image to the first."""
 
 RATIO_SCATTER = 0.25
-"""[mag] By which the ratios of pairs may differ from their median."""
+"""[mag] Maximum deviation of the flux ratio of a pair from the median."""
 
 LEAST_SHARE, LEAST_PAIRS = 0.35, 6
-"""Part of the bright sources that have a second image where images are double, and number."""
+"""Minimum fraction, and number, of bright sources with a second image."""
 
 
 def second_images(
     x: np.ndarray, y: np.ndarray, flux: np.ndarray, fwhm: float, *, shortest: float = SHORTEST,
     least_ratio: float = LEAST_RATIO,
 ) -> float:  # fmt: skip
-    """Return how far the second images of stars are from the first.
+    """Return the separation between the first and second images of stars.
 
-    Many sources have another one at the same offset, with the same ratio of fluxes: stars by
-    themselves do not.
+    Images are double where many sources have another at the same offset with the same flux ratio.
 
     Parameters
     ----------
     x, y, flux : ndarray, shape (n,)
-        Of the sources of an image [pixel].
+        Positions [pixel] and fluxes of the sources of an image.
     fwhm : float
-        [pixel].
+        FWHM of stars [pixel].
     shortest : float
-        [FWHM].
+        Smallest separation searched [FWHM].
     least_ratio : float
+        Smallest flux ratio of a second image to the first.
 
     Returns
     -------
     float
-        [pixel]; 0 where images are single.
+        Separation [pixel]; 0 where images are single.
     """
     from scipy.spatial import cKDTree
 

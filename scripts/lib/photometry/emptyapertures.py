@@ -1,4 +1,4 @@
-"""The noise of an image, measured in apertures without sources."""
+"""The noise of an image, measured in source-free apertures."""
 
 import numpy as np
 import sep
@@ -12,11 +12,12 @@ def summed_area(occupied: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     occupied : ndarray of bool, shape (ny, nx)
+        The mask.
 
     Returns
     -------
     ndarray of int32, shape (ny + 1, nx + 1)
-        Number of occupied pixels below and left of each.
+        Number of true pixels below and to the left of each pixel.
     """
     total = np.zeros((occupied.shape[0] + 1, occupied.shape[1] + 1), np.int32)
     np.cumsum(occupied, axis=0, out=total[1:, 1:])
@@ -27,23 +28,24 @@ def summed_area(occupied: np.ndarray) -> np.ndarray:
 def empty_apertures(
     total: np.ndarray, radius: float, number: int = 6000, seed: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return centres of circular apertures that touch no occupied pixel.
+    """Return the centres of circular apertures that contain no masked pixel.
 
     Parameters
     ----------
     total : ndarray of int, shape (ny + 1, nx + 1)
-        Summed-area table of the pixels of sources and those without data, see `summed_area`.
+        Summed-area table (`summed_area`) of the pixels that belong to sources or have no data.
     radius : float
-        Pixels.
+        Radius of the apertures [pixel].
     number : int
-        Largest number of apertures.
+        Maximum number of apertures.
     seed : int
+        Seed of the random positions.
 
     Returns
     -------
     x, y : ndarray
-        Centres, on whole pixels, some radius apart: apertures that overlap by half still tell
-        nearly as much as separate ones.
+        Centres, on whole pixels, about one radius apart: apertures that overlap by half are nearly
+        as informative as separate ones.
     """
     ny, nx = total.shape[0] - 1, total.shape[1] - 1
     rng = np.random.default_rng(seed)
@@ -52,20 +54,20 @@ def empty_apertures(
         return np.empty(0), np.empty(0)
     size = 2 * reach + 1
     rows, columns = ny + 1 - size, nx + 1 - size
-    # One index is looked up twice as fast as two.
+    # A flat index is twice as fast as two indices.
     flat = total.ravel()
 
     def occupied(row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """Return how many pixels of the squares that begin there are occupied."""
+        """Return the number of masked pixels in the squares that begin at these pixels."""
         corner = row * total.shape[1] + column
         above = corner + size * total.shape[1]
         return flat[above + size] - flat[corner + size] - flat[above] + flat[corner]
 
-    # Places drawn by chance, of which one in each cell of a grid stays.
+    # Random positions, one of which is kept in each cell of a grid.
     row, column = rng.integers(0, [[rows], [columns]], (2, 20 * number))
     free = np.flatnonzero(occupied(row, column) == 0)
     if free.size < 2 * number:
-        # There is little room: look everywhere.
+        # Few are free: try every position.
         everywhere = np.arange(rows)[:, None], np.arange(columns)
         row, column = np.nonzero(occupied(*everywhere) == 0)
         if row.size == 0:
@@ -86,30 +88,30 @@ def aperture_noise(
     image: np.ndarray, variance: np.ndarray, x: np.ndarray, y: np.ndarray, radius: float,
     subpix: int = 5,
 ) -> tuple[float, float]:  # fmt: skip
-    """Return the noise of empty apertures and its ratio to what a variance map says.
+    """Return the noise in empty apertures, and its ratio to that predicted by a variance map.
 
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
-        Background-subtracted.
+        Background-subtracted image.
     variance : ndarray of float32, same shape
         Variance of each pixel, as if pixels were independent.
     x, y : ndarray, shape (n,)
-        Centres of empty apertures.
+        Centres of empty apertures [pixel].
     radius : float
-        Pixels.
+        Radius of the apertures [pixel].
     subpix : int
-        Sampling of the pixels on the rim. With 1 a pixel is in or out and the sum of the map is
-        the variance of independent pixels; with parts of pixels the sum of the map is larger than
-        that, by 9 % for a radius of 4.
+        Subsampling of the pixels on the rim. With 1 a pixel is in or out, and the sum of the map is
+        the variance for independent pixels; with partial pixels the sum of the map is too large, by
+        9 % for a radius of 4.
 
     Returns
     -------
     sigma : float
         Robust standard deviation of the aperture sums.
     ratio : float
-        Robust standard deviation of the sums over their errors by the map; the variances must be
-        multiplied by its square.
+        Robust standard deviation of the sums over their predicted errors; the square of it is the
+        factor by which the variances must be multiplied.
     """
     sums, expected, _ = sep.sum_circle(image, x, y, radius, var=variance, subpix=subpix)
     good = expected > 0
@@ -117,5 +119,5 @@ def aperture_noise(
 
 
 def _clipped_std(values: np.ndarray) -> float:
-    """Return the standard deviation without values beyond 3.5 sigma: half as noisy as the MAD."""
+    """Return the standard deviation clipped at 3.5 sigma, which is half as noisy as the MAD."""
     return sigma_clipped_median(values, sigma=3.5)[1]

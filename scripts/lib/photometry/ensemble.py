@@ -1,7 +1,7 @@
-"""One photometric system for all frames of a band: zero points from the stars they share.
+"""Ensemble photometry: zero points of all frames of a band from the stars they share.
 
 All frames of a band, of all stacks and nights, and all comparison stars are solved for together
-(Honeycutt 1992, PASP 104, 435): the zero point of a night enters only through the mean of all, so
+(Honeycutt 1992, PASP 104, 435). The zero point of a night enters only through the mean of all, so
 that its error makes no step in a light curve.
 """
 
@@ -15,41 +15,41 @@ from lib.core.sphere import mean_position, project
 from lib.photometry.zeropoint import intrinsic_variance, relative_zeropoints
 
 FLOOR = 0.003
-"""[mag] Least error of a star in a frame while the frames are solved for."""
+"""[mag] Minimum error of a star in a frame in the solution."""
 
 VARIABLE_SIGMA = 4.0
-"""A comparison star whose reduced chi^2 lies this far above that of the others [its scatter] is
-taken for a variable, and left out."""
+"""A comparison star is variable, and left out, if its reduced chi^2 exceeds that of the others by
+this multiple of its standard deviation."""
 
 MIN_COMPARISON = 3
-"""Comparison stars are left out as long as so many stay."""
+"""At least so many comparison stars are kept."""
 
 ENOUGH_COMPARISON = 50
-"""Positions to be measured are compared with as long as there are fewer comparison stars."""
+"""With fewer comparison stars, objects to be measured serve as such, too."""
 
 MIN_MEASURED = 3
-"""Measurements of a star that its variability is told from, at least."""
+"""Minimum number of measurements from which the variability of a star is judged."""
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Frames of a band on one scale.
+    """The frames of a band on a common magnitude scale.
 
     Parameters
     ----------
     zeropoint : ndarray, shape (n_frames,)
-        Magnitude of one electron per second in each frame, up to a constant in each group; NaN
+        Magnitude of one electron per second in each frame, up to a constant for each group; NaN
         where no comparison star was measured.
     error : ndarray, shape (n_frames,)
-        Of the zero point relative to the ensemble [mag].
+        Errors of the zero points relative to the ensemble [mag].
     group : ndarray of int, shape (n_frames,)
-        Frames of different groups share no star.
+        Group of each frame: frames of different groups share no star.
     n_stars : ndarray of int, shape (n_frames,)
-        Comparison stars used in each.
+        Number of comparison stars used in each frame.
     used : ndarray of bool, shape (n_stars,)
-        Comparison stars that do not vary.
+        Which comparison stars are not variable.
     magnitude : ndarray, shape (n_stars,)
-        Of the stars, on the scale of the zero points.
+        Magnitudes of the stars, on the scale of the zero points.
     excess : float
         Scatter of the comparison stars beyond their stated errors [mag].
     """
@@ -66,18 +66,19 @@ class Ensemble:
 def solve_ensemble(magnitude: np.ndarray, error: np.ndarray) -> Ensemble:
     """Solve for the zero points of frames and the magnitudes of comparison stars.
 
-    Robust least squares over all frames and stars; then stars that vary are left out, one after
-    the other, and the scatter beyond the stated errors is found such that chi^2 is its number of
+    Robust least squares over all frames and stars. Variable stars are then left out one after the
+    other, and the scatter beyond the stated errors is set such that chi^2 equals its number of
     degrees of freedom.
 
     Parameters
     ----------
     magnitude, error : ndarray, shape (n_frames, n_stars)
-        Instrumental magnitudes per second; NaN where a star is not measured.
+        Instrumental magnitudes for one second and their errors; NaN where a star is not measured.
 
     Returns
     -------
     Ensemble
+        Zero points, and which stars were used.
     """
     n_frames, n_stars = magnitude.shape
     used = np.ones(n_stars, bool)
@@ -97,14 +98,14 @@ def solve_ensemble(magnitude: np.ndarray, error: np.ndarray) -> Ensemble:
             excess = found
     weight = np.where(np.isfinite(residual), 1 / variance, 0.0).sum(axis=1)
     z_error = np.where(weight > 0, 1 / np.sqrt(np.maximum(weight, 1e-300)), np.nan)
-    # What one star of a frame alone tells is as uncertain as it: others do not check it.
+    # The zero point of a frame with one star is as uncertain as that star.
     return Ensemble(z, z_error, group, number, used, level, excess)
 
 
 def _residuals(
     magnitude: np.ndarray, error: np.ndarray, zeropoint: np.ndarray, floor: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return residuals of stars measured in two frames or more, their variances, and the stars."""
+    """Return residuals and variances of stars measured in two or more frames, and these stars."""
     value = magnitude + zeropoint[:, None]
     seen = np.isfinite(value) & np.isfinite(error)
     seen &= seen.sum(axis=0) > 1
@@ -117,7 +118,7 @@ def _residuals(
 
 
 def _variable_star(residual: np.ndarray, variance: np.ndarray) -> int | None:
-    """Return the star that varies most beyond the others; None where none does."""
+    """Return the most variable star; None where none is significant."""
     seen = np.isfinite(residual)
     number = seen.sum(axis=0)
     several = number >= MIN_MEASURED
@@ -133,13 +134,13 @@ def _variable_star(residual: np.ndarray, variance: np.ndarray) -> int | None:
 
 
 def _excess(residual: np.ndarray, error: np.ndarray, number: np.ndarray) -> float:
-    """Return the scatter [mag] that the stated errors of the stars lack."""
+    """Return the scatter [mag] of the stars that their stated errors do not explain."""
     seen = np.isfinite(residual)
     if not seen.any():
         return 0.0
     freedom = int(seen.sum() - seen.any(axis=0).sum() - (number > 0).sum() + 1)
     r, variance = residual[seen], error[seen] ** 2 + 1e-8
-    # Outliers, which have lost their weight in the solution, must not count here either.
+    # Outliers have no weight in the solution, nor here.
     spread = 1.4826 * np.median(np.abs(r) / np.sqrt(variance))
     good = np.abs(r) < 5 * max(spread, 1.0) * np.sqrt(variance)
     freedom -= int((~good).sum())
@@ -149,25 +150,27 @@ def _excess(residual: np.ndarray, error: np.ndarray, number: np.ndarray) -> floa
 def tie_groups(
     ensemble: Ensemble, absolute: np.ndarray, error: np.ndarray, stack: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what brings the zero points of frames to magnitudes, and its error.
+    """Return the offsets from ensemble zero points to calibrated magnitudes, and their errors.
 
-    Each stack says what magnitude one electron per second is in its frames; the weighted mean of
-    what all stacks of a group say counts, also for frames whose stack says nothing.
+    Each stack gives the calibrated zero point of its frames; the weighted mean over all stacks of a
+    group applies, also to frames whose stack has none.
 
     Parameters
     ----------
     ensemble : Ensemble
+        The solution.
     absolute : ndarray, shape (n_frames,)
-        Zero points of the frames by their stacks; NaN where these have none.
+        Calibrated zero points of the frames from their stacks [mag]; NaN where these have none.
     error : ndarray, shape (n_frames,)
-        Error of the zero point of the stack [mag].
+        Error of the zero point of each frame's stack [mag].
     stack : sequence of str
         Name of the stack of each frame.
 
     Returns
     -------
     offset, offset_error : ndarray, shape (n_frames,)
-        To be added to `ensemble.zeropoint`; NaN where no stack has a zero point.
+        Offset to add to `ensemble.zeropoint` [mag], and its error; NaN where no stack has a zero
+        point.
     """
     names = np.asarray(stack)
     n = len(names)
@@ -192,7 +195,7 @@ def tie_groups(
         offset[members] = mean
         formal = 1 / np.sqrt(weight.sum())
         if len(value) > 1:
-            # Stacks that differ by more than their errors say that these are too small.
+            # Where stacks differ by more than their errors, these are too small.
             chi2 = np.sum(weight * (value - mean) ** 2) / (len(value) - 1)
             formal *= np.sqrt(max(1.0, chi2))
         offset_error[members] = formal
@@ -208,22 +211,22 @@ def comparison_stars(
     Parameters
     ----------
     tables : sequence of tuple
-        Positions, shape (n, 2) [deg], and brightness relative to the limit, shape (n,), of stars
-        of each stack that are good for it.
+        Of each stack: positions [deg], shape (n, 2), and brightness in units of the limit, shape
+        (n,), of suitable stars.
     avoid : ndarray, shape (m, 2)
-        Positions whose objects must not be compared with themselves [deg].
+        ra, dec [deg] of objects that must not serve as their own comparison stars.
     radius : float
-        Nearer positions are one star [arcsec].
+        Closer positions count as one star [arcsec].
     most : int
-        Stars at most.
+        Maximum number of stars.
     spare : ndarray, shape (s, 2), optional
-        Positions of objects that are compared with only where there are few others [deg]: those
-        of a field of variable stars are told by their variability.
+        ra, dec [deg] of objects used only where other stars are few; variable ones among them are
+        found by their scatter.
 
     Returns
     -------
     ndarray, shape (k, 2)
-        ra, dec [deg], in the order of brightness.
+        ra, dec [deg], brightest first.
     """
     from lib.photometry.forced import unite_sources
 
@@ -231,7 +234,7 @@ def comparison_stars(
         return np.empty((0, 2))
     positions = [sky for sky, _ in tables]
     sky, found = unite_sources(positions, [snr for _, snr in tables], radius)
-    # Brightness in the table that has it brightest.
+    # The largest brightness in any table.
     ra0, dec0 = mean_position(sky[:, 0], sky[:, 1])
     plane = project(sky[:, 0], sky[:, 1], ra0, dec0)
     bright = np.zeros(len(sky))
@@ -246,7 +249,7 @@ def comparison_stars(
     last = np.zeros(len(sky), bool)
     if spare is not None:
         last = _near(plane, spare, (ra0, dec0), radius)
-    # Stars that all stacks see first: they tie the nights together.
+    # Stars common to all stacks first: they tie the nights together.
     order = np.lexsort([-bright, -found.sum(axis=1), last])
     order = order[bright[order] > 0]
     others = int((~last[order]).sum())
@@ -256,10 +259,10 @@ def comparison_stars(
 def _near(
     plane: np.ndarray, positions: np.ndarray, centre: tuple[float, float], radius: float
 ) -> np.ndarray:
-    """Return which points of a plane about a centre are near to positions [deg]."""
+    """Return which points of a tangent plane lie within a radius of positions [deg]."""
     known = positions[np.isfinite(positions).all(axis=1)]
     points = project(known[:, 0], known[:, 1], *centre)
-    # Those of the other half of the sky have none.
+    # Positions in the opposite hemisphere have no projection.
     points = points[np.isfinite(points).all(axis=1)]
     if not len(points):
         return np.zeros(len(plane), bool)

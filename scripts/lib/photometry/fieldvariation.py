@@ -1,4 +1,4 @@
-"""How the part of a star's light in an aperture varies over the field."""
+"""Variation over the field of the fraction of a star's light in an aperture."""
 
 from dataclasses import dataclass, replace
 
@@ -7,42 +7,44 @@ import numpy as np
 from lib.core.stats import MAD_TO_SIGMA
 
 WIDE = 3.0
-"""[FWHM] Radius of the apertures that hold the light of all stars alike."""
+"""[FWHM] Radius of the apertures whose fraction of light does not vary."""
 
 MOST_ERROR = 0.03
-"""Relative error above which a star tells nothing."""
+"""Relative error above which a star is not used."""
 
 FLOOR = 0.003
-"""Relative scatter of stars that is no variation: pixels and their response."""
+"""Relative scatter of stars that is no variation of the profile: pixel phase and response."""
 
 LEAST_VARIATION = 0.003
-"""Smaller variations (rms over the stars) are left alone."""
+"""Variations of a smaller rms over the stars are not corrected."""
 
 CHANCE = 1e-3
-"""Probability that stars of one profile seem to vary."""
+"""Probability of a false detection of a variation."""
 
 MIN_STARS = (12, 18)
-"""Stars that tell a plane, and a surface of second degree."""
+"""Minimum numbers of stars for a plane and for a quadratic surface."""
 
 
 @dataclass(frozen=True)
 class FieldVariation:
-    """A surface in ln(part of the light), with mean 0 over the stars that tell it.
+    """A polynomial surface in ln(fraction of light), with mean 0 over its stars.
 
     Parameters
     ----------
     degree : int
+        Degree of the polynomial, 1 or 2.
     coefficients : ndarray, shape (k,)
         Coefficients of the terms of `_terms`.
     covariance : ndarray, shape (k, k)
+        Covariance of the coefficients.
     centre : tuple of float
-        x, y where the terms are taken from [pixel].
+        x, y of the origin of the terms [pixel].
     scale : float
-        Unit of x and y in them [pixel].
+        Unit of x and y in the terms [pixel].
     limits : tuple of float
-        Least and largest value at a star: beyond them nothing is known.
+        Smallest and largest value at a star; the surface is clipped to them.
     rms : float
-        Over the stars.
+        Rms of the surface over the stars.
     """
 
     degree: int
@@ -54,14 +56,14 @@ class FieldVariation:
     rms: float
 
     def at(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the factor of the part of light at positions, and its relative error."""
+        """Return the relative fraction of light at positions, and its relative error."""
         terms = _terms(x, y, self.centre, self.scale, self.degree)
         value = np.clip(terms @ self.coefficients, *self.limits)
         variance = np.einsum("ij,jk,ik->i", terms, self.covariance, terms)
         return np.exp(value), np.sqrt(np.maximum(variance, 0))
 
     def centred_on(self, x: np.ndarray, y: np.ndarray) -> "FieldVariation":
-        """Return the surface with mean 0 at some positions."""
+        """Return the surface shifted to mean 0 over some positions."""
         if not len(x):
             return self
         shift = float(np.mean(np.log(self.at(x, y)[0])))
@@ -82,21 +84,21 @@ def _terms(
 def fit_variation(
     x: np.ndarray, y: np.ndarray, part: np.ndarray, error: np.ndarray
 ) -> FieldVariation | None:
-    """Fit how the part of the light in an aperture varies over the field.
+    """Fit the variation over the field of the fraction of light in an aperture.
 
     Parameters
     ----------
     x, y : ndarray, shape (n,)
         Positions of the stars [pixel].
     part : ndarray, shape (n,)
-        Light in the aperture over that in a wide one.
+        Flux in the aperture over that in a wide one.
     error : ndarray, shape (n,)
-        Relative.
+        Relative error of `part`.
 
     Returns
     -------
     FieldVariation or None
-        None where chance may have made it, it is small, or too few stars tell.
+        None where it is not significant, is too small to matter, or has too few stars.
     """
     from scipy.special import fdtrc
 
@@ -130,7 +132,7 @@ def fit_variation(
         ratio = (before - after) / (k - 1) / max(noise, 1e-12)
         if fdtrc(k - 1, number - k, max(ratio, 0.0)) > CHANCE:
             continue
-        # The mean profile is what the growth curve has: only what departs from it counts.
+        # The growth curve has the mean profile: only departures from it count.
         shift = np.average(fitted[kept], weights=weight[kept])
         coefficients[0] -= shift
         fitted = fitted - shift

@@ -1,4 +1,4 @@
-"""Forced photometry: point sources at given positions, seen or not."""
+"""Forced photometry on coadds: point sources at given positions, detected or not."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,34 +28,36 @@ from lib.photometry.skystructure import local_excess
 from lib.photometry.trailing import TRAIL_ERROR, trailed, trailed_shares
 
 LIMIT_SIGMA = 3.0
-"""What has a lower signal-to-noise ratio is not seen: a limit is given."""
+"""Below this signal-to-noise ratio a source is not detected, and a limit is given."""
 
 WINGS_ERROR = 0.02
 """Relative error of the light of neighbours in an aperture."""
 
 CORE_LEVEL = 0.5
-"""[saturation] What is brighter, and has no weight, is the core of a saturated star."""
+"""[saturation level] Brighter pixels without weight are the core of a saturated star."""
 
 
 @dataclass(frozen=True)
 class Coadd:
-    """A coadd to measure in.
+    """A coadd prepared for forced photometry.
 
     Parameters
     ----------
     filter : str
+        Name of the filter.
     image, variance : ndarray of float32, shape (ny, nx)
-        Background-subtracted; variance 0 where there is no data.
+        Background-subtracted image and its variance, which is 0 where there is no data.
     occupied : ndarray of bool, shape (ny, nx)
         Pixels of sources and those without data.
     header : astropy.io.fits.Header
+        Header of the coadd.
     aperture : StarAperture
-        That of its POINT magnitudes, with its core.
+        Aperture of its POINT magnitudes, with the core.
     confusion : tuple of ndarray, optional
-        Fluxes, and the errors over flux that confusion makes there.
+        Fluxes, and the relative errors that confusion adds at these.
     partial : ndarray, shape (4, by, bx), optional
-        Of `FrameCoverage.correction_maps` for the aperture and its core, where some of the frames
-        cover a part of the coadd.
+        Maps from `FrameCoverage.correction_maps` for the aperture and its core, where some frames
+        cover only part of the coadd.
     """
 
     filter: str
@@ -71,25 +73,26 @@ class Coadd:
 def unite_sources(
     positions: Sequence[np.ndarray], snr: Sequence[np.ndarray], radius: float, least: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Unite the sources of several tables.
+    """Merge the sources of several tables into one list of positions.
 
     Parameters
     ----------
     positions : list of ndarray, shape (n_i, 2)
         ra, dec [deg].
     snr : list of ndarray, shape (n_i,)
-        Signal-to-noise ratios: the position of the best is taken.
+        Signal-to-noise ratios: the position with the highest is kept.
     radius : float
-        Sources nearer to each other are one [arcsec], also those of one table.
+        Sources closer than this are merged, also those of one table [arcsec].
     least : float
-        Signal-to-noise ratio that a source must have in one table: the noise peaks of many tables
-        would outnumber the sources.
+        Minimum signal-to-noise ratio in any one table; otherwise noise peaks of many tables would
+        outnumber the sources.
 
     Returns
     -------
     ndarray, shape (n, 2)
         ra, dec [deg].
     found : ndarray of bool, shape (n, number of tables)
+        Which tables have the source.
     """
     everything = np.concatenate(positions) if positions else np.empty((0, 2))
     if len(everything) == 0:
@@ -106,7 +109,7 @@ def unite_sources(
         better = quality > best[number]
         united[number[better]], best[number[better]] = sky[better], quality[better]
         found[number, k] = True
-    # Two sources of one table may both lie near to one of another.
+    # Two sources of one table may both lie close to one of another.
     better = np.argsort(-best, kind="stable")
     plane = project(united[:, 0], united[:, 1], ra0, dec0)
     same = cKDTree(plane).query_pairs(radius, output_type="ndarray")
@@ -129,10 +132,12 @@ def forced_fluxes(
     Parameters
     ----------
     coadd : Coadd
+        The coadd.
     positions : ndarray, shape (n, 2)
-        ra, dec [deg]: stars that share light are solved for together.
+        ra, dec [deg]; stars with overlapping apertures are solved for together.
     extra : ndarray, shape (m, 2), optional
-        More positions, each measured with what lies within half of the aperture's radius.
+        Further ra, dec [deg], each measured together with all sources within half the aperture's
+        radius.
     trail : ndarray, shape (2,), optional
         Motion of all of them to the east and north during an exposure [arcsec]; the light that
         apertures lose by it is added, and a fifth of that to the error.
@@ -142,6 +147,7 @@ def forced_fluxes(
     flux, error : ndarray, shape (n + m,)
         Total fluxes of point sources; NaN where there is no data.
     flags : ndarray of int32, shape (n + m,)
+        Flags of `lib.photometry.flags`.
     """
     extra = np.empty((0, 2)) if extra is None else extra
     n = len(positions)
@@ -197,9 +203,10 @@ def forced_fluxes(
 def _sky_variance(
     coadd: Coadd, aperture: StarAperture, key: str, x: np.ndarray, y: np.ndarray
 ) -> np.ndarray:
-    """Return the variance of the sky in apertures at (x, y), with what it has there only.
+    """Return the variance of the sky in apertures at (x, y), local excess noise included.
 
-    The header has under `key` the noise in them over that by the variance map.
+    Keyword `key` of the header has the ratio of the noise in such apertures to that predicted by
+    the variance map.
     """
     radius, ratio = aperture.radius, coadd.header[key]
     variance, _, _ = sep.sum_circle(coadd.variance, x, y, radius, subpix=5)
@@ -212,7 +219,7 @@ def _neighbour_models(
     coadd: Coadd, x: np.ndarray, y: np.ndarray, sums: np.ndarray, error: np.ndarray,
     listed: np.ndarray,
 ) -> StarModels:  # fmt: skip
-    """Return the models of the listed sources, from sums that hold the light of each other."""
+    """Return models of the listed sources, from aperture sums that include each other's light."""
     noise = float(np.sqrt(np.median(coadd.variance[coadd.variance > 0])))
     return model_stars(
         coadd.image, noise, x[listed], y[listed], sums[listed], error[listed], coadd.aperture
@@ -223,16 +230,16 @@ def _alone(
     coadd: Coadd, models: StarModels, aperture: StarAperture, measured: tuple[np.ndarray, ...],
     listed: np.ndarray,
 ) -> tuple[ApertureSums, np.ndarray]:  # fmt: skip
-    """Return sums of sources without the others, and the light of those, in an aperture.
+    """Return aperture sums of sources with the other sources subtracted, and the light subtracted.
 
-    `measured` is x, y, the sums and the variance of the sky in them.
+    `measured` is x, y, the sums and the variance of the sky in the apertures.
     """
     x, y, sums, sky_variance = measured
     gain = coadd.header["GAIN"]
     alone = _without_neighbours(models, x, y, sums, aperture.radius, listed)
     errors = np.sqrt(sky_variance + np.maximum(alone, 0) / gain)
     errors[listed] = deblended_errors(x[listed], y[listed], errors[listed], aperture)
-    # The light of the neighbours is known to its photon noise and a fiftieth.
+    # Error of the neighbours' light: photon noise and WINGS_ERROR.
     light = np.abs(sums - alone)
     light_error = aperture.fraction * np.hypot(WINGS_ERROR * light, np.sqrt(light / gain))
     return ApertureSums(alone, np.hypot(errors, light_error), aperture.fraction), light
@@ -242,7 +249,7 @@ def _without_neighbours(
     models: StarModels, x: np.ndarray, y: np.ndarray, sums: np.ndarray, radius: float,
     listed: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
-    """Return aperture sums without the light of the other listed sources."""
+    """Return aperture sums with the light of the other listed sources subtracted."""
     alone = sums.copy()
     alone[listed] = models.apertures(radius)
     for k in np.flatnonzero(~listed):
@@ -253,7 +260,7 @@ def _without_neighbours(
 
 
 def _pixel_flags(coadd: Coadd, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return flags for apertures at (x, y) with saturated pixels or those without data."""
+    """Return flags of apertures at (x, y) that contain saturated pixels or pixels without data."""
     radius = coadd.aperture.radius
 
     def number(pixels: np.ndarray) -> np.ndarray:
@@ -261,7 +268,7 @@ def _pixel_flags(coadd: Coadd, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
     empty = number(coadd.variance <= 0)
     level = coadd.header.get("SATURATE", np.inf)
-    # Saturated cores have no weight, and a plateau that flat fields make uneven.
+    # Saturated cores have no weight, and a plateau made uneven by the flat.
     core = (coadd.variance <= 0) & (coadd.image >= CORE_LEVEL * level)
     saturated = number((coadd.image >= level) | core)
     flags = np.where(empty > 0, FLAG_WEIGHT, 0) | np.where(saturated > 0, FLAG_SATURATED, 0)
@@ -271,22 +278,23 @@ def _pixel_flags(coadd: Coadd, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def magnitudes(
     flux: np.ndarray, error: np.ndarray, zeropoint: float, sigma: float = LIMIT_SIGMA
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return magnitudes of what is seen and limits of what is not.
+    """Return magnitudes of detected sources and limits of the others.
 
     Parameters
     ----------
     flux, error : ndarray, shape (n,)
+        Fluxes and their errors.
     zeropoint : float
-        NaN where unknown.
+        Magnitude of flux 1; NaN where unknown.
     sigma : float
-        Sources of a lower signal-to-noise ratio are not seen.
+        Minimum signal-to-noise ratio of a detection.
 
     Returns
     -------
     magnitude, magnitude_error : ndarray, shape (n,)
-        NaN where not seen.
+        Magnitudes [mag]; NaN for non-detections.
     limit : ndarray, shape (n,)
-        Magnitude of (flux, at least 0) + `sigma` errors where not seen, else NaN.
+        Magnitude of max(flux, 0) + `sigma` errors for non-detections, NaN for detections.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         seen = flux >= sigma * error
@@ -299,7 +307,7 @@ def magnitudes(
 
 
 def filter_order(names: Iterable[str]) -> list[str]:
-    """Return filters from blue to red, unknown ones last; ``SDSS-R`` counts as r."""
+    """Return filters sorted from blue to red, unknown ones last; ``SDSS-R`` counts as r."""
 
     def place(name: str) -> tuple[int, str]:
         for band in (name, name.split("-")[-1].lower()):

@@ -1,4 +1,4 @@
-"""Forced photometry on a single frame: many given positions at once, seen or not."""
+"""Forced photometry on a single frame: many given positions at once, detected or not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,62 +35,66 @@ from lib.photometry.sources import detect_sources
 from lib.photometry.trailing import TRAIL_ERROR, trailed, trailed_shares, window_sigma
 
 BACKGROUND_BOX = 64
-"""Mesh of the background of a frame [pixel]."""
+"""Side of a background mesh [pixel]."""
 
 WINGS_ERROR = 0.1
-"""Relative error of the light of neighbours: the wings of one frame are not better known."""
+"""Relative error of the light of neighbours: wings are less well known in one frame."""
 
 NEIGHBOUR_REACH = 12.0
-"""Light of further neighbours is not taken away [radius of the aperture]."""
+"""Sources further away are not subtracted [radius of the aperture]."""
 
 OWN_LIGHT = 0.5
-"""Sources nearer than this are taken for the object itself [radius of the aperture]."""
+"""Sources closer than this are identified with the object itself [radius of the aperture]."""
 
 MOST_MARKED = 0.6
-"""Part of a frame's pixels that marks of sources may cover: more leave too little background."""
+"""Maximum fraction of a frame's pixels flagged as sources for these flags to be used: more leave
+too little background."""
 
 DETECTION_SIGMA = 2.0
-"""Pixels above this are no part of the background, nor of empty apertures."""
+"""Pixels above this are excluded from the background and from empty apertures."""
 
 EMPTY_APERTURES = 1000
-"""That tell the noise of a frame in apertures, at most."""
+"""Maximum number of empty apertures for the noise of a frame."""
 
 CENTROID_SNR = 5.0
-"""Fainter objects have no position of their own."""
+"""Fainter objects get no centroid."""
 
 MOST_CUT_OFF = 0.02
-"""Part of an aperture that may lie beyond the edge of the frame: more is light lost."""
+"""Maximum fraction of an aperture beyond the edge of the frame."""
 
 LEAST_GOOD = 0.05
-"""Weight of good pixels about a bad one, over that of all, from which their mean is taken."""
+"""Minimum weight of the good pixels about a bad one, as a fraction of that of all, for their mean
+to replace it."""
 
 REPAIR_ERROR = 0.5
-"""Relative error of the light in pixels that have no value of their own."""
+"""Relative error of the light in replaced pixels."""
 
 LEAST_NOISE_RATIO = 0.85
-"""Independent pixels give at least so much for apertures of a radius of two pixels or more."""
+"""Minimum of the noise ratio: that of independent pixels in apertures of a radius of two pixels or
+more."""
 
 MIN_EMPTY_APERTURES = 30
-"""With fewer the noise is that of independent pixels."""
+"""With fewer empty apertures, pixels are assumed independent."""
 
 
 @dataclass(frozen=True)
 class FrameFluxes:
-    """Point sources measured at n positions of a frame.
+    """Fluxes of point sources at n positions of a frame.
 
     Parameters
     ----------
     flux, error : ndarray, shape (n,)
-        Total fluxes in units of the frame; NaN outside of it.
+        Total fluxes and their errors, in units of the frame; NaN outside it.
     sky_error : ndarray, shape (n,)
-        Part of the error that does not depend on the object's own light.
+        Error without the photon noise of the object.
     flags : ndarray of int, shape (n,)
+        Flags of `lib.photometry.flags`.
     x, y : ndarray, shape (n,)
-        [pixel], from 0; NaN where a position is not known.
+        Positions, 0-based [pixel]; NaN where unknown.
     noise_ratio : float
-        Noise of empty apertures over that by the noise of a pixel.
+        Ratio of the noise in empty apertures to that of independent pixels.
     centroid : ndarray, shape (n, 2)
-        x, y of what is seen there, from 0 [pixel]; NaN where nothing is.
+        Centroids x, y of detected objects, 0-based [pixel]; NaN for the others.
     """
 
     flux: np.ndarray
@@ -105,19 +109,20 @@ class FrameFluxes:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A frame without its background.
+    """A background-subtracted frame.
 
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
-        0 where it is not finite.
+        Zero where it is not finite.
     bad : ndarray of bool, same shape
+        Pixels without a usable value.
     occupied : ndarray of bool, same shape
-        Sources, a rim about them, and bad pixels.
+        Pixels of sources and a margin around them, and bad pixels.
     filled : ndarray of float32, same shape
-        What the mean of the pixels about them has put into bad pixels; 0 elsewhere.
+        Values with which bad pixels were replaced; zero elsewhere.
     noise : float
-        Of a pixel.
+        Standard deviation of a pixel.
     """
 
     image: np.ndarray
@@ -136,17 +141,18 @@ def measure_frame(
     Parameters
     ----------
     frame : lib.frame.file.Frame
-        Sky-subtracted, with WCS.
+        Sky-subtracted frame with WCS.
     positions : ndarray, shape (n, 2)
         ra, dec [deg]; NaN where unknown.
     sources : ndarray, shape (m, 2)
-        ra, dec of all sources known there [deg]: their light is taken away, but of those within
-        half of the aperture's radius of a position, which are taken for the object itself.
+        ra, dec [deg] of all known sources in the field. Their light is subtracted, except that of
+        sources within half an aperture radius of a position, which are the object itself.
     fluxes : ndarray, shape (m,)
-        Their total fluxes in units of the frame.
+        Total fluxes of these sources, in units of the frame.
     aperture : StarAperture
+        Aperture and profile of the stars of the frame.
     wcs : astropy.wcs.WCS, optional
-        Of the frame, where it is known already.
+        WCS of the frame, if already read.
     trails : ndarray, shape (n, 2), optional
         Motion to the east and north during the exposure [arcsec]; the light that apertures lose
         by it is added, and a fifth of that to the error.
@@ -194,7 +200,7 @@ def measure_frame(
     total_error = np.hypot(total_error, repair)
     flags[index] |= np.where(disturbed, FLAG_NEIGHBOUR, 0)
     flux[index], error[index] = total, total_error
-    # What a star would have of noise without light of its own.
+    # The noise without the photon noise of the object.
     photons = np.maximum(total, 0) / gain
     sky[index] = np.sqrt(np.maximum(total_error**2 - photons, 0.25 * total_error**2))
     gone = (flags & FLAG_OUTSIDE) > 0
@@ -215,7 +221,7 @@ def measure_frame(
 def _centroids(
     image: np.ndarray, x: np.ndarray, y: np.ndarray, radius: float, sigma: np.ndarray
 ) -> np.ndarray:
-    """Return windowed centroids, shape (n, 2), NaN for those that wander off (of a neighbour)."""
+    """Return windowed centroids, shape (n, 2); NaN for those that drift to a neighbour."""
     found = np.full((len(x), 2), np.nan)
     if len(x):
         xs, ys, flags = sep.winpos(image, x, y, sigma)
@@ -225,13 +231,14 @@ def _centroids(
 
 
 def near_image(wcs: WCS, shape: tuple[int, int], positions: np.ndarray) -> np.ndarray:
-    """Return which positions are known and no further from an image than its own diagonal.
+    """Return which positions are known and within one image diagonal of the image.
 
-    Further away projections and polynomials of the distortion fold back onto the image.
+    Further away, projections and distortion polynomials fold back onto the image.
 
     Parameters
     ----------
     wcs : astropy.wcs.WCS
+        WCS of the image.
     shape : tuple of int
         Rows and columns of the image.
     positions : ndarray, shape (n, 2)
@@ -253,7 +260,7 @@ def near_image(wcs: WCS, shape: tuple[int, int], positions: np.ndarray) -> np.nd
 def _to_pixels(
     wcs: WCS, shape: tuple[int, int], positions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return x, y of positions, NaN for those that are not known or far from the frame."""
+    """Return x, y of positions; NaN for those that are unknown or far from the frame."""
     x, y = np.full(len(positions), np.nan), np.full(len(positions), np.nan)
     near = near_image(wcs, shape, positions)
     if near.any():
@@ -262,10 +269,10 @@ def _to_pixels(
 
 
 def _prepare(image: np.ndarray, mask: np.ndarray) -> _Prepared:
-    """Return a frame without its background, and where it has no source.
+    """Return a background-subtracted frame, and its source-free pixels.
 
-    Sources are those that were marked when its sky was made; where none were, or hardly a pixel is
-    left, they are looked for.
+    Sources are those flagged by the sky steps; where there are none, or they leave hardly a pixel,
+    sources are detected here.
     """
     bad = ((mask & UNUSABLE) > 0) | ~np.isfinite(image)
     image = np.where(np.isfinite(image), image, 0).astype(np.float32)
@@ -283,10 +290,10 @@ def _prepare(image: np.ndarray, mask: np.ndarray) -> _Prepared:
 
 
 def _fill_bad_pixels(prepared: _Prepared, at: tuple[np.ndarray, np.ndarray], radius: float) -> None:
-    """Give bad pixels in the apertures the mean of those about them, in place.
+    """Replace bad pixels in the apertures by a mean of their neighbours, in place.
 
-    It is weighted by a Gaussian of about half the seeing. Rays and hot pixels would else be light
-    of whatever is measured there. Bad pixels elsewhere become 0.
+    The mean is weighted by a Gaussian of about half the seeing. Otherwise cosmic rays and hot
+    pixels would count as light of the object. Bad pixels elsewhere become 0.
     """
     ny, nx = prepared.image.shape
     prepared.image[prepared.bad] = 0
@@ -316,10 +323,11 @@ def _fill_bad_pixels(prepared: _Prepared, at: tuple[np.ndarray, np.ndarray], rad
 
 
 def _noise_ratios(prepared: _Prepared, radii: Sequence[float]) -> list[float]:
-    """Return the noise of empty apertures over that by the noise of a pixel, for each radius.
+    """Return the noise in empty apertures over that of independent pixels, for each radius.
 
-    It is below 1 for independent pixels: those on the rim count in part, their variance by the
-    square of that. Above, where background, faint sources or the camera make pixels alike.
+    It is below 1 for independent pixels, because those on the rim count by their area but add
+    variance by its square; it is above 1 where the background, faint sources or the camera
+    correlate pixels.
     """
     x, y = empty_apertures(summed_area(prepared.occupied), max(radii), EMPTY_APERTURES)
     if len(x) < MIN_EMPTY_APERTURES:
@@ -333,9 +341,9 @@ def _neighbours(
     prepared: _Prepared, at: tuple[np.ndarray, np.ndarray],
     known: tuple[np.ndarray, np.ndarray, np.ndarray], aperture: StarAperture,
 ) -> tuple[StarModels, list[np.ndarray]]:  # fmt: skip
-    """Return the models of the sources about positions, and which are the objects themselves.
+    """Return models of the sources near positions, and the indices of those that are the objects.
 
-    `known` are x, y of the sources and their fluxes.
+    `known` is x, y and flux of the sources.
     """
     x, y, fluxes = known
     radius = aperture.radius
@@ -359,9 +367,9 @@ def _alone(
     prepared: _Prepared, models: StarModels, own: list[np.ndarray],
     at: tuple[np.ndarray, np.ndarray], how: tuple[StarAperture, float, float],
 ) -> tuple[ApertureSums, np.ndarray]:  # fmt: skip
-    """Return sums of objects without their neighbours, and the light of those, in an aperture.
+    """Return aperture sums of objects with their neighbours subtracted, and the light subtracted.
 
-    `how` is the aperture, the gain and the noise over that by the noise of a pixel.
+    `how` is the aperture, the gain, and the ratio of its noise to that of independent pixels.
     """
     aperture, gain, ratio = how
     x, y = at
@@ -391,7 +399,7 @@ def _alone(
 def _pixel_flags(
     mask: np.ndarray, bad: np.ndarray, at: tuple[np.ndarray, np.ndarray], radius: float
 ) -> np.ndarray:
-    """Return flags for apertures with saturated, repaired or unusable pixels."""
+    """Return flags of apertures that contain saturated, replaced or unusable pixels."""
 
     def area(pixels: np.ndarray) -> np.ndarray:
         return sep.sum_circle(pixels.astype(np.float32), *at, radius, subpix=1)[0]

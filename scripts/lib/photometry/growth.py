@@ -1,4 +1,4 @@
-"""The growth curve: which part of a star's light lies within a radius."""
+"""The growth curve: the fraction of a star's light within a radius."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,58 +23,58 @@ RING_RADII = np.array([0.4, 0.5, 0.6, 0.75, 0.9, 1.05, 1.2, 1.5, 2.0, 2.5, 3.0, 
 """Outer radii of the rings of the growth curve [FWHM]."""
 
 REFERENCE_RING = int(np.flatnonzero(RING_RADII == 1.5)[0])
-"""The growth curve is 1 at the outer radius of this ring."""
+"""The growth curve is normalised to 1 at the outer radius of this ring."""
 
 WINGS_INNER_RADIUS = 0.8
-"""The wings are fitted to the rings that end further out [FWHM]."""
+"""The wings are fitted to the rings whose outer radius is larger [FWHM]."""
 
 MIN_LONELY_STARS = 5
-"""With fewer stars without a neighbour up to the last ring, the growth curve ends earlier."""
+"""With fewer stars that are isolated up to the last ring, the growth curve ends earlier."""
 
 MIN_STAR_SNR = 20
-"""Least signal-to-noise ratio within the reference ring of a star of the growth curve."""
+"""Minimum signal-to-noise ratio, within the reference ring, of a star used for the growth curve."""
 
 RING_SCATTER = 0.002
-"""Stars of one image differ by this in a ring [flux in the reference ring]: keeps the brightest
-from deciding alone."""
+"""Intrinsic scatter of stars in a ring [flux in the reference ring]; keeps the brightest from
+dominating."""
 
 BACKGROUND_ERROR = 0.005
-"""Error of a background [noise of a pixel]."""
+"""Error of the background [noise of a pixel]."""
 
 MIN_RING_ERROR = 2e-4
-"""Least error of the mean of a ring [flux in the reference ring]."""
+"""Minimum error of the mean of a ring [flux in the reference ring]."""
 
 PRIOR_BETA = 3.0
-"""Exponent of the wings where the stars do not tell."""
+"""Prior of the Moffat exponent of the wings."""
 
 PRIOR_WIDTH = 0.5
-"""Standard deviation of ln(beta) about it."""
+"""Standard deviation of that prior in ln(beta)."""
 
 BEYOND_ERROR = 0.35
-"""Relative error of the light beyond the last ring: what a Moffat profile fitted further in misses
-of it, and stars of haloes."""
+"""Relative error of the light beyond the last ring, due to departures from the Moffat profile
+fitted further in and to halos."""
 
 NEIGHBOUR_ERROR = 3e-4
-"""Error of ln(total flux) that sky and neighbours leave where rings reach as far as they can; it
-grows with the square of what they lack, as neighbours are nearer."""
+"""Error of ln(total flux) due to sky and neighbours where the rings reach as far as they can; it
+grows with the square of what they lack, because neighbours are then nearer."""
 
 LEAST_BETA, GREATEST_BETA = 1.6, 18.0
 """Bounds of the exponent of the wings. Turbulence alone gives 4 (Racine 1996, PASP 108, 699) to 4.8
 (Trujillo et al. 2001, MNRAS 328, 977), stars on detectors 2.5 and more, halos of optics and dust
-down to 1.6; at 1 the light would have no end."""
+down to 1.6; at 1 the total flux would diverge."""
 
 LONELY = ((1, 1.5), (2, 1.5), (4, 1.5), (6, 1.5), (6, 0.6))
-"""Last ring of the growth curve, from the end, and how much further off the next star must be
-[FWHM], as far as enough stars have it."""
+"""Last ring of the growth curve, counted from the end, and the minimum distance of the next source
+beyond it [FWHM]; the first pair that enough stars satisfy is used."""
 
 ASSUMED_ERROR = 0.03
-"""Relative error of the total flux where no star tells the growth curve: how it differs between
+"""Relative error of the total flux where no star gives a growth curve: the scatter between
 images."""
 
 
 @dataclass
 class GrowthCurve:
-    """Part of a star's total light within a radius.
+    """The fraction of a star's total light within a radius.
 
     Measured in rings up to `radii[-1]`; what lies beyond follows the wings of a Moffat profile
     fitted to the outer rings.
@@ -82,19 +82,20 @@ class GrowthCurve:
     Parameters
     ----------
     radii : ndarray
-        Aperture radii [pixel].
+        Radii of the apertures [pixel].
     cumulative : ndarray
-        Flux within `radii` in units of that within `reference`.
+        Flux within `radii`, relative to that within `reference`.
     reference : float
-        Radius the curve is normalised at [pixel].
+        Radius of normalisation [pixel].
     alpha, beta, norm : float
-        Wings: `norm` times a Moffat profile.
+        Scale radius [pixel], exponent and normalisation of the Moffat profile of the wings.
     total : float
-        Total flux in units of that within `reference`.
+        Total flux, relative to that within `reference`.
     error : float
-        Standard error of ln(`total`), with a third of what lies beyond the last ring.
+        Standard error of ln(`total`), including a third of the light beyond the last ring.
     n_stars : int
-        0: no star was fit, the curve is that of a Moffat profile with beta 3.
+        Number of stars; 0 where none was usable and the curve is that of a Moffat profile with beta
+        = 3.
     """
 
     radii: np.ndarray
@@ -108,11 +109,11 @@ class GrowthCurve:
     n_stars: int
 
     def wings(self, shape: tuple[float, float] = (0.0, 0.0)) -> Wings:
-        """Return the wings for a point-spread function of some ellipticity (`mean_shape`)."""
+        """Return the wings of a point-spread function with a given ellipticity (`mean_shape`)."""
         return Wings(self.alpha, self.beta, self.norm / self.total, *shape)
 
     def fraction(self, radius: ArrayLike) -> np.ndarray:
-        """Return the part of the total light within `radius` [pixel]."""
+        """Return the fraction of the total light within `radius` [pixel]."""
         radius = np.asarray(radius, float)
         inner = np.interp(
             radius**2, np.append(0, self.radii**2), np.append(0, self.cumulative)
@@ -123,24 +124,24 @@ class GrowthCurve:
         return np.where(radius < self.reference, inner, outer) / self.total
 
     def aperture(self, radius: float, shape: tuple[float, float] = (0.0, 0.0)) -> StarAperture:
-        """Return an aperture [pixel] with the part of a star's light that it holds."""
+        """Return an aperture of some radius [pixel] with the fraction of a star's light in it."""
         return StarAperture(radius, float(self.fraction(radius)), self.wings(shape))
 
 
 @dataclass(frozen=True)
 class StarSample:
-    """Stars that a growth curve is measured on.
+    """Stars from which a growth curve is measured.
 
     Parameters
     ----------
     x, y : ndarray, shape (n,)
-        [pixel].
+        Positions [pixel].
     flux : ndarray, shape (n,)
-        Fluxes that tell which stars are the brightest.
+        Fluxes, by which the brightest stars are chosen.
     isolation : ndarray, shape (n,)
-        Distance to the next source that matters [pixel].
+        Distance to the nearest significant neighbour [pixel].
     source : ndarray of int, shape (n,), optional
-        Number of each star, from 1, in the map of sources and, less 1, in their models.
+        Number of each star, from 1, in the segmentation map; less 1, its row in the models.
     """
 
     x: np.ndarray
@@ -150,7 +151,7 @@ class StarSample:
     source: np.ndarray | None = None
 
     def take(self, index: np.ndarray) -> "StarSample":
-        """Return some of the stars."""
+        """Return a subset of the stars."""
         return StarSample(
             self.x[index], self.y[index], self.flux[index], self.isolation[index],
             None if self.source is None else self.source[index],
@@ -159,17 +160,17 @@ class StarSample:
 
 @dataclass(frozen=True)
 class OtherSources:
-    """The sources that disturb the rings about stars.
+    """The sources that contaminate the rings around stars.
 
     Parameters
     ----------
     segments : ndarray of int, shape (ny, nx)
-        Map of sources: pixels of other sources are replaced by the mean of their ring.
+        Segmentation map; pixels of other sources are replaced by the mean of their ring.
     reach : int
-        The sources of the map are grown by this [pixel]: a sixth of the light of a faint star
+        The sources of the map are dilated by this [pixel]: a sixth of the light of a faint star
         lies outside its isophote.
     models : StarModels, optional
-        Models of all sources, in the order of their numbers; all but that of the star measured are
+        Models of all sources, in the order of their numbers; those of all but the measured star are
         subtracted.
     """
 
@@ -182,22 +183,24 @@ def growth_curve(
     image: MeasurementImage, stars: StarSample, fwhm: float, others: OtherSources | None = None,
     max_stars: int = 40,
 ) -> GrowthCurve:  # fmt: skip
-    """Measure the growth curve of the stars of an image.
+    """Measure the growth curve of an image from its stars.
 
-    Ring fluxes of each star over its flux within 1.5 FWHM are averaged with inverse-variance
-    weights and clipping; a Moffat profile is fitted to the rings outside 0.75 FWHM and gives the
-    light beyond the last one. The method is that of DAOGROW (Stetson 1990, PASP 102, 932): rings
-    of all stars, an analytic profile where they are noisy.
+    The ring fluxes of each star, relative to its flux within 1.5 FWHM, are averaged with
+    inverse-variance weights and clipping; a Moffat profile fitted to the rings outside 0.75 FWHM
+    gives the light beyond the last one. The method follows DAOGROW (Stetson 1990, PASP 102, 932):
+    rings of all stars, and an analytic profile where these are noisy.
 
     Parameters
     ----------
     image : MeasurementImage
     stars : StarSample
+        Candidate stars.
     fwhm : float
-        [pixel].
+        FWHM of stars [pixel].
     others : OtherSources, optional
+        Sources to exclude from the rings.
     max_stars : int
-        Number of the brightest stars that are used.
+        Maximum number of stars, the brightest first.
 
     Returns
     -------
@@ -220,9 +223,9 @@ def growth_curve(
 def growth_stars(
     stars: StarSample, fwhm: float, shape: tuple[int, ...], max_stars: int = 40
 ) -> tuple[np.ndarray, int]:
-    """Return the stars that a growth curve is measured on, and the number of its rings.
+    """Return the stars for a growth curve, and the number of its rings.
 
-    Those alone to the last ring, in a crowded field to a nearer one; for the parameters see
+    Stars isolated to the last ring, in a crowded field to a nearer one; for the parameters see
     `growth_curve`.
     """
     radii = RING_RADII * fwhm
@@ -241,18 +244,20 @@ def growth_stars(
 
 @dataclass(frozen=True)
 class _MeanRings:
-    """Mean fluxes of stars in rings, in units of their flux in the reference ring.
+    """Mean fluxes of stars in rings, relative to their flux in the reference ring.
 
     Parameters
     ----------
     radii, mean : ndarray, shape (k,)
+        Outer radii [pixel] and mean fluxes.
     outer : ndarray of int
-        The rings that the wings are fitted to.
+        The rings to which the wings are fitted.
     error : ndarray, shape (len(outer),)
         Errors of the means.
     inverse_flux : ndarray, shape (len(outer),)
-        Mean of 1 / (flux of a star), as the stars weigh in these rings.
+        Mean of 1 / (flux of a star), weighted as the stars are in these rings.
     n_stars : int
+        Number of stars.
     """
 
     radii: np.ndarray
@@ -267,7 +272,7 @@ def _mean_rings(
     image: MeasurementImage, stars: StarSample, radii: np.ndarray, fwhm: float,
     others: OtherSources | None,
 ) -> _MeanRings | None:  # fmt: skip
-    """Return the mean of the rings of stars, None where less than two are bright enough."""
+    """Return the mean rings of stars; None where fewer than two are bright enough."""
     flux, variance = ring_fluxes(image, stars, radii, others)
     inside = slice(None, REFERENCE_RING + 1)
     normal = flux[:, inside].sum(axis=1, keepdims=True)
@@ -285,14 +290,14 @@ def _mean_rings(
 
 
 def _fit_wings(rings: _MeanRings, fwhm: float, noise: float) -> GrowthCurve:
-    """Fit a Moffat profile to the outer rings; the inner ones are the growth curve themselves.
+    """Fit a Moffat profile to the outer rings; the inner ones are the growth curve as measured.
 
-    Parameters are ln(alpha), ln(beta), ln(norm), and the error of the background in units of
+    The parameters are ln(alpha), ln(beta), ln(norm), and the background error in units of
     `BACKGROUND_ERROR`.
     """
     outer_edge = rings.radii[rings.outer]
     inner_edge = np.append(0, rings.radii)[rings.outer]
-    # What an error of the background adds to each ring.
+    # Contribution of a background error to each ring.
     area = np.pi * (outer_edge**2 - inner_edge**2)
     lift = BACKGROUND_ERROR * noise * area * rings.inverse_flux
     measured, sigma = rings.mean[rings.outer], rings.error
@@ -304,7 +309,7 @@ def _fit_wings(rings: _MeanRings, fwhm: float, noise: float) -> GrowthCurve:
             moffat_slopes(outer_edge, alpha, beta), moffat_slopes(inner_edge, alpha, beta),
             strict=True,
         )]  # fmt: skip
-        # A weak prior on beta keeps the wings sane where they are all noise.
+        # A weak prior on beta constrains the wings where they are all noise.
         prior = [np.log(beta / PRIOR_BETA) / PRIOR_WIDTH, p[3]]
         slopes = np.stack([*along, norm * wing, lift], axis=1) / sigma[:, None]
         return (
@@ -341,7 +346,7 @@ def _fit_wings(rings: _MeanRings, fwhm: float, noise: float) -> GrowthCurve:
 
 
 def _total_flux(p: np.ndarray, reference: float) -> float:
-    """Return the total flux in units of that within `reference`, of the parameters of the wings."""
+    """Return the total flux relative to that within `reference`, from the wings' parameters."""
     return 1.0 + np.exp(p[2]) * (1.0 - moffat_fraction(reference, np.exp(p[0]), np.exp(p[1])))
 
 
@@ -349,24 +354,26 @@ def ring_fluxes(
     image: MeasurementImage, stars: StarSample, radii: np.ndarray,
     others: OtherSources | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Sum rings about stars, the pixels of other sources replaced by the mean of the ring.
+    """Sum rings around stars; pixels of other sources are replaced by the ring's mean.
 
     Parameters
     ----------
     image : MeasurementImage
     stars : StarSample
-        With `source` where there are `others`.
+        With `source` if `others` is given.
     radii : ndarray, shape (k,)
-        Outer radii; the first ring is a disc [pixel].
+        Outer radii [pixel]; the first ring is a disc.
     others : OtherSources, optional
+        Sources to exclude from the rings.
 
     Returns
     -------
     flux, variance : ndarray, shape (n, k)
+        Flux of each star in each ring, and its variance.
     """
     half = int(np.ceil(radii[-1])) + 2
     column, row = np.rint(stars.x).astype(int), np.rint(stars.y).astype(int)
-    # A star has its rings on the image: what is repeated lies beyond them.
+    # All rings of a star are on the image: repeated pixels lie beyond them.
     where = squares_about(column, row, half, image.data.shape)
     models = others.models if others is not None else None
     tiles = (image.data if models is None else models.residual)[where]
@@ -391,17 +398,19 @@ def ring_fluxes(
 
 
 def _grown(segments: np.ndarray, reach: int) -> np.ndarray:
-    """Return squares of a map of sources, each source grown into the empty sky.
+    """Return cutouts of a segmentation map with each source dilated into empty pixels.
 
     Parameters
     ----------
     segments : ndarray of int, shape (n, m + 2 reach, m + 2 reach)
     reach : int
+        Dilation [pixel].
 
     Returns
     -------
     ndarray of int, shape (n, m, m)
-        Without the rim: in an empty pixel the highest number within `reach` along both axes.
+        Cutouts without their margins; an empty pixel gets the highest number within `reach` along
+        both axes.
     """
     if not reach:
         return segments
@@ -414,7 +423,7 @@ def _grown(segments: np.ndarray, reach: int) -> np.ndarray:
 
 
 def _assumed_curve(radii: np.ndarray, fwhm: float) -> GrowthCurve:
-    """Return the growth curve of a Moffat star."""
+    """Return the growth curve of a Moffat profile with beta = `PRIOR_BETA`."""
     reference, beta = radii[REFERENCE_RING], PRIOR_BETA
     alpha = moffat_alpha(fwhm, beta)
     light = moffat_fraction(radii, alpha, beta)
@@ -428,15 +437,16 @@ def clipped_mean(
     values: np.ndarray, variance: np.ndarray, floor: float = 0.0, sigma: float = 3.0,
     iterations: int = 4,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Return the inverse-variance weighted mean of each column, outliers left out.
+    """Return the inverse-variance weighted mean of each column, with outliers clipped.
 
     Parameters
     ----------
     values, variance : ndarray, shape (n, k)
+        Values and their variances.
     floor : float
         Added to the errors in quadrature for the weights and the clipping.
     sigma : float
-        Clipping, in units of the larger of the stated error and the robust scatter.
+        Clipping threshold, in units of the larger of the stated error and the robust scatter.
 
     Returns
     -------

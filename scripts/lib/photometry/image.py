@@ -1,4 +1,4 @@
-"""The image that sources are measured on, with its noise."""
+"""The image on which sources are measured, with its noise."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,25 +11,25 @@ from lib.photometry.coverage import FrameCoverage
 
 @dataclass(frozen=True)
 class MeasurementImage:
-    """An image that sources are measured on.
+    """An image on which sources are measured.
 
     Parameters
     ----------
     data : ndarray of float32, shape (ny, nx)
-        Background-subtracted.
+        Background-subtracted image.
     noise : float or ndarray of float32, shape (ny, nx)
-        Standard deviation of a pixel without the light of sources.
+        Standard deviation of a pixel without the photon noise of sources.
     bad : ndarray of bool, shape (ny, nx), optional
-        Pixels that are no measurement: a star with one in its core is not used to measure the
+        Pixels without a valid value: stars with one in their core are not used to measure the
         point-spread function.
     gain : float
-        Electrons per unit, for the photon noise of sources; 0 leaves that out.
+        Electrons per unit, for the photon noise of sources; 0 omits it.
     saturate : float
-        Pixels above are not trusted.
+        Level above which pixels are not trusted.
     cores : ndarray of bool, shape (ny, nx), optional
-        Cores of saturated stars, which hold less light than fell on them.
+        Cores of saturated stars, which have less light than fell on them.
     coverage : FrameCoverage, optional
-        Of a coadd that not all frames cover everywhere.
+        For a coadd whose frames do not all cover the same area.
     """
 
     data: np.ndarray
@@ -49,7 +49,7 @@ class MeasurementImage:
 
     @cached_property
     def bad_fraction(self) -> np.ndarray:
-        """1 for bad pixels, 0 for others: a float32 image, to be summed in apertures."""
+        """Image of 1 for bad pixels and 0 for others, float32, to be summed in apertures."""
         if self.bad is None:
             return np.zeros(self.data.shape, np.float32)
         return self.bad.astype(np.float32)

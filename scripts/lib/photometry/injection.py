@@ -1,7 +1,7 @@
-"""What becomes of stars put into a coadd: how many are found, how well they are measured.
+"""Artificial stars in a coadd: completeness, and the errors of crowded fields.
 
-Completeness and confusion are not known from the noise of empty sky. Stars of known flux at random
-places, found and measured as all others are, have both.
+Neither completeness nor confusion follows from the noise of empty sky. Stars of known flux at
+random positions, detected and measured like all others, give both.
 """
 
 import logging
@@ -25,55 +25,58 @@ from lib.photometry.starfield import FieldSettings, StarField, measure_field
 log = logging.getLogger("autoproc")
 
 REGION = 700
-"""[pixel] Side of the part of a coadd that stars are put into."""
+"""[pixel] Side of the part of a coadd that artificial stars are added to."""
 
 MATCH_DISTANCE = 0.75
-"""[FWHM] Within which a source is the star that was put there."""
+"""[FWHM] A source closer than this to an artificial star is that star."""
 
 CROWDED = 0.03
-"""Sources per area of a radius of one FWHM: with more, confusion is measured."""
+"""Sources per area of one FWHM radius above which confusion is measured."""
 
 LEAST_CROWD = 60
-"""Sources that make a crowd: fewer are wide images, as of a telescope out of focus."""
+"""Minimum number of sources of a crowded field: fewer are wide images, as of a telescope out of
+focus."""
 
 INJECTED = 300
-"""Stars that are put into a crowd, in rounds."""
+"""Number of stars added to a crowded field, in rounds."""
 
 SHARE = 0.08
-"""Part of the sources of a crowd that are added each time: it stays as crowded."""
+"""Artificial stars of a round as a fraction of the sources of the field, whose crowding they hardly
+change."""
 
 FAINT_REACH = 4.0
-"""[scale radii of the profile] Half side of the squares that stars about the limit are drawn in."""
+"""[scale radii of the profile] Half side of the cutouts in which stars near the limit are drawn."""
 
 BINS = 5
-"""Of flux, in which confusion is measured."""
+"""Number of flux bins in which confusion is measured."""
 
 MIN_STARS = 15
-"""Stars found in a bin that tell the scatter."""
+"""Minimum number of recovered stars in a bin for its scatter."""
 
 FIRST_LOOK = 120
-"""Stars found after which a field where errors are as stated is let go."""
+"""Number of recovered stars after which a field with correct errors needs no more."""
 
 AS_STATED = 1.2
-"""Scatter over stated error, of the brighter and of the fainter half, up to which they are: the
-scatter of 60 stars is known to 0.13 of it."""
+"""Maximum ratio of scatter to stated error, of the brighter and of the fainter half, for errors to
+be correct: the scatter of 60 stars is known to 0.13 of it."""
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """What neighbours that are not known add to the errors of sources, by their flux.
+    """Errors that unresolved neighbours add to sources, as a function of flux.
 
     Parameters
     ----------
     flux : ndarray, shape (k,)
-        Ascending.
+        Fluxes, ascending.
     point, auto : ndarray, shape (k,)
-        Errors over flux.
+        Added errors of POINT and AUTO fluxes, relative to the flux.
     apertures : list of ndarray, shape (k,)
+        Added errors in each circular aperture, relative to the flux.
     position : ndarray, shape (k,)
-        Per axis [pixel].
+        Added error of positions, per axis [pixel].
     bias : ndarray, shape (k,)
-        By which stars are too bright in the median, in POINT, over flux.
+        Median excess of POINT fluxes, relative to the flux.
     """
 
     flux: np.ndarray
@@ -84,12 +87,12 @@ class Confusion:
     bias: np.ndarray
 
     def bias_at(self, flux: np.ndarray) -> float:
-        """Return the mean bias of stars of some fluxes."""
+        """Return the mean relative bias of stars of given fluxes."""
         inside = np.clip(flux[flux > 0], self.flux[0], self.flux[-1])
         return float(np.mean(np.interp(np.log(inside), np.log(self.flux), self.bias)))
 
     def widen(self, measured: SourceMeasurements) -> SourceMeasurements:
-        """Return measurements with the confusion in their errors."""
+        """Return measurements with confusion included in their errors."""
 
         def more(fluxes: SourceFluxes, relative: np.ndarray) -> SourceFluxes:
             beyond = confusion_error(self.flux, relative, measured.point.flux)
@@ -108,7 +111,7 @@ class Confusion:
         )  # fmt: skip
 
     def hdu(self) -> fits.BinTableHDU:
-        """Return a table of the errors of `POINT`, for those who measure again."""
+        """Return a table of the added errors of `POINT`, for forced photometry on the coadd."""
         columns = [
             fits.Column("FLUX", "D", "electron", array=self.flux),
             fits.Column("POINT", "D", array=self.point),
@@ -117,7 +120,7 @@ class Confusion:
 
 
 def star_wings(field: StarField) -> Wings:
-    """Return the profile of a whole star, core and all."""
+    """Return a profile of the whole star, core included."""
     return field.profile.star_aperture(field.aperture).wings
 
 
@@ -125,23 +128,25 @@ def put_stars(
     image: np.ndarray, x: np.ndarray, y: np.ndarray, flux: np.ndarray, wings: Wings, gain: float,
     rng: np.random.Generator, reach: float = 8.0,
 ) -> np.ndarray:  # fmt: skip
-    """Return an image with stars, and their photon noise, added.
+    """Return an image with artificial stars, and their photon noise, added.
 
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
     x, y, flux : ndarray, shape (n,)
+        Positions [pixel] and total fluxes of the stars.
     wings : Wings
         Profile of a star.
     gain : float
         Electrons per unit.
     rng : numpy.random.Generator
+        Source of the photon noise.
     reach : float
-        Half side of the squares that stars are drawn in, in scale radii of their profile.
+        Half side of the cutouts in which stars are drawn [scale radii of the profile].
     """
     image = image.copy()
     half = int(np.ceil(max(1.25 * reach, reach * wings.alpha)))
-    # Pixels are means of 3 x 3 points.
+    # Pixels are sampled at 3 x 3 points.
     points = np.arange(-1, 3 * (2 * half + 1) - 1) / 3 - half
     for xs, ys, light in zip(x, y, flux, strict=True):
         column, row = round(xs), round(ys)
@@ -155,9 +160,9 @@ def put_stars(
 
 
 def injection_region(coadd: MeasuredCoadd) -> MeasuredCoadd:
-    """Return the part of a coadd that stars are put into: where it is deepest, at most 700 pixels.
+    """Return the part of a coadd that artificial stars are added to, of at most 700 pixels a side.
 
-    The middle of what is covered, which most frames share.
+    It is the middle of the covered area, which most frames share.
     """
     rows, columns = (np.flatnonzero(coadd.covered.any(axis=axis)) for axis in (1, 0))
     part = tuple(
@@ -173,14 +178,14 @@ def injection_region(coadd: MeasuredCoadd) -> MeasuredCoadd:
 
 
 def to_measure(coadd: MeasuredCoadd, image: np.ndarray) -> MeasurementImage:
-    """Return an image of the size of a coadd with its noise of single pixels."""
+    """Return an image of the size of a coadd, with the coadd's noise of single pixels."""
     noise = np.sqrt(coadd.variance / coadd.noise.correlation)
     noise[~coadd.covered] = noise.max()
     return MeasurementImage(image, noise.astype(np.float32), ~coadd.covered, coadd.gain)
 
 
 def detect_above_background(image: MeasurementImage, how: FieldSettings, box: int) -> Detections:
-    """Detect the sources of a coadd as before, above its background in meshes of `box` pixels."""
+    """Detect the sources of a coadd above its background in meshes of `box` pixels."""
     level, _ = background(image.data, image.bad, box)
     clean = (image.data - level) * ~np.asarray(image.bad, bool)
     return detect_sources(clean, image.noise, None, how.threshold, how.min_area)
@@ -189,7 +194,7 @@ def detect_above_background(image: MeasurementImage, how: FieldSettings, box: in
 def spaced_places(
     shape: tuple[int, ...], spacing: float, number: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return up to `number` places some spacing from each other and from the edge [pixel]."""
+    """Return up to `number` random positions at least `spacing` apart and from the edge [pixel]."""
     cells = [max(1, int((size - 2 * spacing) // spacing)) for size in shape]
     cell = rng.permutation(cells[0] * cells[1])[:number]
     row, column = np.divmod(cell, cells[1])
@@ -200,7 +205,7 @@ def spaced_places(
 def complete_flux(
     coadd: MeasuredCoadd, limit: float, how: FieldSettings, box: int, least: float, seed: int = 3
 ) -> float:
-    """Return the flux at which half of the stars put into a coadd are found.
+    """Return the flux at which half of the artificial stars in a coadd are detected.
 
     Parameters
     ----------
@@ -209,16 +214,18 @@ def complete_flux(
     limit : float
         Flux of a star at 5 sigma.
     how : FieldSettings
+        Settings of the detection.
     box : int
-        Mesh of the background [pixel].
+        Side of a background mesh [pixel].
     least : float
-        S/N that a source of the table must have.
+        Minimum signal-to-noise ratio of the source table.
     seed : int
+        Seed of positions and noise.
 
     Returns
     -------
     float
-        NaN where the coadd has no room for stars.
+        Flux of 50 % completeness, in units of the coadd; NaN where the coadd has no room for stars.
     """
     from scipy.optimize import minimize
     from scipy.spatial import cKDTree
@@ -235,7 +242,7 @@ def complete_flux(
     brightest = -1.5 if crowding(coadd) < CROWDED else -5.0
     magnitude = rng.uniform(brightest, 1.5, x.size)
     flux = limit * 10 ** (-0.4 * magnitude)
-    # What faint stars have further out is far below the noise.
+    # Further out, faint stars are far below the noise.
     reach = FAINT_REACH if crowding(coadd) < CROWDED else 2 * FAINT_REACH
     with_stars = put_stars(region.image, x, y, flux, star_wings(field), coadd.gain, rng, reach)
     image = to_measure(region, with_stars)
@@ -250,7 +257,7 @@ def complete_flux(
     core = field.core
     inner, _, _ = sep.sum_circle(with_stars, x, y, core.radius, subpix=5)
     before, _, _ = sep.sum_circle(region.image, x, y, core.radius, subpix=5)
-    # What was there already must not pass for the star; the S/N is that of the star alone.
+    # Sources that were there before are not counted; the S/N is that of the star alone.
     own = inner / core.fraction > least / 5 * limit
     found = (apart < MATCH_DISTANCE * field.fwhm) & own & (before / core.fraction < flux)
 
@@ -265,7 +272,7 @@ def complete_flux(
 
 
 def crowding(coadd: MeasuredCoadd) -> float:
-    """Return the number of sources of S/N 5 per area of one FWHM radius; 0 where they are few."""
+    """Return the number of sources of S/N > 5 per area of one FWHM radius; 0 where they are few."""
     field = coadd.field
     if field is None:
         return 0.0
@@ -280,26 +287,29 @@ def crowding(coadd: MeasuredCoadd) -> float:
 def confusion(
     coadd: MeasuredCoadd, how: FieldSettings, box: int, radii: list[float], seed: int = 4
 ) -> Confusion | None:
-    """Measure what the crowd adds to the errors of its sources.
+    """Measure the errors that crowding adds to the sources of a coadd.
 
-    Stars as bright as those that are seen are put at random places, and the coadd is searched and
-    measured as before. The scatter of their fluxes beyond the errors stated is that of confusion.
+    Stars as bright as those detected are added at random positions, and the coadd is searched and
+    measured as before. Confusion is the scatter of their fluxes beyond the stated errors.
 
     Parameters
     ----------
     coadd : MeasuredCoadd
+        The coadd and its sources.
     how : FieldSettings
+        Settings of the detection.
     box : int
-        Mesh of the background [pixel].
+        Side of a background mesh [pixel].
     radii : list of float
         Radii of the circular apertures [pixel].
     seed : int
+        Seed of positions and noise.
 
     Returns
     -------
     Confusion or None
-        None where the coadd is not crowded, no source tells how bright its stars are, or the
-        first stars scatter as their errors say.
+        None where the coadd is not crowded, no source gives the brightness of its stars, or the
+        first stars scatter as their errors predict.
     """
     field = coadd.field
     if field is None or crowding(coadd) < CROWDED:
@@ -337,7 +347,7 @@ def confusion(
 def _matched(
     field: StarField, measured: SourceMeasurements, x: np.ndarray, y: np.ndarray, flux: np.ndarray
 ) -> np.ndarray:
-    """Return true flux, shift and its error, fluxes and errors of the stars found, by row."""
+    """Return true flux, offset and its error, fluxes and errors of the recovered stars, as rows."""
     from scipy.spatial import cKDTree
 
     at = np.column_stack([field.sources["x"], field.sources["y"]])
@@ -353,7 +363,7 @@ def _matched(
 
 
 def _pull(found: np.ndarray) -> float:
-    """Return the scatter of `POINT` over its error, the larger of two halves; see `_matched`."""
+    """Return the ratio of scatter to error of `POINT`, the larger of two halves; see `_matched`."""
     halves = np.array_split(np.argsort(found[0]), 2)
     pulls = []
     for rows in halves:
@@ -363,7 +373,7 @@ def _pull(found: np.ndarray) -> float:
 
 
 def _beyond_errors(found: np.ndarray) -> Confusion | None:
-    """Return the scatter beyond the errors stated in bins of flux; see `_matched`."""
+    """Return the scatter beyond the stated errors in bins of flux; see `_matched`."""
     order = np.argsort(found[0])
     number = min(BINS, order.size // MIN_STARS)
     bins = np.array_split(order, max(1, number))
@@ -378,7 +388,7 @@ def _beyond_errors(found: np.ndarray) -> Confusion | None:
         excess = []
         for k in range(4, len(found), 2):
             value, error = found[k, rows] / true, found[k + 1, rows] / true
-            # About the median: that differs from 1 as the profile put in differs from the stars.
+            # About the median, which differs from 1 where the profile used differs from the stars'.
             scatter = MAD_TO_SIGMA * np.median(np.abs(value - np.median(value)))
             excess.append(np.sqrt(max(scatter**2 - np.median(error) ** 2, 0.0)))
         relative.append(excess)

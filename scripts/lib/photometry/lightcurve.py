@@ -1,8 +1,8 @@
-"""Light curves: forced photometry on all frames of a target, on one photometric system.
+"""Light curves: forced photometry on all frames of a target, on a common photometric system.
 
-Every position is measured in every frame, used in a stack or not, together with the comparison
-stars of the field. The frames of a band are brought to one scale by these stars
-(`lib.photometry.ensemble`), and to magnitudes by the zero points of all their stacks together.
+Every position is measured in every frame, whether stacked or not, together with the comparison
+stars of the field. These bring the frames of a band to a common scale (`lib.photometry.ensemble`),
+which the zero points of all their stacks together calibrate.
 """
 
 from collections.abc import Sequence
@@ -30,37 +30,37 @@ from lib.photometry.frameforced import FrameFluxes, measure_frame
 from lib.photometry.psf import CoreAperture, StarAperture, Wings
 
 COMPARISON_SNR = 20.0
-"""Least S/N in the coadd of a comparison star."""
+"""Minimum S/N of a comparison star in the coadd."""
 
 MIN_LONELY = 5
-"""With fewer lonely comparison stars those with neighbours serve, too."""
+"""With fewer isolated comparison stars, those with neighbours are used as well."""
 
 POISSON = 1.0857
-"""Magnitudes of a relative error of 1."""
+"""Magnitude error for a relative flux error of 1: 2.5 / ln(10)."""
 
 
 @dataclass(frozen=True)
 class FrameQuality:
-    """What the stack measured of one of its frames.
+    """Quality measures of a frame, from the stack it belongs to.
 
     Parameters
     ----------
     aperture : StarAperture, optional
-        None for a frame without stars: it cannot be measured.
+        Aperture and profile of its stars; None for a frame without stars, which cannot be measured.
     seeing : float
         FWHM of stars [arcsec].
     transparency : float
-        Relative to the best frame of the stack.
+        Transparency relative to the best frame of the stack.
     scatter : float
-        Of its stars about its scale [mag].
+        Scatter of its stars about its flux scale [mag].
     n_common : int
-        Stars that tell its scale.
+        Number of stars that determine its flux scale.
     used : bool
         Whether the frame is in the coadd.
     weight : float
-        Of a pixel in the coadd; 0 where it is not in it.
+        Weight of a pixel in the coadd; 0 where the frame is not part of it.
     reason : str
-        Why not.
+        Why the frame was not used; '' for one that was.
     """
 
     aperture: StarAperture | None = None
@@ -74,7 +74,10 @@ class FrameQuality:
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> "FrameQuality":
-        """Return a frame's entry in the quality numbers of a stack (qa/stack/*.json)."""
+        """Return the quality of a frame from its entry in the JSON file of a stack.
+
+        These files are qa/stack/*.json.
+        """
         aperture = None
         if "aperture" in entry:
             wings = Wings(*entry["wings"])
@@ -96,21 +99,21 @@ class StackedFrames:
     Parameters
     ----------
     header : astropy.io.fits.Header
-        Of the coadd.
+        Header of the coadd.
     positions : ndarray, shape (n, 2)
-        ra, dec of its sources [deg].
+        ra, dec of the sources of the coadd [deg].
     fluxes : ndarray, shape (n,)
-        Their total fluxes in units of the coadd.
+        Their total fluxes, in units of the coadd.
     exptime : float
-        Exposure time that the coadd is scaled to [s]; NaN where there is none.
+        Exposure time to which the coadd is scaled [s]; NaN where unknown.
     frames : dict of FrameQuality
-        By the name of the frame.
+        Quality of each frame, by its name.
     paths : sequence of path-like
-        Of the frames, solved and sky-subtracted.
+        Paths of the solved, sky-subtracted frames.
     name : str
-        Of the stack.
+        Name of the stack.
     comparison : tuple of ndarray
-        Positions, shape (k, 2) [deg], and S/N, shape (k,), of stars that may be compared with.
+        Positions, shape (k, 2) [deg], and S/N, shape (k,), of stars suitable for comparison.
     """
 
     header: fits.Header
@@ -129,7 +132,7 @@ class StackedFrames:
 
     @property
     def filter(self) -> str:
-        """Name of the filter, empty where the coadd does not tell it."""
+        """Name of the filter; '' where the coadd does not state it."""
         return str(self.header.get("FILTER", ""))
 
     @property
@@ -145,17 +148,17 @@ class StackedFrames:
 
 
 def _number(value: Any) -> float:
-    """Return a number of a JSON file or a header, NaN for none."""
+    """Return a number from a JSON file or a header; NaN for a missing one."""
     return float(value) if isinstance(value, int | float) else np.nan
 
 
 def read_sources(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions and total fluxes of the sources of a coadd above 5 sigma.
+    """Return the positions and total fluxes of the sources of a coadd with S/N > 5.
 
     Parameters
     ----------
     path : path-like
-        coadd….cat.fits, without a table where the stack was rejected.
+        File coadd….cat.fits; it has no table where the stack was rejected.
 
     Returns
     -------
@@ -172,22 +175,29 @@ def read_sources(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_comparison(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions [deg] and S/N of the stars of a coadd that may be compared with.
+    """Return positions [deg] and S/N of the stars of a coadd suitable for comparison.
 
-    Point sources of S/N 20, not saturated, not at the edge, with all their pixels; lonely ones
-    where there are five of them.
+    These are point sources of S/N > 20, unsaturated, away from the edge, with no bad pixel;
+    isolated ones where there are at least five.
 
     Parameters
     ----------
     path : path-like
-        coadd….cat.fits.
+        File coadd….cat.fits.
+
+    Returns
+    -------
+    positions : ndarray, shape (n, 2)
+        ra, dec [deg].
+    snr : ndarray, shape (n,)
+        Signal-to-noise ratios.
     """
     sources = _sources(path)
     if sources is None:
         return np.empty((0, 2)), np.empty(0)
     flags = sources["FLAGS"]
     bad = FLAG_SATURATED | FLAG_WEIGHT | FLAG_OUTSIDE | FLAG_TRUNCATED
-    # S/N by sky and photons: what other stars add to the error is the same in all frames.
+    # S/N from sky and photon noise: confusion is the same in all frames.
     snr = np.where(sources["FLUXERR_POINT"] > 0, sources["FLUX_POINT"], 0) / np.where(
         sources["FLUXERR_POINT"] > 0, sources["FLUXERR_POINT"], 1
     )
@@ -213,17 +223,19 @@ def match_source(
     Parameters
     ----------
     stacks : list of StackedFrames
+        The coadds searched.
     position : tuple of float
         ra, dec [deg].
     radius : float
-        Within which it must be [arcsec].
+        Maximum distance [arcsec].
 
     Returns
     -------
     found : tuple of float or None
-        ra, dec [deg] in the coadd that shows it brightest: its mean position of many frames.
+        ra, dec [deg] in the coadd in which the source is brightest, an average over its frames;
+        None where no source is within `radius`.
     distance : float
-        NaN where there is none.
+        Distance [arcsec]; NaN where there is none.
     """
     best: tuple[float, tuple[float, float], float] | None = None
     for stack in stacks:
@@ -241,35 +253,38 @@ def match_source(
 
 @dataclass
 class MeasuredFrame:
-    """A frame with the fluxes of all positions in it.
+    """A frame with the fluxes at all positions.
 
     Parameters
     ----------
     name, filter, date_obs : str
+        Name, filter, and start of the exposure (ISO 8601).
     stack : int
-        Index of the stack that knows the frame best.
+        Index of the stack with the best measures of the frame.
     mjd : float
         Middle of the exposure, UTC.
     exptime, airmass, sky : float
-        [s], -, [electron per pixel].
+        Exposure time [s], airmass, and sky level [electron per pixel].
     quality : FrameQuality
+        Its quality in that stack.
     radius : float
-        Of the aperture [arcsec].
+        Radius of the aperture [arcsec].
     reason : str
         Why it was not measured, or not used in the stack.
     fluxes : FrameFluxes, optional
-        Of the positions, then of the comparison stars.
+        Fluxes at the positions, followed by those of the comparison stars.
     zeropoint, zeropoint_error : float
-        Magnitude of one electron per second on the scale of the ensemble; its error.
+        Magnitude of one electron per second on the scale of the ensemble, and its error.
     offset, offset_error : float
-        To magnitudes.
+        Offset from that scale to calibrated magnitudes, and its error.
     n_comparison : int
+        Number of comparison stars.
     excess : float
         Scatter of the comparison stars of the band beyond their errors [mag].
     flat_error : float
-        Relative error of the flat: wherever on the detector an object falls.
+        Relative error of the flat field, which applies to an object anywhere on the detector.
     centroids : ndarray, shape (n, 2)
-        ra, dec [deg] of what is seen at the positions; NaN where nothing is.
+        ra, dec [deg] of the detected objects; NaN for the others.
     tie_error : float
         Error of the frame's position on the sky, per axis [arcsec]; NaN where not known.
     """
@@ -298,9 +313,9 @@ class MeasuredFrame:
 
 
 def choose_frames(stacks: Sequence[StackedFrames]) -> list[tuple[int, Path]]:
-    """Return each frame once, with the index of the stack that tells most of it.
+    """Return each frame once, with the index of the stack that has the best measures of it.
 
-    A frame may be in several stacks of a band: of a night, and of all.
+    A frame may be in several stacks of a band, for instance of its night and of all nights.
     """
     best: dict[tuple[str, str], tuple[tuple[bool, bool, int], int, Path]] = {}
     for number, stack in enumerate(stacks):
@@ -315,7 +330,7 @@ def choose_frames(stacks: Sequence[StackedFrames]) -> list[tuple[int, Path]]:
 
 
 def _frame_name(path: Path, stack: StackedFrames) -> str:
-    """Return the name by which a stack knows a frame: the file's has letters in front."""
+    """Return the name of a frame in a stack: the file name without the prefix of the steps."""
     stem = path.stem
     return next((name for name in stack.frames if stem.endswith(name)), stem)
 
@@ -323,20 +338,21 @@ def _frame_name(path: Path, stack: StackedFrames) -> str:
 def measure_frames(
     stacks: Sequence[StackedFrames], positions: Sequence[Position], most_comparison: int
 ) -> list[MeasuredFrame]:
-    """Measure all positions, and comparison stars, in all frames of some stacks.
+    """Measure all positions, and comparison stars, in all frames of several stacks.
 
     Parameters
     ----------
     stacks : list of StackedFrames
-        Of any filters and nights.
+        Stacks of any filters and nights.
     positions : list of Position
+        The positions to measure.
     most_comparison : int
-        Comparison stars of a band, at most.
+        Maximum number of comparison stars of a band.
 
     Returns
     -------
     list of MeasuredFrame
-        By time, on one scale in each filter.
+        Ordered by time, on a common scale in each filter.
     """
     measured: list[MeasuredFrame] = []
     chosen = choose_frames(stacks)
@@ -360,7 +376,7 @@ def measure_frames(
 
 
 def _middle(stacks: Sequence[StackedFrames]) -> float:
-    """Return about the middle of the frames of stacks (MJD)."""
+    """Return the mean epoch of the frames of stacks (MJD), approximately."""
     times = [_number(stack.header.get("MJD-OBS")) for stack in stacks]
     known = [time for time in times if np.isfinite(time)]
     return float(np.mean(known)) if known else np.nan
@@ -375,12 +391,15 @@ def measure_one(
     Parameters
     ----------
     stack : StackedFrames
+        The stack with the best measures of the frame.
     number : int
-        Its index.
+        Index of that stack.
     path : path-like
+        Path of the frame.
     positions : list of Position
+        The positions to measure.
     comparison : ndarray, shape (k, 2)
-        ra, dec [deg].
+        ra, dec of the comparison stars [deg].
     """
     frame = read_frame(path)
     header = frame.header
@@ -426,15 +445,16 @@ def measure_one(
 def put_on_one_scale(
     frames: Sequence[MeasuredFrame], stacks: Sequence[StackedFrames], n_positions: int
 ) -> None:
-    """Give the frames of one band their zero points, in place.
+    """Determine the zero points of the frames of a band, in place.
 
     Parameters
     ----------
     frames : list of MeasuredFrame
+        Frames of one band, measured.
     stacks : list of StackedFrames
-        To which `MeasuredFrame.stack` refers.
+        The stacks that `MeasuredFrame.stack` refers to.
     n_positions : int
-        Fluxes beyond the first so many are those of comparison stars.
+        Number of positions; the fluxes after these are those of the comparison stars.
     """
     ready = [one for one in frames if one.fluxes is not None]
     if not ready:
@@ -446,7 +466,7 @@ def put_on_one_scale(
     group = solved.group
     lost = ~np.isfinite(zeropoint)
     if lost.any():
-        # No comparison star: the scale is that which the stack found.
+        # Without comparison stars the flux scale of the stack is used.
         for i in np.flatnonzero(lost).tolist():
             same = [
                 zeropoint[j] - told[j] for j in range(len(ready))
@@ -473,7 +493,7 @@ def put_on_one_scale(
 def _instrumental(
     frames: Sequence[MeasuredFrame], n_positions: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return instrumental magnitudes per second of comparison stars, and errors; NaN if flagged."""
+    """Return instrumental magnitudes of comparison stars for 1 s, and errors; NaN where flagged."""
     bad = FLAG_SATURATED | FLAG_OUTSIDE | FLAG_WEIGHT
     magnitudes, errors = [], []
     for one in frames:

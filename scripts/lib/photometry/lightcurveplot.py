@@ -11,24 +11,26 @@ from lib.core.figures import new_figure, save_figure
 from lib.photometry.forced import filter_order
 
 MOST_PANELS = 24
-"""Light curves in one figure."""
+"""Maximum number of light curves in a figure."""
 
 MARKERS = {"frame": ("o", 3, 0.45), "bin": ("o", 5, 1.0), "stack": ("s", 6, 1.0)}
-"""Marker, its size and its opacity, by kind of row."""
+"""Marker, its size and its opacity, for each kind of row."""
 
 
 def plot_light_curve(path: str | Path, table: Table, title: str) -> None:
-    """Draw magnitudes (fluxes where there is no zero point) and limits against time.
+    """Plot magnitudes and limits against time, or fluxes where there is no zero point.
 
-    Frames are drawn faint where there are bins; bins and stacks have a bar over their exposures.
+    Frames are drawn faint where there are bins; horizontal bars of bins and stacks span their
+    exposures.
 
     Parameters
     ----------
     path : path-like
-        PNG.
+        PNG file to write.
     table : astropy.table.Table
-        Of `lib.photometry.lightcurvetable.light_curve_table`.
+        Light curve, from `lib.photometry.lightcurvetable.light_curve_table`.
     title : str
+        Title of the plot.
     """
     figure, axes = new_figure((8, 5), (0.1, 0.11, 0.97, 0.92))
     axis = axes[0, 0]
@@ -42,13 +44,14 @@ def plot_light_curve(path: str | Path, table: Table, title: str) -> None:
 
 
 def plot_light_curves(path: str | Path, tables: Sequence[Table]) -> None:
-    """Draw the light curves of several positions, a panel each, the first 24 of them.
+    """Plot the light curves of several positions, one panel each, at most 24.
 
     Parameters
     ----------
     path : path-like
-        PNG.
+        PNG file to write.
     tables : list of astropy.table.Table
+        Light curves, from `lib.photometry.lightcurvetable.light_curve_table`.
     """
     shown = list(tables)[:MOST_PANELS]
     columns = min(3, max(1, len(shown)))
@@ -69,7 +72,7 @@ def plot_light_curves(path: str | Path, tables: Sequence[Table]) -> None:
 
 
 def draw_light_curve(axis: Any, table: Table) -> bool:
-    """Draw a light curve; return whether there was anything to draw.
+    """Draw a light curve into axes; return whether it had any point or limit.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The table of a light curve: frames, bins of frames, and stacks, one row each."""
+"""The table of a light curve: one row for each frame, bin of frames, and stack."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,23 +68,24 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class StackFlux:
-    """A position measured in a coadd.
+    """The flux at a position in a coadd.
 
     Parameters
     ----------
     name, filter : str
-        Of the stack.
+        Name and filter of the stack.
     members : tuple of str
-        Names of the frames in it.
+        Names of its frames.
     rate, error : float
-        Electrons per second at the scale of the coadd.
+        Count rate at the flux scale of the coadd, and its error [electron/s].
     flags : int
+        Flags of `lib.photometry.flags`.
     zeropoint : float
-        Magnitude of one electron per second there, on the scale of the ensemble.
+        Magnitude of one electron per second, on the scale of the ensemble.
     radius : float
-        Of the aperture [arcsec].
+        Radius of the aperture [arcsec].
     x, y : float
-        [pixel], from 0.
+        Position on the coadd, 0-based [pixel].
     mjd : float
         Time for which the coadd stands, of one that follows a moving object; NaN of others.
     offset : tuple of float
@@ -110,14 +111,14 @@ class StackFlux:
 
 @dataclass(frozen=True)
 class BinRule:
-    """How frames are combined to bins.
+    """How frames are combined into bins.
 
     Parameters
     ----------
     snr : float
-        Signal-to-noise ratio that a bin is to have; 0 for no bins.
+        Target signal-to-noise ratio of a bin; 0 for no bins.
     gap : float
-        Frames further apart are not combined [d].
+        Maximum time between neighbouring frames of a bin [d].
     """
 
     snr: float
@@ -134,22 +135,24 @@ def light_curve_table(
     Parameters
     ----------
     frames : list of MeasuredFrame
-        By time.
+        The frames, ordered by time.
     index : int
-        Of the position among the fluxes of the frames.
+        Index of the position among the fluxes of the frames.
     position : Position
+        Name and coordinates of the position.
     rule : BinRule
+        How frames are combined into bins.
     stacks : list of StackFlux
-        The position in the coadds.
+        Fluxes at the position in the coadds.
     site : sequence of float, optional
-        As for `lib.core.times.barycentric_dates`.
+        Site of the telescope, as for `lib.core.times.barycentric_dates`.
     systems : dict of str to str, optional
-        Filter -> system of its magnitudes.
+        Magnitude system of each filter.
 
     Returns
     -------
     astropy.table.Table
-        The frames by time, then the bins, then the stacks.
+        The frames, then the bins, then the stacks, each ordered by time; columns as in `COLUMNS`.
     """
     best = _best_zeropoints(frames)
     rows = [_frame_row(one, index, position, best.get(one.filter, np.nan)) for one in frames]
@@ -176,10 +179,10 @@ def _by_time(row: dict[str, Any]) -> tuple[float, str]:
 
 
 def _best_zeropoints(frames: Sequence[MeasuredFrame]) -> dict[str, float]:
-    """Return the zero point of the best frame of each filter, that the fluxes refer to.
+    """Return the zero point of the best frame of each filter, to which the fluxes refer.
 
-    Stacks say which transparency their best frame has; the best of these counts, so that one
-    frame with a spoilt scale does not.
+    The stacks state the transparency of their best frame; the highest counts, so that a single
+    frame with a bad scale does not.
     """
     found: dict[str, dict[int, list[float]]] = {}
     for one in frames:
@@ -193,7 +196,7 @@ def _best_zeropoints(frames: Sequence[MeasuredFrame]) -> dict[str, float]:
 
 
 def _frame_row(one: MeasuredFrame, index: int, position: Position, best: float) -> dict[str, Any]:
-    """Return the row of one frame, without magnitudes."""
+    """Return the row of one frame, without its magnitudes."""
     row: dict[str, Any] = {
         "KIND": "frame", "FRAME": one.name, "FILTER": one.filter, "MJD": one.mjd,
         "DATE-OBS": one.date_obs, "EXPTIME": one.exptime, "NFRAMES": 1, "AIRMASS": one.airmass,
@@ -205,7 +208,7 @@ def _frame_row(one: MeasuredFrame, index: int, position: Position, best: float) 
     }  # fmt: skip
     if one.fluxes is None:
         return row
-    # Electrons of the frame per electron a second at the transparency of the best one.
+    # Electrons of the frame for one electron per second at the best transparency.
     relative = 10 ** (0.4 * (one.zeropoint - best))
     scale = one.exptime * relative
     flux = one.fluxes.flux[index] / scale
@@ -229,22 +232,23 @@ def _frame_row(one: MeasuredFrame, index: int, position: Position, best: float) 
 
 
 def bin_rows(rows: Sequence[dict[str, Any]], rule: BinRule) -> list[dict[str, Any]]:
-    """Combine neighbouring frames of one filter until bins have the signal-to-noise ratio asked.
+    """Combine neighbouring frames of one filter into bins of the required signal-to-noise ratio.
 
-    A series is halved as long as its halves can be expected to have that ratio, by the flux of
-    both together. To add frames until a bin has it would stop where noise has made a frame
-    bright: fluxes of faint objects would be too high.
+    A series is halved as long as its halves are expected to reach that ratio, from the flux of the
+    whole. Adding frames until a bin reaches it would stop where noise had made a frame bright, and
+    so bias the fluxes of faint objects high.
 
     Parameters
     ----------
     rows : list of dict
-        Frames of one filter, by time.
+        Rows of the frames of one filter, ordered by time.
     rule : BinRule
+        Target signal-to-noise ratio and maximum gap.
 
     Returns
     -------
     list of dict
-        Rows of the bins.
+        One row for each bin.
     """
     good = [
         row for row in rows
@@ -266,7 +270,7 @@ def _halved(rows: list[dict[str, Any]], snr: float) -> list[dict[str, Any]]:
     whole = _combined(rows)
     if len(rows) == 1 or not whole["FLUX"] > np.sqrt(2) * snr * whole["FLUXERR"]:
         return [whole]
-    # At half of the weight, so that both are as deep.
+    # Split at half of the weight, so that both are equally deep.
     weight = np.cumsum([row["SIGMA"] ** -2 for row in rows])
     middle = int(np.clip(np.searchsorted(weight, weight[-1] / 2) + 1, 1, len(rows) - 1))
     return _halved(rows[:middle], snr) + _halved(rows[middle:], snr)
@@ -275,8 +279,8 @@ def _halved(rows: list[dict[str, Any]], snr: float) -> list[dict[str, Any]]:
 def _combined(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the weighted mean of frames.
 
-    Weights are those of the sky: weights by errors with the object's own photons would follow its
-    noise, and make it fainter.
+    Weights are from the sky noise alone: including the photon noise of the object would correlate
+    them with its flux and bias the mean low.
     """
     weight = np.array([row["SIGMA"] ** -2 for row in rows])
     weight /= weight.sum()
@@ -307,7 +311,7 @@ def _combined(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _stack_row(
     one: StackFlux, rows: Sequence[dict[str, Any]], best: float, position: Position
 ) -> dict[str, Any]:
-    """Return the row of a stack, without magnitudes."""
+    """Return the row of a stack, without its magnitudes."""
     members = [row for row in rows if row["FRAME"] in one.members and row["FILTER"] == one.filter]
     weight = np.array([row["SIGMA"] for row in members], float)
     weight = np.where(weight > 0, weight, np.inf) ** -2.0
@@ -341,7 +345,7 @@ def _stack_row(
 
 
 def _add_magnitude(row: dict[str, Any], zeropoint: float) -> None:
-    """Give a row its signal-to-noise ratio, magnitude and limit."""
+    """Add signal-to-noise ratio, magnitude and limit to a row."""
     flux, error = row["FLUX"], row["FLUXERR"]
     row["SNR"] = flux / error if error > 0 else np.nan
     row["DETECTED"] = bool(row["SNR"] >= LIMIT_SIGMA)
@@ -352,7 +356,7 @@ def _add_magnitude(row: dict[str, Any], zeropoint: float) -> None:
 def _table(
     rows: Sequence[dict[str, Any]], position: Position, site: Sequence[float] | None
 ) -> Table:
-    """Return rows as a table, with their barycentric dates."""
+    """Return rows as a table, with barycentric dates added."""
     mjd = np.array([row["MJD"] for row in rows], float)
     ra, dec = position.at(mjd)
     dates = barycentric_dates(mjd, ra, dec, site)

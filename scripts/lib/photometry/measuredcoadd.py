@@ -1,4 +1,4 @@
-"""What is measured on a coadd: its noise, its background, its sources."""
+"""Measurements on a coadd: its noise, its background, its sources."""
 
 from dataclasses import dataclass
 
@@ -12,24 +12,24 @@ from lib.photometry.starfield import StarField
 
 @dataclass(frozen=True)
 class CoaddNoise:
-    """Noise of a coadd in empty apertures, compared with its variance map. Numbers only.
+    """Noise of a coadd in empty apertures, relative to its variance map.
 
     Parameters
     ----------
     radii : ndarray, shape (n,)
         Aperture radii [pixel].
     ratios : ndarray, shape (n,)
-        Noise in apertures of these radii over that by the calibrated variance map; 1 where it
-        could not be measured.
+        Noise in apertures of these radii over that predicted by the calibrated variance map; 1
+        where it could not be measured.
     radius : float
-        Radius of the apertures in which the map was calibrated: one FWHM [pixel].
+        Radius of the apertures in which the variance map was calibrated: one FWHM [pixel].
     apertures : int
-        Number of them; 0 where the map is not calibrated.
+        Number of these apertures; 0 where the map is not calibrated.
     weight_factor : float
         Factor by which the weights of the combination were multiplied.
     correlation : float
-        Variance in these apertures over that of single pixels: larger than 1 where neighbouring
-        pixels share noise.
+        Variance in these apertures over that expected from single pixels: larger than 1 where the
+        noise of neighbouring pixels is correlated.
     """
 
     radii: np.ndarray
@@ -46,30 +46,33 @@ class CoaddNoise:
 
 @dataclass(frozen=True)
 class MeasuredCoadd:
-    """A coadd without its background, its calibrated noise and its sources.
+    """A background-subtracted coadd with its calibrated noise and its sources.
 
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
-        Background subtracted; 0 where nothing covers it.
+        Background-subtracted image; 0 where no frame covers it.
     variance : ndarray of float32, shape (ny, nx)
-        Calibrated for apertures of one FWHM radius; 0 where there is no weight.
+        Variance of each pixel, calibrated for apertures of one FWHM radius; 0 where there is no
+        weight.
     covered : ndarray of bool, shape (ny, nx)
         Pixels with weight.
     occupied : ndarray of bool, shape (ny, nx)
-        Pixels of sources, with a rim, and those without weight.
+        Pixels of sources, with a margin, and those without weight.
     background : ndarray of float32, shape (m, n)
-        Mesh of the background, of `lib.photometry.backgroundmesh.background_mesh`.
+        Background mesh, from `lib.photometry.backgroundmesh.background_mesh`.
     field : StarField or None
         The sources; None where there are none.
     noise : CoaddNoise
+        Noise in empty apertures.
     wcs : astropy.wcs.WCS
+        WCS of the coadd.
     scale : float
-        Arcsec per pixel.
+        Pixel scale [arcsec/pixel].
     gain : float
-        Electrons per unit: photon variance of a flux F is F / gain.
+        Electrons per unit: the photon variance of a flux F is F / gain.
     coverage : FrameCoverage, optional
-        Where not all frames cover all of it.
+        Where not all frames cover the whole coadd.
     """
 
     image: np.ndarray
@@ -93,14 +96,15 @@ class MeasuredCoadd:
 
 
 def subtract_mesh(image: np.ndarray, mesh: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """Return a coadd without its background; 0 where nothing covers it.
+    """Return a background-subtracted coadd; 0 where no frame covers it.
 
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
     mesh : ndarray
-        Background, see `lib.photometry.backgroundmesh.background_mesh`.
+        Background mesh, from `lib.photometry.backgroundmesh.background_mesh`.
     covered : ndarray of bool, shape (ny, nx)
+        Pixels with weight.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Neighbours: stars are modelled and measured without the light of each other."""
+"""Neighbours: stars are modelled, and measured with the light of the others subtracted."""
 
 import numpy as np
 import sep
@@ -10,62 +10,65 @@ from lib.photometry.psf import StarAperture, Wings
 from lib.photometry.sources import Detections, detect_sources
 
 BLOCK_PIXELS = 10**5
-"""Pixels of models that are worked on at once: they stay in the processor's cache."""
+"""Pixels of models processed at once, so that they stay in the processor's cache."""
 
 MODEL_FAINTEST = 0.02
-"""Models end where they are fainter [noise of a pixel]."""
+"""Models are cut off where they are fainter [noise of a pixel]."""
 
 MODEL_REACH = 40
-"""They reach this far at most [radius of the aperture]."""
+"""Maximum extent of the models [radius of the aperture]."""
 
 MODELLED_SNR = 5.0
-"""Sources of a lower signal-to-noise ratio are not modelled."""
+"""Sources with a lower signal-to-noise ratio are not modelled."""
 
 LEAST_SEPARATION = 1 / 3
-"""Nearer stars cannot be told apart [radius of the aperture]."""
+"""Closer stars cannot be separated [radius of the aperture]."""
 
 LEAST_CORE = 0.8
-"""Hidden sources are not looked for nearer to a star [FWHM]: its core is not modelled well."""
+"""Minimum distance of hidden sources from a star [FWHM]: its core is not modelled well."""
 
 HIDDEN_REACH = 3.0
-"""Largest distance from it [FWHM]."""
+"""Maximum distance of hidden sources from a star [FWHM]."""
 
 MODEL_ERROR = 0.1
-"""Relative error of the model of a star in the search for hidden sources: how stars differ."""
+"""Relative error of the model of a star in the search for hidden sources: the scatter between
+stars."""
 
 FAINT_DISTANCE = 0.75
-"""Faint sources are not looked for nearer to the isophotes of others [FWHM]."""
+"""Faint sources are not searched for closer to the isophotes of others [FWHM]."""
 
 FAINT_THRESHOLD = 4.3
-"""Their detection threshold [noise of the filtered image]."""
+"""Detection threshold of faint sources [noise of the filtered image]."""
 
 HIDDEN_THRESHOLD = 5.0
-"""Detection threshold of hidden sources [noise of a pixel, with that of the models]."""
+"""Detection threshold of hidden sources [noise of a pixel, errors of the models included]."""
 
 
 class StarModels:
-    """An image without its stars: each modelled by the wings of the growth curve.
+    """An image with its stars subtracted, each modelled by the wings of the growth curve.
 
-    Outside 0.8 FWHM, where the model is fitted, it is good to the noise; in the core it need not
-    be, for the model of a star is added again where that star is measured.
+    Outside 0.8 FWHM, where it is fitted, the model is accurate to the noise; in the core it need
+    not be, because the model of a star is added back where that star is measured.
 
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
+        Background-subtracted image with the stars.
     x, y, flux : ndarray, shape (n,)
-        Total fluxes; those of 0 are not modelled.
+        Positions [pixel] and total fluxes; those of flux 0 are not modelled.
     wings : Wings
+        Profile of a star.
     noise : float
-        Standard deviation of a pixel: models end where they are below a fiftieth of it.
+        Standard deviation of a pixel: models are cut off below a fiftieth of it.
     radius : float
-        They reach at least this far [pixel].
+        Minimum extent of the models [pixel].
 
     Attributes
     ----------
     residual : ndarray of float32, shape (ny, nx)
         The image without the models.
     half : ndarray of int, shape (n,)
-        Half the side of each model [pixel].
+        Half the side of the cutout of each model [pixel].
     """
 
     def __init__(
@@ -82,17 +85,19 @@ class StarModels:
         self._add(self.residual, np.flatnonzero(flux > 0), -1)
 
     def light(self, index: np.ndarray, half: int) -> np.ndarray:
-        """Return the models of stars in squares about their pixels.
+        """Return the models of stars in squares about their central pixels.
 
         Parameters
         ----------
         index : ndarray of int, shape (n,)
+            Rows of the stars.
         half : int
+            The squares have 2 half + 1 pixels to a side.
 
         Returns
         -------
         ndarray of float32, shape (n, 2 half + 1, 2 half + 1)
-            0 beyond the end of a model and outside of the image.
+            0 beyond the cutoff of a model and outside the image.
         """
         offset = np.arange(-half, half + 1)
         parts = []
@@ -109,7 +114,7 @@ class StarModels:
         return light
 
     def _add(self, image: np.ndarray, index: np.ndarray, sign: int = 1) -> None:
-        """Add the models of stars to an image, in place: many of one size at a time."""
+        """Add the models of stars to an image, in place, many of one size at a time."""
         for half in np.unique(self.half[index]):
             members = index[self.half[index] == half]
             offset = np.arange(-half, half + 1, dtype=np.float32)
@@ -125,9 +130,9 @@ class StarModels:
                     add_stamp(image, (0, 0), corner, stamp)
 
     def apertures(self, radius: float, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return the sum of each star alone in a circle, the others taken away, shape (n,).
+        """Return the aperture sum of each star with the others subtracted, shape (n,).
 
-        Of some stars only where there are `rows`.
+        With `rows`, of these stars only.
         """
         rows = np.arange(self.x.size) if rows is None else rows
         sums, _, _ = sep.sum_circle(self.residual, self.x[rows], self.y[rows], radius, subpix=5)
@@ -142,7 +147,7 @@ class StarModels:
         return sums
 
     def image(self, chosen: np.ndarray) -> np.ndarray:
-        """Return the image of the models of some stars, of a mask of shape (n,)."""
+        """Return an image of the models of selected stars, given as a mask of shape (n,)."""
         image = np.zeros(self.size, np.float32)
         self._add(image, np.flatnonzero(chosen & (self.flux > 0)))
         return image
@@ -152,7 +157,7 @@ def model_stars(
     image: np.ndarray, noise: float, x: np.ndarray, y: np.ndarray, sums: np.ndarray,
     error: np.ndarray, aperture: StarAperture, reach: float | None = None,
 ) -> StarModels:  # fmt: skip
-    """Return the models of the stars that are seen, from aperture sums that hold their neighbours.
+    """Return models of the detected stars, from aperture sums that include their neighbours' light.
 
     Parameters
     ----------
@@ -163,10 +168,11 @@ def model_stars(
     x, y : ndarray, shape (n,)
         [pixel].
     sums, error : ndarray, shape (n,)
-        In the aperture. Those with less than five times their error are not modelled.
+        Aperture sums and their errors. Stars with S/N < 5 are not modelled.
     aperture : StarAperture
+        Aperture of the sums, and the profile of a star.
     reach : float, optional
-        The models reach at least this far [pixel]; the radius of the aperture if not given.
+        Minimum extent of the models [pixel]; the radius of the aperture if not given.
 
     Returns
     -------
@@ -175,7 +181,7 @@ def model_stars(
     seen = np.flatnonzero(sums > MODELLED_SNR * error)
     flux = np.zeros(len(sums))
     flux[seen] = deblended_fluxes(sums[seen], x[seen], y[seen], aperture)
-    # Between close ones noise may leave nothing for one of them.
+    # Of close pairs, noise may leave nothing for one star.
     flux = np.clip(flux, 0, None)
     return StarModels(image, x, y, flux, aperture.wings, noise, reach or aperture.radius)
 
@@ -183,20 +189,21 @@ def model_stars(
 def deblended_fluxes(
     sums: np.ndarray, x: np.ndarray, y: np.ndarray, aperture: StarAperture
 ) -> np.ndarray:
-    """Solve for the total fluxes of stars whose apertures hold light of each other.
+    """Solve for the total fluxes of stars with overlapping apertures.
 
     Parameters
     ----------
     sums : ndarray, shape (n,)
-        In circular apertures.
+        Sums in circular apertures.
     x, y : ndarray, shape (n,)
-        [pixel].
+        Positions [pixel].
     aperture : StarAperture
+        Aperture of the sums, and the profile of a star.
 
     Returns
     -------
     ndarray, shape (n,)
-        Total fluxes. Stars nearer than a third of the radius cannot be told apart: each has the
+        Total fluxes. Stars closer than a third of the radius cannot be separated: each gets the
         light of both.
     """
     from scipy.sparse import coo_array, eye_array
@@ -221,21 +228,24 @@ def deblended_fluxes(
 def deblended_errors(
     x: np.ndarray, y: np.ndarray, error: np.ndarray, aperture: StarAperture
 ) -> np.ndarray:
-    """Return the errors of aperture sums after the light of the neighbours was solved for.
+    """Return the errors of aperture sums after the neighbours' light was solved for.
 
-    Stars that share light have the fluxes M^-1 s of their aperture sums s, as `deblended_fluxes`
-    has it: the nearer two are, the more noise goes from one to the other. Sums of apertures that
-    overlap share as much of their noise as of their area.
+    Overlapping stars have the fluxes M^-1 s, with the aperture sums s (see `deblended_fluxes`): the
+    closer two are, the more noise is passed between them. The noise of overlapping apertures is
+    correlated by the fraction of the area they share.
 
     Parameters
     ----------
     x, y, error : ndarray, shape (n,)
-        Positions [pixel], and errors of the sums.
+        Positions [pixel] and errors of the sums.
     aperture : StarAperture
+        Aperture of the sums, and the profile of a star.
 
     Returns
     -------
     ndarray, shape (n,)
+    ndarray, shape (n,)
+        Errors of the sums.
     """
     from scipy.spatial import cKDTree
 
@@ -250,7 +260,7 @@ def deblended_errors(
     for i in np.flatnonzero(np.isfinite(distance).sum(axis=1) > 1):
         members = index[i][np.isfinite(distance[i])]
         apart = np.hypot(*(points[members][:, None] - points[members]).T)
-        # As in the solution, those nearer than a third of the radius are not told apart.
+        # As in the solution, those closer than a third of the radius are not separated.
         light = np.where(apart > LEAST_SEPARATION * radius, np.interp(apart, *share), 0.0)
         np.fill_diagonal(light, aperture.fraction)
         half = np.minimum(apart / (2 * radius), 1)
@@ -264,19 +274,21 @@ def deblended_errors(
 def neighbour_errors(
     x: np.ndarray, y: np.ndarray, flux_error: np.ndarray, aperture: StarAperture
 ) -> np.ndarray:
-    """Return what the errors of their neighbours' fluxes add to sums in apertures.
+    """Return the errors of aperture sums due to the errors of the neighbours' fluxes.
 
     Parameters
     ----------
     x, y : ndarray, shape (n,)
-        [pixel].
+        Positions [pixel].
     flux_error : ndarray, shape (n,)
         Errors of the total fluxes.
     aperture : StarAperture
+        Aperture of the sums, and the profile of a star.
 
     Returns
     -------
     ndarray, shape (n,)
+        Errors of the sums.
     """
     from scipy.spatial import cKDTree
 
@@ -296,25 +308,26 @@ def hidden_sources(
     models: StarModels, image: MeasurementImage, point: np.ndarray, segments: np.ndarray,
     fwhm: float, min_area: int = 5, model_error: float = MODEL_ERROR,
 ) -> Detections:  # fmt: skip
-    """Find the neighbours of stars that were taken for a part of them.
+    """Detect neighbours of stars that the detection did not separate from them.
 
-    What is left of the image without its stars is searched from 0.8 to 3 FWHM about each.
+    The image with its stars subtracted is searched between 0.8 and 3 FWHM from each star.
 
     Parameters
     ----------
     models : StarModels
+        Models of the stars.
     image : MeasurementImage
-        With the stars.
+        Image with the stars.
     point : ndarray of bool, shape (n,)
-        Point sources that are not saturated: the wings do not describe the others.
+        Unsaturated point sources: the wings do not describe the others.
     segments : ndarray of int32, shape (ny, nx)
-        Map of the sources known.
+        Segmentation map of the known sources.
     fwhm : float
         [pixel].
-    min_area
-        As for `detect_sources`.
+    min_area : int
+        Minimum number of connected pixels, as for `detect_sources`.
     model_error : float
-        Relative error of the models.
+        Relative error of the models of stars.
 
     Returns
     -------
@@ -338,7 +351,7 @@ def hidden_sources(
         if point[i]:
             search[part] |= r2 < reach**2
     other = np.append(False, ~point)[segments]
-    # The core of a neighbour may lie at the rim: its pixels count, but none of a star's own.
+    # The core of a neighbour may lie at the inner rim: count its pixels, not those of a star.
     residual = np.where(search & ~core & ~other, models.residual, 0).astype(np.float32)
     return detect_sources(residual, error, None, HIDDEN_THRESHOLD, min_area)
 
@@ -346,20 +359,20 @@ def hidden_sources(
 def faint_sources(
     residual: np.ndarray, image: MeasurementImage, segments: np.ndarray, fwhm: float
 ) -> Detections:
-    """Find point sources that no isophote shows, with the filter that matches a star.
+    """Detect point sources below the isophotal threshold with a matched filter.
 
-    What is left of the image without its stars is smoothed with a Gaussian of the seeing and
-    divided by its own noise, in which neighbouring pixels share theirs. Near known sources
-    nothing is looked for: what their models leave is no source.
+    The image with its stars subtracted is smoothed with a Gaussian of the seeing and divided by the
+    noise of the smoothed image. The neighbourhood of known sources is excluded because of the
+    residuals of their models.
 
     Parameters
     ----------
     residual : ndarray of float32, shape (ny, nx)
-        The image without its stars.
+        Image with its stars subtracted.
     image : MeasurementImage
-        With the stars.
+        Image with the stars.
     segments : ndarray of int32, shape (ny, nx)
-        Map of the sources known.
+        Segmentation map of the known sources.
     fwhm : float
         [pixel].
 
@@ -373,7 +386,7 @@ def faint_sources(
     with np.errstate(divide="ignore", invalid="ignore"):
         pull = residual / np.asarray(image.noise, np.float32)
     near = maximum_filter(segments > 0, size=2 * round(FAINT_DISTANCE * fwhm) + 1)
-    # Where frames do not reach there is no noise either: it must not count.
+    # Pixels outside the frames have no noise and must not count.
     closed = near | ~np.isfinite(pull)
     if image.bad is not None:
         closed |= image.bad
@@ -384,7 +397,7 @@ def faint_sources(
         noise = np.inf
     np.copyto(filtered, 0, where=closed)
     sources, theirs = detect_sources(filtered, noise, None, FAINT_THRESHOLD, 1, smooth=False)
-    # In the units of the image, and as wide as a star.
+    # In the units of the image, and with the width of a star.
     width = fwhm / 2.3548
     sources["flux"] = sources["peak"] * image.typical_noise * 4 * np.pi * width**2
     sources["peak"] = image.data[sources["ypeak"], sources["xpeak"]]
@@ -395,15 +408,15 @@ def faint_sources(
 def add_stamp(
     image: np.ndarray, origin: tuple[int, int], corner: tuple[int, int], stamp: np.ndarray
 ) -> None:
-    """Add a stamp to a part of an image, in place.
+    """Add a small image to part of another, in place.
 
     Parameters
     ----------
     image : ndarray, shape (my, mx)
     origin : tuple of int
-        Row and column of its first pixel.
+        Row and column of the first pixel of `image`.
     corner : tuple of int
-        The same of the stamp.
+        Row and column of the first pixel of `stamp`, in the same frame.
     stamp : ndarray, shape (ky, kx)
     """
     row, column = corner[0] - origin[0], corner[1] - origin[1]

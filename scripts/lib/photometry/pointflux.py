@@ -1,9 +1,8 @@
-"""Fluxes of point sources: the best mean of two apertures.
+"""Point-source fluxes: the optimal mean of two apertures.
 
-A wide aperture holds nearly all of a star's light whatever its profile, and much noise of the sky;
-one of 0.75 FWHM is the best that a single aperture can be for a faint star (Naylor 1998, MNRAS
-296, 339, has its noise a tenth above that of a fitted profile), but its part of the light must be
-known.
+A wide aperture contains nearly all of a star's light whatever its profile, and much sky noise. One
+of 0.75 FWHM is nearly the best single aperture for a faint star (in Naylor 1998, MNRAS 296, 339,
+its noise is a tenth above that of a fitted profile), but needs an aperture correction.
 """
 
 from dataclasses import dataclass
@@ -18,36 +17,38 @@ CORE_RADIUS = 0.75
 """Radius of the inner aperture [FWHM]."""
 
 MIN_CORE_STARS = 5
-"""Stars that tell its part of the light; with fewer it is that of the growth curve."""
+"""Minimum number of stars for its aperture correction; with fewer it is that of the growth
+curve."""
 
 MAX_CORE_STARS = 100
-"""Number of the brightest that are used."""
+"""Maximum number of these stars, the brightest first."""
 
 CORE_SNR = 30.0
-"""Least S/N of them."""
+"""Minimum S/N of these stars."""
 
 ASSUMED_SCATTER = 0.05
-"""Relative scatter of that part where stars do not tell it."""
+"""Relative scatter of the fraction of light in the core where stars do not give it."""
 
 LEAST_SCATTER = 0.003
-"""It is never taken as smaller: pixels have no equal response within."""
+"""Minimum of that scatter, since the response varies within a pixel."""
 
 EXTENDED_SIGMA = (2.0, 5.0)
-"""By how much more light the wide aperture has than a star's [sigma] sources are taken for points
-at most, and for none at least."""
+"""Excess of the wide aperture over a star [sigma] below which a source counts as a point, and above
+which as extended."""
 
 
 @dataclass(frozen=True)
 class ApertureSums:
-    """Light of stars alone in apertures of one radius.
+    """Fluxes of stars in apertures of one radius, with neighbours subtracted.
 
     Parameters
     ----------
     sums : ndarray, shape (n,)
+        Fluxes in the apertures.
     error : ndarray, shape (n,)
-        Errors of the sums: sky, photons and neighbours.
+        Errors of the sums: sky, photon noise and neighbours.
     fraction : float
-        Part of a star's total light within.
+        Fraction of a star's total light within the aperture.
     """
 
     sums: np.ndarray
@@ -55,7 +56,7 @@ class ApertureSums:
     fraction: float
 
     def over(self, factor: np.ndarray) -> "ApertureSums":
-        """Return the sums, and their errors, divided by factors, shape (n,)."""
+        """Return the sums and their errors divided by factors, shape (n,)."""
         return ApertureSums(self.sums / factor, self.error / factor, self.fraction)
 
     @property
@@ -73,26 +74,28 @@ def point_fluxes(
     wide: ApertureSums, core: ApertureSums, scatter: float | np.ndarray,
     joined: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Return the total fluxes of point sources from the best mean of two nested apertures.
+    """Return the total fluxes of point sources from the optimal mean of two nested apertures.
 
-    With variances V_w, V_c of both totals and their covariance C, which is the noise that the core
-    adds to both, the weight of the core is (V_w - C) / (V_w + V_c - 2 C). The scatter of the
-    core's part of the light counts as noise of it: bright stars rest on the wide aperture alone.
-    So do, in steps, clearly extended sources, so that their colours do not depend on the noise.
+    With variances V_w, V_c of both totals and their covariance C, which is the noise that both have
+    from the core, the weight of the core is (V_w - C) / (V_w + V_c - 2 C). The scatter of the
+    fraction of light in the core counts as noise: bright stars are measured in the wide aperture
+    alone. So are, gradually, clearly extended sources, so that their colours do not depend on the
+    noise.
 
     Parameters
     ----------
     wide, core : ApertureSums
         Sums of n sources in both apertures.
     scatter : float or ndarray, shape (n,)
-        Relative scatter of the core's part of the light among stars.
+        Relative scatter among stars of the fraction of light in the core.
     joined : ndarray of bool, shape (n,), optional
-        Sources whose light runs into that of others: more light outside of the core does not
-        make them extended.
+        Sources that are blended with others: more light outside the core does not make them
+        extended.
 
     Returns
     -------
     flux, error : ndarray, shape (n,)
+        Total fluxes and their errors.
     """
     shared = np.minimum(core.error**2 / (core.fraction * wide.fraction), wide.variance)
     inner = core.variance + (scatter * np.maximum(core.total, 0)) ** 2
@@ -105,7 +108,7 @@ def point_fluxes(
     part = np.clip((last - pull) / (last - first), 0, 1)
     if joined is not None:
         part[joined] = 1
-    # By how much the flux follows the excess, in which the weight itself moves with it.
+    # Derivative of the flux by the excess, on which the weight depends as well.
     slope = 1 - weight * part
     slope += np.where((part > 0) & (part < 1), weight * pull / (last - first), 0)
     variance = inner + slope**2 * ring + 2 * slope * (shared - inner)
@@ -116,19 +119,20 @@ def point_fluxes(
 def core_fluxes(core: ApertureSums, scatter: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the total fluxes of point sources from the inner aperture alone.
 
-    In a crowd the wide one holds the light of more stars that are not known than it tells of the
-    one that is measured.
+    In a crowded field the wide aperture adds more light of unresolved stars than information on the
+    measured one.
 
     Parameters
     ----------
     core : ApertureSums
-        Of n sources.
+        Sums of n sources in the inner aperture.
     scatter : float or ndarray, shape (n,)
-        Relative scatter of the core's part of the light among stars.
+        Relative scatter among stars of the fraction of light in the core.
 
     Returns
     -------
     flux, error : ndarray, shape (n,)
+        Total fluxes and their errors.
     """
     flux = core.total
     return flux, np.sqrt(core.variance + (scatter * np.maximum(flux, 0)) ** 2)
@@ -140,13 +144,15 @@ def confusion_error(grid: np.ndarray, relative: np.ndarray, flux: np.ndarray) ->
     Parameters
     ----------
     grid, relative : ndarray, shape (k,)
-        Fluxes, ascending, and errors over flux there. Beyond the brightest the relative error
-        stays, below the faintest the absolute one.
+        Fluxes, ascending, and the relative errors at these. Above the brightest the relative error
+        is constant, below the faintest the absolute one.
     flux : ndarray, shape (n,)
+        Fluxes of the sources.
 
     Returns
     -------
     ndarray, shape (n,)
+        Errors, in units of `flux`.
     """
     inside = np.clip(np.nan_to_num(flux), grid[0], None)
     return np.interp(np.log(inside), np.log(grid), relative) * inside
@@ -156,22 +162,22 @@ def core_aperture(
     radius: float, core: np.ndarray, wide: np.ndarray, noise: np.ndarray, fraction: float,
     assumed: float, gain: float,
 ) -> CoreAperture:  # fmt: skip
-    """Measure the part of a star's light in the inner aperture on stars.
+    """Measure the fraction of a star's light in the inner aperture.
 
     Parameters
     ----------
     radius : float
-        [pixel].
+        Radius of the inner aperture [pixel].
     core, wide : ndarray, shape (n,)
-        Light of stars in both apertures.
+        Fluxes of stars in both apertures.
     noise : ndarray, shape (2,)
         Standard deviation of the sky in the inner and in the wide aperture.
     fraction : float
-        Part of the total light in the wide aperture.
+        Fraction of the total light in the wide aperture.
     assumed : float
-        Part in the inner one, where stars do not tell it.
+        Fraction in the inner one where stars do not give it.
     gain : float
-        Electrons per unit; 0 where the photons' noise is not known.
+        Electrons per unit; 0 where the photon noise is unknown.
 
     Returns
     -------
@@ -185,7 +191,7 @@ def core_aperture(
         return CoreAperture(radius, assumed, ASSUMED_SCATTER)
     inner, outer = core[index], wide[index]
     ratio = inner / outer
-    # The ring between both has noise of its own, which the ratio feels.
+    # The noise of the ring between both enters the ratio.
     ring = (noise[1] ** 2 - noise[0] ** 2) / outer**2 * ratio**2
     own = noise[0] ** 2 / outer**2 * (1 - ratio) ** 2
     light = ratio * (1 - ratio) / (gain * outer) if gain else 0.0

@@ -1,4 +1,4 @@
-"""The point-spread function: Moffat profiles, their fit, and the wings of stars."""
+"""The point-spread function: Moffat profiles and their fit, and the wings of stars."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,43 +13,49 @@ RING_WIDTH = 0.25
 """Width of the rings of a radial profile [pixel]."""
 
 PROFILE_RADIUS = 2.5
-"""Radial profiles end here [first guess of the FWHM]."""
+"""Outer radius of radial profiles [first guess of the FWHM]."""
 
 MIN_RING_PIXELS = 3
 """Rings of fewer pixels are left out of a profile."""
 
 MIN_RINGS = 6
-"""Fewer rings give no profile."""
+"""Minimum number of rings of a profile."""
 
 FIT_TOLERANCE = 1e-10
-"""Relative change of parameters and of the sum of squares, and gradient, at which a fit ends."""
+"""Relative change of the parameters and of the sum of squares, and gradient, at which a fit has
+converged."""
 
 Misfit = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Takes parameters, gives residuals, shape (m,), and their derivatives, shape (m, k)."""
+"""Takes the parameters; returns the residuals, shape (m,), and their derivatives, shape (m, k)."""
 
 
 def moffat_fraction(radius: ArrayLike, alpha: float, beta: float) -> np.ndarray:
-    """Return the part of a Moffat star's light within a radius: 1 - (1 + r^2/alpha^2)^(1-beta).
+    """Return the fraction of a Moffat star's light within a radius: 1 - (1 + r^2/alpha^2)^(1-beta).
 
     The profile is that of Moffat (1969, A&A 3, 455), (1 + r^2/alpha^2)^-beta.
 
     Parameters
     ----------
     radius : array_like
-        [pixel], as `alpha`.
+        Radius, in the unit of `alpha`.
     alpha, beta : float
         Scale radius and exponent of the profile.
+
+    Returns
+    -------
+    ndarray
+        Fraction of the light, of the shape of `radius`.
     """
     return 1.0 - (1.0 + (np.asarray(radius, float) / alpha) ** 2) ** (1.0 - beta)
 
 
 def moffat_fwhm(alpha: float, beta: float) -> float:
-    """Return the full width at half maximum of a Moffat profile."""
+    """Return the full width at half maximum of a Moffat profile, in the unit of `alpha`."""
     return 2.0 * alpha * np.sqrt(2.0 ** (1.0 / beta) - 1.0)
 
 
 def moffat_alpha(fwhm: float, beta: float) -> float:
-    """Return the scale radius of a Moffat profile of given full width at half maximum."""
+    """Return the scale radius of a Moffat profile of a given FWHM, in the same unit."""
     return fwhm / (2.0 * np.sqrt(2.0 ** (1.0 / beta) - 1.0))
 
 
@@ -64,27 +70,32 @@ def moffat_slopes(radius: ArrayLike, alpha: float, beta: float) -> tuple[np.ndar
 def fit_bounded(
     model: Misfit, start: ArrayLike, low: ArrayLike, high: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Minimise a sum of squares of a few parameters within bounds.
+    """Fit a model of a few parameters within bounds by least squares.
 
-    `scipy.optimize.least_squares`, for models that give their residuals and derivatives at once.
+    Calls `scipy.optimize.least_squares`, for models that compute their residuals and derivatives
+    together.
 
     Parameters
     ----------
     model : callable
-        Gives the residuals, shape (m,), and their derivatives, shape (m, k), of parameters.
+        Takes the parameters; returns the residuals, shape (m,), and their derivatives, shape (m,
+        k).
     start, low, high : array_like, shape (k,)
-        A start out of bounds is moved to the bound.
+        Starting values and bounds; starting values out of bounds are moved to the bound.
 
     Returns
     -------
     parameters : ndarray, shape (k,)
+        The best fit.
     residual : ndarray, shape (m,)
+        Residuals at the best fit.
     slopes : ndarray, shape (m, k)
+        Derivatives of the residuals at the best fit.
 
     Raises
     ------
     RuntimeError
-        The iterations were not enough.
+        The fit did not converge within the maximum number of iterations.
     ValueError
         The residuals are not finite.
     """
@@ -106,14 +117,14 @@ def fit_bounded(
 
 
 class RadialProfile(NamedTuple):
-    """Mean radial profile of stars of flux 1.
+    """Mean radial profile of stars, normalised to flux 1.
 
     Parameters
     ----------
     radius, brightness : ndarray, shape (n,)
-        Medians in rings [pixel, pixel^-2].
+        Median radius [pixel] and surface brightness [pixel^-2] in each ring.
     weight : ndarray, shape (n,)
-        Root of the number of pixels in each ring.
+        Square root of the number of pixels in each ring.
     """
 
     radius: np.ndarray
@@ -124,18 +135,18 @@ class RadialProfile(NamedTuple):
 def radial_profile(
     image: np.ndarray, x: np.ndarray, y: np.ndarray, flux: np.ndarray, fwhm: float, max_stars: int
 ) -> RadialProfile | None:
-    """Return the median profile of stars in rings of a quarter of a pixel, each star over its flux.
+    """Return the median profile of stars in rings of a quarter of a pixel, normalised to flux 1.
 
     Parameters
     ----------
     image : ndarray, shape (ny, nx)
-        Background-subtracted.
+        Background-subtracted image.
     x, y, flux : ndarray, shape (n,)
-        Stars, and their fluxes for the normalisation.
+        Positions of the stars [pixel], and the fluxes they are normalised by.
     fwhm : float
-        Profiles end at 2.5 of it [pixel].
+        FWHM [pixel]; profiles end at 2.5 times this.
     max_stars : int
-        Number of the brightest stars that are used.
+        Maximum number of stars, the brightest first.
 
     Returns
     -------
@@ -162,7 +173,7 @@ def radial_profile(
     near = radius < RING_WIDTH * rings
     value = (cutouts / flux[chosen][:, None, None])[near]
     radius = radius[near]
-    # Sorted within each ring; small integers are sorted fast.
+    # Sorted within each ring; small integers sort fast.
     ring = (radius / RING_WIDTH).astype(np.uint8 if rings < 256 else np.int64)
     order = np.argsort(value)
     value = value[order[np.argsort(ring[order], kind="stable")]]
@@ -183,7 +194,7 @@ def fit_profile(
 ) -> tuple[float, float]:  # fmt: skip
     """Fit a circular Moffat profile to the mean radial profile of stars.
 
-    The profile is a median over all stars, so that a neighbour of one star does not matter.
+    The profile is a median over all stars, so that the neighbours of single stars do not matter.
 
     Parameters
     ----------
@@ -195,7 +206,7 @@ def fit_profile(
     Returns
     -------
     fwhm, beta : float
-        NaN where the fit fails.
+        FWHM [pixel] and exponent of the profile; NaN where the fit fails.
     """
     profile = radial_profile(image, x, y, flux, guess, max_stars)
     if profile is None:
@@ -229,12 +240,13 @@ class Wings:
     Parameters
     ----------
     alpha : float
-        Pixels.
+        Scale radius [pixel].
     beta : float
+        Exponent of the profile.
     norm : float
-        In units of the star's total flux.
+        Normalisation, in units of the star's total flux.
     e1, e2 : float
-        Ellipticity along x and along the diagonal, as `mean_shape` returns.
+        Components of the ellipticity along x and along the diagonal, as from `mean_shape`.
     """
 
     alpha: float
@@ -249,7 +261,7 @@ class Wings:
         Parameters
         ----------
         dx, dy : float or ndarray
-            From its centre [pixel].
+            Offset from the centre of the star [pixel].
         """
         unit = self.alpha**2 * np.sqrt(1 - self.e1**2 - self.e2**2)
         r2 = ((1 - self.e1) / unit) * dx**2 + ((1 + self.e1) / unit) * dy**2
@@ -261,14 +273,14 @@ class Wings:
         return r2
 
     def aperture_share(self, radius: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return the part of a star's light in circular apertures at some distances from it.
+        """Return the fraction of a star's light in circular apertures at various distances from it.
 
-        Sampled on rings of equal area at 24 angles, with the ellipticity removed.
+        The profile, with its ellipticity removed, is sampled on rings of equal area at 24 angles.
 
         Returns
         -------
         distance, part : ndarray, shape (81,)
-            Up to four radii; to be interpolated.
+            Distances up to four radii [pixel] and the fraction at each, to be interpolated.
         """
         rho = radius * np.sqrt((np.arange(60) + 0.5) / 60)[:, None]
         phi = 2 * np.pi * (np.arange(24) + 0.5) / 24
@@ -278,7 +290,10 @@ class Wings:
         return at, np.pi * radius**2 * mean
 
     def reach(self, density: np.ndarray) -> np.ndarray:
-        """Return where a star of total flux 1 has a surface brightness of `density` [pixel]."""
+        """Return the radius [pixel] where a star of total flux 1 has a given surface brightness.
+
+        `density` is the surface brightness [pixel^-2].
+        """
         top = np.maximum(self.norm * (self.beta - 1) / (np.pi * self.alpha**2 * density), 1.0)
         return self.alpha * np.sqrt(top ** (1 / self.beta) - 1)
 
@@ -286,21 +301,21 @@ class Wings:
 def mean_shape(a: np.ndarray, b: np.ndarray, theta: np.ndarray) -> tuple[float, float]:
     """Return the mean ellipticity of stars: its components along x and along the diagonal.
 
-    (a^2 - b^2) / (a^2 + b^2) times the cosine and sine of twice the angle: unlike that of 1 - b/a
-    its mean is not lifted by noise. Known as distortion in weak lensing (Bernstein & Jarvis
-    2002, AJ 123, 583).
+    The ellipticity is (a^2 - b^2) / (a^2 + b^2) times the cosine and sine of twice the position
+    angle, known as distortion in weak lensing (Bernstein & Jarvis 2002, AJ 123, 583). Unlike that
+    of 1 - b/a, its mean is not biased by noise.
 
     Parameters
     ----------
     a, b : ndarray, shape (n,)
-        Semi-axes.
+        Semi-axes of the stars.
     theta : ndarray, shape (n,)
-        Angle of the longer one from the x axis [radian].
+        Angle of the major axis from the x axis [radian].
 
     Returns
     -------
     e1, e2 : float
-        0, 0 without stars.
+        Components of the mean ellipticity; 0, 0 without stars.
     """
     if len(a) == 0:
         return 0.0, 0.0
@@ -311,16 +326,16 @@ def mean_shape(a: np.ndarray, b: np.ndarray, theta: np.ndarray) -> tuple[float, 
 def ellipticity_on_sky(
     a: np.ndarray, b: np.ndarray, theta: np.ndarray, matrix: np.ndarray
 ) -> np.ndarray:
-    """Return 1 - b/a of ellipses as they are on the sky, whatever the shape of the pixels.
+    """Return 1 - b/a of ellipses as projected on the sky, whatever the shape of the pixels.
 
     Parameters
     ----------
     a, b : ndarray, shape (n,)
-        Semi-axes [pixel].
+        Semi-axes on the image [pixel].
     theta : ndarray, shape (n,)
-        Angle of the longer one from the x axis [radian].
+        Angle of the major axis from the x axis [radian].
     matrix : ndarray, shape (2, 2)
-        Matrix from pixels to the sky, in any unit.
+        Matrix from pixel to sky offsets, in any unit.
 
     Returns
     -------
@@ -335,16 +350,16 @@ def ellipticity_on_sky(
 
 @dataclass(frozen=True)
 class CoreAperture:
-    """The inner aperture that faint stars are measured in.
+    """The inner aperture, in which faint stars are measured.
 
     Parameters
     ----------
     radius : float
-        [pixel].
+        Radius [pixel].
     fraction : float
-        Part of a star's total light within it.
+        Fraction of a star's total light within it.
     scatter : float
-        By which that differs from star to star, relative.
+        Relative scatter of that fraction among stars.
     """
 
     radius: float
@@ -354,18 +369,18 @@ class CoreAperture:
 
 @dataclass(frozen=True)
 class StarAperture:
-    """A circular aperture and what is known of a star in it.
+    """A circular aperture, with its aperture correction and the profile of a star outside it.
 
     Parameters
     ----------
     radius : float
-        [pixel].
+        Radius [pixel].
     fraction : float
-        Part of a star's total light within it: sums over this are total fluxes.
+        Fraction of a star's total light within it: sums divided by it are total fluxes.
     wings : Wings
-        The light outside.
+        Profile of the light outside the core.
     core : CoreAperture, optional
-        Where it is known.
+        The inner aperture, where it was measured.
     """
 
     radius: float
@@ -374,7 +389,7 @@ class StarAperture:
     core: CoreAperture | None = None
 
     def inner(self) -> "StarAperture":
-        """Return the core as an aperture of its own; this one where there is none."""
+        """Return the core as an aperture of its own; this aperture where there is no core."""
         if self.core is None:
             return self
         return StarAperture(self.core.radius, self.core.fraction, self.wings)

@@ -1,4 +1,4 @@
-"""Fluxes of saturated stars, from the light around their cores."""
+"""Fluxes of saturated stars, from the light around their saturated cores."""
 
 import numpy as np
 
@@ -8,31 +8,32 @@ from lib.photometry.image import MeasurementImage
 from lib.photometry.psf import moffat_fraction
 
 RING = 1.5
-"""[FWHM] Width of the ring around a core in which its light is measured."""
+"""[FWHM] Width of the ring around a core in which the flux is measured."""
 
 MIN_PIXELS = 30
-"""With fewer the light is not measured."""
+"""Minimum number of pixels for a measurement."""
 
 PROFILE_ERROR = 0.03
-"""Relative error of the light of wings: how the profile differs between stars."""
+"""Relative error of the light in the wings: the scatter of profiles between stars."""
 
 MAX_ERROR = 0.5
-"""Fluxes of a larger relative error are not given."""
+"""Fluxes with a larger relative error are discarded."""
 
 
 def profile_density(growth: GrowthCurve, radius: np.ndarray) -> np.ndarray:
-    """Return the surface brightness of a star of total flux 1 by its growth curve.
+    """Return the surface brightness of a star of total flux 1 from its growth curve.
 
     Parameters
     ----------
     growth : GrowthCurve
     radius : ndarray
-        [pixel].
+        Distance from the centre [pixel].
 
     Returns
     -------
     ndarray
-        [pixel^-2]: the wings, brought to what the rings of the growth curve hold.
+        Surface brightness [pixel^-2]: the profile of the wings, scaled to the flux in the rings of
+        the growth curve.
     """
     edges = np.append(0.0, growth.radii)
     measured = np.diff(np.append(0.0, growth.cumulative))
@@ -47,25 +48,26 @@ def profile_density(growth: GrowthCurve, radius: np.ndarray) -> np.ndarray:
 def wing_flux(
     image: MeasurementImage, x: float, y: float, growth: GrowthCurve, fwhm: float
 ) -> tuple[float, float]:
-    """Measure the total flux of a star by the light around its saturated core.
+    """Measure the total flux of a star from the light around its saturated core.
 
-    The median of what the pixels of a ring tell, so that neighbours matter little; inner and
-    outer half of the ring must agree, and what they differ by is in the error.
+    The flux is the median of the estimates of single pixels in a ring, so that neighbours matter
+    little; the difference between the inner and outer halves of the ring is included in the error.
 
     Parameters
     ----------
     image : MeasurementImage
-        With `cores`.
+        Image with `cores`.
     x, y : float
-        [pixel].
+        Position of the star [pixel].
     growth : GrowthCurve
+        Growth curve of the image.
     fwhm : float
-        [pixel].
+        FWHM of stars [pixel].
 
     Returns
     -------
     flux, error : float
-        NaN where the light is not seen, or not sure by half of it.
+        Total flux and its error; NaN where it cannot be measured, or the error exceeds half of it.
     """
     assert image.cores is not None
     size = image.data.shape
@@ -99,14 +101,14 @@ def wing_flux(
 
 
 def _core_radius(cores: np.ndarray, column: int, row: int) -> float:
-    """Return the radius of a core [pixel]; a trail of charge from it is left aside."""
+    """Return the radius of a saturated core [pixel], its bleed trail ignored."""
     reach = 1
     ny, nx = cores.shape
     while reach < max(ny, nx):
         part = cores[
             max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1
         ]
-        # A disc has three quarters of its square, a trail less and less of it.
+        # A disc fills three quarters of its square, a trail less and less of it.
         if part.mean() < 0.6:
             break
         reach += 1
@@ -114,7 +116,7 @@ def _core_radius(cores: np.ndarray, column: int, row: int) -> float:
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
-    """Return the value that has half of the weight below it."""
+    """Return the weighted median."""
     order = np.argsort(values)
     passed = np.cumsum(weights[order])
     return float(values[order[np.searchsorted(passed, 0.5 * passed[-1])]])
@@ -124,23 +126,24 @@ def saturated_fluxes(
     image: MeasurementImage, x: np.ndarray, y: np.ndarray, rows: np.ndarray,
     growth: GrowthCurve, fwhm: float,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Return total fluxes of saturated stars and their errors; see `wing_flux`.
+    """Return the total fluxes of saturated stars and their errors; see `wing_flux`.
 
     Parameters
     ----------
     image : MeasurementImage
     x, y : ndarray, shape (n,)
-        [pixel].
+        Positions of the sources [pixel].
     rows : ndarray of int, shape (m,)
-        The saturated ones.
+        Rows of the saturated ones.
     growth : GrowthCurve
+        Growth curve of the image.
     fwhm : float
-        [pixel].
+        FWHM of stars [pixel].
 
     Returns
     -------
     flux, error : ndarray, shape (n,)
-        NaN for the others and where the wings do not tell.
+        NaN for the other sources, and where the wings do not give a flux.
     """
     flux, error = np.full((2, len(x)), np.nan)
     for row in rows:

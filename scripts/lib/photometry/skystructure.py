@@ -1,4 +1,4 @@
-"""Sky structure: where empty apertures scatter more than they do elsewhere."""
+"""Sky structure: places where empty apertures scatter more than elsewhere."""
 
 import numpy as np
 import sep
@@ -6,21 +6,20 @@ import sep
 from lib.photometry.emptyapertures import empty_apertures, summed_area
 
 NEAREST_APERTURES = 60
-"""Empty apertures that tell the noise of a place: their rms is good to a tenth."""
+"""Number of empty apertures that give the noise at a position: their rms is good to a tenth."""
 
 CLIP_SIGMA = 5
-"""What deviates more counts as this: a source that was not detected is no sky structure."""
+"""Larger deviations are clipped to this: an undetected source is no sky structure."""
 
 
 def local_excess(
     image: np.ndarray, variance: np.ndarray, occupied: np.ndarray, x: np.ndarray, y: np.ndarray,
     radius: float, ratio: float | np.ndarray = 1.0, number: int = 3000,
 ) -> np.ndarray:  # fmt: skip
-    """Return by how much more the sky scatters about each place than the image as a whole says.
+    """Return the noise of the sky at each position relative to that of the whole image.
 
-    Halos of bright stars, ghosts and what is left of a flat field are in some places only. The
-    rms about zero of the empty apertures that are nearest holds what they add, also where the
-    background is off.
+    Halos of bright stars, ghosts and flat-field residuals are local. The rms about zero of the
+    nearest empty apertures includes them, and also an error of the background.
 
     Parameters
     ----------
@@ -29,18 +28,18 @@ def local_excess(
     occupied : ndarray of bool, shape (ny, nx)
         Pixels of sources and those without data.
     x, y : ndarray, shape (n,)
-        Places [pixel].
+        Positions [pixel].
     radius : float
         Radius of the apertures [pixel].
     ratio : float
         Noise in such apertures over that by the variance map, for the whole image.
     number : int
-        Empty apertures, at most.
+        Maximum number of empty apertures.
 
     Returns
     -------
     ndarray, shape (n,)
-        1 or more; 1 where there are not enough empty apertures.
+        Ratio of the noises, at least 1; 1 where there are too few empty apertures.
     """
     from scipy.spatial import cKDTree
 

@@ -1,4 +1,4 @@
-"""Sources of an image: detection, which are stars, which have neighbours.
+"""Sources of an image: detection, selection of stars, neighbours.
 
 Arrays in, arrays out. Pixel coordinates are 0-based (x, y) with the centre of the first pixel at
 (0, 0), as in sep.
@@ -17,28 +17,28 @@ from lib.photometry.flags import FLAG_BLENDED
 log = logging.getLogger("autoproc")
 
 SUB_OBJECTS = 1024
-"""Parts of one source at a threshold that sep is prepared for: it allots memory for all of them at
-each of its thresholds, 0.3 GB for as many as it can number."""
+"""Number of sub-objects of a source at one threshold for which sep is prepared: it allocates memory
+for all of them at each threshold, 0.3 GB for the largest number it can count."""
 
 MOST_SUB_OBJECTS = 32767
-"""Largest number of such parts: sep numbers them by 16 bits."""
+"""Largest number of sub-objects: sep counts them in 16 bits."""
 
 CROWDED_AREA = 0.25
-"""Part of an image that sources may cover; where they cover more, blends are parted further."""
+"""Fraction of an image covered by sources above which blends are separated further."""
 
 BLEND_SIGMA = 60.0
-"""Least flux of a part of a blend then: 10 times the noise in the area of a star [noise of a
-pixel]."""
+"""Minimum flux of a component of a blend in such an image, 10 times the noise in the area of a star
+[noise of a pixel]."""
 
 BLEND_CONTRAST = (5e-5, 5e-3)
-"""Bounds of that flux over the flux of the largest blend; the upper one is that of sep."""
+"""Bounds of that flux relative to the flux of the largest blend; the upper one is sep's default."""
 
 PIXEL_WIDTH = 12**-0.5
-"""Standard deviation of the light of a pixel [pixel]."""
+"""Standard deviation of a uniform distribution over one pixel [pixel]."""
 
 
 FEW_STARS = 5
-"""With fewer that were separated from no neighbour, separated ones count as stars, too."""
+"""With fewer unblended stars, deblended ones count as stars, too."""
 
 
 class Detections(NamedTuple):
@@ -47,9 +47,9 @@ class Detections(NamedTuple):
     Parameters
     ----------
     sources : structured ndarray, shape (n,)
-        As `sep.extract` gives: x, y, a, b, theta, peak, flux, flag, npix, ...
+        As from `sep.extract`: x, y, a, b, theta, peak, flux, flag, npix, ...
     segments : ndarray of int32, shape (ny, nx)
-        Number (from 1) of the source that each pixel belongs to, 0 for none.
+        Segmentation map: number (from 1) of the source of each pixel, 0 for none.
     """
 
     sources: np.ndarray
@@ -64,22 +64,23 @@ def detection_arrays(
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
-        In any byte order.
+        Image in any byte order.
     mask : ndarray of uint8, shape (ny, nx)
+        Mask bits of the frame (`lib.frame.file`).
     saturate : float
-        Level of saturation: cores that have wrapped around are lifted to it.
+        Saturation level: saturated cores that read lower (wrap-around) are raised to it.
 
     Returns
     -------
     image : ndarray of float32, of the same byte order
-        Unusable pixels replaced by the mean of usable ones next to them, else by the median of
-        all. What is saturated stays: with a hole in it a star would be several.
+        Unusable pixels are replaced by the mean of adjacent usable ones, or else by the median of
+        the image. Saturated pixels are kept: a star with a hole in it would be detected as several.
     flag : ndarray of uint8
-        The mask's unusable bits.
+        Bits of the mask that make a pixel unusable.
     """
     flag = mask & np.uint8(UNUSABLE)
     finite = np.isfinite(image)
-    # What is not finite and not masked gets the lowest bit: any will do.
+    # Unmasked pixels that are not finite get the lowest bit: any will do.
     flag[~finite & (flag == 0)] = 1
     bad = flag > 0
     hidden = ((flag & np.uint8(UNUSABLE & ~SATURATED)) > 0) | ~finite
@@ -94,25 +95,33 @@ def detection_arrays(
         if saturated.any():
             from scipy.ndimage import binary_erosion
 
-            # The outermost lie beside saturated ones only.
+            # The outermost ones are adjacent to saturated pixels only.
             saturated = binary_erosion(saturated, np.ones((3, 3)), border_value=1)
             clean[saturated] = np.maximum(clean[saturated], np.float32(saturate))
     return clean, flag
 
 
 def extract(image: np.ndarray, level: float, **options: Any) -> Any:
-    """Call `sep.extract` so that no field is too full for it.
+    """Call `sep.extract` with buffers large enough for the field.
 
-    sep allots and fills its buffers at each call, so these begin at what all but the fullest
-    fields need and grow where a globular cluster or a large galaxy needs more. A source of more
-    parts than `MOST_SUB_OBJECTS` is detected at a higher threshold, where it is several.
+    sep allocates and initialises its buffers at each call, so they start at the size that suffices
+    for most fields and grow where a globular cluster or a large galaxy needs more. A source of more
+    sub-objects than `MOST_SUB_OBJECTS` is detected at a higher threshold, where it splits into
+    several.
 
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
+        Background-subtracted image.
     level : float
+        Detection threshold, as `thresh` of `sep.extract`.
     **options
-        As `sep.extract` takes them.
+        Other arguments of `sep.extract`.
+
+    Returns
+    -------
+    structured ndarray, and with option `segmentation_map` the map
+        As from `sep.extract`.
     """
     pixels = int(max(300_000, 0.3 * image.size))
     parts = SUB_OBJECTS
@@ -122,7 +131,7 @@ def extract(image: np.ndarray, level: float, **options: Any) -> Any:
         try:
             return sep.extract(image, level, **options)
         except Exception as error:  # sep has no class of its own for these
-            # Each pixel is in it once, and a line more.
+            # Each pixel is in it once, plus one line.
             if "pixel buffer full" in str(error) and pixels < 2 * image.size:
                 pixels = min(3 * pixels, 2 * image.size)
             elif "deblending overflow" in str(error) and parts < MOST_SUB_OBJECTS:
@@ -146,17 +155,18 @@ def detect_sources(
     noise : float or ndarray of float32, shape (ny, nx)
         Standard deviation of a pixel.
     bad : ndarray of bool, shape (ny, nx), optional
-        Pixels without value.
+        Pixels without a valid value.
     threshold : float
-        In units of `noise`, after smoothing with a small kernel.
+        Detection threshold in units of `noise`, after smoothing with a small kernel.
     min_area : int
-        Connected pixels above the threshold.
+        Minimum number of connected pixels above the threshold.
     smooth : bool
         Whether the image is smoothed with a small kernel.
 
     Returns
     -------
     Detections
+        The sources, numbered from 1 in the map.
 
     Notes
     -----
@@ -170,7 +180,7 @@ def detect_sources(
         options["filter_kernel"] = None
     sources, segments = extract(image, level, segmentation_map=True, **options)
     if np.count_nonzero(segments) > CROWDED_AREA * segments.size:
-        # In a blend of hundreds of stars none has the usual part of its light.
+        # In a blend of hundreds of stars none reaches sep's usual contrast.
         pixel = float(np.median(regular_sample(noise))) if isinstance(noise, np.ndarray) else noise
         least = BLEND_SIGMA * pixel / float(sources["flux"].max())
         contrast = float(np.clip(least, *BLEND_CONTRAST))
@@ -189,18 +199,19 @@ def detect_sources(
 def neighbour_distance(
     x: np.ndarray, y: np.ndarray, flux: np.ndarray, ratio: float = 0.02
 ) -> np.ndarray:
-    """Return the distance of each source to the next one that matters to it.
+    """Return the distance of each source to its nearest significant neighbour.
 
     Parameters
     ----------
     x, y, flux : ndarray, shape (n,)
+        Positions [pixel] and fluxes.
     ratio : float
-        A neighbour matters when its flux is more than this part of the source's own.
+        A neighbour is significant if its flux is more than this fraction of the source's own.
 
     Returns
     -------
     ndarray, shape (n,)
-        Pixels; infinite for a lonely source.
+        Distances [pixel]; infinite for an isolated source.
     """
     from scipy.spatial import cKDTree
 
@@ -218,7 +229,7 @@ def select_stars(
     radius: np.ndarray, snr: np.ndarray, flags: np.ndarray, peak: np.ndarray, saturate: float, *,
     min_snr: float = 20.0, width: float = 0.22, min_radius: float = 0.7,
 ) -> tuple[np.ndarray, float]:  # fmt: skip
-    """Select point sources fit to measure the point-spread function.
+    """Select point sources suitable to measure the point-spread function.
 
     Stars share one half-light radius; galaxies are larger, cosmic rays and hot pixels smaller.
 
@@ -229,22 +240,24 @@ def select_stars(
     snr : ndarray, shape (n,)
         Signal-to-noise ratios.
     flags : ndarray of int, shape (n,)
-        Only sources with 0 are taken; those separated from a neighbour where there are few others.
+        Only sources with flag 0 are selected; deblended ones as well where there are few others.
     peak : ndarray, shape (n,)
-        Highest pixel.
+        Values of the brightest pixels.
     saturate : float
         Level above which a pixel is not trusted.
     min_snr : float
+        Minimum signal-to-noise ratio.
     width : float
         Half width of the stellar locus in ln(radius).
     min_radius : float
-        Nothing optical is sharper [pixel].
+        Minimum half-light radius: the optics make no sharper image [pixel].
 
     Returns
     -------
     stars : ndarray of bool, shape (n,)
+        Which sources are stars.
     locus : float
-        Half-light radius of a star, NaN where there is none.
+        Half-light radius of stars [pixel]; NaN where there is none.
     """
     usable = (
         (snr > min_snr) & (peak < saturate) & np.isfinite(radius) & (radius > min_radius)

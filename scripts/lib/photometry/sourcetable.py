@@ -21,38 +21,39 @@ from lib.photometry.starfield import STELLAR_LOCUS, StarField
 from lib.photometry.zeropoint import Zeropoint
 
 COUNTS = "ct"
-"""Electrons: FITS has no such unit, and astropy would warn of each column."""
+"""Unit of electrons: FITS has none, and astropy would warn about each column."""
 
 KRON_FACTOR = 2.5
 """Size of automatic apertures [Kron radii]."""
 
 KRON_LEAST = 3.5
-"""Least reach of an automatic aperture, in semi-axes of the source."""
+"""Minimum extent of an automatic aperture [semi-axes of the source]."""
 
 KRON_REGION = 6.0
-"""Size of the ellipse in which Kron radii are measured [semi-axes]."""
+"""Extent of the ellipse in which Kron radii are measured [semi-axes]."""
 
 KRON_SLOPE = 0.15
-"""d ln(flux) / d ln(radius) at 2.5 Kron radii: of a star (Moffat, beta 3); 0.17 of a disc."""
+"""d ln(flux) / d ln(radius) at 2.5 Kron radii, for a star (Moffat, beta = 3); 0.17 for a disc."""
 
 AXES_SLOPE = 0.1
-"""The same at 3.5 semi-axes: 0.09 of a star, 0.15 of a disc."""
+"""The same at 3.5 semi-axes: 0.09 for a star, 0.15 for a disc."""
 
 AXES_NOISE = 0.45
-"""Scatter of ln(semi-axis) of repeats, times the root of S/N: 0.3 of discs to 0.55 of stars."""
+"""Scatter of ln(semi-axis) between repeated measurements, times the square root of S/N: 0.3 for
+discs to 0.55 for stars."""
 
 WINDOW = 2.0 / 2.3548
-"""Standard deviation of the window of positions, in half-light radii of stars."""
+"""Standard deviation of the window for positions [half-light radius of stars]."""
 
 
 UNEVEN_SNR = 50.0
-"""Least S/N of the stars that tell by how much more than their noise stars differ in apertures."""
+"""Minimum S/N of the stars whose scatter beyond their noise is measured."""
 
 MIN_UNEVEN_STARS, MAX_UNEVEN_STARS = 8, 60
-"""Fewer do not tell, the brightest so many are enough."""
+"""Minimum number of these stars, and maximum, the brightest first."""
 
 ApertureError = Callable[[np.ndarray, float], np.ndarray]
-"""Errors of fluxes of all sources in apertures of a radius [pixel]."""
+"""Takes the fluxes of all sources and a radius [pixel]; returns their errors in that aperture."""
 
 
 def kron_photometry(
@@ -60,26 +61,27 @@ def kron_photometry(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Measure the sources of a coadd in automatic apertures.
 
-    The ellipse of a source's second moments, stretched to 2.5 Kron radii and to 3.5 semi-axes at
-    least (Kron 1980; Bertin & Arnouts 1996). Without that least reach the noise of faint sources
-    decides how large their apertures are. The errors hold the noise of an empty aperture of that
-    area, that of the source's photons, and what the flux changes as noise moves the Kron radius
-    and the semi-axes.
+    The aperture is the ellipse of a source's second moments, scaled to 2.5 Kron radii but at least
+    3.5 semi-axes (Kron 1980; Bertin & Arnouts 1996). Without this minimum, the noise of faint
+    sources would determine the size of their apertures. The errors include the noise in an empty
+    aperture of the same area, the photon noise of the source, and the change of flux as noise
+    changes the Kron radius and the semi-axes.
 
     Parameters
     ----------
     coadd : MeasuredCoadd
-        With sources.
+        The coadd and its sources.
     excess : ndarray, shape (n,)
-        Excess of the noise at each source, see `lib.photometry.skystructure.local_excess`.
+        Ratio of the local noise at each source, from `lib.photometry.skystructure.local_excess`.
 
     Returns
     -------
     flux, error : ndarray, shape (n,)
+        Fluxes and their errors, in units of the coadd.
     reach : ndarray, shape (n,)
         Semi-major axes of the apertures [pixel].
     flags : ndarray of int32, shape (n,)
-        16 and 128 of sep.
+        Flags 16 and 128 of sep.
     """
     field = coadd.field
     assert field is not None
@@ -98,22 +100,22 @@ def kron_photometry(
     variance *= ratio**2 * np.where(free, kron_variance_factor(stretch), 1.0)
     light = np.maximum(flux, 0)
     error = np.sqrt(np.maximum(variance, 0) + light / coadd.gain)
-    # The isophote moves the less the brighter the source: (slope scatter flux)^2.
+    # The isophote of a bright source varies less: (slope scatter flux)^2.
     error = np.sqrt(error**2 + (AXES_SLOPE * AXES_NOISE) ** 2 * light * error)
     return flux, error, stretch * a, ((flag & 16) | (kron_flag & 128)).astype(np.int32)
 
 
 def kron_variance_factor(stretch: np.ndarray) -> np.ndarray:
-    """Return the variance of an automatic flux over that of its aperture held fast.
+    """Return the variance of a Kron flux over that in an aperture of fixed size.
 
-    The Kron radius r1 = sum(r I) / sum(I) feels the noise of each pixel by (r - r1) / sum(I), and
-    the flux follows it along the growth curve: a pixel at r counts (r < R) + g (r - r1), with
-    R = 2.5 r1 and g = `KRON_SLOPE` / r1, out to `KRON_REGION`.
+    The noise of a pixel at radius r changes the Kron radius r1 = sum(r I) / sum(I) by (r - r1) /
+    sum(I) of it, and the flux changes along the growth curve. The pixel therefore counts with (r <
+    R) + g (r - r1), where R = 2.5 r1 and g = `KRON_SLOPE` / r1, out to `KRON_REGION`.
 
     Parameters
     ----------
     stretch : ndarray, shape (n,)
-        R, in semi-axes.
+        R, in semi-axes of the source.
 
     Returns
     -------
@@ -137,29 +139,29 @@ def position_errors(
     variance: np.ndarray,
     gain: float,
 ) -> np.ndarray:
-    """Return the errors of windowed positions, mean of both axes.
+    """Return the errors of windowed positions, averaged over both axes.
 
-    A position is where the sum of W(x - x0) (x - x0) I vanishes, with a Gaussian W as wide as a
-    star. Noise moves it by its own such sum, over the slope of that of the source (compare
+    A position x0 satisfies sum(W(x - x0) (x - x0) I) = 0, where W is a Gaussian as wide as a star.
+    Its error is that of the sum divided by the derivative of the sum with respect to x0 (compare
     ERRX2WIN in the manual of source-extractor).
 
     Parameters
     ----------
     image : ndarray, shape (ny, nx)
-        Without background.
+        Background-subtracted image.
     x, y : ndarray, shape (n,)
-        [pixel].
+        Positions of the sources [pixel].
     locus : float
         Half-light radius of stars [pixel].
     variance : ndarray, shape (n,)
-        Sky variance of a pixel at each source, correlated noise included.
+        Sky variance of a pixel at each source, including correlated noise.
     gain : float
         Electrons per unit.
 
     Returns
     -------
     ndarray, shape (n,)
-        [pixel]; infinite where no light is left that tells the place.
+        Errors [pixel]; infinite where no significant light is left.
     """
     window = WINDOW * locus
     half = int(np.ceil(4 * window))
@@ -179,7 +181,7 @@ def position_errors(
 
 @dataclass(frozen=True)
 class SourceFluxes:
-    """Fluxes of the sources of a coadd in apertures of one kind, with their errors.
+    """Fluxes and errors of the sources of a coadd in apertures of one kind.
 
     Parameters
     ----------
@@ -193,21 +195,22 @@ class SourceFluxes:
 
 @dataclass(frozen=True)
 class SourceMeasurements:
-    """What the source table holds of each of n sources, lengths in pixels.
+    """Measurements of n sources for the source table; lengths are in pixels.
 
     Parameters
     ----------
     sky : ndarray, shape (n, 2)
         ra, dec [deg].
     position_error : ndarray, shape (n,)
-        Mean of both axes.
+        Errors of the positions, averaged over both axes.
     point, auto : SourceFluxes
-        Total fluxes of point sources; those in automatic apertures.
+        Total fluxes of point sources, and fluxes in automatic apertures.
     apertures : list of SourceFluxes
-        In circular apertures.
+        Fluxes in circular apertures.
     kron_reach : ndarray, shape (n,)
         Semi-major axes of the automatic apertures.
     flags : ndarray of int32, shape (n,)
+        Flags of sep and of `lib.photometry.flags`.
     """
 
     sky: np.ndarray
@@ -219,7 +222,7 @@ class SourceMeasurements:
     flags: np.ndarray
 
     def with_flat_error(self, part: float) -> "SourceMeasurements":
-        """Return the measurements with an error of so large a part of each flux in theirs."""
+        """Return the measurements with a relative flat-field error added to those of all fluxes."""
         if not part:
             return self
         point, auto, *apertures = (
@@ -230,7 +233,7 @@ class SourceMeasurements:
 
     @classmethod
     def none(cls, n_apertures: int) -> "SourceMeasurements":
-        """Return the measurements of no source."""
+        """Return an empty set of measurements."""
         none = np.empty(0)
         fluxes = SourceFluxes(none, none)
         circular = [fluxes] * n_apertures
@@ -241,17 +244,18 @@ class SourceMeasurements:
 def measure_sources(
     coadd: MeasuredCoadd, field: StarField, radii: list[float], crowded: bool = False
 ) -> SourceMeasurements:
-    """Measure the sources of a coadd: positions, and fluxes in apertures of all kinds.
+    """Measure positions and fluxes, in apertures of all kinds, of the sources of a coadd.
 
     Parameters
     ----------
     coadd : MeasuredCoadd
+        The coadd.
     field : StarField
-        Its sources.
+        The sources of the coadd.
     radii : list of float
         Radii of the circular apertures [pixel].
     crowded : bool
-        Whether stars run into each other everywhere: `POINT` is that of the inner aperture then.
+        Whether the field is crowded: `POINT` then uses the inner aperture alone.
 
     Returns
     -------
@@ -312,19 +316,19 @@ def measure_sources(
 
 @dataclass(frozen=True)
 class UnevenLight:
-    """By how much stars of one profile differ in apertures, beyond their noise.
+    """Scatter, beyond their noise, of the fluxes of stars between apertures.
 
-    Pixels sample each star at another place, resampling and repaired pixels leave something, and
-    the profile varies over the field: bright stars differ by more than photons tell.
+    It is due to pixel phase, to residuals of resampling and repaired pixels, and to the variation
+    of the profile over the field, and exceeds the photon noise of bright stars.
 
     Parameters
     ----------
     rows : ndarray of int
-        Bright stars that are alone, in the table of sources.
+        Rows of bright, isolated stars.
     flux, error : ndarray, shape (n,)
-        Of all sources in the aperture of the photometry.
+        Fluxes and errors of all sources in the aperture of the photometry.
     wide : float
-        Relative scatter in that aperture, against one of 3 FWHM.
+        Relative scatter in that aperture against one of 3 FWHM.
     """
 
     rows: np.ndarray
@@ -336,7 +340,7 @@ class UnevenLight:
     def measure(
         cls, image: MeasurementImage, field: StarField, error_of: ApertureError
     ) -> "UnevenLight":
-        """Measure the scatter of stars in the aperture of the photometry of a field."""
+        """Measure the scatter of the stars of a field in the aperture of its photometry."""
         error = error_of(field.flux, field.aperture)
         good = field.stars & ((field.flags & (FLAG_NEIGHBOUR | FLAG_PARTIAL)) == 0)
         rows = np.flatnonzero(good & (field.flux > UNEVEN_SNR * error))
@@ -355,12 +359,13 @@ class UnevenLight:
         return replace(uneven, wide=own.beyond(outer, error_of(outer, radius)))
 
     def beyond(self, flux: np.ndarray, error: np.ndarray) -> float:
-        """Return the relative scatter of fluxes against those of the photometry, beyond noise.
+        """Return the relative scatter, beyond noise, of fluxes against those of the photometry.
 
         Parameters
         ----------
         flux, error : ndarray, shape (n,)
-            In an aperture about the same centres: the smaller one's noise is in both.
+            Fluxes and errors in an aperture of the same centres. The noise of the smaller aperture
+            is common to both.
         """
         rows = self.rows[flux[self.rows] > 0]
         if rows.size < MIN_UNEVEN_STARS:
@@ -373,9 +378,10 @@ class UnevenLight:
 
 
 def frames_of(coadd: MeasuredCoadd, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the number of frames that count in the cores of sources, -1 where not known.
+    """Return the number of frames contributing to the cores of sources; -1 where unknown.
 
-    Rounded mean over the inner aperture of `POINT`: 0 where saturation leaves none a weight.
+    The mean over the inner aperture of `POINT`, rounded: 0 where saturation leaves none with
+    weight.
     """
     field, coverage = coadd.field, coadd.coverage
     if field is None or coverage is None:
@@ -387,9 +393,9 @@ def frames_of(coadd: MeasuredCoadd, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _partial_error(coadd: MeasuredCoadd, field: StarField, radius: float) -> np.ndarray | float:
-    """Return what an aperture lacks or has too much of sources that some of the frames cover.
+    """Return the relative error of apertures of sources that only some of the frames cover.
 
-    As a part of their flux: apertures of a fixed radius are not corrected for it.
+    Apertures of a fixed radius are not corrected for the different seeing of these frames.
     """
     if coadd.coverage is None:
         return 0.0
@@ -411,15 +417,17 @@ def source_table(
     Parameters
     ----------
     coadd : MeasuredCoadd
+        The coadd and its sources.
     zeropoint : lib.photometry.zeropoint.Zeropoint
+        Zero point of the coadd.
     apertures : tuple of float
         Radii of the circular apertures [FWHM].
     zeropoint_sources : ndarray of int, optional
-        Rows of the sources used in the zero point.
+        Rows of the stars used for the zero point.
     flat_error : float
-        Error of the flat, as a fraction: part of the errors of all fluxes.
+        Relative error of the flat field, included in the errors of all fluxes.
     measured : SourceMeasurements, optional
-        Measured here if not given.
+        Measurements of the sources, made here if not given.
 
     Returns
     -------
@@ -466,7 +474,7 @@ def source_table(
 
 
 def _shape_columns(source: np.ndarray, field: StarField | None, scale: float) -> list[fits.Column]:
-    """Return the columns of the sources' shapes and sizes, and of their peaks."""
+    """Return the columns of the shapes, sizes and peaks of the sources."""
     half_light = np.empty(0) if field is None else field.half_light
     size = np.empty(0) if field is None else field.size_ratio
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -486,7 +494,7 @@ def _shape_columns(source: np.ndarray, field: StarField | None, scale: float) ->
 def _describe_apertures(
     header: fits.Header, field: StarField | None, radii: list[float], scale: float
 ) -> None:
-    """Write radii [arcsec] and corrections of the apertures into the header of a source table."""
+    """Write aperture radii [arcsec] and corrections into the header of a source table."""
     for k, radius in enumerate(radii, start=1):
         header[f"APRAD{k}"] = (radius * scale, f"[arcsec] radius of APER{k}")
     if field is not None:
@@ -509,7 +517,7 @@ def _column(name: str, values: np.ndarray, unit: str | None = None, kind: str = 
 
 
 def _flux_columns(name: str, fluxes: SourceFluxes, zeropoint: Zeropoint) -> list[fits.Column]:
-    """Return the columns of fluxes and magnitudes in apertures of one kind."""
+    """Return the flux and magnitude columns of apertures of one kind."""
     flux, error = fluxes.flux, fluxes.error
     with np.errstate(divide="ignore", invalid="ignore"):
         magnitude = np.where(flux > 0, zeropoint.value - 2.5 * np.log10(flux), np.nan)
@@ -523,23 +531,24 @@ def _flux_columns(name: str, fluxes: SourceFluxes, zeropoint: Zeropoint) -> list
 
 
 def map_hdus(coadd: MeasuredCoadd) -> list[fits.ImageHDU | fits.CompImageHDU]:
-    """Return what else the sources were measured with, for those who measure again.
+    """Return extensions with the maps needed for forced photometry on the coadd.
 
     Parameters
     ----------
     coadd : MeasuredCoadd
+        The coadd and its sources.
 
     Returns
     -------
     list of ImageHDU, CompImageHDU
-        ``BACKGROUND``, the meshes of the background; ``OCCUPIED``, shape (ny, nx), 1 for pixels
-        that belong to sources, with a rim, and those without weight; ``PARTIAL``, shape
-        (4, by, bx), where not all frames cover all: ln of what the apertures of `POINT`, the wide
-        and the inner one, hold there over what they hold elsewhere, its error, and the weight
-        over that of the best covered place.
+        ``BACKGROUND``, the background mesh; ``OCCUPIED``, shape (ny, nx), 1 for pixels of sources,
+        with a margin, and for those without weight; and, where not all frames cover the whole
+        coadd, ``PARTIAL``, shape (4, by, bx): ln of the relative fraction of light in the wide and
+        in the inner aperture of `POINT`, its error, and the weight relative to the best covered
+        position.
     """
     occupied = coadd.occupied.astype(np.uint8)
-    # A row a tile, as is usual, takes four times as long to write and to read.
+    # The usual tiles of one row take four times as long to write and to read.
     tile = (min(64, occupied.shape[0]), occupied.shape[1])
     hdus = [
         fits.ImageHDU(coadd.background, name="BACKGROUND"),
@@ -560,15 +569,16 @@ def map_hdus(coadd: MeasuredCoadd) -> list[fits.ImageHDU | fits.CompImageHDU]:
 def significant(
     table: fits.BinTableHDU, least: float, significance: np.ndarray | None = None
 ) -> fits.BinTableHDU:
-    """Return a source table without what is likely noise, renumbered.
+    """Return a source table without insignificant sources, renumbered.
 
     Parameters
     ----------
     table : astropy.io.fits.BinTableHDU
+        Source table.
     least : float
-        Least S/N of a source. Where it is not known, the source stays.
+        Minimum S/N; sources of unknown S/N are kept.
     significance : ndarray, shape (n,), optional
-        S/N, where it is not that of the table.
+        S/N to use instead of that in the table.
 
     Returns
     -------

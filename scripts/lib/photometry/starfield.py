@@ -1,7 +1,7 @@
 """Photometry of an image: its sources, the stars among them, fluxes and point-spread function.
 
 Arrays in, arrays out. Pixel coordinates are 0-based (x, y) with the centre of the first pixel at
-(0, 0), as in sep; magnitudes are -2.5 log10(flux) where no zero point is said to be added.
+(0, 0), as in sep; magnitudes are -2.5 log10(flux) unless a zero point is mentioned.
 """
 
 from collections.abc import Callable
@@ -54,49 +54,51 @@ FWHM_OVER_SIGMA = 2.3548
 """Full width at half maximum of a Gaussian over its standard deviation."""
 
 LEAST_HALF_LIGHT = 0.5
-"""No star has a smaller half-light radius [pixel]; smaller ones count as 1."""
+"""Minimum half-light radius of a star [pixel]; smaller ones are replaced by 1."""
 
 HALF_LIGHT_WITHOUT_STARS = 2.0
-"""Half-light radius assumed where no source tells it [pixel]."""
+"""Half-light radius assumed where no source gives it [pixel]."""
 
 WIDEST_PROFILE = 3.0
-"""Half-light radii that the FWHM of stars may measure: what is fitted wider is no star's."""
+"""Maximum FWHM of a fitted profile [half-light radii]: wider fits are not of stars."""
 
 STELLAR_LOCUS = 0.3
-"""By which the half-light radius of a point source may differ from that of stars [ln]."""
+"""Maximum deviation of the half-light radius of a point source from that of stars [ln]."""
 
 VARYING_MODELS = 40.0
-"""Relative error of the models of stars, in units of how the light in their apertures varies."""
+"""Relative error of the models of stars, in units of the variation of the light in their
+apertures."""
 
 LARGEST_MODEL_ERROR = 2.0
-"""It is never taken as larger."""
+"""Upper bound of that error."""
 
 LIKE_THE_OTHERS = 0.01
-"""By which the light in the aperture [ln] of a star that some frames cover may differ from that of
-the others, where what its model leaves is searched for neighbours."""
+"""Maximum difference [ln] between the light in the aperture of a star that some frames cover and
+that of the others, for its residuals to be searched for neighbours."""
 
 LONELY_MARGIN = 1.0
-"""[FWHM] How much further than an aperture the next star must be of one that tells its light."""
+"""[FWHM] Minimum distance, beyond its aperture, of the next star from one whose light is
+measured."""
 
 LARGEST_BLEND = 1.22
-"""Half-light radius, over that of a star, of one with a hidden neighbour of a fifth of its light,
-at most; what is larger is a disc, and no star of which something is left."""
+"""Maximum half-light radius, relative to a star, of a star with a hidden neighbour of a fifth of
+its light; larger sources are discs, whose residuals are no neighbours."""
 
 
 @dataclass(frozen=True)
 class FieldSettings:
-    """How the sources of an image are detected and measured.
+    """Settings of the detection and measurement of the sources of an image.
 
     Parameters
     ----------
     threshold : float
         Detection threshold [noise of a pixel], after smoothing with a small kernel.
     min_area : int
-        Connected pixels above it.
+        Minimum number of connected pixels above the threshold.
     aperture : float
-        Radius of the photometry [FWHM].
+        Radius of the aperture of the photometry [FWHM].
     min_snr : float
-        Least signal-to-noise ratio of a star to measure the point-spread function with.
+        Minimum signal-to-noise ratio of a star used to measure the point-spread function.
     """
 
     threshold: float = 3.0
@@ -107,7 +109,7 @@ class FieldSettings:
 
 @dataclass(frozen=True)
 class StellarProfile:
-    """What the stars of an image look like.
+    """The profile of the stars of an image.
 
     Parameters
     ----------
@@ -120,9 +122,9 @@ class StellarProfile:
     ellipticity : float
         Median 1 - b/a; NaN without stars.
     shape : tuple of float
-        See `lib.photometry.psf.mean_shape`.
+        Mean ellipticity, see `lib.photometry.psf.mean_shape`.
     aperture : float
-        Radius of the photometry [pixel].
+        Radius of the aperture of the photometry [pixel].
     """
 
     half_light: float
@@ -133,7 +135,7 @@ class StellarProfile:
     aperture: float
 
     def star_aperture(self, radius: float) -> StarAperture:
-        """Return an aperture and the wings of a star by the profile alone, without growth curve."""
+        """Return an aperture and the wings of a star, from the profile without growth curve."""
         beta = self.beta if np.isfinite(self.beta) else 3.0
         alpha = moffat_alpha(self.fwhm, beta)
         fraction = float(moffat_fraction(radius, alpha, beta))
@@ -142,14 +144,14 @@ class StellarProfile:
 
 @dataclass(frozen=True)
 class DescribedSources:
-    """Sources of an image, each measured by itself, with the light of its neighbours.
+    """Sources of an image, each measured by itself, its neighbours' light included.
 
     Parameters
     ----------
     sources : structured ndarray, shape (n,)
         As returned by `detect_sources`; x and y are windowed positions.
     stars : ndarray of bool, shape (n,)
-        On the stellar locus, unsaturated, undisturbed.
+        Unsaturated, undisturbed sources on the stellar locus.
     flags : ndarray of int32, shape (n,)
         Those of sep and of `lib.photometry.flags`.
     half_light : ndarray, shape (n,)
@@ -157,8 +159,9 @@ class DescribedSources:
     isophotal : ndarray, shape (n,)
         Isophotal fluxes.
     flux, error : ndarray, shape (n,)
-        In the aperture of the profile.
+        Fluxes and errors in the aperture of the profile.
     profile : StellarProfile
+        Profile of the stars.
     """
 
     sources: np.ndarray
@@ -171,7 +174,7 @@ class DescribedSources:
     profile: StellarProfile
 
     def joined(self, more: "DescribedSources") -> "DescribedSources":
-        """Return these sources followed by others of the same profile."""
+        """Return these sources followed by others, which have the same stellar profile."""
         return DescribedSources(
             sources=np.concatenate([self.sources, more.sources]),
             stars=np.concatenate([self.stars, more.stars]),
@@ -193,25 +196,28 @@ class StarField:
     sources, stars, half_light, profile
         As for `DescribedSources`.
     segments : ndarray of int32, shape (ny, nx)
-        Number (from 1) of the source that each pixel belongs to, 0 for none.
+        Segmentation map: number (from 1) of the source of each pixel, 0 for none.
     flags : ndarray of int32, shape (n,)
         Those of sep and of `lib.photometry.flags`.
     isolation : ndarray, shape (n,)
-        Distance to the next source that matters [pixel].
+        Distance to the nearest significant neighbour [pixel].
     flux, error : ndarray, shape (n,)
         Flux and error within `aperture`, with the light of the other sources subtracted.
     growth : GrowthCurve
+        Growth curve of the stars.
     core : CoreAperture
+        The inner aperture.
     core_flux : ndarray, shape (n,)
-        As `flux`, within `core`.
+        As `flux`, within the radius of `core`.
     residual : ndarray of float32, shape (ny, nx)
-        The image without the models of its stars.
+        The image with the models of its stars subtracted.
     lost_error : ndarray, shape (n,)
-        Relative errors of fluxes that were measured around a saturated core, of what the profile
-        varies over the field, and where some of the frames cover the source; 0 for the others.
+        Additional relative errors of fluxes: those measured around a saturated core, those
+        corrected for the variation of the profile, and those of sources that only some frames
+        cover; 0 for the others.
     variation : FieldVariation or None
-        By which `core_flux` or `flux`, whichever has the larger one, was brought to the mean
-        profile of the field; None where stars are alike.
+        Variation of the profile over the field by which `core_flux` or `flux`, whichever varies
+        more, was corrected; None where none is significant.
     """
 
     sources: np.ndarray
@@ -237,14 +243,15 @@ class StarField:
     def core_with_noise(
         self, pixel: float, ratio: Callable[[float], float | np.ndarray], gain: float
     ) -> CoreAperture:
-        """Return the inner aperture measured again, where the noise of apertures is known.
+        """Return the inner aperture, remeasured with the actual noise of apertures.
 
         Parameters
         ----------
         pixel : float
             Noise of a pixel.
         ratio : callable
-            Noise in an aperture of a radius [pixel] over that of as many independent pixels.
+            Takes a radius [pixel]; returns the noise in such apertures over that of independent
+            pixels.
         gain : float
         """
         radii = (self.core.radius, self.aperture)
@@ -280,7 +287,7 @@ class StarField:
 
     @property
     def point_like(self) -> np.ndarray:
-        """Which sources are as large as a star, ndarray of bool, shape (n,)."""
+        """Which sources have the size of a star, ndarray of bool, shape (n,)."""
         return np.abs(np.log(np.maximum(self.size_ratio, 1e-3))) < STELLAR_LOCUS
 
 
@@ -288,18 +295,19 @@ def measure_field(
     image: MeasurementImage, settings: FieldSettings | None = None, *, find_hidden: bool = True,
     detected: Detections | None = None,
 ) -> StarField | None:  # fmt: skip
-    """Find the sources of an image and measure its point-spread function on the stars.
+    """Detect the sources of an image and measure its point-spread function from the stars.
 
     Parameters
     ----------
     image : MeasurementImage
     settings : FieldSettings, optional
+        Settings of detection and measurement.
     find_hidden : bool
-        Whether to look for the neighbours that were taken for a part of a star. They lift the
-        growth curve by a few thousandths. Without, the sources that are no stars to measure with
-        keep the positions of the detection, and have no half-light radius.
+        Whether to search for neighbours that the detection did not separate from stars. They raise
+        the growth curve by a few thousandths. Without the search, sources that are not used as
+        stars keep their positions from the detection, and have no half-light radius.
     detected : Detections, optional
-        What `detect_sources` has found, where that is known.
+        Result of `detect_sources`, if known.
 
     Returns
     -------
@@ -315,7 +323,7 @@ def measure_field(
     field, models = separate_stars(image, segments, described)
     if not find_hidden:
         return field
-    # Again, with a growth curve that holds less of the neighbours' light.
+    # Repeated, with a growth curve less contaminated by neighbours.
     field, models = separate_stars(image, segments, described, field.growth)
     profile = described.profile
     point = field.point_like & (field.size_ratio < LARGEST_BLEND)
@@ -324,7 +332,7 @@ def measure_field(
         x, y, stars = field.sources["x"], field.sources["y"], np.flatnonzero(field.stars)
         factor, _ = image.coverage.correction(x, y, field.aperture, stars)
         point &= np.abs(np.log(factor)) < LIKE_THE_OTHERS
-    # What varies by so much in the core does so by more in the wings.
+    # A profile that varies in the core varies more in the wings.
     varying = field.variation.rms if field.variation else 0.0
     error = min(MODEL_ERROR + VARYING_MODELS * varying, LARGEST_MODEL_ERROR)
     more, theirs = hidden_sources(models, image, point, segments, profile.fwhm, model_error=error)
@@ -332,7 +340,7 @@ def measure_field(
         np.append(field.sources[key][field.stars], more[key]) for key in ("x", "y", "flux")
     )
     if second_images(x, y, light, profile.fwhm, shortest=0.5, least_ratio=0.01):
-        # What all stars have beside them is a part of their profile.
+        # A companion that all stars have is part of their profile.
         more, theirs = more[:0], np.zeros_like(theirs)
     more["flag"] |= FLAG_BLENDED
     segments = np.where(theirs > 0, theirs + len(point), segments)
@@ -359,10 +367,11 @@ def describe_sources(
     sources : structured ndarray, shape (n,)
         As returned by `detect_sources`.
     settings : FieldSettings
+        Settings of the measurement.
     measure_faint : bool
-        Whether also those fainter than `min_snr` get half-light radii and windowed positions.
+        Whether sources fainter than `min_snr` get half-light radii and windowed positions, too.
     profile : StellarProfile, optional
-        Where it is known from other sources of the image: none of these is a star.
+        Profile of the stars if known from other sources of the image: then none of these is a star.
 
     Returns
     -------
@@ -384,7 +393,7 @@ def describe_sources(
     if profile is not None:
         star_size = profile.half_light
     else:
-        # To tell stars from galaxies a per cent is good enough.
+        # An accuracy of a per cent is enough to separate stars from galaxies.
         _measure_half_light(image.data, sources, bright, half_light, subpix=2)
         bad_core = _bad_core(image, sources, half_light)
         star_size = _star_size(image, sources, half_light, snr, flags | bad_core, settings)
@@ -420,9 +429,9 @@ def describe_sources(
 def _measure_half_light(
     image: np.ndarray, sources: np.ndarray, rows: np.ndarray, half_light: np.ndarray, subpix: int
 ) -> None:
-    """Measure half-light radii of some sources, in place.
+    """Measure the half-light radii of some sources, in place.
 
-    In an aperture that holds nearly all of the isophotal size.
+    The total is the flux in an aperture of nearly all of the isophotal size.
     """
     reach = np.clip(6.0 * sources["a"][rows], 4.0, 0.1 * max(image.shape))
     half_light[rows], _ = sep.flux_radius(
@@ -441,11 +450,11 @@ def _star_size(
     image: MeasurementImage, sources: np.ndarray, half_light: np.ndarray, snr: np.ndarray,
     flags: np.ndarray, settings: FieldSettings,
 ) -> float:  # fmt: skip
-    """Return the half-light radius of stars, of any source where none is fit."""
+    """Return the half-light radius of stars, or of all sources where there are no stars [pixel]."""
     _, size = select_stars(
         half_light, snr, flags, sources["peak"], image.saturate, min_snr=settings.min_snr
     )
-    if not np.isfinite(size):  # the best there are, only so that the frame has numbers
+    if not np.isfinite(size):  # the best available, so that the frame has numbers at all
         usable = np.isfinite(half_light) & ((flags & (FLAG_SATURATED | FLAG_WEIGHT)) == 0)
         size = float(np.median(half_light[usable])) if usable.any() else HALF_LIGHT_WITHOUT_STARS
     return size if size > LEAST_HALF_LIGHT else 1.0
@@ -454,9 +463,12 @@ def _star_size(
 def _centre_on_windows(
     image: np.ndarray, sources: np.ndarray, rows: np.ndarray, star_size: float
 ) -> None:
-    """Give some sources windowed positions, in place: those of source-extractor's XWIN_IMAGE."""
+    """Replace the positions of some sources by windowed centroids, in place.
+
+    They are those of source-extractor's XWIN_IMAGE.
+    """
     x, y = sources["x"][rows], sources["y"][rows]
-    # The weight of a pixel on the rim is e^-8: it need not be divided.
+    # Pixels on the rim have weight e^-8: no subsampling needed.
     sigma = np.full(rows.size, 2.0 * star_size / FWHM_OVER_SIGMA)
     x_window, y_window, failed = sep.winpos(image, x, y, sigma, subpix=1)
     shift = np.hypot(x_window - x, y_window - y)
@@ -469,9 +481,9 @@ def _stellar_profile(
     image: np.ndarray, stars: np.ndarray, flux: np.ndarray, half_light: float,
     settings: FieldSettings,
 ) -> StellarProfile:  # fmt: skip
-    """Return the profile of stars, by their half-light radius where no Moffat profile fits."""
+    """Return the profile of stars, from their half-light radius where no Moffat profile fits."""
     fwhm, beta = fit_profile(image, stars["x"], stars["y"], flux, 2.0 * half_light)
-    # Of any profile that falls outwards the FWHM is at most that of a disc, 2.8 half-light radii.
+    # The FWHM of a profile that falls outwards is at most that of a disc, 2.8 half-light radii.
     if not fwhm < WIDEST_PROFILE * half_light:
         fwhm, beta = 2.0 * half_light, np.nan
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -492,27 +504,27 @@ def _even_field(
     image: MeasurementImage, models: StarModels, alone: np.ndarray, fwhm: float,
     parts: list[tuple[float, np.ndarray]], curve: np.ndarray,
 ) -> tuple[FieldVariation | None, np.ndarray]:  # fmt: skip
-    """Bring fluxes in apertures to the mean profile of the field, in place.
+    """Correct fluxes in apertures for the variation of the profile over the field, in place.
 
     Parameters
     ----------
     image : MeasurementImage
     models : StarModels
     alone : ndarray of int
-        Stars to tell the variation.
+        Isolated stars, which determine the variation.
     fwhm : float
         [pixel].
     parts : list of (float, ndarray)
-        Radius [pixel] and fluxes of all sources, of each aperture.
+        Radius [pixel] and fluxes of all sources, for each aperture.
     curve : ndarray of int
-        The stars of the growth curve: their mean profile is that of the field.
+        The stars of the growth curve, whose mean profile is the reference.
 
     Returns
     -------
     variation : FieldVariation or None
-        The larger one.
+        The larger of the variations.
     error : ndarray, shape (n,)
-        Relative, of its fluxes.
+        Relative errors of that correction.
     """
     none = np.zeros(models.x.size)
     if alone.size < MIN_STARS[0]:
@@ -524,7 +536,7 @@ def _even_field(
     sky = image.typical_noise * np.sqrt(np.pi) * reach
     photons = np.maximum(wide, 0) / image.gain if image.gain else 0.0 * wide
     with np.errstate(divide="ignore", invalid="ignore"):
-        # A part p has the noise of what lies outside of it: the photons of 1 - p.
+        # The noise of a fraction p is that of the light outside, the photons of 1 - p.
         found = [
             fit_variation(
                 x[alone], y[alone], flux[alone] / wide,
@@ -548,14 +560,15 @@ def _even_coverage(
     image: MeasurementImage, x: np.ndarray, y: np.ndarray, parts: list[tuple[float, np.ndarray]],
     stars: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
-    """Bring fluxes where some of the frames cover a source to the profile of stars, in place.
+    """Correct fluxes of sources that only some of the frames cover, in place.
 
-    For `parts` see `_even_field`; `stars` are those of the growth curve.
+    The reference is the mean profile of `stars`, those of the growth curve; for `parts` see
+    `_even_field`.
 
     Returns
     -------
     ndarray, shape (n,)
-        Relative errors of that.
+        Relative errors of the correction.
     """
     error = np.zeros(len(x))
     if image.coverage is None or not len(x):
@@ -571,15 +584,18 @@ def separate_stars(
     image: MeasurementImage, segments: np.ndarray, described: DescribedSources,
     growth: GrowthCurve | None = None,
 ) -> tuple[StarField, StarModels]:  # fmt: skip
-    """Subtract the other sources' light from each, and measure the growth curve of the rest.
+    """Subtract the light of the other sources from each, and measure the growth curve.
 
     Parameters
     ----------
     image : MeasurementImage
     segments : ndarray of int32, shape (ny, nx)
+        Segmentation map.
     described : DescribedSources
+        The sources, measured by themselves.
     growth : GrowthCurve, optional
-        Growth curve by which sources are modelled; without it the profile of the stars is used.
+        Growth curve with which the sources are modelled; without it the profile of the stars is
+        used.
 
     Returns
     -------
@@ -590,7 +606,7 @@ def separate_stars(
     x, y = described.sources["x"], described.sources["y"]
     isolation = neighbour_distance(x, y, described.isophotal)
     near = np.where(isolation < profile.aperture + profile.fwhm, FLAG_NEIGHBOUR, 0)
-    # The models are fitted to the cores: there stars have least light of each other.
+    # The models are fitted to the cores, which are least contaminated by neighbours.
     radius = CORE_RADIUS * profile.fwhm
     if growth is not None:
         inner = growth.aperture(radius, profile.shape)

@@ -1,4 +1,4 @@
-"""Zero points: of frames against each other, of a coadd against a catalogue."""
+"""Zero points: of frames relative to each other, and of a coadd against a catalogue."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,13 +22,13 @@ COLOURS = {
     "H": (("J", "H"), ("H", "K")),
     "K": (("H", "K"), ("J", "K")),
 }
-"""Colours that can carry the colour term of a band, best first."""
+"""Colours used for the colour term of a band, best first."""
 
 ASSUMED_REFERENCE_ERROR = 0.02
-"""Error of a catalogue magnitude that states none [mag]."""
+"""Error assumed for a catalogue magnitude that has none [mag]."""
 
 LEAST_TRUE_SPREAD = 0.3
-"""Part of the variance of the colours that must not be that of their errors, for a colour term."""
+"""Minimum fraction of the variance of the colours not due to their errors, for a colour term."""
 
 
 def relative_zeropoints(
@@ -36,29 +36,30 @@ def relative_zeropoints(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Solve for the zero points of frames from the stars they have in common.
 
-    Minimises sum w_ij (m_ij + z_i - M_j)^2 over the zero points z and star magnitudes M; the M
-    are eliminated, so that the equations have the size of the number of frames. Outliers lose
-    weight by Tukey's biweight.
+    Minimises sum w_ij (m_ij + z_i - M_j)^2 over the zero points z and star magnitudes M; the M are
+    eliminated, so that the number of equations is that of the frames. Outliers are down-weighted by
+    Tukey's biweight.
 
     Parameters
     ----------
     magnitude, error : ndarray, shape (n_frames, n_stars)
         Instrumental magnitudes, NaN where a star is not measured.
     floor : float or ndarray, shape (n_frames, 1)
-        Added to the errors in quadrature: what flat fields and catalogues leave.
+        Added to the errors in quadrature, for errors of flat fields and catalogues [mag].
     iterations : int
+        Number of reweightings.
 
     Returns
     -------
     zeropoint : ndarray, shape (n_frames,)
-        With mean 0 in each group; NaN for a frame without common star.
+        Zero points [mag], with mean 0 in each group; NaN for a frame without common stars.
     scatter : ndarray, shape (n_frames,)
         Robust scatter of its stars about the solution [mag].
     number : ndarray of int, shape (n_frames,)
-        Its stars that another frame has too.
+        Number of its stars that other frames have, too.
     group : ndarray of int, shape (n_frames,)
-        Frames of different groups have no star in common, directly or through others: their
-        zero points cannot be compared.
+        Group of each frame. Frames of different groups have no stars in common, directly or through
+        others: their zero points cannot be compared.
     """
     n_frames = len(magnitude)
     seen = np.isfinite(magnitude) & np.isfinite(error)
@@ -100,10 +101,10 @@ def _connected_frames(seen: np.ndarray) -> np.ndarray:
 
 
 SPATIAL_MIN_STARS = 20
-"""Fewer stars give no spatial term."""
+"""Minimum number of stars for a spatial term."""
 
 SPATIAL_CHANCE = 0.003
-"""Probability that stars without a spatial term seem to have one."""
+"""Probability of a false detection of a spatial term."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,11 @@ class SpatialTerm:
     Parameters
     ----------
     dx, dy, dx_error, dy_error : float
-        Magnitudes per pixel.
+        Gradients and their errors [mag/pixel].
     x0, y0 : float
-        Where it is 0: the weighted mean place of the stars [pixel].
+        Zero of the plane: the weighted mean position of the stars [pixel].
     chance : float
-        Probability that chance made it.
+        False-alarm probability.
     """
 
     dx: float
@@ -136,24 +137,28 @@ class Zeropoint:
     Parameters
     ----------
     value, error : float
-        At colour `colour_at`; NaN where `reason` says why there is none.
+        Zero point at colour `colour_at`, and its error [mag]; NaN where `reason` says why there is
+        none.
     scatter, rms : float
         Robust and ordinary scatter of the stars used [mag].
     intrinsic : float
-        Part of the scatter that the stated errors of the stars do not explain [mag].
+        Intrinsic scatter: the part not explained by the stated errors of the stars [mag].
     n_stars : int
-        Stars used.
+        Number of stars used.
     n_matched : int
-        Stars given.
+        Number of stars given.
     colour : str
         Name of the colour (``g-r``), or ``''``.
     colour_term, colour_term_error, colour_at : float
-        0, 0, NaN where not fitted.
+        Colour term, its error, and the mean colour of the stars [mag]; 0, 0, NaN where not fitted.
     used : ndarray of bool, shape (n,)
+        Which stars were used.
     residual : ndarray, shape (n,)
-        Reference less fit, of all stars given [mag].
+        Reference minus fit, for all stars given [mag].
     spatial : SpatialTerm, optional
+        Spatial term, where significant.
     reason : str
+        Why there is no zero point, '' where there is one.
     """
 
     value: float = np.nan
@@ -180,19 +185,18 @@ class Zeropoint:
 
 @dataclass(frozen=True)
 class ReferenceColour:
-    """A colour of stars in the reference.
+    """A colour of stars from the reference.
 
     Parameters
     ----------
     name : str
-        As ``g-r``.
+        Name of the colour, e.g. ``g-r``.
     value : ndarray, shape (n,)
-        [mag], NaN where unknown: such stars serve the fit without colour term only.
+        Colours [mag]; NaN where unknown: such stars are used only without colour term.
     error : ndarray, shape (n,), optional
-        [mag].
+        Errors of the colours [mag].
     covariance : ndarray, shape (n,), optional
-        Covariance of the errors of the colour and of the magnitude whose zero point is fitted
-        [mag^2].
+        Covariance of the errors of the colour and of the magnitude being calibrated [mag^2].
     """
 
     name: str
@@ -203,20 +207,20 @@ class ReferenceColour:
 
 @dataclass(frozen=True)
 class ZeropointLimits:
-    """What the fit of a zero point takes.
+    """Requirements and clipping of the fit of a zero point.
 
     Parameters
     ----------
     min_stars : int
-        Fewer stars give no zero point.
+        Minimum number of stars for a zero point.
     colour_min_stars : int
-        Fewer stars give no colour term.
+        Minimum number of stars for a colour term.
     colour_min_spread : float
-        Colours with a smaller standard deviation [mag] give none either.
+        Minimum standard deviation of the colours for a colour term [mag].
     clip : float
-        Stars further from the fit are left out [sigma].
+        Clipping threshold [sigma].
     min_error : float
-        Least error of one star [mag].
+        Minimum error of a star [mag].
     """
 
     min_stars: int = 3
@@ -248,22 +252,24 @@ def fit_zeropoint(
     reference_error: np.ndarray, colour: ReferenceColour | None = None,
     limits: ZeropointLimits | None = None,
 ) -> Zeropoint:  # fmt: skip
-    """Fit a zero point, and a colour term where the stars bear one.
+    """Fit a zero point, and a colour term where the stars constrain one.
 
-    Weights are the inverse of the sum of the stars' variances and an intrinsic variance, itself
-    found from the scatter. Stars further than `clip` standard deviations are left out, one round
-    after the other. The colour enters as its distance from its weighted mean, so that the zero
-    point there does not depend on the error of the colour term.
+    Weights are the inverse of the sum of a star's variance and an intrinsic variance, which is
+    determined from the scatter. Stars further than `clip` standard deviations are rejected
+    iteratively. Colours are relative to their weighted mean, so that the zero point there is
+    independent of the error of the colour term.
 
     Parameters
     ----------
     instrumental, error : ndarray, shape (n,)
         Instrumental magnitudes and their errors.
     reference, reference_error : ndarray, shape (n,)
-        Catalogue magnitudes and their errors; NaN for a star to leave out. An error that is NaN
-        or 0 counts as 0.02.
+        Catalogue magnitudes and their errors; NaN for stars to leave out. For errors that are NaN
+        or 0, 0.02 mag is assumed.
     colour : ReferenceColour, optional
+        Colours of the stars in the reference.
     limits : ZeropointLimits, optional
+        Requirements of the fit.
 
     Returns
     -------
@@ -303,15 +309,17 @@ class _Line:
     Parameters
     ----------
     value, error : float
-        At colour `centre`.
+        Constant, or value at colour `centre`, and its error [mag].
     slope, slope_error, centre : float
-        0 for a constant.
+        Slope, its error, and the weighted mean colour; 0 for a constant.
     intrinsic : float
-        Intrinsic variance of the stars.
+        Intrinsic variance of the stars [mag^2].
     parameters : int
-        1 or 2.
+        Number of parameters, 1 or 2.
     used : ndarray of bool, shape (n,)
+        Stars not rejected.
     residual : ndarray, shape (n,)
+        Residuals of all stars [mag].
     """
 
     value: float
@@ -326,9 +334,9 @@ class _Line:
 
 
 def _record_fit(result: Zeropoint, fit: _Line) -> None:
-    """Write the numbers of a fit to a zero point."""
+    """Copy the results of a fit to a zero point."""
     used, residual = fit.used, fit.residual
-    # The intrinsic scatter is itself known from few stars only: Student's t has this variance.
+    # The intrinsic scatter is estimated from few stars: this is the variance of Student's t.
     freedom = used.sum() - fit.parameters
     small = np.sqrt(freedom / (freedom - 2)) if freedom > 2 else 2.0
     result.value, result.error = fit.value, fit.error * small
@@ -346,7 +354,7 @@ def _colour_line(
     difference: np.ndarray, variance: np.ndarray, known: np.ndarray, used: np.ndarray,
     colour: ReferenceColour, limits: ZeropointLimits,
 ) -> _Line | None:  # fmt: skip
-    """Fit a line in colour, None where the stars do not bear one."""
+    """Fit a line in colour; None where the stars do not constrain one."""
     with_colour = used & np.isfinite(colour.value)
     if with_colour.sum() < limits.colour_min_stars:
         return None
@@ -363,10 +371,10 @@ def _clipped_line(
     difference: np.ndarray, variance: np.ndarray, known: np.ndarray, used: np.ndarray, clip: float,
     min_stars: int, colour: ReferenceColour | None = None,
 ) -> _Line | None:  # fmt: skip
-    """Fit a constant, or a line in colour, with intrinsic scatter and clipping.
+    """Fit a constant, or a line in colour, with intrinsic scatter and sigma clipping.
 
-    The slope is that of Akritas & Bershady (1996, ApJ 470, 706), for errors of both coordinates
-    that may be correlated. None where the errors of the colours leave nothing of their spread.
+    The slope is that of Akritas & Bershady (1996, ApJ 470, 706), for correlated errors in both
+    coordinates. None where the errors of the colours explain all of their spread.
     """
     parameters = 1 if colour is None else 2
     abscissa, covariance, colour_variance = np.zeros((3, difference.size))
@@ -396,7 +404,7 @@ def _clipped_line(
         residual = difference - value - slope * (abscissa - centre)
         before = intrinsic
         intrinsic = intrinsic_variance(residual[used], variance[used], used.sum() - parameters)
-        # Clipping against the robust scatter: outliers swell the other one and hide in it.
+        # Clip against the robust scatter: outliers would inflate the ordinary one.
         robust = max(0.0, mad_std(residual[used]) ** 2 - np.median(variance[used]))
         bound = clip * np.sqrt(variance + min(intrinsic, max(robust, 0.25 * intrinsic)))
         kept = known & (np.abs(np.where(known, residual, np.inf)) <= bound)
@@ -414,17 +422,18 @@ def _clipped_line(
 def fit_spatial_term(
     residual: np.ndarray, variance: np.ndarray, x: np.ndarray, y: np.ndarray
 ) -> SpatialTerm | None:
-    """Fit a plane to the residuals of a zero point, where there is one.
+    """Fit a plane to the residuals of a zero point, if significant.
 
-    It must be better than none by the F test, and predict each star from the others better than
-    none does (the leave-one-out residual is the residual over one less the leverage).
+    It must be significant by the F test, and predict each star from the others better than no plane
+    does (the leave-one-out residual is the residual over one minus the leverage).
 
     Parameters
     ----------
     residual, variance : ndarray, shape (n,)
-        Residuals of the stars in the zero point; variances without intrinsic scatter.
+        Residuals of the stars from the zero point [mag], and their variances without intrinsic
+        scatter.
     x, y : ndarray, shape (n,)
-        Pixels.
+        Positions of the stars [pixel].
 
     Returns
     -------
@@ -462,18 +471,18 @@ def fit_spatial_term(
 def expected_noise(
     magnitude: np.ndarray, error: np.ndarray, flux: np.ndarray, expected: np.ndarray, gain: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return magnitudes without the bias of noise, with errors for the flux that stars should have.
+    """Return magnitudes corrected for noise bias, with errors for the expected flux of each star.
 
-    An error computed from the measured flux is smaller where noise made the star brighter: a mean
+    An error computed from the measured flux is too small where noise made the star brighter: a mean
     with such weights is too bright by 1.5 (noise / flux)^2 of the flux. And -2.5 log of a noisy
-    flux is too faint by half of (noise / flux)^2.
+    flux is too faint, by half of (noise / flux)^2.
 
     Parameters
     ----------
     magnitude, error : ndarray, shape (n,)
         As measured.
     flux, expected : ndarray, shape (n,)
-        Total fluxes measured, and expected from a catalogue.
+        Measured total fluxes, and those expected from a catalogue.
     gain : float
         Electrons per unit of flux.
 
@@ -489,15 +498,15 @@ def expected_noise(
 def choose_colour(
     band: str, table: Mapping[str, np.ndarray], rows: np.ndarray
 ) -> ReferenceColour | None:
-    """Return the colour of the reference that most of some stars have.
+    """Return the colour of the reference available for most stars.
 
     Parameters
     ----------
     band : str
     table : mapping of str to ndarray
-        Reference columns.
+        Reference table.
     rows : ndarray of int
-        Stars.
+        Rows of the stars.
 
     Returns
     -------
@@ -519,7 +528,7 @@ def choose_colour(
 
 
 def _column(table: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    """Return a column as float, NaN where it is missing."""
+    """Return a column as floats; NaN where it is missing."""
     if name in table:
         return np.asarray(table[name], float)
     return np.full(len(table["ra"]), np.nan)

@@ -13,16 +13,20 @@ def plot_zeropoint(
     path: str | Path, title: str, zeropoint: Zeropoint, stars: ZeropointStars,
     shape: tuple[int, ...],
 ) -> None:  # fmt: skip
-    """Draw the residuals of the zero point against magnitude, colour and position.
+    """Plot the residuals of the zero point against magnitude, colour and position.
 
     Parameters
     ----------
     path : path-like
+        PNG file to write.
     title : str
+        Title of the plot.
     zeropoint : Zeropoint
+        Zero point with its residuals.
     stars : ZeropointStars
+        The stars that it was fitted to.
     shape : tuple of int
-        Shape of the coadd.
+        Shape of the coadd (ny, nx).
     """
     margins = (0.1, 0.09, 0.93, 0.92)
     figure, axes = new_figure((9, 6.5), margins, 2, 2, wspace=0.28, hspace=0.26)
