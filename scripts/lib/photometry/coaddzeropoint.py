@@ -31,13 +31,13 @@ MAX_SCATTER = 0.5
 """[mag] Scatter beyond the stated errors above which the matches must be wrong: photographic
 magnitudes, the poorest in use, scatter by 0.3."""
 
-SHIFTS = 8.0 * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+CHANCE_SHIFTS = 8.0 * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
 """Displacements, in match radii, that give the number of chance matches."""
 
-SIGNIFICANT = 4.0
+MATCH_SIGNIFICANCE = 4.0
 """Standard deviations by which the matches must exceed the number expected by chance."""
 
-MIN_LONELY_STARS = 5
+MIN_ISOLATED_STARS = 5
 """With fewer isolated stars, blended ones are used as well."""
 
 
@@ -216,9 +216,9 @@ def _matched_by_chance(coadd: MeasuredCoadd, reference: Reference, radius: float
     ours = project(sky[:, 0], sky[:, 1], ra0, dec0)
     theirs = project(reference["ra"], reference["dec"], ra0, dec0)
     found = len(match(ours, theirs, radius)[0])
-    beside = [len(match(ours + radius * shift, theirs, radius)[0]) for shift in SHIFTS]
+    beside = [len(match(ours + radius * shift, theirs, radius)[0]) for shift in CHANCE_SHIFTS]
     chance = float(np.mean(beside))
-    if found == 0 or found > chance + SIGNIFICANT * np.sqrt(chance):
+    if found == 0 or found > chance + MATCH_SIGNIFICANCE * np.sqrt(chance):
         return ""
     return (
         f"NO_MATCH: {found} of {len(ours)} sources within {radius:g} arcsec of an entry, as by "
@@ -250,15 +250,15 @@ def _match_stars(
     usable &= (field.flags & (spoilt | 2 | 4 | 8 | 16)) == 0
     if coadd.coverage is not None:
         part = coadd.coverage.part(field.sources["x"], field.sources["y"])
-        lonely = usable & ((field.flags & blended) == 0) & (field.snr > settings.zeropoint_snr)
-        usable &= part >= least_coverage(part[ours][lonely[ours]])
-    lonely = usable & ((field.flags & blended) == 0)
+        isolated = usable & ((field.flags & blended) == 0) & (field.snr > settings.zeropoint_snr)
+        usable &= part >= least_coverage(part[ours][isolated[ours]])
+    isolated = usable & ((field.flags & blended) == 0)
     light = 10 ** (-0.4 * np.asarray(reference[band], float))
     listed = np.isfinite(at).all(axis=1) & np.isfinite(light)
     distance = np.full(len(at), np.inf)
     distance[listed] = neighbour_distance(at[listed, 0], at[listed, 1], light[listed])
-    lonely[ours[distance[theirs] < coadd.scale * (field.aperture + field.fwhm)]] = False
+    isolated[ours[distance[theirs] < coadd.scale * (field.aperture + field.fwhm)]] = False
     bright = field.snr > settings.zeropoint_snr
-    enough = max(settings.zeropoint_min_stars, MIN_LONELY_STARS)
-    good = lonely if not crowded and (lonely & bright)[ours].sum() >= enough else usable
+    enough = max(settings.zeropoint_min_stars, MIN_ISOLATED_STARS)
+    good = isolated if not crowded and (isolated & bright)[ours].sum() >= enough else usable
     return ours[good[ours]], theirs[good[ours]], ours.size

@@ -13,10 +13,10 @@ import numpy as np
 BLOCK = 8
 """[pixel] Side of the blocks for which the covering frames are recorded."""
 
-WHOLE = 0.9
+FULL_COVERAGE = 0.9
 """Fraction of the largest weight above which a position counts as covered by all frames."""
 
-SERVING = ((WHOLE, 40), (0.7, 12))
+COVERAGE_LEVELS = ((FULL_COVERAGE, 40), (0.7, 12))
 """Minimum fraction of the weight of stars used for measurements, and how many there must be."""
 
 CORRECTION_ERROR = 0.1
@@ -71,7 +71,7 @@ class FrameCoverage:
         """Whether some positions are not covered by all frames."""
         members, _ = self.sets
         weight = members @ self.weights
-        return bool((weight[weight > 0] < WHOLE * weight.max()).any())
+        return bool((weight[weight > 0] < FULL_COVERAGE * weight.max()).any())
 
     def part(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return the total weight of the frames at positions, as a fraction of the largest."""
@@ -201,7 +201,7 @@ def least_coverage(part: np.ndarray) -> float:
     float
         Minimum of `part`.
     """
-    for least, enough in SERVING:
+    for least, enough in COVERAGE_LEVELS:
         if np.count_nonzero(part >= least) >= enough:
             return least
     ranked = np.sort(part)[::-1]

@@ -6,7 +6,7 @@ import numpy as np
 
 from lib.core.stats import MAD_TO_SIGMA
 
-WIDE = 3.0
+WIDE_RADIUS = 3.0
 """[FWHM] Radius of the apertures whose fraction of light does not vary."""
 
 MOST_ERROR = 0.03
@@ -18,7 +18,7 @@ FLOOR = 0.003
 LEAST_VARIATION = 0.003
 """Variations of a smaller rms over the stars are not corrected."""
 
-CHANCE = 1e-3
+FALSE_ALARM = 1e-3
 """Probability of a false detection of a variation."""
 
 MIN_STARS = (12, 18)
@@ -130,7 +130,7 @@ def fit_variation(
         after = np.sum(weight[kept] * (value[kept] - fitted[kept]) ** 2)
         noise = after / (number - k)
         ratio = (before - after) / (k - 1) / max(noise, 1e-12)
-        if fdtrc(k - 1, number - k, max(ratio, 0.0)) > CHANCE:
+        if fdtrc(k - 1, number - k, max(ratio, 0.0)) > FALSE_ALARM:
             continue
         # The growth curve has the mean profile: only departures from it count.
         shift = np.average(fitted[kept], weights=weight[kept])

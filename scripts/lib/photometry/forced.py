@@ -12,7 +12,7 @@ from lib.core.bands import BAND_ORDER
 from lib.core.crossmatch import common_stars
 from lib.core.sphere import mean_position, project
 from lib.core.wcs import celestial_wcs
-from lib.photometry.coverage import WHOLE, look_up
+from lib.photometry.coverage import FULL_COVERAGE, look_up
 from lib.photometry.flags import (
     FLAG_NEIGHBOUR,
     FLAG_OUTSIDE,
@@ -194,7 +194,7 @@ def forced_fluxes(
         error[index] = np.hypot(error[index], confusion_error(*coadd.confusion, flux[index]))
     flags[index] |= _pixel_flags(coadd, x, y) | np.where(disturbed, FLAG_NEIGHBOUR, 0)
     if coadd.partial is not None:
-        flags[index] |= np.where(here[3] < WHOLE, FLAG_PARTIAL, 0)
+        flags[index] |= np.where(here[3] < FULL_COVERAGE, FLAG_PARTIAL, 0)
     gone = (flags & FLAG_OUTSIDE) > 0
     flux[gone], error[gone] = np.nan, np.nan
     return flux, error, flags

@@ -43,7 +43,7 @@ WINGS_ERROR = 0.1
 NEIGHBOUR_REACH = 12.0
 """Sources further away are not subtracted [radius of the aperture]."""
 
-OWN_LIGHT = 0.5
+OWN_RADIUS = 0.5
 """Sources closer than this are identified with the object itself [radius of the aperture]."""
 
 MOST_MARKED = 0.6
@@ -359,7 +359,7 @@ def _neighbours(
     if not len(x):
         return models, [np.empty(0, int)] * len(at[0])
     tree = cKDTree(np.column_stack([x, y]))
-    own = tree.query_ball_point(np.column_stack(at), OWN_LIGHT * radius)
+    own = tree.query_ball_point(np.column_stack(at), OWN_RADIUS * radius)
     return models, [np.array(one, int) for one in own]
 
 

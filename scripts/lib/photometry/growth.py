@@ -28,7 +28,7 @@ REFERENCE_RING = int(np.flatnonzero(RING_RADII == 1.5)[0])
 WINGS_INNER_RADIUS = 0.8
 """The wings are fitted to the rings whose outer radius is larger [FWHM]."""
 
-MIN_LONELY_STARS = 5
+MIN_ISOLATED_STARS = 5
 """With fewer stars that are isolated up to the last ring, the growth curve ends earlier."""
 
 MIN_STAR_SNR = 20
@@ -50,7 +50,7 @@ PRIOR_BETA = 3.0
 PRIOR_WIDTH = 0.5
 """Standard deviation of that prior in ln(beta)."""
 
-BEYOND_ERROR = 0.35
+EXTRAPOLATION_ERROR = 0.35
 """Relative error of the light beyond the last ring, due to departures from the Moffat profile
 fitted further in and to halos."""
 
@@ -63,7 +63,7 @@ LEAST_BETA, GREATEST_BETA = 1.6, 18.0
 (Trujillo et al. 2001, MNRAS 328, 977), stars on detectors 2.5 and more, halos of optics and dust
 down to 1.6; at 1 the total flux would diverge."""
 
-LONELY = ((1, 1.5), (2, 1.5), (4, 1.5), (6, 1.5), (6, 0.6))
+LAST_RING_CHOICES = ((1, 1.5), (2, 1.5), (4, 1.5), (6, 1.5), (6, 0.6))
 """Last ring of the growth curve, counted from the end, and the minimum distance of the next source
 beyond it [FWHM]; the first pair that enough stars satisfy is used."""
 
@@ -231,14 +231,14 @@ def growth_stars(
     radii = RING_RADII * fwhm
     ny, nx = shape
     edge = np.minimum.reduce([stars.x, stars.y, nx - 1 - stars.x, ny - 1 - stars.y])
-    lonely, last = np.zeros(edge.size, bool), len(radii)
-    for from_end, margin in LONELY:
+    isolated, last = np.zeros(edge.size, bool), len(radii)
+    for from_end, margin in LAST_RING_CHOICES:
         last = len(radii) + 1 - from_end
         far = radii[last - 1]
-        lonely = (stars.isolation > far + margin * fwhm) & (edge > far + 1)
-        if lonely.sum() >= MIN_LONELY_STARS:
+        isolated = (stars.isolation > far + margin * fwhm) & (edge > far + 1)
+        if isolated.sum() >= MIN_ISOLATED_STARS:
             break
-    index = np.flatnonzero(lonely)
+    index = np.flatnonzero(isolated)
     return index[np.argsort(-stars.flux[index], kind="stable")[:max_stars]], last
 
 
@@ -335,7 +335,7 @@ def _fit_wings(rings: _MeanRings, fwhm: float, noise: float) -> GrowthCurve:
     ])  # fmt: skip
     slope /= 2 * step
     beyond = norm * (1.0 - moffat_fraction(rings.radii[-1], alpha, beta)) / total
-    variance = max(0.0, slope @ covariance @ slope) / total**2 + (BEYOND_ERROR * beyond) ** 2
+    variance = max(0.0, slope @ covariance @ slope) / total**2 + (EXTRAPOLATION_ERROR * beyond) ** 2
     variance += (NEIGHBOUR_ERROR * (RING_RADII[-1] * fwhm / rings.radii[-1]) ** 2) ** 2
     cumulative = np.cumsum(rings.mean)
     cumulative /= cumulative[REFERENCE_RING]

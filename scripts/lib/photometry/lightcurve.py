@@ -32,7 +32,7 @@ from lib.photometry.psf import CoreAperture, StarAperture, Wings
 COMPARISON_SNR = 20.0
 """Minimum S/N of a comparison star in the coadd."""
 
-MIN_LONELY = 5
+MIN_ISOLATED = 5
 """With fewer isolated comparison stars, those with neighbours are used as well."""
 
 POISSON = 1.0857
@@ -202,8 +202,8 @@ def read_comparison(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         sources["FLUXERR_POINT"] > 0, sources["FLUXERR_POINT"], 1
     )
     good = ((flags & bad) == 0) & (snr > COMPARISON_SNR) & sources["STAR"].astype(bool)
-    lonely = good & ((flags & FLAG_NEIGHBOUR) == 0)
-    chosen = lonely if lonely.sum() >= MIN_LONELY else good
+    isolated = good & ((flags & FLAG_NEIGHBOUR) == 0)
+    chosen = isolated if isolated.sum() >= MIN_ISOLATED else good
     positions = np.column_stack([sources["RA"][chosen], sources["DEC"][chosen]])
     return positions, sources["FLUX_POINT"][chosen].astype(float)
 

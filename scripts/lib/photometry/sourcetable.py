@@ -10,7 +10,7 @@ from astropy.io import fits
 from lib.core.stats import excess_scatter
 from lib.photometry.apertures import aperture_fluxes, squares_about
 from lib.photometry.columnmeanings import describe_columns
-from lib.photometry.fieldvariation import WIDE
+from lib.photometry.fieldvariation import WIDE_RADIUS
 from lib.photometry.flags import FLAG_NEIGHBOUR, FLAG_PARTIAL
 from lib.photometry.image import MeasurementImage
 from lib.photometry.measuredcoadd import MeasuredCoadd
@@ -46,10 +46,10 @@ WINDOW = 2.0 / 2.3548
 """Standard deviation of the window for positions [half-light radius of stars]."""
 
 
-UNEVEN_SNR = 50.0
+SCATTER_SNR = 50.0
 """Minimum S/N of the stars whose scatter beyond their noise is measured."""
 
-MIN_UNEVEN_STARS, MAX_UNEVEN_STARS = 8, 60
+MIN_SCATTER_STARS, MAX_SCATTER_STARS = 8, 60
 """Minimum number of these stars, and maximum, the brightest first."""
 
 ApertureError = Callable[[np.ndarray, float], np.ndarray]
@@ -294,17 +294,19 @@ def measure_sources(
         flux, error = core_fluxes(core, field.core.scatter)
     else:
         flux, error = point_fluxes(wide, core, field.core.scatter)
-    uneven = UnevenLight.measure(image, field, aperture_error)
-    point = SourceFluxes(flux, np.hypot(error, np.hypot(field.lost_error, uneven.wide) * flux))
+    scatter = StarScatter.measure(image, field, aperture_error)
+    point = SourceFluxes(flux, np.hypot(error, np.hypot(field.lost_error, scatter.wide) * flux))
     auto, auto_error, reach, kron_flags = kron_photometry(coadd, excess)
     held = _partial_error(coadd, field, float(np.median(reach)))
     auto_error = np.hypot(auto_error, held * auto)
-    auto_error = np.hypot(auto_error, np.hypot(uneven.wide, uneven.beyond(auto, auto_error)) * auto)
+    auto_error = np.hypot(
+        auto_error, np.hypot(scatter.wide, scatter.beyond(auto, auto_error)) * auto
+    )
     circular = []
     for radius in radii:
         flux = aperture_fluxes(image, x, y, [radius])[0][:, 0]
         error = aperture_error(flux, radius)
-        part = np.hypot(uneven.wide, uneven.beyond(flux, error))
+        part = np.hypot(scatter.wide, scatter.beyond(flux, error))
         part = np.hypot(part, _partial_error(coadd, field, radius))
         circular.append(SourceFluxes(flux, np.hypot(error, part * flux)))
     return SourceMeasurements(
@@ -315,7 +317,7 @@ def measure_sources(
 
 
 @dataclass(frozen=True)
-class UnevenLight:
+class StarScatter:
     """Scatter, beyond their noise, of the fluxes of stars between apertures.
 
     It is due to pixel phase, to residuals of resampling and repaired pixels, and to the variation
@@ -339,24 +341,24 @@ class UnevenLight:
     @classmethod
     def measure(
         cls, image: MeasurementImage, field: StarField, error_of: ApertureError
-    ) -> "UnevenLight":
+    ) -> "StarScatter":
         """Measure the scatter of the stars of a field in the aperture of its photometry."""
         error = error_of(field.flux, field.aperture)
         good = field.stars & ((field.flags & (FLAG_NEIGHBOUR | FLAG_PARTIAL)) == 0)
-        rows = np.flatnonzero(good & (field.flux > UNEVEN_SNR * error))
-        rows = rows[np.argsort(-field.flux[rows], kind="stable")[:MAX_UNEVEN_STARS]]
-        if rows.size < MIN_UNEVEN_STARS:
+        rows = np.flatnonzero(good & (field.flux > SCATTER_SNR * error))
+        rows = rows[np.argsort(-field.flux[rows], kind="stable")[:MAX_SCATTER_STARS]]
+        if rows.size < MIN_SCATTER_STARS:
             rows = rows[:0]
-        uneven = cls(rows, field.flux, error, 0.0)
-        radius = WIDE * field.fwhm
+        scatter = cls(rows, field.flux, error, 0.0)
+        radius = WIDE_RADIUS * field.fwhm
         alone = rows[field.isolation[rows] > radius + field.fwhm]
-        if alone.size < MIN_UNEVEN_STARS:
-            return uneven
+        if alone.size < MIN_SCATTER_STARS:
+            return scatter
         x, y = field.sources["x"][alone], field.sources["y"][alone]
         outer = np.ones(len(field.sources))
         outer[alone] = aperture_fluxes(image, x, y, [radius])[0][:, 0]
-        own = replace(uneven, rows=alone)
-        return replace(uneven, wide=own.beyond(outer, error_of(outer, radius)))
+        own = replace(scatter, rows=alone)
+        return replace(scatter, wide=own.beyond(outer, error_of(outer, radius)))
 
     def beyond(self, flux: np.ndarray, error: np.ndarray) -> float:
         """Return the relative scatter, beyond noise, of fluxes against those of the photometry.
@@ -368,7 +370,7 @@ class UnevenLight:
             is common to both.
         """
         rows = self.rows[flux[self.rows] > 0]
-        if rows.size < MIN_UNEVEN_STARS:
+        if rows.size < MIN_SCATTER_STARS:
             return 0.0
         one, other = flux[rows], self.flux[rows]
         first, second = error[rows], self.error[rows]

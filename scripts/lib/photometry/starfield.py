@@ -11,9 +11,9 @@ import numpy as np
 import sep
 
 from lib.photometry.apertures import aperture_fluxes
-from lib.photometry.coverage import WHOLE, least_coverage
+from lib.photometry.coverage import FULL_COVERAGE, least_coverage
 from lib.photometry.doubled import second_images
-from lib.photometry.fieldvariation import MIN_STARS, WIDE, FieldVariation, fit_variation
+from lib.photometry.fieldvariation import MIN_STARS, WIDE_RADIUS, FieldVariation, fit_variation
 from lib.photometry.flags import (
     FLAG_BLENDED,
     FLAG_NEIGHBOUR,
@@ -56,7 +56,7 @@ FWHM_OVER_SIGMA = 2.3548
 LEAST_HALF_LIGHT = 0.5
 """Minimum half-light radius of a star [pixel]; smaller ones are replaced by 1."""
 
-HALF_LIGHT_WITHOUT_STARS = 2.0
+ASSUMED_HALF_LIGHT = 2.0
 """Half-light radius assumed where no source gives it [pixel]."""
 
 WIDEST_PROFILE = 3.0
@@ -72,11 +72,11 @@ apertures."""
 LARGEST_MODEL_ERROR = 2.0
 """Upper bound of that error."""
 
-LIKE_THE_OTHERS = 0.01
+MAX_LIGHT_DIFFERENCE = 0.01
 """Maximum difference [ln] between the light in the aperture of a star that some frames cover and
 that of the others, for its residuals to be searched for neighbours."""
 
-LONELY_MARGIN = 1.0
+ISOLATION_MARGIN = 1.0
 """[FWHM] Minimum distance, beyond its aperture, of the next star from one whose light is
 measured."""
 
@@ -331,7 +331,7 @@ def measure_field(
     if image.coverage is not None:
         x, y, stars = field.sources["x"], field.sources["y"], np.flatnonzero(field.stars)
         factor, _ = image.coverage.correction(x, y, field.aperture, stars)
-        point &= np.abs(np.log(factor)) < LIKE_THE_OTHERS
+        point &= np.abs(np.log(factor)) < MAX_LIGHT_DIFFERENCE
     # A profile that varies in the core varies more in the wings.
     varying = field.variation.rms if field.variation else 0.0
     error = min(MODEL_ERROR + VARYING_MODELS * varying, LARGEST_MODEL_ERROR)
@@ -420,7 +420,7 @@ def describe_sources(
     flags |= aperture_flags[:, 0]
     if image.coverage is not None:
         part = image.coverage.part(sources["x"], sources["y"])
-        flags |= np.where(part < WHOLE, FLAG_PARTIAL, 0).astype(np.int32)
+        flags |= np.where(part < FULL_COVERAGE, FLAG_PARTIAL, 0).astype(np.int32)
     return DescribedSources(
         sources, stars, flags, half_light, isophotal, flux[:, 0], error[:, 0], profile
     )
@@ -456,7 +456,7 @@ def _star_size(
     )
     if not np.isfinite(size):  # the best available, so that the frame has numbers at all
         usable = np.isfinite(half_light) & ((flags & (FLAG_SATURATED | FLAG_WEIGHT)) == 0)
-        size = float(np.median(half_light[usable])) if usable.any() else HALF_LIGHT_WITHOUT_STARS
+        size = float(np.median(half_light[usable])) if usable.any() else ASSUMED_HALF_LIGHT
     return size if size > LEAST_HALF_LIGHT else 1.0
 
 
@@ -500,7 +500,7 @@ def _on_cores(cores: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return cores[row, column]
 
 
-def _even_field(
+def _correct_variation(
     image: MeasurementImage, models: StarModels, alone: np.ndarray, fwhm: float,
     parts: list[tuple[float, np.ndarray]], curve: np.ndarray,
 ) -> tuple[FieldVariation | None, np.ndarray]:  # fmt: skip
@@ -529,7 +529,7 @@ def _even_field(
     none = np.zeros(models.x.size)
     if alone.size < MIN_STARS[0]:
         return None, none
-    x, y, reach = models.x, models.y, WIDE * fwhm
+    x, y, reach = models.x, models.y, WIDE_RADIUS * fwhm
     inside = np.minimum.reduce([x, y, image.data.shape[1] - 1 - x, image.data.shape[0] - 1 - y])
     alone = alone[inside[alone] > reach]
     wide = models.apertures(reach, alone)
@@ -556,14 +556,14 @@ def _even_field(
     return max((one for one in found if one), key=lambda one: one.rms), error
 
 
-def _even_coverage(
+def _correct_coverage(
     image: MeasurementImage, x: np.ndarray, y: np.ndarray, parts: list[tuple[float, np.ndarray]],
     stars: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
     """Correct fluxes of sources that only some of the frames cover, in place.
 
     The reference is the mean profile of `stars`, those of the growth curve; for `parts` see
-    `_even_field`.
+    `_correct_variation`.
 
     Returns
     -------
@@ -628,11 +628,11 @@ def separate_stars(
     others = OtherSources(segments, int(np.ceil(profile.fwhm)), models)
     growth = growth_curve(image, sample, profile.fwhm, others)
     core_flux = models.apertures(radius)
-    alone = index[isolation[index] > (WIDE + LONELY_MARGIN) * profile.fwhm]
+    alone = index[isolation[index] > (WIDE_RADIUS + ISOLATION_MARGIN) * profile.fwhm]
     parts = [(profile.aperture, flux), (radius, core_flux)]
-    partial_error = _even_coverage(image, x, y, parts, index)
+    partial_error = _correct_coverage(image, x, y, parts, index)
     curve = index[growth_stars(sample, profile.fwhm, image.data.shape)[0]]
-    variation, field_error = _even_field(image, models, alone, profile.fwhm, parts, curve)
+    variation, field_error = _correct_variation(image, models, alone, profile.fwhm, parts, curve)
     flux[told] = total[told] * float(growth.fraction(profile.aperture))
     core_flux[told] = total[told] * float(growth.fraction(radius))
     core = core_aperture(

@@ -15,7 +15,7 @@ from lib.core.files import partial_path
 from lib.core.settings import StackSettings
 from lib.frame.file import exposure_of
 from lib.photometry.coverage import FrameCoverage
-from lib.photometry.fieldvariation import WIDE
+from lib.photometry.fieldvariation import WIDE_RADIUS
 from lib.photometry.sources import detection_arrays
 from lib.stack.aligned import AlignedFrame, combine_aligned, mask_outliers
 from lib.stack.grid import Grid, repaired_footprint
@@ -237,7 +237,7 @@ def light_within(frame: FrameMeasurement, scale: float, radius: float) -> float:
         [pixel of the grid].
     """
     pixels = scale * frame.fwhm / frame.seeing
-    whole = frame.growth.fraction(WIDE * frame.fwhm)
+    whole = frame.growth.fraction(WIDE_RADIUS * frame.fwhm)
     return float(frame.growth.fraction(radius * pixels) / whole)
 
 

@@ -25,7 +25,7 @@ BACKGROUND_BOX = 64
 MAX_STARS = 300
 """Number of the brightest stars that give the zero point of a frame."""
 
-MIN_LONELY_STARS = 5
+MIN_ISOLATED_STARS = 5
 """With fewer stars without a neighbour all are used for the zero point of a frame."""
 
 SQUARE = 1.02
@@ -155,7 +155,7 @@ def sky_ellipticity(field: StarField, matrix: np.ndarray) -> float:
 
 def _zeropoint_stars(field: StarField) -> np.ndarray:
     """Return the rows of the brightest stars, those with a neighbour left out where it can be."""
-    lonely = field.stars & ((field.flags & FLAG_NEIGHBOUR) == 0) & (field.flux > 0)
-    enough = lonely.sum() >= MIN_LONELY_STARS
-    index = np.flatnonzero(lonely if enough else field.stars & (field.flux > 0))
+    isolated = field.stars & ((field.flags & FLAG_NEIGHBOUR) == 0) & (field.flux > 0)
+    enough = isolated.sum() >= MIN_ISOLATED_STARS
+    index = np.flatnonzero(isolated if enough else field.stars & (field.flux > 0))
     return index[np.argsort(-field.flux[index])[:MAX_STARS]]

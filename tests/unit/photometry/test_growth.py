@@ -6,7 +6,7 @@ import sep
 from moffatstars import jittered_grid, moffat_image
 
 from lib.photometry.growth import (
-    BEYOND_ERROR,
+    EXTRAPOLATION_ERROR,
     LEAST_BETA,
     OtherSources,
     StarSample,
@@ -151,7 +151,7 @@ def test_light_of_wings_has_an_end():
     assert curve.beta >= LEAST_BETA
     beyond = 1 - moffat_fraction(curve.radii[-1], curve.alpha, curve.beta)
     assert beyond < 0.2
-    assert curve.error > BEYOND_ERROR * beyond * curve.norm / curve.total / 2
+    assert curve.error > EXTRAPOLATION_ERROR * beyond * curve.norm / curve.total / 2
 
 
 # Rings ------------------------------------------------------------------------------------

@@ -172,9 +172,9 @@ def test_forced_flux_of_a_lonely_source_is_that_of_its_own_coadd(night):
 
         apart = apart_from(table[1:])
         who = apart.argmin(axis=1) + 1
-        lonely = ((apart < 12).sum(axis=1) == 1) & ((apart_from(cat) < 12).sum(axis=1) == 1)
+        isolated = ((apart < 12).sum(axis=1) == 1) & ((apart_from(cat) < 12).sum(axis=1) == 1)
         # The table has the position of the filter that shows it best.
-        same = lonely & (apart.min(axis=1) < 1e-3)
+        same = isolated & (apart.min(axis=1) < 1e-3)
         forced, own = table[f"FLUX_{name}"][who[same]], cat["FLUX_POINT"][same]
         assert np.all(np.abs(forced - own) < 0.01 * cat["FLUXERR_POINT"][same])
         compared += same.sum()
