@@ -1,4 +1,5 @@
-"""One image of many frames: selection, grid, resampling, outliers, combination, calibration.
+"""Stacks: frame selection, common grid, resampling, outliers, combination, calibration.
 
-Takes solved frames of one target and filter; gives the coadd, its weight map and its zero point.
+Takes the solved frames of one target and filter; gives the coadd, its weight map and its zero
+point.
 """

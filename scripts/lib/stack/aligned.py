@@ -1,7 +1,7 @@
-"""Frames resampled on the grid of a coadd: read in parts, masked where they contradict, combined.
+"""Frames resampled to the grid of a coadd: read in bands, outliers masked, combined.
 
-However many frames there are, no more is held than one of them, some maps of the size of the
-coadd, and a band of rows of all.
+Memory holds one frame, a few maps of the size of the coadd, and a band of rows of all frames,
+however many frames there are.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,8 @@ from lib.stack.outliers import ReferenceImage, find_outliers
 from lib.stack.stackframe import OutlierCounts
 
 BAND_BYTES = 1 << 23
-"""[byte] Values of all frames in a band of rows that is combined at once: stays in the cache."""
+"""[byte] Values of all frames in a band of rows combined at once, so that it fits into the
+cache."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class AlignedFrame:
     ----------
     planes : tuple of ndarray of float32, shape (ny, nx), or Path
         Image and weight (inverse variance), in units of the coadd. On disk one follows the other,
-        as this machine has them.
+        in native byte order.
     shape : tuple of int
         (ny, nx).
     corner : tuple of int
@@ -36,7 +37,7 @@ class AlignedFrame:
     gain : float
         Electrons per unit of the coadd.
     fwhm : float
-        Width of the stars [pixel of the grid].
+        FWHM of the stars [pixel of the grid].
     noise : float
         Noise of a typical pixel, in units of the coadd.
     """
@@ -60,16 +61,18 @@ class AlignedFrame:
         fwhm: float,
         noise: float,
     ) -> "AlignedFrame":
-        """Return a resampled frame, kept in memory or on disk.
+        """Return a resampled frame, kept in memory or written to disk.
 
         Parameters
         ----------
         image, weight : ndarray of float32, shape (ny, nx)
+            Image and inverse variance, in units of the coadd.
         corner : tuple of int
+            Row and column of the first pixel on the grid of the coadd.
         path : path-like, optional
-            Where to write it; without it stays in memory.
+            File to write; without it the frame is kept in memory.
         gain, fwhm, noise : float
-            As of the class.
+            See the class.
 
         Returns
         -------
@@ -85,19 +88,19 @@ class AlignedFrame:
         return cls(planes, (ny, nx), corner, gain, fwhm, noise)
 
     def pixels(self, first: int, last: int) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
-        """Return image and weight of rows of the grid.
+        """Return image and weight in a range of rows of the grid.
 
         Parameters
         ----------
         first, last : int
-            Rows of the grid, the last one excluded.
+            Rows of the grid, `last` excluded.
 
         Returns
         -------
         where : tuple of slice
             The part of those rows, and of the columns of the grid, that the frame covers.
         image, weight : ndarray of float32
-            Not to be written to.
+            Read-only views.
         """
         ny, nx = self.shape
         begin, end = np.clip((first - self.corner[0], last - self.corner[0]), 0, ny)
@@ -116,18 +119,18 @@ class AlignedFrame:
         return where, image, weight
 
     def footprint(self, shape: tuple[int, int]) -> np.ndarray:
-        """Return in which blocks of a grid the frame has weight.
+        """Return the blocks of a grid in which the frame has weight.
 
         Parameters
         ----------
         shape : tuple of int
-            Of the grid.
+            Shape of the grid.
 
         Returns
         -------
         ndarray of bool, shape (by, bx)
-            Blocks of `lib.photometry.coverage.BLOCK` pixels, each told by four of its pixels: one
-            that is bad does not count.
+            One value per block of `lib.photometry.coverage.BLOCK` pixels, sampled at four pixels,
+            so that a single bad pixel does not count.
         """
         half = BLOCK // 2
         there = np.zeros([2 * -(-size // BLOCK) for size in shape], bool)
@@ -146,7 +149,7 @@ class AlignedFrame:
         Parameters
         ----------
         row, column : ndarray of int
-            Positions on the grid; those outside of the frame are ignored.
+            Positions on the grid; those outside the frame are ignored.
         """
         row, column = row - self.corner[0], column - self.corner[1]
         inside = (row >= 0) & (column >= 0) & (row < self.shape[0]) & (column < self.shape[1])
@@ -168,15 +171,18 @@ def median_reference(
     Parameters
     ----------
     frames : list of AlignedFrame
+        The frames.
     shape : tuple of int
         Shape of the grid.
     memory : float
-        Bytes that a band of all frames may take.
+        Maximum size of a band of all frames [byte].
 
     Returns
     -------
     image : ndarray of float32, shape `shape`
+        Median image; NaN where no frame has a value.
     number : ndarray of uint16, shape `shape`
+        Number of values of each pixel.
     """
     image = np.full(shape, np.nan, np.float32)
     number = np.zeros(shape, np.uint16)
@@ -186,19 +192,19 @@ def median_reference(
 
 
 def _gather_bands(frames, shape, memory):
-    """Divide the rows of a grid into bands, and gather what the frames have there.
+    """Divide the rows of a grid into bands, and gather the values of the frames in each.
 
     Yields
     ------
     rows : slice
     inside : list of AlignedFrame
-        Those that reach into the band: one at least.
+        Frames that reach into the band, at least one.
     values, weights : ndarray of float32, shape (n, rows, columns)
-        Values and weights of those frames, 0 beyond their edges.
+        Values and weights of those frames; 0 beyond their edges.
     """
-    # As much as stays in the cache, but not by the handful of rows: files are opened for each band.
+    # As large as the cache allows, but not single rows: each band opens the files again.
     height = max(64, BAND_BYTES // (4 * shape[1] * len(frames)))
-    # Of each pixel two numbers, and as many again where they are combined.
+    # Two numbers for each pixel, and as many again for the combination.
     height = max(1, min(height, int(memory / 16 / (shape[1] * len(frames)))))
     band = np.empty((2, 0, 0, 0), np.float32)
     for first in range(0, shape[0], height):
@@ -216,7 +222,7 @@ def _gather_bands(frames, shape, memory):
 
 
 def _paste(plane, values, where):
-    """Write a part into a plane, what lies outside of it left out, and 0 all around."""
+    """Copy a part into a plane, clipped to it, and fill the rest with 0."""
     rows, columns = where
     left, right = max(0, columns.start), min(plane.shape[1], columns.stop)
     right = max(left, right)
@@ -237,27 +243,29 @@ def combine_aligned(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Combine aligned frames, band by band.
 
-    As SWarp combines them: values without weight count only where there are no others, and the
-    result has no weight then.
+    As in SWarp, values without weight count only where no others exist, and the result then has no
+    weight.
 
     Parameters
     ----------
     frames : list of AlignedFrame
+        The frames.
     shape : tuple of int
         Shape of the grid.
     combine : {'median', 'weighted', 'clipped'}
     memory : float
-        Bytes that a band of all frames may take.
+        Maximum size of a band of all frames [byte].
     clip_sigma, clip_fraction : float
         See `combine_clipped`.
 
     Returns
     -------
     image, weight : ndarray of float32, shape `shape`
-        0 where no frame has a pixel. The weight is the inverse variance of independent pixels; for
-        the median by the formula of `weighted_median`.
+        Combined image and its weight, 0 where no frame has a pixel. The weight is the inverse
+        variance for independent pixels; for the median it follows from the formula in
+        `weighted_median`.
     number : ndarray of uint16, shape `shape`
-        Frames with weight.
+        Number of frames with weight.
     """
     image, weight = np.zeros((2, *shape), np.float32)
     number = np.zeros(shape, np.uint16)
@@ -282,25 +290,25 @@ def combine_aligned(
 def mask_outliers(
     frames: list[AlignedFrame], shape: tuple[int, int], memory: float, spare_lasting: bool = True
 ) -> list[OutlierCounts]:
-    """Give no weight to what one aligned frame shows and the others do not.
+    """Set the weight of outliers, pixels of one aligned frame contradicted by the others, to zero.
 
     Parameters
     ----------
     frames : list of AlignedFrame
-        Three or more.
+        At least three frames.
     shape : tuple of int
         Shape of the grid.
     memory : float
-        Bytes for a band of all frames.
+        Maximum size of a band of all frames [byte].
     spare_lasting : bool
-        Whether a place where two frames (from a hundred on one in fifty) differ from the others
-        is spared: no cosmic ray, it shone for some time. Not where frames follow something, and
-        stars pass.
+        Whether to keep pixels in which two frames (from a hundred frames on, one in fifty) differ
+        from the others: something that shone for a while is no cosmic ray. False where frames
+        follow a moving object and stars pass.
 
     Returns
     -------
     list of OutlierCounts
-        Of each frame.
+        Masked pixels of each frame.
     """
     from scipy.ndimage import maximum_filter
 
@@ -329,7 +337,7 @@ def mask_outliers(
             seen[inside] += outliers
         found.append([_flat_indices(mask, inside, shape) for mask in (outliers, trails)])
     lasting = seen > (max(1, len(frames) // 50) if spare_lasting else len(frames))
-    if lasting.any():  # with its rim, which not all frames show
+    if lasting.any():  # including its margin, which not all frames show
         lasting = maximum_filter(lasting, 2 * int(np.ceil(fwhm)) + 1)
     lasting = lasting.ravel()
     counts = []
@@ -359,18 +367,20 @@ def combine_clipped(
     sigma: float,
     fraction: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weighted mean of the values near the median; for the rest see `weighted_median`.
+    """Return the mean of the values close to the median; for the rest see `weighted_median`.
 
-    A value is near where it differs from the median by at most `sigma` of its noise, the photons
-    of the median included, and `fraction` of the median. Of two that differ from each other by
-    more, none is. Source: Gruen, Seitz & Bernstein 2014, PASP 126, 158.
+    A value is close if it differs from the median by at most `sigma` of its noise, including the
+    photon noise of the median, plus `fraction` of the median. Of two that differ by more, neither
+    is. The method is that of Gruen, Seitz & Bernstein (2014, PASP 126, 158).
 
     Parameters
     ----------
     values, weights : ndarray of float32, shape (n, ...)
+        Values of n frames and their inverse variances.
     gains : array_like, shape (n,)
         Electrons per unit.
     sigma, fraction : float
+        Maximum difference from the median, in units of the noise and as a fraction of the median.
     """
     median, _ = weighted_median(values, weights)
     light = np.abs(median)
@@ -387,6 +397,6 @@ def combine_clipped(
 
 
 def _flat_indices(mask, inside, shape):
-    """Return the flat indices on the grid of the pixels of a mask of a part of it."""
+    """Return the flat grid indices of the true pixels of a mask that covers part of the grid."""
     rows, columns = np.divmod(np.flatnonzero(mask), mask.shape[1])
     return (rows + inside[0].start) * shape[1] + columns + inside[1].start

@@ -1,4 +1,4 @@
-"""A stack from its frames to its products, as one story."""
+"""A stack from its frames to its products."""
 
 import json
 import logging
@@ -52,21 +52,24 @@ log = logging.getLogger("autoproc")
 
 @dataclass(frozen=True)
 class StackInputs:
-    """Files a stack is made of.
+    """The files from which a stack is made.
 
     Parameters
     ----------
     frames : sequence of path-like
         Solved frames (azsfp) of one target and filter.
     flats : sequence of path-like
-        Masters that header FLATFILE of the frames names; others are looked for beside the frames.
+        Master flats named by FLATFILE in the frames' headers; others are looked for beside the
+        frames.
     grid_frames : sequence of path-like
-        Frames whose footprint the coadd covers (all filters of the target); `frames` if empty.
+        Frames whose footprints define the area of the coadd (all filters of the target); `frames`
+        if empty.
     refcat : path-like, optional
         Reference table (ECSV), which may be empty.
     customcat : path-like, optional
-        Custom catalogue; used instead of the reference's magnitudes for bands in `customcatfilt`.
+        Custom catalogue; replaces the magnitudes of the reference in the bands of `customcatfilt`.
     customcatfilt : sequence of str
+        Bands or filters of the custom catalogue.
     """
 
     frames: Sequence[str | Path]
@@ -79,7 +82,7 @@ class StackInputs:
 
 @dataclass(frozen=True)
 class StackProducts:
-    """Paths of what a stack writes: coadd, weight map, source table, quality file, plot."""
+    """Paths of the products of a stack: coadd, weight map, source table, quality file, plot."""
 
     coadd: Path
     weight: Path
@@ -101,22 +104,27 @@ def make_stack(
     Parameters
     ----------
     inputs : StackInputs
+        Input files.
     products : StackProducts
+        Files to write.
     settings : StackSettings
+        Settings of the step.
     version : int
         Version of the step.
     threads : int
+        Number of threads for the resampling.
 
     Returns
     -------
     StackRecord
+        All that was measured on the stack and its frames.
 
     Raises
     ------
     lib.reference.referencetable.CatalogueError
-        A custom catalogue that cannot be used.
+        The custom catalogue cannot be used.
     """
-    # A quarter of the memory for the frames until they are resampled.
+    # A quarter of the memory caches frames until they are resampled.
     cache = FrameCache(1e6 * settings.memory / 4)
     frames = survey_frames(inputs.frames, settings, cache)
     band = str(frames[0].header.get("BAND", ""))
@@ -147,7 +155,7 @@ def make_stack(
     point = measured.point if measured is not None and crowd is not None else None
     zeropoint, zp_stars = coadd_zeropoint(coadd, reference.photometric, band, settings, tied, point)
     if crowd is not None and point is not None and zeropoint.known:
-        # Light of neighbours that are not known is in all stars alike.
+        # Light of unresolved neighbours raises the fluxes of all stars alike.
         served = zp_stars.source[zeropoint.used]
         zeropoint.error = float(
             np.hypot(zeropoint.error, 1.0857 * crowd.bias_at(point.flux[served]))
@@ -174,7 +182,7 @@ def make_stack(
 def measure_combined(
     combined: CombinedFrames, grid: Grid, settings: StackSettings
 ) -> MeasuredCoadd:
-    """Measure background, stars and noise of combined frames."""
+    """Measure background, sources and noise of combined frames."""
     return measure_coadd(
         combined.image, combined.weight, wcs=grid.wcs, scale=grid.scale, gain=combined.gain,
         saturate=combined.saturate * settings.saturation_fraction, settings=settings,
@@ -185,15 +193,16 @@ def measure_combined(
 def measure_all(
     coadd: MeasuredCoadd, settings: StackSettings
 ) -> tuple[SourceMeasurements | None, np.ndarray, Confusion | None]:
-    """Measure the sources of a coadd, with confusion in their errors where it is crowded.
+    """Measure the sources of a coadd; in a crowded field their errors include confusion.
 
     Returns
     -------
     measured : SourceMeasurements or None
-        None without sources.
+        None where the coadd has no sources.
     significance : ndarray, shape (n,)
-        S/N of the sources without confusion: that does not make a source of noise.
+        S/N of the sources without confusion, which does not turn noise into a source.
     crowd : Confusion or None
+        Confusion; None where the field is not crowded.
     """
     field = coadd.field
     if field is None:
@@ -207,14 +216,14 @@ def measure_all(
 
 
 def grid_systems(paths: Sequence[str | Path], used: list[StackFrame]) -> list[WCS]:
-    """Return the celestial coordinates of the frames that a coadd has to cover.
+    """Return the WCS of the frames that a coadd has to cover.
 
     Parameters
     ----------
     paths : sequence of path-like
-        Frames; rejected ones do not count.
+        Frames; rejected ones are ignored.
     used : list of StackFrame
-        The frames stacked, which it covers where there are no others.
+        The frames stacked, which define the area where there are no others.
 
     Returns
     -------
@@ -226,11 +235,11 @@ def grid_systems(paths: Sequence[str | Path], used: list[StackFrame]) -> list[WC
 
 
 def history_parameters(settings: StackSettings) -> dict[str, object]:
-    """Return the settings as the header's HISTORY lists them, sequences as YAML writes them."""
+    """Return the settings for the header's HISTORY, with sequences in YAML notation."""
     return {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in vars(settings).items()
-        if key != "by"  # STACKn tell which frames
+        if key != "by"  # The frames are listed in STACKn.
     }
 
 
@@ -243,20 +252,26 @@ def write_products(
     frames: list[StackFrame],
     crowd: Confusion | None = None,
 ) -> None:
-    """Write coadd, weight map and source table; the weights of `combined` are calibrated in place.
+    """Write coadd, weight map and source table.
+
+    The weights of `combined` are scaled to the calibrated noise in place.
 
     Parameters
     ----------
     products : StackProducts
+        Files to write.
     header : astropy.io.fits.Header
         Header of the coadd.
     combined : CombinedFrames
+        Combined frames.
     coadd : MeasuredCoadd
+        The coadd as measured.
     table : astropy.io.fits.BinTableHDU, optional
-        Table of its sources.
+        Source table.
     frames : list of StackFrame
-        Those left out included.
+        All frames, including those left out.
     crowd : Confusion, optional
+        Confusion, where the field is crowded.
     """
     weight = combined.weight
     weight *= np.float32(coadd.noise.weight_factor)
@@ -272,7 +287,7 @@ def write_products(
 
 
 def coverage_hdu(coverage: FrameCoverage, header: fits.Header) -> fits.CompImageHDU:
-    """Return the map of the number of frames that count in each pixel of a coadd."""
+    """Return an extension with the number of frames contributing to each pixel of a coadd."""
     number = coverage.number.astype(np.int16)
     cards = wcs_cards(header)
     cards["BUNIT"] = ("frames", "that count in a pixel")
@@ -285,7 +300,7 @@ def coverage_hdu(coverage: FrameCoverage, header: fits.Header) -> fits.CompImage
 def write_rejected(
     products: StackProducts, header: fits.Header, record: StackRecord
 ) -> StackRecord:
-    """Write the products of a stack without an image: headers without data."""
+    """Write the products of a rejected stack: headers without data."""
     header["QCSTAT"] = ("REJECTED", "fit for use: OK or REJECTED")
     header["QCSTEP"] = ("stack", "step that rejected it")
     header["QCREASON"] = record.reason
@@ -300,14 +315,14 @@ def write_rejected(
 
 
 def write_fits(path: str | Path, hdus: list) -> None:
-    """Write a FITS file whole or not at all, with CHECKSUM and DATASUM."""
+    """Write a FITS file atomically, with CHECKSUM and DATASUM."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", fits.verify.VerifyWarning)  # long cards are cut
+        warnings.simplefilter("ignore", fits.verify.VerifyWarning)  # Long cards are truncated.
         with atomic_path(path) as beside:
             fits.HDUList(hdus).writeto(beside, checksum=True, overwrite=True)
 
 
 def write_record(path: str | Path, record: StackRecord) -> None:
-    """Write the quality numbers of a stack and of its frames as JSON."""
+    """Write the quality measures of a stack and of its frames as JSON."""
     with atomic_path(path) as beside:
         beside.write_text(json.dumps(record_json(record), indent=1), encoding="utf-8")

@@ -27,22 +27,23 @@ BYTES_PER_PIXEL = 8
 """[byte] Value and weight of a resampled pixel."""
 
 MIN_FRAMES_FOR_OUTLIERS = 3
-"""With two frames there is no way to tell which is right."""
+"""Of two frames that differ, neither is known to be right."""
 
 
 def combination_of(
     settings: StackSettings, number: int
 ) -> Literal["median", "weighted", "clipped"]:
-    """Return how this number of frames is combined.
+    """Return the method by which a number of frames is combined.
 
-    The median of profiles whose width varies is not linear in their flux, and shallower than the
-    mean by 0.1 to 0.3 mag; but a mean needs its outliers told before.
+    The median of profiles of different widths is not linear in flux, and is shallower than the mean
+    by 0.1 to 0.3 mag; but a mean needs its outliers removed first.
 
     Parameters
     ----------
     settings : StackSettings
+        Settings of the step.
     number : int
-        Frames.
+        Number of frames.
 
     Returns
     -------
@@ -56,14 +57,14 @@ def combination_of(
 
 @dataclass(frozen=True)
 class PassingStars:
-    """The stars of frames that follow something else.
+    """The stars of frames that follow a moving object.
 
     Parameters
     ----------
     ra, dec : ndarray, shape (n,)
-        Pixels of their light [deg].
+        Pixels covered by the stars [deg].
     systems : dict of Path to WCS
-        Where the frames lie by their stars.
+        WCS of each frame as solved from its stars.
     """
 
     ra: np.ndarray
@@ -71,7 +72,7 @@ class PassingStars:
     systems: Mapping[Path, WCS]
 
     def pixels(self, followed: WCS, path: Path, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-        """Return row and column of a grid of the stars of a frame, which follows `followed`."""
+        """Return row and column on a grid of the stars of a frame whose WCS follows the object."""
         if not self.ra.size:
             return np.empty(0, int), np.empty(0, int)
         x, y = self.systems[path].all_world2pix(self.ra, self.dec, 0, quiet=True)
@@ -81,17 +82,18 @@ class PassingStars:
 
 @dataclass(frozen=True)
 class CombinedFrames:
-    """The frames of a stack as one image, with its background.
+    """The combined image of the frames of a stack, its background included.
 
     Parameters
     ----------
     image, weight : ndarray of float32, shape (ny, nx)
-        0 where there is no data; the weight is right up to a factor.
+        Combined image and its weight, 0 where there is no data; the weight is known up to a factor.
     gain : float
-        Electrons per unit: photon variance of a flux F is F / gain.
+        Electrons per unit: the photon variance of a flux F is F / gain.
     saturate : float
-        Least saturation level of the scaled frames; infinite where not known.
+        Lowest saturation level of the scaled frames; infinite where unknown.
     coverage : FrameCoverage
+        Which frames cover each position.
     """
 
     image: np.ndarray
@@ -111,23 +113,27 @@ def combine_frames(
     threads: int = 1,
     passing: PassingStars | None = None,
 ) -> CombinedFrames:
-    """Resample and combine the frames of a stack; their outliers are counted in `frames`.
+    """Resample and combine the frames of a stack; outliers are recorded in `frames`.
 
     Parameters
     ----------
     frames : list of StackFrame
-        Scaled, of `lib.stack.frameselection.select_frames`.
+        Scaled frames, from `lib.stack.frameselection.select_frames`.
     grid : Grid
+        Grid of the coadd.
     settings : StackSettings
+        Settings of the step.
     flats : FlatCache
+        Flats of the frames.
     cache : FrameCache
-        Cache of the frames.
+        Frames kept in memory.
     workdir : Path
-        Beside which resampled frames are written as long as they do not fit into `memory`: there
-        is room for the product, too.
+        Folder for resampled frames that do not fit into `memory`: on the disk of the product, which
+        must have room anyway.
     threads : int
+        Number of threads.
     passing : PassingStars, optional
-        Where the frames follow something that moves: the stars, which get no weight.
+        For frames that follow a moving object: the stars, which get no weight.
 
     Returns
     -------
@@ -135,9 +141,9 @@ def combine_frames(
     """
     how = combination_of(settings, len(frames))
     shape, memory = (grid.ny, grid.nx), 1e6 * settings.memory
-    # The first of them stay in memory, as far as they take half of it.
+    # The first frames stay in memory, up to half of it.
     held = int(memory / 2 / (BYTES_PER_PIXEL * grid.nx * grid.ny))
-    for frame in frames:  # before the threads ask for them
+    for frame in frames:  # read once, before the threads need them
         if frame.weighting.modelled:
             size = (frame.header["NAXIS2"], frame.header["NAXIS1"])
             flats.get(frame.header, size)
@@ -174,17 +180,20 @@ def combine_frames(
 def frame_coverage(
     frames: list[StackFrame], aligned: list[AlignedFrame], number: np.ndarray, grid: Grid, how: str
 ) -> FrameCoverage:
-    """Return which frames cover each place of a coadd, and the light of stars in each.
+    """Return which frames cover each position of a coadd, and the stellar profile of each frame.
 
     Parameters
     ----------
     frames : list of StackFrame
+        Frames of the stack.
     aligned : list of AlignedFrame
-        The same, resampled.
+        The same frames, resampled.
     number : ndarray of uint16, shape (ny, nx)
-        Frames that count in each pixel.
+        Number of frames contributing to each pixel.
     grid : Grid
+        Grid of the coadd.
     how : {'median', 'weighted', 'clipped'}
+        Method of combination.
 
     Returns
     -------
@@ -200,7 +209,7 @@ def frame_coverage(
     return FrameCoverage(
         number,
         np.array([one.footprint(shape) for one in aligned]),
-        # All values are alike to a median.
+        # In a median all values have the same weight.
         np.array([1.0 if how == "median" else frame.weighting.weight for frame in frames]),
         [partial(light_of_exposure, one, grid.scale) for one in exposures],
         np.nan_to_num(errors),
@@ -209,9 +218,9 @@ def frame_coverage(
 
 
 def frames_of_exposure(frames: list[StackFrame]) -> list[list[FrameMeasurement]]:
-    """Return for each frame what was measured on the frames exposed with it, itself included.
+    """Return, for each frame, the measurements of all frames of the same exposure.
 
-    Chips exposed together have one seeing; the few stars of each would tell different ones.
+    Chips exposed together share the seeing, which the few stars of each would give differently.
     """
     keys = [exposure_of(one.header) or k for k, one in enumerate(frames)]
     return [
@@ -221,20 +230,21 @@ def frames_of_exposure(frames: list[StackFrame]) -> list[list[FrameMeasurement]]
 
 
 def light_of_exposure(chips: list[FrameMeasurement], scale: float, radius: float) -> float:
-    """Return the mean of `light_within` of the chips of an exposure."""
+    """Return the mean of `light_within` over the chips of an exposure."""
     return float(np.mean([light_within(one, scale, radius) for one in chips]))
 
 
 def light_within(frame: FrameMeasurement, scale: float, radius: float) -> float:
-    """Return the part of a star's light in a frame within a radius, of what is within 3 FWHM.
+    """Return the fraction of a star's light within a radius, relative to that within 3 FWHM.
 
     Parameters
     ----------
     frame : FrameMeasurement
+        Measurement of the frame.
     scale : float
-        Of the grid [arcsec per pixel].
+        Pixel scale of the grid [arcsec/pixel].
     radius : float
-        [pixel of the grid].
+        Radius [pixel of the grid].
     """
     pixels = scale * frame.fwhm / frame.seeing
     whole = frame.growth.fraction(WIDE_RADIUS * frame.fwhm)
@@ -244,17 +254,20 @@ def light_within(frame: FrameMeasurement, scale: float, radius: float) -> float:
 def align_frame(
     frame: StackFrame, grid: Grid, flats: FlatCache, cache: FrameCache, path: Path | None
 ) -> AlignedFrame:
-    """Resample a frame and its weight map onto the grid of the stack.
+    """Resample a frame and its weight map to the grid of the stack.
 
     Parameters
     ----------
     frame : StackFrame
-        Scaled.
+        Scaled frame.
     grid : Grid
+        Grid of the coadd.
     flats : FlatCache
+        Flats of the frames.
     cache : FrameCache
+        Frames kept in memory.
     path : Path, optional
-        Where to keep the resampled frame; in memory without it.
+        File for the resampled frame; without it the frame is kept in memory.
 
     Returns
     -------
@@ -268,7 +281,7 @@ def align_frame(
         flat = flats.get(header, content.image.shape)
         variance = frame_variance(header, flat)
     weight, repaired = frame_weight(content.mask, variance)
-    # What has no weight shows where the other frames have none either.
+    # Pixels without weight are used where no other frame has weight either.
     image, _ = detection_arrays(content.image, content.mask, float(header.get("SATURATE", np.inf)))
     image, weight, corner = resample(image, weight, measured.wcs, grid.wcs, scaling.scale)
     aligned = AlignedFrame.store(
@@ -291,7 +304,7 @@ def combined_gain(frames: list[StackFrame], combine: str) -> float:
 
 
 def combined_saturation(frames: list[StackFrame]) -> float:
-    """Return the least saturation level of the scaled frames; infinite where not known."""
+    """Return the lowest saturation level of the scaled frames; infinite where unknown."""
     return float(
         min(frame.weighting.scale * frame.header.get("SATURATE", np.inf) for frame in frames)
     )

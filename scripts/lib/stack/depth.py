@@ -1,4 +1,4 @@
-"""Noise and depth of a coadd, measured in its empty apertures."""
+"""Noise and depth of a coadd, measured in source-free apertures."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,14 +18,14 @@ from lib.photometry.starfield import FieldSettings, StarField, measure_field
 from lib.stack.lostpixels import LostPixels, find_lost_pixels, lift_cores
 
 NEGLIGIBLE_LIFT = 0.05
-"""[noise of a pixel] A background that changes by less finds the same sources, but for some of
-S/N 2, which the table leaves out."""
+"""[noise of a pixel] Changes of the background below this leave the detected sources the same,
+except some of S/N 2, which are not in the table."""
 
 MIN_APERTURES = 30
-"""Fewer empty apertures do not tell the noise."""
+"""Minimum number of empty apertures for a noise measurement."""
 
 FWHM_WITHOUT_STARS = 3.0
-"""[pixel] Assumed where no source is found."""
+"""[pixel] FWHM assumed where no source is found."""
 
 LIMIT_RADIUS = 0.75
 """[FWHM] Radius of the apertures of the limiting magnitude."""
@@ -47,24 +47,26 @@ def measure_coadd(
 ) -> MeasuredCoadd:
     """Measure the background, the sources and the noise of a coadd.
 
-    Resampling correlates neighbouring pixels: the noise of single pixels is lower than that of
-    the sums over many tells. The variance map is scaled so that its sum over an aperture with the
-    radius of one FWHM is the variance of the aperture sums.
+    Resampling correlates neighbouring pixels, so that the noise of single pixels underestimates
+    that of sums over many. The variance map is scaled such that its sum over an aperture of one
+    FWHM radius is the variance of the fluxes in empty apertures.
 
     Parameters
     ----------
     image, weight : ndarray of float32, shape (ny, nx)
-        Coadd with its background, and weights that are right up to a factor.
+        Coadd with its background, and weights known up to a factor.
     wcs : astropy.wcs.WCS
+        WCS of the coadd.
     scale : float
-        Arcsec per pixel.
+        Pixel scale [arcsec/pixel].
     gain : float
         Electrons per unit.
     saturate : float
-        Sources with a brighter peak are saturated.
+        Saturation level.
     settings : StackSettings
+        Settings of the step.
     coverage : FrameCoverage, optional
-        Which frames cover what.
+        Which frames cover each position.
 
     Returns
     -------
@@ -97,21 +99,24 @@ def measure_coadd(
 def measure_alike(
     image: np.ndarray, weight: np.ndarray, wcs: WCS, like: MeasuredCoadd, settings: StackSettings
 ) -> MeasuredCoadd:
-    """Measure background and noise of a coadd whose stars are gone, with the profile of another.
+    """Measure background and noise of a coadd without stars, using the profile of another coadd.
 
     Parameters
     ----------
     image, weight : ndarray of float32, shape (ny, nx)
         As for `measure_coadd`.
     wcs : astropy.wcs.WCS
+        WCS of the coadd.
     like : MeasuredCoadd
-        Of the same frames, with their stars.
+        Coadd of the same frames, with their stars.
     settings : StackSettings
+        Settings of the step.
 
     Returns
     -------
     MeasuredCoadd
-        Its `field` is that of `like`: the profile counts, its sources are elsewhere.
+        Its `field` is that of `like`, of which only the profile is meaningful: the sources are
+        elsewhere.
     """
     covered = weight > 0
     variance = np.zeros_like(weight)
@@ -133,16 +138,18 @@ def measure_alike(
 
 @dataclass(frozen=True)
 class SeenPixels:
-    """A coadd and what its pixels are worth.
+    """A coadd, with the validity of its pixels.
 
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
+        The coadd.
     covered : ndarray of bool, shape (ny, nx)
         Pixels with weight.
     lost : LostPixels
-        Those without, inside the frames.
+        Pixels without weight inside the frames.
     coverage : FrameCoverage, optional
+        Which frames cover each position.
     """
 
     image: np.ndarray
@@ -152,20 +159,20 @@ class SeenPixels:
 
     @cached_property
     def shown(self) -> np.ndarray:
-        """Pixels that have a value, be it with weight or without."""
+        """Pixels that have a value, with or without weight."""
         return self.covered | self.lost.shown
 
     def measurement_image(
         self, clean: np.ndarray, noise: np.ndarray, gain: float, saturate: float
     ) -> MeasurementImage:
-        """Return the image that sources are measured on, without its background."""
+        """Return the background-subtracted image on which sources are measured."""
         bad = ~self.covered & ~self.lost.cores
         partial = self.coverage if self.coverage and self.coverage.partial else None
         return MeasurementImage(clean, noise, bad, gain, saturate, self.lost.cores, partial)
 
 
 def detection_settings(settings: StackSettings) -> FieldSettings:
-    """Return how the sources of a coadd are detected and measured."""
+    """Return the settings for detection and measurement of the sources of a coadd."""
     return FieldSettings(
         settings.catalogue_sigma, settings.min_area, settings.aperture, settings.star_snr
     )
@@ -174,11 +181,11 @@ def detection_settings(settings: StackSettings) -> FieldSettings:
 def _detect(
     seen: SeenPixels, weight: np.ndarray, variance: np.ndarray, settings: StackSettings
 ) -> tuple[np.ndarray, float, Detections]:
-    """Return noise map, noise of a pixel over that by the weights, and what is detected."""
+    """Return the noise map, the noise of a pixel over that by the weights, and the detections."""
     covered = seen.covered
     level, _ = background(seen.image, ~covered, settings.background_box)
     clean = np.where(seen.shown, seen.image - level, 0).astype(np.float32)
-    # Outside the coverage zeros: noise there only keeps the detection from dividing by nothing.
+    # The image is 0 outside the coverage; the noise there only prevents a division by zero.
     _, pixel_noise = background(clean * np.sqrt(weight), ~covered, settings.background_box)
     pixel_noise = pixel_noise if pixel_noise > 0 else 1.0
     worst = float(np.sqrt(variance.max()))
@@ -195,10 +202,10 @@ def _separate_background(
     gain: float,
     settings: StackSettings,
 ) -> tuple[np.ndarray, np.ndarray, StarField | None]:
-    """Return the image without background, the mesh of that, and the sources."""
+    """Return the background-subtracted image, the background mesh, and the sources."""
     how = detection_settings(settings)
-    # Again without the sources: their wings lift a background that is found through them, by a
-    # part of the noise that costs the total flux of faint stars a per cent.
+    # Repeated with the sources masked: their wings raise the background by a fraction of the
+    # noise that amounts to a per cent of the total flux of faint stars.
     image, covered = seen.image, seen.covered
     mesh = background_without(image, ~covered, detected.segments, settings.background_box)
     clean = subtract_mesh(image, mesh, seen.shown)
@@ -206,15 +213,15 @@ def _separate_background(
     field = measure_field(to_measure, how, find_hidden=False, detected=detected)
     if field is None:
         return clean, mesh, None
-    # And without the light of the stars outside their masks, which in a crowded field is sky to
-    # the mesh.
+    # Without the wings of the stars outside their masks, too, which in a crowded field would
+    # count as sky.
     lift = background_without(field.residual, ~covered, field.segments, settings.background_box)
     mesh = mesh + lift
     clean = subtract_mesh(image, mesh, seen.shown)
     same = np.abs(lift).max() < NEGLIGIBLE_LIFT * to_measure.typical_noise
     to_measure = seen.measurement_image(clean, noise, gain, saturate)
     if not same:
-        # Above the light that stars in a crowd have in common, where they are several still.
+        # Detection above the common light of crowded stars, where these still separate.
         detected = detect_above_background(to_measure, how, settings.background_box)
     field = measure_field(to_measure, how, detected=detected) or field
     return clean, mesh, field
@@ -228,7 +235,7 @@ def _calibrate_noise(
     apertures: tuple[float, ...],
     pixel_noise: float,
 ) -> tuple[float, CoaddNoise]:
-    """Return the noise in apertures of one FWHM over that by the map, and that of all radii."""
+    """Return the noise in apertures of one FWHM over that by the map, and at all radii."""
     radii = np.unique([0.5, 1.0, *apertures]) * fwhm
     ratios = np.full(radii.size, np.nan)
     number, factor = 0, 1.0
@@ -239,7 +246,7 @@ def _calibrate_noise(
             _, ratios[k] = aperture_noise(clean, variance, x, y, radius)
             if radius == fwhm:
                 number = int(x.size)
-                # Whole pixels, so that the sum of the map is the variance of independent ones.
+                # Whole pixels, so that the sum of the map is the variance for independent pixels.
                 _, factor = aperture_noise(clean, variance, x, y, radius, subpix=1)
     ratios = larger_apertures(radii, ratios / factor)
     correlation = (factor / pixel_noise) ** 2
@@ -247,21 +254,22 @@ def _calibrate_noise(
 
 
 def larger_apertures(radii: np.ndarray, ratios: np.ndarray) -> np.ndarray:
-    """Return the noise over that by the map where a crowd has no room for empty apertures.
+    """Extrapolate noise ratios to apertures for which a crowded field has no room.
 
-    Between noise of each pixel alone, whose sums go as the radius, and noise that all pixels share,
-    which goes as its square, the ratio goes as a power of 0 to 1 of the radius: that of the largest
-    radii that are measured.
+    The noise of independent pixels grows as the radius, that of fully correlated pixels as its
+    square; the ratio therefore grows as a power of the radius between 0 and 1, fitted to the
+    largest radii measured.
 
     Parameters
     ----------
     radii, ratios : ndarray, shape (n,)
-        Ascending; NaN where not measured.
+        Radii, ascending, and the ratio of the noise to that by the variance map; NaN where not
+        measured.
 
     Returns
     -------
     ndarray, shape (n,)
-        1 where nothing is.
+        Ratios; 1 if none was measured.
     """
     known = np.flatnonzero(np.isfinite(ratios) & (ratios > 0))
     if known.size == 0:
@@ -283,11 +291,11 @@ class FluxLimit:
     Parameters
     ----------
     flux : float
-        Total flux of a star at 5 sigma; NaN where there is no room for `MIN_APERTURES`.
+        Total flux of a star at 5 sigma; NaN where there is room for fewer than `MIN_APERTURES`.
     radius : float
         Radius of the apertures [pixel].
     apertures : int
-        Empty apertures measured.
+        Number of empty apertures measured.
     """
 
     flux: float
@@ -296,13 +304,14 @@ class FluxLimit:
 
 
 def limiting_flux(coadd: MeasuredCoadd, seed: int = 7) -> FluxLimit:
-    """Measure the 5 sigma limit of point sources in empty apertures of 0.75 FWHM radius.
+    """Measure the 5 sigma limit for point sources in empty apertures of 0.75 FWHM radius.
 
-    Only the deep part counts: pixels with at least half of the median weight.
+    Only pixels with at least half of the median weight are used.
 
     Parameters
     ----------
     coadd : MeasuredCoadd
+        The coadd.
     seed : int
         Seed of the positions of the apertures.
 

@@ -20,32 +20,34 @@ from lib.photometry.starfield import FieldSettings, StarField, measure_field
 from lib.stack.stackframe import FrameCache, FrameMeasurement, FrameStars, StackFrame
 
 BACKGROUND_BOX = 64
-"""[pixel] Mesh of the background of a frame."""
+"""[pixel] Side of a background mesh of a frame."""
 
 MAX_STARS = 300
-"""Number of the brightest stars that give the zero point of a frame."""
+"""Maximum number of stars, the brightest first, for the zero point of a frame."""
 
 MIN_ISOLATED_STARS = 5
 """With fewer stars without a neighbour all are used for the zero point of a frame."""
 
 SQUARE = 1.02
-"""Sides of pixels that differ by less are those of a square."""
+"""Ratio of the sides of a pixel below which it counts as square."""
 
 LEAST_EXPOSURE = 1e-3
-"""[s] Shorter exposures count as this long."""
+"""[s] Minimum exposure time; shorter ones are set to this."""
 
 
 def survey_frames(
     paths: Iterable[str | Path], settings: StackSettings, cache: FrameCache
 ) -> list[StackFrame]:
-    """Measure every frame of a stack; those that earlier steps rejected are listed.
+    """Measure all frames of a stack; those rejected by earlier steps are only listed.
 
     Parameters
     ----------
     paths : iterable of path-like
+        Frames.
     settings : StackSettings
+        Settings of the step.
     cache : FrameCache
-        Keeps what it has room for.
+        Keeps frames in memory as far as it has room.
 
     Returns
     -------
@@ -79,10 +81,13 @@ def measure_frame(
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
-        Sky-subtracted.
+        Sky-subtracted image.
     mask : ndarray of uint8, same shape
+        Mask bits.
     header : astropy.io.fits.Header
+        Header of the frame.
     settings : StackSettings
+        Settings of the step.
 
     Returns
     -------
@@ -137,13 +142,19 @@ def measure_frame(
 
 
 def sky_ellipticity(field: StarField, matrix: np.ndarray) -> float:
-    """Return the median ellipticity 1 - b/a of stars on the sky, where pixels may not be square.
+    """Return the median ellipticity 1 - b/a of stars as projected on the sky.
 
     Parameters
     ----------
     field : StarField
+        Sources of the frame.
     matrix : ndarray, shape (2, 2)
-        Matrix from pixels to the sky [deg/px].
+        Matrix from pixel to sky offsets [deg/pixel].
+
+    Returns
+    -------
+    float
+        NaN without stars.
     """
     sides = np.linalg.norm(matrix, axis=0)
     if max(sides) < SQUARE * min(sides):
@@ -154,7 +165,7 @@ def sky_ellipticity(field: StarField, matrix: np.ndarray) -> float:
 
 
 def _zeropoint_stars(field: StarField) -> np.ndarray:
-    """Return the rows of the brightest stars, those with a neighbour left out where it can be."""
+    """Return the rows of the brightest stars, isolated ones where there are enough."""
     isolated = field.stars & ((field.flags & FLAG_NEIGHBOUR) == 0) & (field.flux > 0)
     enough = isolated.sum() >= MIN_ISOLATED_STARS
     index = np.flatnonzero(isolated if enough else field.stars & (field.flux > 0))

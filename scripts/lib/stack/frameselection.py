@@ -1,4 +1,4 @@
-"""Which frames are stacked: their zero points against each other, transparencies and weights."""
+"""Selection of the frames of a stack: relative zero points, transparencies and weights."""
 
 from dataclasses import dataclass, replace
 
@@ -17,38 +17,43 @@ from lib.stack.stackframe import FrameScaling, FrameStars, FrameZeropoint, Stack
 from lib.stack.weights import frame_variance
 
 FRAME_ERROR_FLOOR = 0.01
-"""[mag] Added in quadrature to the errors of the stars of frames: what flat fields leave."""
+"""[mag] Added in quadrature to the errors of stars in frames, for flat-field errors."""
 
 REFERENCE_ERROR_FLOOR = 0.05
-"""[mag] The same for the reference, whose colour terms are not known here."""
+"""[mag] The same for the reference, whose colour terms are unknown here."""
 
 CHIP_ERROR = 0.005
-"""[mag] Error of the sensitivities of chips as their flats tell: as even as one chip's is held."""
+"""[mag] Error of the relative sensitivities of chips from their flats, the same as assumed for a
+single flat."""
 
 MOST_APART = 0.03
-"""[mag] Flats that differ by more from what stars say of the chips were not lit alike."""
+"""[mag] If flats and stars disagree by more about the sensitivities of chips, the chips were not
+illuminated alike."""
 
 ALIKE, MOST_ELONGATED = 0.15, 0.7
-"""Frames whose stars are by so much more elongated than those of the roundest frame are alike, up
-to an ellipticity of so much: longer trails are no stars to any measurement."""
+"""Maximum difference in ellipticity from the roundest frame for frames to count as equally
+elongated, up to a maximum ellipticity: longer trails cannot be measured as stars."""
 
 TRUSTED_STARS = 5
-"""Common stars of a frame that may be the best one, to which transparencies refer."""
+"""Minimum number of common stars of a frame that can be the best one, to which transparencies
+refer."""
 
 
 def select_frames(
     frames: list[StackFrame], reference: Reference | None, band: str, settings: StackSettings
 ) -> list[StackFrame]:
-    """Judge the frames of a stack, and scale those that stay; the others are marked.
+    """Select and scale the frames of a stack; the others are marked as left out.
 
     Parameters
     ----------
     frames : list of StackFrame
-        Measured.
+        Measured frames.
     reference : mapping of str to ndarray, or None
         Photometric reference.
     band : str
+        Band of the reference.
     settings : StackSettings
+        Settings of the step.
 
     Returns
     -------
@@ -85,9 +90,10 @@ def select_frames(
 
 
 def leave_out_trailed(frames: list[StackFrame], bound: float) -> None:
-    """Leave out frames whose stars are more elongated than `bound`.
+    """Leave out frames whose stars have an ellipticity above `bound`.
 
-    Those that all frames are like are kept: it is the optics, or the mount, and they fit together.
+    If all frames are alike, because of the optics or the mount, they are kept: they match each
+    other.
     """
     found = [frame.measurement.ellipticity for frame in frames]
     alike = min(found, default=0.0) + ALIKE if len(found) > 1 else 0.0
@@ -97,10 +103,10 @@ def leave_out_trailed(frames: list[StackFrame], bound: float) -> None:
 
 
 def _leave_out_distant(frames: list[StackFrame], max_offset: float) -> None:
-    """Leave out frames whose centre is further than `max_offset` [deg] from the others."""
+    """Leave out frames whose centre is more than `max_offset` [deg] from the others."""
     outlines = [frame_outline(frame.measurement.wcs) for frame in frames]
     centres = np.array([mean_position(*outline.T) for outline in outlines])
-    # From the frame nearest to the others, not from their mean: one astray must not move it.
+    # From the most central frame, not from the mean, which a single stray frame would shift.
     distances = np.array([separation(*centres.T, *centre) for centre in centres])
     offsets = distances[np.argmin(np.median(distances, axis=1))]
     for frame, offset in zip(frames, offsets, strict=True):
@@ -109,17 +115,17 @@ def _leave_out_distant(frames: list[StackFrame], max_offset: float) -> None:
 
 
 def shared_corrections(fractions: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the parts of light in the apertures of frames, each as far as it is known.
+    """Return aperture corrections of frames, shrunk towards their mean by their uncertainty.
 
-    Apertures of one radius in units of the seeing hold the same part of the light in all frames of
-    a camera, as far as the profile keeps its form: to compare frames it need not be known. What
-    each frame says of its own part counts as far as the frames differ by more than their errors:
-    a normal distribution of parts, whose width the frames tell, is the prior of each.
+    Apertures of equal radius in units of the seeing have the same fraction of light in all frames
+    of a camera as long as the shape of the profile is the same; comparing frames does then not
+    require it to be known. A normal distribution of fractions, whose width is estimated from the
+    frames, serves as the prior of each.
 
     Parameters
     ----------
     fractions, errors : ndarray, shape (n,)
-        Parts, and their relative errors.
+        Fractions of light in the aperture, and their relative errors.
 
     Returns
     -------
@@ -130,7 +136,7 @@ def shared_corrections(fractions: np.ndarray, errors: np.ndarray) -> tuple[np.nd
     for _ in range(50):
         weight = 1 / (variance + width)
         mean = np.average(value, weights=weight)
-        # Where the variance is that of the parts and their errors (Paule & Mandel 1982).
+        # The width at which the variance is explained (Paule & Mandel 1982).
         excess = np.sum(weight * (value - mean) ** 2) - (len(value) - 1)
         slope = np.sum(weight**2 * (value - mean) ** 2)
         if excess <= 0 and width == 0 or slope <= 0:
@@ -141,14 +147,14 @@ def shared_corrections(fractions: np.ndarray, errors: np.ndarray) -> tuple[np.nd
             break
     own = width / (width + variance)
     known = mean + own * (value - mean)
-    # A few frames tell the width to this only; what it may be more is in the errors.
+    # The width is known to this from few frames; the errors allow for a larger one.
     unknown = np.sqrt(2 / (len(value) - 1)) / weight.mean()
     shared = (1 - own) ** 2 * (1 / weight.sum() + unknown)
     return np.exp(known), np.sqrt(np.minimum(own * variance + shared, variance))
 
 
 def _share_aperture_corrections(frames: list[StackFrame]) -> None:
-    """Bring the total fluxes of the stars of frames to `shared_corrections`."""
+    """Rescale the total fluxes of the stars of frames to `shared_corrections`."""
     if len(frames) < 2:
         return
     measured = [frame.measurement for frame in frames]
@@ -165,7 +171,7 @@ def _share_aperture_corrections(frames: list[StackFrame]) -> None:
 
 
 def _scale_frames(frames: list[StackFrame], settings: StackSettings) -> list[StackFrame]:
-    """Give frames their scales and weights; those a median is better without are left out."""
+    """Give frames their scales and weights; leave out those that would degrade a median."""
     while frames:
         exposures = [float(frame.header["EXPTIME"]) for frame in frames]
         transparencies = [frame.zeropoint.transparency for frame in frames if frame.zeropoint]
@@ -186,11 +192,11 @@ def _scale_frames(frames: list[StackFrame], settings: StackSettings) -> list[Sta
 
 
 def frame_scaling(frame: StackFrame, scale: float) -> FrameScaling:
-    """Return the weight of a frame whose flux is multiplied with `scale`."""
+    """Return the weight of a frame whose flux is multiplied by `scale`."""
     noise = frame.measurement.noise
     variance = frame_variance(frame.header)
     modelled = bool(variance > 0)
-    # Without sky and read noise in the header the noise measured must do.
+    # Without sky and read noise in the header the measured noise is used.
     variance = float(variance) if modelled else noise**2
     return FrameScaling(
         scale, variance, modelled, float(1.0 / (scale**2 * variance)), noise / np.sqrt(variance)
@@ -204,16 +210,16 @@ class FrameZeropoints:
     Parameters
     ----------
     value : ndarray, shape (n,)
-        Magnitude of one electron per second: absolute where the reference reaches the group of
-        the frame, else with mean 0 in the group.
+        Magnitude of one electron per second: calibrated where the group of the frame is tied to the
+        reference, otherwise with mean 0 in the group.
     scatter : ndarray, shape (n,)
         Robust scatter of the stars [mag].
     common : ndarray of int, shape (n,)
-        Stars in common with other frames or the reference.
+        Number of stars in common with other frames or the reference.
     group : ndarray of int, shape (n,)
-        Zero points of different groups cannot be compared.
+        Group of each frame; zero points of different groups cannot be compared.
     absolute : bool
-        Whether the zero points are absolute.
+        Whether the zero points are calibrated.
     """
 
     value: np.ndarray
@@ -224,20 +230,21 @@ class FrameZeropoints:
 
 
 def chip_levels(headers: list[fits.Header]) -> np.ndarray:
-    """Return what flats say of the zero points of chips exposed together.
+    """Return the relative zero points of chips exposed together, from the levels of their flats.
 
-    The same light fell on the flats of all chips of an exposure, as far as it was even: their
-    levels show how sensitive each is.
+    The flats of all chips of an exposure received the same light, as far as the illumination was
+    uniform: their levels give the sensitivities of the chips.
 
     Parameters
     ----------
     headers : list of astropy.io.fits.Header
+        Headers of the frames.
 
     Returns
     -------
     ndarray, shape (n_frames, n_exposures)
-        Magnitudes that a star of the same brightness would have on each chip; NaN for frames of
-        other exposures. Exposures of one chip are left out.
+        Magnitude that a star of fixed brightness would have on each chip; NaN for frames of other
+        exposures. Exposures with a single chip are left out.
     """
     groups: dict[tuple[tuple[str, str], str], list[int]] = {}
     for i, header in enumerate(headers):
@@ -252,20 +259,20 @@ def chip_levels(headers: list[fits.Header]) -> np.ndarray:
 
 
 def levels_against_stars(zeropoints: "FrameZeropoints", chips: np.ndarray) -> float:
-    """Return by how much flats and stars differ about the sensitivities of chips [mag].
+    """Return the disagreement between flats and stars about the sensitivities of chips [mag].
 
     Parameters
     ----------
     zeropoints : FrameZeropoints
-        By stars alone.
+        Zero points from stars alone.
     chips : ndarray, shape (n_frames, n_exposures)
         As from `chip_levels`.
 
     Returns
     -------
     float
-        Median over the exposures of the largest difference of a chip from their mean, less what
-        the few stars of a frame leave; 0 where stars do not tell.
+        Median over the exposures of the largest deviation of a chip from their mean, reduced by its
+        uncertainty from the few stars of a frame; 0 where stars give no answer.
     """
     differences = []
     noise = REFERENCE_ERROR_FLOOR / np.sqrt(np.maximum(zeropoints.common, 1))
@@ -286,9 +293,9 @@ def frame_zeropoints(
     radius: float,
     chips: np.ndarray | None = None,
 ) -> FrameZeropoints:
-    """Find the zero point of each frame from the stars the frames share, and the reference.
+    """Determine the zero points of frames from their common stars and the reference.
 
-    The reference enters as one more frame, of larger errors.
+    The reference enters as one more frame, with larger errors.
 
     Parameters
     ----------
@@ -297,10 +304,11 @@ def frame_zeropoints(
     reference : mapping of str to ndarray, or None
         Photometric reference with column `band`.
     band : str
+        Band of the reference.
     radius : float
-        Stars nearer than this are the same [arcsec].
+        Closer stars are identified with each other [arcsec].
     chips : ndarray, shape (n_frames, n_exposures), optional
-        As from `chip_levels`: each column counts like a star of small error.
+        From `chip_levels`: each column counts as a star of small error.
 
     Returns
     -------
@@ -349,13 +357,16 @@ def judge_frames(
     Parameters
     ----------
     zeropoints : FrameZeropoints
+        Zero points of the frames.
     settings : StackSettings
+        Settings of the step.
 
     Returns
     -------
     transparency : ndarray, shape (n,)
-        NaN where it cannot be known.
+        Transparencies; NaN where unknown.
     reasons : list of FrameRejected or None
+        None for frames that are kept.
     """
     zeropoint, group = zeropoints.value, zeropoints.group
     n = len(zeropoint)
@@ -365,7 +376,7 @@ def judge_frames(
     if not known.any():
         why = FrameRejected("NO_COMMON_STARS", "with any other frame or the reference")
         return transparency, [why] * n
-    # Frames that share no star with the others cannot be scaled: the largest group stays.
+    # Frames without common stars cannot be scaled: keep the largest group.
     labels, counts = np.unique(group[known], return_counts=True)
     largest = labels[np.argmax(counts)]
     for i in range(n):
@@ -388,14 +399,14 @@ def judge_frames(
 
 
 def flux_scales(exposures: list[float], transparencies: list[float]) -> np.ndarray:
-    """Return the factors that bring frames to one exposure time and transparency.
+    """Return the factors that scale frames to a common exposure time and transparency.
 
     Parameters
     ----------
     exposures : list of float
-        Seconds.
+        Exposure times [s].
     transparencies : list of float
-        Relative to the best frame.
+        Transparencies relative to the best frame.
 
     Returns
     -------

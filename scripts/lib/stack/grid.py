@@ -1,4 +1,4 @@
-"""The output grid of a coadd: north up, tangential, around all frames."""
+"""The output grid of a coadd: north up, gnomonic projection, covering all frames."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from lib.core.wcs import celestial_wcs, frame_outline, pixel_scale
 
 @dataclass(frozen=True)
 class Grid:
-    """A north-up tangential grid: centre [deg], scale [arcsec per pixel], size [pixel]."""
+    """A north-up gnomonic grid: centre [deg], scale [arcsec/pixel], size [pixel]."""
 
     ra: float
     dec: float
@@ -44,23 +44,23 @@ class Grid:
 
 
 def common_grid(systems: Sequence[WCS]) -> Grid:
-    """Return the grid that covers some frames: of one stack, or of all filters of a target.
+    """Return the grid that covers frames, of one stack or of all filters of a target.
 
     Parameters
     ----------
     systems : sequence of astropy.wcs.WCS
-        `celestial_wcs` of each frame, with its size.
+        WCS of each frame, with its size, as from `celestial_wcs`.
 
     Returns
     -------
     Grid
-        North up, east left, of the median pixel scale, centred on the footprint.
+        North up, east left, with the median pixel scale, centred on the footprint.
     """
     outlines = np.concatenate([frame_outline(wcs) for wcs in systems])
     scale = float(np.median([pixel_scale(wcs) for wcs in systems]))
     scale = round(scale, 4)
     ra, dec = mean_position(*outlines.T)
-    for _ in range(3):  # the middle of the extremes, on the plane tangent there
+    for _ in range(3):  # the midpoint of the extremes, on the tangent plane there
         plane = project(outlines[:, 0], outlines[:, 1], ra, dec)
         low, high = plane.min(axis=0), plane.max(axis=0)
         east, north = (low + high) / 2 / 3600.0
@@ -75,14 +75,13 @@ def common_grid(systems: Sequence[WCS]) -> Grid:
 def repaired_footprint(repaired: np.ndarray, wcs: WCS, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Return the pixels of the grid that take most of their value from repaired pixels.
 
-    Those are the pixels within the main lobe of the kernel, one pixel to each side; the sum of
-    the kernel's outer lobes is a fifth of it at most, and what they add is a repaired value, not
-    a cosmic ray.
+    These are the pixels within the main lobe of the kernel, one pixel to each side. The outer lobes
+    sum to a fifth of it at most, and add a repaired value, not a cosmic ray.
 
     Parameters
     ----------
     repaired : ndarray of bool, shape (ny, nx)
-        Pixels of the frame, before resampling.
+        Repaired pixels of the frame, before resampling.
     wcs : astropy.wcs.WCS
         WCS of the frame before resampling.
     grid : Grid
@@ -90,7 +89,7 @@ def repaired_footprint(repaired: np.ndarray, wcs: WCS, grid: Grid) -> tuple[np.n
     Returns
     -------
     row, column : ndarray of int
-        Positions on the grid or outside of it.
+        Positions, which may lie outside the grid.
     """
     y, x = np.nonzero(repaired)
     ra, dec = wcs.all_pix2world(x, y, 0)

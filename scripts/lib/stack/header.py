@@ -1,4 +1,4 @@
-"""What the header of a coadd says, and the table of what it was made of."""
+"""The header of a coadd, and the table of the frames it was made from."""
 
 from dataclasses import astuple
 from typing import Any
@@ -27,12 +27,12 @@ Cards = dict[str, tuple[Any, str]]
 IDENTITY_KEYS = ("INSTFILE", "CAMERA", "OBJECT", "TARGET", "FILTER", "BAND")
 
 FLAT_ERROR_TOLD = 0.003
-"""[fraction] Error of the flat from which on a stack is flagged."""
+"""[fraction] Error of the flat above which a stack is flagged."""
 
 WEIGHT_KEYS = (
     "CORRFAC", "CORRRAD", "CORRNAP", "WTSCALE", "NSTACK", "QCSTAT", "OBJECT", "FILTER",
 )  # fmt: skip
-"""Cards of the coadd that its weight map has, too."""
+"""Cards of the coadd copied to its weight map."""
 
 WING_KEYS = {
     "PSFALPHA": "[pixel] Moffat wings of stars: scale radius",
@@ -49,18 +49,18 @@ PROVENANCE_KEYS = (
 )  # fmt: skip
 
 POINTING_ERROR = 0.5
-"""[arcmin] a pointing that is further off is replaced by that of the solutions."""
+"""[arcmin] Pointings with a larger error are replaced by those of the solutions."""
 
 
 def stack_header(frames: list[StackFrame], number: int) -> fits.Header:
-    """Return the header of a stack before it is made: what it is of.
+    """Return the initial header of a stack, which identifies target, filter and frames.
 
     Parameters
     ----------
     frames : list of StackFrame
-        All, those left out included.
+        All frames, including those left out.
     number : int
-        Frames to stack.
+        Number of frames to stack.
 
     Returns
     -------
@@ -87,18 +87,18 @@ def describe_coadd(
     reference: StackReference,
     settings: StackSettings,
 ) -> list[str]:
-    """Write what a coadd is and what was measured on it into its header.
+    """Write the measurements of a coadd into its header.
 
     Parameters
     ----------
     header : astropy.io.fits.Header
-        Header made by `stack_header`, changed in place.
+        Header from `stack_header`, changed in place.
     coadd : MeasuredCoadd
     grid : Grid
     saturate : float
-        Saturation level of the coadd; infinite where it is not known.
+        Saturation level of the coadd; infinite where unknown.
     used : list of StackFrame
-        The frames stacked.
+        The stacked frames.
     zeropoint : lib.photometry.zeropoint.Zeropoint
     reference : StackReference
     settings : StackSettings
@@ -140,7 +140,7 @@ def describe_coadd(
 
 
 NOT_FOLLOWED = ("COMPMAG", "PSFVAR", "NTRAIL", "NOUTLIER")
-"""Cards of an ordinary coadd that say nothing of one without stars."""
+"""Cards of an ordinary coadd that do not apply to one without stars."""
 
 
 def describe_followed(
@@ -151,19 +151,19 @@ def describe_followed(
     zeropoint: Zeropoint,
     followed: tuple[Position, float],
 ) -> None:
-    """Write what a coadd that follows an object is into the header of the one that does not.
+    """Replace the cards that differ for a coadd that follows a moving object.
 
     Parameters
     ----------
     header : astropy.io.fits.Header
-        Header by `describe_coadd`, changed in place.
+        Header from `describe_coadd` of the ordinary coadd, changed in place.
     coadd : MeasuredCoadd
     grid : Grid
     moved : list of StackFrame
-        The frames stacked.
+        The stacked frames.
     zeropoint : lib.photometry.zeropoint.Zeropoint
     followed : tuple
-        The object, and the time at which it is where the coadd has it [MJD].
+        The object, and the time of the position at which the coadd shows it [MJD].
     """
     for key in (*NOT_FOLLOWED, *wcs_cards(header), *LIMIT_KEYS):
         header.remove(key, ignore_missing=True)
@@ -188,15 +188,15 @@ def describe_followed(
 
 
 def flat_error(used: list[StackFrame]) -> float:
-    """Return the error of the flat that frames state, as a fraction; 0 where they do not.
+    """Return the relative error of the flat stated by the frames; 0 where they state none.
 
-    The frames have one flat: their number does not lessen it.
+    All frames share one flat: the error does not decrease with their number.
     """
     return max((float(frame.header.get("FLATERR", 0.0)) for frame in used), default=0.0)
 
 
 def weight_header(header: fits.Header) -> fits.Header:
-    """Return the header of the weight map of a coadd with that header."""
+    """Return the header of the weight map of a coadd, given the coadd's header."""
     cards = wcs_cards(header)
     cards["BUNIT"] = "electron-2"
     for key in WEIGHT_KEYS:
@@ -206,7 +206,7 @@ def weight_header(header: fits.Header) -> fits.Header:
 
 
 def airmass_cards(headers: list[fits.Header]) -> Cards:
-    """Return the median, least and largest airmass that can be true, or nothing."""
+    """Return the median, minimum and maximum of the plausible airmasses, or no cards."""
     stated = [float(h["AIRMASS"]) for h in headers if isinstance(h.get("AIRMASS"), int | float)]
     values = np.array([v for v in stated if 1.0 <= v <= 10.0])
     if values.size == 0:
@@ -219,9 +219,9 @@ def airmass_cards(headers: list[fits.Header]) -> Cards:
 
 
 def pointing_cards(headers: list[fits.Header]) -> Cards:
-    """Return the median pointing of the frames, or nothing.
+    """Return the median pointing of the frames, or no cards.
 
-    Where the solutions have it elsewhere by more than `POINTING_ERROR`, theirs counts.
+    Where the astrometric solutions differ from it by more than `POINTING_ERROR`, they are used.
     """
     told = _median_position(headers, "RA", "DEC")
     solved = _median_position(headers, "RASOL", "DECSOL")
@@ -241,7 +241,7 @@ def pointing_cards(headers: list[fits.Header]) -> Cards:
 
 
 def _median_position(headers: list[fits.Header], *keys: str) -> tuple[float, float] | None:
-    """Return the median of positions in headers [deg], None where there are none."""
+    """Return the median of positions in headers [deg]; None where there are none."""
     known = [h for h in headers if all(isinstance(h.get(key), float) for key in keys)]
     if not known:
         return None
@@ -275,7 +275,7 @@ def time_cards(headers: list[fits.Header]) -> Cards:
             cards[f"DATE-{name}"] = (calendar(value), f"the same as MJD-{name} (UTC)")
     exposure = np.array([float(h["EXPTIME"]) for h in headers])
     cards["EXPTIME"] = (float(np.median(exposure)), "[s] exposure the pixels are scaled to")
-    # The chips of a camera share their exposures.
+    # Chips exposed together count as one exposure.
     exposures = {exposure_of(h) or k: float(h["EXPTIME"]) for k, h in enumerate(headers)}
     cards["TOTALEXP"] = (sum(exposures.values()), "[s] sum of the exposures")
     cards["MAXEXP"] = (float(exposure.max()), "[s] longest exposure")
@@ -284,7 +284,7 @@ def time_cards(headers: list[fits.Header]) -> Cards:
 
 
 def mean_time(headers: list[fits.Header]) -> float:
-    """Return the mean of the mid-exposures of frames, by exposure time [MJD]."""
+    """Return the mean mid-exposure of frames, weighted by exposure time [MJD]."""
     known = [h for h in headers if "MJD-OBS" in h]
     exposure = np.array([h["EXPTIME"] for h in known], float)
     middle = np.array([h["MJD-OBS"] for h in known]) + exposure / 2 / 86400
@@ -293,13 +293,13 @@ def mean_time(headers: list[fits.Header]) -> float:
 
 
 def calendar(mjd: float) -> str:
-    """Return a modified Julian date as FITS writes dates, to the millisecond."""
+    """Return a modified Julian date in ISO 8601, as in FITS, to the millisecond."""
     milliseconds = round(mjd * 86400000)
     return str(np.datetime64("1858-11-17", "ms") + np.timedelta64(milliseconds, "ms"))
 
 
 def zeropoint_cards(zeropoint: Zeropoint, band: str, source: str) -> Cards:
-    """Return the cards of a zero point, or of why there is none."""
+    """Return the cards of a zero point, or of the reason why there is none."""
     cards: Cards = {}
     if not zeropoint.known:
         cards["ABSZPNST"] = (0, "stars in the zero point")
@@ -395,7 +395,7 @@ LIMIT_KEYS = ("LIMFLUX", "LIMMAG", "LIMRAD", "LIMNAP")
 
 
 def depth_cards(coadd: MeasuredCoadd, zeropoint: Zeropoint) -> Cards:
-    """Return the cards of the noise of a coadd in empty apertures; none where it has no room."""
+    """Return the cards of the noise in empty apertures; none where there is no room for these."""
     limit = limiting_flux(coadd)
     if not np.isfinite(limit.flux):
         return {}
@@ -411,7 +411,7 @@ def depth_cards(coadd: MeasuredCoadd, zeropoint: Zeropoint) -> Cards:
 def position_cards(
     coadd: MeasuredCoadd, reference: StackReference, headers: list[fits.Header], radius: float
 ) -> Cards:
-    """Return the cards of the astrometry of a coadd.
+    """Return the cards of the astrometric accuracy of a coadd.
 
     Parameters
     ----------
@@ -420,7 +420,7 @@ def position_cards(
     headers : list of astropy.io.fits.Header
         Headers of the stacked frames.
     radius : float
-        Between a star and its entry in the reference [arcsec].
+        Maximum distance between a star and its match in the reference [arcsec].
 
     Returns
     -------
@@ -440,7 +440,7 @@ def position_cards(
 
 
 def outlier_cards(frames: list[StackFrame]) -> Cards:
-    """Return the cards of what was left out of frames because the others contradict it."""
+    """Return the cards that count the outliers masked in the frames."""
     counts = [frame.outliers for frame in frames if frame.outliers]
     if not counts:
         return {}
@@ -453,25 +453,26 @@ def outlier_cards(frames: list[StackFrame]) -> Cards:
 
 
 SKY_FLAGS = {"separated": "EXTENDED_LIGHT", "plane": "SKY_IS_PLANE"}
-"""Flag of a stack whose frames' sky was made so (SKYMODE)."""
+"""Flag of a stack whose frames had their sky made in this way (SKYMODE)."""
 
 
 LEAST_DITHER = 3.0
-"""[seeing] Frames that lie nearer to each other have each star in the same pixels."""
+"""[seeing] If frames are closer to each other, stars fall on the same pixels in all of them."""
 
 
 def dither_of(headers: list[fits.Header]) -> float:
-    """Return how far frames with a master sky lie apart.
+    """Return the extent of the dither of frames with a master sky.
 
     Parameters
     ----------
     headers : list of astropy.io.fits.Header
-        Of the frames stacked.
+        Headers of the stacked frames.
 
     Returns
     -------
     float
-        Largest distance from one of them [arcsec]; infinite where fewer than two are known.
+        Largest distance from one of them [arcsec]; infinite where fewer than two positions are
+        known.
     """
     own = [h for h in headers if h.get("SKYFILE") and "CRVAL1" in h and "NAXIS1" in h]
     if len(own) < 2:
@@ -486,7 +487,7 @@ def dither_of(headers: list[fits.Header]) -> float:
 def flag_stack(
     header: fits.Header, headers: list[fits.Header], zeropoint: Zeropoint, settings: StackSettings
 ) -> list[str]:
-    """Write into the header what to mind about a stack of frames; return the codes."""
+    """Write the flags of a stack, with their reasons, into its header; return the codes."""
     flags = []
     if header["NSTACK"] < settings.min_frames:
         flags.append(("FEW_FRAMES", f"{header['NSTACK']} < {settings.min_frames}"))
@@ -519,12 +520,12 @@ def flag_stack(
 
 
 def provenance_table(frames: list[StackFrame]) -> fits.BinTableHDU:
-    """Return one row per frame: what it is made of, what was measured, why it was left out.
+    """Return a table with one row per frame: its origin, its measurements, why it was left out.
 
     Parameters
     ----------
     frames : list of StackFrame
-        Those left out included.
+        All frames, including those left out.
 
     Returns
     -------

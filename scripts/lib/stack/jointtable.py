@@ -1,8 +1,8 @@
-"""The sources of all filters of a target in one table, each measured in every filter.
+"""The joint source table of a target: all sources, each measured in every filter.
 
-The positions are the union of the sources of the target's coadds, and the target's own. At each
+The positions are the union of the sources of the target's coadds and of the target itself. At each
 of them every coadd is measured in the apertures of its POINT magnitudes, corrected to total flux,
-with the light of the neighbours subtracted; where nothing is seen the table has a limit.
+with the light of neighbours subtracted; non-detections get a limit.
 """
 
 from collections.abc import Sequence
@@ -29,16 +29,17 @@ from lib.photometry.measuredcoadd import subtract_mesh
 from lib.photometry.psf import CoreAperture, StarAperture, Wings
 
 SAME_SOURCE_RADIUS = 0.7
-"""[FWHM] Sources nearer to each other are one: those of one coadd are at least 0.8 apart."""
+"""[FWHM] Sources of different coadds closer than this are the same: those of one coadd are at least
+0.8 apart."""
 
 MATCH_RADIUS = 0.5
-"""[FWHM] Within which a source may be the target."""
+"""[FWHM] A source closer to the target than this may be the target."""
 
 FILTER_KEYS = (
     "ABSZPT", "ABSZPERR", "ZPSYS", "ABSZPCAT", "ABSZPCOL", "ABSZPCNM", "ABSZPCMN", "LIMMAG",
     "SEEING", "APRAD", "APCOR", "DATE-OBS", "TOTALEXP", "NSTACK", "QCFLAG",
 )  # fmt: skip
-"""Cards of each coadd that the table's meta has."""
+"""Cards of each coadd copied to the meta of the table."""
 
 FLAG_MEANINGS = (
     "256 saturated, 512 neighbour's light taken away, 1024 pixels without weight, 2048 no data, "
@@ -54,16 +55,17 @@ def joint_table(
     table_snr: float,
     version: int = 1,
 ) -> Table:
-    """Return the table of a target from the products of its stacks.
+    """Return the joint source table of a target from the products of its stacks.
 
     Parameters
     ----------
     coadds, weights, cats : sequence of path-like
-        Products of all filters; rejected coadds have no data.
+        Coadds, weight maps and source tables of all filters; rejected coadds have no data.
     target_radec : tuple of float, optional
-        ra, dec of the target [deg] as configured; else it is where the telescope pointed.
+        ra, dec of the target [deg] from the configuration; without it the pointing of the
+        telescope.
     table_snr : float
-        Signal-to-noise ratio that a source must have in one filter at least.
+        Minimum signal-to-noise ratio of a source in at least one filter.
     version : int
         Version of the step.
 
@@ -101,12 +103,12 @@ def joint_table(
 
 
 def measurable(header: fits.Header) -> bool:
-    """Return whether a coadd has what forced photometry needs."""
+    """Return whether a coadd has all cards that forced photometry needs."""
     return header.get("QCSTAT") == "OK" and "PSFALPHA" in header and "APCORC" in header
 
 
 def read_coadd(path: str | Path, weight_path: str | Path, cat_path: str | Path) -> Coadd:
-    """Read a coadd without its background, and its variance, as its sources were measured.
+    """Read a coadd with its background subtracted and its variance, as used for its source table.
 
     Parameters
     ----------
@@ -149,23 +151,23 @@ def measure_union(
     target: tuple[float, float],
     table_snr: float,
 ) -> Table:
-    """Measure the sources of any coadd, and the target, in all coadds.
+    """Measure the sources of all coadds, and the target, in every coadd.
 
     Parameters
     ----------
     coadds : sequence of Coadd
-        One per filter, from blue to red.
+        One coadd per filter, from blue to red.
     cats : sequence of ndarray
         Their source tables.
     target : tuple of float
-        ra, dec [deg]; NaN where not known.
+        ra, dec [deg]; NaN where unknown.
     table_snr : float
-        As for `joint_table`.
+        Minimum signal-to-noise ratio, as for `joint_table`.
 
     Returns
     -------
     astropy.table.Table
-        The target's row, where its position is known, is the first.
+        One row per source; the first is the target, if its position is known.
     """
     seeing = max((coadd.header["SEEING"] for coadd in coadds), default=1.0)
     positions = [np.column_stack([cat["RA"], cat["DEC"]]) for cat in cats]
@@ -201,15 +203,16 @@ def measure_union(
 def with_saturated(
     fluxes: tuple[np.ndarray, ...], coadd: Coadd, sky: np.ndarray, cat: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """Return the fluxes of a coadd with those that its source table has of saturated stars.
+    """Return fluxes with those of saturated stars taken from the source table of the coadd.
 
-    Apertures on cores without weight hold nothing; the table has the light from around them.
+    Apertures on cores without weight contain nothing; the table has fluxes from their surroundings.
 
     Parameters
     ----------
     fluxes : tuple of ndarray, shape (n + m,)
-        Flux, error, flags of `lib.photometry.forced.forced_fluxes`.
+        Flux, error and flags from `lib.photometry.forced.forced_fluxes`.
     coadd : Coadd
+        The coadd.
     sky : ndarray, shape (n, 2)
         ra, dec [deg].
     cat : ndarray
@@ -218,7 +221,7 @@ def with_saturated(
     Returns
     -------
     flux, error, flags : ndarray, shape (n + m,)
-        With the error of the flat.
+        The errors include that of the flat field.
     """
     flux, error, flags = (values.copy() for values in fluxes)
     error = np.hypot(error, float(coadd.header.get("FLATERR", 0.0)) * flux)
@@ -237,7 +240,7 @@ def with_saturated(
 def _add_measurements(
     table: Table, coadd: Coadd, fluxes: tuple[np.ndarray, ...], order: np.ndarray
 ) -> None:
-    """Add fluxes, magnitudes, limits and flags in a coadd, put in another order."""
+    """Add columns of fluxes, magnitudes, limits and flags in a coadd, reordered by `order`."""
     flux, error, flags = (values[order] for values in fluxes)
     zeropoint = coadd.header.get("ABSZPT", np.nan)
     magnitude, magnitude_error, limit = magnitudes(flux, error, zeropoint)

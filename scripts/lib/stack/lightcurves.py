@@ -1,4 +1,4 @@
-"""The light curves of a target and of other positions in its field, from stacks and frames."""
+"""Light curves of a target and of other positions in its field, from stacks and frames."""
 
 import json
 import logging
@@ -33,25 +33,26 @@ from lib.stack.stackflux import followed_flux, measured_offset, stack_fluxes
 log = logging.getLogger("autoproc")
 
 MOST_STEP = 2.0
-"""[seeing] An object that moves by more from frame to frame leaves nothing in an ordinary stack."""
+"""[seeing] An object that moves further between frames leaves no trace in an ordinary stack."""
 
 BRIGHTEST_PIECE = 1.5
-"""[flux of the object] Of three times the seeing of its trail, with room for errors."""
+"""[flux of the object] Maximum flux of a piece, three times the seeing long, of the object's trail,
+with a margin for errors."""
 
 TOLD_OFFSET = 0.3
-"""[arcsec] From its ephemeris, above which it is said that an object is elsewhere."""
+"""[arcsec] Offset from its ephemeris above which an object is reported as displaced."""
 
 StackPaths = tuple[str, str, str, str, list[str]]
-"""Of a stack: coadd, weight map, source table, quality numbers, frames."""
+"""Coadd, weight map, source table, quality file, and frames of a stack."""
 
 
 def read_stack(paths: StackPaths) -> StackedFrames:
-    """Return what a light curve takes of a stack.
+    """Return what a light curve needs of a stack.
 
     Parameters
     ----------
     paths : tuple
-        Coadd, weight map, source table, quality numbers, and its frames.
+        Coadd, weight map, source table, quality file, and frames.
 
     Returns
     -------
@@ -70,15 +71,16 @@ def read_stack(paths: StackPaths) -> StackedFrames:
 def place_target(
     stacks: Sequence[StackedFrames], configured: tuple[float, float] | None, rule: str
 ) -> tuple[Position, dict[str, Any]]:
-    """Return where the target is measured, and what the table says of it.
+    """Return the position at which the target is measured, and the table's cards about it.
 
     Parameters
     ----------
     stacks : list of StackedFrames
+        Stacks of the target.
     configured : tuple of float, optional
-        ra, dec [deg] of config `target_radec`.
+        ra, dec [deg], setting `target_radec`.
     rule : {'auto', 'given', 'matched'}
-        Of `lib.core.settings.LightcurveSettings`.
+        See `lib.core.settings.LightcurveSettings`.
     """
     stacks = [stack for stack in stacks if not stack.follows]
     headers = [stack.header for stack in stacks]
@@ -110,13 +112,14 @@ def make_tables(
     Parameters
     ----------
     stacks : list of StackedFrames
-        Also those that follow what moves.
+        Stacks, including those that follow moving objects.
     paths : list of tuple
-        Their products.
+        Products of the stacks.
     positions : list of Position
+        The positions to measure.
     settings : LightcurveSettings
     site : sequence of float, optional
-        As for `lib.core.times.barycentric_dates`.
+        Site of the telescope, as for `lib.core.times.barycentric_dates`.
     """
     following = [(one, files[:3]) for one, files in zip(stacks, paths, strict=True) if one.follows]
     paths = [files for one, files in zip(stacks, paths, strict=True) if not one.follows]
@@ -170,12 +173,11 @@ def _corrected(
     following: Sequence[tuple[StackedFrames, tuple[str, str, str]]],
     tolerance: float,
 ) -> tuple[list[Position], dict[str, dict[str, Any]], dict[str, list[tuple[StackedFrames, float]]]]:
-    """Return the positions, moving ones where their objects are seen, and what to say of it.
+    """Return the positions, corrected for measured offsets from ephemerides, and cards about them.
 
-    And by their names the stacks that show them, with the flux there [electron per second].
-
-    The offset from the ephemeris is the mean of those in the coadds that follow the object, by
-    the squares of their S/N.
+    Also returned, by name of the position, are the stacks that follow it, with the count rate in
+    each [electron/s]. The offset is the mean over the coadds that follow the object, weighted by
+    the square of their S/N.
     """
     corrected: list[Position] = []
     said: dict[str, dict[str, Any]] = {}
@@ -211,20 +213,22 @@ def _corrected(
 def without_track(
     stack: StackedFrames, follower: StackedFrames, position: Position, rate: float
 ) -> StackedFrames:
-    """Return an ordinary stack without the sources that a slow object has left along its way.
+    """Return an ordinary stack without the sources that a moving object left along its track.
 
-    They would be taken for its neighbours, whose light is subtracted. Where it moves by more than
-    twice the seeing from frame to frame the frames contradict each other, and it leaves nothing.
+    These would be taken for neighbours of the object, and their light subtracted. An object that
+    moves by more than twice the seeing between frames leaves none, because the frames contradict
+    each other.
 
     Parameters
     ----------
     stack : StackedFrames
+        The ordinary stack.
     follower : StackedFrames
-        Which follows the object in some of the frames.
+        The stack of some of its frames that follows the object.
     position : Position
+        The object.
     rate : float
-        Flux of the object [electron per second]. No part of its trail is brighter: what is, is a
-        star.
+        Count rate of the object [electron/s]. Brighter sources on the track are stars.
     """
     header = follower.header
     if follower.filter != stack.filter or not len(stack.positions):
@@ -246,7 +250,7 @@ def without_track(
 
 
 def _tell_trailing(table: Table) -> None:
-    """Warn of what moves by more than the seeing during an exposure."""
+    """Warn of objects that move by more than the seeing during an exposure."""
     rows = np.asarray(table["KIND"], str) == "frame"
     number = int(((np.asarray(table["FLAGS"])[rows] & FLAG_TRAILED) > 0).sum())
     if number:
@@ -256,7 +260,7 @@ def _tell_trailing(table: Table) -> None:
 
 
 def _scale(frames: Sequence[MeasuredFrame]) -> dict[str, float]:
-    """Return what is said of the photometric system of a band."""
+    """Return the table's cards about the photometric system of a band."""
     errors = [one.offset_error for one in frames if np.isfinite(one.offset_error)]
     known: dict[str, float] = {
         "comparison_stars": max((one.n_comparison for one in frames), default=0),
@@ -268,7 +272,7 @@ def _scale(frames: Sequence[MeasuredFrame]) -> dict[str, float]:
 def common_meta(
     stacks: Sequence[StackedFrames], site: Sequence[float] | None, version: int
 ) -> dict[str, Any]:
-    """Return what the tables of all positions of a field say alike."""
+    """Return the cards common to the tables of all positions of a field."""
     headers = [stack.header for stack in stacks if not stack.follows]
     return {
         "object": str(headers[0].get("OBJECT", "")), "step": f"lightcurve v{version}",
@@ -284,14 +288,14 @@ def common_meta(
 
 
 def join_tables(tables: Sequence[Table], common: Mapping[str, Any]) -> Table:
-    """Return the light curves of many positions as one table, those outside of the field left out.
+    """Return the light curves of many positions as one table, without positions off the field.
 
     Parameters
     ----------
     tables : list of astropy.table.Table
-        Of `make_tables`, one at least.
+        Light curves from `make_tables`, at least one.
     common : dict
-        Of `common_meta`.
+        Cards from `common_meta`.
     """
     inside = [table for table in tables if np.isfinite(table["FLUX"]).any()]
     joined = vstack(inside or [tables[0][:0]], metadata_conflicts="silent")

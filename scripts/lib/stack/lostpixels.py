@@ -1,4 +1,4 @@
-"""Pixels of a coadd without weight: cores of saturated stars and defects."""
+"""Pixels of a coadd without weight: cores of saturated stars, and defects."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,19 +8,21 @@ import numpy as np
 from lib.photometry.backgroundmesh import grow
 
 EDGE = 4
-"""[pixel] Nearer to where no frame reaches, pixels without weight are the rim of the frames."""
+"""[pixel] Pixels without weight closer than this to the edge of the coverage belong to it."""
 
 DEEPEST = 6.0
-"""[pixel] Defects that reach further from good pixels have no value; three are the kernel's."""
+"""[pixel] Pixels of defects further than this from good ones have no value; three are due to the
+kernel."""
 
 CORE_LEVEL = 0.5
-"""[saturation] What is brighter among the pixels without weight is the core of a star."""
+"""[saturation level] Brighter pixels without weight are the core of a star."""
 
 PLATEAU = 0.8
-"""[brightest pixel of a core] What is brighter is its plateau, which flat fields make uneven."""
+"""[brightest pixel of a core] Brighter pixels form its plateau, which the flat field makes
+uneven."""
 
 DOME_SLOPE = 0.02
-"""[plateau per pixel] By which the middle of a core is lifted over its rim."""
+"""[plateau per pixel] Slope by which the middle of a core is raised above its edge."""
 
 KERNEL = 4
 """[pixel] Radius of the kernel that smooths the dome."""
@@ -28,14 +30,14 @@ KERNEL = 4
 
 @dataclass(frozen=True)
 class LostPixels:
-    """Pixels that frames cover and none gives a weight.
+    """Pixels covered by frames of which none has weight there.
 
     Parameters
     ----------
     cores : ndarray of bool, shape (ny, nx)
-        Cores of saturated stars, with the rim that resampling leaves without weight.
+        Cores of saturated stars, with the margin to which resampling gives no weight.
     plateaus : ndarray of bool, shape (ny, nx)
-        The saturated pixels in them.
+        The saturated pixels in the cores.
     others : ndarray of bool, shape (ny, nx)
         Defects small enough to be interpolated from their neighbours.
     """
@@ -46,20 +48,20 @@ class LostPixels:
 
     @property
     def shown(self) -> np.ndarray:
-        """All of them: the image has values there."""
+        """Cores and other defects: the image has values there."""
         return self.cores | self.others
 
 
 def find_lost_pixels(image: np.ndarray, weight: np.ndarray, saturate: float) -> LostPixels:
-    """Find the pixels without weight inside the frames of a coadd, and what they are.
+    """Find and classify the pixels without weight inside the frames of a coadd.
 
     Parameters
     ----------
     image, weight : ndarray of float32, shape (ny, nx)
-        As combined: where there is no weight the image has what the frames show, and 0 beyond
-        them.
+        Combined image and weight: where there is no weight the image has the frames' values, and 0
+        outside the frames.
     saturate : float
-        Level of saturation.
+        Saturation level.
 
     Returns
     -------
@@ -71,7 +73,7 @@ def find_lost_pixels(image: np.ndarray, weight: np.ndarray, saturate: float) -> 
     inside = empty & (image != 0)
     if inside.any():
         beyond = empty & ~inside
-        # Single pixels of exactly 0 are no edge.
+        # Single pixels of exactly 0 are not an edge.
         beyond &= ~grow(~beyond, 2)
         if beyond.any():
             inside &= ~grow(beyond, EDGE + 2)
@@ -87,7 +89,7 @@ def find_lost_pixels(image: np.ndarray, weight: np.ndarray, saturate: float) -> 
     others = inside & ~cores
     if others.any():
         for box, group in mask_groups(others):
-            # The middle of a group of n rows is (n + 1) / 2 from its rim, but at the image's edge.
+            # A group of n rows is (n + 1) / 2 deep, except at the edge of the image.
             if min(group.shape) > 2 * DEEPEST - 1 or _at_edge(box, others.shape):
                 depth = group_depth(box, group, others.shape)
                 if depth.max() > DEEPEST:
@@ -100,11 +102,12 @@ Box = tuple[slice, slice]
 
 
 def mask_groups(mask: np.ndarray) -> Iterator[tuple[Box, np.ndarray]]:
-    """Yield the groups of touching pixels of a mask: where each is, and its pixels there.
+    """Yield the connected groups of a mask: bounding box, and the pixels within it.
 
     Parameters
     ----------
     mask : ndarray of bool, shape (ny, nx)
+        The mask.
     """
     from scipy.ndimage import find_objects, label
 
@@ -114,19 +117,21 @@ def mask_groups(mask: np.ndarray) -> Iterator[tuple[Box, np.ndarray]]:
 
 
 def group_depth(box: Box, group: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the distance of each pixel of a group from its rim [pixel], 0 beside it.
+    """Return the distance of each pixel of a group from the outside of the group [pixel].
 
     Parameters
     ----------
     box : tuple of slice
+        Bounding box of the group.
     group : ndarray of bool, shape (my, mx)
-        As `mask_groups` has them.
+        Pixels of the group within the box, as from `mask_groups`.
     shape : tuple of int
-        Shape of the image, whose edge is no rim.
+        Shape of the image, whose edge does not count as outside.
 
     Returns
     -------
     ndarray, shape (my, mx)
+        0 for pixels that are not in the group.
     """
     from scipy.ndimage import distance_transform_edt
 
@@ -140,26 +145,26 @@ def group_depth(box: Box, group: np.ndarray, shape: tuple[int, ...]) -> np.ndarr
 
 
 def _at_edge(box: Box, shape: tuple[int, ...]) -> bool:
-    """Return whether a part of an image lies at its edge."""
+    """Return whether a bounding box touches the edge of the image."""
     return any(part.start == 0 or part.stop == size for part, size in zip(box, shape, strict=True))
 
 
 def lift_cores(image: np.ndarray, lost: LostPixels, saturate: float) -> np.ndarray:
-    """Return a coadd with a dome on the plateau of each saturated star.
+    """Return a coadd in which the core of each saturated star is raised to a dome.
 
-    The plateau is uneven by the flat field; a dome has one top, and makes one source.
+    The flat field makes plateaus uneven; a dome has one maximum, and is detected as one source.
 
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
     lost : LostPixels
     saturate : float
-        The plateaus are at least as high.
+        Minimum level of the plateaus.
 
     Returns
     -------
     ndarray of float32, shape (ny, nx)
-        The input itself where nothing is saturated.
+        The input array itself where nothing is saturated.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -179,7 +184,7 @@ def lift_cores(image: np.ndarray, lost: LostPixels, saturate: float) -> np.ndarr
             slice(part.start - wide.start, part.stop - wide.start)
             for part, wide in zip(box, wider, strict=True)
         )
-        # The pixels of a circle are no circle: its depth has ridges.
+        # A pixelated circle has ridges of depth: smooth them.
         smooth = gaussian_filter(depth[wider], 1.0, radius=KERNEL)[inner]
         lifted[box][group] += np.float32(DOME_SLOPE * top) * smooth[group]
     return lifted

@@ -1,4 +1,4 @@
-"""Stacks that follow a moving object: frames shifted by its motion, the stars taken out."""
+"""Stacks that follow a moving object: frames shifted by its motion, stars masked."""
 
 from copy import copy
 from dataclasses import dataclass, replace
@@ -42,15 +42,15 @@ from lib.stack.stackframe import FrameCache, StackFrame
 from lib.stack.weights import FlatCache
 
 TRACK_WIDTH = 1.5
-"""[FWHM] Sources nearer to the track of the object may be the object: they stay."""
+"""[FWHM] Sources closer to the track of the object may be the object, and are not masked."""
 
 ITERATIONS = 4
-"""Of the shift of a frame: each squares the error that the turn of the north makes."""
+"""Iterations of the shift of a frame: each squares the error due to the rotation of north."""
 
 
 @dataclass(frozen=True)
 class Still:
-    """The coadd of frames that does not follow: its stars tell profile and zero point.
+    """The ordinary coadd of the same frames, whose stars give profile and zero point.
 
     Parameters
     ----------
@@ -71,19 +71,22 @@ def make_moving_stack(
     inputs: StackInputs, products: StackProducts, settings: StackSettings, position: Position,
     *, version: int = 1, threads: int = 1,
 ) -> StackRecord:  # fmt: skip
-    """Stack the frames that a moving object is on, so that it stands still.
+    """Stack the frames that contain a moving object in its frame of reference.
 
-    Stars get no weight where the ordinary coadd of the same frames shows them, and where the
-    frames contradict each other. Profile, aperture corrections and zero point are those of that
-    coadd: the scale of a frame does not depend on where it is put.
+    Stars detected in the ordinary coadd of the same frames, and pixels in which the frames
+    contradict each other, get no weight. Profile, aperture corrections and zero point are those of
+    the ordinary coadd: the scale of a frame does not depend on its shift.
 
     Parameters
     ----------
     inputs : StackInputs
+        Input files.
     products : StackProducts
+        Files to write.
     settings : StackSettings
+        Settings of the step.
     position : Position
-        An ephemeris.
+        Ephemeris of the object.
     version : int
         Version of the step.
     threads : int
@@ -133,12 +136,12 @@ def make_moving_stack(
 
 
 def middle_of(header: fits.Header) -> float:
-    """Return the middle of an exposure [MJD]."""
+    """Return the mid-exposure of a frame [MJD]."""
     return float(header["MJD-OBS"]) + float(header["EXPTIME"]) / 2 / 86400
 
 
 def place_on(wcs: WCS, position: Position, mjd: float) -> tuple[float, float]:
-    """Return the pixel of an object at a time; NaN where it is not on the image."""
+    """Return the pixel position of an object at a time [MJD]; NaN where it is off the image."""
     ra, dec = position.at(mjd)
     nx, ny = wcs.pixel_shape
     corner = wcs.all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
@@ -150,7 +153,7 @@ def place_on(wcs: WCS, position: Position, mjd: float) -> tuple[float, float]:
 
 
 def leave_out_absent(frames: list[StackFrame], position: Position) -> None:
-    """Leave out the frames that the object is not on."""
+    """Leave out the frames that do not contain the object."""
     for frame in frames:
         if not frame.used:
             continue
@@ -181,9 +184,9 @@ def combine_still(
 
 
 def follow(used: list[StackFrame], position: Position) -> tuple[list[StackFrame], float]:
-    """Return frames shifted so that an object is where it was at one time, and that time [MJD].
+    """Return frames shifted such that the object stays at one position, and its epoch [MJD].
 
-    The time is the mean of the mid-exposures by the weights of the frames.
+    The epoch is the mean of the mid-exposures, weighted by the frames' weights.
     """
     times = np.array([middle_of(frame.header) for frame in used])
     weights = np.array([frame.weighting.weight for frame in used])
@@ -200,13 +203,13 @@ def follow(used: list[StackFrame], position: Position) -> tuple[list[StackFrame]
 
 
 def shifted(wcs: WCS, pixel: tuple[float, float], place: tuple[float, float]) -> WCS:
-    """Return a WCS turned on the sphere such that a pixel is at a place.
+    """Return a WCS rotated on the sphere such that a pixel falls on a given position.
 
     Parameters
     ----------
     wcs : astropy.wcs.WCS
     pixel : tuple of float
-        x, y from 0.
+        x, y, 0-based.
     place : tuple of float
         ra, dec [deg].
     """
@@ -223,10 +226,10 @@ def shifted(wcs: WCS, pixel: tuple[float, float], place: tuple[float, float]) ->
 def passing_stars(
     coadd: MeasuredCoadd, position: Position, used: list[StackFrame], known: Reference | None
 ) -> PassingStars:
-    """Return the pixels of the stars of an ordinary coadd.
+    """Return the pixels covered by the stars of an ordinary coadd.
 
-    Sources on the object's track may be what it has left there: they count where the reference
-    knows a star.
+    Sources on the track of the object may be its own trail: they count only where the reference has
+    a star.
 
     Parameters
     ----------
@@ -235,7 +238,7 @@ def passing_stars(
     position : Position
     used : list of StackFrame
     known : mapping of str to ndarray, or None
-        The reference: ra, dec [deg].
+        Reference with ra, dec [deg].
     """
     assert coadd.field is not None
     segments, fwhm = coadd.field.segments, coadd.field.fwhm
@@ -253,7 +256,7 @@ def passing_stars(
 
 
 def marked(coadd: MeasuredCoadd, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
-    """Return the pixels of a coadd that hold one of some positions [deg], shape (ny, nx)."""
+    """Return the pixels of a coadd that contain one of some positions [deg], shape (ny, nx)."""
     shape = coadd.image.shape
     near = near_image(coadd.wcs, (shape[0], shape[1]), np.column_stack([ra, dec]))
     x, y = coadd.wcs.all_world2pix(ra[near], dec[near], 0, quiet=True)

@@ -1,4 +1,4 @@
-"""Picture of a stack that follows a moving object, beside the one that does not."""
+"""Plot of a stack that follows a moving object, beside the ordinary one."""
 
 from pathlib import Path
 
@@ -10,25 +10,26 @@ from lib.core.stats import mad_std
 from lib.photometry.measuredcoadd import MeasuredCoadd
 
 HALF = 20.0
-"""[FWHM] From the middle of the pictures to their edge."""
+"""[FWHM] Half side of the panels."""
 
 
 def plot_followed(
     path: str | Path, title: str, coadd: MeasuredCoadd, still: MeasuredCoadd, header: fits.Header
 ) -> None:
-    """Draw the surroundings of a moving object, without and with its motion.
+    """Plot the surroundings of a moving object in the ordinary coadd and in the one following it.
 
     Parameters
     ----------
     path : path-like
-        PNG.
+        PNG file to write.
     title : str
+        Title of the plot.
     coadd : MeasuredCoadd
-        Which follows it.
+        The coadd that follows the object.
     still : MeasuredCoadd
-        Of the same frames, which does not.
+        The ordinary coadd of the same frames.
     header : astropy.io.fits.Header
-        Of `coadd`.
+        Header of `coadd`.
     """
     figure, axes = new_figure((9, 4.6), (0.02, 0.04, 0.98, 0.86), 1, 2, wspace=0.04)
     fwhm = coadd.field.fwhm if coadd.field is not None else 3.0

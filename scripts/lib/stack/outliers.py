@@ -1,8 +1,8 @@
-"""What one of several aligned exposures shows and the others do not: satellites, missed rays.
+"""Outliers of aligned exposures: satellite trails and undetected cosmic rays.
 
-A single frame cannot tell a satellite from a galaxy's edge, nor a blunt cosmic ray from a star.
-Three exposures of the same sky can. The images are to be on one pixel grid, on one photometric
-scale, with the sky at zero.
+A single frame cannot tell a satellite from the edge of a galaxy, nor a blunt cosmic ray from a
+star; three exposures of the same sky can. The images must share a pixel grid and a photometric
+scale, and have the sky subtracted.
 """
 
 from dataclasses import dataclass
@@ -14,25 +14,26 @@ from lib.core.compiled import compiled
 from lib.core.medians import INFINITE
 
 PROFILE_MISMATCH = 0.05
-"""[fraction of the peak] By which profiles of the same width still differ."""
+"""[fraction of the peak] Difference between profiles of equal width."""
 
 MOST_BESIDE = 0.4
-"""[height of a trail] What is beside its core has less: a star's profile has a hundredth there,
-that of a satellite that is out of focus a third."""
+"""[peak of the trail] Maximum level beside the core of a trail: a stellar profile has a hundredth
+there, that of a satellite out of focus a third."""
 
 LEAST_BESIDE = 0.25
-"""[height of a trail] It lies on the sky, not between troughs darker than it by this."""
+"""[peak of the trail] Depth of troughs beside a bright line at which it is no trail on the sky."""
 
 SEEING_RATIO_LIMIT = 1.25
-"""[FWHM of the reference] Stars that wide cannot be compared with the reference."""
+"""[FWHM of the reference] Maximum width of stars that can be compared with the reference."""
 
 
 def extremes(image: np.ndarray, extreme: np.ufunc) -> np.ndarray:
-    """Return the largest or the least value of 3 x 3 pixels about each.
+    """Return the maximum or minimum of the 3 x 3 pixels around each pixel.
 
     Parameters
     ----------
     image : ndarray, shape (ny, nx)
+        The image.
     extreme : {numpy.maximum, numpy.minimum}
 
     Returns
@@ -50,25 +51,25 @@ def extremes(image: np.ndarray, extreme: np.ufunc) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ReferenceImage:
-    """What exposures are compared with.
+    """The image with which exposures are compared.
 
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
-        NaN where unknown.
+        Median of the exposures; NaN where unknown.
     number : ndarray of int, shape (ny, nx)
-        Exposures that see the pixel.
+        Number of exposures that cover each pixel.
     highest, spread : ndarray of float32, shape (ny, nx)
-        Largest value, and difference of the largest and the least, of 3 x 3 pixels; those of the
-        smoothed image where that is fainter than `noise`: the noise of the sky is no star.
+        Maximum, and difference between maximum and minimum, of 3 x 3 pixels; those of the smoothed
+        image where it is fainter than `noise`, because the noise of the sky is no star.
     smooth : ndarray of float32, shape (ny, nx)
-        The image smoothed by a Gaussian of 1 pixel, 0 for NaN.
+        The image smoothed by a Gaussian of 1 pixel, with 0 for NaN.
     noise : float
         Typical noise of a pixel of an exposure.
     fwhm : float
-        Width of the stars [px].
+        FWHM of the stars [pixel].
     whole : ReferenceImage, optional
-        That of which this is a part.
+        The image of which this one is a part.
     where : tuple of slice, optional
         Which part.
     """
@@ -87,7 +88,7 @@ class ReferenceImage:
     def from_median(
         cls, image: np.ndarray, number: np.ndarray, noise: float, fwhm: float
     ) -> "ReferenceImage":
-        """Return the reference of an image made by `lib.core.medians.lower_median`."""
+        """Return the reference for an image made by `lib.core.medians.lower_median`."""
         from scipy.ndimage import gaussian_filter
 
         known = np.nan_to_num(image)
@@ -98,7 +99,7 @@ class ReferenceImage:
         return cls(image, number, np.maximum(highest, 0), spread, smooth, float(noise), fwhm)
 
     def part(self, where: tuple[slice, slice]) -> "ReferenceImage":
-        """Return the part of it within slices of rows and columns."""
+        """Return the part within slices of rows and columns."""
         return ReferenceImage(
             self.image[where], self.number[where], self.highest[where], self.spread[where],
             self.smooth[where], self.noise, self.fwhm, self, where,
@@ -106,9 +107,10 @@ class ReferenceImage:
 
     @cached_property
     def error_factor(self) -> np.ndarray:
-        """Noise of an exposure less the image, in units of that of an exposure, shape (n + 1,).
+        """Noise of the difference between an exposure and the reference, in units of the
+        exposure's.
 
-        For each number of exposures that see a pixel.
+        Shape (n + 1,): one value for each number of exposures that cover a pixel.
         """
         if self.whole is not None:
             return self.whole.error_factor
@@ -118,7 +120,7 @@ class ReferenceImage:
 
     @cached_property
     def light_mask(self) -> np.ndarray:
-        """Pixels with more light than a quarter of `noise`, in the mean of some 50, (ny, nx)."""
+        """Pixels whose mean over about 50 pixels is above a quarter of `noise`, shape (ny, nx)."""
         if self.whole is not None:
             return self.whole.light_mask[self.where]
         from scipy.ndimage import gaussian_filter
@@ -137,15 +139,16 @@ class ReferenceImage:
         return maximum_filter(peaks, 2 * max(1, int(np.rint(0.25 * self.fwhm))) + 1)
 
     def profile_tolerance(self, fwhm: float) -> np.float32:
-        """Return the part of its light by which a star in an image may differ from the reference.
+        """Return the relative difference that a star in an image may have from the reference.
 
-        ``|ratio^2 - 1| + PROFILE_MISMATCH``: the peak of a star goes as the inverse square of its
-        width. To this comes half of `spread`, which is what half a pixel of misalignment makes.
+        It is ``|ratio^2 - 1| + PROFILE_MISMATCH``: the peak of a star goes as the inverse square of
+        its width. Half of `spread`, the effect of a misalignment by half a pixel, comes in
+        addition.
 
         Parameters
         ----------
         fwhm : float
-            FWHM of the stars in the image.
+            FWHM of the stars in the image [pixel].
         """
         return np.float32(abs((self.fwhm / fwhm) ** 2 - 1) + PROFILE_MISMATCH)
 
@@ -156,15 +159,16 @@ def fit_line(rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndar
     Parameters
     ----------
     rows, columns : ndarray of int, shape (m,)
+        Pixels.
 
     Returns
     -------
     centre : ndarray, shape (2,)
-        (y, x).
+        Mean position (y, x).
     direction : ndarray, shape (2,)
         Unit vector (dy, dx).
     length, thickness : float
-        Length and thickness of the uniform rectangle of the same variances [px].
+        Length and thickness of the uniform rectangle with the same variances [pixel].
     """
     centre = np.array([rows.mean(), columns.mean()])
     offsets = np.stack([rows, columns], axis=1) - centre
@@ -176,15 +180,17 @@ def fit_line(rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 @compiled("f4[:,::1](f4[:,::1])")
 def box_sums(image: np.ndarray) -> np.ndarray:
-    """Return the sums of 5 x 5 pixels about each, those beyond the edge reflected.
+    """Return the sums over the 5 x 5 pixels around each, with reflection at the edges.
 
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
+        The image.
 
     Returns
     -------
     ndarray of float32, shape (ny, nx)
+        The sums.
     """
     ny, nx = image.shape
     sums = np.empty((ny, nx), np.float32)
@@ -193,7 +199,7 @@ def box_sums(image: np.ndarray) -> np.ndarray:
         part = column[2 : nx + 2]
         part[:] = 0
         for step in range(-2, 3):
-            # Reflected about the edge, as often as it takes.
+            # Reflected at the edges, repeatedly for small images.
             row = (y + step) % (2 * ny)
             line = image[min(row, 2 * ny - 1 - row)]
             for x in range(nx):
@@ -208,7 +214,7 @@ def box_sums(image: np.ndarray) -> np.ndarray:
 
 @compiled("void(i8[::1], i8, i8)")
 def _unite(parent, one, other):
-    """Unite the groups of two pixels; the first pixel stands for the group."""
+    """Merge the groups of two pixels; a group is represented by its first pixel."""
     while parent[one] != one:
         one = parent[one]
     while parent[other] != other:
@@ -218,7 +224,7 @@ def _unite(parent, one, other):
 
 @compiled("i8[::1](i8[::1], i8)")
 def connected_components(places: np.ndarray, width: int) -> np.ndarray:
-    """Label the connected pixels of a mask; corners connect, too.
+    """Label the connected pixels of a mask, diagonal neighbours included.
 
     Parameters
     ----------
@@ -230,7 +236,7 @@ def connected_components(places: np.ndarray, width: int) -> np.ndarray:
     Returns
     -------
     ndarray of int, shape (n,)
-        Number of the group of each, from 0, in order of their first pixels.
+        Label of each pixel, from 0, in order of the groups' first pixels.
     """
     parent = np.arange(places.size)
     above = 0
@@ -241,7 +247,7 @@ def connected_components(places: np.ndarray, width: int) -> np.ndarray:
             above += 1
         before = above
         while before < n and places[before] <= place - width + 1:
-            # Not across the edges of the image.
+            # Neighbours do not wrap around the edges.
             if places[before] % width == column + places[before] + width - place:
                 _unite(parent, before, n)
             before += 1
@@ -268,23 +274,23 @@ def find_trails(
 ) -> np.ndarray:
     """Find straight trails, also those below the noise of a pixel.
 
-    Pieces of a trail stand out when averaged over 5 x 5 pixels. The line through each is
-    followed over the whole image: it is a trail where most of it is bright.
+    Pieces of a trail stand out in averages over 5 x 5 pixels. The line through each piece is
+    followed across the image: it is a trail if most of it is bright.
 
     Parameters
     ----------
     excess : ndarray of float32, shape (ny, nx)
-        Difference from the reference in units of its noise, cut at 5; 0 where unknown.
+        Difference from the reference in units of its noise, clipped at 5; 0 where unknown.
     width : float
-        Width of the stars [px].
+        FWHM of the stars [pixel].
     sigma : float
-        Mean excess over 5 x 5 pixels of a piece: three times the noise of that mean.
+        Minimum mean excess of a piece over 5 x 5 pixels: three times the noise of that mean.
     length : float
-        The shortest trail [px].
+        Minimum length of a trail [pixel].
     most : int
-        Pieces followed, the largest first.
+        Maximum number of pieces followed, the largest first.
     step : int
-        Step [px] in which the line is followed.
+        Step along the line [pixel].
 
     Returns
     -------
@@ -306,7 +312,7 @@ def find_trails(
         centre, direction, long, thick = fit_line(y[piece], x[piece])
         if long < 12 or thick > 0.5 * long:
             continue
-        for _ in range(3):  # the pieces beyond tell the direction better
+        for _ in range(3):  # further pieces improve the direction
             across = np.abs((y - centre[0]) * direction[1] - (x - centre[1]) * direction[0])
             near = across < width + 3
             if near.sum() < 25:
@@ -329,6 +335,7 @@ def follow_line(
     Parameters
     ----------
     excess : ndarray of float32, shape (ny, nx)
+        Difference from the reference, as for `find_trails`.
     centre, direction : ndarray, shape (2,)
         As from `fit_line`.
     width, length, step : float
@@ -337,14 +344,15 @@ def follow_line(
     Returns
     -------
     ndarray of bool, shape (ny, nx)
+        Pixels of the band.
     """
-    # Coordinates along and across, in steps of a pixel; only the strip that is asked for.
+    # Coordinates along and across the line in steps of a pixel, for the strip needed only.
     reach = np.hypot(*excess.shape)
     along = np.arange(-np.ceil(reach / step) * step, reach, 1.0)
     across = np.arange(-np.floor(3.5 * width + 2), 3.5 * width + 3)
     values = _along_line(excess, centre, direction, along, across)
     known = values != 0
-    # A halo is bright beside the line too.
+    # A halo is bright beside the line, too.
     core = np.abs(across) <= width / 2
     side = (np.abs(across) > 2 * width + 2) & (np.abs(across) <= 3.5 * width + 2)
     bins = ((along - along[0]) // step).astype(int)
@@ -366,7 +374,7 @@ def follow_line(
     share = lit[start : end + 1].sum() / max(1, seen[start : end + 1].sum())
     if (end - start + 1) * step < length or share < 0.7:
         return band
-    # Fringes and waves of the sky are bright or dark between core and side, too.
+    # Fringes and sky waves are bright or dark between core and side, too.
     shoulder = (np.abs(across) > 1.25 * width) & (np.abs(across) <= 2 * width)
     _, between = profile(shoulder)
     height = np.median((means - side_means)[lit])
@@ -374,7 +382,7 @@ def follow_line(
         return band
     if min(np.median(between[lit]), np.median(side_means[lit])) < -LEAST_BESIDE * height:
         return band
-    # Where nothing is known beyond, as in a corner, it goes on.
+    # The trail continues where nothing is known beyond, as in a corner.
     while start > 0 and not seen[start - 1]:
         start -= 1
     while end < bins[-1] and not seen[end + 1]:
@@ -391,7 +399,7 @@ def _mark_band(
     span: tuple[float, float],
     half: float,
 ) -> None:
-    """Mark the pixels along `span` of a line and within `half` of it."""
+    """Set the pixels along `span` of a line and within `half` of it, in place."""
     along, across = np.arange(*span, 0.7), np.arange(-half, half + 0.35, 0.7)
     y, x = _line_pixels(centre, direction, along, across)
     inside = (y >= 0) & (x >= 0) & (y < band.shape[0]) & (x < band.shape[1])
@@ -399,14 +407,14 @@ def _mark_band(
 
 
 def _line_pixels(centre, direction, along, across):
-    """Return rows and columns of the pixels at places along and across a line."""
+    """Return rows and columns of the pixels at positions along and across a line."""
     y = centre[0] + along[:, None] * direction[0] - across * direction[1]
     x = centre[1] + along[:, None] * direction[1] + across * direction[0]
     return np.rint(y).astype(int), np.rint(x).astype(int)
 
 
 def _along_line(image, centre, direction, along, across):
-    """Return the nearest pixels along and across a line, 0 outside of the image."""
+    """Sample the nearest pixels at positions along and across a line; 0 outside the image."""
     y, x = _line_pixels(centre, direction, along, across)
     inside = (y >= 0) & (x >= 0) & (y < image.shape[0]) & (x < image.shape[1])
     values = np.zeros(y.shape, image.dtype)
@@ -421,23 +429,25 @@ def outlier_regions(
     threshold: float,
     neighbour: float,
 ) -> np.ndarray:
-    """Return the pixels beyond a threshold with their neighbours beyond a lower one, and a rim.
+    """Return the pixels above a threshold, connected ones above a lower threshold, and a margin.
 
-    What is the centre of a star is left out: it varies, or its profile does. That is where the most
-    significant pixel of connected ones, of no more than a disc of 1.5 FWHM, is a centre of the
-    reference.
+    Centres of stars are exempt, because stars or their profiles may vary: a group no larger than a
+    disc of 1.5 FWHM whose most significant pixel is a source centre of the reference.
 
     Parameters
     ----------
     beyond : ndarray of float32, shape (ny, nx)
         Significance of the difference from the reference.
     comparable : ndarray of bool, shape (ny, nx)
+        Pixels that can be compared with the reference.
     reference : ReferenceImage
     threshold, neighbour : float
+        Upper and lower threshold [sigma].
 
     Returns
     -------
     ndarray of bool, shape (ny, nx)
+        Outliers.
     """
     high = (beyond > neighbour) & comparable
     places = np.flatnonzero(high)
@@ -450,13 +460,13 @@ def outlier_regions(
     kept[numbers[significance > threshold]] = True
     best = np.zeros(count, int)
     order = np.argsort(significance)
-    best[numbers[order]] = places[order]  # the last that is written stays
+    best[numbers[order]] = places[order]  # the last value written remains
     star = reference.source_centres[np.divmod(best, beyond.shape[1])]
     star &= np.bincount(numbers, minlength=count) <= np.pi * (1.5 * reference.fwhm) ** 2
     kept &= ~star
     outliers = np.zeros(beyond.shape, bool)
     outliers.ravel()[places] = kept[numbers]
-    # The faint rim.
+    # The faint margin.
     return extremes(outliers, np.maximum) & comparable
 
 
@@ -468,9 +478,10 @@ def _significance(
     images, weights, references, numbers, highs, spreads, error_factor, top, left, per_gain, size,
     beyond, excess, known,
 ):  # fmt: skip
-    """Fill the last three for `find_outliers`; the references begin at row `top`, column `left`.
+    """Fill `beyond`, `excess` and `known` for `find_outliers`.
 
-    Compiled code takes arrays and numbers, no records: hence the many parameters.
+    The references begin at row `top`, column `left`. Compiled code takes arrays and numbers instead
+    of records, hence the many parameters.
     """
     zero, half, limit = np.float32(0), np.float32(0.5), np.float32(5)
     rows, columns = images.shape
@@ -489,7 +500,7 @@ def _significance(
             tolerance = half * spread[x] + size * high[x]
             far = (abs(difference) - tolerance) / error
             pull = min(max(difference / error, -limit), limit)
-            # Trails are faint: looked for where no star needs tolerance. A bright pixel must
+            # Trails are faint: search where no star needs tolerance. A bright pixel must
             # not make all those around it bright.
             plain = valued & (number[x] >= 3) & (tolerance < half * noise)
             known[y, x] = valued
@@ -507,36 +518,37 @@ def find_outliers(
     threshold: float = 5.0,
     neighbour: float = 2.5,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find the pixels of an exposure that the others contradict.
+    """Find the pixels of an exposure that contradict the other exposures.
 
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
-        Image on the grid and scale of the reference, with the sky at zero.
+        Image on the grid and photometric scale of the reference, with the sky subtracted.
     weight : ndarray of float32, shape (ny, nx)
-        Inverse variance without the photon noise of the sources; 0 where there is no value.
+        Inverse variance without the photon noise of sources; 0 where there is no value.
     gain : float
         Electrons per unit.
     fwhm : float
-        Width of the stars [px].
+        FWHM of the stars [pixel].
     reference : ReferenceImage
+        The reference.
     threshold : float
-        Difference from the reference, in units of the noise and beyond what stars may differ by
-        (`ReferenceImage.profile_tolerance`), that makes an outlier.
+        Minimum difference of an outlier from the reference, in units of the noise and beyond the
+        tolerance for stars (`ReferenceImage.profile_tolerance`).
     neighbour : float
-        The same beside one.
+        The same for pixels adjacent to an outlier.
 
     Returns
     -------
     outliers, trails : ndarray of bool, shape (ny, nx)
-        Single pixels, and bands of straight trails. Nothing where fewer than three exposures see
-        a pixel: with two, there is no way to tell which is right. Nothing where a star is
-        brighter or fainter than in the others.
+        Single pixels, and bands of straight trails. False where fewer than three exposures cover a
+        pixel, since of two that differ neither is known to be right, and where a star is brighter
+        or fainter than in the others.
     """
     beyond, excess = np.empty((2, *image.shape), np.float32)
     known = np.empty(image.shape, bool)
     image, weight = (np.ascontiguousarray(plane, np.float32) for plane in (image, weight))
-    # Rows of the whole are contiguous, as the loop wants them; a part's are not known to be.
+    # The loop needs contiguous rows, which those of a part may not be.
     whole = reference.whole or reference
     top, left = (part.start for part in reference.where) if reference.where else (0, 0)
     _significance(
@@ -544,7 +556,7 @@ def find_outliers(
         top, left, np.float32(1 / gain), reference.profile_tolerance(fwhm), beyond, excess, known,
     )  # fmt: skip
     comparable = known & (reference.number >= 3)
-    # In much worse seeing the wings of stars are many times brighter than their tolerance.
+    # In much worse seeing the wings of stars exceed the tolerance many times.
     if fwhm >= SEEING_RATIO_LIMIT * reference.fwhm:
         comparable &= ~reference.light_mask
     outliers = outlier_regions(beyond, comparable, reference, threshold, neighbour)

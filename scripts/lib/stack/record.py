@@ -1,4 +1,4 @@
-"""The quality file of a stack: what was measured on it and on its frames, as JSON."""
+"""The quality file of a stack: measurements of the stack and of its frames, as JSON."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,29 +21,32 @@ ZEROPOINT_KEYS = (
 
 @dataclass(frozen=True)
 class CoaddRecord:
-    """Numbers of a coadd.
+    """Quality measures of a coadd.
 
     Parameters
     ----------
     header : astropy.io.fits.Header
-        Its final header.
+        Final header of the coadd.
     flags : list of str
-        Codes of what to mind.
+        Codes of the flags of the stack.
     gain, saturate : float
-        Electrons per unit; saturation level.
+        Electrons per unit, and saturation level.
     shape : tuple of int
         (ny, nx).
     scale : float
-        Arcsec per pixel.
+        Pixel scale [arcsec/pixel].
     n_sources : int
+        Number of sources in the table.
     correlation, weight_factor : float
         See `lib.photometry.measuredcoadd.CoaddNoise`.
     noise_radii : ndarray
         Radii of empty apertures [arcsec].
     noise_ratios : ndarray
-        Noise in them over that by the weight map.
+        Noise in these apertures over that by the weight map.
     empty_apertures : int
+        Number of empty apertures.
     zeropoint : lib.photometry.zeropoint.Zeropoint
+        Zero point of the coadd.
     """
 
     header: fits.Header
@@ -70,7 +73,7 @@ class CoaddRecord:
         n_sources: int,
         zeropoint: Zeropoint,
     ) -> "CoaddRecord":
-        """Return the numbers of a measured coadd."""
+        """Return the quality measures of a coadd."""
         noise, (ny, nx) = coadd.noise, coadd.image.shape
         return cls(
             header, flags, coadd.gain, saturate, (ny, nx), coadd.scale, n_sources,
@@ -79,7 +82,7 @@ class CoaddRecord:
         )  # fmt: skip
 
     def numbers(self) -> dict[str, Any]:
-        """Return the numbers by the keys of the quality file."""
+        """Return the quality measures under the keys of the quality file."""
         header, (ny, nx) = self.header, self.shape
         zeropoint = {key: getattr(self.zeropoint, key) for key in ZEROPOINT_KEYS}
         if self.zeropoint.spatial is not None:
@@ -102,7 +105,7 @@ class CoaddRecord:
 
 @dataclass(frozen=True)
 class StackRecord:
-    """What is known of a stack at its end.
+    """All that is known of a finished stack.
 
     Parameters
     ----------
@@ -110,14 +113,15 @@ class StackRecord:
     version : int
         Version of the step.
     band : str
+        Band of the reference.
     reference : StackReference
     frames : list of StackFrame
-        Those left out included.
+        All frames, including those left out.
     status : {'OK', 'REJECTED'}
     reason : str
-        Why the stack is rejected, or what its flags say.
+        Why the stack is rejected, or the reasons of its flags.
     coadd : CoaddRecord, optional
-        None of a rejected stack.
+        Quality measures; None for a rejected stack.
     """
 
     settings: StackSettings
@@ -131,15 +135,17 @@ class StackRecord:
 
 
 def record_json(record: StackRecord) -> dict[str, Any]:
-    """Return the record of a stack as the quality file has it, fit for JSON.
+    """Return the record of a stack as written to the quality file, ready for JSON.
 
     Parameters
     ----------
     record : StackRecord
+        The record.
 
     Returns
     -------
     dict
+        Nested dicts, lists, strings and numbers.
     """
     n_used = sum(frame.used for frame in record.frames)
     summary = {
@@ -158,7 +164,7 @@ def record_json(record: StackRecord) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Return `value` fit for JSON: NaN as None, numpy numbers as Python's."""
+    """Return `value` in JSON types: NaN as None, numpy numbers as Python numbers."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):

@@ -1,4 +1,4 @@
-"""The reference stars of a stack, and the scatter of its positions about them."""
+"""The reference stars of a stack, and the astrometric scatter about them."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -19,18 +19,20 @@ from lib.reference.referencetable import check_angles, source_name
 
 @dataclass(frozen=True)
 class StackReference:
-    """Stars of known position and magnitude, and the names of their catalogues.
+    """Stars with known positions and magnitudes, and the names of their catalogues.
 
     Parameters
     ----------
     stars : mapping of str to ndarray, or None
-        For positions.
+        Stars for the astrometry.
     source : str
+        Name of the catalogue.
     photometric : mapping of str to ndarray, or None
-        For magnitudes: the same, or the custom catalogue.
+        Stars for the photometry: the same, or the custom catalogue.
     photometric_source : str
+        Name of their catalogue.
     reason : str
-        Why there is none.
+        Why there is no reference.
     """
 
     stars: Reference | None
@@ -41,16 +43,19 @@ class StackReference:
 
 
 def load_reference(path: str | Path | None) -> tuple[dict[str, np.ndarray] | None, str, str]:
-    """Read the reference table; None where it is empty.
+    """Read the reference table.
 
     Parameters
     ----------
     path : path-like, optional
+        Reference table (ECSV), which may be empty.
 
     Returns
     -------
     columns : dict of str to ndarray, or None
+        Columns of the table; None where it is empty.
     source : str
+        Name of the catalogue.
     reason : str
         Why it is empty.
     """
@@ -76,7 +81,7 @@ def find_reference(
     customcatfilt: Collection[str],
     headers: list[fits.Header],
 ) -> StackReference:
-    """Return the reference of a stack, with the custom catalogue where it serves the filter.
+    """Return the reference of a stack, with the custom catalogue for the filters it is used for.
 
     Parameters
     ----------
@@ -85,9 +90,9 @@ def find_reference(
     customcat : path-like, optional
         Custom catalogue.
     customcatfilt : collection of str
-        Bands or filters whose magnitudes it gives.
+        Bands or filters for which the custom catalogue is used.
     headers : list of astropy.io.fits.Header
-        Headers of the frames; the first has the band and the filter of all.
+        Headers of the frames; band and filter are read from the first.
 
     Returns
     -------
@@ -96,7 +101,7 @@ def find_reference(
     Raises
     ------
     lib.reference.referencetable.CatalogueError
-        A custom catalogue that cannot be used.
+        The custom catalogue cannot be used.
     """
     stars, source, reason = load_reference(refcat)
     first = headers[0]
@@ -112,22 +117,22 @@ def find_reference(
 
 
 CENTRING_ERROR = 0.01
-"""[pixel] Error of a position that no photons tell: how pixels sample a star, and frames align."""
+"""[pixel] Systematic error of a position, from pixel phase and the alignment of frames."""
 
 BRIGHT_SNR = 50.0
-"""Least S/N of the stars that tell how good positions are where noise does not matter."""
+"""Minimum S/N of stars used to measure the systematic error of positions."""
 
 MIN_BRIGHT_STARS = 8
-"""Fewer do not tell it."""
+"""Minimum number of these stars."""
 
 COMPARED_SNR = 10.0
-"""Least S/N of the stars whose positions are compared with the reference."""
+"""Minimum S/N of stars whose positions are compared with the reference."""
 
 
 def astrometric_scatter(
     coadd: MeasuredCoadd, reference: Reference, radius: float
 ) -> tuple[tuple[float, float], int]:
-    """Compare the positions of the stars of a coadd with the reference.
+    """Return the scatter of the positions of a coadd's stars about the reference.
 
     Parameters
     ----------
@@ -135,21 +140,21 @@ def astrometric_scatter(
         With sources.
     reference : mapping with ra, dec [deg]
     radius : float
-        Arcsec.
+        Maximum distance of a match [arcsec].
 
     Returns
     -------
     rms : tuple of float
-        Robust rms about zero per axis, east and north [mas].
+        Robust rms about zero, in east and north [mas].
     number : int
-        Stars compared.
+        Number of stars compared.
     """
     assert coadd.field is not None
     sky = coadd.source_positions()
     ra0, dec0 = mean_position(*sky.T)
     plane = project(sky[:, 0], sky[:, 1], ra0, dec0)
     at = project(reference["ra"], reference["dec"], ra0, dec0)
-    # Fainter ones tell more of their own noise, and of chance, than of the solution.
+    # Fainter stars are dominated by their noise and by chance matches.
     plane = plane[
         ((coadd.field.flags & ~(1 | FLAG_PARTIAL)) == 0) & (coadd.field.snr > COMPARED_SNR)
     ]
@@ -164,25 +169,26 @@ def astrometric_scatter(
 def centring_error(
     coadd: MeasuredCoadd, reference: Reference | None, error: np.ndarray, radius: float
 ) -> float:
-    """Return the error of positions beyond that of photons and sky: solution, pixels, profile.
+    """Return the systematic error of positions: astrometric solution, pixel phase, profile.
 
-    Where bright stars scatter about the reference by more than their errors and its own tell, that.
+    It is the scatter of bright stars about the reference that their errors, and those of the
+    reference, do not explain, where that is larger than `CENTRING_ERROR`.
 
     Parameters
     ----------
     coadd : MeasuredCoadd
         With sources.
     reference : mapping with ra, dec [deg], and their errors [mas] where known
-        None where the coadd is not tied to one.
+        None where the coadd is not tied to a reference.
     error : ndarray, shape (n,)
-        Errors of the positions of its sources [pixel].
+        Errors of the positions of the sources [pixel].
     radius : float
-        Arcsec.
+        Maximum distance of a match [arcsec].
 
     Returns
     -------
     float
-        [pixel].
+        Systematic error per axis [pixel].
     """
     field = coadd.field
     assert field is not None

@@ -1,8 +1,7 @@
-"""Resampling of a frame onto the grid of a coadd.
+"""Resampling of a frame to the grid of a coadd.
 
-Each pixel of the grid takes its value from the 6 x 6 pixels of the frame around its position there,
-weighted by a Lanczos kernel. The positions follow the exact coordinates of both, distortion
-included.
+Each pixel of the grid is computed from the 6 x 6 pixels of the frame around its position there,
+with a Lanczos kernel. Positions follow from the full WCS of both, including distortion.
 """
 
 import logging
@@ -17,35 +16,35 @@ from lib.core.wcs import frame_outline
 log = logging.getLogger("autoproc")
 
 LOBES = 3
-"""[pixel] Lobes of the kernel to each side: it takes 2 x LOBES pixels."""
+"""[pixel] Half width of the kernel, which spans 2 x LOBES pixels."""
 
 KERNEL_TERMS = 10
-"""Terms of the polynomials that give the kernel's weights within 2e-7, from the position within a
-pixel."""
+"""Terms of the polynomials that give the weights of the kernel to 2e-7 as a function of the
+position within a pixel."""
 
 BLOCK_COLUMNS = 128
-"""Columns filled in one go over all rows: what they need of the frame stays in the cache."""
+"""Columns filled at a time for all rows, so that the pixels needed stay in the cache."""
 
 POSITION_TOLERANCE = 1e-4
-"""[pixel] Largest error of a position in the frame."""
+"""[pixel] Maximum error of a position in the frame."""
 
 POSITION_DEGREES = (3, 5, 8, 12, 17)
-"""Degrees of the polynomials tried for the positions along a row."""
+"""Degrees tried for the polynomials that describe positions along a row."""
 
 OUTLINE_MARGIN = 3.0
-"""[pixel] By which rows reach beyond the outline of the frame, whose edges are curved."""
+"""[pixel] Margin of rows beyond the outline of the frame, whose edges are curved."""
 
 
 def lanczos_weights(place: ArrayLike) -> np.ndarray:
-    """Return the weights of the six pixels around a position, for positions within a pixel.
+    """Return the weights of the six pixels around positions within a pixel.
 
-    Source: Duchon 1979, J. Appl. Meteor. 18, 1016. Each set is divided by its sum, so that a flat
-    image stays flat.
+    Lanczos kernel (Duchon 1979, J. Appl. Meteor. 18, 1016). Each set is divided by its sum, so that
+    a flat image remains flat.
 
     Parameters
     ----------
     place : ndarray, shape (n,)
-        x - floor(x).
+        Position within a pixel, x - floor(x).
 
     Returns
     -------
@@ -60,12 +59,12 @@ def lanczos_weights(place: ArrayLike) -> np.ndarray:
 def lanczos_polynomials() -> np.ndarray:
     """Return polynomials in t = 2 place - 1 for the weights of the first three of the six pixels.
 
-    The others are the mirror images: of opposite odd terms.
+    The other three are their mirror images, with odd terms of opposite sign.
 
     Returns
     -------
     ndarray of float32, shape (LOBES, 2, KERNEL_TERMS / 2)
-        Even and odd terms, the highest first.
+        Coefficients of even and odd terms, highest power first.
     """
     nodes = np.cos(np.pi * (np.arange(4 * KERNEL_TERMS) + 0.5) / (4 * KERNEL_TERMS))
     weights = lanczos_weights((nodes + 1) / 2)[:, :LOBES]
@@ -78,7 +77,7 @@ KERNEL = lanczos_polynomials()
 
 @compiled("u1[:,::1](f4[:,::1])")
 def _near_zero_weight(weight):
-    """Return 1 at each floor(place) whose kernel reaches a pixel without weight."""
+    """Return 1 for each floor(place) from which the kernel reaches a pixel without weight."""
     ny, nx = weight.shape
     near = np.zeros((ny, nx), np.uint8)
     for y in range(ny):
@@ -90,10 +89,10 @@ def _near_zero_weight(weight):
     return near
 
 
-# A product and a sum may be rounded once, as the processor's own operation does.
+# Allows fused multiply-add instructions.
 @compiled("void(f4[::1], f4[:,:,::1], f4[:,::1], i8)", fastmath={"contract"})
 def _fill_weights(place, kernel, weights, number):
-    """Fill weights[:, :number], shape (6, n), for t = 2 place - 1."""
+    """Fill weights[:, :number], shape (6, n), for positions t = 2 place - 1."""
     for pixel in range(3):
         e4, e3, e2, e1, e0 = kernel[pixel, 0]
         o4, o3, o2, o1, o0 = kernel[pixel, 1]
@@ -112,15 +111,15 @@ def _fill_weights(place, kernel, weights, number):
     fastmath={"contract"},
 )
 def _resample_rows(image, weight, near, kernel, spans, axes, places, factor, out, out_weight):
-    """Fill `out` and `out_weight`, which are zero.
+    """Fill `out` and `out_weight`, which must be zero.
 
-    Compiled code takes arrays and numbers, no records: hence the many parameters. Row r is filled
-    from column spans[r, 0] up to spans[r, 1]; the position of column c is given by polynomials in
-    t = (c - axes[r, 0]) / axes[r, 1], places[0, r] for x and places[1, r] for y.
+    Compiled code takes arrays and numbers instead of records, hence the many parameters. Row r is
+    filled from column spans[r, 0] to spans[r, 1] (excluded); the position of column c is given by
+    polynomials in t = (c - axes[r, 0]) / axes[r, 1], places[0, r] for x and places[1, r] for y.
     """
     ny, nx = image.shape
     degree = places.shape[2] - 1
-    # Unsigned: else each use asks whether it counts from the end.
+    # Unsigned, which saves a test for negative indices at each use.
     one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
     per_weight = np.float32(1) / (factor * factor)
     x, y = np.empty(BLOCK_COLUMNS), np.empty(BLOCK_COLUMNS)
@@ -141,7 +140,7 @@ def _resample_rows(image, weight, near, kernel, spans, axes, places, factor, out
                     t = (first + n - middle) / half
                     x[n] = x[n] * t + term_x
                     y[n] = y[n] * t + term_y
-            # Also of places beyond the frame, which are passed over.
+            # Includes positions outside the frame, which are skipped.
             for place, weights in ((x, across), (y, down)):
                 for n in range(number):
                     within[n] = np.float32(2 * (place[n] - np.floor(place[n])) - 1)
@@ -169,7 +168,7 @@ def _resample_rows(image, weight, near, kernel, spans, axes, places, factor, out
 
 
 def rows_of_outline(outline: np.ndarray, shape: tuple[int, int]) -> tuple[int, np.ndarray]:
-    """Return which part of each row of a grid lies within an outline.
+    """Return the part of each row of a grid within an outline.
 
     Parameters
     ----------
@@ -183,15 +182,15 @@ def rows_of_outline(outline: np.ndarray, shape: tuple[int, int]) -> tuple[int, n
     first : int
         First row.
     ends : ndarray, shape (rows, 2)
-        Least and largest column of each row within `OUTLINE_MARGIN` of the outline, cut at the
-        edges of the grid; the least is above the largest where there is none.
+        Smallest and largest column of each row within `OUTLINE_MARGIN` of the outline, clipped to
+        the grid; the smallest exceeds the largest in rows without any.
     """
     low, high = outline[:, 1].min() - OUTLINE_MARGIN, outline[:, 1].max() + OUTLINE_MARGIN
     first = int(np.clip(np.floor(low), 0, shape[0]))
     rows = np.arange(first, int(np.clip(np.ceil(high) + 1, first, shape[0])))
     start, stop = outline, np.roll(outline, -1, axis=0)
     ends = np.stack([np.full(rows.size, np.inf), np.full(rows.size, -np.inf)], axis=1)
-    # A band as wide as the margin instead of a line: the edge's extremes within it.
+    # Take the extremes of the edge within a band of rows as wide as the margin.
     for (x0, y0), (x1, y1) in zip(start, stop, strict=True):
         if y0 > y1:
             x0, y0, x1, y1 = x1, y1, x0, y0
@@ -209,25 +208,26 @@ def rows_of_outline(outline: np.ndarray, shape: tuple[int, int]) -> tuple[int, n
 def frame_positions(
     wcs: WCS, grid: WCS, rows: np.ndarray, ends: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Describe where the pixels of rows of a grid lie in a frame, by polynomials along each row.
+    """Return polynomials along each row for the positions of grid pixels in a frame.
 
-    They go through exact positions at Chebyshev's nodes; their degree grows until they are right
-    within `POSITION_TOLERANCE` half-way between the nodes.
+    They interpolate exact positions at Chebyshev nodes; their degree is raised until they are
+    accurate to `POSITION_TOLERANCE` half-way between the nodes.
 
     Parameters
     ----------
     wcs, grid : astropy.wcs.WCS
         WCS of frame and grid.
     rows : ndarray of int, shape (n,)
+        Rows of the grid.
     ends : ndarray, shape (n, 2)
-        Columns from and to which they reach.
+        First and last column of each row.
 
     Returns
     -------
     axes : ndarray, shape (n, 2)
-        Middle and half of the length of each row.
+        Centre and half length of each row.
     places : ndarray, shape (2, n, degree + 1)
-        Coefficients of x and y (0-based) in (column - middle) / half, from the constant on.
+        Coefficients of x and y (0-based) in (column - centre) / half length, constant term first.
     """
     axes = np.stack([ends.mean(axis=1), np.maximum((ends[:, 1] - ends[:, 0]) / 2, 0.5)], axis=1)
 
@@ -257,7 +257,7 @@ def frame_positions(
 
 
 def area_ratio(wcs: WCS, grid: WCS, shape: tuple[int, ...]) -> float:
-    """Return the area of a pixel of the grid in pixels of the frame, at the middle of the frame."""
+    """Return the area of a grid pixel in pixels of the frame, at the centre of the frame."""
     middle = (np.array(shape[::-1]) - 1) / 2
     x, y = np.ravel(grid.all_world2pix(*wcs.all_pix2world(*middle[:, None], 0), 0))
     step = np.array([[0.5, -0.5, 0, 0], [0, 0, 0.5, -0.5]])
@@ -266,7 +266,7 @@ def area_ratio(wcs: WCS, grid: WCS, shape: tuple[int, ...]) -> float:
 
 
 def subdivided(grid: WCS, parts: int) -> WCS:
-    """Return a grid whose pixels are `parts` times smaller along each axis."""
+    """Return a grid with pixels `parts` times smaller along each axis."""
     fine = grid.deepcopy()
     fine.wcs.cd = grid.wcs.cd / parts
     fine.wcs.crpix = (grid.wcs.crpix - 0.5) * parts + 0.5
@@ -277,9 +277,9 @@ def subdivided(grid: WCS, parts: int) -> WCS:
 def bin_pixels(
     image: np.ndarray, weight: np.ndarray, corner: tuple[int, int], parts: int
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """Add up squares of pixels with independent noise; there is no weight where a part has none.
+    """Sum squares of pixels with independent noise; no weight where one of them has none.
 
-    Parameters and returns as those of `resample`, `parts` being the side of a square.
+    Parameters and returns are those of `resample`; `parts` is the side of a square.
     """
     before = [at % parts for at in corner]
     size = [-(-(b + n) // parts) for b, n in zip(before, image.shape, strict=True)]
@@ -294,21 +294,21 @@ def bin_pixels(
 def resample(
     image: np.ndarray, weight: np.ndarray, wcs: WCS, grid: WCS, scale: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """Resample a frame onto a grid, conserving flux.
+    """Resample a frame to a grid, conserving flux.
 
-    A value has no weight where the kernel reaches a pixel without weight, and is 0 where it
-    reaches beyond the edge of the frame. Pixels of the grid that are 1.5 times as large as those
-    of the frame, or more, are sums of smaller ones. The area of a pixel is taken as that in the
-    middle of the frame: the flat has made a uniform sky uniform, however large the pixels.
+    A pixel has no weight where the kernel reaches a pixel without weight, and is 0 where the kernel
+    reaches beyond the edge of the frame. Pixels of the grid at least 1.5 times as large as those of
+    the frame are sums of smaller ones. The area of a pixel is that at the centre of the frame
+    throughout: the flat has made a uniform sky uniform, whatever the size of the pixels.
 
     Parameters
     ----------
     image, weight : ndarray of float32, shape (ny, nx)
-        Weight is the inverse variance; image is not used where it is not finite.
+        Image, ignored where it is not finite, and its inverse variance.
     wcs, grid : astropy.wcs.WCS
         WCS of the frame and of the grid, with their sizes.
     scale : float
-        Factor by which the flux is multiplied.
+        Factor applied to the flux.
 
     Returns
     -------
@@ -320,7 +320,7 @@ def resample(
     Raises
     ------
     ValueError
-        Where the frame does not reach the grid.
+        The frame does not overlap the grid.
     """
     good = np.isfinite(image)
     if not good.all():

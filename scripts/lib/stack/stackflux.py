@@ -1,4 +1,4 @@
-"""Given positions in the coadds of a target, for light curves."""
+"""Fluxes at given positions in the coadds of a target, for light curves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,21 +22,21 @@ from lib.photometry.trailing import CENTROID_FACTOR, trailed_sigma
 from lib.stack.jointtable import measurable, read_coadd
 
 LEAST_EMPTY = 100
-"""Pixels that tell the noise about a moving object."""
+"""Minimum number of pixels for the noise around a moving object."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A moving object as it is seen in the coadd that follows it.
+    """A moving object as detected in the coadd that follows it.
 
     Parameters
     ----------
     east, north : float
-        Of its ephemeris [arcsec].
+        Offset from its ephemeris [arcsec].
     snr : float
-        Of a pixel of the image smoothed by the seeing.
+        Signal-to-noise ratio in the image smoothed by the seeing.
     rate : float
-        About its flux [electron per second].
+        Approximate count rate [electron/s].
     """
 
     east: float
@@ -49,22 +49,24 @@ def stack_fluxes(
     stack: StackedFrames, products: tuple[str | Path, str | Path, str | Path],
     places: np.ndarray, frames: Sequence[MeasuredFrame],
 ) -> list[StackFlux]:  # fmt: skip
-    """Measure positions in a coadd, on the scale of the frames of its band.
+    """Measure positions in a coadd, on the flux scale of the frames of its band.
 
     Parameters
     ----------
     stack : StackedFrames
+        The stack.
     products : tuple of path-like
         Coadd, weight map and source table.
     places : ndarray, shape (n, 2)
-        ra, dec [deg]; NaN for what moves: a coadd that does not follow it holds a trail.
+        ra, dec [deg]; NaN for moving objects, which are trailed in a coadd that does not follow
+        them.
     frames : list of MeasuredFrame
-        Of all stacks, on one scale.
+        Measured frames of all stacks, on a common scale.
 
     Returns
     -------
     list of StackFlux
-        One for each position; empty where the coadd cannot be measured.
+        One per position; empty where the coadd cannot be measured.
     """
     header = fits.getheader(products[0])
     if not measurable(header) or not len(places):
@@ -100,17 +102,18 @@ def followed_flux(
     stack: StackedFrames, products: tuple[str | Path, str | Path, str | Path],
     frames: Sequence[MeasuredFrame], position: Position,
 ) -> StackFlux | None:  # fmt: skip
-    """Measure a moving object in the coadd that follows it, where `position` has it.
+    """Measure a moving object at its position in the coadd that follows it.
 
     Parameters
     ----------
     stack : StackedFrames
+        The stack that follows the object.
     products : tuple of path-like
         Coadd, weight map and source table.
     frames : list of MeasuredFrame
-        Of all ordinary stacks, on one scale.
+        Measured frames of all ordinary stacks, on a common scale.
     position : Position
-        With its offset.
+        Ephemeris, corrected by its offset.
 
     Returns
     -------
@@ -156,22 +159,23 @@ def measured_offset(
     stack: StackedFrames, products: tuple[str | Path, str | Path, str | Path],
     position: Position, tolerance: float,
 ) -> Seen | None:  # fmt: skip
-    """Return how far a moving object is from its ephemeris in the coadd that follows it.
+    """Return the offset of a moving object from its ephemeris in the coadd that follows it.
 
     Parameters
     ----------
     stack : StackedFrames
+        The stack that follows the object.
     products : tuple of path-like
         Coadd, weight map and source table.
     position : Position
-        Its ephemeris.
+        Ephemeris of the object.
     tolerance : float
-        Within which the source is looked for [arcsec].
+        Search radius [arcsec].
 
     Returns
     -------
     Seen or None
-        None where nothing of S/N 5 is within `tolerance`.
+        None where no source of S/N > 5 is within `tolerance`.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -209,18 +213,18 @@ def measured_offset(
     east, north = _offset(wcs, seen, position, header)
     if np.hypot(east, north) > tolerance + 0.5 * scale:
         return None
-    # A Gaussian smoothed by itself has a peak of flux / (4 pi sigma^2).
+    # A Gaussian convolved with itself has a peak of flux / (4 pi sigma^2).
     rate = float(smooth[best]) * 4 * np.pi * sigma**2 / stack.exptime
     return Seen(east, north, snr, rate)
 
 
 def _window(header: fits.Header, length: float) -> float:
-    """Return the rms width of a source that moves by `length` [arcsec] in an exposure [pixel]."""
+    """Return the rms width [pixel] of a source trailed by `length` [arcsec] in an exposure."""
     return float(trailed_sigma(header["SEEPIX"] / 2.355, length / header["PIXSCALE"]))
 
 
 def _centroid(coadd: Coadd, start: tuple[float, float], sigma: float) -> tuple[float, float] | None:
-    """Return the windowed centroid of what is seen near a pixel; None where it wanders off."""
+    """Return the windowed centroid of a source near a pixel; None where it drifts off."""
     x, y, flags = sep.winpos(coadd.image, [start[0]], [start[1]], sigma)
     good = np.hypot(x[0] - start[0], y[0] - start[1]) < 2.355 * sigma
     return (float(x[0]), float(y[0])) if good and not flags[0] & ~sep.APER_TRUNC else None
@@ -229,7 +233,7 @@ def _centroid(coadd: Coadd, start: tuple[float, float], sigma: float) -> tuple[f
 def _offset(
     wcs: WCS, pixel: tuple[float, float], position: Position, header: fits.Header
 ) -> tuple[float, float]:
-    """Return how far a pixel of a coadd is from where an ephemeris has the object [arcsec]."""
+    """Return the offset of a pixel of a coadd from the position of an ephemeris [arcsec]."""
     seen_ra, seen_dec = wcs.all_pix2world(*pixel, 0)
     ra, dec = position.at(header["MOVMJD"])
     east, north = project(seen_ra, seen_dec, float(ra[0]), float(dec[0]))[0]
@@ -239,9 +243,9 @@ def _offset(
 def _scale(
     stack: StackedFrames, used: set[str], frames: Sequence[MeasuredFrame]
 ) -> tuple[float, float]:
-    """Return the zero point of a coadd on the scale of its frames, and what scatter it has.
+    """Return the zero point of a coadd on the scale of its frames, and its scatter.
 
-    A frame enters a coadd by the transparency that the stack found for it.
+    A frame enters a coadd with the transparency determined by the stack.
     """
     members = [
         one for one in frames

@@ -1,4 +1,4 @@
-"""What is known of each frame of a stack, from its measurement to its outliers."""
+"""All that is known of a frame of a stack, from its measurement to its outliers."""
 
 import logging
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ log = logging.getLogger("autoproc")
 
 @dataclass(frozen=True)
 class FrameStars:
-    """Stars of a frame, for its zero point.
+    """Stars of a frame, used for its zero point.
 
     Parameters
     ----------
     ra, dec : ndarray, shape (n,)
-        [deg].
+        Positions [deg].
     magnitude, error : ndarray, shape (n,)
         Instrumental magnitude of the total flux per second, and its error.
     """
@@ -35,30 +35,34 @@ class FrameStars:
 
 @dataclass(frozen=True)
 class FrameMeasurement:
-    """What is measured on a single frame.
+    """Measurements of a single frame.
 
     Parameters
     ----------
     fwhm, seeing : float
-        FWHM of the stars [pixel], [arcsec].
+        FWHM of the stars [pixel] and [arcsec].
     ellipticity : float
         Median 1 - b/a of the stars.
     nstars : int
+        Number of stars.
     noise : float
-        Pixel noise [stored units].
+        Standard deviation of a sky pixel [stored units].
     aperture : float
-        Radius of the photometry [pixel].
+        Radius of the aperture of the photometry [pixel].
     fraction : float
-        Part of a star's total light in it.
+        Fraction of a star's total light in the aperture.
     fraction_error : float
-        Relative.
+        Relative error of `fraction`.
     wings : tuple of float
         See `lib.photometry.psf.Wings`.
     core : tuple of float
         See `lib.photometry.psf.CoreAperture`.
     wcs : astropy.wcs.WCS
+        WCS of the frame.
     stars : FrameStars
+        Stars for the zero point.
     growth : GrowthCurve
+        Growth curve.
     """
 
     fwhm: float
@@ -78,7 +82,7 @@ class FrameMeasurement:
 
 @dataclass(frozen=True)
 class FrameZeropoint:
-    """Zero point of a frame, from the stars it shares with the others.
+    """Zero point of a frame, from the stars in common with other frames.
 
     Parameters
     ----------
@@ -89,9 +93,9 @@ class FrameZeropoint:
     scatter : float
         Robust scatter of its stars [mag].
     common : int
-        Stars in common with other frames or the reference.
+        Number of stars in common with other frames or the reference.
     transparency : float
-        Relative to the best frame.
+        Transparency relative to the best frame.
     """
 
     value: float
@@ -103,20 +107,21 @@ class FrameZeropoint:
 
 @dataclass(frozen=True)
 class FrameScaling:
-    """How a frame enters a stack.
+    """Scale and weight of a frame in a stack.
 
     Parameters
     ----------
     scale : float
-        Factor that brings its flux to the exposure and transparency of the stack.
+        Factor that scales its flux to the exposure time and transparency of the stack.
     variance : float
-        Variance of a pixel of the sky [stored units squared].
+        Variance of a sky pixel [stored units squared].
     modelled : bool
-        Whether `variance` comes from sky and read noise in the header, or from the noise measured.
+        Whether `variance` follows from sky and read noise in the header, or from the measured
+        noise.
     weight : float
         Inverse variance of a scaled pixel.
     noise_ratio : float
-        Noise measured over the root of `variance`.
+        Measured noise over the square root of `variance`.
     """
 
     scale: float
@@ -128,12 +133,12 @@ class FrameScaling:
 
 @dataclass(frozen=True)
 class OutlierCounts:
-    """Pixels of a frame that the other frames contradict.
+    """Numbers of pixels of a frame that contradict the other frames.
 
     Parameters
     ----------
     pixels, trail : int
-        Cosmic rays and the like; satellite trails.
+        Pixels of cosmic rays and the like, and pixels of satellite trails.
     """
 
     pixels: int
@@ -142,16 +147,16 @@ class OutlierCounts:
 
 @dataclass
 class StackFrame:
-    """A frame of a stack, filled step by step; what is not known yet is None.
+    """A frame of a stack, completed step by step; unknown fields are None.
 
     Parameters
     ----------
     name : str
     path : Path
     header : astropy.io.fits.Header
-        With the size of the image.
+        Header, including the size of the image.
     used : bool
-        Whether it may still be stacked.
+        Whether the frame is still to be stacked.
     reason : str
         Why it was left out.
     step : str, optional
@@ -176,18 +181,18 @@ class StackFrame:
 
     @property
     def measurement(self) -> FrameMeasurement:
-        """What was measured; an error before that."""
+        """The measurement of the frame; an error if it was not measured."""
         assert self.measured is not None, f"{self.name} is not measured"
         return self.measured
 
     @property
     def weighting(self) -> FrameScaling:
-        """How it enters the stack; an error before that is known."""
+        """Scale and weight of the frame; an error before they are determined."""
         assert self.scaling is not None, f"{self.name} is not scaled"
         return self.scaling
 
     def numbers(self) -> dict[str, Any]:
-        """Return what is known of it by the keys of the quality file."""
+        """Return the quality measures of the frame under the keys of the quality file."""
         known: dict[str, Any] = {"used": self.used, "reason": self.reason}
         if not self.used:
             known["step"] = self.step
@@ -223,7 +228,7 @@ class FrameCache:
     Parameters
     ----------
     limit : float
-        Bytes.
+        Maximum memory [byte].
     """
 
     def __init__(self, limit: float) -> None:
@@ -231,12 +236,12 @@ class FrameCache:
         self._frames: dict[Path, Frame] = {}
 
     def keep(self, path: Path, frame: Frame) -> None:
-        """Keep a frame where there is room left."""
+        """Keep a frame if there is room for it."""
         assert frame.image is not None and frame.mask is not None
         self._room -= frame.image.nbytes + frame.mask.nbytes
         if self._room > 0:
             self._frames[path] = frame
 
     def take(self, path: Path) -> Frame:
-        """Return a frame, which is no longer kept, or read it again."""
+        """Return a frame and drop it from the cache; read it from disk if it is not there."""
         return self._frames.pop(path, None) or read_frame(path)

@@ -16,44 +16,46 @@ log = logging.getLogger("autoproc")
 def sky_variance(
     sky: float, read_noise: float, gain: float = 1.0, flat: np.ndarray | None = None
 ) -> float | np.ndarray:
-    """Return the variance of a pixel without sources in a flat-fielded frame.
+    """Return the variance of a source-free pixel in a flat-fielded frame.
 
-    variance = (sky / gain) / flat + (read_noise / gain / flat)^2: the photon noise of `sky` was
-    made before the division by the flat. The light of the sources is left out on purpose: it
-    would give the brightest pixels of a star the least weight and change its profile.
+    variance = (sky / gain) / flat + (read_noise / gain / flat)^2, because the photon noise arises
+    before the division by the flat. The light of sources is deliberately left out: it would give
+    the brightest pixels of a star the least weight and change its profile.
 
     Parameters
     ----------
     sky : float
-        Sky level subtracted, in stored units.
+        Sky level that was subtracted [stored units].
     read_noise : float
-        Electrons.
+        Read noise [electron].
     gain : float
         Electrons per stored unit.
     flat : ndarray, shape (ny, nx), optional
-        Relative response, about 1.
+        Relative response of the pixels, about 1.
 
     Returns
     -------
     float or ndarray
-        In stored units squared.
+        Variance [stored units squared].
     """
     response = 1.0 if flat is None else flat
     return max(sky, 0.0) / gain / response + (read_noise / gain / response) ** 2
 
 
 def frame_variance(header: fits.Header, flat: np.ndarray | None = None) -> float | np.ndarray:
-    """Return `sky_variance` by the header of a frame; 0 where it has neither sky nor read noise.
+    """Return `sky_variance` from the header of a frame; 0 without sky and read noise.
 
     Parameters
     ----------
     header : astropy.io.fits.Header
-        SKYSUB, RDNOISE and GAIN.
+        Header with SKYSUB, RDNOISE and GAIN.
     flat : ndarray, shape (ny, nx), optional
+        Relative response of the pixels, about 1.
 
     Returns
     -------
     float or ndarray
+        Variance [stored units squared].
     """
     return sky_variance(
         float(header.get("SKYSUB", 0.0)), float(header.get("RDNOISE", 0.0)),
@@ -62,20 +64,22 @@ def frame_variance(header: fits.Header, flat: np.ndarray | None = None) -> float
 
 
 def frame_weight(mask: np.ndarray, variance: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weight map of a frame, and the pixels that are no measurement.
+    """Return the weight map of a frame, and its repaired pixels.
 
     Parameters
     ----------
     mask : ndarray of uint8, shape (ny, nx)
+        Mask bits.
     variance : float or ndarray, shape (ny, nx)
+        Variance of each pixel [stored units squared].
 
     Returns
     -------
     weight : ndarray of float32, shape (ny, nx)
-        Inverse variance; 0 where the pixel is unusable and its value was not repaired.
+        Inverse variance; 0 for unusable pixels that were not repaired.
     repaired : ndarray of bool, shape (ny, nx)
-        Unusable pixels with a repaired value: sane enough for the outer lobes of the resampling
-        kernel, but no measurement.
+        Unusable pixels with a repaired value: valid for the outer lobes of the resampling kernel,
+        but not measurements.
     """
     unusable = (mask & UNUSABLE) > 0
     repaired = unusable & ((mask & INTERPOLATED) > 0)
@@ -89,8 +93,8 @@ def frame_weight(mask: np.ndarray, variance: float | np.ndarray) -> tuple[np.nda
 def median_variance_ratio(number: int) -> float:
     """Return the variance of the median of `number` equal Gaussian values over that of their mean.
 
-    The formula of SWarp, right within 3 % from three values on: pi/2 n / (n + pi/2 - 1) for odd
-    and pi/2 n / (n + pi - 2) for even n; 1 for one and two.
+    SWarp's formula, accurate to 3 % from three values on: pi/2 n / (n + pi/2 - 1) for odd and pi/2
+    n / (n + pi - 2) for even n; 1 for one and two.
     """
     if number <= 2:
         return 1.0
@@ -98,10 +102,10 @@ def median_variance_ratio(number: int) -> float:
 
 
 def effective_gain(scales: ArrayLike, gains: ArrayLike, weights: ArrayLike, combine: str) -> float:
-    """Return the electrons per unit of a coadd: photon variance of flux F is F / gain.
+    """Return the electrons per unit of a coadd: the photon variance of a flux F is F / gain.
 
-    For means (sum w)^2 / sum(w^2 f / g) with scaled inverse variances w, flux scales f and gains
-    g; for the median the limit where photon noise rules, sum(sqrt(g / f))^2 / n / penalty.
+    For means (sum w)^2 / sum(w^2 f / g) with scaled inverse variances w, flux scales f and gains g;
+    for the median the limit where photon noise dominates, sum(sqrt(g / f))^2 / n / penalty.
 
     Parameters
     ----------
@@ -119,14 +123,14 @@ def effective_gain(scales: ArrayLike, gains: ArrayLike, weights: ArrayLike, comb
 
 
 class FlatCache:
-    """Flats by name, each read once.
+    """Flat fields by name, each read once.
 
     Parameters
     ----------
     paths : iterable of path-like
-        Flats that frames may name in their header; several nights may have one of the same name.
+        Flats that the frames' headers may name; those of several nights may share a name.
     directory : path-like
-        Where to look for others.
+        Where other flats are looked for.
     """
 
     def __init__(self, paths: Iterable[str | Path], directory: str | Path) -> None:
@@ -138,14 +142,14 @@ class FlatCache:
         self.sums: dict[Path, str] = {}
 
     def get(self, header: fits.Header, shape: tuple[int, ...]) -> np.ndarray | None:
-        """Return the flat a frame was divided by, or None where it is not there.
+        """Return the flat by which a frame was divided; None where it is not available.
 
         Parameters
         ----------
         header : astropy.io.fits.Header
-            FLATFILE, and FLATSUM where flats of several nights have that name.
+            Header with FLATFILE, and FLATSUM where flats of several nights share the name.
         shape : tuple of int
-            Of the frame.
+            Shape of the frame.
         """
         name = str(header.get("FLATFILE", ""))
         if not name:
@@ -164,7 +168,7 @@ class FlatCache:
         return flat if flat is not None and flat.shape == shape else None
 
     def _path(self, name: str, datasum: str) -> Path:
-        """Return the path of a flat by its name, and by its DATASUM where several have that."""
+        """Return the path of a flat by its name, and by its DATASUM where the name is shared."""
         named = self.paths.get(name, [])
         if len(named) < 2:
             return named[0] if named else self.directory / name
