@@ -25,7 +25,7 @@ WORDS = {
     "DOUBLE_IMAGES": "each star is there twice",
     "ELONGATED": "elongated stars",
     "FEW_FRAMES": "few frames",
-    "EXTENDED_LIGHT": "light larger than the dither told from the sky",
+    "EXTENDED_LIGHT": "light more extended than the dither was separated from the sky",
     "SKY_IS_PLANE": "the sky rises towards the target: only a plane was subtracted",
     "NO_ASTROMETRIC_REFERENCE": "positions not tied to a catalogue",
     "NO_BIAS": "no bias fits",

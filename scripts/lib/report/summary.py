@@ -9,7 +9,7 @@ from lib.night.campaign import Campaign
 from lib.report.numbers import number
 from lib.report.outcomes import NightOutcome, Outcome, StackOutcome
 from lib.report.products import COADD_CARDS, Cards, cards_of, read_json
-from lib.report.reasons import reason_in_words
+from lib.report.reasons import in_words, reason_in_words
 
 CARD_TEXT = 64
 """Characters from which on the text of a card may have been cut."""
@@ -88,7 +88,8 @@ def stack_numbers(stack: str, result: StackOutcome, outcomes: dict[str, Outcome]
     note = reason_in_words(str(reason))
     why = quality.get("reference_reason")
     if why and cards.get("ASTRCAT") == "NONE":
-        note += f" ({why})"
+        untied = in_words("NO_ASTROMETRIC_REFERENCE")
+        note = note.replace(untied, f"{untied} ({why})") if untied in note else f"{note} ({why})"
     return StackNumbers(
         stack=stack,
         target=target,

@@ -32,3 +32,10 @@ def test_summary_tells_remarks():
     lines = summary.summary(result, "imredux").splitlines()
     assert "To be noted:" in lines and "  flat_V: remark 0" in lines
     assert "  and 8 remarks more, on the page" in lines
+
+
+def test_why_there_is_no_reference_stands_with_the_positions():
+    cards = {"QCREASON": "NO_ASTROMETRIC_REFERENCE; NO_ZEROPOINT", "ASTRCAT": "NONE"}
+    outcome = outcomes.StackOutcome(cards, [], {}, {"reference_reason": "refcat: none"})
+    note = summary.stack_numbers("T.r", outcome, {}).note
+    assert note == "positions not tied to a catalogue (refcat: none); no zero point"
