@@ -23,7 +23,7 @@ rule night:
     # By then nothing else runs.
     threads: 2
     params:
-        version=3,
+        version=4,
         night_log=FILES.log_digest,
         key=FILES.night_key,
     script:

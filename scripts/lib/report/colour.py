@@ -26,6 +26,9 @@ FILLED_BELOW = 0.5
 CORE_LEVEL, CORE_LIGHT = 20.0, 4.0
 """A hole whose rim is brighter [noise] is the core of a star, and is made brighter than its rim."""
 
+PEAK_REACH = 4
+"""[pixel] So far around a core no light is brighter than its rim."""
+
 
 @dataclass(frozen=True)
 class Composite:
@@ -182,7 +185,7 @@ def join_holes(planes: list[np.ndarray], holes: list[np.ndarray]) -> list[np.nda
     """Fill the cores of saturated stars alike in all images.
 
     Where one of them was filled, all are filled from the same rim: else the cores, of another size
-    in each filter, are seen as coloured rings.
+    in each filter, are seen as coloured rings. Other holes stay as they were filled.
 
     Parameters
     ----------
@@ -196,7 +199,7 @@ def join_holes(planes: list[np.ndarray], holes: list[np.ndarray]) -> list[np.nda
     """
     from scipy.ndimage import binary_dilation
 
-    hole = binary_dilation(np.logical_or.reduce(holes), iterations=2)
+    hole = binary_dilation(on_peaks(planes, np.logical_or.reduce(holes)), iterations=2)
     joined = []
     for plane in planes:
         known = np.isfinite(plane)
@@ -206,6 +209,36 @@ def join_holes(planes: list[np.ndarray], holes: list[np.ndarray]) -> list[np.nda
         image[core] *= CORE_LIGHT
         joined.append(np.where(known & (~hole | filled), image, np.nan))
     return joined
+
+
+def on_peaks(planes: list[np.ndarray], hole: np.ndarray) -> np.ndarray:
+    """Return which pixels of holes are of those in the middle of a star.
+
+    Nothing near these is brighter than their rim, in any image where there is light. Bad pixels on
+    the flank of a star are no cores.
+
+    Parameters
+    ----------
+    planes : list of ndarray, shape (ny, nx)
+        NaN where there is no data.
+    hole : ndarray of bool, shape (ny, nx)
+    """
+    from scipy.ndimage import grey_dilation, label, maximum
+
+    labels, number = label(hole)
+    every = np.arange(1, number + 1)
+    rims, near = (
+        np.where(hole, 0, grey_dilation(labels, size=2 * reach + 1)) for reach in (1, PEAK_REACH)
+    )
+    central = np.ones(number + 1, bool)
+    for plane in planes:
+        known = np.isfinite(plane)
+        light = np.where(known, plane, 0)
+        rim, peak = (maximum(light, ring, every) for ring in (rims, near))
+        dark = np.asarray(peak) < CORE_LEVEL * float(mad_std(plane[known]))
+        central[1:] &= dark | (np.asarray(rim) >= peak)
+    central[0] = False
+    return central[labels]
 
 
 def between_grids(

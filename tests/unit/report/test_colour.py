@@ -86,6 +86,18 @@ def test_burnt_out_cores_have_one_size_in_all_filters():
     assert joined[0][30, 30] > joined[0][30, 38], "the core is brighter than its rim"
 
 
+def test_bad_pixels_on_the_flank_of_a_star_do_not_brighten_it():
+    rows, columns = np.mgrid[:60, :60]
+    star = (1000 * np.exp(-((columns - 30.0) ** 2 + (rows - 30.0) ** 2) / 60)).astype(np.float32)
+    noise = np.random.default_rng(1).normal(0, 1, star.shape).astype(np.float32)
+    holes = [np.hypot(columns - 37, rows - 27) < 1.5, np.zeros(star.shape, bool)]
+    planes = [star + noise, 2 * star + noise]
+    for plane, joined in zip(planes, colour.join_holes(planes, holes), strict=True):
+        np.testing.assert_array_equal(joined, plane)
+    assert not colour.on_peaks([star + noise], holes[0]).any()
+    assert colour.on_peaks([star + noise], np.hypot(columns - 30, rows - 30) < 3).sum() > 20
+
+
 def test_colour_picture_is_made_of_filters_that_see_the_target(tmp_path):
     """Four filters, of which the bluest does not see the target."""
     stacks = {}
