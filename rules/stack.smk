@@ -43,7 +43,7 @@ rule stack:
         "../environment.yml"
     threads: CAMPAIGN.threads_of_a_stack(available_cores(workflow))
     params:
-        version=27,
+        version=28,
         settings=FILES.stack_settings,
         customcatfilt=config["customcatfilt"],
         given=FILES.stack_given,
@@ -70,7 +70,7 @@ rule tables:
     conda:
         "../environment.yml"
     params:
-        version=12,
+        version=13,
         settings=FILES.stack_settings,
         target_radec=TARGET,
     script:

@@ -17,6 +17,7 @@ MEANINGS = {
     "X": ("pos.cartesian.x;instr.pixel", "column, the first is 1"),
     "Y": ("pos.cartesian.y;instr.pixel", "row, the first is 1"),
     "SNR": ("stat.snr;phot.flux", "FLUX_POINT over its error"),
+    "CHI2_PSF": ("stat.fit.chi2", "mean square of the residuals of PSF over the noise"),
     "KRON_RADIUS": ("phys.angSize", "semi-major axis of the AUTO aperture"),
     "A_IMAGE": ("phys.angSize.smajAxis", "rms along the major axis"),
     "B_IMAGE": ("phys.angSize.sminAxis", "rms along the minor axis"),
@@ -34,6 +35,7 @@ MEANINGS = {
 
 FLUXES = {
     "POINT": "of a point source, total",
+    "PSF": "of a point source, total, by a fit of the point-spread function",
     "AUTO": "in the elliptical Kron aperture",
 }
 """Descriptions of the kinds of fluxes; those of APERn are in circular apertures."""

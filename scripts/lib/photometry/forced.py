@@ -24,6 +24,7 @@ from lib.photometry.flags import (
 from lib.photometry.neighbours import StarModels, deblended_errors, model_stars
 from lib.photometry.pointflux import ApertureSums, confusion_error, core_fluxes, point_fluxes
 from lib.photometry.psf import StarAperture
+from lib.photometry.psfmodel import PsfModel
 from lib.photometry.skystructure import local_excess
 from lib.photometry.trailing import TRAIL_ERROR, trailed, trailed_shares
 
@@ -58,6 +59,12 @@ class Coadd:
     partial : ndarray, shape (4, by, bx), optional
         Maps from `FrameCoverage.correction_maps` for the aperture and its core, where some frames
         cover only part of the coadd.
+    psf : PsfModel, optional
+        Point-spread function, where it could be measured.
+    psf_confusion : tuple of ndarray, optional
+        As `confusion`, for fluxes fitted with it.
+    sky_box : int
+        Mesh size of the sky that is fitted between the stars of a crowded field [pixel].
     """
 
     filter: str
@@ -68,6 +75,9 @@ class Coadd:
     aperture: StarAperture
     confusion: tuple[np.ndarray, np.ndarray] | None = None
     partial: np.ndarray | None = None
+    psf: PsfModel | None = None
+    psf_confusion: tuple[np.ndarray, np.ndarray] | None = None
+    sky_box: int = 0
 
 
 def unite_sources(

@@ -13,11 +13,13 @@ from astropy.io import fits
 
 from lib.core.stats import MAD_TO_SIGMA
 from lib.photometry.backgroundmesh import background
+from lib.photometry.coaddpsf import resolve_crowd
 from lib.photometry.image import MeasurementImage
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.neighbours import faint_sources
 from lib.photometry.pointflux import confusion_error
 from lib.photometry.psf import Wings
+from lib.photometry.psffit import draw_stars
 from lib.photometry.sources import Detections, detect_sources
 from lib.photometry.sourcetable import SourceFluxes, SourceMeasurements, measure_sources
 from lib.photometry.starfield import FieldSettings, StarField, measure_field
@@ -50,6 +52,9 @@ FAINT_REACH = 4.0
 BINS = 5
 """Number of flux bins in which confusion is measured."""
 
+POINT_ROW, PSF_ROW = 4, 8
+"""Where `_matched` has the fluxes of `POINT` and `PSF`."""
+
 MIN_STARS = 15
 """Minimum number of recovered stars in a bin for its scatter."""
 
@@ -69,19 +74,21 @@ class Confusion:
     ----------
     flux : ndarray, shape (k,)
         Fluxes, ascending.
-    point, auto : ndarray, shape (k,)
-        Added errors of POINT and AUTO fluxes, relative to the flux.
+    point, auto, psf : ndarray, shape (k,)
+        Added errors of POINT, AUTO and PSF fluxes, relative to the flux; of PSF NaN where there is
+        no model.
     apertures : list of ndarray, shape (k,)
         Added errors in each circular aperture, relative to the flux.
     position : ndarray, shape (k,)
         Added error of positions, per axis [pixel].
     bias : ndarray, shape (k,)
-        Median excess of POINT fluxes, relative to the flux.
+        Median excess of PSF fluxes, without a model of POINT fluxes, relative to the flux.
     """
 
     flux: np.ndarray
     point: np.ndarray
     auto: np.ndarray
+    psf: np.ndarray
     apertures: list[np.ndarray]
     position: np.ndarray
     bias: np.ndarray
@@ -104,6 +111,7 @@ class Confusion:
         return replace(
             measured, position_error=np.hypot(measured.position_error, shift),
             point=more(measured.point, self.point), auto=more(measured.auto, self.auto),
+            psf=more(measured.psf, self.psf),
             apertures=[
                 more(one, relative)
                 for one, relative in zip(measured.apertures, self.apertures, strict=True)
@@ -111,10 +119,11 @@ class Confusion:
         )  # fmt: skip
 
     def hdu(self) -> fits.BinTableHDU:
-        """Return a table of the added errors of `POINT`, for forced photometry on the coadd."""
+        """Return a table of the added errors of `POINT` and `PSF`, for forced photometry."""
         columns = [
             fits.Column("FLUX", "D", "electron", array=self.flux),
             fits.Column("POINT", "D", array=self.point),
+            fits.Column("PSF", "D", array=self.psf),
         ]
         return fits.BinTableHDU.from_columns(columns, name="CONFUSION")
 
@@ -169,8 +178,9 @@ def injection_region(coadd: MeasuredCoadd) -> MeasuredCoadd:
         slice(max(0, middle - REGION // 2), middle + REGION // 2)
         for middle in (int(np.median(rows)), int(np.median(columns)))
     )
+    psf = coadd.psf and coadd.psf.shifted(part[1].start, part[0].start)
     return replace(
-        coadd, image=np.ascontiguousarray(coadd.image[part]),
+        coadd, psf=psf, image=np.ascontiguousarray(coadd.image[part]),
         variance=np.ascontiguousarray(coadd.variance[part]),
         covered=np.ascontiguousarray(coadd.covered[part]),
         occupied=np.ascontiguousarray(coadd.occupied[part]),
@@ -331,17 +341,32 @@ def confusion(
                 return None
         x, y = spaced_places(region.image.shape, 5 * field.fwhm, number, rng)
         flux = np.exp(rng.uniform(np.log(low), np.log(high), x.size))
-        image = put_stars(region.image, x, y, flux, star_wings(field), coadd.gain, rng)
+        image = _with_stars(region, field, x, y, flux, rng)
         new = to_measure(region, image)
         again = measure_field(new, how, detected=detect_above_background(new, how, box))
         if again is None or not 0.7 < again.fwhm / field.fwhm < 1.4:
             continue
         changed = replace(region, image=image, field=again)
+        again = resolve_crowd(changed, again)
+        changed = replace(changed, field=again)
         measured = measure_sources(changed, again, radii, crowded=True)
         found.append(_matched(again, measured, x, y, flux))
     if not found:
         return None
     return _beyond_errors(np.concatenate(found, axis=1))
+
+
+def _with_stars(
+    region: MeasuredCoadd, field: StarField, x: np.ndarray, y: np.ndarray, flux: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:  # fmt: skip
+    """Return a part of a coadd with stars of its own profile, and their photon noise, added."""
+    if region.psf is None:
+        return put_stars(region.image, x, y, flux, star_wings(field), region.gain, rng)
+    light = draw_stars(region.image.shape, region.psf, x, y, flux)
+    photons = rng.poisson(np.maximum(light, 0) * region.gain) / region.gain
+    image: np.ndarray = region.image + photons.astype(np.float32)
+    return image
 
 
 def _matched(
@@ -354,7 +379,7 @@ def _matched(
     apart, index = cKDTree(at).query(np.column_stack([x, y]))
     near = np.flatnonzero(apart < MATCH_DISTANCE * field.fwhm)
     rows = index[near]
-    kinds = [measured.point, measured.auto, *measured.apertures]
+    kinds = [measured.point, measured.auto, measured.psf, *measured.apertures]
     shift = [at[rows, 0] - x[near], at[rows, 1] - y[near], measured.position_error[rows]]
     return np.array(
         [flux[near], *shift]
@@ -363,12 +388,19 @@ def _matched(
 
 
 def _pull(found: np.ndarray) -> float:
-    """Return the ratio of scatter to error of `POINT`, the larger of two halves; see `_matched`."""
+    """Return the scatter of fluxes over their error; see `_matched`.
+
+    The largest of `POINT` and `PSF` and of two halves.
+    """
     halves = np.array_split(np.argsort(found[0]), 2)
     pulls = []
-    for rows in halves:
-        value, error = found[4, rows] / found[0, rows], found[5, rows] / found[0, rows]
-        pulls.append(MAD_TO_SIGMA * np.median(np.abs(value - np.median(value)) / error))
+    for kind in (POINT_ROW, PSF_ROW):
+        for rows in halves:
+            value, error = (found[kind + k, rows] / found[0, rows] for k in (0, 1))
+            known = np.isfinite(value) & np.isfinite(error)
+            if known.any():
+                value, error = value[known], error[known]
+                pulls.append(MAD_TO_SIGMA * np.median(np.abs(value - np.median(value)) / error))
     return float(max(pulls))
 
 
@@ -386,14 +418,37 @@ def _beyond_errors(found: np.ndarray) -> Confusion | None:
         both = MAD_TO_SIGMA * np.median(np.abs(found[1:3, rows]))
         position.append(np.sqrt(max(both**2 - np.median(found[3, rows]) ** 2, 0.0)))
         excess = []
-        for k in range(4, len(found), 2):
+        for k in range(POINT_ROW, len(found), 2):
             value, error = found[k, rows] / true, found[k + 1, rows] / true
+            known = np.isfinite(value) & np.isfinite(error)
+            value, error = (value[known], error[known]) if known.any() else (value, error)
             # About the median, which differs from 1 where the profile used differs from the stars'.
             scatter = MAD_TO_SIGMA * np.median(np.abs(value - np.median(value)))
             excess.append(np.sqrt(max(scatter**2 - np.median(error) ** 2, 0.0)))
         relative.append(excess)
-        bias.append(float(np.median(found[4, rows] / true)) - 1)
+        kind = PSF_ROW if np.isfinite(found[PSF_ROW, rows]).all() else POINT_ROW
+        bias.append(float(np.median(found[kind, rows] / true)) - 1)
     columns = list(np.array(relative).T)
-    return Confusion(
-        np.array(flux), columns[0], columns[1], columns[2:], np.array(position), np.array(bias)
-    )
+    point, auto, psf, *apertures = columns
+    shift, excess_light = np.array(position), np.array(bias)
+    psf = _falling(psf)
+    # Apertures hold what the fits have left of the neighbours: they are confused at least as much.
+    point = np.fmax(point, psf)
+    return Confusion(np.array(flux), point, auto, psf, apertures, shift, excess_light)
+
+
+def _falling(values: np.ndarray) -> np.ndarray:
+    """Return errors over fluxes, by ascending flux, made to fall: bins that rise are averaged.
+
+    The brighter a star the less of its light comes from those that are not known; a bin of some
+    tens of stars tells an error beyond theirs to a third. (Isotonic regression of the squares.)
+    """
+    if not np.isfinite(values).all():
+        return values
+    levels: list[list[float]] = []
+    for value in values**2:
+        levels.append([value, 1.0])
+        while len(levels) > 1 and levels[-1][0] > levels[-2][0]:
+            (one, n), (other, m) = levels[-2], levels[-1]
+            levels[-2:] = [[(n * one + m * other) / (n + m), n + m]]
+    return np.sqrt(np.repeat([level for level, _ in levels], [int(n) for _, n in levels]))

@@ -53,6 +53,10 @@ COLUMNS = {
     "MAG": (float, "mag", "magnitude, where detected"),
     "MAGERR": (float, "mag", "its error, without ZPERR and the error common to all"),
     "LIMIT": (float, "mag", f"{LIMIT_SIGMA:g} sigma upper limit, where not detected"),
+    "FLUX_PSF": (float, "electron / s", "as FLUX, by a fit of the point-spread function; stacks"),
+    "FLUXERR_PSF": (float, "electron / s", "its error"),
+    "MAG_PSF": (float, "mag", "its magnitude, where its S/N is as of DETECTED"),
+    "MAGERR_PSF": (float, "mag", "its error, as MAGERR"),
     "ZPSYS": (str, None, "system of MAG and LIMIT"),
     "ZPERR": (float, "mag", "error of the scale relative to the other frames, not in MAGERR"),
     "NCOMP": (int, None, "comparison stars that tell the scale"),
@@ -92,6 +96,8 @@ class StackFlux:
         By which the object is seen to the east and north of its ephemeris [arcsec].
     offset_error : float
         Per axis [arcsec].
+    psf_rate, psf_error : float
+        As `rate`, by a fit of the point-spread function; NaN where there is no model of it.
     """
 
     name: str
@@ -107,6 +113,8 @@ class StackFlux:
     mjd: float = np.nan
     offset: tuple[float, float] = (np.nan, np.nan)
     offset_error: float = np.nan
+    psf_rate: float = np.nan
+    psf_error: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -336,6 +344,7 @@ def _stack_row(
         "AIRMASS": mean("AIRMASS"), "SEEING": mean("SEEING"), "SKY": mean("SKY"),
         "X": one.x + 1, "Y": one.y + 1, "TRANSPARENCY": relative, "APRADIUS": one.radius,
         "FLUX": one.rate / relative, "FLUXERR": one.error / relative,
+        "FLUX_PSF": one.psf_rate / relative, "FLUXERR_PSF": one.psf_error / relative,
         "ZPERR": float(np.sqrt(np.nansum((weight / weight.sum() * scale_error) ** 2)))
         if len(members) else np.nan,
         "NCOMP": min((row["NCOMP"] for row in members), default=0), "FLAGS": one.flags,
@@ -351,6 +360,11 @@ def _add_magnitude(row: dict[str, Any], zeropoint: float) -> None:
     row["DETECTED"] = bool(row["SNR"] >= LIMIT_SIGMA)
     magnitude, magnitude_error, limit = magnitudes(np.array([flux]), np.array([error]), zeropoint)
     row["MAG"], row["MAGERR"], row["LIMIT"] = magnitude[0], magnitude_error[0], limit[0]
+    for key in ("FLUX_PSF", "FLUXERR_PSF"):
+        row.setdefault(key, np.nan)
+    flux, error = np.array([[row["FLUX_PSF"]], [row["FLUXERR_PSF"]]])
+    magnitude, magnitude_error, _ = magnitudes(flux, error, zeropoint)
+    row["MAG_PSF"], row["MAGERR_PSF"] = magnitude[0], magnitude_error[0]
 
 
 def _table(

@@ -9,6 +9,7 @@ from astropy.io import fits
 
 from lib.core.stats import excess_scatter
 from lib.photometry.apertures import aperture_fluxes, squares_about
+from lib.photometry.coaddpsf import psf_measurement
 from lib.photometry.columnmeanings import describe_columns
 from lib.photometry.fieldvariation import WIDE_RADIUS
 from lib.photometry.flags import FLAG_NEIGHBOUR, FLAG_PARTIAL
@@ -197,26 +198,31 @@ class SourceFluxes:
 class SourceMeasurements:
     """Measurements of n sources for the source table; lengths are in pixels.
 
-    Parameters
-    ----------
-    sky : ndarray, shape (n, 2)
-        ra, dec [deg].
-    position_error : ndarray, shape (n,)
-        Errors of the positions, averaged over both axes.
-    point, auto : SourceFluxes
-        Total fluxes of point sources, and fluxes in automatic apertures.
-    apertures : list of SourceFluxes
-        Fluxes in circular apertures.
-    kron_reach : ndarray, shape (n,)
-        Semi-major axes of the automatic apertures.
-    flags : ndarray of int32, shape (n,)
-        Flags of sep and of `lib.photometry.flags`.
+        Parameters
+        ----------
+        sky : ndarray, shape (n, 2)
+            ra, dec [deg].
+        position_error : ndarray, shape (n,)
+            Errors of the positions, averaged over both axes.
+    point, auto, psf : SourceFluxes
+        Total fluxes of point sources, fluxes in automatic apertures, and fluxes fitted with the
+        point-spread function.
+    psf_chi2 : ndarray, shape (n,)
+        Reduced chi-square of these fits.
+        apertures : list of SourceFluxes
+            Fluxes in circular apertures.
+        kron_reach : ndarray, shape (n,)
+            Semi-major axes of the automatic apertures.
+        flags : ndarray of int32, shape (n,)
+            Flags of sep and of `lib.photometry.flags`.
     """
 
     sky: np.ndarray
     position_error: np.ndarray
     point: SourceFluxes
     auto: SourceFluxes
+    psf: SourceFluxes
+    psf_chi2: np.ndarray
     apertures: list[SourceFluxes]
     kron_reach: np.ndarray
     flags: np.ndarray
@@ -225,11 +231,11 @@ class SourceMeasurements:
         """Return the measurements with a relative flat-field error added to those of all fluxes."""
         if not part:
             return self
-        point, auto, *apertures = (
+        point, auto, psf, *apertures = (
             SourceFluxes(one.flux, np.hypot(one.error, part * one.flux))
-            for one in (self.point, self.auto, *self.apertures)
+            for one in (self.point, self.auto, self.psf, *self.apertures)
         )
-        return replace(self, point=point, auto=auto, apertures=apertures)
+        return replace(self, point=point, auto=auto, psf=psf, apertures=apertures)
 
     @classmethod
     def none(cls, n_apertures: int) -> "SourceMeasurements":
@@ -238,7 +244,7 @@ class SourceMeasurements:
         fluxes = SourceFluxes(none, none)
         circular = [fluxes] * n_apertures
         flags = np.empty(0, np.int32)
-        return cls(np.empty((0, 2)), none, fluxes, fluxes, circular, none, flags)
+        return cls(np.empty((0, 2)), none, fluxes, fluxes, fluxes, none, circular, none, flags)
 
 
 def measure_sources(
@@ -309,10 +315,10 @@ def measure_sources(
         part = np.hypot(scatter.wide, scatter.beyond(flux, error))
         part = np.hypot(part, _partial_error(coadd, field, radius))
         circular.append(SourceFluxes(flux, np.hypot(error, part * flux)))
+    psf = psf_measurement(coadd, field, crowded)
     return SourceMeasurements(
-        coadd.source_positions(), position_error,
-        point,
-        SourceFluxes(auto, auto_error), circular, reach, field.flags | kron_flags,
+        coadd.source_positions(), position_error, point, SourceFluxes(auto, auto_error),
+        SourceFluxes(psf.flux, psf.error), psf.chi2, circular, reach, field.flags | kron_flags,
     )  # fmt: skip
 
 
@@ -458,6 +464,8 @@ def source_table(
         _column("Y", source["y"] + 1, "pix", "D"),
         *_flux_columns("POINT", measured.point, zeropoint),
         _column("SNR", snr),
+        *_flux_columns("PSF", measured.psf, zeropoint),
+        _column("CHI2_PSF", measured.psf_chi2),
         *_flux_columns("AUTO", measured.auto, zeropoint),
     ]
     for k, fluxes in enumerate(measured.apertures, start=1):

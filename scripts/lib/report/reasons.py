@@ -41,6 +41,7 @@ WORDS = {
     "NO_IMAGE": "no image in the file",
     "NO_MATCH": "stars do not match the reference",
     "NO_OUTPUT": "the step failed or was stopped",
+    "NO_PSF": "no point-spread function",
     "NO_SKY_PIXEL": "no pixel free of sources",
     "NO_ZEROPOINT": "no zero point",
     "OFF_FIELD": "far from the other frames",

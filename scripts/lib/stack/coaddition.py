@@ -17,6 +17,7 @@ from lib.core.settings import StackSettings
 from lib.core.wcs import celestial_wcs, wcs_cards
 from lib.frame.file import read_header
 from lib.frame.step import record_step
+from lib.photometry.coaddpsf import psf_of_coadd, resolve_crowd
 from lib.photometry.coaddzeropoint import ZeropointStars, coadd_zeropoint
 from lib.photometry.coverage import FrameCoverage
 from lib.photometry.injection import CROWDED, Confusion, confusion, crowding
@@ -147,12 +148,14 @@ def make_stack(
         return write_rejected(products, header, finish("REJECTED", reason))
     coadd = measure_combined(combined, grid, settings)
     tied = any(str(frame.header.get("ASTRCAT", "NONE")) != "NONE" for frame in used)
-    measured, significance, crowd = measure_all(coadd, settings)
+    coadd, measured, significance, crowd = measure_all(coadd, settings)
     if measured is not None:
         stars = reference.stars if tied else None
         floor = centring_error(coadd, stars, measured.position_error, settings.match_radius)
         measured = replace(measured, position_error=np.hypot(measured.position_error, floor))
-    point = measured.point if measured is not None and crowd is not None else None
+    point = None
+    if measured is not None and crowd is not None:
+        point = measured.psf if coadd.psf is not None else measured.point
     zeropoint, zp_stars = coadd_zeropoint(coadd, reference.photometric, band, settings, tied, point)
     if crowd is not None and point is not None and zeropoint.known:
         # Light of unresolved neighbours raises the fluxes of all stars alike.
@@ -192,11 +195,13 @@ def measure_combined(
 
 def measure_all(
     coadd: MeasuredCoadd, settings: StackSettings
-) -> tuple[SourceMeasurements | None, np.ndarray, Confusion | None]:
+) -> tuple[MeasuredCoadd, SourceMeasurements | None, np.ndarray, Confusion | None]:
     """Measure the sources of a coadd; in a crowded field their errors include confusion.
 
     Returns
     -------
+    coadd : MeasuredCoadd
+        With its point-spread function, and, where it is crowded, the stars found by its fits.
     measured : SourceMeasurements or None
         None where the coadd has no sources.
     significance : ndarray, shape (n,)
@@ -206,13 +211,22 @@ def measure_all(
     """
     field = coadd.field
     if field is None:
-        return None, np.empty(0), None
+        return replace(coadd, psf_reason="NO_SOURCES"), None, np.empty(0), None
+    crowded = crowding(coadd) >= CROWDED
+    total = field.core_flux / field.core.fraction if crowded else field.total
+    psf, reason = psf_of_coadd(coadd, total, crowded)
+    if psf is None:
+        log.warning("no point-spread function, PSF columns stay empty: %s", reason)
+    coadd = replace(coadd, psf=psf, psf_reason=reason)
+    if crowded:
+        field = resolve_crowd(coadd, field)
+        coadd = replace(coadd, field=field)
     radii = [factor * field.fwhm for factor in settings.apertures]
-    measured = measure_sources(coadd, field, radii, crowding(coadd) >= CROWDED)
+    measured = measure_sources(coadd, field, radii, crowded)
     crowd = confusion(coadd, detection_settings(settings), settings.background_box, radii)
     with np.errstate(divide="ignore", invalid="ignore"):
         significance = measured.point.flux / measured.point.error
-    return measured if crowd is None else crowd.widen(measured), significance, crowd
+    return coadd, measured if crowd is None else crowd.widen(measured), significance, crowd
 
 
 def grid_systems(paths: Sequence[str | Path], used: list[StackFrame]) -> list[WCS]:
@@ -280,7 +294,7 @@ def write_products(
     cards = header.copy()
     for card in wcs_cards(header):
         del cards[card]
-    more = [] if crowd is None else [crowd.hdu()]
+    more = [one.hdu() for one in (crowd, coadd.psf) if one is not None]
     tables = [] if table is None else [table]
     write_fits(products.cat, [fits.PrimaryHDU(header=cards), *tables, *map_hdus(coadd), *more])
     write_fits(products.coadd, [fits.PrimaryHDU(combined.image, header), provenance_table(frames)])

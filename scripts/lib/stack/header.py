@@ -369,6 +369,12 @@ def shape_cards(coadd: MeasuredCoadd) -> Cards:
         ratio = float(noise.ratio(core.radius))
         cards["APNOISEC"] = (ratio, "noise in APRADC over that of the weight map")
         cards["APCORNST"] = (field.growth.n_stars, "stars in APCOR, 0: assumed profile")
+    psf = coadd.psf
+    cards["PSFMODEL"] = ("OK" if psf else coadd.psf_reason[:66], "extension PSF of the sources")
+    if psf:
+        cards["PSFNSTAR"] = (psf.n_stars, "stars that it was measured on")
+        cards["PSFDEGRE"] = (psf.degree, "degree of its change over the field")
+        cards["PSFERROR"] = (1.0857 * psf.error, "[mag] error of PSF magnitudes beyond noise")
     cards["CORRFAC"] = (noise.correlation, "variance in apertures over that of pixels")
     cards["CORRRAD"] = (noise.radius * scale, "[arcsec] radius of those apertures")
     cards["CORRNAP"] = (noise.apertures, "empty apertures; 0: CORRFAC not measured")
@@ -505,6 +511,8 @@ def flag_stack(
     dither = dither_of(headers)
     if dither < LEAST_DITHER * header.get("SEEING", 0.0):
         flags.append(("UNDITHERED", f"{dither:.1f} arcsec, faint stars are in the master sky"))
+    if header.get("PSFMODEL", "OK") != "OK":
+        flags.append(("NO_PSF", header["PSFMODEL"]))
     if not zeropoint.known:
         flags.append(("NO_ZEROPOINT", zeropoint.reason))
     for mode, code in SKY_FLAGS.items():

@@ -16,6 +16,7 @@ from lib.core.crossmatch import match
 from lib.core.sphere import mean_position, project
 from lib.frame.fitsbytes import read_table
 from lib.night.targets import target_position
+from lib.photometry.coaddpsf import sky_mesh
 from lib.photometry.flags import FLAG_OUTSIDE, FLAG_SATURATED
 from lib.photometry.forced import (
     LIMIT_SIGMA,
@@ -25,8 +26,10 @@ from lib.photometry.forced import (
     magnitudes,
     unite_sources,
 )
+from lib.photometry.forcedpsf import forced_psf_fluxes
 from lib.photometry.measuredcoadd import subtract_mesh
 from lib.photometry.psf import CoreAperture, StarAperture, Wings
+from lib.photometry.psfmodel import PsfModel
 
 SAME_SOURCE_RADIUS = 0.7
 """[FWHM] Sources of different coadds closer than this are the same: those of one coadd are at least
@@ -128,11 +131,13 @@ def read_coadd(path: str | Path, weight_path: str | Path, cat_path: str | Path) 
     with fits.open(cat_path) as cat:
         clean = subtract_mesh(image, cat["BACKGROUND"].data, covered)
         occupied = cat["OCCUPIED"].data.astype(bool)
-        confusion = None
+        confusion = psf_confusion = None
         if "CONFUSION" in cat:
             crowd = cat["CONFUSION"].data
             confusion = crowd["FLUX"].astype(float), crowd["POINT"].astype(float)
+            psf_confusion = crowd["FLUX"].astype(float), crowd["PSF"].astype(float)
         partial = cat["PARTIAL"].data if "PARTIAL" in cat else None
+        psf = PsfModel.from_hdu(cat["PSF"]) if "PSF" in cat else None
     wings = Wings(*(header[key] for key in ("PSFALPHA", "PSFBETA", "PSFNORM", "PSFE1", "PSFE2")))
     radius = header["APRAD"] / header["PIXSCALE"]
     core = CoreAperture(
@@ -141,8 +146,9 @@ def read_coadd(path: str | Path, weight_path: str | Path, cat_path: str | Path) 
     )  # fmt: skip
     aperture = StarAperture(radius, 10 ** (0.4 * header["APCOR"]), wings, core)
     return Coadd(
-        str(header["FILTER"]), clean, variance, occupied, header, aperture, confusion, partial
-    )
+        str(header["FILTER"]), clean, variance, occupied, header, aperture, confusion, partial,
+        psf, psf_confusion, sky_mesh(psf.fwhm) if psf else 0,
+    )  # fmt: skip
 
 
 def measure_union(
@@ -194,6 +200,7 @@ def measure_union(
     for k, coadd in enumerate(coadds):
         fluxes = with_saturated(forced_fluxes(coadd, sky, extra), coadd, sky, cats[k])
         _add_measurements(table, coadd, fluxes, first)
+        _add_psf(table, coadd, forced_psf_fluxes(coadd, sky, extra), first)
         listed = np.concatenate([found[:, k], np.zeros(len(extra), bool)])[first]
         table[f"LISTED_{coadd.filter}"] = listed
         table[f"LISTED_{coadd.filter}"].description = "whether its source table has it"
@@ -258,3 +265,21 @@ def _add_measurements(
     table[f"DETECTED_{coadd.filter}"] = flux >= LIMIT_SIGMA * error
     table[f"DETECTED_{coadd.filter}"].description = f"whether S/N is {LIMIT_SIGMA:g} or more"
     table[f"FLAGS_{coadd.filter}"] = flags
+
+
+def _add_psf(
+    table: Table, coadd: Coadd, fluxes: tuple[np.ndarray, np.ndarray], order: np.ndarray
+) -> None:
+    """Add fluxes and magnitudes by fits of the point-spread function, put in another order."""
+    flux, error = (values[order] for values in fluxes)
+    error = np.hypot(error, float(coadd.header.get("FLATERR", 0.0)) * flux)
+    magnitude, magnitude_error, _ = magnitudes(flux, error, coadd.header.get("ABSZPT", np.nan))
+    for label, values, unit, what in (
+        ("FLUX_PSF", flux, "electron", "total flux by a fit of the point-spread function"),
+        ("FLUXERR_PSF", error, "electron", "its error"),
+        ("MAG_PSF", magnitude, "mag", f"magnitude, where its S/N is {LIMIT_SIGMA:g} or more"),
+        ("MAGERR_PSF", magnitude_error, "mag", "its error without that of the zero point"),
+    ):
+        name = f"{label}_{coadd.filter}"
+        table[name] = values
+        table[name].unit, table[name].description = unit, what

@@ -175,7 +175,7 @@ def combine_still(
     coadd = measure_combined(combined, grid, settings)
     if coadd.field is None:
         return None
-    measured, _, crowd = measure_all(coadd, settings)
+    coadd, measured, _, crowd = measure_all(coadd, settings)
     point = measured.point if measured is not None and crowd is not None else None
     tied = any(str(frame.header.get("ASTRCAT", "NONE")) != "NONE" for frame in used)
     band = str(used[0].header.get("BAND", ""))

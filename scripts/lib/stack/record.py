@@ -98,7 +98,10 @@ class CoaddRecord:
             "aperture_correction_error": header.get("APCORERR"),
             "growth_stars": header.get("APCORNST", 0), "correlation": self.correlation,
             "weight_factor": self.weight_factor, "noise_radii": self.noise_radii,
-            "noise_ratios": self.noise_ratios, "empty_apertures": self.empty_apertures,
+            "noise_ratios": self.noise_ratios, "psf": {
+                "model": header.get("PSFMODEL"), "stars": header.get("PSFNSTAR"),
+                "degree": header.get("PSFDEGRE"), "error": header.get("PSFERROR"),
+            }, "empty_apertures": self.empty_apertures,
             "zeropoint": zeropoint,
         }  # fmt: skip
 

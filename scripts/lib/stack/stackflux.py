@@ -15,6 +15,7 @@ from lib.core.wcs import celestial_wcs
 from lib.night.positions import Position
 from lib.photometry.flags import FLAG_OUTSIDE
 from lib.photometry.forced import Coadd, forced_fluxes
+from lib.photometry.forcedpsf import forced_psf_fluxes
 from lib.photometry.frameforced import CENTROID_SNR, near_image
 from lib.photometry.lightcurve import MeasuredFrame, StackedFrames
 from lib.photometry.lightcurvetable import StackFlux
@@ -76,6 +77,7 @@ def stack_fluxes(
     known = near_image(wcs, coadd.image.shape, places)
     n = len(places)
     flux, error = np.full(n, np.nan), np.full(n, np.nan)
+    psf_flux, psf_error = np.full((2, n), np.nan)
     flags = np.full(n, FLAG_OUTSIDE)
     x, y = np.full(n, np.nan), np.full(n, np.nan)
     if known.any():
@@ -83,16 +85,21 @@ def stack_fluxes(
         found = forced_fluxes(coadd, stack.positions, places[known])
         flux[known], error[known], flags[known] = (values[m:] for values in found)
         x[known], y[known] = wcs.all_world2pix(*places[known].T, 0, quiet=True)
-    error = np.hypot(error, float(header.get("FLATERR", 0.0)) * flux)
+        by_fit = forced_psf_fluxes(coadd, stack.positions, places[known])
+        psf_flux[known], psf_error[known] = (values[m:] for values in by_fit)
+    flat = float(header.get("FLATERR", 0.0))
+    error, psf_error = np.hypot(error, flat * flux), np.hypot(psf_error, flat * psf_flux)
     used = {name for name, quality in stack.frames.items() if quality.used}
     zeropoint, excess = _scale(stack, used, frames)
     error = np.hypot(error, excess * np.abs(flux))
+    psf_error = np.hypot(psf_error, excess * np.abs(psf_flux))
     return [
         StackFlux(
             name=stack.name, filter=stack.filter, members=tuple(sorted(used)),
             rate=float(flux[i] / stack.exptime), error=float(error[i] / stack.exptime),
             flags=int(flags[i]), zeropoint=zeropoint, radius=float(header["APRAD"]),
-            x=float(x[i]), y=float(y[i]),
+            x=float(x[i]), y=float(y[i]), psf_rate=float(psf_flux[i] / stack.exptime),
+            psf_error=float(psf_error[i] / stack.exptime),
         )
         for i in range(n)
     ]  # fmt: skip
