@@ -4,16 +4,16 @@ import math
 
 
 def altitude(mjd: float, ra: float, dec: float, latitude: float, longitude: float) -> float:
-    """Altitude of a position (deg), good to about 0.3 deg.
+    """Return the altitude of a position [deg], accurate to about 0.3 deg.
 
     Parameters
     ----------
     mjd : float
-        UTC, days.
+        UTC [d].
     ra, dec : float
-        Position (deg); its precession since J2000 is neglected.
+        Position [deg]; precession since J2000 is neglected.
     latitude, longitude : float
-        Site (deg, east positive).
+        Site [deg], east positive.
 
     Notes
     -----
@@ -28,7 +28,7 @@ def altitude(mjd: float, ra: float, dec: float, latitude: float, longitude: floa
 
 
 def airmass_at(altitude_deg: float) -> float | None:
-    """Airmass at an apparent altitude (deg), Pickering (2002); None below 2 deg."""
+    """Return the airmass at an apparent altitude [deg] (Pickering 2002); None below 2 deg."""
     if altitude_deg < 2:
         return None
     return 1 / math.sin(math.radians(altitude_deg + 244 / (165 + 47 * altitude_deg**1.1)))

@@ -1,4 +1,4 @@
-"""Sections of a detector: amplifiers, overscan, halves, and how they make one frame."""
+"""Sections of a detector: amplifiers, overscan, halves, and how they form one frame."""
 
 import math
 import re
@@ -13,9 +13,9 @@ from lib.night.rawheaders import RawHDU
 
 
 def parse_section(value: Any) -> tuple[list[int], list[bool]] | None:
-    """`[x1:x2,y1:y2]` (1-based, ends included) as ([y0, y1, x0, x1], [flip_y, flip_x]) or None.
+    """Return `[x1:x2,y1:y2]` as ([y0, y1, x0, x1], [flip_y, flip_x]); None where it is no section.
 
-    The result is 0-based with the end excluded, as numpy counts.
+    The FITS section is 1-based with ends included, the result 0-based with ends excluded.
     """
     match = re.fullmatch(
         r"\s*\[\s*(\d{1,6})\s*:\s*(\d{1,6})\s*,\s*(\d{1,6})\s*:\s*(\d{1,6})\s*\]\s*", text(value)
@@ -41,9 +41,10 @@ def _overlap(one, two):
 
 
 def _resolve_section(spec, header, shape, binning, camera):
-    """A section of the YAML (numbers, keyword, or a mapping by binning) for this frame.
+    """Return a section of the instrument file for this frame; None where it has none.
 
-    Returns None where there is none or it makes no sense for this frame.
+    Also None where the section makes no sense for the frame. `spec` is a list of numbers, a
+    keyword, or a mapping by binning.
     """
     if isinstance(spec, dict):
         spec = spec.get(binning)
@@ -73,12 +74,12 @@ def _resolve_section(spec, header, shape, binning, camera):
 def single_amplifier(
     camera: dict[str, Any], half: dict[str, Any] | None, header: Header, hdu: RawHDU, binning: str
 ) -> Amplifier:
-    """Return the one amplifier of a frame, or of a half of it.
+    """Return the amplifier of a frame, or of a half of it, that is read through only one.
 
     Raises
     ------
     FrameUnusable
-        Where a half is not within the frame.
+        A half lies outside the frame.
     """
     shape = hdu.shape or []
     whole = [0, shape[0], 0, shape[1]]
@@ -108,7 +109,7 @@ DATA_KEYS = ("TSEC", "TRIMSEC", "DATASEC", "DSEC", "AMPSEC", "ASEC")
 OVERSCAN_KEYS = ("BIASSEC", "BSEC")
 GAIN_KEYS = ("GAIN", "GTGAIN", "EGAIN", "GAIN_")
 RDNOISE_KEYS = ("RDNOISE", "RDNOIS", "GTRON", "READNOI", "RON", "RDNOISE_")
-"""Keywords of an amplifier among several of one image, before its number or letter."""
+"""Keywords of an amplifier among several of one image, without its number or letter."""
 
 _NUMBERED = re.compile(rf"(?:{'|'.join(DATA_KEYS)})_?(\d{{1,2}}|[A-H])")
 
@@ -119,24 +120,26 @@ _FIRST_OVERSCANS = [
     for joint in ("", "_")
     for name in ("1", "01", "11", "0", "00", "A")
 ]
-"""One of them is there where amplifiers have sections of their own: a few lookups tell."""
+"""One of these is present where amplifiers have sections of their own: a quick test."""
 
 
 def section_amplifiers(header: Header, hdu: RawHDU) -> tuple[list[Amplifier], list[int]] | None:
-    """Return the amplifiers of one image whose header has sections for each, and their shape.
+    """Return the amplifiers of an image whose header has a section for each, and their joint shape.
 
-    As DATASEC1 and BIASSEC1 (KeplerCam's relatives), TSEC11 and BSEC11 (Arcon), DSECA and BSECA
-    (MegaCam), AMPSEC1. What lies between the data, as overscan in the middle, is left out.
+    Examples are DATASEC1 and BIASSEC1 (KeplerCam and its relatives), TSEC11 and BSEC11 (Arcon),
+    DSECA and BSECA (MegaCam), AMPSEC1. Pixels between the data sections, such as overscan in the
+    middle, are left out.
 
     Parameters
     ----------
     header : mapping
+        Header of the image.
     hdu : RawHDU
 
     Returns
     -------
     tuple, or None
-        None where there are not two such sections, or they make no sense.
+        None where there are fewer than two such sections, or they make no sense.
     """
     amplifiers = []
     for name in numbered_sections(header):
@@ -154,19 +157,19 @@ def section_amplifiers(header: Header, hdu: RawHDU) -> tuple[list[Amplifier], li
             )
         )  # fmt: skip
     if not any(one.overscan for one in amplifiers):
-        return None  # nothing is told of an amplifier that is not told of all
+        return None  # a value is used only if all amplifiers have one
     return join_amplifiers(amplifiers)
 
 
 def numbered_sections(header: Header) -> list[str]:
-    """Return the numbers or letters of amplifiers that sections of one image have."""
+    """Return the numbers or letters of the amplifiers for which an image has sections."""
     if not any(key in header for key in _FIRST_OVERSCANS):
         return []
     return sorted({found.group(1) for key in header if (found := _NUMBERED.fullmatch(key))})
 
 
 def _numbered(header: Header, keys: Sequence[str], name: str, hdu: RawHDU) -> list[int] | None:
-    """Return the section of an amplifier by the first keyword that tells one within the image."""
+    """Return the section of an amplifier from the first keyword with a section inside the image."""
     for key in keys:
         for joint in ("", "_"):
             told = parse_section(get(header, f"{key}{joint}{name}"))
@@ -184,7 +187,7 @@ def _numbered_value(header: Header, keys: Sequence[str], name: str) -> float:
 
 
 def _without(data: list[int], overscan: list[int]) -> list[int]:
-    """Return the larger part of a section that is left beside an overscan within it."""
+    """Return the larger part of a section that remains beside an overscan within it."""
     y0, y1, x0, x1 = data
     sides = [
         [y0, y1, x0, min(x1, overscan[2])], [y0, y1, max(x0, overscan[3]), x1],
@@ -194,18 +197,18 @@ def _without(data: list[int], overscan: list[int]) -> list[int]:
 
 
 def join_amplifiers(amplifiers: list[Amplifier]) -> tuple[list[Amplifier], list[int]] | None:
-    """Place amplifiers of one image side by side, without what lies between their data.
+    """Place the amplifiers of one image side by side, without the pixels between their data.
 
     Parameters
     ----------
     amplifiers : list of Amplifier
-        Their `origin` is set.
+        Amplifiers; their `origin` is set.
 
     Returns
     -------
     tuple, or None
-        Amplifiers and shape of the frame; None where there are not two, sections overlap, or they
-        leave gaps in the frame.
+        Amplifiers and shape of the frame; None where there are fewer than two, sections overlap, or
+        they leave gaps in the frame.
     """
     data = [one.data for one in amplifiers]
     if len(data) < 2:
@@ -232,20 +235,23 @@ def join_amplifiers(amplifiers: list[Amplifier]) -> tuple[list[Amplifier], list[
 def listed_amplifiers(
     camera: dict[str, Any], header: Header, hdu: RawHDU, binning: str
 ) -> tuple[list[Amplifier], list[int]]:
-    """Return the amplifiers that an instrument file lists for one image, and their shape.
+    """Return the amplifiers that an instrument file lists for an image, and their joint shape.
 
     Parameters
     ----------
     camera : dict
-        `amplifiers` is a list of mappings with `data`, and `overscan`, `gain`, `rdnoise`.
+        Camera of the instrument file; `amplifiers` is a list of mappings with `data`, and
+        optionally `overscan`, `gain`, `rdnoise`.
     header : mapping
+        Header of the image.
     hdu : RawHDU
     binning : str
+        Binning, as ``2x2``.
 
     Raises
     ------
     FrameUnusable
-        BAD_SECTION where a section is not in the frame, or they do not make up one.
+        BAD_SECTION: a section is not inside the frame, or the sections do not form one.
     """
     shape = hdu.shape or []
     amplifiers = []
@@ -272,12 +278,12 @@ def listed_amplifiers(
 def extension_amplifiers(
     hdus: list[RawHDU], headers: dict[int, Header], binning: str
 ) -> tuple[list[Amplifier], list[int]]:
-    """Amplifiers of a multi-extension file, placed by DETSEC; (list, shape of joined frame).
+    """Return the amplifiers of a multi-extension file, placed by DETSEC, and their joint shape.
 
     Raises
     ------
     FrameUnusable
-        When sections are missing, outside, or of another size than their place.
+        Sections are missing, outside, or not of the size of their place.
     """
     bin_x, bin_y = (int(part) for part in binning.split("x"))
     amplifiers: list[Amplifier] = []
@@ -318,7 +324,10 @@ def extension_amplifiers(
 
 
 def to_frame(amplifier: Amplifier, x: float, y: float) -> tuple[float, float, int, int]:
-    """A position (1-based) in the raw HDU as position in the frame, and the signs of its axes."""
+    """Return the position (1-based) in the frame of a position in the raw HDU.
+
+    Also returned are the signs of the axes.
+    """
     y0, y1, x0, x1 = amplifier.data
     flip_y, flip_x = amplifier.flip
     oy, ox = amplifier.origin
@@ -328,7 +337,7 @@ def to_frame(amplifier: Amplifier, x: float, y: float) -> tuple[float, float, in
 
 
 def to_raw(amplifier: Amplifier, x: float, y: float) -> tuple[float, float]:
-    """A position (1-based) in the frame as position in the raw HDU of this amplifier."""
+    """Return the position (1-based) in the raw HDU of a position in the frame."""
     y0, y1, x0, x1 = amplifier.data
     flip_y, flip_x = amplifier.flip
     oy, ox = amplifier.origin

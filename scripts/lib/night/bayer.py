@@ -9,15 +9,15 @@ from lib.night.facts import FrameFacts
 from lib.night.headervalues import Header, get, number, text
 
 COLOURS = {"R": ("TR", "R"), "G": ("TG", "V"), "B": ("TB", "B")}
-"""Filter and nearest band of each colour, as AAVSO names those of a matrix."""
+"""Filter and nearest band of each colour; the names are those of the AAVSO."""
 
 KEYWORDS = ("BAYERPAT", "COLORTYP", "BAYER", "CFAPAT")
 
 
 def bayer_pattern(header: Header) -> str:
-    """Return the matrix of the first two rows as stored, like ``RGGB``; empty where there is none.
+    """Return the Bayer matrix of the first two rows as stored, e.g. ``RGGB``; '' without one.
 
-    Offsets and a file written from the bottom up are taken into account.
+    Offsets, and files written from the bottom up, are taken into account.
     """
     if not any(key in header for key in KEYWORDS):
         return ""
@@ -40,7 +40,7 @@ def bayer_pattern(header: Header) -> str:
 
 
 def _offset(header: Header, axis: str) -> int:
-    """Return by how many pixels, 0 or 1, the matrix begins earlier than the image on an axis."""
+    """Return the offset of the matrix from the image on an axis, 0 or 1 pixel."""
     for key in (f"{axis}BAYROFF", f"BAYOFF{axis}", f"BAYROFF{axis}"):
         value = number(get(header, key))
         if value is not None:
@@ -49,16 +49,17 @@ def _offset(header: Header, axis: str) -> int:
 
 
 def colour_frames(facts: FrameFacts, mode: str, header: Header) -> list[FrameFacts]:
-    """Return the frames that a raw frame becomes: itself, or one of each colour of its matrix.
+    """Return the frames of a raw frame: itself, or one for each colour of its matrix.
 
     Parameters
     ----------
     facts : FrameFacts
-        Facts of the whole frame; a note is added where it has a matrix and is used as it is.
+        Facts of the whole frame; a note is added where it has a matrix but is used unchanged.
     mode : {'none', 'superpixel', 'split'}
-        Superpixel: the mean of each cell of 2 x 2 pixels is a pixel; split: a frame of each of
-        R, G (the mean of its two) and B.
+        superpixel: each cell of 2 x 2 pixels becomes a pixel, its mean; split: one frame each for
+        R, G (the mean of its two pixels) and B.
     header : mapping
+        Header of the frame.
     """
     pattern = bayer_pattern(header)
     if not pattern:
@@ -81,7 +82,7 @@ def colour_frames(facts: FrameFacts, mode: str, header: Header) -> list[FrameFac
 
 
 def _plane(facts: FrameFacts, colour: str, phases: list[list[int]]) -> FrameFacts:
-    """Return the facts of one colour's pixels, of whose cells the mean is a pixel."""
+    """Return the facts of a colour plane: each cell becomes a pixel, the mean over `phases`."""
     count = len(phases)
     amplifier = replace(facts.amplifiers[0], phases=phases)
     amplifier.gain = round(amplifier.gain * count, 6)
@@ -104,7 +105,7 @@ def _plane(facts: FrameFacts, colour: str, phases: list[list[int]]) -> FrameFact
 
 
 def _halved(cards: dict[str, Any] | None, phases: list[list[int]]) -> dict[str, Any] | None:
-    """Return the WCS of every second pixel, from (x, y) = 1 + the mean of the phases on."""
+    """Return the WCS of every second pixel, starting at (x, y) = 1 + the mean of the phases."""
     if cards is None:
         return None
     cards = dict(cards)

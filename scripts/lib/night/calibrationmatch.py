@@ -1,4 +1,4 @@
-"""Which calibrations fit a frame, and why others do not."""
+"""Matching of calibrations to frames, and the reasons why others do not fit."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,55 +14,56 @@ from lib.night.starttime import mjd_of
 TEMPERATURE_TOLERANCE = 5.0  # K
 
 UNCOOLED = 5.0
-"""[deg C] Detectors that are warmer are not cooled."""
+"""[deg C] Detectors warmer than this are not cooled."""
 
 DETECTOR_KEYS = ("instrument", "camera", "detector", "half", "binning", "readout", "shape")
 
 SETTINGS = ("gain_setting", "offset", "unit")
-"""Settings of the camera that move the bias level and its noise, and the unit of the pixels."""
+"""Camera settings that change the bias level and its noise, and the unit of the pixels."""
 
 MAY_BE_BLANK = ("gain_setting", "offset", "detector")
-"""What fits everything where a header does not tell it."""
+"""Properties that match anything where a header lacks them."""
 
 GROUP_KEYS = {
     "bias": (*DETECTOR_KEYS, *SETTINGS),
     "dark": (*DETECTOR_KEYS, *SETTINGS, "exptime"),
     "flat": ("instrument", "camera", "filter", *DETECTOR_KEYS[2:], *SETTINGS, "source"),
 }
-"""What a group of calibration frames must have in common, in the order in which names are made
-unique and reasons are told."""
+"""Properties that the frames of a calibration group share, in the order in which names are made
+unique and reasons are listed."""
 
 BIAS_WORDS = ("ZEROCOR", "BIASCOR", "BIASSUB", "BIAS_SUB", "SUBBIAS", "BIASFILE", "L1IDBIAS")
-"""Keywords that programs write when they have subtracted a bias."""
+"""Keywords written by programs that have subtracted a bias."""
 
 SOURCES = ("sky", "", "dome")
-"""Light of flats, the preferred first: the lamp's falls on the mirror from elsewhere."""
+"""Light sources of flats, in order of preference: dome light reaches the mirror from other
+directions than the sky's."""
 
 
 @dataclass
 class CalibrationGroup:
-    """Calibration frames that make one master, or a ready master; None fits everything.
+    """Calibration frames of one master, or a ready master; None matches anything.
 
     Parameters
     ----------
     name : str
         Name of the master.
     exptime : float
-        Seconds.
+        Exposure time [s].
     temperature : float
-        Temperature of the detector.
+        Temperature of the detector [deg C].
     gain_setting, offset, source : str
-        As in `lib.night.facts.FrameFacts`; empty fits everything.
+        See `lib.night.facts.FrameFacts`; empty matches anything.
     detector : str
-        Likewise; empty fits everything.
+        See `lib.night.facts.FrameFacts`; empty matches anything.
     unit : str
-        Of the pixels, likewise; empty is DN.
+        Unit of the pixels; empty for DN.
     frames : list of str
-        In the order of time.
+        Names of the frames, ordered by time.
     labels : dict
-        What tells it from groups of the same base name.
+        Properties that distinguish it from groups with the same base name.
     mjd : float
-        When its frames were taken, where it is not of the same night; None where that is not known.
+        Mean time of its frames [MJD], if they are not of the same night; None where unknown.
     """
 
     instrument: str | None
@@ -87,16 +88,15 @@ class CalibrationGroup:
 
 @dataclass(frozen=True)
 class CalibrationMatch:
-    """The masters that belong to a frame: their names, or None.
+    """The masters that match a frame: their names, or None.
 
     Parameters
     ----------
     notes : dict of str to str
-        By kind, for those that the frame wants, why there is none: each candidate and the keys on
-        which it failed.
+        Kind -> why a required master is missing: each candidate and the properties that failed.
     taken : dict of str to str
-        By kind, for masters of another night, which it is, how old, and what was nearer in time but
-        did not fit.
+        Kind -> for a master of another night: which, how old, and which ones nearer in time did not
+        fit.
     """
 
     bias: str | None = None
@@ -107,7 +107,7 @@ class CalibrationMatch:
 
     @property
     def remarks(self) -> str:
-        """Return what is to be told of the masters that are not of the frame's own night."""
+        """Return remarks on the masters that are not from the frame's own night."""
         return "; ".join(f"{kind}: {why}" for kind, why in (self.notes | self.taken).items())
 
     def master(self, kind: str) -> str | None:
@@ -117,12 +117,12 @@ class CalibrationMatch:
 
 
 def exposure_tolerance(exptime: float) -> float:
-    """Return how far exposure times of one series may differ [s]."""
+    """Return the maximum difference of exposure times within one series [s]."""
     return 0.01 + 0.01 * exptime
 
 
 def temperature_difference(group: CalibrationGroup, facts: FrameFacts) -> float:
-    """Return how far the temperatures of a group and a frame are apart [K]; 0 if not known."""
+    """Return the temperature difference between a group and a frame [K]; 0 if unknown."""
     if group.temperature is None or facts.temperature is None:
         return 0.0
     return abs(group.temperature - facts.temperature)
@@ -134,13 +134,13 @@ def made_here(header: Mapping[str, Any], kind: str) -> bool:
 
 
 def bias_in_words(header: Mapping[str, Any]) -> bool | None:
-    """Return whether a header says that a bias was subtracted; None where it says nothing.
+    """Return whether a header states that a bias was subtracted; None where it says nothing.
 
     Parameters
     ----------
     header : mapping
-        CALSTAT (MaxIm DL and others: B for bias, D for dark, F for flat), the keywords of IRAF,
-        ccdproc and others.
+        With CALSTAT (MaxIm DL and others: B for bias, D for dark, F for flat), or the keywords of
+        IRAF, ccdproc and others.
     """
     if "B" in text(header.get("CALSTAT")).upper():
         return True
@@ -152,7 +152,7 @@ def bias_in_words(header: Mapping[str, Any]) -> bool | None:
 
 
 def bias_remark(header: Mapping[str, Any]) -> str:
-    """Return what the header of a ready dark tells of its bias, in words."""
+    """Return what the header of a ready dark says about its bias."""
     told = bias_in_words(header)
     unit = text(header.get("BUNIT")).lower()
     if told or "/s" in unit:
@@ -161,11 +161,11 @@ def bias_remark(header: Mapping[str, Any]) -> str:
 
 
 def date_of_master(header: Mapping[str, Any]) -> float | None:
-    """Return when the frames of a ready master were taken [MJD], None where no card tells."""
+    """Return when the frames of a ready master were taken [MJD]; None where no card says so."""
     told = number(header.get("MJD-OBS"))
     if told is None:
         told = mjd_of(header.get("DATE-OBS"))
-    if told is None:  # those made here name their frames, which bear their start
+    if told is None:  # masters made here list their frames, whose names contain their start
         first = re.match(r"(2\d{3})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)", text(header.get("INPUT1")))
         told = mjd_of("{}-{}-{}T{}:{}:{}".format(*first.groups())) if first else None
     return told
@@ -174,7 +174,7 @@ def date_of_master(header: Mapping[str, Any]) -> float | None:
 def ready_group(
     stem: str, kind: str, header: Mapping[str, Any], shape: Sequence[int]
 ) -> CalibrationGroup:
-    """Return what a ready master is, as far as its header and name tell."""
+    """Return the properties of a ready master, as far as its header and name give them."""
     camera = text(header.get("CAMERA")) or None
     if camera is None and kind != "flat":
         camera = stem[5:].split("-")[0]
@@ -195,14 +195,17 @@ def ready_group(
 
 
 def differences(kind: str, group: CalibrationGroup, facts: FrameFacts) -> list[str]:
-    """Return the keys on which a group does not fit a frame: "key its value, not the frame's"."""
+    """Return the properties in which a group differs from a frame.
+
+    Each is "name, value of the group, not the value of the frame".
+    """
     why = []
     for key in GROUP_KEYS[kind]:
-        # The response of the pixels is the same at any gain and in any light.
+        # The response of the pixels is independent of the gain and the light source.
         if key in ("exptime", "source") or (kind == "flat" and key in SETTINGS):
             continue
         value, wanted = getattr(group, key), getattr(facts, key)
-        if key == "filter" and value is None:  # a ready flat: its name tells
+        if key == "filter" and value is None:  # a ready flat: identified by its name
             name = group.name.rpartition("/")[2][5:]
             if name != wanted and not name.startswith(f"{wanted}-"):
                 why.append(f"filter {name}, not {wanted}")
@@ -221,17 +224,17 @@ def differences(kind: str, group: CalibrationGroup, facts: FrameFacts) -> list[s
 
 
 def _alike_in_temperature(kind: str, group: CalibrationGroup, facts: FrameFacts) -> bool:
-    """Whether a group serves a frame as far as the temperature of the detector goes."""
+    """Return whether a group is usable for a frame as far as the detector temperature goes."""
     apart = temperature_difference(group, facts)
     if kind == "flat" or apart <= TEMPERATURE_TOLERANCE:
         return True
-    # A detector that is not cooled follows the night; its bias level does not matter as much.
+    # Uncooled detectors follow the ambient temperature, which affects the bias level little.
     known = (group.temperature or 0.0, facts.temperature or 0.0)
     return kind == "bias" and min(known) > UNCOOLED
 
 
 def preference(group: CalibrationGroup, facts: FrameFacts) -> tuple[bool, int, int, float, str]:
-    """Return by what a group is preferred among those that fit a frame, the least first."""
+    """Return the sort key of preference among groups that fit a frame, best first."""
     settings = sum(getattr(group, key) not in (None, "", getattr(facts, key)) for key in SETTINGS)
     light = SOURCES.index(group.source or "")
     unnamed = (group.detector or "") != facts.detector
@@ -241,24 +244,25 @@ def preference(group: CalibrationGroup, facts: FrameFacts) -> tuple[bool, int, i
 def nearest_darks(
     fits: list[CalibrationGroup], exptime: float, bias: str | None, pedestal: bool = False
 ) -> tuple[list[CalibrationGroup], list[tuple[str, list[str]]]]:
-    """Return the darks of the same exposure; else, with a bias, the longest of those that fit.
+    """Return the darks of equal exposure or, with a bias, the longest of those that fit.
 
     Parameters
     ----------
     fits : list of CalibrationGroup
+        Darks that match the frame otherwise.
     exptime : float
         Exposure time of the frame [s].
     bias : str or None
-        Its master bias.
+        Master bias of the frame.
     pedestal : bool
-        Whether without a bias the dark of the nearest exposure will do, for the pedestal that it
-        holds: of a flat, to which the dark current is nothing.
+        Whether, without a bias, the dark of the nearest exposure is acceptable for its pedestal:
+        for flats, in which the dark current is negligible.
 
     Returns
     -------
     usable : list of CalibrationGroup
     failed : list of tuple
-        Name, and why it does not fit.
+        Name of each other dark, and why it does not fit.
     """
     same = [
         one

@@ -1,4 +1,4 @@
-"""The nights of a campaign: their logs, their plans, and the folders that they lie in."""
+"""The nights of a campaign: their logs, their plans, and their folders."""
 
 import os
 import re
@@ -13,10 +13,10 @@ from lib.night.positions import Position, read_positions
 from lib.night.slices import sliced, slices_of
 
 MARKER = ".settled"
-"""Name in the folder of a night of what its page was made of."""
+"""Name of the file in a night's folder that records what its page was made from."""
 
 REDUCED = re.compile(r"[a-z]+(2[0-9A-Za-z_+-]*)\.fits")
-"""Names of frames that steps have written."""
+"""Names of reduced frames."""
 
 
 @dataclass
@@ -26,11 +26,13 @@ class Night:
     Parameters
     ----------
     name : str
-        The date of its evening; empty where nothing is known of it.
+        Date of its evening; empty where nothing is known of it.
     log : lib.night.nightlog.NightLog
+        Night log.
     plan : lib.night.plan.Plan
+        Plan of the night.
     folder : str
-        Where its files lie below `imdir`: ``20220127/``, or empty for `imdir` itself.
+        Folder of its products in `imdir`: ``20220127/``, or empty for `imdir` itself.
     """
 
     name: str
@@ -41,22 +43,23 @@ class Night:
 
 @dataclass
 class Campaign:
-    """All that a run has raw frames of: one night, or several.
+    """All raw frames of a run: one night, or several.
 
     Parameters
     ----------
     log : lib.night.nightlog.NightLog
-        Of all raw files.
+        Log of all raw files.
     nights : dict of str to Night
-        By folder, in order of time. One night lies in `imdir` itself.
+        Folder -> night, in order of time. A single night lies in `imdir` itself.
     slices : dict of str to tuple of str
-        Stacks over nights and parts of nights, ``<target>.<filter>.<mark>`` -> frames by time.
+        Stacks over several nights and of parts of nights, ``<target>.<filter>.<mark>`` -> frames by
+        time.
     keys : dict of str to str
-        By folder, a digest of all that the products of a night depend on.
+        Folder -> digest of all that the products of the night depend on.
     settled : frozenset of str
-        Folders of the nights that have come to their end, and need no planning.
+        Folders of the nights that are complete and need no planning.
     moving : dict of str to Position
-        What the stacks among `slices` that follow something follow.
+        Name of each stack in `slices` that follows a moving object -> its ephemeris.
     """
 
     log: NightLog
@@ -73,12 +76,12 @@ class Campaign:
 
     @property
     def wildcard(self) -> str:
-        """What stands in the paths of rules for the folder of a night."""
+        """Wildcard in the paths of rules for the folder of a night."""
         return "{night}" if self.several else ""
 
     @property
     def folder_pattern(self) -> str:
-        """Regular expression of the folders of open nights, and of what lies in `imdir`."""
+        """Regular expression of the folders of open nights, and of `imdir` itself."""
         return f"(?:{'|'.join(dict.fromkeys([*self.open, '']))})"
 
     @property
@@ -94,7 +97,7 @@ class Campaign:
         }
 
     def threads_of_a_stack(self, cores: int | None) -> int:
-        """Return the threads of a job of one stack: few where the others keep the cores busy."""
+        """Return the number of threads for one stack: few where others keep the cores busy."""
         stacks = sum(len(night.plan.stacks) for night in self.open.values())
         return threads_of_a_stack(stacks, cores)
 
@@ -143,13 +146,14 @@ class Campaign:
 
 
 def flat_night(logs: Mapping[str, NightLog], imdir: str | os.PathLike[str]) -> str:
-    """Return which of several nights lies in `imdir` itself, as it was once reduced alone; or ''.
+    """Return which of several nights already lies in `imdir` itself; '' where none does.
 
     Parameters
     ----------
     logs : dict of str to NightLog
-        By the name of the night.
+        Name of the night -> its log.
     imdir : path-like
+        Directory of the products.
     """
     nights = {frame: name for name, log in logs.items() for frame in log.frames}
     count: dict[str, int] = {}
@@ -167,16 +171,20 @@ def flat_night(logs: Mapping[str, NightLog], imdir: str | os.PathLike[str]) -> s
 def plan_campaign(
     log: NightLog, config: Mapping[str, Any], imdir: str | os.PathLike[str]
 ) -> Campaign:
-    """Return the nights of a run, with what is to be made of each and over all of them.
+    """Return the nights of a run, with what is to be made of each and of all together.
 
     Parameters
     ----------
     log : lib.night.nightlog.NightLog
-        Of all raw files.
+        Log of all raw files.
     config : dict
-        Checked by `lib.engine.config.check_config`.
+        Configuration, checked by `lib.engine.config.check_config`.
     imdir : path-like
-        A night that lies in it already stays there.
+        Directory of the products. A night that already lies in it stays there.
+
+    Returns
+    -------
+    Campaign
     """
     logs = log.by_night() if config["nights"] == "auto" else {"": log}
     alone = next(iter(logs)) if len(logs) == 1 else flat_night(logs, imdir)

@@ -1,7 +1,7 @@
-"""Whether a raw file is whole, or still being written.
+"""Whether a raw file is complete, or still being written.
 
-A copier may give a file its full length before the pixels arrive: what is missing reads as zeros.
-So do the rows that some detectors leave blank; but these do it in every frame.
+A copying program may give a file its full length before the pixels arrive: the missing part reads
+as zeros. So do rows that some detectors leave blank, but these are blank in every frame.
 """
 
 import errno
@@ -17,35 +17,38 @@ from lib.frame.fitsbytes import BLOCK, sum_of_part
 from lib.night.rawheaders import RawHDU, RawHeaders
 
 SUSPICIOUS = 512
-"""[byte] Zeros at the end of an image's data from which on they may stand for what is missing."""
+"""[byte] Number of zeros at the end of the image data from which on data may be missing."""
 
 BEFORE = 2880
-"""[byte] Data before them that show whether zeros are usual in the frame."""
+"""[byte] Data before these that show whether zeros are common in the frame."""
 
 ROWS, BORDER = 4, 3
-"""Rows before them, and pixels at the ends of these, whose zeros show a blank border."""
+"""Rows before these, and pixels at their ends, whose zeros indicate a blank border."""
 
 RECENT = 2.0
-"""[s] Age of a change after which a file is looked at once more ..."""
+"""[s] A file changed more recently than this is checked again ..."""
 
 PAUSE = 0.5
-"""[s] ... so much later."""
+"""[s] ... after this time."""
 
 
 def blank_end(path: str | os.PathLike[str], headers: RawHeaders) -> int:
-    """Return how many bytes at the end of a plain file's images are zeros without a reason.
+    """Return the number of unexplained zero bytes at the end of a plain file's images.
 
     Parameters
     ----------
     path : path-like
+        Raw file.
     headers : RawHeaders
+        Its headers.
 
     Returns
     -------
     int
-        0 where the last bytes are few zeros or none; where all of the data are, or half of those
-        just before, as where the camera clips its noise; where the rows before have blank ends,
-        too; where DATASUM is right; and in a gzipped file, whose own checksum has been read.
+        0 where there are few zeros or none at the end; where all of the data are zero, or half of
+        those just before, as in cameras that clip their noise; where the rows before have blank
+        ends as well; where DATASUM is correct; and for gzipped files, whose own checksum was
+        verified.
     """
     hdu = next((one for one in reversed(headers.hdus) if one.length), None)
     if hdu is None or not hdu.start:
@@ -74,24 +77,24 @@ def blank_end(path: str | os.PathLike[str], headers: RawHeaders) -> int:
         if hdu.plain and hdu.shape and _has_blank_border(data[:filled], size * hdu.shape[-1], size):
             return 0
         return 0 if _sum_is_right(words, hdu) else hdu.length - filled
-    except (OSError, ValueError):  # gone, or cut short meanwhile: who reads it next says so
+    except (OSError, ValueError):  # deleted or truncated meanwhile: the next reader will report it
         return 0
 
 
 def _written(file: int, start: int, end: int) -> int:
-    """Return a byte of an open file from which on to `end` nothing has been written: zeros."""
+    """Return the byte of an open file after which, up to `end`, nothing has been written."""
     hole = end
     try:
         hole = os.lseek(file, start, os.SEEK_HOLE)
         os.lseek(file, hole, os.SEEK_DATA)
     except OSError as error:
-        # Nothing behind the hole; other file systems do not know of holes.
+        # No data after the hole; other file systems have no holes.
         return min(hole, end) if error.errno == errno.ENXIO else end
     return end
 
 
 def _has_blank_border(data: np.ndarray, row: int, size: int) -> bool:
-    """Return whether the last whole rows begin or end with zeros: frames shifted by software do.
+    """Return whether the last whole rows begin or end with zeros, as in frames shifted by software.
 
     Parameters
     ----------
@@ -108,7 +111,7 @@ def _has_blank_border(data: np.ndarray, row: int, size: int) -> bool:
 
 
 def _length_without_zeros(data: np.ndarray) -> int:
-    """Return the length of bytes up to the last that is not zero."""
+    """Return the number of bytes up to the last nonzero one."""
     end = len(data)
     while end > 0:
         start = max(0, end - (1 << 20))
@@ -120,7 +123,7 @@ def _length_without_zeros(data: np.ndarray) -> int:
 
 
 def _sum_is_right(words: mmap.mmap, hdu: RawHDU) -> bool:
-    """Return whether an HDU states its DATASUM, and has it."""
+    """Return whether an HDU has a DATASUM, and it is correct."""
     stated = str(hdu.header.get("DATASUM", ""))
     if not stated.isdigit():
         return False
@@ -129,12 +132,12 @@ def _sum_is_right(words: mmap.mmap, hdu: RawHDU) -> bool:
 
 
 def incomplete(files: Mapping[str, list[Any]]) -> dict[str, str]:
-    """Return the files whose zeros at the end no frame of their kind has: name -> why.
+    """Return the files that end in zeros unlike other frames of their kind: name -> reason.
 
     Parameters
     ----------
     files : dict
-        Entries of the night log; `blank` of the last item is what `blank_end` gave.
+        Entries of the night log; `blank` of the last item is the result of `blank_end`.
     """
     blanks: dict[tuple[Any, ...], dict[str, int]] = {}
     for name, entry in files.items():
@@ -145,7 +148,7 @@ def incomplete(files: Mapping[str, list[Any]]) -> dict[str, str]:
     found = {}
     for members in blanks.values():
         least = min(members.values())
-        # A whole night of blank rows is the detector's own; a single frame proves nothing.
+        # Blank rows in all frames are due to the detector; a single frame proves nothing.
         usual = least + SUSPICIOUS if list(members.values()).count(least) > 1 else 0
         for name, blank in members.items():
             if blank > usual:
@@ -154,14 +157,15 @@ def incomplete(files: Mapping[str, list[Any]]) -> dict[str, str]:
 
 
 def changing(folder: str, looks: Mapping[str, list[int]]) -> set[str]:
-    """Return the files that change while they are looked at.
+    """Return the files that change while they are being looked at.
 
     Parameters
     ----------
     folder : str
+        Directory of the files.
     looks : dict of str to [int, int]
-        Size and time of change [ns] of the files at the first look. Where that time is recent by
-        the clock, they get a moment before the second.
+        Size and modification time [ns] of each file at the first look. Recently modified files get
+        a pause before the second look.
     """
     now = time.time_ns()
     if any(abs(now - mtime) < 1e9 * RECENT for _, mtime in looks.values()):

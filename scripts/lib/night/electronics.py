@@ -1,4 +1,4 @@
-"""Gain, read noise and saturation of a header: the first alternative that can be true."""
+"""Gain, read noise and saturation from a header: the first plausible alternative."""
 
 import functools
 import re
@@ -17,10 +17,10 @@ from lib.night.headervalues import (
 )
 
 LARGEST_GAIN = 20.0
-"""[electron/DN] a larger GAIN of a header is the camera's setting."""
+"""[electron/DN] A larger GAIN in a header is a setting of the camera."""
 
 DISAGREEMENT = 1.3
-"""Factor by which two values of a gain or a read noise differ when that is told."""
+"""Factor between two values of the gain or read noise from which on a remark is made."""
 
 _INVERSE = re.compile(r"\b(adu|dn|counts?)\s*(/|per)\s*e", re.IGNORECASE)
 
@@ -30,7 +30,7 @@ _SETTING = re.compile(r"\bsetting\b|\bdb\b|\bcamera gain\b|\bsensor gain\b|%", r
 
 
 class Electronics(NamedTuple):
-    """Gain [electron/DN], 0 where it is to be measured, and read noise [electron]."""
+    """Gain [electron/DN], 0 where it has to be measured, and read noise [electron]."""
 
     gain: float
     rdnoise: float
@@ -45,7 +45,7 @@ def required(
     Raises
     ------
     FrameUnusable
-        MISSING_KEYWORD where none is a number, `code` where each is out of bounds.
+        MISSING_KEYWORD where none is a number, `code` where all are out of bounds.
     """
     low, high = bounds
     first: Reading | None = None
@@ -72,7 +72,7 @@ def _unusable(spec: Any, header: Header, filename: str, code: str, what: str) ->
 
 @functools.lru_cache(maxsize=4096)
 def _meaning(words: str) -> str:
-    """Return what unit and comment of a gain say that it is; empty where they do not."""
+    """Return the meaning of a gain from its unit and comment; '' where they do not say."""
     if _INVERSE.search(words):
         return "inverse"
     if _ELECTRONS.search(words):
@@ -81,7 +81,7 @@ def _meaning(words: str) -> str:
 
 
 def _gains(spec: Any, header: Header, filename: str) -> tuple[list[Reading], list[Reading]]:
-    """Return the alternatives that may be a gain [electron/DN], and those that are a setting."""
+    """Return the alternatives that can be a gain [electron/DN], and those that are a setting."""
     gains, settings = [], []
     for one in readings(spec, header, filename):
         told = quantity(one.value)
@@ -99,15 +99,16 @@ def _gains(spec: Any, header: Header, filename: str) -> tuple[list[Reading], lis
 
 
 def read_electronics(gain: Any, rdnoise: Any, header: Header, filename: str) -> Electronics:
-    """Return gain and read noise of one amplifier.
+    """Return gain and read noise of an amplifier.
 
     Parameters
     ----------
     gain, rdnoise : str, number, list or dict
-        Entries of the instrument file. A keyword's value above 20, or whose comment says so, is
-        the camera's setting and no gain. An alternative `measured` of the gain leaves it to the
-        night's flats.
+        Entries of the instrument file. A header value above 20, or with a comment that says so, is
+        a setting of the camera rather than a gain. With the alternative `measured`, the gain is
+        measured from the night's flats.
     header : mapping
+        Header of the frame.
     filename : str
         Name of the raw file.
 
@@ -139,7 +140,7 @@ def read_electronics(gain: Any, rdnoise: Any, header: Header, filename: str) -> 
         if not other.keyword or not keyword:
             continue
         if max(other.value, value) > DISAGREEMENT * min(other.value, value):
-            # An index of the readout is a whole number, a gain hardly ever.
+            # A readout index is an integer, a gain hardly ever.
             index = value == round(value) and other.value != round(other.value)
             used = other if index else found[0]
             notes.append(

@@ -1,4 +1,4 @@
-"""Tables of positions as they are found: names of columns, times, and output of JPL Horizons."""
+"""Tables of positions as found in practice: column names, times, output of JPL Horizons."""
 
 import re
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ USUAL_NAMES = {
     "rate_dec": ("decrate", "ratedec", "ratenorth", "ddec", "ddecdt"),
     "pmra": ("pmra",), "pmdec": ("pmdec", "pmde"), "epoch": ("epoch", "refepoch"),
 }  # fmt: skip
-"""Names of columns without what is no letter or digit: those of JPL Horizons and its clients (the
-rates there are those in right ascension times cos(dec)), of MPC tables and of VizieR."""
+"""Column names reduced to letters and digits: those of JPL Horizons and its clients (whose rates in
+right ascension include cos(dec)), of MPC tables and of VizieR."""
 
 APPARENT = ("raapp", "decapp", "raairlessapparent", "raapparent", "decapparent")
-"""Positions of date: degrees off after decades of precession, never taken."""
+"""Apparent positions (of date): degrees off after decades of precession, never used."""
 
 UNITS = {"ra": "deg", "dec": "deg", "rate_ra": "arcsec/h", "rate_dec": "arcsec/h"}
 
@@ -39,40 +39,40 @@ HORIZONS_ROW = re.compile(
     r"(?P<ra>\d\d \d\d \d\d(?:\.\d+)?|\d+\.\d+)\s+"
     r"(?P<dec>[+-]?(?:\d\d \d\d \d\d(?:\.\d+)?|\d+\.\d+))"
 )
-"""Of the default table of an observer: time, marks of the Sun and the Moon, RA, DEC."""
+"""Row of the default observer table: time, flags of the Sun and the Moon, RA, DEC."""
 
 TIME_FORMATS = ("%Y-%b-%d %H:%M:%S.%f", "%Y-%b-%d %H:%M:%S", "%Y-%b-%d %H:%M", "%Y-%b-%d",
                 "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M")  # fmt: skip
-"""Beside ISO 8601."""
+"""Accepted in addition to ISO 8601."""
 
 
 def plain_word(name: str) -> str:
-    """Return the name of a column without what is no letter or digit, in lower case.
+    """Return a column name reduced to letters and digits, in lower case.
 
-    The dates of Horizons, as ``Date__(UT)__HR:MN``, are plain dates.
+    The times of Horizons, ``Date__(UT)__HR:MN``, become plain dates.
     """
     return re.sub(r"^date(ut|tt|tdb).*", "date", re.sub(r"[^a-z0-9]", "", name.lower()))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a table of positions, by the names that `USUAL_NAMES` brings them to.
+    """Return the rows of a table of positions, with the column names of `USUAL_NAMES`.
 
     Parameters
     ----------
     path : Path
-        ECSV, CSV, or the output of JPL Horizons for an observer as it is ($$SOE ... $$EOE).
+        ECSV, CSV, or the unmodified output of JPL Horizons for an observer ($$SOE ... $$EOE).
 
     Returns
     -------
     list of dict
         Plain numbers and texts, angles in degrees where the table gives their unit; `time` is an
-        MJD in UTC, or text that was no time. A table without names is of one object, by the name
-        of the file.
+        MJD (UTC), or text that could not be parsed. A table without names is of one object, named
+        after the file.
 
     Raises
     ------
     TargetError
-        In one sentence.
+        The table cannot be read; one sentence.
     """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -102,7 +102,7 @@ def _table_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _named(path: Path, names: Sequence[str]) -> dict[str, str]:
-    """Return the column for each of the keys of `USUAL_NAMES` that there is one for."""
+    """Return the column for each key of `USUAL_NAMES` that the table has."""
     words = {plain_word(name): name for name in reversed(names)}
     found = {}
     for key, usual in USUAL_NAMES.items():
@@ -133,20 +133,20 @@ def _column(path: Path, table: Any, name: str, key: str) -> list[Any]:
 
 
 def plain_cell(value: Any) -> Any:
-    """Return a cell as number or text; a masked one as empty text."""
+    """Return a cell as number or text; '' for a masked one."""
     if np.ma.is_masked(value):
         return ""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def time_scale(name: str) -> str:
-    """Return the scale of times that the name of their column tells; UTC where it tells none."""
+    """Return the time scale implied by the name of a column; UTC where it implies none."""
     words = re.split(r"[^A-Z]+", name.upper())
     return next((scale for scale in ("TDB", "TT") if scale in words), "UTC").lower()
 
 
 def _mjd_or_text(value: Any, scale: str) -> Any:
-    """Return the MJD (UTC) of a number (MJD or JD) or a text; other texts as they are."""
+    """Return the MJD (UTC) of a number (MJD or JD) or a text; other texts unchanged."""
     try:
         mjd = float(value)
     except ValueError:
@@ -164,7 +164,7 @@ def _mjd_or_text(value: Any, scale: str) -> Any:
 
 
 def _calendar_date(text: str) -> float | None:
-    """Return the MJD of a date in words; None where it is none."""
+    """Return the MJD of a calendar date; None where the text is none."""
     time = None
     try:
         time = datetime.fromisoformat(text)
@@ -182,7 +182,7 @@ def _calendar_date(text: str) -> float | None:
 
 
 def _horizons_rows(path: Path, text: str) -> list[dict[str, Any]]:
-    """Return the rows of an observer's table of JPL Horizons."""
+    """Return the rows of an observer table of JPL Horizons."""
     head, _, rest = text.partition("$$SOE")
     lines = [line for line in rest.partition("$$EOE")[0].splitlines() if line.strip()]
     title = next((line for line in reversed(head.splitlines()) if "R.A." in line), "")
@@ -205,7 +205,7 @@ def _horizons_rows(path: Path, text: str) -> list[dict[str, Any]]:
 
 
 def _designation(words: str) -> str:
-    """Return the number or designation of a body as Horizons calls it: 433 Eros (A898 PA)."""
+    """Return number or designation of a body from the name used by Horizons: 433 Eros (A898 PA)."""
     number = re.match(r"(\d+)\s+\D", words)
     inner = re.fullmatch(r"\((.+)\)", words.strip())
     return number[1] if number and "(" in words else (inner[1] if inner else words.strip())

@@ -1,4 +1,4 @@
-"""The list of frames that the user leaves out."""
+"""The user's list of frames to leave out."""
 
 import fnmatch
 import io
@@ -11,15 +11,15 @@ from lib.night.headervalues import text
 
 
 def read_exclude(path: str | os.PathLike[str] | None) -> dict[str, str]:
-    """The user's list of frames to leave out: frame or file name, then the reason, a line each.
+    """Return the user's list of frames to leave out: name of a frame or file, and the reason.
 
-    A name may hold `*` and `?`; in quotes, as a shell has them, it is a name and no pattern; `#`
-    begins a comment line.
+    Each line has a name and a reason. A name may contain the patterns `*` and `?`, unless it is
+    quoted; `#` begins a comment line.
 
     Returns
     -------
     dict
-        Name -> reason; names that were quoted are `QuotedName`.
+        Name -> reason; quoted names are `QuotedName`.
     """
     result: dict[str, str] = {}
     if path is None or not os.path.exists(path):
@@ -35,20 +35,20 @@ def read_exclude(path: str | os.PathLike[str] | None) -> dict[str, str]:
 
 
 class QuotedName(str):
-    """A name that stands for itself, whatever it holds."""
+    """A name to be taken literally."""
 
     __slots__ = ()
 
 
 def _name_and_reason(line: str) -> tuple[str, str]:
-    """Return the name that begins a line, and what follows it."""
+    """Return the name at the beginning of a line, and the rest of the line."""
     if line[0] in "'\"":
         words = io.StringIO(line)
         lexer = shlex.shlex(words, posix=True, punctuation_chars=False)
         lexer.whitespace_split, lexer.commenters = True, ""
         try:
             name = lexer.get_token()
-        except ValueError:  # a quote that does not end
+        except ValueError:  # an unterminated quote
             name = None
         if name:
             return QuotedName(name), words.read()
@@ -57,7 +57,7 @@ def _name_and_reason(line: str) -> tuple[str, str]:
 
 
 def excluding_entry(names: Iterable[str], excluded: Mapping[str, str]) -> str | None:
-    """The entry of the exclude list that meets one of a frame's names, or None."""
+    """Return the entry of the exclude list that matches one of a frame's names, or None."""
     for name in filter(None, names):
         if name in excluded:
             return name

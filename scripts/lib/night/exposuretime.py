@@ -1,4 +1,4 @@
-"""Exposure times of headers, in whatever unit they are."""
+"""Exposure times from headers, whatever their unit."""
 
 import functools
 import re
@@ -17,16 +17,16 @@ from lib.night.headervalues import (
 from lib.night.starttime import mjd_of
 
 LONGEST = 1e6
-"""[s] no exposure is longer."""
+"""[s] Maximum exposure time."""
 
 SHORTEST_MILLISECONDS = 50.0
-"""A number below is of seconds."""
+"""Smaller numbers are taken to be in seconds."""
 
 BIAS_EXPOSURE = 1e-3
-"""[s] A dark of no more is a bias: cameras without exposures of 0 take their shortest."""
+"""[s] A dark no longer than this is a bias, taken with the shortest exposure of the camera."""
 
 NIGHT = 43200.0
-"""[s] an exposure beyond is told."""
+"""[s] Longer exposures get a remark."""
 
 _UNITS = (
     (re.compile(r"\b(ms|msecs?|milli-?sec(ond)?s?)\b", re.IGNORECASE), 1e-3),
@@ -42,7 +42,7 @@ _SECONDS = re.compile(r"\b(s|secs?|seconds?)\b", re.IGNORECASE)
 
 @functools.lru_cache(maxsize=4096)
 def _unit(words: str) -> float | None:
-    """Return the seconds of a unit that is spoken of, None where none is."""
+    """Return the number of seconds of the unit mentioned in a text; None without one."""
     bracket = re.match(r"\s*[\[(]([^\])]*)[\])]", words)
     for told in (bracket.group(1) if bracket else "", words):
         if _SECONDS.search(told):
@@ -54,7 +54,7 @@ def _unit(words: str) -> float | None:
 
 
 def _seconds(reading: Reading, header: Header) -> tuple[float, bool] | None:
-    """Return an exposure time [s], and whether its unit is told."""
+    """Return an exposure time [s], and whether its unit is stated."""
     clock = _CLOCK.fullmatch(reading.value) if isinstance(reading.value, str) else None
     if clock:
         hours, minutes, seconds = (float(part) for part in clock.groups())
@@ -68,7 +68,7 @@ def _seconds(reading: Reading, header: Header) -> tuple[float, bool] | None:
 
 
 def _elapsed(header: Header) -> float | None:
-    """Return the time between start and end of a frame that its header tells [s]."""
+    """Return the time between start and end of a frame from its header [s]."""
     if get(header, "DATE-END") is None:
         return None
     ends = [mjd_of(get(header, key), get(header, "TIME-END")) for key in ("DATE-OBS", "DATE-END")]
@@ -80,17 +80,20 @@ def _elapsed(header: Header) -> float | None:
 def exposure_time(
     spec: Any, header: Header, filename: str, kind: str
 ) -> tuple[str, float, list[str]]:
-    """Return type, exposure time [s] and notes of a frame: a dark of no exposure is a bias.
+    """Return type, exposure time [s] and notes of a frame: a dark of zero exposure is a bias.
 
     Parameters
     ----------
     spec : str, number, list or dict
-        Entry of the instrument file. The first alternative counts that is not negative, and not 0
-        where light was collected. The unit is that of the value's text or the card's comment;
-        where neither tells, milliseconds are found by another keyword, or by DATE-END.
+        Entry of the instrument file. The first alternative is used that is not negative and, for
+        frames exposed to light, not 0. The unit is taken from the value or the comment of the card;
+        without one, milliseconds are recognised by means of another keyword or DATE-END.
     header : mapping
+        Header of the frame.
     filename : str
+        Name of the raw file.
     kind : {'bias', 'dark', 'flat', 'object'}
+        Type of the frame.
 
     Raises
     ------

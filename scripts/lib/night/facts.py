@@ -1,6 +1,6 @@
-"""What the night log knows of a frame: typed, and as plain values where they cross a border.
+"""The facts of a frame in the night log: typed, and as plain values across process borders.
 
-Rules hand facts to their scripts, and the cache keeps them, as the plain values of `to_dict`.
+Rules pass facts to their scripts, and the cache stores them, as plain values from `to_dict`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class _ByName:
-    """Read access to fields by name, for tables of cards and columns."""
+    """Access to fields by name, for tables of cards and columns."""
 
     __slots__ = ()
 
@@ -20,25 +20,25 @@ class _ByName:
 
 @dataclass(slots=True)
 class Amplifier(_ByName):
-    """Where the pixels of one amplifier are, and what they mean.
+    """The pixels of one amplifier in a raw file, and their calibration.
 
     Parameters
     ----------
     hdu : int
-        Index of its HDU in the raw file.
+        Index of the HDU in the raw file.
     data, overscan : list of int
         Sections ``[y0, y1, x0, x1]`` of that HDU, 0-based, ends excluded.
     origin : list of int
         Row and column of its first pixel in the joined frame.
     flip : list of bool
-        Whether its rows and columns run backwards.
+        Whether rows and columns are reversed.
     gain : float
-        Electrons per DN.
+        Gain [electron/DN].
     rdnoise : float
-        Electrons.
+        Read noise [electron].
     phases : list of list of int
-        Row and column, 0 or 1, of those pixels of each cell of 2 x 2 whose mean is a pixel of the
-        frame, from the first of `data` on; empty where each pixel is one.
+        Rows and columns, 0 or 1 from the first pixel of `data`, of the pixels in each 2 x 2 cell
+        whose mean is a pixel of the frame; empty where every pixel is one.
     """
 
     hdu: int
@@ -60,63 +60,63 @@ class Amplifier(_ByName):
 
 @dataclass(slots=True)
 class FrameFacts(_ByName):
-    """What the raw header of one frame says, read with the file of its instrument.
+    """The facts of one frame: its raw header, interpreted with the file of its instrument.
 
     Parameters
     ----------
     type : {'bias', 'dark', 'flat', 'object'}
     exptime : float
-        Seconds.
+        Exposure time [s].
     mjd : float
-        Start of the exposure, UTC.
+        Start of the exposure [MJD, UTC].
     object, target : str
-        OBJECT as a header card holds it, and as a part of file names.
+        OBJECT as written to header cards, and as part of file names.
     filter_text, filter, band : str
-        As the header has it, as a part of file names, and in the reference system.
+        Filter as in the header, as part of file names, and its band in the reference.
     ra, dec : float
-        Pointing [deg], or None.
+        Pointing [deg, ICRS], or None.
     readout : str
         Readout mode.
     saturate, linear : float
-        DN at which pixels saturate, and to which they are linear (None: up to saturation).
+        DN at which pixels saturate, and up to which they are linear (None: up to saturation).
     near_infrared : bool
     poserr : float
-        How far the pointing may be off [deg].
+        Maximum error of the pointing [deg].
     calibrations : dict
-        For bias, dark and flat: ``required``, ``optional`` or ``none``.
+        Whether bias, dark and flat are ``required``, ``optional`` or ``none``.
     raw : str
         Name of the raw file.
     frame : str
         Unique name of the frame.
     half : str
-        Which half of a split detector, or chip of a mosaic; else empty.
+        Name of the half of a split detector, or of the chip of a mosaic; else empty.
     amplifiers : list of Amplifier
     shape : list of int
         Rows and columns of the trimmed, joined frame.
     gain, rdnoise : float
         Mean gain [electron/DN] and largest read noise [electron] of the amplifiers.
     wcs : dict
-        Cards of the first WCS, or None.
+        Cards of the initial WCS, or None.
     pixscale : float
-        Arcsec per pixel, or None.
+        Pixel scale [arcsec/pixel], or None.
     source : {'sky', 'dome', ''}
-        What has lit a flat.
+        Light source of a flat.
     gain_setting, offset : str
-        Settings of the camera as they compare; empty where the header does not tell.
+        Camera settings, normalised for comparison; empty where the header lacks them.
     detector : str
-        What tells the detector from others that no instrument file tells apart; empty: any.
+        Identifies the detector where the instrument file does not; empty: any.
     unit : {'', 'electron', 'electron/s', 'adu/s'}
-        Of the raw pixels; empty: DN.
+        Unit of the raw pixels; empty: DN.
     ra_guessed : bool
-        Whether `ra` is a number below 24 that is taken for degrees as nothing tells its unit.
+        Whether `ra` is a number below 24 assumed to be in degrees for lack of a unit.
     notes : list of str
-        What the header has that is not as it should be, and what is used instead.
+        Irregularities of the header, and the values used instead.
     content : str
-        Stands for the bytes of the raw file: other bytes, another text.
+        Identifier of the content of the raw file: different for different bytes.
     site : list of float
         Latitude, longitude (east positive) [deg] and elevation [m] of the telescope, or None.
     longitude : float
-        Of the site, east [deg], where nothing but that is known of it, or None.
+        Longitude of the site [deg, east], where only that is known, or None.
     """
 
     instrument: str
@@ -163,7 +163,7 @@ class FrameFacts(_ByName):
 
     @property
     def has_pedestal(self) -> bool:
-        """Whether an amplifier has no overscan: the bias level stays in its pixels."""
+        """Whether an amplifier has no overscan, so that the bias level remains in its pixels."""
         return any(one.overscan is None for one in self.amplifiers)
 
     def to_dict(self) -> dict[str, Any]:
@@ -178,12 +178,12 @@ class FrameFacts(_ByName):
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "FrameFacts":
-        """Return facts from what `to_dict` gave.
+        """Return facts from the result of `to_dict`.
 
         Raises
         ------
         TypeError
-            Where a fact is missing or not known.
+            A fact is missing or unknown.
         """
         amplifiers = [Amplifier(**one) for one in content["amplifiers"]]
         return cls(**(dict(content) | {"amplifiers": amplifiers}))
@@ -195,5 +195,5 @@ AMPLIFIER_FIELDS = tuple(one.name for one in fields(Amplifier))
 
 
 def facts_of(contents: Iterable[Mapping[str, Any]]) -> list[FrameFacts]:
-    """Return the facts of frames from the plain values that a rule hands to its script."""
+    """Return the facts of frames from the plain values that a rule passes to its script."""
     return [FrameFacts.from_dict(content) for content in contents]

@@ -1,4 +1,4 @@
-"""Names of filters: what a filter wheel says, the band it means, spellings of one filter."""
+"""Filter names: from the text of a filter wheel to the band, and spellings of one filter."""
 
 import functools
 import re
@@ -9,7 +9,7 @@ from lib.night.facts import FrameFacts
 from lib.night.headervalues import OPEN, compiled, safe_name
 
 BLOCKER = r"(?i)(nd|gg|og|rg|bg|wg|pk)[ _-]?\d[\w. -]*|\w*sort(_\w+)?|polari[sz]er.*|pol\d*"
-"""Neutral, order-sorting and blocking glass: it changes the zero point, not the band."""
+"""Neutral-density, order-sorting and blocking filters: they change the zero point, not the band."""
 
 SYSTEMS = {
     "sdss": "sdss sloan sdssp sdss2 ztf mp lco",
@@ -24,7 +24,7 @@ SYSTEMS = {
     "2mass": "2mass",
     "mko": "mko ukirt",
 }
-"""Words that name a photometric system, or the maker of its glass."""
+"""Words that name a photometric system, or the manufacturer of its filters."""
 
 _SYSTEM_OF = {word: name for name, words in SYSTEMS.items() for word in words.split()}
 _UPPER = {"johnson", "bessell", "cousins", "harris", "mould"}
@@ -35,7 +35,7 @@ NOISE = set(
     "astrodon baader chroma optolong zwo asahi custom omega schuler edmund andover thuan nir mm "
     "pan starrs".split()
 )
-"""Words that tell nothing of the band: makers, sizes."""
+"""Words that say nothing about the band: manufacturers, sizes."""
 
 NARROW = {
     "ha": "halpha",
@@ -45,21 +45,21 @@ NARROW = {
     "s2": "sii",
     "n2": "nii",
 }
-"""Spellings of line filters."""
+"""Spellings of narrow-band filters."""
 
 
 @dataclass(frozen=True)
 class FilterName:
-    """A filter as its name tells: its band, and the system where one is named.
+    """A filter from its name: the band, and the system if one is named.
 
     Parameters
     ----------
     band : str
-        Band of the reference table; empty where the name stands for none.
+        Band of the reference table; empty where there is none for it.
     system : str
         One of `SYSTEMS`, or empty.
     number : str
-        Number under which the observatory keeps the filter, where the name holds it.
+        Number of the filter at the observatory, where the name contains it.
     """
 
     band: str = ""
@@ -69,15 +69,15 @@ class FilterName:
 
 @functools.lru_cache(maxsize=4096)
 def parse_filter(name: str) -> FilterName:
-    """Return band and system that the name of a filter means.
+    """Return band and system from the name of a filter.
 
-    Capitals count where no system is named: R is Johnson's or Cousins', r is Sloan's.
+    Capitals matter where no system is named: R is Johnson's or Cousins', r is Sloan's.
 
     Parameters
     ----------
     name : str
-        As the header has it, e.g. ``Bessell V``, ``V_Harris``, ``g'``, ``rp_Astrodon``, ``V#641``.
-        A name with a word that is not known means no band.
+        Name from the header, e.g. ``Bessell V``, ``V_Harris``, ``g'``, ``rp_Astrodon``, ``V#641``.
+        A name with an unknown word has no band.
     """
     parts = [part.strip() for part in re.split(r"\+(?=\s*\S)", name)]
     if len(parts) > 1:
@@ -100,14 +100,14 @@ def parse_filter(name: str) -> FilterName:
             digits = digits or len(rest) > 1
             continue
         cores.append(rest)
-    # A number of several digits is a wavelength: of a line where no system is named.
+    # Several digits are a wavelength, of a line where no system is named.
     if not cores or (digits and not system):
         return FilterName()
     return replace(_band_of(cores, system), number=number)
 
 
 def _cut_number(name: str) -> tuple[str, str]:
-    """Return a name without the number by which its observatory keeps the filter, and that."""
+    """Return a name without the number of the filter at the observatory, and that number."""
     # ESO, Gemini, CFHT, KPNO and CTIO.
     found = re.search(r"#\d+$|_G\d{4}\w*$|\.(MP|WC)\d{4}$|\b[kKcC]\d{4}\b", name)
     if found is None:
@@ -116,7 +116,7 @@ def _cut_number(name: str) -> tuple[str, str]:
 
 
 def _split_system(word: str) -> tuple[str, str]:
-    """Return the system that a word names, and what is left of the word."""
+    """Return the system that a word names, and the rest of the word."""
     lower = word.lower()
     if lower in _SYSTEM_OF:
         return _SYSTEM_OF[lower], ""
@@ -134,7 +134,7 @@ def _split_system(word: str) -> tuple[str, str]:
 
 
 def _band_of(cores: list[str], system: str) -> FilterName:
-    """Return the band of the words that are left when system and makers are taken away."""
+    """Return the band from the words left after removing system and manufacturers."""
     nothing = FilterName()
     if len(cores) == 3 and cores[0] == "W":  # Suprime-Cam: W-J-V, W-C-RC, W-S-R
         system = {"J": "johnson", "C": "cousins", "S": "sdss"}.get(cores[1], "")
@@ -163,7 +163,7 @@ def _band_of(cores: list[str], system: str) -> FilterName:
         return FilterName(core[0].upper(), "cousins")
     if core in ("u", "g", "r", "i", "z", "y"):
         return FilterName(core)
-    if core in ("Z", "Y"):  # beside a z or y, another filter
+    if core in ("Z", "Y"):  # different filters from z and y
         return FilterName(core.lower(), core)
     found = re.fullmatch(r"(?i)([ugriz])(?:p|prime)|s([ugriz])|(z)s", core)
     if found:
@@ -172,21 +172,21 @@ def _band_of(cores: list[str], system: str) -> FilterName:
 
 
 def _plain(name: str) -> str:
-    """Return the name of a filter without band as it compares: lower case, no separators."""
+    """Return the name of a filter without band for comparison: lower case, no separators."""
     plain = re.sub(r"[^a-z0-9#]+", "", name.lower())
     return NARROW.get(plain, plain)
 
 
 def unite_filters(frames: Iterable[FrameFacts]) -> list[str]:
-    """Give frames whose filter is spelled in several ways one name; the names are changed in place.
+    """Give frames whose filter is spelled in several ways one name, in place.
 
-    Two names of a camera are one filter where they mean one band and do not name two systems; of
-    filters without band, where they differ in capitals and separators alone.
+    Two names of a camera are the same filter if they mean the same band and do not name two
+    systems; for filters without a band, if they differ only in capitals and separators.
 
     Parameters
     ----------
     frames : iterable of FrameFacts
-        With `filter_text`.
+        Frames with `filter_text`.
 
     Returns
     -------
@@ -196,7 +196,7 @@ def unite_filters(frames: Iterable[FrameFacts]) -> list[str]:
     cameras: dict[tuple[object, ...], list[FrameFacts]] = {}
     for one in frames:
         if one.filter_text:
-            # Any two cameras may be called generic.
+            # Different cameras may both be called generic.
             size = (one.binning, *one.shape)
             cameras.setdefault(
                 (one.instrument, one.camera, one.detector, one.half, size), []
@@ -207,7 +207,7 @@ def unite_filters(frames: Iterable[FrameFacts]) -> list[str]:
         if len(names) < 2 or not any(one.type == "object" for one in members):
             continue
         for spellings in _alike(names, {one.filter_text: one.band for one in members}):
-            # As most science frames have it: that is what the observer looks for.
+            # The spelling of most science frames, which the observer expects.
             chosen = min(
                 spellings,
                 key=lambda name: (
@@ -225,7 +225,7 @@ def unite_filters(frames: Iterable[FrameFacts]) -> list[str]:
 
 
 def _alike(names: set[str], bands: dict[str, str]) -> list[list[str]]:
-    """Return the sets of names that are spellings of one filter, of two names or more."""
+    """Return the sets of two or more names that are spellings of the same filter."""
     groups: dict[tuple[str, str], list[str]] = {}
     for name in sorted(names):
         known = parse_filter(name)

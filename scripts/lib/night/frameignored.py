@@ -1,4 +1,4 @@
-"""Why a raw file is not used."""
+"""Exceptions for raw files that are not used."""
 
 from typing import Any
 
@@ -6,16 +6,16 @@ from lib.core.text import shown
 
 
 class FrameIgnored(Exception):
-    """A raw frame that is not for this job.
+    """A raw frame that is not part of the job.
 
     Parameters
     ----------
     code : str
         One word in capitals, e.g. ``SPECTRUM``.
     text : str
-        What was found, in words.
+        The finding in words.
     told : dict, optional
-        What is known of the frame all the same, by column of the night log.
+        Known properties of the frame, by column of the night log.
     """
 
     status = "IGNORED"
@@ -29,6 +29,6 @@ class FrameIgnored(Exception):
 
 
 class FrameUnusable(FrameIgnored):
-    """A raw frame that would be for this job but cannot be used."""
+    """A raw frame that is part of the job but cannot be used."""
 
     status = "REJECTED"

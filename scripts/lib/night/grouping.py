@@ -1,4 +1,4 @@
-"""What belongs together: the frames of a master, of a stack, of a sky."""
+"""Groups of frames: those of a master, of a stack, of a sky."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,7 +14,7 @@ from lib.night.naming import exposure_text, hashable, qualified
 
 
 def middle(values: Iterable[float]) -> float | None:
-    """Return the upper median of some values, None of none."""
+    """Return the upper median of some values; None without values."""
     ordered = sorted(values)
     return ordered[len(ordered) // 2] if ordered else None
 
@@ -22,12 +22,12 @@ def middle(values: Iterable[float]) -> float | None:
 def clusters(
     values: Iterable[float | None], tolerance: Callable[[float], float]
 ) -> dict[float | None, float | None]:
-    """Label numbers by chains of neighbours that are closer than ``tolerance(value)``.
+    """Label numbers by chains of neighbours closer than ``tolerance(value)``.
 
     Returns
     -------
     dict
-        Value to label, the smallest value of its chain; None to None.
+        Value -> label, the smallest value of its chain; None -> None.
     """
     labels: dict[float | None, float | None] = {None: None}
     previous = label = None
@@ -46,18 +46,18 @@ def group_calibrations(kind: str, frames: list[FrameFacts]) -> dict[str, Calibra
     ----------
     kind : {'bias', 'dark', 'flat'}
     frames : list of FrameFacts
-        In the order of time.
+        Frames ordered by time.
     """
     groups = []
     for members in _same_configuration(kind, frames):
-        if kind == "flat":  # the response of the pixels hardly depends on it
+        if kind == "flat":  # the response of the pixels hardly depends on temperature
             groups.append(_describe(kind, members, False))
             continue
         labels = clusters([one.temperature for one in members], lambda _: TEMPERATURE_TOLERANCE)
         parts: dict[float | None, list[FrameFacts]] = {}
         for facts in members:
             parts.setdefault(labels[facts.temperature], []).append(facts)
-        # A temperature is part of the name only where groups differ by it alone.
+        # The temperature is in the name only where groups differ in nothing else.
         groups += [
             _describe(kind, parts[label], len(parts) > 1)
             for label in sorted(parts, key=lambda v: (v is None, v or 0))
@@ -75,7 +75,7 @@ def group_calibrations(kind: str, frames: list[FrameFacts]) -> dict[str, Calibra
 
 
 def _same_configuration(kind: str, frames: list[FrameFacts]) -> list[list[FrameFacts]]:
-    """Return the frames that agree in what a group must have in common."""
+    """Return the frames in sets with the properties that a group must share."""
     exposures: dict[float | None, float | None] = {}
     if kind == "dark":
         exposures = clusters([one.exptime for one in frames], exposure_tolerance)
@@ -121,7 +121,7 @@ def _describe(kind: str, members: list[FrameFacts], by_temperature: bool) -> Cal
 def group_stacks(science: list[FrameFacts]) -> dict[str, list[str]]:
     """Return the frames of each stack ``<target>.<filter>``, sorted by name.
 
-    Cameras that saw one target in one filter have a stack each.
+    Cameras that observed a target in the same filter get separate stacks.
     """
     cameras: dict[tuple[str, str], set[tuple[str, str, str]]] = {}
     for facts in science:

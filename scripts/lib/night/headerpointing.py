@@ -1,4 +1,4 @@
-"""Where a header says that the telescope pointed: units, zeros that mean nothing, equinoxes."""
+"""Pointing of the telescope from a header: units, meaningless zeros, equinoxes."""
 
 import math
 import re
@@ -10,7 +10,7 @@ from lib.night.headervalues import Header, Reading, angle, comment_of, get, numb
 from lib.night.skysystems import system_of, to_icrs
 
 HOURS_AGREE = 3.0
-"""[deg] within which two right ascensions of a header are the same place in the same unit."""
+"""[deg] Maximum distance of two right ascensions of a header for these to be in the same unit."""
 
 _HOURS = re.compile(r"\bh(rs?|ours?)?\b|\bh\W?m\W?s\b|hh\W?mm", re.IGNORECASE)
 
@@ -22,16 +22,16 @@ _RADIANS = re.compile(r"\brad(ian)?s?\b", re.IGNORECASE)
 
 @dataclass
 class HeaderPointing:
-    """Where the telescope pointed, by its header.
+    """Pointing of the telescope from a header.
 
     Parameters
     ----------
     ra, dec : float
-        Degrees, ICRS; None where the header does not tell.
+        ICRS [deg]; None where the header has none.
     notes : list of str
-        Remarks about it.
+        Remarks.
     guessed : bool
-        Whether nothing tells that the right ascension is in degrees.
+        Whether the right ascension is assumed to be in degrees without evidence.
     """
 
     ra: float | None = None
@@ -42,7 +42,7 @@ class HeaderPointing:
 
 @dataclass(frozen=True)
 class Place:
-    """Whatever decides if a pointing is observable: time (MJD), site [deg], airmass or None."""
+    """What decides whether a pointing is observable: time (MJD), site [deg], airmass or None."""
 
     mjd: float
     latitude: float | None = None
@@ -51,7 +51,7 @@ class Place:
 
 
 def _ra(reading: Reading, header: Header) -> tuple[float, bool] | None:
-    """Return a right ascension [deg], and whether its unit is told."""
+    """Return a right ascension [deg], and whether its unit is stated."""
     value = angle(reading.value, hours=True)
     if value is None or not -360 <= value <= 360:
         return None
@@ -71,7 +71,7 @@ def _ra(reading: Reading, header: Header) -> tuple[float, bool] | None:
 
 
 def _in_radians(reading: Reading, header: Header) -> bool:
-    """Whether the comment of a number says that it is in radians."""
+    """Return whether the comment of a number says that it is in radians."""
     if number(reading.value) is None or not reading.keyword:
         return False
     comment = comment_of(header, reading.keyword)
@@ -92,7 +92,7 @@ def _apart(one: float, two: float) -> float:
 def _unit_by_evidence(
     value: float, dec: float, others: list[Reading], header: Header, place: Place
 ) -> tuple[float, str]:
-    """Return a right ascension of unknown unit [deg], and by what its unit was found, if it was."""
+    """Return a right ascension of unknown unit [deg], and the evidence for its unit, if any."""
     for other in others:
         known = _ra(other, header)
         if known is None or not known[1]:
@@ -104,7 +104,7 @@ def _unit_by_evidence(
             return 15 * value, other.keyword or "another keyword"
     if place.latitude is None or place.longitude is None or abs(place.latitude) > 90:
         return value, ""
-    # Longitudes of headers are east or west positive: only what both forbid is believed.
+    # Longitudes may be east or west positive: exclude only what is impossible with both.
     ups, ups_if_hours = (
         [altitude(place.mjd, ra, dec, place.latitude, sign * place.longitude) for sign in (1, -1)]
         for ra in (value, 15 * value)
@@ -127,21 +127,24 @@ def _unit_by_evidence(
 def header_pointing(
     ra: Any, dec: Any, header: Header, filename: str, place: Place
 ) -> HeaderPointing:
-    """Return where the telescope pointed.
+    """Return the pointing of the telescope.
 
     Parameters
     ----------
     ra, dec : str, number, list or dict
-        Entries of the instrument file: the first alternatives that are angles count. Both of them
-        0 are not believed: that is what is written where nothing is known.
+        Entries of the instrument file: the first alternatives that are angles are used. A pair of
+        zeros is rejected: it stands for unknown coordinates.
     header : mapping
+        Header of the frame.
     filename : str
         Name of the raw file.
     place : Place
+        Time, site and airmass of the frame.
 
     Returns
     -------
     HeaderPointing
+        Pointing in ICRS, with remarks.
     """
     ras = [(one, at) for one in readings(ra, header, filename) if (at := _ra(one, header))]
     decs = [

@@ -1,4 +1,4 @@
-"""Values of raw headers: numbers, texts, angles, dates, entries of instrument files."""
+"""Values from raw headers: numbers, texts, angles, dates, entries of instrument files."""
 
 import functools
 import hashlib
@@ -8,19 +8,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 Header = Mapping[str, Any]
-"""Keywords of a header and their values, texts as they are."""
+"""Keywords of a header and their values, texts unchanged."""
 
 
 class CardHeader(dict[str, Any]):
-    """Keywords and values of a header that keeps its cards: comments are looked up when asked for.
+    """Keywords and values of a header that keeps its cards, so that comments can be looked up.
 
     Parameters
     ----------
     content : mapping
+        Keywords and values.
     cards : str
         All cards, 80 characters each.
     card_of : dict of str to str
-        The card, with those that continue it, of each keyword.
+        Card of each keyword, with its continuation cards.
     """
 
     __slots__ = ("card_of", "cards")
@@ -37,9 +38,9 @@ class CardHeader(dict[str, Any]):
 
 
 class Reading(NamedTuple):
-    """A value that an entry of an instrument file has, and the keyword from which it comes.
+    """A value of an entry of an instrument file, and the keyword it comes from.
 
-    `keyword` is empty where the value is a constant, or made of several keywords.
+    `keyword` is empty for a constant, or a value made from several keywords.
     """
 
     value: Any
@@ -47,7 +48,7 @@ class Reading(NamedTuple):
 
 
 MEASURED = "measured"
-"""As an alternative of `gain`: to be measured in the night's flats and biases."""
+"""Alternative for `gain`: to be measured from the night's flats and biases."""
 
 MAX_TEXT = 200  # characters of a header value that are looked at
 
@@ -56,7 +57,7 @@ OPEN = (
     r"(?i)(no[ _-]?filter|open|opn|clear|clr|air|empty|hole|free|none|no|null|nul|n/?a|blank|indef"
     r"|unknown|undefined|pass|out|home|-+|\.+)([ _-]?\d+(-\d+)?)?|pupil.*"
 )
-"""What a wheel says that has no filter in the beam; a pupil mask is none."""
+"""Words of a wheel without a filter in the beam; a pupil mask is no filter."""
 
 MAX_OBJECT = 68  # characters that fit one header card
 
@@ -65,7 +66,7 @@ MAX_NAME = 64
 
 
 def number(value: Any) -> float | None:
-    """A finite float, or None for anything that is not one."""
+    """Return a finite float, or None for anything else."""
     if type(value) is float:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool):
@@ -87,9 +88,9 @@ _QUANTITY = re.compile(
 
 
 def quantity(value: Any) -> tuple[float, str] | None:
-    """Return a number and the unit written behind it: ``"1.5 e-/ADU"`` is 1.5 and ``e-/ADU``.
+    """Return a number and the unit that follows it: ``"1.5 e-/ADU"`` gives 1.5 and ``e-/ADU``.
 
-    None for what does not begin with a number that ends at a blank, a slash or a letter.
+    None where the text does not begin with a number followed by a blank, a slash or a letter.
     """
     plain = number(value)
     if plain is not None:
@@ -102,9 +103,9 @@ def quantity(value: Any) -> tuple[float, str] | None:
 
 
 def text(value: Any) -> str:
-    """A header value as one line of printable ASCII; other characters are escaped.
+    """Return a header value as one line of printable ASCII, with other characters escaped.
 
-    Escaping, not dropping, keeps apart the names that differ only there.
+    Escaping keeps names distinct that differ only in such characters.
     """
     if value is None:
         return ""
@@ -112,7 +113,7 @@ def text(value: Any) -> str:
         return "T" if value else "F"
     try:
         return _printable(str(value)[: 4 * MAX_TEXT])
-    except ValueError:  # an integer of thousands of digits
+    except ValueError:  # an integer with thousands of digits
         return ""
 
 
@@ -125,7 +126,7 @@ def _printable(value: str) -> str:
 
 
 def safe_name(value: Any, replacement: str = "_", empty: str = "unknown") -> str:
-    """A header text as part of a file name: [A-Za-z0-9_+-], at most 64 characters."""
+    """Return a header text as part of a file name: [A-Za-z0-9_+-], at most 64 characters."""
     return _name(text(value), replacement) or empty
 
 
@@ -135,7 +136,7 @@ def _name(value: str, replacement: str) -> str:
 
 
 def object_text(value: Any) -> str:
-    """OBJECT as it goes into a header card; what does not fit is told apart by a hash."""
+    """Return OBJECT as written to a header card; longer texts are kept distinct by a hash."""
     value = text(value)
     if len(value) <= MAX_OBJECT:
         return value
@@ -144,7 +145,7 @@ def object_text(value: Any) -> str:
 
 
 def get(header: Header, key: str) -> Any:
-    """Value of a keyword, with or without HIERARCH in front; None where absent or blank."""
+    """Return the value of a keyword, with or without HIERARCH; None where absent or blank."""
     if key.startswith("HIERARCH "):
         key = key[9:]
     value = header.get(key)
@@ -171,14 +172,14 @@ def map_items(items: tuple[tuple[str, Any], ...], value: str) -> Any:
 
 
 def evaluate(spec: Any, header: Header, filename: str = "") -> Any:
-    """The value that an entry of an instrument file has for a header.
+    """Return the value of an entry of an instrument file for a header.
 
     Parameters
     ----------
     spec : str, number, list or dict
-        A keyword; a constant number; a list of alternatives, the first that gives a value
-        counts; or a mapping: one of `key`, `value`, `format`, `join`, `wheels`, `file_name`,
-        then `omit`, `map`, and arithmetic `times`, `divided_by`, `plus`, in this order.
+        A keyword; a constant number; a list of alternatives, of which the first with a value is
+        used; or a mapping: one of `key`, `value`, `format`, `join`, `wheels`, `file_name`, then
+        `omit`, `map`, and arithmetic `times`, `divided_by`, `plus`, in this order.
     header : mapping
         The header of the frame.
     filename : str
@@ -187,7 +188,7 @@ def evaluate(spec: Any, header: Header, filename: str = "") -> Any:
     Returns
     -------
     str, float, int, bool or None
-        None where the header does not tell.
+        None where the header has no value.
     """
     if isinstance(spec, str):
         return get(header, spec)
@@ -217,24 +218,24 @@ def evaluate(spec: Any, header: Header, filename: str = "") -> Any:
 
 
 def wheel_text(values: Iterable[object]) -> str | None:
-    """Return the filter that one or more wheels put into the beam.
+    """Return the filter in the beam from the texts of one or more wheels.
 
     Parameters
     ----------
     values : iterable
-        What the header has of each wheel.
+        Header values of the wheels.
 
     Returns
     -------
     str or None
-        The words of wheels that hold a filter, joined by ``+``, each once; the first wheel's word
-        where none does; None where the header tells nothing.
+        Words of the wheels that have a filter in the beam, joined by ``+``, without repetition; the
+        word of the first wheel where none has; None where the header says nothing.
     """
     told = [one for one in (text(value) for value in values if value is not None) if one]
     filters = [one for one in told if not compiled(OPEN).fullmatch(one)]
     if not filters:
         return told[0] if told else None
-    # The number of a slot beside the name of what is in it.
+    # The number of a slot, in addition to the name of its filter.
     filters = [one for one in filters if not one.isdigit()] or filters[:1]
     kept: list[str] = []
     for one in filters:
@@ -249,12 +250,12 @@ def _words(name: str) -> list[str]:
 
 
 def readings(spec: Any, header: Header, filename: str = "") -> list[Reading]:
-    """Return the values of all alternatives of an entry, in their order.
+    """Return the values of all alternatives of an entry, in order.
 
     Parameters
     ----------
     spec, header, filename
-        As for `evaluate`, whose value is the first of these.
+        As for `evaluate`, which returns the first of these values.
     """
     if isinstance(spec, list):
         found: list[Reading] = []
@@ -287,7 +288,7 @@ _QUOTED = re.compile(r"\s*'(?:[^']|'')*'")
 
 
 def comment_of(header: Header, keyword: str) -> str:
-    """Return the comment of a keyword's card; empty where there is none."""
+    """Return the comment of a keyword's card; '' where there is none."""
     if not isinstance(header, CardHeader) or not keyword:
         return ""
     card = header.card_of.get(keyword.removeprefix("HIERARCH "))
@@ -354,7 +355,7 @@ def _arithmetic(spec, value, header, filename):
 
 
 def keywords_of(spec: Any) -> list[str]:
-    """The keywords that an entry looks at, for a message."""
+    """Return the keywords that an entry uses, for messages."""
     if isinstance(spec, str):
         return [] if spec == MEASURED else [spec]
     if isinstance(spec, list):
@@ -379,15 +380,15 @@ _PLAIN_ANGLE = re.compile(
 
 
 def angle(value: Any, hours: bool = False) -> float | None:
-    """Degrees from a number or a sexagesimal text; None when it is neither.
+    """Return degrees from a number or a sexagesimal text; None for anything else.
 
     Parameters
     ----------
     value : number or str
-        A number counts as degrees unless a unit follows it; a text with separators as hours when
-        `hours`, unless it says degrees (``150d00m00s``) or begins with 24 or more.
+        A number is in degrees unless a unit follows it; a sexagesimal text is in hours if `hours`
+        is set, unless it says degrees (``150d00m00s``) or begins with 24 or more.
     hours : bool
-        Whether a sexagesimal text is in hours (right ascension).
+        Whether sexagesimal texts are in hours (right ascension).
     """
     if not isinstance(value, str):
         return number(value)
@@ -420,7 +421,7 @@ def _angle(value: str, hours: bool) -> float | None:
 
 
 def parse_binning(value: Any) -> str | None:
-    """'AxB' (along x, along y) of texts like '2 2', '2x2', '1,1', '2'; None for others."""
+    """Return ``AxB`` (along x, along y) from texts like '2 2', '2x2', '1,1', '2', or None."""
     return _binning(text(value))
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with an instrument file: every fault at once, with file, line and key."""
+"""Validation of instrument files: all faults at once, with file, line and key."""
 
 import copy
 import difflib
@@ -38,7 +38,7 @@ OTHER_NAMES = {
     "angle": "rotation",
     "plate_scale": "pixscale",
 }
-"""What users call some of the keys."""
+"""Names under which users know some of the keys."""
 
 _VALUE_NAMES = (
     "type camera object filter exptime date time ra dec airmass binning temperature readout gain "
@@ -46,10 +46,10 @@ _VALUE_NAMES = (
 ).split()
 
 VALUE_SOURCES = ("key", "value", "any", "format", "join", "wheels", "file_name")
-"""What a value may be taken from; a mapping has one of them."""
+"""Sources of a value; a mapping has exactly one of them."""
 
 _WORDS = ("measured",)
-"""Values that are neither keyword nor number."""
+"""Values that are neither keywords nor numbers."""
 
 _KEYWORD = re.compile(r"[A-Z0-9_-]+(?: [A-Z0-9_-]+)*")
 
@@ -57,19 +57,19 @@ _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*)", r
 
 
 def check_sources(content: Any, sources: Sequence[Source]) -> None:
-    """Check the content of an instrument file with what it extends.
+    """Check the content of an instrument file, including what it extends.
 
     Parameters
     ----------
     content : dict
-        All files merged.
+        The files, merged.
     sources : list of Source
-        The file, then those that it extends.
+        The file, followed by those that it extends.
 
     Raises
     ------
     InstrumentError
-        A line for each fault, with file, line and key, and what was probably meant.
+        One line per fault, with file, line, key and a suggestion.
     """
     faults = list(repeated_keys(sources[0]))
     truths = list(_truth_keys(content, ()))
@@ -102,7 +102,7 @@ def _schema_faults(content: Any) -> Iterator[Fault]:
 
 
 def _without(content: Any, ways: Sequence[Keys]) -> Any:
-    """Return the content without what is at these places, an item of a list with its list."""
+    """Return the content without the values at some places; items of a list with their list."""
     content = copy.deepcopy(content)
     for way in ways:
         node, holder, last = content, None, None
@@ -122,7 +122,7 @@ def _without(content: Any, ways: Sequence[Keys]) -> Any:
 
 
 def _truth_keys(node: Any, keys: Keys) -> Iterator[Fault]:
-    """Keys that YAML took for true or false: yes, no, on, off."""
+    """Yield keys that YAML reads as true or false: yes, no, on, off."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             if isinstance(key, bool) or key is None:
@@ -138,7 +138,7 @@ def _truth_keys(node: Any, keys: Keys) -> Iterator[Fault]:
 
 
 def _faults_of(error: Any, above: Keys) -> Iterator[Fault]:
-    """Return the faults that an error of the schema stands for, each at its own key."""
+    """Yield the faults behind an error of the schema, each at its own key."""
     keys = (*above, *error.relative_path)
     if error.validator in ("anyOf", "oneOf") and error.context:
         branches: dict[int, list[Any]] = {}
@@ -187,7 +187,7 @@ def _words_of(error: Any) -> str:
 
 
 def unknown_key(key: str, known: Mapping[str, Any]) -> str:
-    """Return the sentence about a key that is not known in its place."""
+    """Return the message about an unknown key."""
     near = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.6)
     other = OTHER_NAMES.get(key.lower())
     if other in known:
@@ -210,7 +210,7 @@ def unknown_key(key: str, known: Mapping[str, Any]) -> str:
 
 
 def _sense_faults(content: Mapping[str, Any]) -> Iterator[Fault]:
-    """What the schema cannot know: patterns, keywords, numbers with units, sections."""
+    """Yield faults that the schema cannot express: patterns, keywords, numbers with units."""
     yield from _pattern_faults(content)
     yield from _value_faults(content, ())
     for name, camera in content.get("cameras", {}).items():
@@ -231,7 +231,7 @@ def _pattern_faults(content: Any) -> Iterator[Fault]:
 
 
 def _patterns(node: Any, keys: Keys) -> Iterator[tuple[Keys, str]]:
-    """Return every regular expression in an instrument file, with the way to it."""
+    """Yield all regular expressions of an instrument file, with their places."""
     if isinstance(node, Mapping):
         for name, value in node.items():
             way = (*keys, name)
@@ -249,7 +249,7 @@ def _patterns(node: Any, keys: Keys) -> Iterator[tuple[Keys, str]]:
 
 
 def _value_faults(node: Any, keys: Keys) -> Iterator[Fault]:
-    """Keywords that cannot be any: numbers with units, small letters."""
+    """Yield texts that cannot be keywords: numbers with units, lower-case letters."""
     if not isinstance(node, Mapping):
         return
     for name, value in node.items():
@@ -278,7 +278,7 @@ def _keyword_faults(value: Any, keys: Keys) -> Iterator[Fault]:
 
 
 def not_a_keyword(text: str) -> str:
-    """Return why a text can be no keyword of a header, or ''."""
+    """Return why a text cannot be a header keyword; '' where it can."""
     if text in _WORDS or _KEYWORD.fullmatch(text) and not re.fullmatch(r"\d+", text):
         return ""
     if text.startswith("HIERARCH ") and text == text.upper():
@@ -296,7 +296,7 @@ def not_a_keyword(text: str) -> str:
 
 
 def _section_faults(camera: Mapping[str, Any], keys: Keys) -> Iterator[Fault]:
-    """Sections that are reversed, empty, outside `shape`, or over one another."""
+    """Yield sections that are reversed, empty, outside `shape`, or overlapping."""
     boxes: dict[Keys, Sequence[int]] = {}
     for name in ("trim", "overscan"):
         section = camera.get(name)
@@ -333,7 +333,7 @@ def _section_faults(camera: Mapping[str, Any], keys: Keys) -> Iterator[Fault]:
 
 
 def _text_section(section: str, keys: Keys) -> Iterator[Fault]:
-    """A section written as in a header, or something that is no keyword."""
+    """Yield faults of a section given as text: as in a header, or something that is no keyword."""
     if section.lstrip().startswith("["):
         found = parse_section(section)
         box = f"write {found[0]}" if found else "write [y0, y1, x0, x1]"

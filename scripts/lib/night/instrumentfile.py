@@ -1,4 +1,4 @@
-"""Instrument files: found, read, checked; which of them a header belongs to."""
+"""Instrument files: found, read, checked, and matched to headers."""
 
 import difflib
 import functools
@@ -12,27 +12,27 @@ from lib.night.headervalues import Header, compiled, get, safe_name, text
 from lib.night.instrumentfaults import CONFIG, VALUE_SOURCES, check_sources
 from lib.night.instrumentsource import InstrumentError, Source, fault_message, read_source
 
-VERSION = 23  # raise when facts change for the same header and YAML: it empties the cache
+VERSION = 23  # raise when facts change for the same header and YAML; invalidates the cache
 
 
 def instrument_dir() -> Path:
-    """Directory of the instrument files that come with the project."""
+    """Return the directory of the instrument files shipped with the project."""
     return CONFIG / "instruments"
 
 
 def list_instruments() -> list[str]:
-    """Names of the instruments that come with the project, `generic` last."""
+    """Return the names of the shipped instruments, `generic` last."""
     names = sorted(path.stem for path in instrument_dir().glob("*.yaml"))
     return sorted(names, key=lambda name: name == "generic")
 
 
 def instrument_path(name_or_path: str | Path) -> Path:
-    """Path of the YAML file of an instrument.
+    """Return the path of the YAML file of an instrument.
 
     Raises
     ------
     InstrumentError
-        When there is no such instrument and no such file.
+        There is no such instrument and no such file.
     """
     text = str(name_or_path)
     if re.fullmatch(r"[A-Za-z0-9_-]+", text):
@@ -53,7 +53,7 @@ def instrument_path(name_or_path: str | Path) -> Path:
 
 
 def instruments_hash(name_or_path: str | Path) -> str:
-    """Hash of all that decides how headers are read with this choice of instrument."""
+    """Return a hash of all that decides how headers are read with a choice of instrument."""
     every = str(name_or_path) == "auto"
     digest = hashlib.sha256(f"version {VERSION}".encode())
     names: list[str | Path] = [*list_instruments()] if every else [name_or_path]
@@ -68,12 +68,12 @@ def instruments_hash(name_or_path: str | Path) -> str:
 
 
 def read_sources(path: Path) -> list[Source]:
-    """Return an instrument file and those that it extends, one after the other.
+    """Return an instrument file followed by those that it extends.
 
     Raises
     ------
     InstrumentError
-        Where one of them is not YAML or not there, or extends itself.
+        One of them is not YAML or does not exist, or extends itself.
     """
     sources = [read_source(path)]
     while isinstance(sources[-1].content, dict) and "extends" in sources[-1].content:
@@ -100,16 +100,15 @@ def _extended(base: Any, folder: Path) -> Path:
 
 
 NOT_EXTENDED = ("name", "title", "match", "extends")
-"""Keys that a file does not take from the one that it extends."""
+"""Keys that a file does not inherit from the file that it extends."""
 
 
 def extend(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of an instrument file on top of that of the one that it extends.
+    """Return the content of an instrument file merged over that of the file that it extends.
 
-    Mappings are merged key by key, an own `null` takes a key away. Of a `map` and of `bands` the
-    own entries come first. An own value with a source of its own replaces the whole value. Of the
-    cameras those stay that the own file names, each on top of the one of its name, or of the
-    only one.
+    Mappings are merged key by key; a `null` removes a key. In a `map` and in `bands`, own entries
+    come first. A value with its own source replaces the inherited one. Only the cameras named by
+    the file are kept, each merged over the one of the same name, or over the only one.
     """
     base = {key: value for key, value in base.items() if key not in NOT_EXTENDED}
     result = merge_values(base, {key: own[key] for key in own if key not in ("cameras",)})
@@ -131,7 +130,7 @@ def extend(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _extend_camera(base: dict[str, Any], own: Any) -> Any:
-    """Return a camera on top of another; an own scale has nothing of the other's scale."""
+    """Return a camera merged over another; an own pixel scale replaces all of the inherited one."""
     if not isinstance(own, dict):
         return own
     scale = own.get("wcs")
@@ -142,11 +141,11 @@ def _extend_camera(base: dict[str, Any], own: Any) -> Any:
 
 
 OF_SCALE = ("pixscale", "cd", "rotation", "parity", "scale_with_binning")
-"""What belongs to a pixel scale: the scale of another file has another meaning."""
+"""Keys that define the pixel scale together, and are inherited together."""
 
 
 def merge_values(base: Any, own: Any) -> Any:
-    """Return a value of an instrument file on top of another one."""
+    """Return a value of an instrument file merged over an inherited one."""
     if not isinstance(base, dict) or not isinstance(own, dict):
         return own
     if any(name in own for name in VALUE_SOURCES) and any(name in base for name in VALUE_SOURCES):
@@ -166,22 +165,22 @@ def merge_values(base: Any, own: Any) -> Any:
 
 
 def load_instrument(name_or_path: str | Path) -> dict[str, Any]:
-    """Read and check an instrument file, on top of what it extends.
+    """Read and check an instrument file, including what it extends.
 
     Parameters
     ----------
     name_or_path : str or Path
-        Name of an instrument that comes with the project, or path of a YAML file.
+        Name of a shipped instrument, or path of a YAML file.
 
     Returns
     -------
     dict
-        The content of the file; every camera is completed with `defaults`.
+        Content of the file; each camera is completed with `defaults`.
 
     Raises
     ------
     InstrumentError
-        A line for each fault that names file, line and key.
+        One line per fault, with file, line and key.
     """
     if isinstance(name_or_path, str) and "." not in name_or_path and "/" not in name_or_path:
         return _load_shipped(name_or_path)
@@ -208,7 +207,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def complete(content: Any) -> Any:
-    """Return the content of an instrument file, its cameras completed with `defaults`."""
+    """Return the content of an instrument file with its cameras completed from `defaults`."""
     if not isinstance(content, dict) or not isinstance(content.get("cameras"), dict):
         return content
     defaults = content.get("defaults") or {}
@@ -223,7 +222,7 @@ def complete(content: Any) -> Any:
 
 
 def _merged(base, over):
-    """`over` on top of `base`, mappings of sections (wcs, calibrations) merged one level deep."""
+    """Return `over` merged over `base`; wcs and calibrations are merged one level deep."""
     result = dict(base)
     for key, value in over.items():
         if key in ("wcs", "calibrations") and isinstance(result.get(key), dict):
@@ -234,16 +233,16 @@ def _merged(base, over):
 
 
 def identify(header: Header) -> str:
-    """Name of the instrument whose `match` the header fulfils; `generic` when none does."""
+    """Return the instrument whose `match` a header satisfies; `generic` where there is none."""
     keywords, found = _identity()
     return found(tuple(map(header.get, keywords)))
 
 
 @functools.lru_cache(maxsize=1)
 def _identity() -> tuple[list[str], Callable[[tuple[Any, ...]], str]]:
-    """Return the keywords by which instruments are told, and what tells them by their values.
+    """Return the keywords that identify instruments, and a function of their values that does so.
 
-    Of a night the values are nearly always the same: each set of them is looked at once.
+    Within a night the values hardly vary; each combination is evaluated once.
     """
     matches = _all_matches()
     words = [key for _, match in matches for conditions in match for key in conditions]
@@ -262,7 +261,7 @@ def _identity() -> tuple[list[str], Callable[[tuple[Any, ...]], str]]:
 def _matches(conditions: Mapping[str, str], header: Header) -> bool:
     for key, pattern in conditions.items():
         value = get(header, key)
-        # '.*' asks for a keyword; only what says what a value must not be is fulfilled by none
+        # '.*' requires the keyword; only conditions on what a value must not be hold without it
         if value is None and "(?!" not in str(pattern):
             return False
         if not compiled(str(pattern)).search(text(value)):
@@ -278,7 +277,7 @@ def _all_matches() -> list[tuple[str, list[dict[str, str]]]]:
         content = read_source(instrument_path(name)).content
         match = content.get("match") if isinstance(content, dict) else None
         if not isinstance(content, dict) or match and not _sound(match):
-            match = load_instrument(name).get("match")  # raises: it says what is wrong
+            match = load_instrument(name).get("match")  # raises the errors of the file
         if match:
             result.append((name, match))
     return result

@@ -1,4 +1,4 @@
-"""What of an instrument file comes to nothing with the frames of a night, for the console."""
+"""Remarks on the parts of an instrument file that have no effect on the frames of a night."""
 
 import difflib
 from collections import Counter
@@ -12,13 +12,13 @@ from lib.night.instrumentsource import Source, place_of
 from lib.night.rawheaders import RawHDU
 
 OF_NUMBERS = ("pixscale", "rotation")
-"""Entries of `wcs` that are numbers."""
+"""Numerical entries of `wcs`."""
 
 
 def frame_remarks(
     header: Header, image: RawHDU, facts: FrameFacts, camera: Mapping[str, Any], name: str
 ) -> list[str]:
-    """Return what the instrument file says of a frame's camera but was not used.
+    """Return the entries of an instrument file for a frame's camera that were not used.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def _section_remark(
     binning: str,
     camera: Mapping[str, Any],
 ) -> str:
-    """Return why a section that is told is not used, or ''."""
+    """Return why a section was not used; '' where it was."""
     if spec is None:
         return ""
     size = "x".join(str(length) for length in shape)
@@ -91,12 +91,12 @@ def _is_whole(told: str, shape: Sequence[int]) -> bool:
 
 
 def remark_notes(remarks: Iterable[tuple[str, str, str]]) -> list[str]:
-    """Return a sentence for each remark, with the number of frames.
+    """Return one sentence per remark, with the number of frames.
 
     Parameters
     ----------
     remarks : iterable of (str, str, str)
-        Instrument, camera, remark; of each frame.
+        Instrument, camera and remark of each frame.
     """
     counts = Counter(remarks)
     return [
@@ -106,12 +106,12 @@ def remark_notes(remarks: Iterable[tuple[str, str, str]]) -> list[str]:
 
 
 def band_notes(filters: Iterable[tuple[str, str]]) -> list[str]:
-    """Return a sentence for each filter of science frames that has no band.
+    """Return one sentence per filter of science frames that has no band.
 
     Parameters
     ----------
     filters : iterable of (str, str)
-        Instrument and filter, of each frame.
+        Instrument and filter of each frame.
     """
     counts = Counter(filters)
     return [
@@ -125,7 +125,7 @@ def band_notes(filters: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def own_keywords(content: Any) -> dict[str, tuple[Any, ...]]:
-    """Return the keywords that an instrument file asks for, each with the way to it in the file."""
+    """Return the keywords that an instrument file uses, each with its place in the file."""
     found: dict[str, tuple[Any, ...]] = {}
 
     def walk(node: Any, keys: tuple[Any, ...]) -> None:
@@ -155,24 +155,25 @@ NOT_KEYWORDS = (
     "name title extends files match bands recompute_airmass amplifiers other_shapes halves parity "
     "calibrations cd refpix distortion shape hdu near_infrared poserr bayer"
 ).split()
-"""Entries whose texts are no keywords."""
+"""Entries whose texts are not keywords."""
 
 
 def absent_keywords(wanted: Iterable[str], headers: Sequence[Header]) -> list[str]:
-    """Return the keywords that none of the headers of a file has."""
+    """Return the keywords that are in none of the headers of a file."""
     return [key for key in wanted if all(get(header, key) is None for header in headers)]
 
 
 def keyword_notes(
     absent: Iterable[str], sources: Sequence[Source], known: Iterable[str]
 ) -> list[str]:
-    """Return a sentence for each keyword of an own instrument file that no frame has.
+    """Return one sentence per keyword of the user's instrument file that no frame has.
 
     Parameters
     ----------
     absent : iterable of str
+        Keywords that no frame has.
     sources : list of Source
-        The file, then those it extends.
+        The file, followed by those that it extends.
     known : iterable of str
         Keywords of one of the frames.
     """

@@ -1,4 +1,4 @@
-"""Instrument files as they were read, and the places in them of what is wrong."""
+"""Instrument files as read, and the location of faults in them."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -9,27 +9,30 @@ from typing import Any
 from lib.night.headervalues import text
 
 Keys = tuple[Any, ...]
-"""The way to a value: keys of mappings and places in lists."""
+"""Place of a value: keys of mappings and indices of lists."""
 
 
 class InstrumentError(ValueError):
-    """An instrument file that cannot be used; the message names file, line and key."""
+    """An unusable instrument file; the message names file, line and key."""
 
     @property
     def lines(self) -> list[str]:
-        """The message, a line for each fault."""
+        """The message, one line per fault."""
         return str(self).split("\n")
 
 
 @dataclass(frozen=True)
 class Source:
-    """An instrument file as it was read.
+    """An instrument file as read.
 
     Parameters
     ----------
     path : Path
+        Path of the file.
     data : bytes
+        Its bytes.
     content : dict
+        Its content.
     """
 
     path: Path
@@ -39,16 +42,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something wrong in an instrument file.
+    """A fault in an instrument file.
 
     Parameters
     ----------
     keys : tuple
-        The way to it.
+        Its place.
     text : str
-        What is wrong, and what to write instead.
+        The fault, and a correction.
     lacks : bool
-        Whether something is missing there; otherwise the value is wrong as a whole.
+        Whether something is missing at this place; otherwise the value is wrong.
     """
 
     keys: Keys
@@ -62,7 +65,7 @@ def read_source(path: Path) -> Source:
     Raises
     ------
     InstrumentError
-        Where it is not YAML, or holds a key twice.
+        The file is not YAML, or has a key twice.
     """
     import yaml
 
@@ -79,7 +82,7 @@ def read_source(path: Path) -> Source:
 
 
 def message_of(faults: Sequence[Fault], sources: Sequence[Source]) -> str:
-    """Return the faults, one a line, by their place in the file."""
+    """Return the faults, one per line, in the order of the file."""
     found = []
     for fault in faults:
         path, line = place_of(fault.keys, sources)
@@ -94,12 +97,12 @@ def message_of(faults: Sequence[Fault], sources: Sequence[Source]) -> str:
 
 
 def fault_message(sources: Sequence[Source], keys: Keys, text: str) -> str:
-    """Return the sentence about one fault, with file, line and key."""
+    """Return the message about one fault, with file, line and key."""
     return message_of([Fault(keys, text)], sources)
 
 
 def place_of(keys: Keys, sources: Sequence[Source]) -> tuple[Path, int]:
-    """Return file and line of a key: in the first file that has it, else of what holds it."""
+    """Return file and line of a key: in the first file that has it, or else of its parent."""
     best = (-1, sources[0].path, 0)
     for source in sources:
         depth, line = _line(_nodes(source.data), keys)
@@ -116,7 +119,7 @@ def _nodes(data: bytes) -> Any:
 
 
 def _line(node: Any, keys: Keys) -> tuple[int, int]:
-    """Return how much of a way a document has, and the line where it ends."""
+    """Return how many of the keys a document has, and the line where the match ends."""
     import yaml
 
     line, depth = 0, 0
@@ -137,7 +140,7 @@ def _line(node: Any, keys: Keys) -> tuple[int, int]:
 
 
 def repeated_keys(source: Source) -> Iterator[Fault]:
-    """Keys that a mapping holds twice: YAML would silently take the last."""
+    """Yield keys that a mapping has twice, of which YAML would silently use the last."""
     import yaml
 
     def walk(node: Any, keys: Keys) -> Iterator[Fault]:

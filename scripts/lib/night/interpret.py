@@ -1,6 +1,7 @@
-"""What a raw header says of its frame, read with the file of its instrument.
+"""Interpretation of raw headers with the file of their instrument.
 
-Headers are hostile input: whatever they hold, `interpret` gives sane facts or raises
+Headers are untrusted input: whatever they contain, `interpret` returns valid facts or raises
+`FrameIgnored`.
 `FrameIgnored`."""
 
 import re
@@ -66,7 +67,7 @@ MAX_AXIS = 100_000  # pixels
 
 
 DARK_FLAT = r"(?i)dark[s\W_]*flat|flat[s\W_]*dark"
-"""What a dark of the flats' exposure is called; most patterns for flats fit it too."""
+"""Names of darks with the exposure of the flats, which most patterns for flats match as well."""
 
 
 LAMP_OFF = r"(?i)(lamp|light|led|quartz|halogen)s?[ _-]*off|off[ _-]*(lamp|flat)|flat[ _-]*off"
@@ -76,7 +77,7 @@ FLAT_SOURCES = {
     r"(?i)sky|twi|dusk|dawn|zenith": "sky",
     r"(?i)dome|lamp|screen|panel|internal|quartz|halogen|\bled\b": "dome",
 }
-"""What header texts say of the light of a flat, the first that fits counts."""
+"""Header texts about the light source of a flat; the first match is used."""
 
 
 DEFAULT_SETTINGS: dict[str, Any] = {
@@ -90,14 +91,14 @@ LONGITUDES = [
     "OBSGEO-L", "HIERARCH ESO TEL GEOLON", "SITELONG", "LONG-OBS", "LONGITUD", "SITE-LON",
     "OBS-LONG",
 ]  # fmt: skip
-"""Keywords of the longitude of a site whose instrument file tells none, east positive."""
+"""Keywords of the longitude of a site, east positive, for instrument files without one."""
 
 
 _PRODUCT_KEYS = ("QCSTAT", "ABSZPT")  # written by the workflow itself, by no camera
 
 
 class _Memory:
-    """What the headers of a camera say again and again.
+    """Answers about the headers of a camera that recur from frame to frame.
 
     Parameters
     ----------
@@ -105,7 +106,8 @@ class _Memory:
     """
 
     def __init__(self, instrument: dict[str, Any], camera: dict[str, Any]) -> None:
-        self.instrument, self.camera = instrument, camera  # kept, so that none takes their place
+        # Kept alive, so that their ids stay unique.
+        self.instrument, self.camera = instrument, camera
         rules = [rule["when"] for rule in instrument.get("ignore", ())]
         self.kind = Recurring([instrument["type"], instrument.get("object"), *rules])
         settings = [instrument.get(key, spec) for key, spec in DEFAULT_SETTINGS.items()]
@@ -123,11 +125,11 @@ class _Memory:
 _memories: dict[tuple[int, int], _Memory] = {}
 
 MOST_CAMERAS = 64
-"""Cameras whose settings are remembered; beyond, all are forgotten."""
+"""Number of cameras with remembered settings; beyond that all are forgotten."""
 
 
 def _memory(instrument: dict[str, Any], camera: dict[str, Any]) -> _Memory:
-    """Return what is remembered of a camera."""
+    """Return the memory of a camera."""
     found = _memories.get((id(instrument), id(camera)))
     if found is None:
         if len(_memories) >= MOST_CAMERAS:
@@ -137,7 +139,7 @@ def _memory(instrument: dict[str, Any], camera: dict[str, Any]) -> _Memory:
 
 
 def _site(instrument: dict[str, Any], header: Header, name: str) -> list[float] | None:
-    """Return latitude, longitude [deg] and elevation [m], None where the header does not tell."""
+    """Return latitude, longitude [deg] and elevation [m]; None where the header has none."""
     site = instrument.get("site", {})
     latitude = angle(evaluate(site.get("latitude"), header, name))
     longitude = angle(evaluate(site.get("longitude"), header, name))
@@ -149,23 +151,23 @@ def _site(instrument: dict[str, Any], header: Header, name: str) -> list[float] 
 
 
 def _longitude(instrument: dict[str, Any], header: Header, name: str) -> float | None:
-    """Return the longitude of the site, east [deg], as the instrument file or a keyword tells."""
+    """Return the longitude of the site [deg, east] from the instrument file or a keyword."""
     told = angle(evaluate(instrument.get("site", {}).get("longitude", LONGITUDES), header, name))
     return told if told is not None and -180 <= told <= 360 else None
 
 
 def _header_airmass(instrument: dict[str, Any], header: Header, name: str) -> float | None:
-    """Return the airmass that the header has, None where it has none between 1 and 40."""
+    """Return the airmass in the header; None where it has none between 1 and 40."""
     told = quantity(evaluate(instrument.get("airmass"), header, name))
     if told is None or not 0.99 <= told[0] <= 40:
         return None
-    return max(1.0, told[0])  # a rounded 0.9999 is an honest 1
+    return max(1.0, told[0])  # allow for 1 rounded to 0.9999
 
 
 def _airmass(
     rule: str, place: Place, exptime: float, ra: float | None, dec: float | None
 ) -> float | None:
-    """Return the airmass of the header, or that of the pointing where it cannot be true."""
+    """Return the airmass in the header, or computed from the pointing where it is implausible."""
     value = place.airmass
     if rule == "never" or (rule == "absent" and value is not None):
         return value
@@ -173,7 +175,7 @@ def _airmass(
         return value
     middle = place.mjd + exptime / 172800
     computed = airmass_at(altitude(middle, ra, dec, place.latitude, place.longitude))
-    if computed is None:  # under the horizon: time, site or pointing is wrong, not the airmass
+    if computed is None:  # below the horizon: time, site or pointing is wrong, not the airmass
         return value
     if value is None or max(value, computed) > 1.5 * min(value, computed):
         return round(computed, 4)
@@ -186,7 +188,7 @@ def _missing(what: str, spec: Any) -> FrameUnusable:
 
 
 def merged_header(primary: Header, extension: Header) -> Header:
-    """The header of an extension on top of the primary one's keywords; its blanks hide nothing."""
+    """Return an extension's header merged over the primary one; blank values hide nothing."""
     result: dict[str, Any] = dict(primary)
     taken = []
     for key, value in extension.items():
@@ -217,10 +219,11 @@ def interpret(
     header : mapping
         Primary header.
     hdus : list of RawHDU
+        All HDUs of the file.
     filename : str
         Path of the raw file below the data directory.
     instrument : dict
-        From `lib.night.instrumentfile.load_instrument`.
+        Instrument file, from `lib.night.instrumentfile.load_instrument`.
 
     Returns
     -------
@@ -230,8 +233,8 @@ def interpret(
     Raises
     ------
     FrameIgnored
-        Also as its subclass `FrameUnusable`: the frame is not used, with all that is wrong with it,
-        and what is known of it all the same.
+        The frame is not used (or its subclass `FrameUnusable`); with all faults, and the properties
+        that are known nevertheless.
     """
     try:
         return _facts(header, hdus, filename, instrument)
@@ -242,7 +245,7 @@ def interpret(
 def _facts(
     header: Header, hdus: list[RawHDU], filename: str, instrument: dict[str, Any]
 ) -> list[FrameFacts]:
-    """Return the facts of a raw file; raise on the first fault."""
+    """Return the facts of a raw file; raise at the first fault."""
     name = filename.rsplit("/", 1)[-1]
     if any(get(header, key) is not None for key in _PRODUCT_KEYS):
         raise FrameIgnored("PRODUCT", "the file was written by autoproc, it is not a raw frame")
@@ -296,7 +299,7 @@ def _facts(
 
 
 def _note_sections(facts: FrameFacts, camera: dict[str, Any], headers: dict[int, Header]) -> None:
-    """Note sections of several amplifiers that make up no frame."""
+    """Add a note on sections of several amplifiers that do not form a frame."""
     if len(facts.amplifiers) > 1 or camera.get("amplifiers") not in ("auto", "chips", "sections"):
         return
     names = numbered_sections(headers[facts.amplifiers[0].hdu])
@@ -314,7 +317,7 @@ def _add_wcs(
     headers: dict[int, Header],
     name: str,
 ) -> None:
-    """Add the first WCS of a frame and its scale."""
+    """Add the initial WCS of a frame and its pixel scale."""
     wcs = memory.wcs
     refpix = mosaic_refpix(chip, chips, headers, facts.binning)
     if refpix is not None:
@@ -335,9 +338,9 @@ def _with_all_faults(
     filename: str,
     instrument: dict[str, Any],
 ) -> FrameIgnored:
-    """Return the reason with all other faults of the frame, and what is known of it.
+    """Return the exception with all other faults of the frame, and its known properties.
 
-    Each value is asked for by itself: only frames that are not used come here.
+    Each value is evaluated separately; only frames that are not used come here.
     """
     images = [hdu for hdu in hdus if hdu.shape]
     if not images or first.code in ("PRODUCT", "NOT_RAW"):
@@ -396,7 +399,7 @@ def _with_all_faults(
 def _add_electronics(
     facts: FrameFacts, memory: _Memory, headers: dict[int, Header], name: str
 ) -> None:
-    """Add gain and read noise of the amplifiers, and of the frame."""
+    """Add gain and read noise of the amplifiers and of the frame."""
     camera, unit, factor = memory.camera, facts.unit, 1.0
     if unit:
         factor, note = electrons_each(unit, facts.exptime)
@@ -405,7 +408,7 @@ def _add_electronics(
             note = f"BUNIT is electron, gain {factor:g} of the instrument file is used"
         facts.notes += [note] if note not in facts.notes else []
     for amplifier in facts.amplifiers:
-        # What is told of an amplifier among several of an image goes before what is told of all.
+        # Values of single amplifiers take precedence over values for all of an image.
         specs = amplifier.gain or camera.get("gain"), amplifier.rdnoise or camera.get("rdnoise")
         if unit in (ELECTRON, ELECTRON_RATE):
             specs = factor, specs[1]
@@ -423,7 +426,7 @@ def _add_electronics(
 
 
 def _add_filter(facts: FrameFacts, instrument: dict[str, Any]) -> None:
-    """Add the filter as a part of file names, and its band; biases and darks have none."""
+    """Add the filter as part of file names, and its band; biases and darks have none."""
     if facts.type in ("bias", "dark"):
         facts.filter_text = ""
         return
@@ -452,7 +455,7 @@ def _camera_name(
 
 
 def _band(instrument: dict[str, Any], filter_text: str) -> str:
-    """Return the band of a filter: by the instrument's file, else as its name tells."""
+    """Return the band of a filter from the instrument file or, without entry, from its name."""
     band = map_items(tuple(instrument.get("bands", {}).items()), filter_text)
     return parse_filter(filter_text).band if band is None else str(band)
 
@@ -479,7 +482,7 @@ def _frame_type(instrument: dict[str, Any], header: Header, name: str) -> str:
 
 
 def _says(pattern: str, instrument: dict[str, Any], header: Header, name: str) -> bool:
-    """Whether what a header calls the type, or the object, of a frame holds a pattern."""
+    """Return whether the type or the object of a frame in the header matches a pattern."""
     specs = [*dict.fromkeys(keywords_of(instrument["type"])), instrument.get("object")]
     return any(
         compiled(pattern).search(text(evaluate(spec, header, name))) is not None for spec in specs
@@ -487,7 +490,7 @@ def _says(pattern: str, instrument: dict[str, Any], header: Header, name: str) -
 
 
 def _flat_source(instrument: dict[str, Any], header: Header, name: str) -> str:
-    """Return what has lit a flat: ``sky``, ``dome``, or empty where the header does not tell."""
+    """Return the light source of a flat: ``sky``, ``dome``, or '' where the header does not say."""
     for pattern, source in FLAT_SOURCES.items():
         if _says(pattern, instrument, header, name):
             return source
@@ -495,7 +498,7 @@ def _flat_source(instrument: dict[str, Any], header: Header, name: str) -> str:
 
 
 def _setting(instrument: dict[str, Any], key: str, header: Header, name: str) -> str:
-    """Return a setting of the camera as text; numbers as they compare, empty where unknown."""
+    """Return a camera setting as text, with numbers normalised; '' where unknown."""
     value = evaluate(instrument.get(key, DEFAULT_SETTINGS[key]), header, name)
     figure = number(value)
     return text(value)[:24] if figure is None else f"{figure:.3g}"
@@ -518,7 +521,7 @@ def _ignore(instrument: dict[str, Any], header: Header, name: str, kind: str) ->
 
 
 def _kind(instrument: dict[str, Any], header: Header, name: str) -> str:
-    """Return the type of a frame; raise where the camera does not use it."""
+    """Return the type of a frame; raise where its camera does not use this type."""
     kind = _frame_type(instrument, header, name)
     _ignore(instrument, header, name, kind)
     return kind
@@ -526,7 +529,7 @@ def _kind(instrument: dict[str, Any], header: Header, name: str) -> str:
 
 @dataclass(frozen=True)
 class _Setup:
-    """What a header says that most frames of a camera share; as `FrameFacts` has it."""
+    """Header values common to most frames of a camera; fields as in `FrameFacts`."""
 
     object: str
     filter_text: str
@@ -545,7 +548,7 @@ class _Setup:
 def _setup(
     instrument: dict[str, Any], camera: dict[str, Any], header: Header, name: str, kind: str
 ) -> _Setup:
-    """Return what the frames of a camera share; raise where filter or saturation are missing."""
+    """Return the values common to frames of a camera; raise without filter or saturation."""
     filter_text = text(evaluate(instrument.get("filter"), header, name))
     if not filter_text and kind in ("flat", "object") and not camera.get("halves"):
         raise _missing("filter", instrument.get("filter", []))
@@ -573,9 +576,9 @@ def _setup(
 
 
 def _header_gain(camera: dict[str, Any], header: Header, name: str) -> float:
-    """Return the gain that brought a frame to electrons and moved its saturation; 1 if unknown.
+    """Return the gain by which a frame, and its saturation, were converted to electrons; else 1.
 
-    The constant of an instrument file is of its converter, a keyword is of the frame.
+    A constant in the instrument file describes the converter, a keyword the frame.
     """
     if any(one.keyword for one in readings(camera.get("saturate"), header, name)):
         return 1.0
@@ -590,7 +593,7 @@ def _common_facts(
     header: Header,
     name: str,
 ) -> FrameFacts:
-    """Return what the halves of a detector share."""
+    """Return the facts common to the halves of a detector."""
     memory = _memory(instrument, camera)
     kind = memory.kind.answer(header, name, lambda: _kind(instrument, header, name))
     kind, exptime, notes = exposure_time(instrument["exptime"], header, name, kind)
@@ -662,11 +665,14 @@ _LETTERS = {"bias": "b", "dark": "d", "flat": "f", "object": "o"}
 
 
 def frame_stem(filename: str, facts: FrameFacts) -> str:
-    """Name of a frame before it is made unique: the raw stem, else from time, camera, type."""
+    """Return the name of a frame before it is made unique.
+
+    It is the raw stem, or else made from time, camera and type.
+    """
     match = _STEM.fullmatch(filename)
     if match:
         return match.group(1)
     stamp = facts.date_obs[:19].replace("-", "").replace(":", "")
     if not stamp.startswith("2"):
-        stamp = f"2{stamp}"  # before 2000: the names of frames begin with 2 all the same
+        stamp = f"2{stamp}"  # before 2000: names of frames must nevertheless begin with 2
     return f"{stamp}{safe_name(facts.camera)}{_LETTERS[facts.type]}"

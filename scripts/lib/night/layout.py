@@ -1,4 +1,4 @@
-"""How the images of a raw file belong together: chips, and their amplifiers."""
+"""The structure of a raw file: chips, and their amplifiers."""
 
 import re
 from dataclasses import dataclass, field
@@ -20,24 +20,24 @@ CHIP_KEYS = (
     "CCDNAME", "CCDNUM", "CCDCHIP", "CHIPID", "CHIP", "CHIPNAME", "CCDID", "DETPOS",
     "HIERARCH ESO DET CHIP ID", "HIERARCH ESO DET CHIP1 ID",
 )  # fmt: skip
-"""Keywords of extensions that name their chip; amplifiers of one chip share its name."""
+"""Keywords of extensions that name their chip; amplifiers of a chip share its name."""
 
 NOT_IMAGES = r"(?i).*(var|dq|err|mask|bpm|weight|wht|unc|stat|catalog|sources|back|sky|exp).*"
-"""Names of extensions that hold something about an image."""
+"""Names of extensions with information about an image."""
 
 LABEL_LENGTH = 8
 
 
 @dataclass(frozen=True)
 class Chip:
-    """The images of one chip of a file.
+    """The images of one chip in a file.
 
     Parameters
     ----------
     label : str
-        Which of several chips, letters and digits; empty where there is but one.
+        Distinguishes several chips, letters and digits; empty for a single one.
     hdus : list of RawHDU
-        Its amplifiers, or the one image.
+        Its amplifiers, or its image.
     joined : bool
         Whether each image is an amplifier.
     """
@@ -53,14 +53,16 @@ def chips_of(camera: dict[str, Any], hdus: list[RawHDU], images: list[RawHDU]) -
     Parameters
     ----------
     camera : dict
-        Camera of an instrument file. `amplifiers`: ``extensions``, all images are amplifiers of one
-        detector; ``chips``, each is a chip; ``auto``, as their headers tell; else one image counts.
+        Camera of an instrument file. `amplifiers` is ``extensions``: all images are amplifiers of
+        one detector; ``chips``: each is a chip; ``auto``: as their headers say; otherwise one image
+        is used.
     hdus, images : list of RawHDU
-        All, and those with an image.
+        All HDUs, and those with an image.
 
     Raises
     ------
     FrameUnusable
+        The file has no usable image.
     """
     mode = camera.get("amplifiers", "single")
     extensions = [hdu for hdu in images if hdu.index > 0]
@@ -81,7 +83,7 @@ def _pictures(extensions: list[RawHDU]) -> list[RawHDU]:
 
 
 def _told_chips(pictures: list[RawHDU]) -> list[Chip]:
-    """Return the chips and amplifiers that headers describe; none where they do not."""
+    """Return the chips and amplifiers described by the headers; none where they describe none."""
     if len(pictures) < 2 or any(len(hdu.shape or []) != 2 for hdu in pictures):
         return []
     placed = all(get(hdu.header, "DETSEC") is not None for hdu in pictures)
@@ -96,12 +98,12 @@ def _told_chips(pictures: list[RawHDU]) -> list[Chip]:
             return _labelled(list(groups.values()))
         break
     if placed:
-        if 0.5 < _covered(pictures) < 1:  # amplifiers of a chip have no gap between them
+        if 0.5 < _covered(pictures) < 1:  # no gaps between the amplifiers of a chip
             return _labelled([[hdu] for hdu in pictures])
         if all(hdu.shape == pictures[0].shape for hdu in pictures):
             return [Chip("", pictures, joined=True)]
         return []
-    # Without a place on a detector, but each with a name: chips. Calibrations have no WCS.
+    # Named extensions without detector coordinates are chips. Calibrations have no WCS.
     named = {text(get(hdu.header, "EXTNAME")) for hdu in pictures}
     alike = all(hdu.shape == pictures[0].shape for hdu in pictures)
     if alike and "" not in named and len(named) == len(pictures):
@@ -110,7 +112,7 @@ def _told_chips(pictures: list[RawHDU]) -> list[Chip]:
 
 
 def _covered(pictures: list[RawHDU]) -> float:
-    """Return which part of the area that they span the DETSEC of extensions fill; 0 if unknown."""
+    """Return the fraction of the area spanned by the extensions' DETSEC that they fill, or 0."""
     told = [parse_section(get(hdu.header, "DETSEC")) for hdu in pictures]
     boxes = [found[0] for found in told if found is not None]
     if len(boxes) < len(pictures):
@@ -121,9 +123,9 @@ def _covered(pictures: list[RawHDU]) -> float:
 
 
 def images_left_out(camera: dict[str, Any], images: list[RawHDU], chips: list[Chip]) -> int:
-    """Return how many images like the one that is used are not.
+    """Return the number of unused images similar to the one used.
 
-    Beside one that the instrument file has chosen, those count whose header tells of a chip.
+    Beside an image chosen by the instrument file, those count whose header mentions a chip.
     """
     if len(chips) > 1 or chips[0].joined:
         return 0
@@ -136,7 +138,7 @@ def images_left_out(camera: dict[str, Any], images: list[RawHDU], chips: list[Ch
 
 
 def _labelled(groups: list[list[RawHDU]]) -> list[Chip]:
-    """Return chips with a label each, by what names them, short and in every frame the same."""
+    """Return chips with short labels derived from their names, the same in all frames."""
     for key in ("EXTNAME", *CHIP_KEYS):
         names = [_label(text(get(group[0].header, key))) for group in groups]
         if all(names) and len(set(names)) == len(groups):
@@ -153,14 +155,14 @@ def _label(name: str) -> str:
 
 
 def chosen_image(camera: dict[str, Any], hdus: list[RawHDU], images: list[RawHDU]) -> RawHDU:
-    """Return the image HDU of a frame of one image.
+    """Return the image HDU of a frame with one image.
 
-    fpack moves a primary image into the first extension, hence the shift.
+    fpack moves a primary image into the first extension, hence the offset.
 
     Raises
     ------
     FrameUnusable
-        NO_IMAGE where there is none in the HDU that the instrument file names.
+        NO_IMAGE: the HDU named by the instrument file has no image.
     """
     if "hdu" not in camera:
         for hdu in images:
@@ -173,7 +175,7 @@ def chosen_image(camera: dict[str, Any], hdus: list[RawHDU], images: list[RawHDU
     for hdu in images:
         if hdu.index == index:
             return hdu
-    if wanted == 0 and len(images) == 1:  # packed by another program than fpack
+    if wanted == 0 and len(images) == 1:  # compressed by a program other than fpack
         return images[0]
     raise FrameUnusable("NO_IMAGE", f"no image in HDU {wanted}")
 
@@ -194,7 +196,7 @@ def chip_amplifiers(
         Entry of `halves`.
     chip : Chip
     headers : dict of int to mapping
-        Keyed by the index of the HDU; the primary header's keywords are included.
+        Headers by index of the HDU, including the keywords of the primary header.
     binning : str
 
     Raises
@@ -216,7 +218,7 @@ def chip_amplifiers(
         try:
             return extension_amplifiers([hdu], headers, binning)
         except FrameUnusable:
-            pass  # its sections are taken as those of any image
+            pass  # its sections are read as for any image
     only = single_amplifier(camera, half, header, hdu, binning)
     y0, y1, x0, x1 = only.data
     return [only], [y1 - y0, x1 - x0]
@@ -225,20 +227,21 @@ def chip_amplifiers(
 def mosaic_refpix(
     chip: Chip, chips: list[Chip], headers: dict[int, Header], binning: str
 ) -> list[float] | None:
-    """Return where the middle of a mosaic is, in pixels of the first image of a chip (1-based).
+    """Return the centre of a mosaic in pixels of the first image of a chip (1-based).
 
     Parameters
     ----------
     chip : Chip
+        The chip.
     chips : list of Chip
-        All of the file.
+        All chips of the file.
     headers : dict of int to mapping
     binning : str
 
     Returns
     -------
     list of float, or None
-        None where there is one chip, or no DETSEC tells the places of all.
+        None where there is a single chip, or not all have a DETSEC.
     """
     if len(chips) < 2:
         return None

@@ -1,4 +1,4 @@
-"""Which frames a moving object is on: the stacks that follow it."""
+"""Stacks that follow a moving object: which frames may contain it."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,19 +11,19 @@ from lib.night.pointing import frame_centre
 from lib.night.positions import Position
 
 POINTING_MARGIN = 0.05
-"""[deg] By which pointings may be off where nothing is said of it: the stack looks again."""
+"""[deg] Pointing error assumed where none is stated; the stack checks the solved WCS."""
 
 LEAST_FRAMES = 2
-"""Frames that are worth a stack."""
+"""Minimum number of frames of such a stack."""
 
 
 def middle(facts: FrameFacts) -> float:
-    """Return the middle of an exposure [MJD, UTC]."""
+    """Return the mid-exposure [MJD, UTC]."""
     return facts.mjd + facts.exptime / 2 / 86400
 
 
 def may_show(facts: FrameFacts, position: Position) -> bool:
-    """Return whether an object may be on a frame, by the pointing of its header."""
+    """Return whether an object may be on a frame, from the pointing in its header."""
     ra, dec = (float(value[0]) for value in position.at(middle(facts)))
     if not math.isfinite(ra):
         return False
@@ -54,11 +54,11 @@ def moving_stacks(
     Returns
     -------
     stacks : dict of str to tuple of str
-        ``<target>.<filter>.moving-<object>`` -> frames; where the object was observed in several
-        nights ``.moving-<object>-n<night>``, one a night: what it does in between is not known as
-        well as in a night.
+        ``<target>.<filter>.moving-<object>`` -> frames; for an object observed in several nights
+        ``.moving-<object>-n<night>``, one per night, because its motion between nights is less well
+        known.
     positions : dict of str to Position
-        That of each.
+        Ephemeris of each of these stacks.
     """
     found: dict[str, tuple[str, ...]] = {}
     followed: dict[str, Position] = {}
@@ -78,6 +78,6 @@ def moving_stacks(
 
 
 def track(position: Position, times: Sequence[float]) -> list[str]:
-    """Return the places of an object at times, as text that tells a change of its ephemeris."""
+    """Return the positions of an object at times as text, to detect changes of its ephemeris."""
     ra, dec = position.at(np.array(times, float))
     return [f"{a:.6f} {d:+.6f}" for a, d in zip(ra, dec, strict=True)]

@@ -1,4 +1,4 @@
-"""Names of frames, targets, filters and groups, made unique."""
+"""Unique names of frames, targets, filters and groups."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,9 +9,10 @@ from lib.night.headervalues import safe_name
 
 
 def unique_frames(candidates: Iterable[FrameFacts]) -> None:
-    """Give each facts dict its unique frame name, in the order of `candidates`.
+    """Give each frame a unique name, in place, in the order of `candidates`.
 
-    The first of a name keeps it; others get the milliseconds of their start, then a counter.
+    The first frame of a name keeps it; others get the milliseconds of their start appended, then a
+    counter.
     """
     used = set()
     for facts in candidates:
@@ -32,9 +33,9 @@ def unique_frames(candidates: Iterable[FrameFacts]) -> None:
 
 
 def unique_names(frames: list[FrameFacts], raw_key: str, safe_key: str) -> None:
-    """Number the names of different raw texts that became the same safe name.
+    """Number the safe names shared by different raw texts, in place.
 
-    The text that is its own safe name keeps it; else the one observed first.
+    A text identical to its safe name keeps it; otherwise the one observed first does.
     """
     first: dict[tuple[str, str], float] = {}
     for facts in frames:
@@ -61,18 +62,18 @@ def unique_names(frames: list[FrameFacts], raw_key: str, safe_key: str) -> None:
 
 
 def unfold_case(frames: list[FrameFacts], key: str) -> list[str]:
-    """Number names that differ in capitals alone, for file systems that take them for one.
+    """Number names that differ only in capitals, for case-insensitive file systems.
 
     Parameters
     ----------
     frames : list of FrameFacts
-        Changed in place.
+        Frames, changed in place.
     key : {'filter', 'target'}
 
     Returns
     -------
     list of str
-        A remark on each name that was changed.
+        One remark per changed name.
     """
     used: dict[str, str] = {}
     renamed = {}
@@ -110,20 +111,20 @@ _QUALIFIERS = (
 )  # fmt: skip
 
 _PREFIXES = {"gain_setting": "gain", "offset": "offset"}
-"""Words before the values of qualifiers that are but a number."""
+"""Words put before the values of numerical qualifiers."""
 
 
 def qualified(bases: list[str], groups: Sequence[Any], fixed: Sequence[str]) -> list[str]:
-    """Names of groups: the base, and of the qualifiers those needed to tell them apart.
+    """Return names of groups: the base, with the qualifiers needed to distinguish them.
 
     Parameters
     ----------
     bases : list of str
-        The base name of each group.
+        Base name of each group.
     groups : list of dict
-        The properties of each group.
+        Properties of each group.
     fixed : tuple of str
-        Properties that are in the base already.
+        Properties already expressed by the base.
 
     Returns
     -------
@@ -147,7 +148,7 @@ def qualified(bases: list[str], groups: Sequence[Any], fixed: Sequence[str]) -> 
 
 
 def _told_apart(name, indices, groups, keys):
-    """(index, name) of groups, with a qualifier for each key that is needed to tell them apart."""
+    """Yield (index, name) of groups, with one qualifier for each key needed to distinguish them."""
     if len(indices) == 1 or not keys:
         return [(index, name) for index in indices]
     parts: dict[str, list[int]] = {}

@@ -1,7 +1,6 @@
-"""The night log: what every raw file is, and what belongs together.
+"""The night log: what each raw file is, and which frames belong together.
 
-What the headers say is kept in a cache (`lib.night.rawlog`), so that a second start costs
-milliseconds.
+The headers' content is cached (`lib.night.rawlog`), so that a second start takes milliseconds.
 """
 
 import gc
@@ -69,7 +68,7 @@ FLOAT_COLUMNS = {
 }
 
 CACHE = ".nightlog.json"
-"""Name in `imdir` of what is kept of the headers."""
+"""Name of the cache of headers in `imdir`."""
 
 MASTER_FILE = re.compile(r"(?:.*/)?(?:bias-|dark-|flat_)[A-Za-z0-9_+-]+\.fits?")
 """Names of ready masters."""
@@ -80,7 +79,7 @@ WANTED: dict[str, tuple[str, ...]] = {
     "flat": ("bias", "dark"),
     "object": CALIBRATIONS,
 }
-"""Calibrations that a frame of each type wants."""
+"""Calibrations needed by frames of each type."""
 
 
 def scan(
@@ -94,14 +93,14 @@ def scan(
     Parameters
     ----------
     datadir : str or Path or RawPlaces
-        Directory; files whose name ends in .fits .fit .fts .fz .gz count, folders below do not.
-        Or where raw files lie, as `lib.core.rawfiles.raw_places` tells.
+        Directory; files ending in .fits .fit .fts .fz .gz are read, subdirectories are not. Or the
+        places of raw files, from `lib.core.rawfiles.raw_places`.
     instrument : str
-        `auto` (told from each header), the name of an instrument, or the path of a YAML file.
+        `auto` (identified from each header), the name of an instrument, or the path of a YAML file.
     exclude : str or Path, optional
         The user's list of frames to leave out.
     cache : str or Path, optional
-        File that keeps what was read. It is written only when something changed.
+        File that caches the headers. It is written only if something changed.
 
     Returns
     -------
@@ -110,9 +109,9 @@ def scan(
     Raises
     ------
     FileNotFoundError, NotADirectoryError
-        When there is no such directory.
+        There is no such directory.
     lib.night.instrumentfile.InstrumentError
-        When the instrument is not known or its file is wrong.
+        The instrument is unknown, or its file is wrong.
     """
     # A night is many small dicts, none of them garbage: looking for some costs half of the time.
     collecting = gc.isenabled()
@@ -130,14 +129,14 @@ def scan(
 
 
 def open_log(config: Mapping[str, Any], imdir: str | os.PathLike[str]) -> "NightLog":
-    """Return the log of all raw files of a run: headers are read where files changed.
+    """Return the log of all raw files of a run; only headers of changed files are read.
 
     Parameters
     ----------
     config : dict
         Checked by `lib.engine.config.check_config`, its paths by `lib.engine.paths.check_places`.
     imdir : path-like
-        Directory of the products, where the headers are kept.
+        Directory of the products, which has the cache of headers.
     """
     cache = os.path.join(imdir, CACHE)
     return scan(places_of(config), config["instrument"], config["exclude"], cache)
@@ -145,20 +144,21 @@ def open_log(config: Mapping[str, Any], imdir: str | os.PathLike[str]) -> "Night
 
 @dataclass
 class LogRow:
-    """A row of the night log: one frame, or a file without frames.
+    """A row of the night log: a frame, or a file without frames.
 
     Parameters
     ----------
     frame : str
-        Its name; of a file without frames what the name would be, or empty.
+        Name of the frame; for a file without frames the name it would have, or empty.
     raw : str
         Name of the raw file.
     status : {'OK', 'IGNORED', 'REJECTED'}
     reason : str
         ``CODE: words``; empty where the frame is used.
     facts : FrameFacts or None
+        Facts of a usable frame.
     told : dict
-        What is known of a frame without facts, by column.
+        Known properties of a frame without facts, by column.
     """
 
     frame: str
@@ -169,7 +169,7 @@ class LogRow:
     told: dict[str, Any] = field(default_factory=dict)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return the value of a column, `default` where it has none."""
+        """Return the value of a column; `default` where it has none."""
         if name in ("frame", "raw", "status", "reason"):
             return getattr(self, name)
         if self.facts is None:
@@ -180,24 +180,24 @@ class LogRow:
 
 
 class NightLog:
-    """What a directory of raw frames holds.
+    """The contents of a directory of raw frames.
 
     Parameters
     ----------
     files : dict
         Raw file name -> [size, mtime, status, reason, list of facts, guessed frame name, hash of
-        the headers, more, [ctime, what stands for the content]].
+        the headers, more, [ctime, identifier of the content]].
     excluded : dict
         Frame or file name -> the user's reason.
     notes : iterable of str
         Remarks for the user on how the files were read.
     fold_case : bool
-        Whether names of products that differ in capitals alone would be one file.
+        Whether the file system of the products ignores case.
 
     Attributes
     ----------
     frames : dict of str to FrameFacts
-        Those that are used, by name.
+        Usable frames by name.
     rows : list of LogRow
     science : list of str
         Names of the science frames, by time.
@@ -213,9 +213,9 @@ class NightLog:
         Name -> path of the ready masters that were added.
     borrowed : dict
         Name ``20220127/flat_r`` -> path below `imdir` of the masters of earlier nights that were
-        looked at.
+        considered.
     notes : list of str
-        Remarks for the user, e.g. names in the exclude list that fit no frame.
+        Remarks for the user, e.g. names in the exclude list that match no frame.
     """
 
     def __init__(
@@ -239,7 +239,7 @@ class NightLog:
         self._group()
 
     def _group(self) -> None:
-        """Find what belongs together among the frames."""
+        """Group the frames into masters, stacks and skies."""
         ordered = sorted(self.frames.values(), key=lambda one: (one.mjd, one.frame))
         self.notes += header_remarks(ordered) + clashing_times(ordered)
         self._groups = {
@@ -260,7 +260,7 @@ class NightLog:
     def _fill(self, files: dict[str, list[Any]], excluded: dict[str, str]) -> None:
         """Make the rows, and give each frame its unique name."""
         candidates = [FrameFacts.from_dict(one) for name in sorted(files) for one in files[name][4]]
-        # Names given by the observatory first, so that made-up ones never push them aside.
+        # Names given by the observatory first, so that they take precedence over generated ones.
         candidates.sort(
             key=lambda one: (not os.path.basename(one.raw).startswith(one.frame[:15]), one.raw)
         )
@@ -297,9 +297,9 @@ class NightLog:
         self.notes += [f"exclude: no frame is called {name}" for name in sorted(unused)]
 
     def by_night(self) -> dict[str, "NightLog"]:
-        """Return the log of each night, by its name, in order; of one night, or none, the whole.
+        """Return the log of each night by name, in order; the whole log for a single night.
 
-        Files that are no frames belong to the night of the others in their directory.
+        Files that are no frames belong to the night of the other files in their directory.
         """
         nights, notes = tell_nights(list(self.frames.values()))
         names = sorted(set(nights.values()))
@@ -316,7 +316,7 @@ class NightLog:
         return {name: self._part(rows) for name, rows in parts.items()}
 
     def _part(self, rows: list[LogRow]) -> "NightLog":
-        """Return the log of some of the rows; names stay what they are."""
+        """Return the log of some of the rows; names are unchanged."""
         part = NightLog({})
         part.rows = rows
         part.frames = {
@@ -326,7 +326,7 @@ class NightLog:
         return part
 
     def _use(self, row: LogRow, facts: FrameFacts) -> None:
-        """Take a frame into the log, unless its camera does without that kind of frame."""
+        """Add a frame to the log, unless its camera does not use frames of this type."""
         if facts.calibrations.get(facts.type) == "none":
             row.status = "IGNORED"
             row.reason = f"NOT_NEEDED: {facts.camera} is used without {facts.type}"
@@ -340,14 +340,14 @@ class NightLog:
         directories: str | os.PathLike[str] | Sequence[str] | None,
         max_age: Mapping[str, float | None] | None = None,
     ) -> None:
-        """Take ready masters (bias-C0.fits, flat_H.fits, ...) into the matching; raws win.
+        """Make ready masters (bias-C0.fits, flat_H.fits, ...) available; those made from raws win.
 
         Parameters
         ----------
         directories : str or Path or list of str or None
-            Directories of the ready masters, and of folders of such; None or empty adds nothing.
+            Directories of the ready masters, and of folders of these; None or empty adds nothing.
         max_age : dict of str to float
-            How far a master of another night may be in time [d], by kind; None: as far as it is.
+            Maximum age, by kind, of masters of other nights [d]; None: unlimited.
 
         Raises
         ------
@@ -361,7 +361,7 @@ class NightLog:
                 self._add_ready(name, path)
 
     def _add_ready(self, name: str, path: str) -> None:
-        """Take a ready master into the matching, unless one of its name is made here."""
+        """Make a ready master available, unless one of the same name is made here."""
         plain = name.rpartition("/")[2]
         kind = plain[:4]
         if name in self._groups[kind]:
@@ -378,7 +378,7 @@ class NightLog:
             return
         if kind == "dark" and not made_here(headers.primary, kind):
             self.notes.append(f"masters: {shown_name}: {bias_remark(headers.primary)}")
-        if name in self.masters:  # of another directory
+        if name in self.masters:  # from another directory
             name = f"{os.path.basename(os.path.dirname(path))}/{plain}"
             if name in self.masters:
                 self.notes.append(f"masters: {path} is not used, there is another {name}")
@@ -389,33 +389,34 @@ class NightLog:
         self.masters[name] = path
 
     def add_library(self, night: str, log: "NightLog", folder: str) -> None:
-        """Take the masters of an earlier night into the matching: own and ready ones win.
+        """Make the masters of an earlier night available; the night's own and ready ones win.
 
         Parameters
         ----------
         night : str
-            Its name.
+            Name of the earlier night.
         log : NightLog
+            Log of the earlier night.
         folder : str
-            Where its masters lie below `imdir`, with the slash.
+            Folder of its masters in `imdir`, with trailing slash.
         """
         self._matches.clear()
         self._library.append((night, log, folder))
 
     @property
     def middle(self) -> float:
-        """Median time of the frames [MJD], of the science frames where there are any."""
+        """Median time of the frames [MJD]: of the science frames where there are any."""
         names = self.science or list(self.frames)
         times = sorted(self.frames[name].mjd for name in names)
         return times[len(times) // 2] if times else math.nan
 
     def match(self, frame: str) -> CalibrationMatch:
-        """Return the masters that belong to a frame.
+        """Return the masters that match a frame.
 
         Parameters
         ----------
         frame : str
-            Name of a frame, of any type.
+            Name of a frame of any type.
         """
         facts = self.frames[frame]
         key = tuple(
@@ -443,7 +444,7 @@ class NightLog:
         return CalibrationMatch(**found, notes=notes, taken=taken)
 
     def _pick(self, kind: str, facts: FrameFacts, bias: str | None) -> tuple[str | None, str]:
-        """Return the name of the master of a kind and what is to be told; None and why."""
+        """Return the name of the master of a kind and a remark; or None and the reason."""
         failed: list[tuple[int, str, list[str]]] = []
         nearer: list[tuple[int, str, list[str]]] = []
         for age, groups in self._sources(kind):
@@ -470,10 +471,10 @@ class NightLog:
         return None, f"none of {len(failed)} fits; " + "; ".join(told) + more
 
     def _sources(self, kind: str) -> Iterator[tuple[float | None, list[CalibrationGroup]]]:
-        """Give the groups among which a master is looked for, one source after the other.
+        """Yield the groups in which to look for a master, by source.
 
-        First those of the night itself, then ready masters without a date, whose age is None;
-        then ready masters and those of earlier nights, with their age [d], the nearest in time
+        The first are those of the night itself, then ready masters without a date, whose age is
+        None, then ready masters and those of earlier nights with their age [d], nearest in time
         first.
         """
         yield None, list(self._groups[kind].values())
@@ -502,7 +503,7 @@ class NightLog:
     def _fitting(
         kind: str, facts: FrameFacts, groups: Iterable[CalibrationGroup]
     ) -> tuple[list[CalibrationGroup], list[tuple[int, str, list[str]]]]:
-        """Return the groups that fit a frame, and of the others on how many keys they do not."""
+        """Return the groups that fit a frame, and the others with their number of differences."""
         fits, failed = [], []
         for group in groups:
             why = differences(kind, group, facts)
@@ -513,12 +514,12 @@ class NightLog:
         return fits, failed
 
     def other_flats(self, name: str) -> list[str]:
-        """Return the flats of the same filter and camera in other light, less preferred.
+        """Return the flats of the same filter and camera with other, less preferred light sources.
 
         Parameters
         ----------
         name : str
-            Of a flat that is made here.
+            Name of a flat that is made here.
         """
         flats = self._groups["flat"]
         own = flats[name]
@@ -531,7 +532,7 @@ class NightLog:
         ]
 
     def calibration_remarks(self) -> list[str]:
-        """Return what is to be known of flats and frames that keep their pedestal."""
+        """Return remarks on flats and frames whose bias pedestal is not removed."""
         remarks = []
         used = {self.match(frame).flat for frame in self.science}
         for name, group in self._groups["flat"].items():
@@ -572,7 +573,7 @@ class NightLog:
     # -- the table
 
     def table_text(self) -> str:
-        """The table of frames as ECSV text."""
+        """Return the table of frames as ECSV text."""
         kinds = {name: "float64" if name in FLOAT_COLUMNS else "string" for name in COLUMNS}
         types = [f"# - {{name: {name}, datatype: {kind}}}" for name, kind in kinds.items()]
         lines = ["# %ECSV 1.0", "# ---", "# datatype:", *types, "# schema: astropy-2.0"]
@@ -599,7 +600,7 @@ class NightLog:
         return "\n".join(lines) + "\n"
 
     def write(self, path: str | os.PathLike[str]) -> bool:
-        """Write the table (ECSV); an unchanged file is left as it is.
+        """Write the table of frames (ECSV), unless the file is up to date.
 
         Returns
         -------
@@ -619,7 +620,7 @@ class NightLog:
 
 
 def ready_masters(directory: str | os.PathLike[str]) -> list[tuple[str, str]]:
-    """Return name and path of the master files of a directory and of the folders in it.
+    """Return name and path of the master files in a directory and in its subdirectories.
 
     Raises
     ------
@@ -640,7 +641,7 @@ def ready_masters(directory: str | os.PathLike[str]) -> list[tuple[str, str]]:
 
 
 def days_apart(age: float) -> str:
-    """Return how old a master is in words [d]; one of later is younger than the frame."""
+    """Return the age of a master [d] in words; negative for one taken later."""
     days = round(abs(age))
     if days == 0:
         return "of the same day"
@@ -648,14 +649,14 @@ def days_apart(age: float) -> str:
 
 
 def _taken(name: str, age: float, nearer: list[tuple[int, str, list[str]]]) -> str:
-    """Return what is told of a master of another night."""
+    """Return the remark on a master of another night."""
     told = "; ".join(f"{other}: {', '.join(why)}" for _, other, why in nearer[:6])
     more = f"; and {len(nearer) - 6} more" if len(nearer) > 6 else ""
     return f"{name}, {days_apart(age)}" + (f"; nearer but other: {told}{more}" if told else "")
 
 
 def _cell(value):
-    """A text as field of the table: quoted, and on one line whatever is in it."""
+    """Return a text as field of the table, quoted and on one line."""
     if not value:
         return ""
     return '"' + shown(value).replace('"', '""') + '"'

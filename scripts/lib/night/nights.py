@@ -1,4 +1,4 @@
-"""To which night a frame belongs: from noon to noon at the site, whatever folder it lies in."""
+"""Nights: from noon to noon at the site, whatever folder a frame lies in."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 from lib.night.facts import FrameFacts
 
 PAUSE = 4 / 24
-"""[d] Science frames of two nights are further apart: the Sun is up between them."""
+"""[d] Minimum gap between the science frames of two nights: the Sun is up in between."""
 
 
 def name_of_night(number: int) -> str:
-    """Return the name of a night, the date of its evening: 20220127.
+    """Return the name of a night, the date of its evening, e.g. 20220127.
 
     Parameters
     ----------
@@ -23,21 +23,21 @@ def name_of_night(number: int) -> str:
 def tell_nights(frames: Sequence[FrameFacts]) -> tuple[dict[str, str], list[str]]:
     """Return the night of each frame.
 
-    A night lasts from noon to noon of mean local time, by the longitude that its instrument file
-    or header tells, Greenwich where neither does. Nights are those of science frames. Calibration
-    frames that were taken on another day belong to the next night with science frames, after the
-    last to that one.
+    A night lasts from noon to noon of local mean time, with the longitude from the instrument file
+    or header, or else that of Greenwich. Nights are defined by science frames. Calibration frames
+    taken on other days belong to the next night with science frames, or else to the last one.
 
     Parameters
     ----------
     frames : list of FrameFacts
+        Frames of any type.
 
     Returns
     -------
     nights : dict of str to str
-        Name of the frame -> of its night, the local date at its beginning.
+        Name of the frame -> name of its night.
     notes : list of str
-        What longitude was taken where none is told, or cannot be true.
+        Longitudes that were assumed where none is given, or it is implausible.
     """
     numbers: dict[str, int] = {}
     notes = []
@@ -59,7 +59,7 @@ def tell_nights(frames: Sequence[FrameFacts]) -> tuple[dict[str, str], list[str]
 
 
 def _noon(instrument: str, frames: Sequence[FrameFacts]) -> tuple[float, str]:
-    """Return what to add to modified Julian dates so that days begin at noon, and what to tell."""
+    """Return the offset of modified Julian dates such that days begin at noon, and a remark."""
     known = [one.site[1] if one.site else one.longitude for one in frames]
     told = sorted(one for one in known if one is not None)
     longitude = told[len(told) // 2] if told else 0.0
@@ -71,7 +71,7 @@ def _noon(instrument: str, frames: Sequence[FrameFacts]) -> tuple[float, str]:
     if not cut:
         where = f"{instrument}: no header tells the longitude of the site, nights begin at noon UTC"
         return shift, "" if told else where
-    # The Sun does not set at noon: a wrong sign or no longitude. The day is where no frame is.
+    # Science at noon: longitude wrong or missing. The day is where there are no frames.
     phases = sorted(time % 1 for time in times)
     gaps = [(later - before, before) for before, later in _pairs([*phases, phases[0] + 1])]
     length, before = max(gaps)
@@ -83,7 +83,7 @@ def _noon(instrument: str, frames: Sequence[FrameFacts]) -> tuple[float, str]:
 
 
 def _days_begin_at_noon(longitude: float) -> float:
-    """Return what to add to modified Julian dates so that days begin at noon of a longitude."""
+    """Return the offset of modified Julian dates such that days begin at noon of a longitude."""
     return (longitude + 180) % 360 / 360 - 1.0
 
 

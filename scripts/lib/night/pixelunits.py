@@ -1,4 +1,4 @@
-"""The unit of raw pixels, where a header says that it is not the converter's: BUNIT."""
+"""The unit of raw pixels from BUNIT, where it is not DN."""
 
 import functools
 import re
@@ -7,7 +7,7 @@ from lib.night.frameignored import FrameUnusable
 from lib.night.headervalues import Header, get, text
 
 DN, ELECTRON, ELECTRON_RATE, DN_RATE = "", "electron", "electron/s", "adu/s"
-"""Units that are told apart. What is none of them is taken for DN."""
+"""Units that are distinguished. Any other is taken to be DN."""
 
 _ELECTRON = r"(photo-?)?(e-?|el|elec|electrons?)"
 
@@ -44,26 +44,25 @@ def _unit(words: str) -> str:
 
 
 def electrons_each(unit: str, exptime: float) -> tuple[float, str]:
-    """Return how many electrons a pixel's 1 is, in gains, and what is to be told of it.
+    """Return the number of electrons for a pixel value of 1, in gains, and a remark.
 
     Parameters
     ----------
     unit : str
-        As `pixel_unit` gives it, not DN.
+        Unit from `pixel_unit`, other than DN.
     exptime : float
-        Seconds.
+        Exposure time [s].
 
     Returns
     -------
     factor : float
-        Electrons of ``electron`` and ``electron/s``; of ``adu/s`` it is to be multiplied by the
-        gain.
+        Electrons for ``electron`` and ``electron/s``; for ``adu/s`` to be multiplied by the gain.
     note : str
 
     Raises
     ------
     FrameUnusable
-        BAD_UNIT: a rate in no time.
+        BAD_UNIT: a rate with zero exposure time.
     """
     if unit == ELECTRON:
         return 1.0, "BUNIT is electron: gain 1 is used"

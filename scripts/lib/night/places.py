@@ -1,4 +1,4 @@
-"""Names of one place: spellings of OBJECT that mean one target, and names that may."""
+"""Targets: spellings of OBJECT that mean one target, and names that may do so."""
 
 import re
 from collections.abc import Sequence
@@ -11,28 +11,28 @@ from lib.night.facts import FrameFacts
 from lib.night.pointing import frame_centre
 
 SAME_FIELD = 0.25
-"""[fraction of a field's smaller side] Pointings that are nearer show the same field."""
+"""[fraction of a field's smaller side] Pointings closer than this show the same field."""
 
 FIELD = 0.1
-"""[deg] Smaller side of a field where the pixel scale is not known."""
+"""[deg] Smaller side of a field of unknown pixel scale."""
 
 MOST_NAMES = 4
-"""Names that a remark lists."""
+"""Maximum number of names listed in a remark."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the frames of one name point.
+    """The pointing of the frames with one name.
 
     Parameters
     ----------
     target, object : str
-        As a part of file names, and as the header has it.
+        Name as part of file names, and as in the header.
     frames : list of FrameFacts
     ra, dec : float
-        Median [deg].
+        Median pointing [deg].
     spread : float
-        Largest distance of a frame from it [deg].
+        Maximum distance of a frame from it [deg].
     field : float
         Smaller side of the smallest field [deg].
     """
@@ -47,14 +47,14 @@ class Place:
 
 
 def plain_target(name: str, filter_text: str) -> str:
-    """Return a name as names compare: letters and digits, no filter or number of a series behind.
+    """Return a name for comparison: letters and digits, without trailing filter or series number.
 
     Parameters
     ----------
     name : str
         OBJECT: ``NGC 2420 B``, ``ngc2420``, ``M13_003``.
     filter_text : str
-        The frame's own filter, which observers write behind.
+        Filter of the frame, which observers append to names.
     """
     words = [word for word in re.split(r"[\s_.,:;#()-]+", name.lower()) if word]
     own = {word for word in re.split(r"[\s_.,:;#()-]+", filter_text.lower()) if word}
@@ -62,29 +62,29 @@ def plain_target(name: str, filter_text: str) -> str:
     while len(words) > 1 and words[-1] in own | {"filter", "band"}:
         words.pop()
     rest = "".join(words[:-1])
-    # The number of a catalogue stays: NGC 7331.
+    # Catalogue numbers are kept: NGC 7331.
     if len(words) > 1 and re.fullmatch(r"\d{1,4}", words[-1]) and re.search(r"\d", rest):
         words.pop()
     return re.sub(r"[^a-z0-9+]", "", "".join(words))
 
 
 def _centre(facts: FrameFacts) -> tuple[float, float] | None:
-    """Return where a frame points; of a chip or half, where its camera does."""
+    """Return the pointing of a frame; for a chip or half, that of its camera."""
     if facts.half and facts.ra is not None and facts.dec is not None:
         return facts.ra, facts.dec
     return frame_centre(facts)
 
 
 def _apart(ra: np.ndarray | float, dec: np.ndarray | float, ra0: float, dec0: float) -> np.ndarray:
-    """Return the angles between positions and another [deg]."""
-    # astropy.coordinates would take longer to import than a night to read.
+    """Return the angular distances of positions from another one [deg]."""
+    # Importing astropy.coordinates would take longer than reading a night.
     vectors = np.atleast_2d(unit_vectors(ra, dec))
     chord = np.linalg.norm(vectors - unit_vectors(ra0, dec0), axis=-1)
     return np.degrees(2 * np.arcsin(np.minimum(chord / 2, 1)))
 
 
 def _place(frames: list[FrameFacts]) -> Place | None:
-    """Return where frames of one name point, None where that is not known."""
+    """Return the pointing of frames of one name; None where it is unknown."""
     centres = [centre for one in frames if (centre := _centre(one)) is not None]
     if not centres:
         return None
@@ -103,22 +103,23 @@ def _place(frames: list[FrameFacts]) -> Place | None:
 
 
 def _same(one: Place, two: Place) -> bool:
-    """Whether two names point at one field."""
+    """Return whether two names point at the same field."""
     field = min(one.field, two.field)
     apart = float(_apart(one.ra, one.dec, two.ra, two.dec)[0])
     return apart < SAME_FIELD * field and max(one.spread, two.spread) < field
 
 
 def unite_targets(science: Sequence[FrameFacts]) -> list[str]:
-    """Give frames of one place whose OBJECT is spelled differently one target, in place.
+    """Give frames of one place whose OBJECT is spelled differently the same target, in place.
 
-    Names are spellings of one where they differ in capitals, separators, the frame's own filter
-    or a number of a series behind it. Other names that point at one field are asked about.
+    Names are spellings of one target if they differ only in capitals, separators, a trailing filter
+    of the frame, or a trailing series number. The user is asked about other names that point at one
+    field.
 
     Parameters
     ----------
     science : sequence of FrameFacts
-        With `target` and `filter_text`.
+        Science frames with `target` and `filter_text`.
 
     Returns
     -------
@@ -133,7 +134,7 @@ def unite_targets(science: Sequence[FrameFacts]) -> list[str]:
     places = [place for frames in by_target.values() if (place := _place(frames)) is not None]
     remarks = []
     for spellings in _alike(places):
-        # As most frames have it, the shortest of those.
+        # The most common spelling, and the shortest of these.
         chosen = min(spellings, key=lambda one: (-len(one.frames), len(one.target), one.target))
         others = [one for one in spellings if one is not chosen]
         remarks.append(
@@ -159,7 +160,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _alike(places: Sequence[Place]) -> list[list[Place]]:
-    """Return the places whose names are spellings of one, two or more of each."""
+    """Return the sets of two or more places whose names are spellings of one target."""
     names: dict[str, list[Place]] = {}
     for place in places:
         plain = {plain_target(place.object, one.filter_text) for one in place.frames}
@@ -173,9 +174,9 @@ def _alike(places: Sequence[Place]) -> list[list[Place]]:
 
 
 def _clusters(places: Sequence[Place]) -> list[list[Place]]:
-    """Return the places that lie in one field, two or more of each."""
+    """Return the sets of two or more places in the same field."""
     found: list[list[Place]] = []
-    # Neighbours in declination are looked at: a night of thousands of targets stays quick.
+    # Compare only neighbours in declination, for nights of thousands of targets.
     ordered = sorted(places, key=lambda one: one.dec)
     used: set[int] = set()
     largest = max((one.field for one in ordered), default=0.0)

@@ -1,7 +1,6 @@
-"""The plan of a night: what is to be made of which frames, from the night log and a configuration.
+"""The plan of a night: what is to be made from which frames, given night log and configuration.
 
-`plan_night` is a pure function, so that the rules and whoever looks at a night afterwards see the
-same plan.
+`plan_night` is a pure function, so that the rules and the page see the same plan.
 """
 
 import math
@@ -17,13 +16,13 @@ from lib.night.facts import FrameFacts
 from lib.night.nightlog import NightLog
 
 MOST_FRAMES = 300
-"""Frames of a sky: more make it hardly less noisy, and each is held on disk meanwhile."""
+"""Maximum number of frames of a sky: more hardly reduce its noise, and each occupies disk space."""
 
 MOST_THREADS = 4
-"""Threads of a job of one stack, at most."""
+"""Maximum number of threads for one stack."""
 
 SMOOTHING = 3.0
-"""[pixel] sigma of the Gaussian that smooths a master sky, where the configuration says auto."""
+"""[pixel] Sigma of the Gaussian that smooths a master sky, with setting auto."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +32,17 @@ class Sky:
     Parameters
     ----------
     frames : tuple of str
-        Its frames, by time.
+        Names of its frames, ordered by time.
     near_infrared : bool
-        Whether the pixels of the array differ in their sky, and that sky changes.
+        Whether the sky differs from pixel to pixel and changes with time, as for infrared arrays.
     sigma : float
-        Of the Gaussian that smooths it [pixel]; 0 for none.
+        Sigma of the Gaussian that smooths it [pixel]; 0 for none.
     structure : bool
-        Whether structure of the pixels that is not noise outlives the smoothing.
+        Whether real structure on the scale of pixels survives the smoothing.
     passes : int
-        2 where sources found on the sum of the frames are masked and the sky is made again.
+        2 where sources detected in the sum of the frames are masked and the sky is made again.
     others : tuple of str
-        Frames of other targets in the same filter, nearest in time first: their sky serves where
+        Frames of other targets in the same filter, nearest in time first, whose sky is used where
         the target fills the frames.
     """
 
@@ -62,17 +61,17 @@ class Plan:
     Parameters
     ----------
     stacks : dict of str to tuple of str
-        ``<target>.<filter>`` -> frames, by time.
+        ``<target>.<filter>`` -> frames, ordered by time.
     targets : dict of str to tuple of str
-        Target -> its stacks, in the order of the names of the targets.
+        Target -> its stacks, in alphabetical order of targets.
     skies : dict of str to Sky
-        ``sky-<filter>``, with ``-w1`` and so on where a series is parted in time.
+        ``sky-<filter>``, with ``-w1`` and so on where a series is divided in time.
     stack_of, sky_of : dict of str to str
         The same, from the frame.
     left_out : frozenset of str
         Steps that the configuration leaves out.
     with_positions : bool
-        Whether the user gives more positions to be measured.
+        Whether the user lists further positions to be measured.
     """
 
     stacks: Mapping[str, tuple[str, ...]]
@@ -84,7 +83,7 @@ class Plan:
     with_positions: bool = False
 
     def prefix_before(self, rule: str) -> str:
-        """Return the prefix of the frames that a rule takes."""
+        """Return the prefix of the frames that a rule reads."""
         return PIPELINE.prefix_before(rule, self.left_out)
 
     def prefix(self, rule: str) -> str:
@@ -112,7 +111,7 @@ class Plan:
 
 
 def threads_of_a_stack(stacks: int, cores: int | None) -> int:
-    """Return the threads of a job of one of so many stacks: few where these keep cores busy."""
+    """Return the number of threads for one of several stacks: few where others use the cores."""
     return max(1, min(MOST_THREADS, (cores or 2) // max(1, stacks)))
 
 
@@ -122,7 +121,7 @@ def plan_night(log: NightLog, config: Mapping[str, Any]) -> Plan:
     Parameters
     ----------
     log : lib.night.nightlog.NightLog
-        Not changed.
+        The night log, which is not changed.
     config : dict
         Checked by `lib.engine.config.check_config`.
 
@@ -151,15 +150,16 @@ def plan_skies(
     frames: Mapping[str, FrameFacts],
     settings: MakeskySettings,
 ) -> dict[str, Sky]:
-    """Return the master skies: a series that outlasts its sky, or is very long, gets several.
+    """Return the master skies; a series that is long, or outlasts its sky, gets several.
 
     Parameters
     ----------
     groups : dict of str to list of str
-        Name of a sky -> frames, by time.
+        Name of a sky -> frames, ordered by time.
     frames : dict of str to FrameFacts
         Facts of each frame.
     settings : MakeskySettings
+        Settings of the step.
     """
     skies = {}
     alike: dict[tuple[Any, ...], list[FrameFacts]] = {}
@@ -191,7 +191,7 @@ def plan_skies(
 
 
 def sky_configuration(facts: FrameFacts) -> tuple[Any, ...]:
-    """Return what frames of one sky have in common, whatever their target."""
+    """Return the properties common to frames of one sky, apart from the target."""
     names = ("filter", "instrument", "camera", "half", "binning", "shape", "readout")
     return tuple(str(getattr(facts, name)) for name in names)
 
@@ -199,16 +199,16 @@ def sky_configuration(facts: FrameFacts) -> tuple[Any, ...]:
 def frames_beside(
     series: Sequence[FrameFacts], alike: Sequence[FrameFacts], minutes: float
 ) -> tuple[str, ...]:
-    """Return frames of other targets, nearest in time first: no more than there are of this one.
+    """Return frames of other targets, nearest in time first, at most as many as of this target.
 
     Parameters
     ----------
     series : list of FrameFacts
-        By time.
+        Frames of the target, ordered by time.
     alike : list of FrameFacts
-        Of the same configuration, of any target.
+        Frames of the same configuration, of any target.
     minutes : float
-        From the series, at most.
+        Maximum time from the series [min].
     """
     target, first, last = series[0].target, series[0].mjd, series[-1].mjd
     apart = {
@@ -226,30 +226,33 @@ def target_of(stack: str) -> str:
 
 
 def table_name(target: str) -> str:
-    """Return the joint table of a target; frames.ecsv is the night log, so frames.target.ecsv."""
+    """Return the name of the joint table of a target.
+
+    It is the target, but frames.target for a target named frames: frames.ecsv is the night log.
+    """
     return f"{target}{'.target' if target == 'frames' else ''}.ecsv"
 
 
 def time_windows(
     mjd: Sequence[float], minutes: float, least: int, most: int = MOST_FRAMES
 ) -> list[list[int]]:
-    """Part a series of frames where it lasts longer than its sky stays the same.
+    """Divide a series of frames that lasts longer than its sky is stable.
 
     Parameters
     ----------
     mjd : sequence of float
         Times of the frames [d], in order.
     minutes : float
-        Length of a part, about; infinite where the sky stays.
+        Approximate length of a part [min]; infinite for a stable sky.
     least : int
-        Frames in a part, at least.
+        Minimum number of frames in a part.
     most : int
-        Frames in a part, at most.
+        Maximum number of frames in a part.
 
     Returns
     -------
     list of list of int
-        Indices of the frames of each part, in order: parts of nearly as many frames each.
+        Indices of the frames of each part, in order; the parts are of nearly equal size.
     """
     span = (mjd[-1] - mjd[0]) * 1440
     parts = max(1, min(round(span / minutes), len(mjd) // least), math.ceil(len(mjd) / most))

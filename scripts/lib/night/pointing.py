@@ -1,4 +1,4 @@
-"""Where on the sky the frames of a target lie."""
+"""The region of sky that the frames of a target cover."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,16 @@ MJD_J2000 = 51544.5
 
 @dataclass(frozen=True)
 class Field:
-    """The circle that holds the frames of a target; None where no pointing is known.
+    """The circle that contains the frames of a target; None where no pointing is known.
 
     Parameters
     ----------
     ra, dec, radius : float
-        Degrees.
+        Centre and radius [deg].
     wide : float
-        Radius within which the frames may lie when all pointings are off [deg].
+        Radius that contains the frames even if their pointings are wrong [deg].
     epoch : float
-        Julian year.
+        Epoch [Julian year].
     """
 
     ra: float | None
@@ -35,7 +35,7 @@ class Field:
 
 
 def frame_centre(facts: FrameFacts) -> tuple[float, float] | None:
-    """Return the position of a frame's centre [deg] as its header has it.
+    """Return the position of a frame's centre [deg] from its header.
 
     None where no pointing is known.
     """
@@ -47,12 +47,12 @@ def frame_centre(facts: FrameFacts) -> tuple[float, float] | None:
 
 
 def image_centre(wcs: Mapping[str, Any], shape: Sequence[int]) -> tuple[float, float]:
-    """Return the position of the centre of an image [deg] by the cards of its WCS.
+    """Return the position of the centre of an image [deg] from its WCS cards.
 
     Parameters
     ----------
     wcs : mapping
-        CRPIX, CRVAL and CD; a distortion is neglected.
+        CRPIX, CRVAL and CD; distortion is neglected.
     shape : sequence of int
         Rows and columns.
     """
@@ -65,13 +65,14 @@ def image_centre(wcs: Mapping[str, Any], shape: Sequence[int]) -> tuple[float, f
 
 
 def field_of(frames: Sequence[FrameFacts], wide_radius: float = 0.0) -> Field:
-    """Return the circle that holds all frames, wherever they really point, and the epoch.
+    """Return the circle that contains all frames, allowing for pointing errors, and the epoch.
 
     Parameters
     ----------
     frames : list of FrameFacts
+        Frames of one target.
     wide_radius : float
-        How far off their pointings the frames are looked for when all else fails [deg].
+        Maximum pointing error for the last search of the astrometry [deg].
 
     Returns
     -------
@@ -84,7 +85,7 @@ def field_of(frames: Sequence[FrameFacts], wide_radius: float = 0.0) -> Field:
         return Field(None, None, None, None, round(epoch, 3))
     ra, dec = np.radians(np.array([centre for centre, _ in known])).T
     vectors = np.array([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)]).T
-    # The middle of the extremes: one frame of a wrong pointing among many must still be inside.
+    # The midpoint of the extremes, so that even a single mispointed frame is inside.
     middle = (vectors.max(axis=0) + vectors.min(axis=0)) / 2
     middle /= np.linalg.norm(middle)
     reach = wide = 0.0

@@ -1,4 +1,4 @@
-"""Positions that a user wants light curves of: fixed, with proper motion, or along an ephemeris."""
+"""Positions for light curves: fixed, with proper motion, or along an ephemeris."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,13 +14,13 @@ from lib.night.headervalues import safe_name
 from lib.night.targets import TargetError, parse_angle
 
 DEFAULT_EPOCH = 2000.0
-"""[yr] Epoch of positions with a proper motion and no epoch of their own."""
+"""[yr] Epoch of positions with proper motion that state none."""
 
 LARGEST_STEP = 1.0
-"""[deg] Rows of an ephemeris further apart are not interpolated well enough: refused."""
+"""[deg] Maximum distance between rows of an ephemeris; interpolation would be inaccurate beyond."""
 
 RATES_LAST = 1.0
-"""[d] Before and after its epoch that a position with rates counts."""
+"""[d] Validity of a position with rates, before and after its epoch."""
 
 MAS_PER_DEGREE = 3.6e6
 
@@ -30,24 +30,24 @@ MINUTE = 1 / 1440
 
 @dataclass(frozen=True)
 class Position:
-    """Where an object is, as a function of time.
+    """The position of an object as a function of time.
 
     Parameters
     ----------
     name : str
-        As the user wrote it.
+        Name as given by the user.
     ra, dec : ndarray, shape (n,)
-        ICRS [deg]; one value of a fixed position, several of an ephemeris.
+        ICRS [deg]; one value for a fixed position, several for an ephemeris.
     pmra, pmdec : float
-        Proper motion [mas/yr], that in right ascension times cos(dec).
+        Proper motion [mas/yr]; that in right ascension includes cos(dec).
     epoch : float
-        Of the position [yr].
+        Epoch of the position [yr].
     mjd : ndarray, shape (n,)
-        Times of an ephemeris, UTC, ascending; empty for a fixed position.
+        Times of an ephemeris [MJD, UTC], ascending; empty for a fixed position.
     rates : tuple of float
-        Motion to the east and north [arcsec/h] of an ephemeris of one time.
+        Motion in east and north [arcsec/h] for an ephemeris of a single time.
     offset : tuple of float
-        To be added to the east and north [arcsec]: observed minus computed.
+        Offset in east and north [arcsec], observed minus computed, to be added.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Position:
 
     @property
     def moving(self) -> bool:
-        """Whether it is given by an ephemeris."""
+        """Whether the position is given by an ephemeris."""
         return self.mjd.size > 0
 
     @property
@@ -71,14 +71,14 @@ class Position:
         return safe_name(self.name)
 
     def shifted(self, east: float, north: float) -> "Position":
-        """Return the same with another offset [arcsec]."""
+        """Return the position with another offset [arcsec]."""
         return replace(self, offset=(float(east), float(north)))
 
     def at(self, mjd: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """Return ra, dec [deg] at times (MJD, UTC), shape (n,); NaN beyond the ephemeris.
+        """Return ra, dec [deg] at times (MJD, UTC), shape (n,); NaN outside the ephemeris.
 
-        Between the rows of an ephemeris unit vectors are interpolated by a cubic spline through
-        all of them (by a straight line between two or three). Rates hold for a day.
+        Unit vectors are interpolated with a cubic spline through all rows of an ephemeris (linearly
+        between two or three rows). Rates are valid for a day.
         """
         mjd = np.atleast_1d(np.asarray(mjd, float))
         if not self.moving:
@@ -111,7 +111,7 @@ class Position:
         return np.where(inside, ra, np.nan), np.where(inside, dec, np.nan)
 
     def motion(self, mjd: float) -> tuple[float, float]:
-        """Return the motion to the east and north [arcsec/h] at a time; 0 where not known."""
+        """Return the motion in east and north [arcsec/h] at a time [MJD]; 0 where unknown."""
         if not self.moving:
             return 0.0, 0.0
         ra, dec = self.at([mjd - MINUTE, mjd, mjd + MINUTE])
@@ -129,10 +129,10 @@ def read_positions(path: str | Path) -> list[Position]:
     Parameters
     ----------
     path : path-like
-        ECSV or CSV with columns name, ra, dec [deg, or sexagesimal hours and degrees], optional
-        pmra, pmdec [mas/yr] and epoch [yr], and for moving objects time (UTC: ISO 8601, MJD or
-        JD): the rows of one name are its ephemeris, one row with rate_ra and rate_dec [arcsec/h]
-        is a position with its motion. Names of columns, and other files, as `read_rows` has them.
+        ECSV or CSV with columns name, ra, dec [deg, or sexagesimal hours and degrees], optionally
+        pmra, pmdec [mas/yr] and epoch [yr], and, for moving objects, time (UTC: ISO 8601, MJD or
+        JD): the rows of one name are its ephemeris, and a single row with rate_ra and rate_dec
+        [arcsec/h] is a position with its motion. Other column names and formats as for `read_rows`.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def read_positions(path: str | Path) -> list[Position]:
     Raises
     ------
     TargetError
-        In one sentence, with the row that is wrong.
+        The table is wrong; one sentence that names the row.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in read_rows(Path(path)):
@@ -161,7 +161,7 @@ def read_positions(path: str | Path) -> list[Position]:
 
 
 def _position(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> Position:
-    """Return the position of the rows of one name."""
+    """Return the position defined by the rows of one name."""
     places = [
         [parse_angle(row.get(key, ""), factor) for key, factor in (("ra", 15.0), ("dec", 1.0))]
         for row in rows

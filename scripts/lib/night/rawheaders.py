@@ -1,4 +1,4 @@
-"""Headers of raw files, read in blocks without the pixels, checked against the file's length."""
+"""Headers of raw files, read in blocks without the pixels, checked against the file length."""
 
 import functools
 import gzip
@@ -21,16 +21,16 @@ MAX_HEADER_BLOCKS = 400  # 36 cards each
 MAX_HDUS = 200
 
 
-MAX_LENGTH = 1 << 50  # bytes, also values of an axis; no disk holds more
+MAX_LENGTH = 1 << 50  # bytes, and maximum of an axis; beyond any disk
 
 
 MAX_PIXELS = 1 << 30  # of one image
 
 
-HARMLESS = 256 << 20  # bytes that a packed file may always open to
+HARMLESS = 256 << 20  # bytes to which a compressed file may always expand
 
 
-MAX_RATIO = 100  # of larger ones, unpacked to packed; noise alone keeps frames below 20
+MAX_RATIO = 100  # compression ratio of larger files; noise keeps frames below 20
 
 
 MAX_FIELDS = 999  # columns of a table, by the standard
@@ -40,9 +40,9 @@ PACKINGS = {"RICE_1", "RICE_ONE", "GZIP_1", "GZIP_2", "PLIO_1", "HCOMPRESS_1", "
 
 
 def parse_header(block: bytes) -> CardHeader:
-    """Keywords of a header (bytes of 80-character cards); HIERARCH is left out of names.
+    """Return the keywords of a header (bytes of 80-character cards), without HIERARCH.
 
-    The first card of a name counts. What is no FITS value stays a text: this never fails.
+    The first card of a keyword is used. Invalid FITS values remain texts: this never fails.
     """
     cards = block.decode("latin-1")
     header: dict[str, Any] = {}
@@ -68,14 +68,14 @@ def parse_header(block: bytes) -> CardHeader:
 
 
 CONTINUED, COMMENTARY = "CONTINUE ", "COMMENT "
-"""What `_parsed` gives for the keyword of cards that have none: no keyword ends with a space."""
+"""Keywords from `_parsed` for cards without keyword: no keyword ends with a space."""
 
 
 @functools.lru_cache(maxsize=16384)
 def _parsed(card: str) -> tuple[str, Any]:
-    """Return keyword and value of a card; an empty keyword where it is none.
+    """Return keyword and value of a card; an empty keyword for invalid ones.
 
-    Most cards of a night are the same in all frames: each is taken apart once.
+    Most cards are the same in all frames of a night, so results are cached.
     """
     if card[8:10] == "= ":
         key = card[:8].rstrip()
@@ -119,12 +119,12 @@ def _card_value(field):
 
 
 def _read_header_block(file):
-    """Bytes of one header from the place of `file`, in whole blocks; b'' at the end of the file.
+    """Return the bytes of the header at the current position, in whole blocks; b'' at the end.
 
     Raises
     ------
     FrameUnusable
-        When no END card comes.
+        The header has no END card.
     """
     data = b""
     for _ in range(MAX_HEADER_BLOCKS):
@@ -143,7 +143,7 @@ def _read_header_block(file):
 
 
 def _axes(header, prefix=""):
-    """Axes (fast first) of an HDU; raises FrameUnusable where the header does not tell."""
+    """Return the axes of an HDU, fastest first; raise FrameUnusable where the header lacks them."""
     naxis = header.get(f"{prefix}NAXIS")
     if not isinstance(naxis, int) or isinstance(naxis, bool) or not 0 <= naxis <= 999:
         raise FrameUnusable("BAD_HEADER", f"{prefix}NAXIS is {text(naxis)[:40] or 'missing'}")
@@ -165,20 +165,21 @@ class RawHDU:
     Parameters
     ----------
     index : int
+        Index of the HDU.
     header : dict
         Keywords and values.
     shape : list of int
-        Axes of an image with data, the slow one first; else None.
+        Axes of an image with data, slowest first; else None.
     packed_primary : bool
-        Whether it is a primary image that fpack has moved into an extension.
+        Whether it is a primary image that fpack moved into an extension.
     plain : bool
-        Whether it is an image, or none, whose pixels lie in the file as they are.
+        Whether it is not compressed, so that its pixels are stored as they are.
     unpacked : int
-        Bytes of a packed image when it is unpacked.
+        Size of a compressed image after decompression [byte].
     start, length : int
-        First byte of its data in a plain file, and how many there are.
+        First byte and size of its data in a plain file.
     end : int
-        Bytes of the file, unpacked from .gz, up to its end.
+        Size of the file, decompressed if .gz, up to its end [byte].
     """
 
     index: int
@@ -201,7 +202,7 @@ class RawHeaders(NamedTuple):
 
 
 def _describe_hdu(index: int, header: dict[str, Any]) -> tuple[RawHDU, int]:
-    """Return an HDU and the bytes of its data."""
+    """Return an HDU and the size of its data [byte]."""
     axes = _axes(header)
     bitpix = header.get("BITPIX")
     if not isinstance(bitpix, int) or bitpix not in (8, 16, 32, 64, -32, -64):
@@ -238,23 +239,23 @@ def _describe_hdu(index: int, header: dict[str, Any]) -> tuple[RawHDU, int]:
 
 
 def _image_shape(axes: list[int]) -> list[int]:
-    """Return the axes of an image, slow first, without those of one pixel beyond two."""
+    """Return the axes of an image, slowest first, without trailing axes of length one."""
     long = [length for length in axes if length > 1]
     return (long if len(axes) > 2 and len(long) == 2 else axes)[::-1]
 
 
 def _is_count(value: Any) -> bool:
-    """Whether a value of a header is a whole number, not below zero."""
+    """Return whether a header value is a non-negative integer."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _packed_axes(header: dict[str, Any]) -> list[int]:
-    """Return the axes (fast first) of a packed image whose table can hold it.
+    """Return the axes, fastest first, of a compressed image, after checking its table.
 
     Raises
     ------
     FrameUnusable
-        Before any of it is unpacked.
+        The table cannot contain such an image; nothing is decompressed.
     """
     axes = _axes(header, "Z")
     bits = header.get("ZBITPIX")
@@ -276,15 +277,15 @@ def _packed_axes(header: dict[str, Any]) -> list[int]:
 
 
 def _check_unpacked(hdus: list[RawHDU], data: int, stored: int) -> None:
-    """Raise where a file would open to much more than it can hold.
+    """Raise where a file would expand to implausibly much data.
 
     Parameters
     ----------
     hdus : list of RawHDU
     data : int
-        Bytes that the headers announce.
+        Size according to the headers [byte].
     stored : int
-        Bytes that the file takes on disk.
+        Size of the file on disk [byte].
     """
     pixels = math.prod(hdus[-1].shape or [0])
     if pixels > MAX_PIXELS:
@@ -301,7 +302,7 @@ def _check_ratio(unpacked: int, stored: int) -> None:
 
 
 class _GzipReader:
-    """The part of a file object that is needed here, on a gzip stream, reading on to its end."""
+    """The part of the file interface needed here, on a gzip stream, which is read to its end."""
 
     seekable = False
 
@@ -316,7 +317,7 @@ class _GzipReader:
         return data
 
     def skip(self, count: int) -> int:
-        """Go on by `count` bytes and return how many there were."""
+        """Skip up to `count` bytes and return how many there were."""
         done = 0
         while done < count:
             data = self._file.read(min(count - done, 1 << 20))
@@ -348,7 +349,7 @@ class _PlainReader:
         return data
 
     def skip(self, count: int) -> int:
-        """Go on by `count` bytes and return how many there were."""
+        """Skip up to `count` bytes and return how many there were."""
         done = max(0, min(count, self.size - self.place))
         if done:
             self._file.seek(done, os.SEEK_CUR)
@@ -362,17 +363,17 @@ class _PlainReader:
 def read_headers(
     path: str | os.PathLike[str], size: int | None = None, last: int | None = None
 ) -> RawHeaders:
-    """Headers of all HDUs of a raw file, checked against the length of the file.
+    """Return the headers of all HDUs of a raw file, checked against the length of the file.
 
     Parameters
     ----------
     path : str or Path
-        Plain, fpacked (.fz) or gzipped (.gz) FITS file; a gzipped one is unpacked to its end, as
-        only that tells whether it is whole.
+        Plain, fpacked (.fz) or gzipped (.gz) FITS file; a gzipped one is decompressed to its end,
+        the only way to know whether it is complete.
     size : int, optional
-        Length of the file in bytes, when known.
+        Length of the file [byte], if known.
     last : int, optional
-        Index of the last HDU that is needed: what comes behind its header is not looked at.
+        Index of the last HDU needed: nothing after its header is read.
 
     Returns
     -------
@@ -381,8 +382,8 @@ def read_headers(
     Raises
     ------
     FrameUnusable
-        When the file cannot be read, is no FITS file, is shorter than its headers say, or would
-        open to far more than it can hold.
+        The file cannot be read, is not FITS, is shorter than its headers say, or would expand to
+        implausibly much data.
     """
     path = os.fspath(path)
     try:
@@ -390,7 +391,7 @@ def read_headers(
         size = info.st_size if size is None else size
         if size == 0:
             raise FrameUnusable("EMPTY", "the file has no bytes")
-        # Holes take no room; of some file systems the room is not known.
+        # Holes occupy no disk space; some file systems do not report it.
         stored = min(size, 512 * info.st_blocks) or size
         reader: _GzipReader | _PlainReader
         packed = path.lower().endswith(".gz")
@@ -408,7 +409,7 @@ def read_headers(
 def _walk_hdus(reader: "_GzipReader | _PlainReader", last: int) -> RawHeaders:
     hdus: list[RawHDU] = []
     announced = 0
-    # Of all headers of a file: equal in copies, hardly ever in different frames.
+    # A hash of all headers: equal in copies, hardly ever in different frames.
     digest = hashlib.blake2b(digest_size=8)
     while len(hdus) < MAX_HDUS:
         block = b""
@@ -456,10 +457,10 @@ def _has_end(block):
 
 
 def _read_header_block_or_end(reader):
-    """The next extension's header; b'' at the end, or where only other bytes follow."""
+    """Return the next extension's header; b'' at the end, or where other bytes follow."""
     first = reader.read(BLOCK)
     if not first.startswith(b"XTENSION="):
-        while reader.skip(1 << 24):  # to the end: for a gzip stream, this checks it
+        while reader.skip(1 << 24):  # read to the end, which verifies the checksum of a gzip stream
             pass
         return b""
     if len(first) < BLOCK:

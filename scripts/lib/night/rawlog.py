@@ -1,6 +1,6 @@
-"""What every raw file of a night is: read from its headers, or kept from an earlier look.
+"""What each raw file of a night is: read from its headers, or from the cache.
 
-The only place where raw headers are interpreted for grouping.
+This is the only place where raw headers are interpreted for grouping.
 """
 
 import filecmp
@@ -37,7 +37,7 @@ from lib.night.rawheaders import RawHeaders, read_headers
 from lib.night.siblings import Likeness, adopt, likeness, tell_detectors
 
 NIGHT_FOLDERS = "[12]" + 7 * "[0-9]" + "/"
-"""Pattern of the folders of nights in an `imdir`."""
+"""Glob pattern of the folders of nights in `imdir`."""
 
 ENDINGS = re.compile(r"(\.(fits|fit|fts))?(\.gz|\.fz)?$", re.IGNORECASE)
 
@@ -47,11 +47,11 @@ TOLD = (
     "camera", "type", "exptime", "mjd", "instrument", "ra", "dec", "date_obs", "object", "target",
     "filter", "band", "gain", "rdnoise",
 )  # fmt: skip
-"""Facts that the table has of a file all the same."""
+"""Properties listed in the table also for files that are not used."""
 
 
 def _claiming(headers: RawHeaders) -> str:
-    """Return the instrument whose file claims a raw file, by its image extensions too, or ''."""
+    """Return the instrument whose file matches a raw file and its image extensions, or ''."""
     found = identify(headers.primary)
     for hdu in headers.hdus[1:]:
         if found != "generic":
@@ -62,7 +62,7 @@ def _claiming(headers: RawHeaders) -> str:
 
 
 def _entry(path: str, name: str, size: int, choice: "Choice") -> list[Any]:
-    """What is kept of one raw file: [status, reason, facts, guess, digest, more]."""
+    """Return the cache entry of a raw file: [status, reason, facts, guess, digest, more]."""
     stem = stem_of(os.path.basename(name))
     guess = stem if re.fullmatch(r"2[0-9A-Za-z_+-]{0,63}", stem) else ""
     more: dict[str, Any] = {}
@@ -92,7 +92,7 @@ def _entry(path: str, name: str, size: int, choice: "Choice") -> list[Any]:
         return [reason.status, str(reason), [], guess, "", more | {"told": reason.told}]
     except (MemoryError, InstrumentError):
         raise
-    except Exception as error:  # noqa: BLE001 - one header that nobody has thought of costs itself
+    except Exception as error:  # noqa: BLE001 - an unforeseen header costs only its own frame
         log.exception("%r cannot be interpreted", name)
         return ["REJECTED", f"UNEXPECTED: {failure_text(error)}", [], guess, "", more]
     return ["OK", "", [one.to_dict() for one in facts], guess, headers.digest, more]
@@ -101,7 +101,7 @@ def _entry(path: str, name: str, size: int, choice: "Choice") -> list[Any]:
 def _interpret(
     headers: RawHeaders, name: str, instruments: list[dict[str, Any]]
 ) -> tuple[list[FrameFacts], dict[str, Any]]:
-    """Return the facts, and the first instrument that can read them; its reason else."""
+    """Return the facts, and the first instrument that can read them; otherwise its exception."""
     reason = None
     for instrument in instruments:
         try:
@@ -115,14 +115,14 @@ def _interpret(
 def _remarks(
     headers: RawHeaders, name: str, facts: FrameFacts, instrument: dict[str, Any]
 ) -> list[str]:
-    """Return what the instrument file tells of a frame's camera that was not used."""
+    """Return the entries of an instrument file for a frame's camera that were not used."""
     image = headers.hdus[facts.amplifiers[0].hdu]
     header = merged_header(headers.primary, image.header) if image.index else headers.primary
     return frame_remarks(header, image, facts, instrument["cameras"][facts.camera], name)
 
 
 class RawRecords:
-    """What jobs have found in raw files: the records of an `imdir` and of the nights in it.
+    """The checksums of raw files found by jobs: records of an `imdir` and of the nights in it.
 
     Parameters
     ----------
@@ -138,7 +138,10 @@ class RawRecords:
                     self._found.setdefault(name[4:], []).append((record, entry))
 
     def find(self, name: str, stamp: Stamp) -> tuple[ContentRecord | None, dict[str, Any]]:
-        """Return the record and entry of a raw file; of files of one name, by size and times."""
+        """Return the record and cache entry of a raw file.
+
+        Files of the same name are distinguished by size and times.
+        """
         found = self._found.get(os.path.basename(name), [])
         if len(found) > 1:
             found = [one for one in found if one[1].get("stamp") in (None, list(stamp))]
@@ -146,10 +149,11 @@ class RawRecords:
 
 
 def _content(records: RawRecords | None, name: str, path: str, stamp: Stamp, headers: str) -> str:
-    """Return what stands for the bytes of a raw file, as long as they are the same.
+    """Return an identifier of the content of a raw file that is stable as long as its bytes are.
 
-    Once a job has read the file, its checksum tells: other times change nothing, and other bytes
-    do, whatever the times. Until then size, time and headers do, so that a night is not read twice.
+    Once a job has read the file, it is the checksum: changed times have no effect, and changed
+    bytes do whatever the times. Until then size, time and headers are used, to avoid reading a
+    night twice.
     """
     size, mtime, _ = stamp
     plain = hashlib.blake2b(f"{size} {mtime} {headers}".encode(), digest_size=8).hexdigest()
@@ -170,13 +174,14 @@ def _content(records: RawRecords | None, name: str, path: str, stamp: Stamp, hea
 
 
 def _duplicates(datadir: str, files: dict[str, list[Any]]) -> dict[str, str]:
-    """Files that hold the same frame as another one: name -> name of the one that is used.
+    """Return the files that contain the same frame as another one: name -> name of the one used.
 
-    The same name packed and not, with the same start; or copies, byte by byte.
+    Duplicates are the same name with and without compression, with the same start; and identical
+    copies.
     """
     seen: dict[Any, str] = {}
     result: dict[str, str] = {}
-    for name, entry in files.items():  # sorted: the plain file comes before the packed one
+    for name, entry in files.items():  # sorted: the plain file comes before the compressed one
         if entry[2] != "OK":
             continue
         first = entry[4][0]
@@ -205,7 +210,7 @@ def _same_bytes(datadir, one, two):
 
 
 def stem_of(name: str) -> str:
-    """A raw file's name without the endings that tell format and packing."""
+    """Return a raw file's name without the extensions for format and compression."""
     return ENDINGS.sub("", name)
 
 
@@ -213,7 +218,7 @@ SIGNATURE = len('{"digest":"0123456789abcdef",')
 
 
 def _signed(content):
-    """The bytes of a JSON mapping with a digest of it as its first member."""
+    """Return the bytes of a JSON mapping with its digest as first member."""
     digest = hashlib.blake2b(content, digest_size=8).hexdigest()
     return b'{"digest":"' + digest.encode() + b'",' + content[1:]
 
@@ -239,7 +244,7 @@ def _read_cache(
 
 
 def _renamed(files: dict[str, list[Any]], before: str, now: str) -> dict[str, list[Any]]:
-    """Return entries of the cache by their names below another directory, where they lie in it."""
+    """Return cache entries with their names relative to another directory, where they are in it."""
     if before == now:
         return files
     renamed = {}
@@ -253,7 +258,7 @@ def _renamed(files: dict[str, list[Any]], before: str, now: str) -> dict[str, li
 
 
 def _cached_ok(entry: Any) -> TypeGuard[list[Any]]:
-    """Whether an entry of the cache has the form that is needed (a cache may be damaged)."""
+    """Return whether a cache entry has the expected form (caches may be damaged)."""
     return (
         isinstance(entry, list)
         and len(entry) == 9
@@ -268,16 +273,16 @@ def _cached_ok(entry: Any) -> TypeGuard[list[Any]]:
 
 @dataclass
 class Choice:
-    """How the instrument of each file is chosen.
+    """How the instrument of each file is determined.
 
     Parameters
     ----------
     loaded : dict or None
-        The instrument of all files; None: each file's own.
+        The instrument of all files; None if it is identified for each file.
     adopted : dict of str to str
-        Instrument of the siblings of files that no instrument file claims.
+        Instrument, from their siblings, of files that no instrument file matches.
     sources : list of Source
-        The user's own instrument file, and those that it extends.
+        The user's own instrument file, followed by those that it extends.
     """
 
     loaded: dict[str, Any] | None
@@ -287,12 +292,12 @@ class Choice:
 
     @classmethod
     def of(cls, instrument: str | Path) -> "Choice":
-        """Return the choice that the configuration makes.
+        """Return the choice given by the configuration.
 
         Raises
         ------
         lib.night.instrumentsource.InstrumentError
-            When the instrument is not known or its file is wrong.
+            The instrument is unknown, or its file is wrong.
         """
         if str(instrument) == "auto":
             return cls(None)
@@ -305,7 +310,7 @@ class Choice:
 
 
 def _without_frames(entry: list[Any], why: str) -> list[Any]:
-    """Return the entry of a file that is not used, with what it would be."""
+    """Return the entry of a file that is not used, with its known properties."""
     told = {
         key: entry[4][0][key] for key in TOLD if entry[4] and entry[4][0].get(key) not in (None, "")
     }
@@ -313,7 +318,7 @@ def _without_frames(entry: list[Any], why: str) -> list[Any]:
 
 
 def _join_siblings(datadir: str, files: dict[str, list[Any]], choice: Choice) -> bool:
-    """Read files that no instrument claims again as their siblings; whether there were any."""
+    """Read files that no instrument matches as their siblings; return whether there were any."""
     claims = {name: entry[7] for name, entry in files.items() if "alike" in entry[7]}
     if not any(more["claimed"] or more["adopted"] for more in claims.values()):
         return False
@@ -332,7 +337,7 @@ def _join_siblings(datadir: str, files: dict[str, list[Any]], choice: Choice) ->
 
 
 def _tell_detectors(files: dict[str, list[Any]]) -> list[str]:
-    """Name the detectors of frames that no instrument file tells apart; return a remark on them."""
+    """Name the detectors of frames where instrument files do not, and return a remark on them."""
     alike = {
         name: Likeness.from_list(entry[7]["alike"])
         for name, entry in files.items()
@@ -349,7 +354,7 @@ def _tell_detectors(files: dict[str, list[Any]]) -> list[str]:
 
 
 def _sibling_notes(files: dict[str, list[Any]]) -> list[str]:
-    """Return a sentence for each instrument that files have joined."""
+    """Return one sentence per instrument that files have joined."""
     joined: dict[str, list[str]] = {}
     for name, entry in files.items():
         adopted = entry[7].get("adopted")
@@ -366,7 +371,7 @@ def _sibling_notes(files: dict[str, list[Any]]) -> list[str]:
 
 
 def _remark_notes(datadir: str, files: dict[str, list[Any]], choice: Choice) -> list[str]:
-    """Return a sentence for all of the instrument files that comes to nothing in this night."""
+    """Return one sentence per entry of the instrument files that has no effect in this night."""
     used = [entry for entry in files.values() if entry[4]]
     remarks = [
         (entry[4][0]["instrument"], entry[4][0]["camera"], remark)
@@ -385,7 +390,7 @@ def _remark_notes(datadir: str, files: dict[str, list[Any]], choice: Choice) -> 
     if absent:
         name = next(name for name, entry in files.items() if "absent" in entry[7])
         known = []
-        with suppress(FrameUnusable):  # gone since it was read
+        with suppress(FrameUnusable):  # deleted since it was read
             known = [key for hdu in read_headers(f"{datadir}/{name}").hdus for key in hdu.header]
         notes += keyword_notes(
             [key for key in choice.keywords if key in absent], choice.sources, known
@@ -396,21 +401,22 @@ def _remark_notes(datadir: str, files: dict[str, list[Any]], choice: Choice) -> 
 def read_files(
     places: RawPlaces, instrument: str | Path, cache: str | os.PathLike[str] | None
 ) -> tuple[dict[str, list[Any]], list[str]]:
-    """Read the headers of raw files, those that have changed since they were read.
+    """Read the headers of raw files that have changed since they were last read.
 
     Parameters
     ----------
     places : RawPlaces
+        Where the raw files are.
     instrument : str or Path
         See `lib.night.nightlog.scan`.
     cache : path-like or None
-        File that keeps what was read.
+        File that caches the headers.
 
     Returns
     -------
     files : dict of str to list
         Entry of each file: size, time [ns], status, reason, facts, name of a frame, digest of its
-        headers, more; time of its last change and content.
+        headers, more; time of its last status change, and identifier of its content.
     notes : list of str
         Remarks about the files.
     """
@@ -457,7 +463,7 @@ def _read_changed(
             continue
         stamp = (info.st_size, info.st_mtime_ns, info.st_ctime_ns)
         entry = known.get(name)
-        # What could not be read may be readable now, without any change to the file.
+        # A file that could not be read may be readable now, even if unchanged.
         if (
             _cached_ok(entry)
             and (*entry[:2], *entry[8][:1]) == stamp

@@ -1,7 +1,7 @@
-"""What the headers of a night say again and again, worked out once.
+"""Answers about headers that recur from frame to frame, computed once.
 
-Most of what is asked of a header (its camera's settings, sections, filter, target) is the same in
-many frames. It is kept by the cards on which it depends: other cards, another answer.
+Most questions about a header (settings, sections, filter, target) have the same answer in many
+frames. Answers are cached by the cards on which they depend.
 """
 
 import re
@@ -13,11 +13,11 @@ from lib.night.headervalues import MAX_TEXT, CardHeader, Header, compiled, keywo
 T = TypeVar("T")
 
 MOST = 4096
-"""Answers that are kept of one question; beyond, they are forgotten."""
+"""Maximum number of cached answers to a question; beyond that they are forgotten."""
 
 
 def _file_patterns(spec: Any) -> Iterator[str]:
-    """Yield the regular expressions that an entry of an instrument file searches in file names."""
+    """Yield the regular expressions of an instrument file's entry for file names."""
     if isinstance(spec, dict):
         if "file_name" in spec:
             yield spec["file_name"]
@@ -28,14 +28,14 @@ def _file_patterns(spec: Any) -> Iterator[str]:
 
 
 class Recurring:
-    """The answers to one question about headers.
+    """The cached answers to one question about headers.
 
     Parameters
     ----------
     specs : iterable
         Entries of an instrument file on which the answer depends.
     keywords : iterable of str
-        Keywords on which it depends beside.
+        Further keywords on which it depends.
     """
 
     def __init__(self, specs: Iterable[Any], keywords: Iterable[str] = ()) -> None:
@@ -46,18 +46,18 @@ class Recurring:
         self._answers: dict[Hashable, Any] = {}
 
     def answer(self, header: Header, filename: str, ask: Callable[[], T], *more: Hashable) -> T:
-        """Return the answer for a header: a new one where its cards were not seen before.
+        """Return the answer for a header, computed if its cards were not seen before.
 
         Parameters
         ----------
         header : mapping
-            One without cards is asked each time.
+            Header; without cards the answer is computed each time.
         filename : str
         ask : callable
-            Works out the answer, which must not be changed by who gets it. What it raises is
-            raised, and asked again.
+            Computes the answer, which callers must not change. Its exceptions are passed on, and
+            not cached.
         *more : hashable
-            What the answer depends on beside.
+            Further arguments on which the answer depends.
         """
         if not isinstance(header, CardHeader):
             return ask()

@@ -1,11 +1,11 @@
-"""What has been done already to a frame that is handed in as raw, by its header."""
+"""Calibrations already applied to a frame handed in as raw, from its header."""
 
 import re
 
 from lib.night.headervalues import CardHeader, Header, get, text
 
 STATUS_LETTERS = {"B": ("bias",), "D": ("bias", "dark"), "F": ("flat",)}
-"""CALSTAT of MaxIm DL and its like; their darks hold the bias."""
+"""CALSTAT of MaxIm DL and similar programs, whose darks contain the bias."""
 
 STATUS_CARDS = {
     "ZEROCOR": "bias",
@@ -18,7 +18,7 @@ STATUS_CARDS = {
     "FLATCOR": "flat",
     "FLATDIV": "flat",
 }
-"""Cards of IRAF, ccdproc and others, and the step each stands for."""
+"""Cards of IRAF, ccdproc and others, and the calibration each stands for."""
 
 _DONE = re.compile(
     r"\b(image is|corrected|subtracted|divided|done|complete[d]?|yes|true|t)\b", re.IGNORECASE
@@ -41,16 +41,17 @@ _HISTORY_PATTERNS = tuple((kind, re.compile(words, re.IGNORECASE)) for kind, wor
 
 
 def done_before(header: Header) -> dict[str, str]:
-    """Return the calibrations that a frame has had, and what says so.
+    """Return the calibrations that were applied to a frame, and the evidence.
 
     Parameters
     ----------
     header : mapping
+        Header of the frame.
 
     Returns
     -------
     dict of str to str
-        Which of bias, dark and flat have been applied, each with its card or line of HISTORY.
+        Applied calibrations (bias, dark, flat), each with its card or line of HISTORY.
     """
     done: dict[str, str] = {}
     status = text(get(header, "CALSTAT")).upper()
@@ -75,7 +76,7 @@ def done_before(header: Header) -> dict[str, str]:
 
 
 def _history_kinds(line: str) -> list[str]:
-    """Return what a line of HISTORY says to be done."""
+    """Return the calibrations that a line of HISTORY reports as done."""
     if _NOT_DONE.search(line):
         return []
     return [kind for kind, pattern in _HISTORY_PATTERNS if pattern.search(line)]
@@ -89,8 +90,9 @@ def reduced_before(
     Parameters
     ----------
     header : mapping
-        With BITPIX, or ZBITPIX of a packed image.
+        Header with BITPIX, or ZBITPIX for a compressed image.
     kind : {'bias', 'dark', 'flat', 'object'}
+        Type of the frame.
     calibrations : dict of str to str
         Calibrations that its camera needs.
     """

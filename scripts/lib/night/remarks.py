@@ -1,4 +1,4 @@
-"""Remarks about the headers of a night: oddities of single frames, times that clash."""
+"""Remarks about the headers of a night: irregularities of single frames, conflicting times."""
 
 import re
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from lib.night.facts import FrameFacts
 
 OVERLAP = 0.9
-"""Share of its exposure after which the next frame may begin: clocks of headers are rounded."""
+"""Fraction of an exposure after which the next frame may begin: header times are rounded."""
 
 
 def _more(count: int) -> str:
@@ -14,12 +14,12 @@ def _more(count: int) -> str:
 
 
 def grouped_notes(notes: Iterable[tuple[str, str]]) -> list[str]:
-    """Return notes of files, those that differ only in their numbers once.
+    """Return notes of files; those that differ only in their numbers are merged.
 
     Parameters
     ----------
     notes : iterable of tuple of str
-        File, and the remark about it.
+        File, and a remark about it.
     """
     groups: dict[str, list[tuple[str, str]]] = {}
     for name, note in notes:
@@ -32,21 +32,23 @@ def grouped_notes(notes: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def header_remarks(frames: Iterable[FrameFacts]) -> list[str]:
-    """Return the notes of frames, see `grouped_notes`.
+    """Return the notes of frames; see `grouped_notes`.
 
     Parameters
     ----------
     frames : iterable of FrameFacts
+        Frames with their notes.
     """
     return grouped_notes((facts.raw, note) for facts in frames for note in facts.notes)
 
 
 def clashing_times(frames: Iterable[FrameFacts]) -> list[str]:
-    """Return remarks on frames of a camera that begin at the same time, or before the last ended.
+    """Return remarks on frames of a camera that start simultaneously, or before the last one ended.
 
     Parameters
     ----------
     frames : iterable of FrameFacts
+        Frames of any cameras.
     """
     cameras: dict[tuple[str, ...], dict[str, FrameFacts]] = {}
     for facts in frames:

@@ -1,6 +1,7 @@
-"""Which instrument a file belongs to that no instrument file claims: that of its siblings.
+"""The instrument of a file that no instrument file matches: that of similar files.
 
-Calibrations often lack the keywords by which the science frames of the same camera are told
+Calibrations often lack the keywords that identify science frames of the same camera (a dome flat
+taken without the telescope control system has a blank TELESCOP).
 (a dome flat is taken without the telescope's computer, its TELESCOP is blank)."""
 
 import functools
@@ -14,18 +15,18 @@ from lib.night.instrumentsource import read_source
 from lib.night.rawheaders import RawHeaders
 
 OTHER_WORDS = ("TELESCOP", "OBSERVAT", "DETECTOR", "DETNAM", "DETID", "CAMERA", "SERNO")
-"""Keywords that name camera or telescope where INSTRUME does not."""
+"""Keywords other than INSTRUME that name camera or telescope."""
 
 FIRST_OF_CAMERA = 2
-"""The first of them that is the camera's, not the telescope's."""
+"""Index of the first of them that names the camera, not the telescope."""
 
 SLACK = 0.06
-"""Part of the detector's length by which overscan and windows change that of a binned frame."""
+"""Fraction of the detector's length by which overscan and windows change that of a binned frame."""
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """What frames of one camera have in common, as plain values for the cache.
+    """Properties common to frames of one camera, as plain values for the cache.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ class Likeness:
     size : tuple of int
         Rows and columns of the first image, in unbinned pixels.
     instrume : str
-        INSTRUME in lower case; empty where the header does not tell.
+        INSTRUME in lower case; empty where the header has none.
     others : tuple of str
         The same for `OTHER_WORDS`.
     """
@@ -45,22 +46,23 @@ class Likeness:
     others: tuple[str, ...]
 
     def to_list(self) -> list[Any]:
-        """Return the likeness as a list that JSON holds."""
+        """Return the properties as a list for JSON."""
         return [self.layout, list(self.size), self.instrume, list(self.others)]
 
     @classmethod
     def from_list(cls, content: list[Any]) -> "Likeness":
-        """Return the likeness from what `to_list` gave."""
+        """Return the properties from the result of `to_list`."""
         layout, size, instrume, others = content
         return cls(layout, tuple(size), instrume, tuple(others))
 
 
 def likeness(headers: RawHeaders) -> Likeness | None:
-    """Return what a file has in common with others of its camera; None where it has no image.
+    """Return the properties that a file shares with others of its camera; None without image.
 
     Parameters
     ----------
     headers : RawHeaders
+        Headers of the file.
     """
     images = [hdu for hdu in headers.hdus if hdu.shape]
     if not images:
@@ -78,21 +80,21 @@ def likeness(headers: RawHeaders) -> Likeness | None:
 
 @functools.lru_cache(maxsize=1)
 def _binning() -> list[Any]:
-    """Return where any header may have its binning; the rest of that file is read when needed."""
+    """Return the usual entries for the binning, from the generic instrument file."""
     spec: list[Any] = read_source(instrument_path("generic")).content["binning"]
     return spec
 
 
 @functools.lru_cache(maxsize=1)
 def _keywords() -> list[str]:
-    """Return the keywords that make a likeness: of the camera, and those of the binning."""
+    """Return the keywords used for comparison: those of the camera and of the binning."""
     words = keywords_of(_binning())
     return ["INSTRUME", *OTHER_WORDS, *(word.removeprefix("HIERARCH ") for word in words)]
 
 
 @functools.lru_cache(maxsize=4096, typed=True)
 def _likeness(layout: int, shape: tuple[int, ...], values: tuple[Any, ...]) -> Likeness:
-    """Return the likeness of values: those of a night are nearly always the same."""
+    """Return the properties for a set of values, cached because they hardly vary within a night."""
     header = dict(zip(_keywords(), values, strict=True))
     told = (parse_binning(evaluate(one, header)) for one in _binning())
     bin_x, bin_y = (int(part) for part in next(filter(None, told), "1x1").split("x"))
@@ -102,10 +104,10 @@ def _likeness(layout: int, shape: tuple[int, ...], values: tuple[Any, ...]) -> L
 
 
 def are_siblings(one: Likeness, other: Likeness) -> bool:
-    """Return whether two files may be of the same camera.
+    """Return whether two files may be from the same camera.
 
-    The layout is the same, the detector's size too, and the words that both have agree:
-    INSTRUME where both have it (one may be longer), else none of the others may differ.
+    The layout and the detector size must be equal, and INSTRUME must agree if both have it (one may
+    be longer); otherwise none of the other words may differ.
     """
     if one.layout != other.layout:
         return False
@@ -120,19 +122,19 @@ def are_siblings(one: Likeness, other: Likeness) -> bool:
 def adopt(
     unclaimed: Mapping[str, Likeness], claimed: Iterable[tuple[str, Likeness]]
 ) -> dict[str, str]:
-    """Return the instrument that each file joins which no instrument file claims.
+    """Return the instrument that each unmatched file joins.
 
     Parameters
     ----------
     unclaimed : mapping of str to Likeness
-        Keyed by file name.
+        Unmatched files, by name.
     claimed : iterable of (str, Likeness)
-        Instruments of the other files of the folder.
+        Instruments of the other files in the folder.
 
     Returns
     -------
     dict of str to str
-        File -> instrument; files that are like none, or like two instruments, are not in it.
+        File -> instrument; without files that resemble none, or two instruments.
     """
     known = set(claimed)
     cache: dict[Likeness, str] = {}
@@ -152,31 +154,31 @@ def adopt(
 
 
 def _closeness(one: Likeness, other: Likeness) -> tuple[int, int, bool]:
-    """Return how much of two siblings is known to agree: INSTRUME, other words, size."""
+    """Return how much of two siblings agrees: INSTRUME, other words, size."""
     words = sum(a == b != "" for a, b in zip(one.others, other.others, strict=True))
     same = 2 if one.instrume == other.instrume != "" else int(bool(one.instrume and other.instrume))
     return same, words, one.size == other.size
 
 
 def tell_detectors(alike: Mapping[str, Likeness]) -> dict[str, str]:
-    """Return a name of the detector of each file where they are of several.
+    """Return a name of the detector of each file, if there are several detectors.
 
-    INSTRUME, or another word that names camera or detector, tells two of them apart where both
-    files have it.
+    Two detectors are distinguished by INSTRUME, or another word that names camera or detector, if
+    both files have it.
 
     Parameters
     ----------
     alike : mapping of str to Likeness
-        Keyed by file; all are of one instrument.
+        Files of one instrument, by name.
 
     Returns
     -------
     dict of str to str
-        File -> part of a file name; empty where the header fits several. No entries where all
-        files may be of one detector.
+        File -> name for use in file names; empty where the header matches several. No entries where
+        all files may be from one detector.
     """
     words = {one: (one.instrume, *one.others[FIRST_OF_CAMERA:]) for one in set(alike.values())}
-    # The most telling first; those that fit one of them only are the same.
+    # The most specific first; those that match only one of them are identical to it.
     ordered = sorted(set(words.values()), key=lambda told: (-sum(map(bool, told)), told))
     detectors: list[tuple[str, ...]] = []
     for told in ordered:
@@ -200,7 +202,7 @@ def tell_detectors(alike: Mapping[str, Likeness]) -> dict[str, str]:
 
 
 def _one_camera(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Return whether no word that both have differs; one may be longer."""
+    """Return whether no word that both have differs; one may be longer than the other."""
     return all(
         not a or not b or a.startswith(b) or b.startswith(a)
         for a, b in zip(one, other, strict=True)

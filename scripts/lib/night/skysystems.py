@@ -1,4 +1,4 @@
-"""Positions of other equinoxes and systems, as headers have them, to ICRS (astropy.coordinates)."""
+"""Conversion of header positions from other equinoxes and systems to ICRS, by astropy."""
 
 import functools
 import math
@@ -11,10 +11,10 @@ import numpy as np
 from lib.night.headervalues import Header, comment_of, get, number, text
 
 FK4_BEFORE = 1984.0
-"""Equinoxes before are of FK4 where no system is told (FITS WCS paper II, section 3.1)."""
+"""Earlier equinoxes are FK4 where no system is stated (FITS WCS paper II, section 3.1)."""
 
 OWN_EQUINOX = {"TELRA": "TELEQUIN", "OBJRA": "OBJEQUIN", "TRKRA": "TRKEQUIN"}
-"""Keywords of a right ascension that have an equinox of their own."""
+"""Keywords of right ascensions that have their own equinox keyword."""
 
 _OF_DATE = re.compile(r"\bj?now\b|\bapparent\b|\bof[ -]?date\b|\bapp\b", re.IGNORECASE)
 
@@ -23,13 +23,13 @@ _IN_COMMENT = re.compile(r"\b(?:equinox\W{0,3})?([JB])\s?(\d{4}(?:\.\d+)?)\b", r
 
 @dataclass(frozen=True)
 class SkySystem:
-    """A celestial system.
+    """A celestial reference system.
 
     Parameters
     ----------
     name : {'ICRS', 'FK5', 'FK4', 'FK4-NO-E', 'apparent'}
     equinox : float
-        Years; Besselian of FK4. Of the apparent system the date of the frame counts.
+        Year, Besselian for FK4. For apparent positions the date of the frame is used.
     """
 
     name: str = "ICRS"
@@ -37,7 +37,7 @@ class SkySystem:
 
     @property
     def is_icrs(self) -> bool:
-        """Whether positions may stay as they are: FK5 of 2000 is the same to 0.03 arcsec."""
+        """Whether positions need no conversion: FK5 (J2000) is ICRS to 0.03 arcsec."""
         return self.name == "ICRS" or (self.name == "FK5" and abs(self.equinox - 2000) < 1e-3)
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class SkySystem:
 
 
 def _equinox(value: object) -> tuple[str, float] | None:
-    """Return the letter (J, B or none) and the year of an equinox; None where it is not sane."""
+    """Return the letter (J, B or none) and the year of an equinox; None where it is invalid."""
     letter = ""
     if isinstance(value, str):
         letter = value.strip()[:1].upper()
@@ -57,7 +57,7 @@ def _equinox(value: object) -> tuple[str, float] | None:
 
 @functools.lru_cache(maxsize=4096)
 def _in_comment(comment: str) -> SkySystem | None:
-    """Return the system that the comment of a right ascension speaks of, None where of none."""
+    """Return the system mentioned in the comment of a right ascension; None without one."""
     told = _IN_COMMENT.search(comment)
     if told and _equinox(told.group(2)):
         return SkySystem("FK4" if told.group(1) in "bB" else "FK5", float(told.group(2)))
@@ -65,27 +65,27 @@ def _in_comment(comment: str) -> SkySystem | None:
 
 
 USUAL = ("", "FK5", "ICRS")
-"""Systems that are ICRS to 0.03 arcsec with the equinox 2000."""
+"""Systems that equal ICRS to 0.03 arcsec for equinox 2000."""
 
 ICRS_SYSTEM = SkySystem()
 
 
 def system_of(header: Header, keyword: str = "", wcs: bool = False) -> SkySystem:
-    """Return the system in which a header has its positions.
+    """Return the reference system of the positions in a header.
 
     Parameters
     ----------
     header : mapping
     keyword : str
-        Keyword of the right ascension: its comment, and an equinox of its own, take precedence.
+        Keyword of the right ascension, whose comment and own equinox take precedence.
     wcs : bool
-        Whether it is asked for the WCS, for which RADESYS = ICRS counts more than an EQUINOX.
+        Whether the system is that of the WCS, for which RADESYS = ICRS overrides EQUINOX.
 
     Returns
     -------
     SkySystem
-        As the FITS standard has it: an equinox alone is of FK4 before 1984 and of FK5 after, a
-        system alone of its usual equinox; EPOCH counts where EQUINOX is absent.
+        Follows the FITS standard: an equinox alone means FK4 before 1984 and FK5 after, a system
+        alone its standard equinox; EPOCH is used where EQUINOX is absent.
     """
     if keyword and not wcs:
         told = _in_comment(comment_of(header, keyword))
@@ -100,7 +100,7 @@ def system_of(header: Header, keyword: str = "", wcs: bool = False) -> SkySystem
 
 @functools.lru_cache(maxsize=4096, typed=True)
 def _system_by(name: str, values: tuple[Any, ...], wcs: bool) -> SkySystem:
-    """Return the system of a name and of equinoxes, the first that is sane counts."""
+    """Return the system given by a name and equinoxes, of which the first valid one is used."""
     if any(isinstance(value, str) and _OF_DATE.search(value) for value in values):
         return SkySystem("apparent")
     sane = [equinox for value in values if (equinox := _equinox(value)) is not None]
@@ -120,7 +120,7 @@ def _system_by(name: str, values: tuple[Any, ...], wcs: bool) -> SkySystem:
 
 @functools.lru_cache(maxsize=4096)
 def _rotation(equinox: float) -> np.ndarray:
-    """Return the matrix from FK5 of an equinox to ICRS."""
+    """Return the rotation matrix from FK5 of an equinox to ICRS."""
     from astropy.coordinates import FK5, ICRS, CartesianRepresentation
     from astropy.time import Time
 
@@ -132,7 +132,7 @@ def _rotation(equinox: float) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4096)
 def _by_astropy(ra: float, dec: float, system: SkySystem, mjd: float) -> tuple[float, float]:
-    """Return a position of FK4, or of the date of a frame, in ICRS."""
+    """Return the ICRS position of an FK4 or apparent position."""
     import warnings
 
     from astropy import units as u
@@ -140,7 +140,7 @@ def _by_astropy(ra: float, dec: float, system: SkySystem, mjd: float) -> tuple[f
     from astropy.time import Time
 
     if system.name == "apparent":
-        # Nutation, 17 arcsec at most, is left out: it needs no table of the Earth's rotation so.
+        # Neglecting nutation, at most 17 arcsec, avoids the tables of the Earth's rotation.
         date = Time(mjd, format="mjd", scale="utc")
         frame = PrecessedGeocentric(ra * u.deg, dec * u.deg, equinox=date, obstime=date)
     else:
@@ -148,7 +148,7 @@ def _by_astropy(ra: float, dec: float, system: SkySystem, mjd: float) -> tuple[f
         equinox = Time(system.equinox, format="byear", scale="tt")
         frame = kind(ra * u.deg, dec * u.deg, equinox=equinox)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # dates of the future: leap seconds are not known yet
+        warnings.simplefilter("ignore")  # future dates: leap seconds are not known yet
         found = frame.transform_to(ICRS())
     return float(found.ra.deg), float(found.dec.deg)
 
@@ -159,15 +159,15 @@ def to_icrs(ra: float, dec: float, system: SkySystem, mjd: float) -> tuple[float
     Parameters
     ----------
     ra, dec : float
-        Degrees, in `system`.
+        Position in `system` [deg].
     system : SkySystem
     mjd : float
-        Date of the frame, for apparent positions.
+        Date of the frame, for apparent positions [MJD].
 
     Returns
     -------
     ra, dec : float
-        Degrees.
+        ICRS [deg].
     """
     if system.is_icrs:
         return ra, dec
@@ -183,7 +183,7 @@ def to_icrs(ra: float, dec: float, system: SkySystem, mjd: float) -> tuple[float
 
 
 def north_turn(ra: float, dec: float, system: SkySystem, mjd: float) -> float:
-    """Return the position angle in ICRS of the north of a system [radian], at a position of it."""
+    """Return the position angle in ICRS of the north of a system [radian] at a position in it."""
     step = 0.01 if dec < 89 else -0.01
     a0, d0 = (math.radians(value) for value in to_icrs(ra, dec, system, mjd))
     a1, d1 = (math.radians(value) for value in to_icrs(ra, dec + step, system, mjd))

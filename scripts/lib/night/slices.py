@@ -1,4 +1,4 @@
-"""Which frames of a target and filter make a stack, by time: ``stack.by``."""
+"""Stacks by time: which frames of a target and filter are stacked, setting ``stack.by``."""
 
 import math
 import re
@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from lib.night.facts import FrameFacts
 
 UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-"""Seconds."""
+"""Units of time [s]."""
 
 SLICE = re.compile(r"(last)?(\d+(?:\.\d+)?)(s|min|h|d)")
 
@@ -17,23 +17,23 @@ MARK = (
     r"(?:all|(?:last)?\d+(?:p\d+)?(?:s|min|h|d)(?:-2\d{7}T\d{6})?|f2[0-9A-Za-z_+-]*"
     r"|moving-[0-9A-Za-z_+-]+)"
 )
-"""What follows the name of a stack whose frames are not those of a night."""
+"""Suffix of the name of a stack that is not made from all frames of a night."""
 
 EPOCH = 40587.0
-"""Modified Julian date of the epoch from which the lengths of bins are counted."""
+"""Modified Julian date from which time bins are counted."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A word of ``stack.by``.
+    """One word of ``stack.by``.
 
     Parameters
     ----------
     kind : {'night', 'all', 'frames', 'bins', 'last'}
     seconds : float
-        Length of a bin, or how far back from the last frame.
+        Length of a bin, or time before the last frame [s].
     word : str
-        As names of files have the length.
+        The length as part of file names.
     """
 
     kind: str
@@ -42,12 +42,12 @@ class Slice:
 
 
 def parse_slice(word: str) -> Slice:
-    """Return what a word of ``stack.by`` means.
+    """Return the meaning of a word of ``stack.by``.
 
     Raises
     ------
     ValueError
-        What to write.
+        The word is wrong; the message says what to write.
     """
     plain = word.strip().lower().replace(" ", "")
     if plain in ("auto", "night", "all", "frames"):
@@ -63,12 +63,14 @@ def parse_slice(word: str) -> Slice:
 
 
 def slices_of(words: Iterable[str], several_nights: bool) -> list[Slice]:
-    """Return the slices that ``stack.by`` asks for beside the nights, each once.
+    """Return the slices requested by ``stack.by`` in addition to the nights, each once.
 
     Parameters
     ----------
     words : list of str
+        Words of ``stack.by``.
     several_nights : bool
+        Whether there are several nights.
     """
     found: dict[Slice, None] = {}
     for word in words:
@@ -83,21 +85,21 @@ def slices_of(words: Iterable[str], several_nights: bool) -> list[Slice]:
 def sliced(
     stacks: Mapping[str, Sequence[str]], frames: Mapping[str, FrameFacts], slices: Iterable[Slice]
 ) -> dict[str, tuple[str, ...]]:
-    """Return the stacks that slices make of the frames of targets and filters.
+    """Return the stacks that slices make from the frames of targets and filters.
 
     Parameters
     ----------
     stacks : dict of str to list of str
-        ``<target>.<filter>`` -> frames of all nights, by time.
+        ``<target>.<filter>`` -> frames of all nights, ordered by time.
     frames : dict of str to FrameFacts
     slices : iterable of Slice
 
     Returns
     -------
     dict of str to tuple of str
-        ``<target>.<filter>.<mark>`` -> frames, by time. Bins are whole lengths of time since
-        1970-01-01 UTC, so that a new frame moves no other to another bin; the last ones are
-        counted back from the start of the last frame of the target in any filter.
+        ``<target>.<filter>.<mark>`` -> frames, ordered by time. Bins are counted from 1970-01-01
+        UTC, so that a new frame does not shift others between bins; `last` counts back from the
+        start of the target's last frame in any filter.
     """
     last: dict[str, float] = {}
     for name, members in stacks.items():
@@ -123,8 +125,8 @@ def sliced(
 
 
 def _bin_start(mjd: float, seconds: float) -> str:
-    """Return the start of the bin of a time, as 20220128T050000."""
-    # To the millisecond, for a start on the boundary belongs to what follows it.
+    """Return the start of the bin that contains a time, e.g. 20220128T050000."""
+    # Rounded to the millisecond: a time on the boundary belongs to the later bin.
     number = math.floor(round((mjd - EPOCH) * 86400, 3) / seconds)
     start = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=number * seconds)
     return f"{start:%Y%m%dT%H%M%S}"

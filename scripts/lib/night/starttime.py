@@ -1,4 +1,4 @@
-"""When an exposure began, in UTC, from whatever a header writes of it."""
+"""Start of an exposure in UTC, from the various ways headers give it."""
 
 import datetime
 import functools
@@ -20,10 +20,11 @@ from lib.night.headervalues import (
 FIRST_YEAR, LAST_YEAR = 1970, 2100
 
 MJD_BOUNDS = (40587.0, 88127.0)
-"""Modified Julian dates of these years."""
+"""The same as modified Julian dates."""
 
 DISAGREEMENT = 120.0
-"""[s] beyond the exposure by which two times of a header may differ: a file is written later."""
+"""[s] Maximum difference, beyond the exposure, between two times of a header: files are written
+later."""
 
 _DATE = re.compile(
     r"(?:(\d{4})(?:[-/.](\d{1,2})[-/.](\d{1,2})|-(\d{3})|(\d{2})(\d{2}))|(\d{1,2})/(\d{1,2})/(\d{2}))"
@@ -31,14 +32,15 @@ _DATE = re.compile(
 )
 
 _DAY_FIRST = re.compile(r"(\d{1,2})(?:\.(\d{1,2})\.|[-/ ]([A-Za-z]{3})[a-z]*[-/ ])(\d{4})(.*)")
-"""A day before its month where it cannot be taken for one: dots, as in Europe, or its name."""
+"""Dates with the day first where this is unambiguous: with dots, as in Europe, or with the name of
+the month."""
 
 _MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
 
 _ISO = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})T([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9](?:\.[0-9]{1,12})?)"
 )
-"""The form that the standard requires, and nearly every header has."""
+"""The form required by the standard, and used in nearly every header."""
 
 _TIME = re.compile(
     r"(?:(\d{1,2})[:\sh-](\d{1,2})(?:[:\sm-](\d{1,2}(?:\.\d*)?)s?)?|(\d{2})(\d{2})(\d{2}(?:\.\d*)?))"
@@ -65,17 +67,17 @@ _ZONE = re.compile(r":\d\d(\.\d*)?\s*\(?(Z|UTC?|GMT|[+-]\d\d:?\d\d)\)?\s*$", re.
 
 
 class Start(NamedTuple):
-    """Start of an exposure: modified Julian date (UTC), and remarks about it."""
+    """Start of an exposure [MJD, UTC], and remarks about it."""
 
     mjd: float
     notes: list[str]
 
 
 def _clock(value: Any, seconds_told: bool = False, hours_told: bool = False) -> float | None:
-    """Return the seconds of the day of a text like 03:10:00, a zone behind it subtracted.
+    """Return the seconds of the day from a text such as 03:10:00, minus its time zone.
 
-    A number is hours below 24, unless its comment speaks of seconds, and seconds of the day above,
-    as ESO and Calar Alto write it.
+    Numbers below 24 are hours, unless the comment mentions seconds; larger ones are seconds, as
+    written by ESO and Calar Alto.
     """
     plain = number(value)
     if plain is not None and not re.fullmatch(r"\s*\d{6}(\.\d*)?\s*", text(value)):
@@ -101,7 +103,7 @@ def _day(match: re.Match[str]) -> int | None:
     """Return the modified Julian day of a date."""
     year, month, day, of_year, month2, day2, old_day, old_month, old_year = match.groups()[:9]
     try:
-        if old_year:  # DD/MM/YY, the standard of FITS until 1999
+        if old_year:  # DD/MM/YY, the FITS standard until 1999
             date = datetime.date(1900 + int(old_year), int(old_month), int(old_day))
         elif of_year:
             date = datetime.date(int(year), 1, 1) + datetime.timedelta(int(of_year) - 1)
@@ -121,7 +123,7 @@ def _iso_day(date: str) -> int | None:
 
 
 def _year_first(date: str) -> str:
-    """Return a date text with year, month, day, and a point in its seconds."""
+    """Return a date text in the order year, month, day, and with a decimal point in its seconds."""
     date = re.sub(r"(?<=\d),(?=\d)", ".", date)
     match = _DAY_FIRST.fullmatch(date)
     if match is None:
@@ -135,10 +137,10 @@ def _year_first(date: str) -> str:
 
 
 def mjd_of(date: Any, time: Any = None) -> float | None:
-    """Modified Julian date (days) of a date text, with the time in it or beside it.
+    """Return the modified Julian date [d] of a date text, with the time in it or given separately.
 
-    A zone (``+02:00``) is subtracted. Returns None where the text is no date between 1970 and
-    2100, or no time is known.
+    A time zone (``+02:00``) is subtracted. None where the text is not a date between 1970 and 2100,
+    or the time is unknown.
     """
     iso = _ISO.fullmatch(date) if isinstance(date, str) else None
     if iso and (day := _iso_day(iso.group(1))) is not None:
@@ -156,7 +158,7 @@ def mjd_of(date: Any, time: Any = None) -> float | None:
 
 
 def iso_of(mjd: float) -> str:
-    """ISO text of a modified Julian date, to the millisecond."""
+    """Return a modified Julian date in ISO 8601, to the millisecond."""
     milliseconds = round(mjd * 86400_000)
     day, rest = divmod(milliseconds, 86400_000)
     date = datetime.date.fromordinal(day + 678576)
@@ -169,7 +171,7 @@ def iso_of(mjd: float) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _ahead_of_utc(scale: str, day: int) -> float | None:
-    """Return by how many seconds a time scale is ahead of UTC on a day; None: not known."""
+    """Return the offset of a time scale from UTC on a day [s]; None: unknown."""
     if scale in ("", "UTC", "UT", "UT1", "UTC(NIST)", "GMT", "Z", "NULL", "NONE", "UNKNOWN"):
         return 0.0  # UT1 is within a second
     from astropy.time import Time
@@ -183,7 +185,7 @@ def _ahead_of_utc(scale: str, day: int) -> float | None:
 
 
 def _julian(value: Any) -> float | None:
-    """Return the modified Julian date of a number that is an MJD or a JD."""
+    """Return the modified Julian date of a number that is an MJD or a JD; None for others."""
     day = number(value)
     if day is None:
         return None
@@ -193,7 +195,7 @@ def _julian(value: Any) -> float | None:
 
 
 def _with_time(reading: Reading, times: list[Reading], header: Header) -> tuple[float, str] | None:
-    """Return the date of a reading, and the keyword that holds its time of the day."""
+    """Return the date and time of a reading [MJD], and the keyword with the time of day."""
     date = reading.value
     if isinstance(date, (int, float)):
         mjd = _julian(date)
@@ -201,7 +203,7 @@ def _with_time(reading: Reading, times: list[Reading], header: Header) -> tuple[
     mjd = mjd_of(date) if ":" in date or len(date) > 10 else None
     if mjd is not None and mjd % 1:
         return mjd, reading.keyword
-    for time in times:  # the first that is a time counts: the first may say "No Value"
+    for time in times:  # use the first that is a time: others may say "No Value"
         both = mjd_of(time.value) if isinstance(time.value, str) else None
         if both is None:
             comment = comment_of(header, time.keyword)
@@ -226,7 +228,7 @@ def _is_local(comment: str) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _share_gone(keyword: str, comment: str) -> float:
-    """Return the share of the exposure that had passed at the time that a keyword holds."""
+    """Return the fraction of the exposure completed at the time that a keyword gives."""
     name = keyword.upper()
     if re.search(r"(END|STOP)$", name):
         return 1.0
@@ -238,17 +240,18 @@ def _share_gone(keyword: str, comment: str) -> float:
 
 
 def start_of_exposure(date: Any, time: Any, header: Header, filename: str, exptime: float) -> Start:
-    """Return when an exposure began.
+    """Return the start of an exposure.
 
     Parameters
     ----------
     date, time : str, number, list or dict
-        Entries of the instrument file; the first alternative that is a date with a time counts.
+        Entries of the instrument file; the first alternative with date and time is used.
     header : mapping
+        Header of the frame.
     filename : str
         Name of the raw file.
     exptime : float
-        Seconds; taken off where the header holds the end or the middle of the exposure.
+        Exposure time [s], subtracted where the header has the end or middle of the exposure.
 
     Returns
     -------
@@ -290,7 +293,7 @@ def start_of_exposure(date: Any, time: Any, header: Header, filename: str, expti
         if _share_gone(name, "") == 1:  # with coadds and readout: no start to compare with
             continue
         apart = abs(other.mjd - start.mjd) * 86400
-        # A whole day is a date without time.
+        # A whole number of days is a date without time.
         if apart > DISAGREEMENT + exptime and name != keyword and other.mjd % 1:
             start.notes.append(
                 f"{name} is {apart / 3600:.2f} h off {keyword}, which is used as the start"
@@ -300,7 +303,7 @@ def start_of_exposure(date: Any, time: Any, header: Header, filename: str, expti
 
 
 def _refuse(date: Any, dates: list[Reading]) -> NoReturn:
-    """Raise why no reading is a date with a time."""
+    """Raise an exception that says why no reading is a date with a time."""
     found = [text(reading.value)[:40] for reading in dates]
     found = [value for value in found if value]
     if found:

@@ -1,4 +1,4 @@
-"""Where the target of a stack is."""
+"""Position of the target of a stack."""
 
 import re
 from typing import Any
@@ -7,17 +7,17 @@ import numpy as np
 
 
 class TargetError(ValueError):
-    """A position that cannot be read: one sentence for its writer."""
+    """A position that cannot be read; the message is one sentence."""
 
 
 def parse_position(value: Any) -> tuple[float, float] | None:
-    """Return the position that config `target_radec` holds.
+    """Return the position given by setting `target_radec`.
 
     Parameters
     ----------
     value : sequence of two float or str, str, or None
-        Degrees, or sexagesimal text (hours and degrees), as ``[150.1, 20.3]``,
-        ``"10:00:24.5 +20:18:00"`` or ``["10h00m24.5s", "+20d18m00s"]``.
+        Degrees, or sexagesimal text (hours and degrees), e.g. ``[150.1, 20.3]``, ``"10:00:24.5
+        +20:18:00"`` or ``["10h00m24.5s", "+20d18m00s"]``.
 
     Returns
     -------
@@ -45,13 +45,13 @@ def parse_position(value: Any) -> tuple[float, float] | None:
 
 
 def parse_angle(word: Any, factor: float) -> float | None:
-    """Return degrees from a number (degrees) or parts as 10:00:24.5; None if neither.
+    """Return degrees from a number (degrees) or a sexagesimal text (10:00:24.5); None if neither.
 
     Parameters
     ----------
     word : float or str
     factor : float
-        Degrees in the first of the parts: 15 where they are hours.
+        Degrees per unit of the first part: 15 for hours.
     """
     if isinstance(word, bool):
         return None
@@ -75,17 +75,18 @@ def target_position(configured: tuple[float, float] | None, headers: Any) -> Any
     Parameters
     ----------
     configured : tuple of float, or None
-        Config `target_radec`; it counts for targets within a degree of it, for a night may have
+        Setting `target_radec`, used for targets within a degree of it, because a night may have
         several.
     headers : sequence of astropy.io.fits.Header
-        Headers of the coadds of the target: RA and DEC are the pointing, CRVAL the centre.
+        Headers of the target's coadds: RA and DEC are the pointing, CRVAL the centre.
 
     Returns
     -------
     ra, dec : float
-        Degrees; NaN where unknown.
+        Position [deg]; NaN where unknown.
     source : {'config', 'header', 'solution', ''}
-        Solution: the pointing of the headers was off, and is corrected.
+        Origin of the position; solution: the centre of the solved frames, because the pointing was
+        wrong.
     """
     if configured is not None:
         for header in headers:
@@ -99,6 +100,6 @@ def target_position(configured: tuple[float, float] | None, headers: Any) -> Any
 
 
 def _apart(position, ra, dec):
-    """Return about the angle between two positions [deg]."""
+    """Return the approximate angular distance of two positions [deg]."""
     east = (position[0] - ra + 180) % 360 - 180
     return float(np.hypot(east * np.cos(np.radians(dec)), position[1] - dec))

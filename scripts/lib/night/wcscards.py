@@ -1,4 +1,4 @@
-"""The first WCS of a frame: from its header, or from pointing, scale and rotation."""
+"""The initial WCS of a frame: from its header, or from pointing, scale and rotation."""
 
 import math
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ from lib.night.headervalues import Header, evaluate, get, number, text
 from lib.night.skysystems import north_turn, system_of, to_icrs
 
 Matrix = Sequence[Sequence[float]]
-"""CD matrix [deg/px]: ((11, 12), (21, 22))."""
+"""CD matrix [deg/pixel]: ((11, 12), (21, 22))."""
 
 
 def camera_matrix(
     wcs: dict[str, Any], header: Header, filename: str, binning: str
 ) -> Matrix | None:
-    """CD matrix (deg/px) ((11, 12), (21, 22)) that the YAML gives, or None.
+    """Return the CD matrix [deg/pixel] given by the instrument file, or None.
 
-    With scales s1, s2 ("/px) and rotation t: CD1_1 = -s1 cos t, CD2_1 = s1 sin t,
-    CD1_2 = s2 sin t, CD2_2 = s2 cos t, over 3600; `parity: mirrored` changes the sign of s1.
+    With scales s1, s2 [arcsec/pixel] and rotation t: CD1_1 = -s1 cos t, CD2_1 = s1 sin t, CD1_2 =
+    s2 sin t, CD2_2 = s2 cos t, over 3600; `parity: mirrored` changes the sign of s1.
     """
     bin_x, bin_y = (int(part) for part in binning.split("x"))
     if not wcs.get("scale_with_binning", True):
@@ -49,13 +49,13 @@ def camera_matrix(
 
 
 def cd_scale(cd: Matrix) -> float:
-    """Pixel scale ("/px) of a CD matrix (deg/px)."""
+    """Return the pixel scale [arcsec/pixel] of a CD matrix [deg/pixel]."""
     (a, b), (c, d) = cd
     return 3600 * math.sqrt(abs(a * d - b * c))
 
 
 def _pair(header: Header, key: str) -> list[float] | None:
-    """Return the values of a keyword for both axes, None where one is missing."""
+    """Return the values of a keyword for both axes; None where one is missing."""
     values = [number(get(header, f"{key}{axis}")) for axis in (1, 2)]
     known = [value for value in values if value is not None]
     return known if len(known) == 2 else None
@@ -87,15 +87,15 @@ _TYPES = {
 }
 
 HeaderWCS = tuple[list[float], list[float], Matrix, dict[str, float]]
-"""CRVAL [deg], CRPIX [px], CD matrix [deg/px] and PV cards."""
+"""CRVAL [deg], CRPIX [pixel], CD matrix [deg/pixel] and PV cards."""
 
 
 def header_wcs(
     header: Header,
 ) -> HeaderWCS | None:
-    """The linear celestial WCS of a header: (crval, crpix, cd, pv cards) or None.
+    """Return the linear celestial WCS of a header: (crval, crpix, cd, pv cards) or None.
 
-    A distortion other than TPV is left out; the WCS is the first guess of the astrometry.
+    Distortion other than TPV is dropped: the WCS is only the initial guess of the astrometry.
     """
     types = [text(get(header, f"CTYPE{axis}")) for axis in (1, 2)]
     if types[0] not in _TYPES["RA---"] or types[1] not in _TYPES["DEC--"]:
@@ -121,7 +121,7 @@ def header_wcs(
 
 
 def _in_icrs(wcs: HeaderWCS, header: Header, mjd: float) -> HeaderWCS:
-    """Return the WCS of a header in ICRS: moved, and turned to its north."""
+    """Return the WCS of a header in ICRS: shifted, and rotated to its north."""
     crval, crpix, cd, pv = wcs
     system = system_of(header, wcs=True)
     if system.is_icrs:
@@ -136,15 +136,17 @@ def _in_icrs(wcs: HeaderWCS, header: Header, mjd: float) -> HeaderWCS:
 def _reference_amplifier(
     amplifiers: Sequence[Amplifier], used: int, crpix: Sequence[float]
 ) -> Amplifier:
-    """Return the amplifier in whose pixels a reference pixel is told: of one image, it or nearest.
+    """Return the amplifier to whose pixels a reference pixel refers.
+
+    It is the image's own amplifier or, for several in one image, the one closest to the pixel.
 
     Parameters
     ----------
     amplifiers : list of Amplifier
     used : int
-        Which of several images.
+        Index among several images.
     crpix : sequence of float
-        x, y in the raw image.
+        x, y in the raw image [pixel].
     """
     if len({one.hdu for one in amplifiers}) > 1:
         return amplifiers[min(used, len(amplifiers) - 1)]
@@ -164,7 +166,7 @@ def wcs_cards(
     facts: FrameFacts,
     raw_shape: list[int],
 ) -> tuple[dict[str, Any] | None, Matrix | None]:
-    """Return the cards of the first WCS of a frame, or None, and its CD matrix.
+    """Return the cards of the initial WCS of a frame, or None, and its CD matrix.
 
     Parameters
     ----------
@@ -173,7 +175,7 @@ def wcs_cards(
     cd : matrix or None
         As returned by `camera_matrix`.
     headers : list of mapping
-        Header of the frame, then those of its images.
+        Header of the frame, followed by those of its images.
     facts : FrameFacts
         With amplifiers and shape: CRPIX is in the trimmed or joined frame.
     raw_shape : list of int
@@ -220,9 +222,9 @@ def wcs_cards(
 def _first_wcs(
     headers: list[Header], cd: Matrix | None, mjd: float
 ) -> tuple[int, HeaderWCS] | None:
-    """Return the first WCS of some headers, in ICRS, and the number of its image; None without.
+    """Return the first WCS in some headers, in ICRS, and the index of its image; or None.
 
-    A scale that the camera cannot have (`cd`, where it is known) makes a WCS one of something else.
+    A WCS with a scale that the camera (`cd`, if known) cannot have belongs to something else.
     """
     for index, header in enumerate(headers):
         if index and header is headers[0]:
@@ -239,7 +241,7 @@ def _first_wcs(
 def _pointing_pixel(
     wcs: dict[str, Any], facts: FrameFacts, raw_shape: list[int]
 ) -> Sequence[float]:
-    """Return the pixel (x, y) of the raw image that the pointing of the header refers to."""
+    """Return the pixel (x, y) of the raw image to which the pointing in the header refers."""
     crpix = wcs.get("refpix")
     full = wcs.get("shape")
     if crpix is None:

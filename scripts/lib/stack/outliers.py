@@ -107,8 +107,7 @@ class ReferenceImage:
 
     @cached_property
     def error_factor(self) -> np.ndarray:
-        """Noise of the difference between an exposure and the reference, in units of the
-        exposure's.
+        """Noise of the difference between exposure and reference, in units of the exposure's.
 
         Shape (n + 1,): one value for each number of exposures that cover a pixel.
         """
