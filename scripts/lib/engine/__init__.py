@@ -1,4 +1,4 @@
-"""What knows Snakemake: configuration, paths, the lock of a run, progress, the warm worker.
+"""The interface to Snakemake: configuration, paths, run lock, progress, warm worker.
 
-Takes the workflow and its configuration; gives rules checked settings and a fast, quiet run.
+Takes the workflow and its configuration; gives the rules checked settings, and a fast, quiet run.
 """

@@ -1,4 +1,4 @@
-"""The files of all nights of a run, and of what is made over nights or of parts of one."""
+"""Files of all nights of a run, and of products over several nights or parts of one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from .nightfiles import NightFiles
 
 
 def campaign_files(campaign: Campaign, config: Mapping[str, Any]) -> NightFiles:
-    """Return the files of a night, who answers for all others.
+    """Return the files of a night, through which those of all others are reached.
 
     Parameters
     ----------
     campaign : lib.night.campaign.Campaign
+        All nights of the run.
     config : dict
         Checked by `lib.engine.config.check_config`.
     """
@@ -41,10 +42,10 @@ def campaign_files(campaign: Campaign, config: Mapping[str, Any]) -> NightFiles:
 
 
 class FilesOverNights(NightFiles):
-    """The files of what is made over nights and of parts of nights; they lie in `imdir` itself.
+    """Files of products over several nights and of parts of nights; they lie in `imdir` itself.
 
-    A stack over nights waits for the coadds of the nights that it has frames of. The frames
-    themselves are handed to it as params: those of a settled night are no rule's output.
+    A stack over nights waits for the coadds of the nights from which it has frames. The frames
+    themselves are params, because those of a settled night are no rule's output.
     """
 
     campaign: Campaign
@@ -58,7 +59,7 @@ class FilesOverNights(NightFiles):
 
     @property
     def products_over_nights(self) -> list[str]:
-        """Paths of what all nights together come to."""
+        """Paths of the final products over all nights."""
         names = [f"coadd{stack}.fits" for stack in self.campaign.slices]
         tables = [*self.campaign.tables, *self.campaign.light_curves]
         names += [*tables, *self.exported(self.campaign.slices, tables)]
@@ -70,7 +71,7 @@ class FilesOverNights(NightFiles):
         return [self.nights[nights[frame].folder].before("stack", frame) for frame in frames]
 
     def nights_of_stack(self, wildcards: Any) -> list[str]:
-        """Return the coadds of the nights of a stack."""
+        """Return the coadds of the nights that a stack has frames from."""
         found: dict[str, None] = {}
         for frame in self.campaign.slices[wildcards.stack]:
             night = self.campaign.night_of[frame]
@@ -79,12 +80,12 @@ class FilesOverNights(NightFiles):
         return list(found)
 
     def reference(self, wildcards: Any) -> str:
-        """Return the reference stars of a target, as its first night has them."""
+        """Return the reference table of a target, from its first night."""
         target = target_of(wildcards.stack)
         return f"{self.first_night_of(target).imdir}/refcat/{target}.ecsv"
 
     def grid_frames(self, wildcards: Any) -> list[str]:
-        """Return no inputs: the frames of the grid are params."""
+        """Return no inputs: the frames that define the grid are params."""
         return []
 
     def stack_flats(self, wildcards: Any) -> list[str]:
@@ -92,7 +93,7 @@ class FilesOverNights(NightFiles):
         return []
 
     def stack_given(self, wildcards: Any) -> SimpleNamespace:
-        """Return the frames of a stack, those of its grid, their flats, the user's catalogue."""
+        """Return frames, frames of the grid, flats, and the user's catalogue of a stack."""
         frames = self.campaign.slices[wildcards.stack]
         flats: dict[str, None] = {}
         for frame in frames:
@@ -111,7 +112,7 @@ class FilesOverNights(NightFiles):
         )  # fmt: skip
 
     def stack_contents(self, wildcards: Any) -> list[str]:
-        """Return the names of the frames, what stands for the user's catalogue, and any track."""
+        """Return the names of the frames, and identifiers of the user's catalogue and ephemeris."""
         frames = self.campaign.slices[wildcards.stack]
         customcat = self.config["customcat"]
         moving = self.campaign.moving.get(wildcards.stack)
@@ -122,7 +123,8 @@ class FilesOverNights(NightFiles):
     def stacks_behind(self, wildcards: Any) -> list[tuple[str, str, Sequence[str]]]:
         """Return folder, name and frames of the stacks of a mark, or of a light curve.
 
-        A light curve rests on the stacks of all nights, where these are made; else on each night's.
+        A light curve uses the stacks over all nights where these are made, otherwise those of each
+        night.
         """
         stacks = self.campaign.targets.get(wildcards.target, {})
         mark = getattr(wildcards, "mark", ".all")[1:]
@@ -141,7 +143,7 @@ class FilesOverNights(NightFiles):
         ]
 
     def following(self, target: str) -> list[tuple[str, str, Sequence[str]]]:
-        """Return folder, name and frames of the stacks of a target that follow what moves."""
+        """Return folder, name and frames of the stacks of a target that follow moving objects."""
         return [
             (self.top, stack, self.campaign.slices[stack])
             for stack in self.campaign.moving
@@ -149,7 +151,7 @@ class FilesOverNights(NightFiles):
         ]
 
     def site(self, wildcards: Any) -> list[float]:
-        """Return the site of the telescope, as the first night of the target has it."""
+        """Return the site of the telescope, from the first night of the target."""
         night = self.first_night_of(wildcards.target)
         frames = [night.night.frames[one] for one in night.plan.frames_of(wildcards.target)]
         return next((list(one.site) for one in frames if one.site), [])

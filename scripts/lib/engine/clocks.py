@@ -1,4 +1,4 @@
-"""A clock that is wrong, or is set right meanwhile, ends no run and redoes no step."""
+"""Tolerance of wrong clocks, which should neither end a run nor repeat a step."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from .patches import Unsupported, expect
 
 
 def tolerate_clocks() -> None:
-    """Let Snakemake go on where times contradict each other.
+    """Let Snakemake continue where file times contradict each other.
 
-    It ends a job whose product is older than an input, as when the clock is set back during a
-    run. Here the next run judges, after it has looked at the times of products. It redoes a step
-    whose script is newer than the product, which a script of tomorrow always is: what a step does
-    is told by its `version`.
+    Snakemake fails a job whose product is older than an input, as happens when the clock is set
+    back during a run; here the next run decides, after checking the times of products. It also
+    repeats a step whose script is newer than the product, which is always so for a script dated in
+    the future; changes of a step are tracked by its `version` instead.
 
     Raises
     ------
     Unsupported
-        Where this Snakemake asks for times in another way than is known here.
+        This version of Snakemake handles times in an unknown way.
     """
     try:
         from snakemake import jobs

@@ -1,6 +1,6 @@
-"""Check the configuration of a run, and say in one sentence what to write instead.
+"""Check of the configuration, with one sentence that says what to write instead.
 
-What a configuration may hold is declared by the dataclasses of `lib.core.settings`.
+The keys are declared by the dataclasses in `lib.core.settings`.
 """
 
 import difflib
@@ -32,29 +32,29 @@ OPTIONS = {
     "step": "--allowed-rules STEP",
     "redo": "--forcerun STEP",
 }
-"""Arguments of the original autoproc that Snakemake has as options."""
+"""Arguments of the original autoproc that are options of Snakemake."""
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be run; its text says what to write instead."""
+    """An unusable configuration; the message says what to write instead."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key of the configuration, as the settings declare it.
+    """A key of the configuration, as declared in the settings.
 
     Parameters
     ----------
     name : str
-        With its section, as ``flat.amin``.
+        Name, with its section: ``flat.amin``.
     annotation : type
     default
     kinds : frozenset of type
         Types that its value may have: bool, int, float, str, tuple or NoneType.
     words : tuple
-        Values that it is chosen from; empty where there is no such list.
+        Allowed values; empty where there is no such list.
     marks : tuple
-        Bounds, and what completes "write ...".
+        Bounds, and how to complete "write ...".
     """
 
     name: str
@@ -68,27 +68,27 @@ class Key:
 def check_config(
     config: Mapping[str, Any], instruments: Iterable[str] | None = None
 ) -> dict[str, Any]:
-    """Return the configuration complete and with the right types.
+    """Return the complete configuration with the declared types.
 
-    Values from the command line come as text or numbers: where the settings want a switch, a
-    number or a list, they are turned into one. Keys left out get their default.
+    Values from the command line are texts or numbers, and are converted to switches, numbers or
+    lists as declared. Missing keys get their default.
 
     Parameters
     ----------
     config : dict
-        As Snakemake merged it from files and ``--config``; not changed.
+        Configuration as merged by Snakemake from files and ``--config``; not changed.
     instruments : iterable of str, optional
-        Names that the key ``instrument`` may hold beside ``auto``.
+        Values of the key ``instrument`` in addition to ``auto``.
 
     Returns
     -------
     dict
-        Keys and sections of keys in the order of `lib.core.settings.Settings`.
+        Keys, and sections of keys, in the order of `lib.core.settings.Settings`.
 
     Raises
     ------
     ConfigError
-        For the first unknown key or wrong value, in one sentence.
+        The first unknown key or wrong value, in one sentence.
     """
     _check_names(config)
     checked: dict[str, Any] = {}
@@ -114,7 +114,7 @@ def check_config(
 
 @cache
 def _entries() -> dict[str, Any]:
-    """Return the keys and the sections, each a dict of its keys, of the settings."""
+    """Return the keys and sections of the settings; a section is a dict of its keys."""
     return _entries_of(Settings)
 
 
@@ -162,7 +162,7 @@ def _sections() -> dict[str, dict[str, Key]]:
 
 
 def _check_names(config: Mapping[str, Any]) -> None:
-    """Raise on a key, or a key of a section, that the settings have not."""
+    """Raise on an unknown key or section."""
     for key, value in config.items():
         entry = _entries().get(key)
         if entry is None:
@@ -174,7 +174,7 @@ def _check_names(config: Mapping[str, Any]) -> None:
 
 
 def _unknown(key: str, known: Mapping[str, Any], section: str | None = None) -> str:
-    """Return the sentence about an unknown key."""
+    """Return the message about an unknown key."""
     name = f"{section}.{key}" if section else key
     says = f"config key '{name}' is not known"
     near = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.6)
@@ -197,7 +197,7 @@ def _unknown(key: str, known: Mapping[str, Any], section: str | None = None) -> 
 
 
 def _checked(config: Mapping[str, Any], name: str, key: Key) -> Any:
-    """Return the value of a key, converted and found right, or its default."""
+    """Return the value of a key, converted and validated, or its default."""
     if name not in config:
         return _convert(deepcopy(key.default), key)
     value = _convert(config[name], key)
@@ -212,11 +212,11 @@ def _adapter(annotation: Any) -> TypeAdapter:
 
 
 def _is_valid(value: Any, key: Key) -> bool:
-    """Return whether a value is of the declared type and within the bounds, and is finite."""
+    """Return whether a value has the declared type, is within the bounds, and is finite."""
     if isinstance(value, float) and not math.isfinite(value):
         return False
     try:
-        # A list stays a list in the configuration, but is declared as what cannot be changed.
+        # Lists are declared as tuples, which are immutable.
         _adapter(key.annotation).validate_python(
             tuple(value) if isinstance(value, list) else value, strict=True
         )
@@ -226,7 +226,7 @@ def _is_valid(value: Any, key: Key) -> bool:
 
 
 def _convert(value: Any, key: Key) -> Any:
-    """Return `value` as the type of its key, or as it is where that cannot be done."""
+    """Return `value` converted to the type of its key, or unchanged where it cannot be."""
     if NoneType in key.kinds and value == "":
         return None
     if bool in key.kinds:
@@ -239,13 +239,13 @@ def _convert(value: Any, key: Key) -> Any:
     if int in key.kinds or float in key.kinds:
         return _number(value, whole=int in key.kinds)
     if isinstance(value, str):
-        # Snakemake leaves everything within {...} on the command line as text.
+        # Snakemake keeps anything in {...} on the command line as text.
         return next((word for word in key.words if str(word) == value), value)
     return deepcopy(value)
 
 
 def _number(value: Any, whole: bool) -> Any:
-    """Return the number that `value` holds, or `value` where it holds none."""
+    """Return the number given by `value`, or `value` itself where it is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return value
     try:
@@ -258,7 +258,7 @@ def _number(value: Any, whole: bool) -> Any:
 
 
 def _check_flat_levels(flat: Mapping[str, Any]) -> None:
-    """Raise where the bounds on the level of a flat leave nothing between them."""
+    """Raise where the bounds on the level of flats exclude everything."""
     if flat["amin"] >= flat["amax"]:
         raise ConfigError(
             f"config key 'flat.amin' is {flat['amin']}: write a number below"
@@ -267,7 +267,7 @@ def _check_flat_levels(flat: Mapping[str, Any]) -> None:
 
 
 def _check_slices(words: Iterable[str]) -> None:
-    """Raise on a word of ``stack.by`` that says of no frames that they make a stack."""
+    """Raise on an invalid word of ``stack.by``."""
     for word in words:
         try:
             parse_slice(word)
@@ -276,7 +276,7 @@ def _check_slices(words: Iterable[str]) -> None:
 
 
 def _check_export(formats: Collection[str], observer: Mapping[str, Any]) -> None:
-    """Raise where a format of exported light curves lacks a key of section ``observer``."""
+    """Raise where an export format requires a missing key of section ``observer``."""
     for one in formats:
         for key in EXPORT_NEEDS.get(one, ()):
             if not observer[key]:
@@ -296,7 +296,7 @@ def is_instrument_file(name: str) -> bool:
 
 
 def _check_instrument(name: str, instruments: list[str]) -> None:
-    """Raise on a name that there is no description of; a file is looked for by `check_places`."""
+    """Raise on an unknown instrument; files are checked by `check_places`."""
     if name == "auto" or name in instruments or is_instrument_file(name):
         return
     near = difflib.get_close_matches(name.lower(), instruments, n=1)
@@ -312,7 +312,7 @@ def _check_instrument(name: str, instruments: list[str]) -> None:
 
 
 def _complain(name: str, value: Any, allowed: str) -> NoReturn:
-    """Raise the sentence about a wrong value."""
+    """Raise the message about a wrong value."""
     if value is None or value == "":
         shown = "empty"
     else:
@@ -326,7 +326,7 @@ def _example(name: str, section: Mapping[str, Key]) -> str:
 
 
 def _allowed(key: Key) -> str:
-    """Return what may be written for a key, in words."""
+    """Return the allowed values of a key, in words."""
     for mark in key.marks:
         if isinstance(mark, Write):
             return mark.text
@@ -340,7 +340,7 @@ def _allowed(key: Key) -> str:
 
 
 def _range(key: Key) -> str:
-    """Return the numbers that a key allows, in words."""
+    """Return the allowed range of a number, in words."""
     noun = "a whole number" if int in key.kinds else "a number"
     lowest = next((mark.ge for mark in key.marks if isinstance(mark, Ge)), None)
     above = next((mark.gt for mark in key.marks if isinstance(mark, Gt)), None)

@@ -1,4 +1,4 @@
-"""The room that a run needs on disk, from the shapes of its frames."""
+"""Disk space needed by a run, from the shapes of its frames."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from lib.night.plan import Plan
 from .config import ConfigError
 
 PIXEL = 5
-"""[byte] A pixel of a frame: float32 and the mask."""
+"""[byte] Size of a pixel of a frame: float32 and mask."""
 
 STACKED_PIXEL = 12
-"""[byte] A pixel of a frame in its coadd: image and weight, with the room that dithers add."""
+"""[byte] Size of a pixel of a frame in its coadd: image and weight, and the area added by
+dithers."""
 
 SKY_FRAMES = 5
-"""Frames as large together as a master sky with what it keeps for the frames without their own."""
+"""Size of a master sky, including the images kept for frames without a sky of their own, in
+frames."""
 
 
 class DiskTooSmall(ConfigError):
-    """A run that would fill the disk. Room may be made for it: to try again is not in vain."""
+    """A run that would fill the disk; it can be repeated once there is room."""
 
     exit_code = 1
 
 
 def room_needed(night: NightLog, plan: Plan, config: Mapping[str, Any], cores: int) -> int:
-    """Return the bytes that a run will write beside what lies in `imdir` [byte].
+    """Return how much a run will write in addition to the present content of `imdir` [byte].
 
     Parameters
     ----------
@@ -40,7 +42,7 @@ def room_needed(night: NightLog, plan: Plan, config: Mapping[str, Any], cores: i
     config : dict
         Checked by `lib.engine.config.check_config`.
     cores : int
-        With `rmifiles`, so many frames have the files of all their steps on disk at once.
+        With `rmifiles`, this number of frames have the files of all steps on disk at once.
     """
     imdir = config["imdir"]
     there = set(os.listdir(imdir)) if os.path.isdir(imdir) else set()
@@ -51,7 +53,7 @@ def room_needed(night: NightLog, plan: Plan, config: Mapping[str, Any], cores: i
     for frame, count in pixels.items():
         *firsts, last = (f"{plan.prefix(rule)}{frame}.fits" not in there for rule in rules)
         total += PIXEL * count * last
-        # With rmifiles the early frames are missing because they were removed.
+        # With rmifiles the frames of early steps have been removed.
         early.append(PIXEL * count * sum(firsts) * (last or not config["rmifiles"]))
     total += sum(sorted(early, reverse=True)[: cores if config["rmifiles"] else None])
     for name, sky in plan.skies.items():
@@ -69,18 +71,19 @@ def _pixels(night: NightLog, frame: str) -> int:
 
 
 def check_room(needed: int, imdir: str | os.PathLike[str]) -> int:
-    """Return the bytes that are free for `imdir` [byte].
+    """Check that there is enough free space for `imdir`; return the free space [byte].
 
     Parameters
     ----------
     needed : int
-        [byte]
+        Space needed [byte].
     imdir : path-like
-        It need not exist.
+        Directory of the products; it need not exist.
 
     Raises
     ------
     DiskTooSmall
+        There is not enough space.
     """
     place = Path(imdir).absolute()
     while not place.exists():
@@ -96,7 +99,7 @@ def check_room(needed: int, imdir: str | os.PathLike[str]) -> int:
 
 
 def in_bytes(size: float) -> str:
-    """Return a number of bytes in words."""
+    """Return a size in words, e.g. ``206 MB``."""
     for unit in ("kB", "MB", "GB"):
         size /= 1000
         if size < 999:

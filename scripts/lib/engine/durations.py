@@ -1,4 +1,4 @@
-"""How long jobs took in earlier runs on an `imdir`: a first guess for the next."""
+"""Durations of jobs in earlier runs on an `imdir`, as a first estimate for the next."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RECORD = ".durations.json"
 
 
 def read_durations(imdir: str | Path) -> dict[str, float]:
-    """Return the seconds that a job of each rule took when the rule last ran; {} if unknown."""
+    """Return the mean time of a job of each rule in its last run [s]; {} if unknown."""
     try:
         found = json.loads((Path(imdir) / RECORD).read_bytes())
         return {str(rule): float(seconds) for rule, seconds in found.items() if seconds >= 0}
@@ -23,13 +23,14 @@ def read_durations(imdir: str | Path) -> dict[str, float]:
 
 
 def write_durations(imdir: str | Path, seconds: Mapping[str, float]) -> None:
-    """Keep the seconds that a job of each rule took; rules that did not run keep theirs.
+    """Record the mean time of a job of each rule [s]; rules that did not run keep theirs.
 
     Parameters
     ----------
     imdir : path-like
+        Directory of the products.
     seconds : mapping of str to float
-        By rule.
+        Rule -> time of a job [s].
     """
     if not seconds:
         return

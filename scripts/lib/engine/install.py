@@ -1,9 +1,9 @@
-"""The one door through which this workflow changes how Snakemake behaves.
+"""The single place where this workflow changes the behaviour of Snakemake.
 
-Three additions, none of which a run needs: scripts run in forks of a warm worker, the terminal
-shows progress by step, and large nights are planned faster. Where this Snakemake has not what an
-addition builds on, the run goes on without it, and Snakemake's log says so. ``AUTOPROC_PLAIN=1``
-turns all of them off, ``AUTOPROC_WARM=0`` the warm worker alone.
+There are three additions, none of which is essential: scripts run in forks of a warm worker, the
+terminal shows progress by step, and large nights are planned faster. Where this version of
+Snakemake lacks what an addition requires, the run continues without it and Snakemake's log says so.
+``AUTOPROC_PLAIN=1`` turns all of them off, ``AUTOPROC_WARM=0`` only the warm worker.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ UNEXPECTED = (
     TypeError,
     ValueError,
 )
-"""What comes of a Snakemake whose insides differ: a lost addition, not a failed run."""
+"""Exceptions caused by a Snakemake with different internals: they cost an addition, not the run."""
 
 log = logging.getLogger("snakemake.logging")
 
 
 class Terminal:
-    """What a run says on the terminal, with the progress display or without.
+    """The terminal output of a run, with or without the progress display.
 
     Parameters
     ----------
@@ -54,31 +54,33 @@ class Terminal:
         cores: int = 1,
         room: str = "",
     ) -> None:
-        """Take over from Snakemake: jobs are about to run.
+        """Take over the terminal from Snakemake: jobs are about to run.
 
         Parameters
         ----------
         quiet : bool
+            Whether to report only errors.
         earlier : dict of str to float, optional
-            Seconds of a job of each rule in earlier runs.
+            Rule -> time of a job in earlier runs [s].
         cores : int
+            Number of cores of the run.
         room : str
-            What is said of the disk.
+            Words about the disk space.
         """
         if self.progress:
             self.progress.begin(quiet, earlier, cores, room)
 
     def durations(self) -> dict[str, float]:
-        """Return the seconds of a job of each rule that has run; {} without the display."""
+        """Return the mean time of a job of each rule that has run [s]; {} without the display."""
         return self.progress.estimate.means() if self.progress else {}
 
     def end(self) -> None:
-        """Give the terminal back: the run is over."""
+        """Return the terminal to Snakemake: the run is over."""
         if self.progress:
             self.progress.end()
 
     def say(self, words: str) -> None:
-        """Write lines that stay."""
+        """Write permanent lines."""
         words = shown_lines(words)
         if self.progress:
             self.progress.line(words)
@@ -87,18 +89,20 @@ class Terminal:
 
 
 def install(workflow: Any, scripts: str | Path) -> Terminal:
-    """Add the warm worker, the progress display and the faster planner to a workflow.
+    """Add the warm worker, the progress display and the faster planning to a workflow.
 
     Parameters
     ----------
     workflow : snakemake.workflow.Workflow
-        While its rules are being read, before any other import: the worker starts meanwhile.
+        The workflow, while its rules are being read and before other imports, so that the worker
+        starts in parallel.
     scripts : path-like
         Directory of the rules' scripts.
 
     Returns
     -------
     Terminal
+        The terminal output of the run.
     """
     if os.environ.get("AUTOPROC_PLAIN", "0") not in ("", "0"):
         return Terminal()
@@ -111,10 +115,10 @@ def install(workflow: Any, scripts: str | Path) -> Terminal:
 
 
 def keep_records(imdir: str | Path) -> None:
-    """Let Snakemake judge products by what they are made of, wherever and whenever it is called.
+    """Let Snakemake decide what is up to date independently of working directory and clock.
 
-    It keeps its record in `imdir`, and goes on where clocks contradict each other. No speed is
-    gained by it, and what is up to date depends on it: ``AUTOPROC_PLAIN=1`` leaves it on.
+    Its records are kept in `imdir`, and contradicting clocks are tolerated. This changes what is up
+    to date, not speed, so that ``AUTOPROC_PLAIN=1`` leaves it on.
 
     Parameters
     ----------
@@ -129,7 +133,7 @@ def keep_records(imdir: str | Path) -> None:
 
 
 def attempt(name: str, addition: Callable[[], Any]) -> Any:
-    """Return what an addition gives; None, with a line in the log, where Snakemake differs."""
+    """Return the result of an addition; None, with a line in the log, where Snakemake differs."""
     try:
         return addition()
     except UNEXPECTED as error:
@@ -159,12 +163,14 @@ def _patches(workflow: Any) -> dict[str, Callable[[], None]]:
 
 
 def available_cores(workflow: Any, default: int = 2) -> int:
-    """Return the cores of a run; `default` for ``--summary`` and others that need none.
+    """Return the cores of a run; `default` for ``--summary`` and other commands without cores.
 
     Parameters
     ----------
     workflow : snakemake.workflow.Workflow
+        The workflow.
     default : int
+        Number returned where the command line gives none.
     """
     from snakemake.exceptions import WorkflowError
 

@@ -1,8 +1,8 @@
-"""Products that are not whole are made again: after a power cut, on a rotten disk, by a slip.
+"""Damaged products, after a power cut, a disk error or a mistake, are made again.
 
-At its start a run looks at each product that its rules may have written. One whose size and times
-are those at the end of an earlier run is known to be whole; any other is read, and what is empty,
-short, or other than its checksum says is removed, so that Snakemake makes it again.
+At its start a run checks each product that its rules may have written. One whose size and times are
+as at the end of an earlier run is intact; any other is read, and removed if it is empty, truncated,
+or does not match its checksum, so that Snakemake makes it again.
 """
 
 from __future__ import annotations
@@ -29,23 +29,24 @@ from .made import DAMAGED
 from .paths import Claim, tell
 
 RECORD = ".products.json"
-"""Name in `imdir` of the record of products that are whole."""
+"""Name in `imdir` of the record of intact products."""
 
 TOLD = 10
-"""Damaged products that are named on the console."""
+"""Maximum number of damaged products listed on the console."""
 
 LONG = 1 << 30
-"""[byte] To read more takes long enough that it is said."""
+"""[byte] Reading more than this is announced, because it takes long."""
 
 
 def product_names(night: NightLog, plan: Plan) -> tuple[list[str], list[str]]:
-    """Return the names of all that the rules may write below `imdir`.
+    """Return the names of all files that the rules may write in `imdir`.
 
     Returns
     -------
     lasting : list of str
+        Products that are kept.
     intermediate : list of str
-        Frames of the steps but the last, which `rmifiles` removes.
+        Frames of all steps but the last, which `rmifiles` removes.
     """
     lasting = [f"{name}.fits" for name in (*night.biases, *night.darks, *night.flats, *plan.skies)]
     *early, last = (rule for rule in PIPELINE.frame_rules if rule not in plan.left_out)
@@ -64,7 +65,7 @@ def product_names(night: NightLog, plan: Plan) -> tuple[list[str], list[str]]:
 
 
 def names_over_nights(campaign: Campaign) -> list[str]:
-    """Return the names of all that is made over nights and of parts of nights."""
+    """Return the names of all products over several nights and of parts of nights."""
     names = []
     for stack in campaign.slices:
         names += [f"coadd{stack}{end}.fits" for end in ("", ".weight", ".cat")]
@@ -73,9 +74,9 @@ def names_over_nights(campaign: Campaign) -> list[str]:
 
 
 def products_by_folder(campaign: Campaign) -> dict[str, tuple[list[str], list[str]]]:
-    """Return the names of all that a run may write, as `product_names` does, by folder.
+    """Return the names of all files that a run may write, by folder; see `product_names`.
 
-    Nights that are settled are left out.
+    Settled nights are left out.
     """
     found = {
         folder: product_names(night.log, night.plan) for folder, night in campaign.open.items()
@@ -88,11 +89,12 @@ def products_by_folder(campaign: Campaign) -> dict[str, tuple[list[str], list[st
 
 
 def check_products(campaign: Campaign, config: Mapping[str, Any], argv: Sequence[str]) -> list[str]:
-    """Look at the products of a run before Snakemake does, and mend frames.ecsv.
+    """Check the products before Snakemake uses them, and restore frames.ecsv.
 
     Parameters
     ----------
     campaign : lib.night.campaign.Campaign
+        All nights of the run.
     config : dict
         Checked by `lib.engine.config.check_config`.
     argv : sequence of str
@@ -101,7 +103,7 @@ def check_products(campaign: Campaign, config: Mapping[str, Any], argv: Sequence
     Returns
     -------
     list of str
-        Paths of the products that this run is to make again beside what is missing for its end.
+        Paths of the products that this run must make again, in addition to missing ones.
     """
     imdir = config["imdir"]
     if not Claim(imdir).is_free():
@@ -124,13 +126,13 @@ def check_products(campaign: Campaign, config: Mapping[str, Any], argv: Sequence
 
 
 class Products:
-    """The products in an `imdir`, and which of them are known to be whole.
+    """The products in an `imdir`, and which of them are known to be intact.
 
     Parameters
     ----------
     imdir : path-like
     names : iterable of str
-        Names, below `imdir`, of all products that may exist.
+        Names in `imdir` of all products that may exist.
     """
 
     def __init__(self, imdir: str | os.PathLike[str], names: Iterable[str]) -> None:
@@ -144,7 +146,7 @@ class Products:
         self.again: list[str] = record.get("again", [])
 
     def check(self, remove: bool) -> dict[str, str]:
-        """Look at all products; those that are not whole are told, and removed.
+        """Check all products; report damaged ones, and remove them.
 
         Parameters
         ----------
@@ -154,7 +156,7 @@ class Products:
         Returns
         -------
         dict of str to str
-            Name -> what is wrong.
+            Name -> damage.
         """
         there = {name: stamp for name in self.names if (stamp := self._stamp(name))}
         brought_back = self._bring_back_from_the_future(there)
@@ -165,7 +167,7 @@ class Products:
                 f"{len(doubtful)} products ({size / 1e9:.1f} GB) have changed since: checking them"
             )
         sums = ContentRecord(self.imdir)
-        sums.find("")  # read once, before the threads
+        sums.find("")  # read once, before the threads need it
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             found = pool.map(lambda name: damage(self.imdir / name, name, sums), doubtful)
             damaged = {name: why for name, why in zip(doubtful, found, strict=True) if why}
@@ -183,7 +185,7 @@ class Products:
         return damaged
 
     def settle(self) -> None:
-        """Remember all products as whole: a run has ended, and they are on disk."""
+        """Record all products as intact: a run has ended, and they are on disk."""
         for name in self.names:
             stamp = self._stamp(name)
             if stamp:
@@ -203,7 +205,7 @@ class Products:
         try:
             with atomic_path(self.imdir / RECORD) as beside:
                 beside.write_text(sealed({"whole": self.whole, "again": self.again}))
-        except OSError:  # without it they are read again
+        except OSError:  # without a record they are read again
             return
 
     def _tell(self, damaged: dict[str, str], remove: bool) -> None:
@@ -214,9 +216,10 @@ class Products:
             tell(f"{len(damaged) - TOLD} more products are damaged: {then}")
 
     def _bring_back_from_the_future(self, there: dict[str, Stamp]) -> int:
-        """Give products that a wrong clock has dated later than now the time of now.
+        """Reset the times of products dated in the future by a wrong clock to the present.
 
-        Otherwise what is made of them would be older than they are, and made again for ever.
+        Otherwise what is made from them would always be older than they are, and be made again and
+        again.
         """
         now = self._now()
         late = [name for name, stamp in there.items() if stamp[1] > now]
@@ -229,7 +232,7 @@ class Products:
         return len(late)
 
     def _now(self) -> int:
-        """The time [ns] by the clock of the file system, which need not be this machine's."""
+        """Return the time [ns] by the clock of the file system, which may not be this machine's."""
         probe = partial_path(self.imdir / "now")
         try:
             probe.touch()
@@ -241,15 +244,15 @@ class Products:
 
 
 def damage(path: Path, name: str, sums: ContentRecord) -> str:
-    """Return what is wrong with a product; empty where it is whole.
+    """Return the damage of a product; '' for an intact one.
 
     Parameters
     ----------
     path : Path
     name : str
-        Below `imdir`.
+        Name in `imdir`.
     sums : ContentRecord
-        What jobs have written beside FITS files, which have checksums of their own.
+        Checksums recorded by jobs for files other than FITS, which have their own.
     """
     try:
         if path.suffix == ".fits":

@@ -1,4 +1,4 @@
-"""Ctrl-C, or a closed terminal, ends Snakemake in order: its jobs first, without a traceback."""
+"""Orderly end of Snakemake, jobs first and without traceback, on Ctrl-C or a closed terminal."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from types import FrameType
 EXIT_CODE = 128 + signal.SIGINT
 
 PROGRAMS = ("snakemake", "__main__.py")
-"""Names by which Snakemake is started as a program of its own."""
+"""Names of Snakemake when started as a program of its own."""
 
 
 def end_in_order() -> None:
-    """Let SIGINT and SIGHUP end this process as `sys.exit` does, which Snakemake heeds."""
+    """Let SIGINT and SIGHUP end this process through `sys.exit`, which Snakemake handles."""
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
-            with suppress(ValueError):  # not in the main thread
+            with suppress(ValueError):  # outside the main thread
                 signal.signal(number, _end)
 
 
 def ignore_at_the_end() -> None:
-    """Ignore both: all is done, and the process is ending."""
+    """Ignore both signals: all is done, and the process is ending."""
     if Path(sys.argv[0]).name not in PROGRAMS:
         return
     for number in (signal.SIGINT, signal.SIGHUP):

@@ -1,7 +1,7 @@
-"""What Snakemake records of each product, how it was made, is kept in `imdir`, with the product.
+"""Snakemake's records of how each product was made, kept in `imdir` with the products.
 
-Snakemake keeps it in the directory from which it is called. A night reduced from two of them would
-be judged by what the other did not see: a product with other settings would pass for up to date.
+Snakemake keeps them in the working directory. A night reduced from two of these would be judged by
+incomplete records: a product made with other settings would pass as up to date.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from typing import Any
 from .patches import Unsupported, expect
 
 PAGE = "night.html"
-"""Whoever ends a run writes it, too, without a record."""
+"""Also written at the end of a run, without a record."""
 
 FOLDER = ".snakemake"
-"""Of `imdir`, where the record lies."""
+"""Folder of the records in `imdir`."""
 
 
 DAMAGED: set[str] = set()
-"""Paths of damaged products that stay where they are: a dry run plans them all the same."""
+"""Paths of damaged products that are left in place, but planned again in a dry run."""
 
 
 def name_below(path: str, imdir: str, home: str) -> str:
-    """Return the name of a file below `imdir`, whose full path is `home`; other paths as they are.
+    """Return the name in `imdir` of a file with the absolute path `home`; other paths unchanged.
 
     Parameters
     ----------
     path : str
     imdir, home : str
-        As the configuration has it, and its absolute path.
+        `imdir` as in the configuration, and its absolute path.
     """
-    # Nearly all paths begin so; for the others it takes five microseconds each.
+    # The fast way, for nearly all paths; the others take five microseconds each.
     beginning = f"{imdir}{os.sep}"
     if path.startswith(beginning) and os.pardir not in path:
         return path[len(beginning) :]
@@ -42,18 +42,19 @@ def name_below(path: str, imdir: str, home: str) -> str:
 
 
 def keep_record_in(imdir: str | os.PathLike[str]) -> None:
-    """Let Snakemake keep its record in `imdir`, products named by their paths in it.
+    """Let Snakemake keep its records in `imdir`, with products named by their paths in it.
 
-    A product without a record that can be read, as after a power cut, is made again.
+    A product without a readable record, for instance after a power cut, is made again.
 
     Parameters
     ----------
     imdir : path-like
+        Directory of the products.
 
     Raises
     ------
     Unsupported
-        Where this Snakemake keeps its record in another way than is known here.
+        This version of Snakemake keeps its records in an unknown way.
     """
     try:
         from snakemake.persistence import ParamsChange
@@ -84,7 +85,7 @@ def keep_record_in(imdir: str | os.PathLike[str]) -> None:
     def read(self: Any, key: str) -> Any:
         try:
             return plain["_read_record"](self, key)
-        except (ValueError, TypeError, RecursionError):  # a damaged one
+        except (ValueError, TypeError, RecursionError):  # a damaged record
             return None
 
     def params_changed(self: Any, job: Any, file: Any = None) -> Any:
@@ -106,6 +107,6 @@ def keep_record_in(imdir: str | os.PathLike[str]) -> None:
     Record._get_key = key_of
     Record._input = inputs
     Record._read_record = read
-    # Otherwise it would not ask for changes of a product without a record.
+    # Otherwise changes of a product without a record would not be checked.
     Record.has_metadata = lambda self, job: True
     Record.params_changed = params_changed

@@ -1,13 +1,13 @@
-"""The files and parameters of a night's rules: their input and params functions, as methods.
+"""Files and parameters of a night's rules: their input and params functions, as methods.
 
-A path depends on the configuration (`imdir`, steps left out) and on the plan; which masters a frame
-takes depends on the night log. The rules ask here for all of these, and so hold no logic. Where
-there are several nights, wildcard `night` is the folder of one: its own `NightFiles` answer.
+Paths depend on the configuration (`imdir`, steps left out) and on the plan; the masters of a frame
+depend on the night log. The rules ask here for all of these and contain no logic. Where there are
+several nights, the wildcard `night` is the folder of one, and its own `NightFiles` answers.
 
-Files that no rule makes are no inputs to Snakemake, which would judge them by their times: a good
+Files that no rule makes are not inputs to Snakemake, which would judge them by their times: a good
 copy may be older than the bad one, and a camera's clock ahead of ours. They are params: `given` has
 their paths, in a form that Snakemake does not record; the facts of a raw frame and the contents of
-the others decide.
+other files decide.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from .paths import NothingToReduce, tell, unasked_exclude
 from .settled import settle
 
 HOME = Path(__file__).resolve().parents[3]
-"""Where the workflow lies."""
+"""Directory of the workflow."""
 
 LIGHT_CURVES = (".lightcurve", ".lightcurves")
-"""Ends of the names of light curves."""
+"""Suffixes of the names of light curves."""
 
 RAW_ENDINGS = ".fits, .fit, .fts, .fz or .gz"
 
 
 def read_campaign(config: Mapping[str, Any], *, write: bool, argv: Sequence[str] = ()) -> Campaign:
-    """Return the nights of `datadir`; headers are read again only where a file has changed.
+    """Return the nights of `datadir`, reading only the headers of changed files.
 
     Parameters
     ----------
     config : dict
         Checked by `lib.engine.config.check_config`, its paths by `lib.engine.paths.check_places`.
     write : bool
-        Whether to write ``frames.ecsv``: the main process does, its jobs do not.
+        Whether to write ``frames.ecsv``: true in the main process, false in its jobs.
     argv : sequence of str
         Command line of Snakemake; without it no night is taken as settled.
 
     Raises
     ------
     NothingToReduce
-        Where there is no science frame.
+        There is no science frame.
     """
     datadir, imdir = ", ".join(listed(config["datadir"])), Path(config["imdir"])
     if write:
@@ -85,7 +85,7 @@ def read_campaign(config: Mapping[str, Any], *, write: bool, argv: Sequence[str]
 
 
 def layout_remarks(campaign: Campaign) -> list[str]:
-    """Return what is to be said of where several nights lie."""
+    """Return remarks on the locations of several nights."""
     if not campaign.several:
         return []
     names = [night.name for night in campaign.nights.values()]
@@ -98,7 +98,7 @@ def layout_remarks(campaign: Campaign) -> list[str]:
 
 
 def of_its_night(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Make an input or params function answer for the night that its wildcards name."""
+    """Make an input or params function answer for the night named by its wildcards."""
 
     @wraps(method)
     def answer(files: NightFiles, wildcards: Any) -> Any:
@@ -111,10 +111,10 @@ def of_its_night(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]
 
 
 class NightFiles:
-    """The files of a night as its rules take and write them.
+    """The files of a night as its rules read and write them.
 
-    Methods that take `wildcards` serve as input or params functions; those that return a function
-    of `wildcards` are called with what distinguishes one rule from another.
+    Methods with an argument `wildcards` serve as input or params functions; those that return a
+    function of `wildcards` are called with what distinguishes one rule from another.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ class NightFiles:
     config : dict
         Checked by `lib.engine.config.check_config`.
     folder : str
-        Where this one lies below `imdir`.
+        Folder of the night in `imdir`.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class NightFiles:
         self.settled = False
 
     def at(self, wildcards: Any) -> NightFiles:
-        """Return the files of the night that wildcards name, or of what is over all nights."""
+        """Return the files of the night named by wildcards, or those over all nights."""
         if self.over_nights is not None and self._is_over_nights(wildcards):
             return self.over_nights
         return self.nights[getattr(wildcards, "night", "")]
@@ -164,11 +164,11 @@ class NightFiles:
     # Frames.
 
     def before(self, rule: str, frame: str = "") -> str:
-        """Return the path of a frame, or the pattern of all, as a rule takes it."""
+        """Return the path of a frame, or the pattern of all frames, as a rule reads it."""
         return self._path(self.plan.prefix_before(rule), frame)
 
     def after(self, rule: str, frame: str = "") -> str:
-        """Return the path of a frame, or the pattern of all, as a rule writes it."""
+        """Return the path of a frame, or the pattern of all frames, as a rule writes it."""
         return self._path(self.plan.prefix(rule), frame)
 
     def _path(self, prefix, frame):
@@ -178,7 +178,7 @@ class NightFiles:
 
     @property
     def wildcard(self) -> str:
-        """What stands in the paths of rules for the folder of a night."""
+        """Wildcard in the paths of rules for the folder of a night."""
         return "{night}" if self.several else ""
 
     def raw(self, frame: str) -> str:
@@ -186,17 +186,18 @@ class NightFiles:
         return f"{self.root}/{self.night.frames[frame].raw}"
 
     def made(self, *kinds: str) -> Callable[[Any], dict[str, str]]:
-        """Return the input function that gives the masters of a frame that are made here."""
+        """Return the input function for the masters of a frame that are made here."""
         return lambda wildcards: self.at(wildcards).masters_of(wildcards.frame, kinds, ready=False)
 
     def given(self, *kinds: str, raw: bool = False) -> Callable[[Any], SimpleNamespace]:
-        """Return the params function that gives the ready masters of a frame.
+        """Return the params function for the ready masters of a frame.
 
         Parameters
         ----------
         *kinds : str
+            Kinds of masters.
         raw : bool
-            Whether its raw file, too.
+            Whether to include its raw file.
         """
 
         def given(wildcards: Any) -> SimpleNamespace:
@@ -209,20 +210,20 @@ class NightFiles:
 
     @of_its_night
     def gain_flat(self, wildcards: Any) -> dict[str, str]:
-        """Return the flat of a frame where it is to tell the gain."""
+        """Return the flat of a frame if it is to measure the gain."""
         wanted = self.config["prepare"]["gain"] == "measured"
         if self.night.frames[wildcards.frame].gain > 0 and not wanted:
             return {}
         return self.masters_of(wildcards.frame, ("flat",), ready=False)
 
     def given_contents(self, *kinds: str) -> Callable[[Any], dict[str, str]]:
-        """Return the params function for the contents of these ready masters."""
+        """Return the params function for identifiers of the contents of these ready masters."""
         return lambda wildcards: self._contents(
             self.at(wildcards).masters_of(wildcards.frame, kinds, ready=True)
         )
 
     def _contents(self, paths):
-        """What stands for the contents of files, by their names in `paths`."""
+        """Return identifiers of the contents of files, by their names in `paths`."""
         return {name: self.contents.sum_of(path) for name, path in paths.items()}
 
     @of_its_night
@@ -231,20 +232,20 @@ class NightFiles:
         return self._facts(wildcards.frame)
 
     def _facts(self, frame):
-        """The facts of a frame that its steps depend on: not where the file and the site lie."""
+        """Return the facts of a frame on which its steps depend, without file path and site."""
         facts = self.night.frames[frame].to_dict()
         del facts["longitude"]
         return facts | {"raw": Path(facts["raw"]).name}
 
     @of_its_night
     def notes(self, wildcards: Any) -> dict[str, str]:
-        """Return why a frame has no master of a kind, by kind."""
+        """Return, by kind, why a frame has no master."""
         return self.night.match(wildcards.frame).notes
 
     # Masters.
 
     def masters_of(self, frame: str, kinds: Sequence[str], ready: bool) -> dict[str, str]:
-        """Return the masters of kinds that fit a frame, by kind: the ready ones, or the others."""
+        """Return the masters that match a frame, by kind: the ready ones, or those made here."""
         match, masters = self.night.match(frame), self.night.masters
         names = {kind: match.master(kind) for kind in kinds}
         borrowed = {name: f"{self.top}/{path}" for name, path in self.night.borrowed.items()}
@@ -256,13 +257,13 @@ class NightFiles:
 
     @of_its_night
     def flat_missing(self, wildcards: Any) -> str:
-        """Return why a frame that cannot do without a flat has none; empty where all is well."""
+        """Return why a frame that requires a flat has none; '' otherwise."""
         required = self.night.frames[wildcards.frame].calibrations["flat"] == "required"
         note = self.night.match(wildcards.frame).notes.get("flat", "")
         return note if required else ""
 
     def calibration_frames(self, kind: str, key: str) -> list[str]:
-        """Return the frames that go into a master."""
+        """Return the frames of a master."""
         groups = {"bias": self.night.biases, "dark": self.night.darks, "flat": self.night.flats}
         return groups[kind][_master_name(kind, key)]
 
@@ -273,7 +274,7 @@ class NightFiles:
         ----------
         kind : {'bias', 'dark', 'flat'}
         *needs : str
-            Kinds of the masters that its own frames are calibrated by.
+            Kinds of the masters with which its frames are calibrated.
         """
 
         def calibrations(wildcards: Any) -> dict[str, Any]:
@@ -284,7 +285,7 @@ class NightFiles:
         return calibrations
 
     def calibrations_given(self, kind: str, *needs: str) -> Callable[[Any], SimpleNamespace]:
-        """Return the params function that gives its raw frames and ready masters."""
+        """Return the params function for its raw frames and ready masters."""
 
         def given(wildcards: Any) -> SimpleNamespace:
             night = self.at(wildcards)
@@ -295,13 +296,13 @@ class NightFiles:
         return given
 
     def calibrations_contents(self, kind: str, *needs: str) -> Callable[[Any], dict[str, str]]:
-        """Return the params function for the contents of these ready masters."""
+        """Return the params function for identifiers of the contents of these ready masters."""
         return lambda wildcards: self._contents(
             self.at(wildcards)._ready(kind, wildcards.key, needs)
         )
 
     def calibration_facts(self, kind: str) -> Callable[[Any], list[dict[str, Any]]]:
-        """Return the params function that gives a master's script the facts of its frames."""
+        """Return the params function for the facts of a master's frames."""
 
         def facts(wildcards: Any) -> list[dict[str, Any]]:
             night = self.at(wildcards)
@@ -311,12 +312,12 @@ class NightFiles:
 
     @of_its_night
     def other_flats(self, wildcards: Any) -> list[str]:
-        """Return the flats of the same filter in other light, with which a flat is compared."""
+        """Return the flats of the same filter with other light sources, for comparison."""
         return [f"{self.imdir}/{name}.fits" for name in self._other_flats(wildcards)]
 
     @of_its_night
     def other_lights(self, wildcards: Any) -> list[str]:
-        """Return what has lit them."""
+        """Return the light sources of these flats."""
         frames = [self.night.flats[name][0] for name in self._other_flats(wildcards)]
         return [self.night.frames[frame].source for frame in frames]
 
@@ -324,7 +325,7 @@ class NightFiles:
         return self.night.other_flats(f"flat_{wildcards.key}")
 
     def _ready(self, kind, key, needs):
-        """The ready masters for a master's frames, and `ready`, of its name, to compare with."""
+        """Return the ready masters for a master's frames, and `ready`, one of the same name."""
         found = self.masters_of(self.calibration_frames(kind, key)[0], needs, ready=True)
         name = _master_name(kind, key)
         for folder in listed(self.config["masters"] or []):
@@ -345,7 +346,7 @@ class NightFiles:
 
     @of_its_night
     def sky_plan(self, wildcards: Any) -> Sky:
-        """Return what the plan says of a master sky."""
+        """Return the plan of a master sky."""
         return self.plan.skies[f"sky-{wildcards.key}"]
 
     @of_its_night
@@ -355,19 +356,19 @@ class NightFiles:
 
     @of_its_night
     def frames_beside_sky(self, wildcards: Any) -> list[str]:
-        """Return the frames of other targets that a sky may need."""
+        """Return the frames of other targets that a sky may use."""
         return [self.before("makesky", frame) for frame in self.sky_plan(wildcards).others]
 
     # Stacks and targets.
 
     @property
     def stack_settings(self) -> dict[str, Any]:
-        """What a stack is made by, whichever frames it has."""
+        """Settings of a stack, independent of its frames."""
         return {key: value for key, value in self.config["stack"].items() if key != "by"}
 
     @property
     def products_of_nights(self) -> list[str]:
-        """Paths of what each night comes to."""
+        """Paths of the final products of each night."""
         return [path for night in self._open() for path in night._ends()]
 
     def _open(self):
@@ -389,14 +390,14 @@ class NightFiles:
 
     @property
     def products_over_nights(self) -> list[str]:
-        """Paths of what all nights together come to."""
+        """Paths of the final products over all nights."""
         return self.over_nights.products_over_nights if self.over_nights else []
 
     def target_tables(self, wildcards: Any = None) -> list[str]:
         """Return the paths of the joint table and of the light curve of each target of a night."""
         night = self if wildcards is None else self.at(wildcards)
         names = night.plan.target_tables
-        if self.several and night.imdir == self.top:  # the light curve there is that of all nights
+        if self.several and night.imdir == self.top:  # its light curve is that of all nights
             names = tuple(one for one in names if ".lightcurve" not in one)
         return [
             f"{night.imdir}/{name}" for name in [*names, *night.exported(night.plan.stacks, names)]
@@ -409,16 +410,16 @@ class NightFiles:
 
     @of_its_night
     def night_key(self, wildcards: Any) -> str:
-        """Return a digest of all that the products of a night depend on, of one of several."""
+        """Return a digest of all that the products of one of several nights depend on."""
         return self.key
 
     @of_its_night
     def nights_of_stack(self, wildcards: Any) -> list[str]:
-        """Return the coadds of the nights of a stack over nights; of one night's there are none."""
+        """Return the coadds of the nights of a stack over nights; none for a stack of one night."""
         return []
 
     def of_stack(self, rule: str) -> Callable[[Any], list[str]]:
-        """Return the input function that gives a stack's frames as a rule takes them."""
+        """Return the input function for a stack's frames as a rule reads them."""
         return lambda wildcards: self.at(wildcards)._frames_of(wildcards.stack, rule)
 
     def _frames_of(self, stack, rule):
@@ -431,10 +432,10 @@ class NightFiles:
 
     @of_its_night
     def anchor(self, wildcards: Any) -> list[str]:
-        """Return the solution that a stack is tied to: that of most frames of its target.
+        """Return the solution to which a stack is tied: that of its target with most frames.
 
-        That one is tied to the one of the first night. None for that itself, nor where a reference
-        ties each stack: then a new frame, or a failure, in one filter is no concern of the others.
+        That solution in turn is tied to the one of the first night. Stacks tied to a reference have
+        no anchor, so that a new frame, or a failure, in one filter does not affect the others.
         """
         if self.config["refcat"] != "none":
             return []
@@ -455,17 +456,17 @@ class NightFiles:
 
     @of_its_night
     def reference(self, wildcards: Any) -> str:
-        """Return the reference stars of the field of a stack."""
+        """Return the reference table of the field of a stack."""
         return f"{self.imdir}/refcat/{target_of(wildcards.stack)}.ecsv"
 
     @of_its_night
     def reference_given(self, wildcards: Any) -> SimpleNamespace:
-        """Return what the reference is made of, and where answers of servers are kept."""
+        """Return the sources of the reference table, and where the answers of servers are kept."""
         return SimpleNamespace(refcat=self.config["refcat"], cache=self.config["refcat_cache"])
 
     @of_its_night
     def reference_kind(self, wildcards: Any) -> str:
-        """Return what the reference is made of; of the user's table the content counts."""
+        """Return the source of the reference table; for the user's table its content counts."""
         refcat = self.config["refcat"]
         if refcat == "offline":
             return f"offline: {Path(self.config['refcat_cache']).expanduser().resolve()}"
@@ -473,31 +474,31 @@ class NightFiles:
 
     @of_its_night
     def reference_content(self, wildcards: Any) -> str:
-        """Return what stands for the content of the user's table; empty where there is none."""
+        """Return an identifier of the content of the user's table; '' without one."""
         refcat = self.config["refcat"]
         return "" if refcat in REFERENCE_SOURCES else self.contents.sum_of(refcat)
 
     @of_its_night
     def field(self, wildcards: Any) -> Field:
-        """Return where the frames of a target lie."""
+        """Return the region of sky of the frames of a target."""
         frames = [self.night.frames[frame] for frame in self.plan.frames_of(wildcards.target)]
         return field_of(frames, self.config["astrometry"]["wide_radius"])
 
     @of_its_night
     def stack_flats(self, wildcards: Any) -> list[str]:
-        """Return the flats of a stack's frames made here: how the noise varies over each."""
+        """Return the flats of a stack's frames made here, which give the variation of the noise."""
         return self._flats(wildcards.stack, ready=False)
 
     @of_its_night
     def stack_given(self, wildcards: Any) -> SimpleNamespace:
-        """Return the ready ones among them, and the user's catalogue."""
+        """Return the ready ones among these flats, and the user's catalogue."""
         flats = self._flats(wildcards.stack, ready=True)
         customcat = self.config["customcat"] or None
         return SimpleNamespace(flats=flats, customcat=customcat, frames=[], grid=[], moving=None)
 
     @of_its_night
     def stack_contents(self, wildcards: Any) -> list[str]:
-        """Return what stands for the contents of these."""
+        """Return identifiers of the contents of these files."""
         given = self.stack_given(wildcards)
         return [self.contents.sum_of(path) for path in [*given.flats, given.customcat] if path]
 
@@ -509,32 +510,32 @@ class NightFiles:
 
     @of_its_night
     def grid_frames(self, wildcards: Any) -> list[str]:
-        """Return the frames whose footprint the coadd covers, where that is more than its own."""
+        """Return the frames whose footprints the coadd covers, if these are not only its own."""
         if self.config["stack"]["grid"] == "stack":
             return []
         target = target_of(wildcards.stack)
         return [self.before("stack", frame) for frame in self.plan.frames_of(target)]
 
     def products(self, pattern: str) -> Callable[[Any], list[str]]:
-        """Return the input function that gives one product of each stack of a target."""
+        """Return the input function for one product of each stack of a target."""
         return lambda wildcards: [
             f"{place}/{pattern.format(stack=stack)}"
             for place, stack, _ in self.at(wildcards).stacks_behind(wildcards)
         ]
 
     def stacks_behind(self, wildcards: Any) -> list[tuple[str, str, Sequence[str]]]:
-        """Return folder, name and frames of the stacks on which a product of a target rests."""
+        """Return folder, name and frames of the stacks on which a product of a target depends."""
         names = self.plan.targets[wildcards.target]
         stacks: list[tuple[str, str, Sequence[str]]] = [
             (self.imdir, stack, self.plan.stacks[stack]) for stack in names
         ]
-        # The light curve over several nights has those that follow what moves.
+        # The light curve over several nights includes those that follow moving objects.
         if self.over_nights is None or self.several or hasattr(wildcards, "mark"):
             return stacks
         return [*stacks, *self.over_nights.following(wildcards.target)]
 
     def following(self, target: str) -> list[tuple[str, str, Sequence[str]]]:
-        """Return the stacks of a target that follow what moves: none of one night alone."""
+        """Return the stacks of a target that follow moving objects: none for a single night."""
         return []
 
     @of_its_night
@@ -550,7 +551,7 @@ class NightFiles:
 
     @property
     def of_positions(self) -> dict[str, str]:
-        """What is made of the user's table of positions, by the names of the outputs."""
+        """Products made from the user's table of positions, by the names of the outputs."""
         if not self.config.get("targets"):
             return {}
         place = f"{self.top}/{self.wildcard}"
@@ -561,7 +562,7 @@ class NightFiles:
 
     @property
     def exports(self) -> dict[str, str]:
-        """Light curves in the formats of others, by the names of the outputs."""
+        """Exported light curves, by the names of the outputs."""
         place = f"{self.top}/{self.wildcard}exports"
         return {
             f"export_{one}": f"{place}/{{target}}.{EXPORT_ENDINGS[one]}"
@@ -570,11 +571,11 @@ class NightFiles:
 
     @property
     def light_curve_formats(self) -> list[str]:
-        """Formats in which the light curve's own rule writes it."""
+        """Formats that the rule of the light curve itself writes."""
         return [one for one in self.config.get("export", ()) if one in EXPORT_ENDINGS]
 
     def exported(self, stacks: Iterable[str], tables: Iterable[str]) -> list[str]:
-        """Return the names below `exports` of whole tables in the formats of others.
+        """Return the names in `exports` of exported tables.
 
         Parameters
         ----------
@@ -591,7 +592,9 @@ class NightFiles:
                 stem = table.removesuffix(".ecsv")
                 if not stem.endswith(LIGHT_CURVES):
                     stems.append(f"{stem}.sources")
-                elif form not in EXPORT_ENDINGS:  # the others the light curve's own rule writes
+                elif (
+                    form not in EXPORT_ENDINGS
+                ):  # the other formats are written by the rule of the light curve itself
                     stems.append(stem)
             names += [f"exports/{stem}.{TABLE_ENDINGS[form]}" for stem in stems]
         return names
@@ -604,13 +607,13 @@ class NightFiles:
         return f"{place}{wildcards.product.removesuffix('.sources')}.ecsv"
 
     def positions_content(self, wildcards: Any) -> str:
-        """Return what stands for the content of the user's table of positions."""
+        """Return an identifier of the content of the user's table of positions."""
         targets = self.config.get("targets")
         return self.contents.sum_of(targets) if targets else ""
 
     @of_its_night
     def site(self, wildcards: Any) -> list[float]:
-        """Return latitude, longitude and elevation of the telescope; nothing where not known."""
+        """Return latitude, longitude and elevation of the telescope; [] where unknown."""
         frames = (self.night.frames[frame] for frame in self.plan.frames_of(wildcards.target))
         return next((list(one.site) for one in frames if one.site), [])
 

@@ -1,4 +1,4 @@
-"""The stacks of nights under names that sort, in one directory: links to those in their folders."""
+"""Links to the stacks of several nights in one directory, under names that sort by night."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -10,14 +10,14 @@ from lib.night.campaign import Campaign
 from lib.night.slices import parse_slice
 
 ENDINGS = (".fits", ".weight.fits", ".cat.fits")
-"""What a stack consists of."""
+"""Endings of the products of a stack."""
 
 
 def links(campaign: Campaign, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Give the name below `imdir` of each link, and the file that it stands for.
+    """Yield the name in `imdir` of each link, and the file it points to.
 
-    Those are ``coadd<target>.<filter>.n20220127.fits`` and the like, where there are several nights
-    or ``stack.by`` asks for nights by that word.
+    The names are ``coadd<target>.<filter>.n20220127.fits`` and the like; they exist where there are
+    several nights, or ``stack.by`` asks for nights explicitly.
 
     Parameters
     ----------
@@ -35,13 +35,13 @@ def links(campaign: Campaign, config: Mapping[str, Any]) -> Iterator[tuple[str, 
 
 
 def link_nights(campaign: Campaign, config: Mapping[str, Any]) -> None:
-    """Make the links to the stacks that are there, and remove those to what is not."""
+    """Make the links to existing stacks, and remove those to missing ones."""
     top = Path(config["imdir"])
     for name, target in links(campaign, config):
         link = top / name
         if link.exists() and not link.is_symlink():
             continue
-        with suppress(OSError):  # a file system without links
+        with suppress(OSError):  # the file system has no links
             if link.is_symlink() and os.readlink(link) == target and link.exists():
                 continue
             link.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A run on one night or several: what is done before its first job and after its last."""
+"""A run on one night or several: what precedes its first job and follows its last."""
 
 from __future__ import annotations
 
@@ -28,16 +28,18 @@ from .survivors import make_tables_of_survivors
 
 
 class NightRun:
-    """A run on a night, or on several.
+    """A run on one night or several.
 
     Parameters
     ----------
     campaign : lib.night.campaign.Campaign
+        All nights of the run.
     config : dict
         Checked by `lib.engine.config.check_config`.
     home : Path
-        Where the workflow lies.
+        Directory of the workflow.
     terminal : lib.engine.install.Terminal
+        Terminal output of the run.
     """
 
     def __init__(
@@ -51,14 +53,14 @@ class NightRun:
         self._disk = DiskWriter(config["imdir"])
 
     def _places(self) -> list[tuple[Night, Path]]:
-        """Return each night that is open, and the directory of its products."""
+        """Return each open night, and the directory of its products."""
         top = Path(self.config["imdir"])
         return [(night, top / folder) for folder, night in self.campaign.open.items()]
 
     def begin(self, cores: int | None) -> None:
-        """Claim `imdir`, remove what a killed run left in it, and record the run.
+        """Claim `imdir`, remove the remains of a killed run, and record the run.
 
-        Where another run has `imdir`, or the disk is too small, the process ends with one
+        Where another run has claimed `imdir`, or the disk is too small, the process ends with one
         sentence.
         """
         imdir, cores = self.config["imdir"], cores or 1
@@ -80,12 +82,12 @@ class NightRun:
         self.terminal.begin(self.config["quiet"], read_durations(imdir), cores, room)
 
     def end(self, failed: bool = False, logs: Sequence[str] = ()) -> None:
-        """Bring frames.ecsv and the page up to date, and say how the run ended.
+        """Bring frames.ecsv and the page up to date, and print the summary.
 
         Parameters
         ----------
         failed : bool
-            Whether a job failed: the stacks that are there have tables all the same.
+            Whether a job failed: tables are then made from the stacks that exist.
         logs : list of path-like
             Snakemake's logs.
         """
@@ -94,7 +96,7 @@ class NightRun:
         write_durations(imdir, self.terminal.durations())
         said, results = [], {}
         for night, place in self._places():
-            # Again: jobs of a killed run may have died after this one began.
+            # Repeated, because jobs of a killed run may have died after this one began.
             sweep(place)
             partial = []
             if failed:

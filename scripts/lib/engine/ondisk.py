@@ -1,7 +1,8 @@
-"""What a run writes gets onto the disk while it works, and all of it before the run ends.
+"""Products are written out to disk during a run, and all of them before it ends.
 
-A product in memory only would be an empty file after a power cut. To wait for each frame takes as
-long as a step of it does; so all of a file system is written out, now and then and at the end.
+After a power cut, a product that was only in memory would be an empty file. Waiting for each frame
+would take as long as a processing step, so the whole file system is written out periodically and at
+the end.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import os
 import threading
 
 INTERVAL = 10.0
-"""[s] Between two times: what a power cut may cost."""
+"""[s] Interval between two write-outs: the work lost in a power cut."""
 
 
 class DiskWriter:
-    """A thread that writes out the file system of a folder.
+    """A thread that periodically writes out the file system of a folder.
 
     Parameters
     ----------
     folder : path-like
+        Folder on the file system.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -28,12 +30,12 @@ class DiskWriter:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin; the end of the process ends it, too."""
+        """Start the thread, which ends with the process."""
         self._thread = threading.Thread(target=self._work, name="disk writer", daemon=True)
         self._thread.start()
 
     def finish(self) -> None:
-        """Return when all that was written until now is on disk."""
+        """Return when everything written until now is on disk."""
         self._over.set()
         if self._thread:
             self._thread.join()
@@ -46,10 +48,10 @@ class DiskWriter:
 
 
 def write_out(folder: str | os.PathLike[str]) -> None:
-    """Wait until all that was written to the file system of a folder is on disk."""
+    """Wait until everything written to the file system of a folder is on disk."""
     try:
         number = os.open(folder, os.O_RDONLY)
-    except OSError:  # it is gone
+    except OSError:  # the folder was removed
         return
     try:
         if ctypes.CDLL(None).syncfs(number):

@@ -1,7 +1,7 @@
-"""Changes to Snakemake's planner, for large nights: 20,000 frames are 100,000 jobs.
+"""Changes to Snakemake's planner for large nights: 20,000 frames are 100,000 jobs.
 
-docs/performance.md has what each gains, and the causes. Where this Snakemake has not what a
-function here expects, that function raises `Unsupported` and changes nothing.
+Their causes and gains are in docs/performance.md. Where this version of Snakemake lacks what a
+function expects, the function raises `Unsupported` and changes nothing.
 """
 
 from __future__ import annotations
@@ -14,26 +14,29 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 GC_THRESHOLDS = (100_000, 20, 50)
-"""Thresholds of the garbage collector: a plan is millions of objects, hardly any of it garbage."""
+"""Thresholds of the garbage collector: a plan is millions of objects, hardly any of them
+garbage."""
 
 
 class Unsupported(RuntimeError):
-    """This Snakemake has not the attribute, function or module that would be changed."""
+    """This version of Snakemake lacks the attribute, function or module to be changed."""
 
 
 def expect(owner: Any, name: str, parameters: Sequence[str]) -> Callable[..., Any]:
-    """Return a function of a class or object, if it takes what it is expected to take.
+    """Return a function of a class or object, if it has the expected parameters.
 
     Parameters
     ----------
     owner : object
     name : str
+        Name of the function.
     parameters : sequence of str
-        Names of its first parameters, `self` aside.
+        Names of its first parameters, without `self`.
 
     Raises
     ------
     Unsupported
+        There is no such function, or it has other parameters.
     """
     found = getattr(owner, name, None)
     if not callable(found):
@@ -48,10 +51,10 @@ def expect(owner: Any, name: str, parameters: Sequence[str]) -> Callable[..., An
 
 
 def tune_garbage_collector() -> None:
-    """Exempt what is loaded from garbage collection, and collect less often.
+    """Exempt existing objects from garbage collection, and collect less often.
 
-    A quarter of the time of a plan of 10,000 jobs goes into looking for garbage, and more of a
-    larger one.
+    Garbage collection takes a quarter of the time of planning 10,000 jobs, and more for larger
+    plans.
     """
     gc.collect()
     gc.freeze()
@@ -59,9 +62,9 @@ def tune_garbage_collector() -> None:
 
 
 def cache_source_files(workflow: Any) -> None:
-    """Read each script once, not once for each job of its rule.
+    """Read each script once rather than once for each job of its rule.
 
-    Snakemake's copies of the scripts do not change while it runs, so what it finds is the same.
+    The result is the same, because Snakemake's copies of the scripts do not change while it runs.
 
     Parameters
     ----------
@@ -92,7 +95,7 @@ def cache_source_files(workflow: Any) -> None:
 
 
 def _cached(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that remembers its results, where its arguments can be looked up."""
+    """Return a function that caches its results, for hashable arguments."""
     remembered = functools.cache(function)
 
     @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""The files and directories that a configuration names, and the claim of a run to its own."""
+"""Files and directories named by the configuration, and the claim of a run to its `imdir`."""
 
 import difflib
 import fcntl
@@ -18,19 +18,20 @@ from lib.core.text import shown
 from lib.engine.config import ConfigError, is_instrument_file
 
 DEFAULT_EXCLUDE = "config/exclude.txt"
-"""The list of the installation, wherever a run begins; the one list that need not exist."""
+"""The list of the installation, whatever the working directory; the only list that may be
+missing."""
 
 INSTALLATION = Path(__file__).resolve().parents[3]
 
 UNSAFE = re.compile(r"[{}\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What Snakemake would take for a wildcard, or cannot hold, in a path."""
+"""Characters that Snakemake would take for a wildcard, or cannot have in a path."""
 
 PATH_VARIABLE = re.compile(r"<[a-z][a-z0-9_]*>")
-"""What Snakemake would take for a variable in the path of an output."""
+"""Text that Snakemake would take for a variable in the path of an output."""
 
 
 class NothingToReduce(ConfigError):
-    """A directory without a science frame, which may have one later."""
+    """A directory without science frames, which may still get some."""
 
     exit_code = 3
 
@@ -38,13 +39,13 @@ class NothingToReduce(ConfigError):
 def refuse(error: Exception) -> NoReturn:
     """End the process with one sentence.
 
-    Snakemake would add to an exception where in the rules it was raised.
+    For an exception, Snakemake would add where in the rules it was raised.
 
     Parameters
     ----------
     error : Exception
-        Its text is the sentence, its `exit_code` the exit code: 2 where it has none. One that
-        tells of several faults has `lines`.
+        Its text is the sentence; its `exit_code`, if any, the exit code (default 2); `lines`, if
+        any, are several faults.
     """
     sentence = str(error)
     if isinstance(error, OSError) and error.filename:
@@ -57,12 +58,12 @@ def refuse(error: Exception) -> NoReturn:
 
 
 def tell(sentence: str) -> None:
-    """Write a sentence to the console, beside Snakemake's own output."""
+    """Write a sentence to the console, in addition to Snakemake's output."""
     print(f"autoproc: {shown(sentence)}", file=sys.stderr, flush=True)
 
 
 def check_places(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `config` with its paths in plain form: `~` expanded, no `./`, no `//`.
+    """Return the paths of `config` normalised: `~` expanded, without `./` and `//`.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ def check_places(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        In one sentence, for the first path that is not there or cannot serve.
+        The first path that does not exist or cannot be used, in one sentence.
     """
     plain = {
         key: _plain(config.get(key))
@@ -122,7 +123,7 @@ def check_places(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _each(paths):
-    """The paths of a key that may hold one, several or none."""
+    """Return the paths of a key that may have one, several or none."""
     if not paths:
         return []
     return list(paths) if isinstance(paths, (list, tuple)) else [paths]
@@ -153,15 +154,16 @@ def _check_imdir(imdir, datadir):
 
 
 def unasked_exclude(config: Mapping[str, Any], directory: str | Path = ".") -> str:
-    """Return what to say of a list in the working directory that is not read; else nothing.
+    """Return a remark on an exclude list in the working directory that is not read; else ''.
 
-    Nothing there is taken as configuration unless it is named.
+    Files in the working directory are used as configuration only if they are named.
 
     Parameters
     ----------
     config : dict
-        With the paths of `check_places`.
+        Configuration, with the paths from `check_places`.
     directory : path-like
+        The working directory.
     """
     path = Path(directory, DEFAULT_EXCLUDE)
     used = Path(config["exclude"])
@@ -171,9 +173,9 @@ def unasked_exclude(config: Mapping[str, Any], directory: str | Path = ".") -> s
 
 
 class Claim:
-    """The claim of a run to its `imdir`, so that two runs never work in the same.
+    """The claim of a run to its `imdir`, so that two runs never use the same one.
 
-    It ends with the process, however that ends: nothing is left to be unlocked after a crash.
+    It ends with the process, in whatever way that ends: nothing needs to be unlocked after a crash.
 
     Parameters
     ----------
@@ -185,31 +187,31 @@ class Claim:
         self._file: TextIO | None = None
 
     def is_free(self) -> bool:
-        """Return whether no other run has it now."""
+        """Return whether no other run has claimed it now."""
         try:
             with open(self.path, encoding="utf-8") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        except OSError:  # none there, or a file system without locks
+        except OSError:  # no such file, or a file system without locks
             return True
         return True
 
     def take(self) -> None:
-        """Take the claim.
+        """Claim the directory.
 
         Raises
         ------
         ConfigError
-            Where another run has it.
+            Another run has claimed it.
         """
-        # Append mode: whoever has it has written there who it is.
+        # Append mode keeps the words of the run that has claimed it.
         file = open(self.path, "a+", encoding="utf-8")
         try:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                # Somebody may just have asked whether it is free.
+                # Another process may just be asking whether it is free.
                 time.sleep(0.2)
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -228,31 +230,31 @@ class Claim:
         self._file = file
 
     def release(self) -> None:
-        """Give it back; the end of the process does the same."""
+        """Release the claim; the end of the process does the same."""
         if self._file:
             self._file.close()
             self._file = None
 
 
 OWN_FOLDERS = ("logs", "qa", "refcat")
-"""Folders of `imdir` that only this workflow writes to."""
+"""Folders of `imdir` to which only this workflow writes."""
 
 
 def sweep(imdir: str | Path) -> list[Path]:
-    """Remove the half-written files and the folders of work that a killed process left.
+    """Remove half-written files and working directories left by a killed process.
 
-    Only what bears the mark of `lib.core.files` goes, in `imdir` itself and in the folders in it
-    that are the workflow's own: whatever else lies there, or in another folder, is the user's.
+    Only files with the mark of `lib.core.files` are removed, in `imdir` itself and in the
+    workflow's own folders in it: anything else is the user's.
 
     Parameters
     ----------
     imdir : path-like
-        Claimed: no other run is at work in it.
+        Directory of the products, claimed: no other run is working in it.
 
     Returns
     -------
     list of Path
-        What was removed.
+        The files removed.
     """
     removed = sweep_scratch()
     for place in [imdir, *(Path(imdir, name) for name in OWN_FOLDERS)]:

@@ -1,9 +1,9 @@
-"""What a run says on the terminal: a line for each step with its count and the time left.
+"""Progress of a run on the terminal: a line per step, with its count and the time left.
 
-A handler of Snakemake's logger that takes the place of its own output on the terminal; its log file
-below .snakemake/log keeps everything. It is attached by the workflow itself, so that plain
-``snakemake`` has it without a logger plugin being installed. A record that it does not understand
-ends it, and Snakemake's own output goes on.
+This is a handler of Snakemake's logger that replaces its output on the terminal; the log file in
+.snakemake/log remains complete. The workflow attaches it, so that plain ``snakemake`` has it
+without an installed logger plugin. On a record that it does not understand it ends, and Snakemake's
+own output continues.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from lib.core.pipeline import PIPELINE
 SNAKEMAKE_LOGGER = "snakemake.logging"
 
 BEFORE_START = ("run_info", "resources_info", "workflow_started")
-"""Events that come before a run is known to be one, and say nothing to an observer."""
+"""Events before jobs start, which tell an observer nothing."""
 
 NOISE = ("Building DAG", "Using shell", "Assuming unrestricted", "Conda environments",
          "Singularity containers", "Rules claiming more threads", "Updating", "host:",
          "Config file")  # fmt: skip
-"""Beginnings of messages without event that come before it, and say as little."""
+"""Beginnings of messages without event before jobs start, which tell as little."""
 
 QUIET_CHOICES = {"all", "progress"}
 
 REDRAW_INTERVAL = 0.3
-"""Seconds between two drawings of the line on a terminal."""
+"""[s] Interval between two updates of the line on a terminal."""
 
 PLAIN_INTERVAL = 30.0
-"""Seconds between lines of a run whose output is no terminal."""
+"""[s] Interval between lines where the output is not a terminal."""
 
 NOT_STEPS = {*PIPELINE.collecting, "total"}
 
 
 class Estimate:
-    """Guess of the time that is left, from how long jobs of each rule took.
+    """Estimate of the remaining time, from the durations of jobs of each rule.
 
     Parameters
     ----------
     counts : dict of str to int
-        Jobs of each rule.
+        Number of jobs of each rule.
     earlier : dict of str to float, optional
-        Seconds of a job of each rule in earlier runs.
+        Rule -> time of a job in earlier runs [s].
     """
 
     def __init__(
@@ -61,27 +61,28 @@ class Estimate:
         self.seconds: dict[str, float] = {}
 
     def finish(self, rule: str, seconds: float) -> None:
-        """Record how many seconds a job of a rule took."""
+        """Record the time of a finished job of a rule [s]."""
         self.done[rule] += 1
         self.seconds[rule] = self.seconds.get(rule, 0.0) + seconds
 
     def means(self) -> dict[str, float]:
-        """Return the seconds of a job of each rule that has run."""
+        """Return the mean time of a job of each rule that has run [s]."""
         return {rule: self.seconds[rule] / count for rule, count in self.done.items()}
 
     def left(self, elapsed: float, running: float = 0.0) -> float | None:
-        """Return the seconds left, or None where nothing can be said yet.
+        """Return the remaining time [s]; None where it cannot be estimated yet.
 
-        The work left is what jobs of the same rule took so far; of a rule without any, what they
-        took in earlier runs, as much faster or slower as the others are now, or else what all
-        jobs took. It goes on as much in parallel as it went so far.
+        Remaining jobs are assumed to take as long as previous ones of the same rule; for a rule
+        without any, as long as in earlier runs, scaled by how much faster or slower the others are
+        now, or as long as the mean of all jobs. The degree of parallelism is assumed to stay the
+        same.
 
         Parameters
         ----------
         elapsed : float
-            Seconds since the first job began.
+            Time since the first job began [s].
         running : float
-            Seconds that the jobs now at work have spent, summed.
+            Total time spent so far by running jobs [s].
         """
         finished, spent = sum(self.done.values()), sum(self.seconds.values())
         if not finished or not spent or elapsed <= 0:
@@ -89,7 +90,7 @@ class Estimate:
         means = self.means()
         known = [rule for rule in means if self.earlier.get(rule)]
         before = sum(self.earlier[rule] * self.done[rule] for rule in known)
-        # The first jobs tell little of all: until a fifth is done, earlier runs count as well.
+        # The first jobs are not representative: until a fifth is done, include earlier runs.
         trust = sum(n * self.earlier.get(rule, 0.0) for rule, n in self.counts.items()) / 5
         now = sum(self.seconds[rule] for rule in known)
         pace = (now + trust) / (before + trust) if before else 1.0
@@ -100,14 +101,14 @@ class Estimate:
         return max(0.0, work - running) * elapsed / (spent + running)
 
     def whole(self, cores: int) -> float | None:
-        """Return the seconds of the run as earlier runs went; None where a rule is unknown."""
+        """Return the expected time of the run [s] from earlier runs; None with an unknown rule."""
         if not self.counts or not set(self.counts) <= set(self.earlier):
             return None
         return sum(self.earlier[rule] * count for rule, count in self.counts.items()) / cores
 
 
 def in_words(seconds: float) -> str:
-    """Return a time left in words, as exact as it deserves."""
+    """Return a remaining time in words, with appropriate precision."""
     if seconds < 90:
         return f"{max(5, round(seconds / 5) * 5)} s"
     if seconds < 5400:
@@ -116,20 +117,20 @@ def in_words(seconds: float) -> str:
 
 
 def event_of(record: logging.LogRecord) -> str | None:
-    """Return the kind of a record of Snakemake's, as ``"job_info"``; None for a plain message."""
+    """Return the kind of a log record of Snakemake, e.g. ``"job_info"``; None without one."""
     event = getattr(record, "event", None)
     return None if event is None else str(event).lower()
 
 
 class Progress(logging.Handler):
-    """Handler that shows how a run goes on.
+    """Log handler that shows the progress of a run.
 
     Parameters
     ----------
     stream : text file, optional
-        Standard error.
+        Output stream, by default standard error.
     quiet : bool
-        Say only what went wrong.
+        Report only errors.
     """
 
     def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
@@ -149,11 +150,11 @@ class Progress(logging.Handler):
 
     @property
     def terminal(self) -> bool:
-        """Whether the stream is a terminal on which a line can be written over."""
+        """Whether the stream is a terminal on which a line can be overwritten."""
         return self.stream.isatty()
 
     def takes(self, record: logging.LogRecord) -> bool:
-        """Return whether Snakemake's own output is to be silent about a record."""
+        """Return whether Snakemake's own output of a record is to be suppressed."""
         if self.broken:
             return False
         if self.begun:
@@ -172,17 +173,18 @@ class Progress(logging.Handler):
         cores: int = 1,
         room: str = "",
     ) -> None:
-        """Take over: from here on it is a run.
+        """Take over the terminal: a run begins.
 
         Parameters
         ----------
         quiet : bool
-            Say only what went wrong, whatever was said before.
+            Report only errors, whatever was set before.
         earlier : dict of str to float, optional
-            Seconds of a job of each rule in earlier runs.
+            Rule -> time of a job in earlier runs [s].
         cores : int
+            Number of cores.
         room : str
-            What is said of the disk.
+            Words about the disk space.
         """
         self.quiet = self.quiet or quiet
         self.begun = True
@@ -193,7 +195,7 @@ class Progress(logging.Handler):
             threading.Thread(target=self.redraw, daemon=True).start()
 
     def heading(self, cores: int, room: str) -> str:
-        """Return the heading of the lines of steps, with what is known of the run before it."""
+        """Return the heading of the list of steps, with what is known about the run beforehand."""
         words = [f"{sum(self.estimate.counts.values())} jobs"]
         whole = self.estimate.whole(cores)
         if whole is not None:
@@ -203,26 +205,26 @@ class Progress(logging.Handler):
         return f"  {'step':<12}{'jobs':>6}      {'time':>8}     ({', '.join(words)})"
 
     def redraw(self) -> None:
-        """Write over the line of the steps at work until the run ends."""
+        """Update the line of running steps until the run ends."""
         while not self.ended.wait(REDRAW_INTERVAL):
             with self.guard:
                 if self.running and not self.ended.is_set():
                     self.draw()
 
     def end(self) -> None:
-        """Leave the terminal: the run is over."""
+        """Release the terminal: the run is over."""
         with self.guard:
             self.ended.set()
             self.clear()
             self.stream.flush()
 
     def close(self) -> None:
-        """End, and release what the handler holds."""
+        """End, and release all resources of the handler."""
         self.end()
         super().close()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take note of a record, and show what it changes."""
+        """Process a log record, and show what it changes."""
         with self.guard:
             if self.broken:
                 return
@@ -236,7 +238,7 @@ class Progress(logging.Handler):
                 )
 
     def note(self, record: Any) -> None:
-        """Take note of a record, and show what it changes; raise where it is not as expected."""
+        """Process a log record, and show what it changes; raise where it is not as expected."""
         event = event_of(record)
         if event == "run_info":
             stats = {rule: int(n) for rule, n in record.stats.items()}
@@ -251,14 +253,14 @@ class Progress(logging.Handler):
         elif event in ("job_error", "group_error"):
             self.fail(record)
         elif event == "error":
-            # That a job failed is said by `fail`; how it was called helps nobody.
+            # Failures are reported by `fail`; the command line of the job is no help.
             if "CalledProcessError" not in str(record.msg):
                 self.line(str(record.msg))
         elif event is None and record.levelno >= logging.WARNING:
             self.line(str(record.msg))
 
     def start(self, record: Any) -> None:
-        """A job has begun."""
+        """Record that a job has begun."""
         if self.first is None:
             self.first = record.created
         self.running[record.jobid] = (record.rule_name, record.created)
@@ -267,7 +269,7 @@ class Progress(logging.Handler):
         self.show()
 
     def finish(self, record: Any) -> None:
-        """A job is done."""
+        """Record that a job is done."""
         rule, begun = self.running.pop(record.job_id, ("", record.created))
         if rule in NOT_STEPS or not rule:
             return
@@ -278,7 +280,7 @@ class Progress(logging.Handler):
         self.show()
 
     def fail(self, record: Any) -> None:
-        """A job has failed: say which, and where it is told why."""
+        """Report a failed job, and where its error is described."""
         self.running.pop(getattr(record, "jobid", -1), None)
         rule = getattr(record, "rule_name", "group")
         logs = list(getattr(record, "log", None) or [])
@@ -291,7 +293,7 @@ class Progress(logging.Handler):
         self.line(words)
 
     def step_done(self, rule: str) -> None:
-        """Leave a line that says that all jobs of a rule are done."""
+        """Write a permanent line: all jobs of a rule are done."""
         if self.quiet:
             return
         begin, end = self.spans[rule]
@@ -303,7 +305,7 @@ class Progress(logging.Handler):
         self.shown = time.monotonic()
 
     def totals(self) -> str:
-        """Return how much of all is done, and the time left."""
+        """Return the completed part of all jobs, and the remaining time."""
         total, done = sum(self.estimate.counts.values()), sum(self.estimate.done.values())
         words = f"{done} of {total}"
         now = time.time()
@@ -315,7 +317,7 @@ class Progress(logging.Handler):
         return words
 
     def show(self) -> None:
-        """Say now and then how far it is, where there is no line to be written over."""
+        """Write the progress periodically, where no line can be overwritten."""
         now = time.monotonic()
         if self.shown is None:
             self.shown = now
@@ -325,7 +327,7 @@ class Progress(logging.Handler):
         self.line(self.at_work())
 
     def at_work(self) -> str:
-        """Return the counts of all and of the steps at work."""
+        """Return the counts of all jobs and of the running steps."""
         steps = []
         for rule in dict.fromkeys(rule for rule, _ in self.running.values()):
             if rule not in NOT_STEPS:
@@ -334,32 +336,32 @@ class Progress(logging.Handler):
         return f"  {self.totals()}: {', '.join(steps)}" if steps else f"  {self.totals()}"
 
     def draw(self) -> None:
-        """Write over the line of the steps at work."""
+        """Overwrite the line of running steps."""
         width = shutil.get_terminal_size().columns - 1
         self.stream.write("\r\033[K" + self.at_work()[:width])
         self.stream.flush()
         self.live = True
 
     def line(self, words: str) -> None:
-        """Write a line that stays."""
+        """Write a permanent line."""
         with self.guard:
             self.clear()
             self.stream.write(words + "\n")
             self.stream.flush()
 
     def clear(self) -> None:
-        """Remove the line that is written over."""
+        """Erase the line that is overwritten."""
         if self.live:
             self.stream.write("\r\033[K")
             self.live = False
 
 
 def attach(workflow: Any) -> Progress | None:
-    """Let a run tell its progress in place of Snakemake's own output on the terminal.
+    """Replace Snakemake's output on the terminal by the progress display.
 
-    Nothing changes for a dry run, for ``--verbose`` and the like, for ``--logger`` of the user's
-    choice, in the processes of single jobs, and for a workflow that uses this one as a module: its
-    own `onstart` is what Snakemake calls.
+    Nothing changes for dry runs, with ``--verbose`` and similar options, with ``--logger``, in the
+    processes of single jobs, and for a workflow that uses this one as a module, whose own `onstart`
+    Snakemake calls.
 
     Parameters
     ----------
@@ -368,6 +370,7 @@ def attach(workflow: Any) -> Progress | None:
     Returns
     -------
     Progress or None
+        None where Snakemake's output is kept.
     """
     settings = workflow.output_settings
     asked_for_more = settings.dryrun or settings.verbose or settings.debug_dag

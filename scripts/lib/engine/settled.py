@@ -1,8 +1,8 @@
-"""Nights of a campaign that have come to their end: they are not planned again.
+"""Settled nights of a campaign, which are not planned again.
 
-A night is settled when its page was made of the same frames, masters, settings and code as now, and
-all that it came to lies there as the last run has left it. Its products are then files that no rule
-makes, so that a new night costs the planning of itself.
+A night is settled if its page was made from the same frames, masters, settings and code as now, and
+all its products are as the last run left them. Its products are then files that no rule makes, so
+that a new night costs only its own planning.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lib.night.interpret import CALIBRATIONS
 from .intact import Products, product_names
 
 PASSING = ("datadir", "recursive", "imdir", "quiet", "exclude", "masters", "max_age", "nights")
-"""Keys of the configuration that count by what they lead to: the frames and masters."""
+"""Keys of the configuration that matter only through the frames and masters they select."""
 
 FORCES = re.compile(r"-[a-zA-Z]*[fFR].*|--(force|rerun|allowed|omit|unlock|touch|delete|batch).*")
 """Options of Snakemake with which any night may have to be planned."""
@@ -45,8 +45,9 @@ def night_key(night: Night, config: Mapping[str, Any], contents: ContentRecord, 
     config : dict
         Checked by `lib.engine.config.check_config`.
     contents : ContentRecord
+        Identifiers of the contents of files.
     code : str
-        As `key_of_code` gives it.
+        Digest of the code, from `key_of_code`.
     """
     digest = hashlib.blake2b(code.encode(), digest_size=8)
     kept = {key: value for key, value in config.items() if key not in PASSING}
@@ -67,7 +68,7 @@ def night_key(night: Night, config: Mapping[str, Any], contents: ContentRecord, 
 
 
 def settle(campaign: Campaign, config: Mapping[str, Any], argv: Sequence[str], home: Path) -> None:
-    """Find the nights that need no planning, and the digest of each.
+    """Determine the settled nights, and the digest of each night.
 
     Parameters
     ----------
@@ -76,9 +77,9 @@ def settle(campaign: Campaign, config: Mapping[str, Any], argv: Sequence[str], h
     config : dict
         Checked by `lib.engine.config.check_config`.
     argv : sequence of str
-        Command line of Snakemake; empty where each night is to be open all the same.
+        Command line of Snakemake; empty if all nights are to be planned.
     home : Path
-        Where the workflow lies.
+        Directory of the workflow.
     """
     if not campaign.several:
         return
@@ -96,7 +97,7 @@ def settle(campaign: Campaign, config: Mapping[str, Any], argv: Sequence[str], h
         place = Path(config["imdir"], folder)
         if lenders <= same and is_settled(place, night, campaign.keys[folder]):
             same.add(folder)
-    # The one in `imdir` itself is planned all the same: its files cannot be told by a folder.
+    # The night in `imdir` itself is always planned: its files are in no folder of their own.
     campaign.settled = frozenset(same - {""})
 
 
@@ -110,7 +111,7 @@ def borrowed(night: Night) -> set[str]:
 
 
 def is_settled(place: Path, night: Night, key: str) -> bool:
-    """Return whether a night has come to its end, and its products lie there as they were left."""
+    """Return whether a night is complete, and its products are as they were left."""
     try:
         if (place / MARKER).read_text(encoding="utf-8") != key:
             return False

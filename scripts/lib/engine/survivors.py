@@ -1,4 +1,4 @@
-"""Tables of targets of which a stack has failed: made of those that are there."""
+"""Tables of targets of which a stack has failed, made from the stacks that exist."""
 
 import json
 import subprocess
@@ -12,14 +12,14 @@ from lib.night.plan import Plan, table_name
 STACK_PRODUCTS = ("coadd{}.fits", "coadd{}.weight.fits", "coadd{}.cat.fits", "qa/stack/{}.json")
 
 PARTIAL = 0
-"""Version in tables of some stacks of a target only."""
+"""Version written to tables made from only some stacks of a target."""
 
 ENDED_BY_USER = "Terminating processes on user request"
-"""What Snakemake's log has where a run was interrupted, which is no failure of a stack."""
+"""Message in Snakemake's log of an interrupted run, which is no failure of a stack."""
 
 
 def surviving_stacks(plan: Plan, imdir: str | Path) -> dict[str, list[str]]:
-    """Return the stacks that are there of each target that lacks some.
+    """Return the existing stacks of each target that lacks some.
 
     Parameters
     ----------
@@ -30,8 +30,8 @@ def surviving_stacks(plan: Plan, imdir: str | Path) -> dict[str, list[str]]:
     Returns
     -------
     dict of str to list of str
-        Target -> its stacks; targets without any are left out, and those whose tables, of all
-        their stacks, are newer than these.
+        Target -> its existing stacks; without targets that have none, and those whose complete
+        tables are newer than these stacks.
     """
     found = {}
     for target, stacks in plan.targets.items():
@@ -55,21 +55,21 @@ def make_tables_of_survivors(
 ) -> list[str]:
     """Make the joint table and the light curve of targets of which a stack has failed.
 
-    The next run makes them anew of all, for the stack that failed will be newer.
+    The next run makes them from all stacks, because the missing stack will be newer.
 
     Parameters
     ----------
     plan : lib.night.plan.Plan
     config : dict
     home : Path
-        Where the workflow lies.
+        Directory of the workflow.
     logs : list of path-like
         Snakemake's logs.
 
     Returns
     -------
     list of str
-        A line for each target.
+        One line per target.
     """
     said = [Path(log).read_text(errors="replace") for log in logs if Path(log).exists()]
     if any(ENDED_BY_USER in text for text in said):
@@ -86,7 +86,7 @@ def make_tables_of_survivors(
 def jobs_of(
     plan: Plan, config: Mapping[str, Any], target: str, stacks: list[str]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Return script and job of the tables of a target, of some of its stacks."""
+    """Return script and job of the tables of a target, from some of its stacks."""
     imdir = config["imdir"]
     coadds, weights, cats, quality = (
         [str(Path(imdir, pattern.format(stack))) for stack in stacks] for pattern in STACK_PRODUCTS
@@ -125,7 +125,7 @@ def jobs_of(
 
 
 def run_script(home: Path, script: str, job: dict[str, Any]) -> bool:
-    """Run the script of a rule by hand; return whether it came to its end."""
+    """Run the script of a rule outside Snakemake; return whether it succeeded."""
     log = Path(job["log"])
     log.parent.mkdir(parents=True, exist_ok=True)
     for path in job["output"].values() if isinstance(job["output"], dict) else job["output"]:

@@ -1,4 +1,4 @@
-"""The user's tables of stars, read before anything is planned that would rest on them."""
+"""The user's tables of stars, checked before anything is planned that depends on them."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,12 +16,12 @@ def check_tables(config: Mapping[str, Any]) -> None:
     Parameters
     ----------
     config : dict
-        Its paths are those of files, as `lib.engine.paths.check_places` gives them.
+        Configuration with file paths, from `lib.engine.paths.check_places`.
 
     Raises
     ------
     ConfigError
-        One sentence that says what is wrong in the table and what to write instead.
+        A table is wrong; one sentence that says what to write instead.
     """
     record = ContentRecord(config["imdir"])
     if config["refcat"] not in REFERENCE_SOURCES:
@@ -31,7 +31,7 @@ def check_tables(config: Mapping[str, Any]) -> None:
 
 
 def _check(key: str, path: str, read: Callable[[str], Any], record: ContentRecord) -> None:
-    """Read a table; keep what is wrong with it, so that no other run reads it in vain."""
+    """Read a table; record what is wrong with it, so that other runs need not read it again."""
     name = f"{key}:{Path(path).absolute()}"
     sum_ = record.sum_of(path)
     known = record.find(name)

@@ -1,19 +1,19 @@
-"""A warm process that runs the rules' scripts, so that packages are imported once a run.
+"""A warm process that runs the rules' scripts, so that packages are imported once per run.
 
-Snakemake starts an interpreter for each job, which imports numpy and astropy anew: half a second of
-CPU, more than a step's work on a small frame. Here one process, started at once, imports
-what the steps share and then waits; each job is a fork of it, which has all that loaded. The jobs
-of whole stacks, which need more, are forks of a branch of it that imports that, too. Whatever else
-a job is, it stays: a process of its own, with its own exit code, environment and memory. Only jobs
-of the same kind of step go on in the process of the one before, if that ended well and did not take
-much memory: a sixth to a third of their time is memory that the kernel clears for a new process.
+Snakemake starts an interpreter for each job, which imports numpy and astropy again: half a second
+of CPU, more than a step takes on a small frame. Here one process imports what the steps share and
+then waits; each job is a fork of it, with everything loaded. The jobs of whole stacks need more,
+and are forks of a branch that imports that as well. In every other respect a job remains a process
+of its own, with its own exit code, environment and memory. Only jobs of the same kind of step are
+run in the process of a previous one, if that succeeded and did not take much memory: clearing
+memory for a new process takes a sixth to a third of their time.
 
-Other jobs with more than one thread, jobs in containers or in conda environments, and all jobs
-where the warm process cannot be had, run as Snakemake runs them. So do all with
-``AUTOPROC_WARM=0`` (``AUTOPROC_PLAIN=1`` turns off whatever else `lib.engine.install` adds, too).
+Other jobs with more than one thread, jobs in containers or conda environments, and all jobs if the
+warm process cannot be started, run as Snakemake runs them. So do all jobs with ``AUTOPROC_WARM=0``
+(``AUTOPROC_PLAIN=1`` also turns off the other additions of `lib.engine.install`).
 
-The two processes talk over a socket pair, which has no name on disk: nothing is left behind by a
-crash, and when one of the two ends, the other sees the end of the stream.
+The two processes communicate over a socket pair, which has no name on disk: a crash leaves nothing
+behind, and when one process ends, the other sees the end of the stream.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from lib.engine import workerprocess
 from lib.engine.workerprocess import BRANCH, Request, send, step_of
 
 STACK_STEPS = PIPELINE.stack_rules
-"""Their jobs run in a warm process of their own, a branch of the other, with any number of threads:
-these are started by our own code, not by a library that was loaded for one."""
+"""Their jobs run in a branch of the warm process, with any number of threads: threads are started
+by our own code, not by a library loaded for a single one."""
 
 BRANCH_TRIGGERS = PIPELINE.before_stacks
-"""Steps of frames at whose first job it is started, so that it is ready when it is needed."""
+"""Steps of frames whose first job starts the branch, so that it is ready when needed."""
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -52,21 +52,21 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
-"""What Snakemake sets to the threads of a job."""
+"""Variables that Snakemake sets to the number of threads of a job."""
 
 MALLOC_TUNABLES = (
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=67108864"
     ":glibc.malloc.trim_threshold=134217728"
 )
-"""Tunables of glibc: arrays take memory anew and page by page for each operation otherwise."""
+"""Tunables of glibc: by default each operation on arrays takes new memory page by page."""
 
 TEMPORARY_VARIABLES = ("TMPDIR", "TMP", "TEMPDIR", "TEMP")
 
 REQUEST_LIMIT = 1 << 20
-"""[byte] Largest request: the environment and names of a job."""
+"""[byte] Maximum size of a request: environment and names of a job."""
 
 RUNS_NOTHING_HERE = ("dryrun_exec", "touch_exec", "non_local_exec")
-"""Settings of Snakemake's executors that have no job for this machine."""
+"""Settings of Snakemake's executors without jobs for this machine."""
 
 STOP_LIMIT = 10.0
 """[s] Time after which a process that does not stop is killed."""
@@ -77,7 +77,7 @@ class Unavailable(Exception):
 
 
 class WarmWorker:
-    """The warm process, seen from Snakemake; started by the first job, if not before.
+    """The warm process as seen from Snakemake; started by the first job at the latest.
 
     Parameters
     ----------
@@ -94,12 +94,12 @@ class WarmWorker:
         self._branch: WorkerBranch | None = None
 
     def branch(self) -> WorkerBranch:
-        """Return the fork of the process that imports `PRELOAD_STACK`, too; not started yet."""
+        """Return the fork of the process that also imports `PRELOAD_STACK`; not started yet."""
         self._branch = self._branch or WorkerBranch(self)
         return self._branch
 
     def start(self) -> None:
-        """Start the process, if that has not been done; it gets ready while others work.
+        """Start the process if necessary; it loads packages in the background.
 
         Raises
         ------
@@ -130,9 +130,9 @@ class WarmWorker:
         atexit.register(self.stop)
 
     def stop(self) -> None:
-        """End the warm process, its branch, and with them the jobs that still run.
+        """End the warm process, its branch, and any jobs still running.
 
-        Another job would start it again.
+        A further job would start it again.
         """
         if self._branch is not None:
             self._branch.stop()
@@ -156,7 +156,7 @@ class WarmWorker:
             self._control = None
 
     def send(self, request: Request, reply: socket.socket) -> None:
-        """Hand a request and the socket for its answer to the warm process.
+        """Pass a request and the socket for its answer to the warm process.
 
         Raises
         ------
@@ -166,7 +166,7 @@ class WarmWorker:
         if len(words) > REQUEST_LIMIT:
             raise Unavailable(f"request of {len(words)} bytes")
         self.start()
-        # Snakemake calls from several threads: a request must go out in one piece.
+        # Snakemake calls this from several threads: requests must not interleave.
         with self._guard:
             self._asked = True
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [reply.fileno()]))]
@@ -178,7 +178,7 @@ class WarmWorker:
                 raise Unavailable(str(error)) from error
 
     def run(self, script: str, environment: Mapping[str, str]) -> int:
-        """Run a script to its end.
+        """Run a script and wait for it.
 
         Parameters
         ----------
@@ -189,8 +189,8 @@ class WarmWorker:
         Returns
         -------
         int
-            Exit code; of a job killed by a signal its number, negative, and so also where the
-            warm process has died with it.
+            Exit code; for a job killed by a signal minus its number, also where the warm process
+            died with it.
 
         Raises
         ------
@@ -215,12 +215,12 @@ class WarmWorker:
 
 
 class WorkerBranch(WarmWorker):
-    """A fork of the warm process that imports `PRELOAD_STACK`, too.
+    """A fork of the warm process that also imports `PRELOAD_STACK`.
 
     Parameters
     ----------
     stem : WarmWorker
-        It ends with that.
+        The warm process, with which it ends.
     """
 
     def __init__(self, stem: WarmWorker) -> None:
@@ -231,12 +231,12 @@ class WorkerBranch(WarmWorker):
         self.stem.send(BRANCH, theirs)
 
     def stop(self) -> None:
-        """Tell the branch to end, for which its stem waits when that ends."""
+        """Tell the branch to end; its stem waits for it when ending."""
         self.close()
 
 
 def job_environment(threads: int, tmpdir: str | None = None) -> dict[str, str]:
-    """Return the environment that Snakemake gives a job with this number of threads."""
+    """Return the environment that Snakemake gives a job with a number of threads."""
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
     if tmpdir:
         environment |= dict.fromkeys(TEMPORARY_VARIABLES, tmpdir)
@@ -244,7 +244,7 @@ def job_environment(threads: int, tmpdir: str | None = None) -> dict[str, str]:
 
 
 def attach(workflow: Any, scripts: str | Path) -> WarmWorker:
-    """Let the scripts of a workflow's rules run in forks of a warm worker.
+    """Run the scripts of a workflow's rules in forks of a warm worker.
 
     Parameters
     ----------
@@ -259,7 +259,7 @@ def attach(workflow: Any, scripts: str | Path) -> WarmWorker:
     Raises
     ------
     AttributeError
-        Where this Snakemake runs scripts in another way than is known here.
+        This version of Snakemake runs scripts in an unknown way.
     """
     from snakemake.script import PythonScript
 
@@ -288,19 +288,19 @@ def attach(workflow: Any, scripts: str | Path) -> WarmWorker:
 
     execute_script.plain = plain  # type: ignore[attr-defined]
     PythonScript.execute_script = execute_script
-    # A job of a cluster may have no use for it.
+    # A cluster job may not need it.
     if not getattr(workflow, "remote_exec", True):
         start_early(workflow, worker)
     return worker
 
 
 def threads_here(job: Any, step: str) -> int | None:
-    """Return the threads of a job that the warm worker may do; None for any other.
+    """Return the threads of a job that the warm worker can run; None for any other.
 
     Parameters
     ----------
     job : snakemake.script.PythonScript
-        One that lacks an attribute asked for here is none of the worker's.
+        A job that lacks one of the attributes used here cannot be run.
     step : str
     """
     elsewhere = ("container_img", "conda_env", "env_modules", "bench_record")
@@ -323,9 +323,9 @@ def temporary_directory(job: Any) -> str | None:
 
 
 def start_early(workflow: Any, worker: WarmWorker) -> None:
-    """Start a warm worker while Snakemake finds out what there is to do.
+    """Start a warm worker while Snakemake is planning.
 
-    Snakemake tells only afterwards whether it is to run jobs here: if not, the worker ends again.
+    Whether jobs run on this machine is known only afterwards: if not, the worker ends again.
 
     Parameters
     ----------

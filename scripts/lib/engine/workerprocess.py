@@ -1,6 +1,6 @@
 """The warm process itself: it imports what the steps share, and forks for each job.
 
-A program that `lib.engine.worker` starts with two arguments: the number of its control socket, and
+A program started by `lib.engine.worker` with two arguments: the number of its control socket, and
 the directory of the scripts.
 """
 
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 if __name__ == "__main__":
-    # Run as a program: what lies beside it is no module.
+    # Run as a program: its directory must not be searched for modules.
     sys.path[0] = sys.argv[2]
 
 from lib.core.pipeline import PIPELINE  # noqa: E402
@@ -54,7 +54,7 @@ PRELOAD = (
     "scipy.ndimage",
     "sep",
 )
-"""What the steps of frames, masters and skies import."""
+"""Modules used by the steps of frames, masters and skies."""
 
 PRELOAD_STACK = (
     "solve",
@@ -70,36 +70,36 @@ PRELOAD_STACK = (
     "scipy.sparse.linalg",
     "scipy.spatial",
 )
-"""What the steps of whole stacks import besides."""
+"""Further modules used by the steps of whole stacks."""
 
 REUSING_STEPS = PIPELINE.local_rules
-"""Their jobs leave nothing open but their log: another may follow in the same process."""
+"""Their jobs leave only their log open: another job may follow in the same process."""
 
 MEMORY_LIMIT = 600
-"""[MB] A job that has held more ends its process, so that all of it is free."""
+"""[MB] A job that has used more ends its process, to free all memory."""
 
 IDLE_LIMIT = 1.0
-"""[s] After which a process without a job ends, and its memory is free."""
+"""[s] A process without a job ends after this time, to free its memory."""
 
 Request = dict[str, Any]
 
 BRANCH: Request = {"branch": True}
-"""Request for that process instead of a job's; the socket that comes with it is its control."""
+"""Request for a branch instead of a job; the socket sent with it is its control."""
 
 GC_THRESHOLDS = (20_000, 10, 10)
-"""Thresholds of the garbage collector: arrays are freed without it, and it looks at every header
-card that is alive."""
+"""Thresholds of the garbage collector: arrays are freed without it, whereas it visits every live
+header card."""
 
 PR_SET_PDEATHSIG = 1
 
 
 def step_of(script: str) -> str:
-    """Return the step of a script that Snakemake made: tmp….<step>.py."""
+    """Return the step of a script made by Snakemake: tmp….<step>.py."""
     return os.path.basename(script).removesuffix(".py").rpartition(".")[2]
 
 
 def die_with_parent() -> None:
-    """Let the kernel end this process when the one that forked it ends."""
+    """Let the kernel end this process when its parent ends."""
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     except (OSError, AttributeError):  # not Linux
@@ -107,13 +107,13 @@ def die_with_parent() -> None:
 
 
 def send(stream: socket.socket, words: bytes, rights: Sequence[Any] = ()) -> None:
-    """Send words, their number before them, as `receive` takes them."""
+    """Send a message, preceded by its length, for `receive`."""
     stream.sendmsg([len(words).to_bytes(4, "big")], rights)
     stream.sendall(words)
 
 
 def receive(stream: socket.socket) -> tuple[Request, socket.socket | None] | None:
-    """Return the next request and the socket for its answer, if one came; None at the end."""
+    """Return the next request and the socket for its answer, if it has one; None at the end."""
     head, rights, _, _ = stream.recvmsg(4, socket.CMSG_SPACE(array.array("i").itemsize))
     if not head:
         return None
@@ -138,10 +138,10 @@ def load(names: Iterable[str]) -> None:
             try:
                 importlib.import_module(name)
             except ImportError:
-                # A module that this Snakemake has elsewhere is imported by the jobs.
+                # Modules that this version of Snakemake has elsewhere are imported by the jobs.
                 if not name.startswith("snakemake."):
                     raise
-    # Otherwise the first collection in each fork would copy every page that holds an object.
+    # Otherwise the first collection in each fork would copy every page with an object.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
@@ -149,15 +149,16 @@ def load(names: Iterable[str]) -> None:
 
 @dataclass
 class Fork:
-    """A fork of the warm worker, as the worker sees it.
+    """A fork of the warm worker, as seen by the worker.
 
     Parameters
     ----------
     link : socket.socket
-        Socket to it: requests go one way, a byte for each job that ended well comes back.
+        Socket to the fork: requests are sent to it, and a byte for each successful job comes back.
     reply : socket.socket or None
-        For the exit code of its job; None where it has no job.
+        Socket for the exit code of its job; None without a job.
     idle_since : float
+        Time at which its last job ended [s].
     """
 
     link: socket.socket
@@ -165,7 +166,7 @@ class Fork:
     idle_since: float = 0.0
 
     def end(self, code: int) -> None:
-        """Tell Snakemake the exit code of the job, if there is one."""
+        """Report the exit code of the job, if there is one, to Snakemake."""
         if self.reply is not None:
             answer(self.reply, code.to_bytes(4, "big", signed=True))
             self.reply.close()
@@ -173,19 +174,19 @@ class Fork:
 
 
 class Dispatcher:
-    """What the warm worker does: give each request to a fork of it, new or idle.
+    """The main loop of the warm worker: gives each request to a new or idle fork.
 
     Parameters
     ----------
     control : socket.socket
-        Requests come from it; its end is the end of the worker.
+        Socket from which requests come; the worker ends with it.
     """
 
     def __init__(self, control: socket.socket) -> None:
         self.control = control
         self.forks: dict[int, Fork] = {}
         self.branches: set[int] = set()
-        # A child's end wakes the loop through this pipe.
+        # The end of a child wakes the loop through this pipe.
         self.wake, self.tell = os.pipe()
         os.set_blocking(self.wake, False)
         os.set_blocking(self.tell, False)
@@ -193,12 +194,12 @@ class Dispatcher:
         signal.set_wakeup_fd(self.tell, warn_on_full_buffer=False)
 
     def serve(self) -> tuple[Request, socket.socket] | None:
-        """Dispatch requests until the control ends.
+        """Dispatch requests until the control socket is closed.
 
         Returns
         -------
         tuple or None
-            In a fork its first request, and the socket to the warm worker, in a branch its
+            In a fork its first request, and its socket to the warm worker or, in a branch, its
             control; None at the end.
         """
         while True:
@@ -235,7 +236,7 @@ class Dispatcher:
         return self.control in ready
 
     def fork(self, request: Request, reply: socket.socket) -> socket.socket | None:
-        """Fork for a request; return the socket of the fork in the fork, None in the worker."""
+        """Fork for a request; return the fork's socket in the fork, None in the worker."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         is_branch = request == BRANCH
         pid = os.fork()
@@ -262,7 +263,7 @@ class Dispatcher:
         return None
 
     def reuse(self, request: Request, reply: socket.socket) -> bool:
-        """Give a request to a fork that has no job; return whether that was possible."""
+        """Give a request to an idle fork; return whether there was one."""
         if step_of(request["script"]) not in REUSING_STEPS:
             return False
         for fork in self.forks.values():
@@ -277,7 +278,7 @@ class Dispatcher:
         return False
 
     def report_exits(self) -> None:
-        """Tell Snakemake the exit codes of the forks that have ended."""
+        """Report the exit codes of forks that have ended to Snakemake."""
         while self.forks or self.branches:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
@@ -290,14 +291,14 @@ class Dispatcher:
             fork.link.close()
 
     def dismiss_idle(self) -> None:
-        """Let the forks end that have had no job for long."""
+        """End the forks that have been idle for long."""
         long_ago = time.monotonic() - IDLE_LIMIT
         for fork in self.forks.values():
             if fork.reply is None and fork.idle_since < long_ago:
                 fork.link.close()
 
     def end_forks(self) -> None:
-        """End all forks and branches, and wait, so that the time they used is counted."""
+        """End all forks and branches, and wait, so that their CPU time is counted."""
         for pid in (*self.forks, *self.branches):
             os.kill(pid, signal.SIGTERM)
         for pid in (*self.forks, *self.branches):
@@ -313,7 +314,7 @@ def read_byte(link: socket.socket) -> bool:
 
 
 def answer(reply: socket.socket, words: bytes) -> None:
-    """Send an answer; where nobody listens any more, the control socket will say so."""
+    """Send an answer; if nobody listens, the control socket will close as well."""
     try:
         reply.sendall(words)
     except OSError:
@@ -345,11 +346,11 @@ def run_script(request: Request, path: list[str]) -> None:
 
 
 def end_process(code: int) -> NoReturn:
-    """End the process as an interpreter does, but without taking its modules apart.
+    """End the process like an interpreter, but without cleaning up its modules.
 
     That would copy every page that a fork shares with its parent.
     """
-    # A traceback begins in the script, not here.
+    # Begin the traceback in the script.
     kind, error, trace = sys.exc_info()
     if error is not None and kind is not None and kind is not SystemExit:
         while trace and trace.tb_next and trace.tb_frame.f_code.co_filename == __file__:
@@ -367,14 +368,14 @@ def end_process(code: int) -> NoReturn:
 
 
 def may_take_another(request: Request) -> bool:
-    """Tell whether the process of a job that ended well may take another."""
+    """Return whether the process of a successful job may run another one."""
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     known = step_of(request["script"]) in REUSING_STEPS
     return known and held < MEMORY_LIMIT and threading.active_count() == 1
 
 
 def next_request(link: socket.socket) -> Request | None:
-    """Say that the job ended well, and wait for another; return None where none comes.
+    """Report that the job succeeded, and wait for another; return None where none comes.
 
     Parameters
     ----------
@@ -384,6 +385,7 @@ def next_request(link: socket.socket) -> Request | None:
     Returns
     -------
     dict or None
+        The request.
     """
     importlib.import_module("lib.frame.step").end_log()
     for stream in (sys.stdout, sys.stderr):
@@ -394,20 +396,20 @@ def next_request(link: socket.socket) -> Request | None:
     except OSError:
         received = None
     reset_peak_memory()
-    # Its end lets what was warned of once be warned of again.
+    # Leaving the context re-enables warnings that were shown once.
     with warnings.catch_warnings():
         pass
     return received and received[0]
 
 
 def reset_peak_memory() -> None:
-    """Let the kernel measure the peak memory of this process anew (proc(5), clear_refs)."""
+    """Reset the kernel's measure of the peak memory of this process (proc(5), clear_refs)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def exit_code(stop: SystemExit) -> int:
-    """Return the exit code that a SystemExit stands for; a message is printed."""
+    """Return the exit code of a SystemExit; a message is printed."""
     if stop.code is None:
         return 0
     if isinstance(stop.code, int):
@@ -417,11 +419,12 @@ def exit_code(stop: SystemExit) -> int:
 
 
 def do_jobs(first: Request, link: socket.socket, path: list[str]) -> None:
-    """Run a script, then others while the warm worker sends some.
+    """Run a script, and further ones while the warm worker sends some.
 
     Parameters
     ----------
     first : dict
+        First request.
     link : socket.socket
         Socket to the warm worker.
     path : list of str
@@ -433,7 +436,7 @@ def do_jobs(first: Request, link: socket.socket, path: list[str]) -> None:
         code = 1
         try:
             run_script(request, path)
-            # The job is done: from here on Ctrl-C ends the process without a word.
+            # The job is done: from here on Ctrl-C ends the process silently.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             code = 0
         except SystemExit as stop:
@@ -445,8 +448,8 @@ def do_jobs(first: Request, link: socket.socket, path: list[str]) -> None:
 
 
 def main() -> None:
-    """Import what is shared, serve, and in each fork run the script."""
-    # Ctrl-C reaches the jobs, being in the same group; this process ends with Snakemake.
+    """Import the shared modules, serve requests, and in each fork run the script."""
+    # Ctrl-C reaches the jobs, which are in the same group; this process ends with Snakemake.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     number, _ = sys.argv[1:]
     path = sys.path[1:]
@@ -455,7 +458,7 @@ def main() -> None:
     task = Dispatcher(control).serve()
     if task and task[0] == BRANCH:
         load(PRELOAD_STACK)
-        # It ends with its control, once its jobs have.
+        # A branch ends with its control socket, once its jobs have ended.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         task = Dispatcher(task[1]).serve()
     if task:

@@ -1,4 +1,4 @@
-"""What became of the night: outcomes of frames, pictures, the page, the summary.
+"""Reports: outcomes of frames, pictures, the page, the summary.
 
-Takes the products; gives frames.ecsv, night.html and the lines that end a run.
+Takes the products; gives frames.ecsv, night.html and the lines printed at the end of a run.
 """

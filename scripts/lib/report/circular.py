@@ -1,4 +1,4 @@
-"""Photometry as the text of a GCN circular: plain ASCII, lines below 80 letters."""
+"""Photometry as text for a GCN circular: plain ASCII, lines of less than 80 characters."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from lib.core.text import card_text
 from lib.photometry.forced import LIMIT_SIGMA
 
 LONGEST = 79
-"""Letters of a line."""
+"""Maximum length of a line [characters]."""
 
 HEAD = f"{'T_mid (UTC)':<20} {'exp. [s]':>8}  {'filter':<9} {'magnitude':<18} system"
 
@@ -19,12 +19,13 @@ class CircularRow:
     Parameters
     ----------
     mid : str
-        Middle of the exposures, UTC, ISO, to the second.
+        Mid-time of the exposures, UTC, ISO 8601, to the second.
     exposure : float or None
         Sum of the exposures [s].
     filter : str
+        Name of the filter.
     magnitude, error, limit : float or None
-        The error includes that of the zero point. The limit is one of `LIMIT_SIGMA`.
+        Magnitude, its error including that of the zero point, and the limit at `LIMIT_SIGMA` [mag].
     system : str
         AB or Vega.
     """
@@ -39,9 +40,9 @@ class CircularRow:
 
     @property
     def line(self) -> str:
-        """The measurement as a line; empty where there is no number."""
+        """The measurement as a line of text; '' without magnitude and limit."""
         if self.magnitude is not None:
-            # A hundredth is the least error that is stated.
+            # The smallest error stated is 0.01.
             value = f"{self.magnitude:.2f} +/- {max(self.error or 0.0, 0.01):.2f}"
         elif self.limit is not None:
             value = f"> {self.limit:.2f} ({LIMIT_SIGMA:g} sigma)"
@@ -58,17 +59,19 @@ def circular_text(
     rows: Sequence[CircularRow],
     catalogues: Iterable[str],
 ) -> str:
-    """Return the text of a circular on one object; empty where no row has a number.
+    """Return the text of a circular about one object; '' where no row has a value.
 
     Parameters
     ----------
     name : str
+        Name of the object.
     place : tuple, or None
-        ra, dec [deg, ICRS] and the error per axis [arcsec], None where that is not known; None for
-        an object that moves.
+        ra, dec [deg, ICRS] and the error per axis [arcsec], or None where unknown; None for a
+        moving object.
     rows : sequence of CircularRow
+        Measurements.
     catalogues : iterable of str
-        Of the zero points.
+        Catalogues of the zero points.
     """
     lines = [row.line for row in rows if row.line]
     if not lines:

@@ -1,4 +1,4 @@
-"""Colour pictures of targets with three filters or more."""
+"""Colour pictures of targets with three or more filters."""
 
 import math
 from dataclasses import dataclass
@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 
 
 FILLED_BELOW = 0.5
-"""Part of the pixels of a block with data, below which it counts as filled from beside it."""
+"""Fraction of the pixels of a block with data below which it counts as filled from its
+neighbours."""
 
 
 CORE_LEVEL, CORE_LIGHT = 20.0, 4.0
-"""A hole whose rim is brighter [noise] is the core of a star, and is made brighter than its rim."""
+"""A hole whose edge is brighter than this [noise] is the core of a star, and is made brighter than
+its edge by this factor."""
 
 PEAK_REACH = 4
-"""[pixel] So far around a core no light is brighter than its rim."""
+"""[pixel] Within this distance of a core no pixel is brighter than its edge."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +44,24 @@ def make_composites(
     stacks: dict[str, Cards], imdir: Path, sizes: Sizes,
     configured: tuple[float, float] | None = None,
 ) -> dict[str, Composite]:  # fmt: skip
-    """Make a colour picture of each target that has three filters or more.
+    """Make a colour picture of each target with three or more filters.
 
-    Where three of them or more see the position of the target, it is made of those.
+    Filters that cover the position of the target are preferred, if there are three.
 
     Parameters
     ----------
     stacks : dict of str to dict
-        Cards of the coadds that were made.
+        Cards of the coadds.
     imdir : Path
     sizes : Sizes
+        Sizes of the pictures.
     configured : tuple of float, optional
-        Config `target_radec`.
+        Setting `target_radec` [deg].
 
     Returns
     -------
     dict of str to Composite
-        By target.
+        Target -> picture.
     """
     targets: dict[str, list[tuple[int, str, str]]] = {}
     for stack, cards in stacks.items():
@@ -95,14 +98,14 @@ def make_composites(
 def target_pixel(
     cards: Cards, shape: tuple[int, ...], position: tuple[float, float]
 ) -> tuple[int, int] | None:
-    """Return row and column of a position on the grid of a coadd, None where it is not there.
+    """Return row and column of a position on the grid of a coadd; None where it is outside.
 
     Parameters
     ----------
     cards : dict
         Header of the coadd.
     shape : tuple of int
-        Rows and columns of its grid made small.
+        Rows and columns of the reduced grid.
     position : tuple of float
         ra, dec [deg].
     """
@@ -116,10 +119,10 @@ def target_pixel(
 def on_one_grid(
     chosen: list[tuple[str, Cards]], imdir: Path, sizes: Sizes
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Bring coadds of one target to the grid of the first, with stars of one width.
+    """Transform coadds of one target to the grid of the first, with stars of equal width.
 
-    Each is made small, smoothed to the width of the widest, and interpolated by cubic splines,
-    which leave that width as it is.
+    Each is reduced, smoothed to the width of the widest, and interpolated by cubic splines, which
+    preserve the width.
 
     Parameters
     ----------
@@ -133,7 +136,7 @@ def on_one_grid(
     planes : list of ndarray of float32, each of shape (ny, nx)
         NaN where there is no data.
     holes : list of ndarray of bool
-        Where the cores of saturated stars were filled from beside them.
+        Pixels in which the cores of saturated stars were filled from their surroundings.
     """
     from scipy.ndimage import map_coordinates
 
@@ -143,7 +146,7 @@ def on_one_grid(
     ny, nx = shape[0] // factor, shape[1] // factor
     y, x = (np.arange(n) * factor + (factor - 1) / 2 for n in (ny, nx))
     step = factor * (pixel_scale(first) or 1.0)
-    # Two pixels at least, so that stars are sampled.
+    # At least two pixels, to sample the stars.
     width = max([2 * step, *(cards.get("SEEING", 0.0) for _, cards in chosen)])
     planes, holes = [], []
     for stack, cards in chosen:
@@ -171,7 +174,7 @@ def on_one_grid(
 
 
 def smooth_covered(image: np.ndarray, covered: np.ndarray, sigma: float) -> np.ndarray:
-    """Return an image smoothed by a Gaussian of `sigma` pixels, what has no data left out."""
+    """Return an image smoothed by a Gaussian of `sigma` pixels; pixels without data are ignored."""
     from scipy.ndimage import gaussian_filter
 
     if sigma < 0.1:
@@ -182,16 +185,17 @@ def smooth_covered(image: np.ndarray, covered: np.ndarray, sigma: float) -> np.n
 
 
 def join_holes(planes: list[np.ndarray], holes: list[np.ndarray]) -> list[np.ndarray]:
-    """Fill the cores of saturated stars alike in all images.
+    """Fill the cores of saturated stars equally in all images.
 
-    Where one of them was filled, all are filled from the same rim: else the cores, of another size
-    in each filter, are seen as coloured rings. Other holes stay as they were filled.
+    Cores filled in one image are filled in all from the same surroundings: otherwise their
+    different size in each filter would appear as coloured rings. Other holes remain as filled.
 
     Parameters
     ----------
     planes : list of ndarray, shape (ny, nx)
-        NaN where there is no data.
+        Images; NaN where there is no data.
     holes : list of ndarray of bool, shape (ny, nx)
+        Filled pixels of each image.
 
     Returns
     -------
@@ -212,16 +216,17 @@ def join_holes(planes: list[np.ndarray], holes: list[np.ndarray]) -> list[np.nda
 
 
 def on_peaks(planes: list[np.ndarray], hole: np.ndarray) -> np.ndarray:
-    """Return which pixels of holes are of those in the middle of a star.
+    """Return the pixels of holes at the centres of stars.
 
-    Nothing near these is brighter than their rim, in any image where there is light. Bad pixels on
-    the flank of a star are no cores.
+    There, nothing nearby is brighter than the edge of the hole, in any image with light. Bad pixels
+    on the flank of a star are no cores.
 
     Parameters
     ----------
     planes : list of ndarray, shape (ny, nx)
         NaN where there is no data.
     hole : ndarray of bool, shape (ny, nx)
+        Filled pixels.
     """
     from scipy.ndimage import grey_dilation, label, maximum
 
@@ -244,16 +249,16 @@ def on_peaks(planes: list[np.ndarray], hole: np.ndarray) -> np.ndarray:
 def between_grids(
     one: "WCS", other: "WCS", x: np.ndarray, y: np.ndarray, nodes: int = 9, degree: int = 3
 ) -> list[np.ndarray]:
-    """Return where the pixels of one image lie on another of the same sky.
+    """Return the positions of the pixels of one image on another image of the same sky.
 
-    Two tangent planes differ by a shift, a turn and, over degrees, a little curvature: what a few
-    places tell holds for all.
+    Two tangent planes differ by a shift, a rotation and, over degrees, slight curvature: a
+    polynomial through a few points suffices.
 
     Parameters
     ----------
     one, other : astropy.wcs.WCS
     x, y : ndarray, shapes (nx,), (ny,)
-        Columns and rows on the first [pixel].
+        Columns and rows on the first image [pixel].
 
     Returns
     -------

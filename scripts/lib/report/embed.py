@@ -1,4 +1,4 @@
-"""What the page embeds: data as JSON, scripts and styles of packages."""
+"""Content embedded in the page: data as JSON, scripts and style sheets of packages."""
 
 import base64
 import gzip
@@ -11,7 +11,7 @@ from lib.core.text import shown_within
 
 
 def script_json(value: Any) -> str:
-    """Return a value as JSON that is safe inside a script element, whatever texts it holds."""
+    """Return a value as JSON that is safe inside a script element, whatever texts it contains."""
     value = shown_within(value)
     text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     for character in "<>&\u2028\u2029":
@@ -20,7 +20,7 @@ def script_json(value: Any) -> str:
 
 
 def package_file(package: str, *parts: str) -> str:
-    """Return the text of a file that an installed package ships, without importing it."""
+    """Return the text of a file shipped with an installed package, without importing it."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise SystemExit(f"the page needs the Python package {package}: 'pip install {package}'")
@@ -28,13 +28,13 @@ def package_file(package: str, *parts: str) -> str:
 
 
 def packed(text: str) -> str:
-    """Return a text as the page unpacks it when it is needed: gzip, in base64."""
-    # Without a time the same text gives the same page.
+    """Return a text compressed for the page, gzip in base64."""
+    # No time stamp, so that the same text gives the same page.
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode("ascii")
 
 
 def libraries() -> dict[str, str]:
-    """Return the script and the style sheet of DataTables, packed."""
+    """Return the script and the style sheet of DataTables, compressed."""
     return {
         "tables": packed(package_file("itables", "html", "dt_bundle.js")),
         "tables_css": packed(package_file("itables", "html", "dt_bundle.css")),

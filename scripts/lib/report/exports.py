@@ -1,7 +1,7 @@
-"""Light curves in the formats that others take: AAVSO, GCN, SkyPortal, TNS, ADES, VOTable.
+"""Light curves in the formats of other services: AAVSO, GCN, SkyPortal, TNS, ADES, VOTable.
 
-Tables in, texts out; nothing is sent anywhere. What a format needs and the light curve does not
-tell (codes of observers, of telescopes) is in section ``observer`` of the configuration.
+Tables in, texts out; nothing is sent anywhere. What a format requires in addition (codes of
+observers and telescopes) is in section ``observer`` of the configuration.
 """
 
 import json
@@ -30,13 +30,13 @@ SNCOSMO_BANDS = {
     "B": "bessellb", "V": "bessellv", "R": "bessellr", "I": "besselli",
     "J": "2massj", "H": "2massh", "K": "2massks",
 }  # fmt: skip
-"""Names by which SkyPortal knows bands: those of sncosmo."""
+"""Names of bands in SkyPortal, which are those of sncosmo."""
 
 TNS_FILTERS = {"u": 20, "g": 21, "r": 22, "i": 23, "z": 24}
-"""Numbers of the Sloan bands at the server; in others, and in Vega magnitudes, nothing is given."""
+"""Numbers of the Sloan bands on the server; other bands, and Vega magnitudes, are not reported."""
 
 TNS_AB = "1"
-"""Number of AB magnitudes there."""
+"""Number of the AB system on the server."""
 
 ADES_BANDS = {
     "B": "Bj", "V": "Vj", "R": "Rc", "I": "Ic", "g": "Sg", "r": "Sr", "i": "Si",
@@ -47,15 +47,16 @@ ADES_CATALOGUES = (("gaia dr3", "Gaia3"), ("gaia edr3", "Gaia3E"), ("gaia", "Gai
                    ("sdss", "SDSS8"), ("2mass", "2MASS"))  # fmt: skip
 
 PROVISIONAL = re.compile(r"\d{4} [A-HJ-Y][A-HJ-Z]\d*|[ADCPX]/\d{4} [A-Z]{1,2}\d*(-[A-Z])?")
-"""Designations of the Minor Planet Center."""
+"""Provisional designations of the Minor Planet Center."""
 
 NUMBERED = re.compile(r"\d+([IPD](-[A-Z]{1,2})?)?")
+"""Permanent designations of the Minor Planet Center."""
 
 NIGHT = 0.5
-"""[d] Frames further from a stack are of another night."""
+"""[d] Frames further from a stack belong to another night."""
 
 LEAST_ASTROMETRY_SNR = 5.0
-"""Positions of fainter detections are not reported."""
+"""Minimum S/N of a reported position."""
 
 
 def export_text(name: str, tables: Sequence[Table], observer: ObserverSettings) -> str:
@@ -64,15 +65,16 @@ def export_text(name: str, tables: Sequence[Table], observer: ObserverSettings) 
     Parameters
     ----------
     name : str
-        Key of `lib.core.settings.EXPORT_ENDINGS`.
+        Format, a key of `lib.core.settings.EXPORT_ENDINGS`.
     tables : list of astropy.table.Table
-        Light curves of `lib.photometry.lightcurvetable.light_curve_table`, one a position, with
+        Light curves from `lib.photometry.lightcurvetable.light_curve_table`, one per position, with
         ``bands`` (filter -> band) and ``astrometric_catalogue`` in ``meta``.
     observer : ObserverSettings
 
     Returns
     -------
     str
+        Content of the file.
     """
     writers: dict[str, Callable[[Sequence[Table], ObserverSettings], str]] = {
         "aavso": aavso_text, "gcn": gcn_table, "skyportal": skyportal_json, "tns": tns_json,
@@ -82,7 +84,7 @@ def export_text(name: str, tables: Sequence[Table], observer: ObserverSettings) 
 
 
 def _frames(table: Table, *kinds: str) -> Table:
-    """Return the rows of some kinds with a magnitude or a limit, none of them saturated."""
+    """Return the unsaturated rows of some kinds that have a magnitude or a limit."""
     known = np.isfinite(table["MAG"]) | np.isfinite(table["LIMIT"])
     wanted = np.isin(np.asarray(table["KIND"], str), kinds or ("frame",))
     return table[known & wanted & ((np.asarray(table["FLAGS"]) & FLAG_SATURATED) == 0)]
@@ -93,12 +95,12 @@ def _band(table: Table, name: str) -> str:
 
 
 def _error(row: Any) -> float:
-    """Return the error of a magnitude, with that of the scale of its frame."""
+    """Return the error of a magnitude, including that of the scale of its frame."""
     return float(np.hypot(row["MAGERR"], np.nan_to_num(row["ZPERR"])))
 
 
 def _iso(mjd: float, decimals: int = 3) -> str:
-    """Return a time as 2022-01-28T05:00:00.000, rounded."""
+    """Return a time in ISO 8601, e.g. 2022-01-28T05:00:00.000, rounded."""
     step = 10 ** (6 - decimals)
     microseconds = round(mjd * 86400e6 / step) * step
     time = datetime(1858, 11, 17, tzinfo=UTC) + timedelta(microseconds=microseconds)
@@ -148,7 +150,7 @@ def aavso_text(tables: Sequence[Table], observer: ObserverSettings) -> str:
 
 
 def gcn_table(tables: Sequence[Table], observer: ObserverSettings) -> str:
-    """Return stacks and bins (frames where there is neither) as the text of a circular.
+    """Return stacks and bins, or frames where there are neither, as text for a circular.
 
     Parameters
     ----------
@@ -186,7 +188,7 @@ def _circular(table: Table) -> str:
 
 
 def skyportal_json(tables: Sequence[Table], observer: ObserverSettings) -> str:
-    """Return frames as SkyPortal (Fritz) takes photometry: lists, one value a point.
+    """Return frames in the format of SkyPortal (Fritz) for photometry: lists, one value per point.
 
     Parameters
     ----------
@@ -201,7 +203,7 @@ def skyportal_json(tables: Sequence[Table], observer: ObserverSettings) -> str:
             if band is None:
                 continue
             seen = bool(row["DETECTED"])
-            # What would just not have been seen at three sigma.
+            # The limit at three sigma.
             limit = row["LIMIT"]
             if seen:
                 limit = row["MAG"] + 2.5 * np.log10(row["FLUX"] / (3 * row["FLUXERR"]))
@@ -222,10 +224,10 @@ def skyportal_json(tables: Sequence[Table], observer: ObserverSettings) -> str:
 
 
 def tns_json(tables: Sequence[Table], observer: ObserverSettings) -> str:
-    """Return AT reports for the bulk upload of the Transient Name Server, one a position.
+    """Return AT reports for bulk upload to the Transient Name Server, one per position.
 
-    The first detection, the last one, and the last limit before the first; positions without a
-    detection in a band of the server have none.
+    A report has the first detection, the last one, and the last limit before the first; positions
+    without detection in a band of the server have no report.
 
     Parameters
     ----------
@@ -265,7 +267,7 @@ def tns_json(tables: Sequence[Table], observer: ObserverSettings) -> str:
 
 
 def _tns_point(table: Table, row: Any, observer: ObserverSettings) -> dict[str, str]:
-    """Return a row as a measurement, or as a limit."""
+    """Return a row as a measurement or a limit."""
     seen = bool(row["DETECTED"])
     value = {"flux": f"{row['MAG']:.3f}", "flux_error": f"{_error(row):.3f}"} if seen else {}
     limit = {"limiting_flux": "" if seen else f"{row['LIMIT']:.3f}"}
@@ -288,9 +290,8 @@ ADES_COLUMNS = ("permID", "provID", "trkSub", "mode", "stn", "obsTime", "ra", "d
 def ades_psv(tables: Sequence[Table], observer: ObserverSettings) -> str:
     """Return measured positions of moving objects in ADES 2022, PSV, for the Minor Planet Center.
 
-    The positions are the centroids measured in the frames, not those of the ephemeris; that of a
-    stack which follows the object where it is too faint for each of its frames. Objects that are
-    not given by an ephemeris are left out.
+    The positions are centroids measured in the frames, not those of the ephemeris, or in a stack
+    that follows an object too faint for single frames. Objects without ephemeris are left out.
 
     Parameters
     ----------
@@ -346,7 +347,7 @@ def _ades_row(table: Table, row: Any, observer: ObserverSettings) -> list[str]:
 
 
 def _ades_catalogue(name: str) -> str:
-    """Return the code of the astrometric catalogue; UNK for one that the list has not."""
+    """Return the code of the astrometric catalogue; UNK for one that the list lacks."""
     lower = name.lower().replace("_", " ").replace("-", " ")
     return next((code for words, code in ADES_CATALOGUES if words in lower), "UNK")
 

@@ -1,4 +1,4 @@
-"""Finding charts: a cut-out of a coadd about the target, as it is seen on the sky."""
+"""Finding charts: a cutout of a coadd around the target, in its orientation on the sky."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ WIDTH = 180.0
 """[arcsec] Side of a chart."""
 
 LEAST_PIXELS = 150
-"""Side of the cut-out in pixels of the coadd, at least."""
+"""Minimum side of the cutout in pixels of the coadd."""
 
 BARS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 """[arcsec] Lengths of a scale bar."""
@@ -23,24 +23,26 @@ BARS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 
 @dataclass(frozen=True)
 class Finder:
-    """A finding chart; places are per cent of its sides, from the upper left corner.
+    """A finding chart; positions are in per cent of its sides, from the upper left corner.
 
     Parameters
     ----------
     picture : str
         Data URI: dark stars on white.
     stack : str
-        The coadd it is of.
+        The coadd it was made from.
     width : str
-        Side in words.
+        Length of a side, in words.
     target : tuple of float
+        Position of the target.
     star : tuple of float, or None
-        The reference star next to it, where the chart holds it.
+        Position of the nearest reference star, if on the chart.
     north, east : tuple of float
-        Unit vectors.
+        Unit vectors of these directions.
     bar : float
         Length of the scale bar.
     bar_words : str
+        Its length on the sky.
     """
 
     picture: str
@@ -55,7 +57,7 @@ class Finder:
 
 
 def angle_words(arcsec: float) -> str:
-    """Return an angle in arcseconds, in minutes from one on."""
+    """Return an angle in arcseconds, or in minutes if at least one."""
     return f"{arcsec:.0f}″" if arcsec < 60 else f"{arcsec / 60:.3g}′"
 
 
@@ -66,22 +68,22 @@ def make_finder(
     imdir: Path,
     size: int = 420,
 ) -> Finder | None:
-    """Make a finding chart of the first coadd that sees a position.
+    """Make a finding chart from the first coadd that covers a position.
 
     Parameters
     ----------
     stacks : list of tuple
-        Name and cards of the coadds of a target, the best first.
+        Name and cards of the coadds of a target, best first.
     position, star : tuple of float
         ra, dec [deg] of the target and of a reference star.
     imdir : Path
     size : int
-        Side of the picture [pixel], at most.
+        Maximum side of the picture [pixel].
 
     Returns
     -------
     Finder, or None
-        None where no coadd with positions sees it.
+        None where no solved coadd covers the position.
     """
     for stack, cards in stacks:
         scale = pixel_scale(cards)
@@ -106,15 +108,15 @@ def make_finder(
 def cut_out(
     image: np.ndarray, weight: np.ndarray | None, x: int, y: int, half: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a square about a pixel, and which of its pixels have data.
+    """Return a square around a pixel, and which of its pixels have data.
 
     Parameters
     ----------
     image, weight : ndarray, shape (ny, nx)
     x, y : int
-        Column and row of its middle.
+        Column and row of its centre.
     half : int
-        The side is 2 `half` + 1.
+        The square has 2 `half` + 1 pixels to a side.
     """
     side = 2 * half + 1
     shown, valid = np.zeros((side, side), np.float32), np.zeros((side, side), bool)
@@ -128,7 +130,7 @@ def cut_out(
     )
     part = np.asarray(image[rows, columns], np.float32)
     good = np.isfinite(part) if weight is None else weight[rows, columns] > 0
-    # The core of a saturated star has no weight, and belongs to the picture.
+    # Cores of saturated stars have no weight, but belong to the picture.
     good |= np.isfinite(part) & (part > 0)
     shown[there], valid[there] = np.where(good, part, 0), good
     return shown, valid
@@ -138,7 +140,7 @@ def _chart(
     stack: str, cards: Cards, image: np.ndarray, valid: np.ndarray, corner: tuple[int, int],
     place: tuple[float, float], star: tuple[float, float] | None, size: int,
 ) -> Finder:  # fmt: skip
-    """Return the chart of a cut-out whose lower left pixel is `corner`, target at `place`."""
+    """Return the chart of a cutout with lower left pixel `corner` and the target at `place`."""
     scale = pixel_scale(cards) or 1.0
     side = image.shape[0]
 
@@ -166,6 +168,6 @@ def _chart(
 
 
 def _upward(step: np.ndarray) -> tuple[float, float]:
-    """Return the direction of a step in pixels on a picture whose rows go down."""
+    """Return the direction of a step in pixels on a picture whose rows run downwards."""
     length = math.hypot(*step) or 1.0
     return round(float(step[0]) / length, 4), round(-float(step[1]) / length, 4)

@@ -1,4 +1,4 @@
-"""What the page shows of single frames: pictures, numbers, header, logs."""
+"""Content of the page about single frames: pictures, quality measures, header, logs."""
 
 import json
 import math
@@ -33,20 +33,20 @@ QUALITY = 50
 
 @dataclass
 class FrameNumbers:
-    """What the timeline and the table show of a science frame; None where it is not known.
+    """Quality measures of a science frame for timeline and table; None where unknown.
 
     Parameters
     ----------
     fwhm, offset : float
-        Arcsec; the offset is that from the pointing of the raw header.
+        FWHM, and distance from the pointing in the raw header [arcsec].
     sky : float
-        Electrons per second and pixel.
+        Sky brightness [electron/s/pixel].
     skymag : float
-        Magnitudes per square arcsecond.
+        Sky brightness [mag/arcsec^2].
     zeropoint, limit : float
-        Magnitudes: of one electron per second, and 5 sigma for a point source.
+        Magnitude of one electron per second, and 5 sigma limit for a point source.
     rms : float
-        Residual of the positions, per axis, the larger one [mas].
+        Rms of the astrometric residuals, in the axis with the larger one [mas].
     """
 
     fwhm: float | None = None
@@ -63,18 +63,18 @@ class FrameNumbers:
     offset: float | None = None
 
     def known(self) -> dict[str, float]:
-        """Return the numbers that are known, by name."""
+        """Return the known measures, by name."""
         return {key: value for key, value in vars(self).items() if value is not None}
 
 
 def frame_numbers(outcome: Outcome, facts: FrameFacts) -> FrameNumbers:
-    """Return what the timeline and the table show of a science frame.
+    """Return the quality measures of a science frame for timeline and table.
 
     Parameters
     ----------
     outcome : Outcome
     facts : FrameFacts
-        What the night log knows of the frame.
+        Facts of the frame from the night log.
     """
     numbers = quality_numbers(outcome)
     cards, quality = outcome.cards, outcome.quality
@@ -98,7 +98,7 @@ def frame_numbers(outcome: Outcome, facts: FrameFacts) -> FrameNumbers:
             found.skymag = zeropoint - 2.5 * math.log10(found.sky / scale**2)
         noise, width = quality.get("noise"), quality.get("fwhm")
         if is_number(noise) and is_number(width) and noise > 0 and exptime > 0:
-            # 5 sigma in an aperture of 0.75 FWHM radius, which holds about 3/4 of a star.
+            # 5 sigma in an aperture of 0.75 FWHM radius, with about 3/4 of a star's light.
             faintest = 5 * noise * math.sqrt(math.pi) * 0.75 * width / 0.75
             found.limit = zeropoint - 2.5 * math.log10(faintest / exptime)
     rms = [numbers[key] for key in ("astrms1", "astrms2") if key in numbers]
@@ -108,7 +108,7 @@ def frame_numbers(outcome: Outcome, facts: FrameFacts) -> FrameNumbers:
 
 
 def pointing_offset(cards: Cards, facts: FrameFacts) -> float | None:
-    """Return how far a frame lies from where its raw header has it [arcsec], or None."""
+    """Return the distance of a frame from the position in its raw header [arcsec], or None."""
     if cards.get("ASTRCAT", "NONE") == "NONE" or "CD1_1" not in cards or "CRPIX1" not in cards:
         return None
     claimed = frame_centre(facts)
@@ -125,7 +125,7 @@ def pointing_offset(cards: Cards, facts: FrameFacts) -> float | None:
 
 
 def read_logs(imdir: Path, frame: str, most: int = 6000) -> dict[str, str]:
-    """Return what the steps wrote about a frame: {step: text}, the end of each."""
+    """Return the end of the log of each step for a frame: {step: text}."""
     texts = {}
     for step, _ in CHAIN:
         path = imdir / "logs" / step / f"{frame}.log"
@@ -139,13 +139,13 @@ def read_logs(imdir: Path, frame: str, most: int = 6000) -> dict[str, str]:
 
 
 def raw_picture(path: str, facts: FrameFacts, size: int) -> dict[str, str]:
-    """Return a picture of the raw frame, overscan subtracted, or why there is none."""
+    """Return a picture of the raw frame, overscan-subtracted, or why there is none."""
     from lib.calibration.detector import assemble
 
     small = quick_look(path, facts, size)
     if small is None:
         try:
-            # What is burnt out is not shown, and takes long to tell.
+            # Saturation is not shown, and takes long to determine.
             ccd = assemble(path, replace(facts, saturate=math.inf, linear=None)).ccd
         except (FrameRejected, ChildProcessError) as why:
             return {"why": shown(why)}
@@ -154,21 +154,21 @@ def raw_picture(path: str, facts: FrameFacts, size: int) -> dict[str, str]:
 
 
 def quick_look(path: str | Path, facts: FrameFacts, size: int) -> np.ndarray | None:
-    """Make a raw frame of one amplifier small before anything else is done to it.
+    """Return a raw frame of one amplifier, reduced in size.
 
     Parameters
     ----------
     path : path-like
     facts : FrameFacts
-        Facts from the night log.
+        Facts of the frame from the night log.
     size : int
-        Most pixels on a side.
+        Maximum number of pixels on a side.
 
     Returns
     -------
     ndarray of float32, or None
-        As stored but for zero point and scale, overscan subtracted. None for a frame of more
-        amplifiers, and where the file is not what the night log saw.
+        Overscan-subtracted values as stored, up to zero point and scale. None for frames of several
+        amplifiers, and where the file is not as in the night log.
     """
     from lib.calibration.overscan import overscan_level, section
     from lib.calibration.rawpixels import map_raw
@@ -198,10 +198,9 @@ def quick_look(path: str | Path, facts: FrameFacts, size: int) -> np.ndarray | N
 def map_frame(
     path: str | Path,
 ) -> tuple[list[str], np.ndarray | None, np.ndarray | None]:
-    """Return header (list of lines), image and mask of a frame, the latter two as on disk.
+    """Return header (list of lines), image and mask of a frame, memory-mapped.
 
-    They are mapped: all that is wanted is to make them small. Both are None where the frame was
-    rejected.
+    Image and mask are None where the frame was rejected.
     """
     header, images = map_images(path)
     image = images.get("")
@@ -213,20 +212,22 @@ def map_frame(
 
 @dataclass(frozen=True)
 class CardJob:
-    """What is needed to make the card of one frame, and the stamp that tells whether it holds.
+    """The inputs for the card of one frame, and a stamp that shows whether the card is current.
 
     Parameters
     ----------
     frame : str
+        Name of the frame.
     raw : str
-        Path of the raw file; empty where it is gone.
+        Path of the raw file; empty where it no longer exists.
     facts : FrameFacts
     imdir : Path
     product : str
-        Name of the last file made of the frame.
+        Name of the last file made from the frame.
     size, thumb : int
         Longest side of its pictures [pixel].
     stamp : list
+        Versions and times of all inputs.
     """
 
     frame: str
@@ -241,17 +242,18 @@ class CardJob:
 
 @dataclass
 class FrameCard:
-    """What the page shows of one frame.
+    """The details of a frame on the page.
 
     Parameters
     ----------
     pictures : list of dict
         ``title`` and ``src`` (data URI), or ``why`` there is none.
     thumb : str
-        Data URI.
+        Thumbnail (data URI).
     header : list of str
+        Lines of the header.
     logs : dict of str to str
-        By step.
+        Log of each step.
     """
 
     pictures: list[dict[str, str]]
@@ -261,7 +263,7 @@ class FrameCard:
 
 
 def make_card(job: CardJob) -> FrameCard:
-    """Make what the page shows of one frame."""
+    """Make the details of a frame for the page."""
     imdir, frame, size = job.imdir, job.frame, job.size
     shown: list[dict[str, str]] = []
     thumb = ""
@@ -323,7 +325,7 @@ def card_jobs(
 
 @dataclass(frozen=True)
 class CardEntry:
-    """What is kept of a card beside its file: stamp, thumbnail (data URI), size [byte]."""
+    """An entry of the index of cards: stamp, thumbnail (data URI), size [byte]."""
 
     stamp: list[Any]
     thumb: str
@@ -331,7 +333,7 @@ class CardEntry:
 
 
 def read_entry(content: Any) -> CardEntry | None:
-    """Return an entry of the index of cards; None where it has not the form that is needed."""
+    """Return an entry of the index of cards; None where it is malformed."""
     try:
         return CardEntry(list(content["stamp"]), str(content["thumb"]), int(content["size"]))
     except (KeyError, TypeError, ValueError):
@@ -339,17 +341,20 @@ def read_entry(content: Any) -> CardEntry | None:
 
 
 def make_cards(jobs: dict[str, CardJob], imdir: str | Path, cores: int = 1) -> dict[str, CardEntry]:
-    """Make the cards of frames that have changed, and keep each in qa/frames/<frame>.js.
+    """Make the cards of changed frames, each in a file qa/frames/<frame>.js.
 
     Parameters
     ----------
     jobs : dict of str to CardJob
+        Frame -> job.
     imdir : path-like
     cores : int
+        Number of threads.
 
     Returns
     -------
     dict of str to CardEntry
+        Frame -> entry of the index.
     """
     folder = Path(imdir) / "qa" / "frames"
     index_path = folder / "index.json"
@@ -369,12 +374,12 @@ def make_cards(jobs: dict[str, CardJob], imdir: str | Path, cores: int = 1) -> d
         write_if_changed(folder / f"{job.frame}.js", text)
         index[job.frame] = CardEntry(job.stamp, card.thumb, len(text))
 
-    # Threads: numpy and Pillow work outside the interpreter's lock.
+    # Threads: numpy and Pillow release the interpreter lock.
     with ThreadPoolExecutor(max(1, cores)) as pool:
         for job, card in zip(todo, pool.map(make_card, todo), strict=True):
             keep(job, card)
     for name in there:
-        # Of a frame that is no longer there; what the index does not know is not ours.
+        # Cards of removed frames; files not in the index are not ours.
         if name.endswith(".js") and name[:-3] in stored and name[:-3] not in jobs:
             (folder / name).unlink()
     write_if_changed(index_path, sealed({frame: asdict(one) for frame, one in index.items()}))

@@ -1,4 +1,4 @@
-"""The table frames.ecsv: a row for each raw frame, with what became of it."""
+"""The table frames.ecsv: one row per raw frame, with its outcome."""
 
 import hashlib
 from pathlib import Path
@@ -28,11 +28,11 @@ OUTCOME_COLUMNS = {
     "astrms2": "float64",
     "ncosmic": "int64",
 }
-"""What an outcome adds to a row of the night log, and the ECSV datatype of each."""
+"""Columns added to the night log by the outcome, and their ECSV datatypes."""
 
 
 def log_rows(night: NightLog) -> list[dict[str, Any]]:
-    """Return the rows of the night log as simple values, with the masters that fit each frame."""
+    """Return the rows of the night log as plain values, with the masters of each frame."""
     rows = []
     for one in night.rows:
         row = {name: one.get(name) for name in COLUMNS}
@@ -47,20 +47,21 @@ def log_rows(night: NightLog) -> list[dict[str, Any]]:
 
 
 def log_digest(night: NightLog) -> str:
-    """Return a digest of the night log: other raw files, other facts, another digest."""
+    """Return a digest of the night log, which changes with the raw files and their facts."""
     return hashlib.sha256(night.table_text().encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
 def begin_frames_table(night: NightLog, path: str | Path) -> bool:
-    """Write frames.ecsv for raw frames that it does not list yet.
+    """Write frames.ecsv if it does not list the present raw frames.
 
-    A table of the same raw frames stays as it is: it may hold what became of them. One that is
-    damaged stays so by the record, for who knows what became of them to write it.
+    A table of the same raw frames is kept, because it may have their outcomes. A damaged one is
+    kept as well, and rewritten by whoever knows the outcomes.
 
     Parameters
     ----------
     night : lib.night.nightlog.NightLog
     path : path-like
+        Path of ``frames.ecsv``.
 
     Returns
     -------
@@ -78,7 +79,7 @@ def begin_frames_table(night: NightLog, path: str | Path) -> bool:
 
 
 def table_is_damaged(path: str | Path) -> bool:
-    """Return whether frames.ecsv is not as it was last written."""
+    """Return whether frames.ecsv differs from what was last written."""
     known = ContentRecord(Path(path).parent).find(f"made:{Path(path).name}").get("sum")
     try:
         return bool(known) and checksum(path) != known
@@ -89,17 +90,17 @@ def table_is_damaged(path: str | Path) -> bool:
 def write_frames_table(
     night: NightLog, outcomes: list[Outcome], path: str | Path, record: bool = True
 ) -> bool:
-    """Write the night log with what became of each frame, unless the file says so already.
+    """Write the night log with the outcome of each frame, unless the file is up to date.
 
     Parameters
     ----------
     night : lib.night.nightlog.NightLog
     outcomes : list of Outcome
-        One for each row of the log, or none where nothing is known yet.
+        One per row of the log; empty where nothing is known yet.
     path : path-like
-        ``frames.ecsv``.
+        Path of ``frames.ecsv``.
     record : bool
-        Whether it holds all that is known, so that it may be known again.
+        Whether the table is complete, and recorded as such.
 
     Returns
     -------
@@ -128,9 +129,11 @@ def ecsv_text(rows: list[dict[str, Any]], kinds: dict[str, str], meta: dict[str,
     Parameters
     ----------
     rows : list of dict
+        Rows of the table.
     kinds : dict of str to str
-        Columns and their datatypes; what a row has not is an empty field.
+        Columns and their datatypes; values missing in a row are empty fields.
     meta : dict of str to str
+        Metadata of the table.
     """
     lines = ["# %ECSV 1.0", "# ---", "# delimiter: ','", "# datatype:"]
     lines += [f"# - {{name: {name}, datatype: {kind}}}" for name, kind in kinds.items()]
@@ -143,7 +146,7 @@ def ecsv_text(rows: list[dict[str, Any]], kinds: dict[str, str], meta: dict[str,
 
 
 def _cell(value: Any, kind: str) -> str:
-    """Return a value as a field of an ECSV table of comma-separated fields."""
+    """Return a value as a field of a comma-separated ECSV table."""
     if kind != "string":
         if not is_number(value):
             return ""

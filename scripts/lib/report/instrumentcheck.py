@@ -1,4 +1,4 @@
-"""What an instrument file makes of a folder of raw frames, before anything is reduced."""
+"""Check of an instrument file on a folder of raw frames, before anything is reduced."""
 
 import sys
 from collections import Counter
@@ -19,10 +19,10 @@ from lib.night.naming import hashable, shape_text
 from lib.night.nightlog import NightLog, scan
 
 MOST_PAIRS = 4
-"""Pairs of flats, and of biases, that are measured for a setting."""
+"""Maximum number of pairs of flats, and of biases, measured for a camera setting."""
 
 DISAGREE = 1.3
-"""Factor between a value of header or file and the measured one that is marked."""
+"""Factor between stated and measured value above which a line is marked."""
 
 HEAD = (
     *("file", "taken for", "target", "filter", "band", "exposure", "start (UTC)", "RA Dec"),
@@ -30,28 +30,29 @@ HEAD = (
 )
 
 TELLING = 0.8
-"""Part of the saturation above which a flat tells no gain."""
+"""Fraction of the saturation level above which a flat is not used to measure the gain."""
 
 
 def check_instrument(
     instrument: str, datadir: str | Path, night: NightLog | None = None
 ) -> Iterator[str]:
-    """Yield, line by line, what an instrument file makes of raw frames.
+    """Yield, line by line, how an instrument file interprets raw frames.
 
     Parameters
     ----------
     instrument : str
-        ``auto``, a shipped name, or the path of a YAML file.
+        ``auto``, a shipped instrument, or the path of a YAML file.
     datadir : path-like
+        Folder of raw frames.
     night : NightLog, optional
-        Night log of the folder, where its headers have been read.
+        Night log of the folder, if its headers have been read.
 
     Raises
     ------
     lib.night.instrumentsource.InstrumentError
-        Where the file is wrong.
+        The file is wrong.
     OSError
-        Where there is no such folder.
+        There is no such folder.
     """
     night = night or scan(datadir, instrument)
     if instrument.endswith((".yaml", ".yml")):
@@ -78,7 +79,7 @@ def _part(title: str, lines: Iterable[str]) -> Iterator[str]:
 
 
 def frame_rows(night: NightLog) -> Iterator[tuple[str, ...]]:
-    """Yield a row for each frame: what it was taken for, or why it is not used."""
+    """Yield a row per frame: its interpretation, or why it is not used."""
     yield HEAD
     for row in night.rows:
         ra, dec = row.get("ra"), row.get("dec")
@@ -108,7 +109,7 @@ def columns(table: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def filter_lines(night: NightLog) -> Iterator[str]:
-    """Yield a line for each filter: its band, its flats and science frames."""
+    """Yield a line per filter: its band, its flats and science frames."""
     found: dict[str, Counter[str]] = {}
     bands = {}
     for facts in night.frames.values():
@@ -121,7 +122,7 @@ def filter_lines(night: NightLog) -> Iterator[str]:
 
 
 def section_lines(frames: Iterable[FrameFacts]) -> Iterator[str]:
-    """Yield a line for each way in which frames are cut: image and overscan as [y0, y1, x0, x1]."""
+    """Yield a line per division of frames into image and overscan, as [y0, y1, x0, x1]."""
     ways: Counter[str] = Counter()
     for facts in frames:
         parts = [
@@ -137,7 +138,7 @@ def section_lines(frames: Iterable[FrameFacts]) -> Iterator[str]:
 
 
 def electronics_lines(night: NightLog, datadir: Path) -> Iterator[str]:
-    """Yield a line for each amplifier and setting: gain and read noise told, and measured."""
+    """Yield a line per amplifier and setting: gain and read noise, stated and measured."""
     settings: dict[tuple[object, ...], list[FrameFacts]] = {}
     for facts in night.frames.values():
         key = tuple(hashable(getattr(facts, name)) for name in DETECTOR_KEYS)
@@ -154,7 +155,7 @@ def electronics_lines(night: NightLog, datadir: Path) -> Iterator[str]:
 
 
 def _compared(gain: float, rdnoise: float, found: PhotonTransfer) -> str:
-    """Return what is told and what was measured; a gain of 0 is left to the night's flats."""
+    """Return stated and measured values; a stated gain of 0 is measured from the night's flats."""
     told = f"gain {gain:g} e/DN" if gain else "gain left to the flats"
     if found.gain is None and found.rdnoise_dn is None:
         return f"{told}, read noise {rdnoise:g} e; not measured: no two biases"
@@ -213,7 +214,7 @@ def _images(frames: Sequence[FrameFacts], datadir: Path) -> list[np.ndarray]:
 
 
 def calibration_lines(night: NightLog) -> Iterator[str]:
-    """Yield a line for each stack and calibration that its frames lack."""
+    """Yield a line per stack and missing calibration."""
     for stack, frames in night.stacks.items():
         lacking: dict[tuple[str, str], int] = {}
         for frame in frames:
@@ -233,7 +234,7 @@ def calibration_lines(night: NightLog) -> Iterator[str]:
 
 
 def lacking_required(night: NightLog) -> list[str]:
-    """Return the science frames that lack a calibration without which they are not reduced."""
+    """Return the science frames that lack a required calibration."""
     return [
         frame
         for frame in night.science
@@ -246,7 +247,7 @@ def lacking_required(night: NightLog) -> list[str]:
 
 
 def verdict(night: NightLog) -> str:
-    """Return the last line: how many science frames can be reduced."""
+    """Return the last line: the number of science frames that can be reduced."""
     lacking = set(lacking_required(night))
     left = sum(row.status == "REJECTED" for row in night.rows)
     good = len(night.science) - len(lacking)
@@ -258,7 +259,7 @@ def verdict(night: NightLog) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``autoproc check-instrument``; return the exit code: 0 where frames can be reduced."""
+    """Run ``autoproc check-instrument``; return the exit code: 0 if frames can be reduced."""
     import argparse
 
     parser = argparse.ArgumentParser(

@@ -11,20 +11,20 @@ from lib.night.plan import table_name
 
 @dataclass(frozen=True)
 class Link:
-    """A file below imdir: what it is, and its address relative to the page."""
+    """A file in imdir: description, and address relative to the page."""
 
     what: str
     href: str
 
 
 def existing(imdir: Path, files: Iterable[tuple[str, str]]) -> list[Link]:
-    """Return links to the files that are there.
+    """Return links to those files that exist.
 
     Parameters
     ----------
     imdir : Path
     files : iterable of tuple of str
-        What each is, and its path below `imdir`.
+        Description and path in `imdir` of each file.
     """
     return [Link(what, quote(name)) for what, name in files if (imdir / name).is_file()]
 
@@ -68,5 +68,5 @@ def target_links(imdir: Path, target: str) -> list[Link]:
 
 
 def night_links(imdir: Path) -> list[Link]:
-    """Return links to what belongs to the whole night."""
+    """Return links to the products of the whole night."""
     return existing(imdir, (("frames.ecsv", "frames.ecsv"), ("configuration", "qa/config.yaml")))

@@ -1,4 +1,4 @@
-"""What the page shows of masters, and of frames that lack one."""
+"""Content of the page about masters, and about frames that lack one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,12 @@ NUMBERS = (
     ("NLOW", "pixels of low response", 0, ""),
     ("NFILLED", "pixels filled", 0, ""),
 )
-"""Cards of a master that are shown: key, words, digits, unit."""
+"""Cards of a master shown on the page: key, label, digits, unit."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """A frame or master, and why it was left out or does not fit."""
+    """A frame or master, and why it was left out or does not match."""
 
     name: str
     why: str
@@ -31,20 +31,20 @@ class Named:
 
 @dataclass(frozen=True)
 class MasterView:
-    """What the page shows of one master.
+    """A master on the page.
 
     Parameters
     ----------
     used : int
-        Frames that are in it.
+        Number of frames in it.
     left : list of Named
-        Frames that were left out.
+        Frames left out of it.
     numbers : list of tuple of str
-        Words and value.
+        Label and value.
     picture : str
-        Data URI; empty where it was not made.
+        Data URI; '' where there is none.
     links : list of Link
-        To its file.
+        Links to its file.
     """
 
     name: str
@@ -73,7 +73,7 @@ def _named(text: str, separator: str) -> Named:
 
 
 def show_masters(result: NightOutcome, imdir: Path, sizes: Sizes) -> list[MasterView]:
-    """Make what the page shows of the masters."""
+    """Make the content of the page about the masters."""
     shown = []
     for name, cards in result.masters.items():
         picture = ""
@@ -103,7 +103,7 @@ def show_masters(result: NightOutcome, imdir: Path, sizes: Sizes) -> list[Master
 
 
 def calibration_mismatches(night: NightLog) -> list[Mismatch]:
-    """Return the science frames that lack a calibration they need, and why none fits."""
+    """Return the science frames that lack a calibration, and why no candidate matches."""
     found: dict[tuple[str, str], list[str]] = {}
     for frame in night.science:
         for kind, note in night.match(frame).notes.items():

@@ -1,4 +1,4 @@
-"""Raw frames of a new camera, and what their pixels show: unlit edges, gain and read noise."""
+"""Properties of a new camera measured from raw frames: overscan, gain and read noise."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,25 +22,26 @@ from lib.night.interpret import merged_header
 from lib.night.rawheaders import read_headers
 
 DARK_PART = 0.05
-"""Part of the light of a flat below which columns and rows at the edge are overscan."""
+"""Fraction of the level of a flat below which columns and rows at the edge are overscan."""
 
 
 @dataclass
 class RawFrame:
-    """A frame as `new_instrument` looks at it.
+    """A frame as used by `new_instrument`.
 
     Parameters
     ----------
     path : Path
     header : mapping
-        Of the image, on top of the primary one.
+        Header of the image, merged with the primary one.
     hdu : int
-        Of the first image.
+        Index of the first image.
     shape : list of int
+        Rows and columns.
     images : int
         Number of images in the file.
     kind : str
-        Type that was guessed, or empty.
+        Assumed type, or empty.
     """
 
     path: Path
@@ -52,11 +53,12 @@ class RawFrame:
 
 
 def read_frames(paths: Iterable[str | Path]) -> tuple[list[RawFrame], list[str]]:
-    """Return the frames of files and folders, and a sentence for each that cannot be read.
+    """Return the frames of files and folders, and one sentence per unreadable file.
 
     Parameters
     ----------
     paths : iterable of path-like
+        Files and folders.
     """
     files: list[Path] = []
     for path in map(Path, paths):
@@ -82,10 +84,10 @@ def read_frames(paths: Iterable[str | Path]) -> tuple[list[RawFrame], list[str]]
 
 
 def dark_edges(frames: Sequence[RawFrame]) -> tuple[list[int], list[int] | None] | None:
-    """Return trim and overscan as the edges of a flat tell: columns or rows without light.
+    """Return the trim and overscan sections from the unilluminated columns or rows of a flat.
 
-    None where there is no flat, or no bias to compare it with. The four columns or rows next to
-    the light are left out of the overscan: charge is left behind there.
+    None where there is no flat, or no bias for comparison. The four columns or rows next to the
+    illuminated area, which have deferred charge, are left out of the overscan.
     """
     flats = [one for one in frames if one.kind == "flat"]
     biases = [one for one in frames if one.kind == "bias"]
@@ -122,7 +124,7 @@ def _pixels(frame: RawFrame) -> np.ndarray | None:
 
 
 def measure_frames(frames: Sequence[RawFrame], trim: list[int] | None) -> PhotonTransfer:
-    """Return gain and read noise, measured in the flats of one filter and in the biases."""
+    """Return gain and read noise, measured from the flats of one filter and the biases."""
     cut = slice(None), slice(None)
     if trim:
         cut = slice(trim[0], trim[1]), slice(trim[2], trim[3])

@@ -1,4 +1,4 @@
-"""An instrument file written from the headers, and where they help the pixels, of some frames."""
+"""Draft of an instrument file from the headers and, where useful, the pixels of some frames."""
 
 import re
 import sys
@@ -49,7 +49,7 @@ NEAR = {
     "rdnoise": "NOIS|RON",
     "saturate": "SAT",
 }
-"""What keywords contain that may hold a value which the usual ones do not."""
+"""Fragments of keywords that may have a value missing under the usual keywords."""
 
 NAMES = ("INSTRUME", "CURRINST", "DETECTOR", "CAMERA")
 """Keywords that name the camera."""
@@ -57,13 +57,13 @@ NAMES = ("INSTRUME", "CURRINST", "DETECTOR", "CAMERA")
 
 @dataclass
 class Draft:
-    """Lines of an instrument file in the making.
+    """An instrument file in the making.
 
     Parameters
     ----------
     lines : list of str
     guessed, missing : list of str
-        Keys that need a look, and such that were not found.
+        Keys that need checking, and keys for which nothing was found.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -76,15 +76,15 @@ class Draft:
 
 
 def new_instrument(frames: Sequence[RawFrame]) -> Draft:
-    """Return a draft of the instrument file of some frames of one camera.
+    """Return a draft of the instrument file for frames of one camera.
 
-    Each entry says whether it was found in the headers (with the value of a frame), guessed,
-    or is missing; what is usual is left to the generic instrument.
+    Each entry says whether it was found in the headers (with the value of a frame), guessed, or is
+    missing; usual entries are left to the generic instrument.
 
     Parameters
     ----------
     frames : sequence of RawFrame
-        At least one; their `kind` is set.
+        At least one frame, with `kind` set.
     """
     generic = load_instrument("generic")
     draft = Draft()
@@ -112,7 +112,7 @@ def _dates_hold_time(generic: Mapping[str, Any], frames: Sequence[RawFrame]) -> 
 
 
 def _distinct(frames: Sequence[RawFrame], key: str) -> list[str]:
-    """Return the values of a keyword, the most frequent first."""
+    """Return the values of a keyword, most frequent first."""
     found = Counter(text(get(one.header, key)) for one in frames)
     return [value for value, _ in found.most_common() if value]
 
@@ -140,9 +140,9 @@ def _add_match(draft: Draft, frames: Sequence[RawFrame]) -> None:
 
 
 def guess_types(frames: Sequence[RawFrame]) -> list[Any]:
-    """Set the type of each frame, and return the alternatives of `type` that tell it.
+    """Set the type of each frame, and return the alternatives of `type` that give it.
 
-    OBJECT counts where the keyword of types says object for flats and biases too.
+    OBJECT is used where the keyword of types says object for flats and biases as well.
     """
     generic = load_instrument("generic")["type"]
     entries = generic if isinstance(generic, list) else [generic]
@@ -220,7 +220,7 @@ def _add_type(draft: Draft, frames: Sequence[RawFrame], generic: Mapping[str, An
 
 
 def _add_value(draft: Draft, key: str, spec: Any, frames: Sequence[RawFrame]) -> None:
-    """Add the first alternative of the generic instrument that has a value in the headers."""
+    """Add the first alternative of the generic instrument with a value in the headers."""
     options = spec if isinstance(spec, list) else [spec]
     for option in options:
         if isinstance(option, dict) and "value" in option:
@@ -245,11 +245,11 @@ def _add_value(draft: Draft, key: str, spec: Any, frames: Sequence[RawFrame]) ->
 
 
 COADDS = ("COADDS", "NCOADDS", "NCOADD", "COADD", "NCOA")
-"""Keywords of cameras that sum several exposures into one frame."""
+"""Keywords for the number of exposures summed in a frame."""
 
 
 def _add_coadds(draft: Draft, option: Any, frames: Sequence[RawFrame]) -> None:
-    """Say that several exposures are in a frame: their sum or mean is not told by a header."""
+    """Add a remark on coadded exposures: headers do not say whether they are summed or averaged."""
     for key in COADDS:
         counts = {number(get(one.header, key)) for one in frames} - {None, 1.0}
         if counts and isinstance(option, str):
@@ -292,7 +292,7 @@ def _fits(key: str, value: Any) -> bool:
 
 
 def _near(pattern: str, header: Mapping[str, Any]) -> list[str]:
-    """Return keywords that may hold a value, with it."""
+    """Return keywords that may have a value, with it."""
     found = [key for key in header if re.search(pattern, key) and get(header, key) is not None]
     return [f"{key} = {text(header[key])[:24]}" for key in found[:5]]
 
@@ -313,7 +313,7 @@ _TRUTHS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 
 
 def _add_bands(draft: Draft, frames: Sequence[RawFrame], generic: Mapping[str, Any]) -> None:
-    """Add the filters that their name alone does not tell, the others as a comment."""
+    """Add the filters whose band does not follow from the name, and the others as a comment."""
     lit = [one for one in frames if one.kind in ("flat", "object")]
     names = Counter(text(evaluate(generic["filter"], one.header)) for one in lit)
     draft.add("")
@@ -357,12 +357,12 @@ def _add_camera(
     if bands & {"J", "H", "K"}:
         draft.add("    near_infrared: true", "guessed from the filters: one sky per target")
         draft.guessed.append("near_infrared")
-    # Of several images each has its own sections and gain: those of its header.
+    # Each of several images has its own sections and gain in its header.
     edges = None if several else _add_sections(draft, alike, shape)
     measured = photon_transfer([], []) if several else measure_frames(alike, edges)
     _add_electronics(draft, alike, camera, measured)
     kinds = Counter(one.kind for one in frames)
-    # What these frames lack, others of the night may have: it is used then, and not asked for.
+    # Entries that these frames lack but others may have: used if present, never required.
     needs = {kind: "required" if kinds[kind] else "optional" for kind in ("bias", "flat")}
     dark = "required" if kinds["dark"] and not kinds["bias"] else "optional"
     needs = {"bias": needs["bias"], "dark": dark, "flat": needs["flat"]}
@@ -377,7 +377,7 @@ def _add_camera(
 def _add_sections(
     draft: Draft, frames: Sequence[RawFrame], shape: tuple[int, ...]
 ) -> list[int] | None:
-    """Add trim and overscan from the headers, else from the dark edges of flats; return trim."""
+    """Add trim and overscan from headers or unilluminated edges of flats; return the trim."""
     found: dict[str, tuple[str, list[int]]] = {}
     for name, keys in (("trim", ("TRIMSEC", "DATASEC")), ("overscan", ("BIASSEC", "OVERSCAN"))):
         for key in keys:
@@ -409,7 +409,7 @@ def _add_electronics(
     camera: Mapping[str, Any],
     measured: PhotonTransfer,
 ) -> None:
-    """Add gain, read noise and saturation: measured, else from the header, else missing."""
+    """Add gain, read noise and saturation: measured, from the header, or missing."""
     values = {"gain": measured.gain, "rdnoise": measured.rdnoise}
     header_gain = _usable(camera.get("gain"), frames[0])
     if (
@@ -449,7 +449,7 @@ def _add_electronics(
 
 
 def _is_setting(keyword: str, frame: RawFrame) -> str:
-    """Return why a keyword is a setting of the camera and no gain, or ''."""
+    """Return why a keyword is a camera setting rather than a gain; '' if it is not."""
     try:
         read_electronics([keyword], 1.0, frame.header, frame.path.name)
     except FrameUnusable as reason:
@@ -458,7 +458,7 @@ def _is_setting(keyword: str, frame: RawFrame) -> str:
 
 
 def _usable(spec: Any, frame: RawFrame) -> tuple[str, float] | None:
-    """Return the first keyword of an entry that holds a positive number."""
+    """Return the first keyword of an entry with a positive number."""
     for option in spec if isinstance(spec, list) else [spec]:
         if isinstance(option, str):
             value = number(get(frame.header, option))
@@ -492,7 +492,7 @@ def _add_scale(draft: Draft, science: Sequence[RawFrame], camera: Mapping[str, A
 
 
 def write_draft(draft: Draft, count: int) -> str:
-    """Return the text of an instrument file with a head that says what is to be looked at."""
+    """Return the text of an instrument file, with a head that lists what to check."""
     frames = f"{count} frame{'s' * (count != 1)}"
     head = [f"# Written from {frames}: found in headers, measured, guessed or MISSING."]
     if draft.missing:
@@ -509,7 +509,7 @@ def lines_of(paths: Iterable[str | Path]) -> Iterator[str]:
     Raises
     ------
     ValueError
-        Where none of them can be read.
+        None of the files can be read.
     """
     frames, failed = read_frames(paths)
     for sentence in failed:

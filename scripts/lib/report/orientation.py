@@ -1,4 +1,4 @@
-"""Scale and orientation of solved frames where they are others than the instrument file gives."""
+"""Remarks on solved frames whose scale or orientation differs from the instrument file."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from lib.report.outcomes import Outcome
 
 SCALE_DIFFERS, TURN_DIFFERS = 0.01, 1.0
-"""Relative difference of scale, and difference of rotation [deg], from which it is told."""
+"""Relative difference of scale, and difference of rotation [deg], above which a remark is made."""
 
 
 @dataclass(frozen=True)
 class Orientation:
-    """Scales and orientation as an instrument file gives them.
+    """Pixel scale and orientation, as in an instrument file.
 
     Parameters
     ----------
     scales : tuple of float
-        Scales of both axes of the raw frame ["/px].
+        Scales of both axes of the raw frame [arcsec/pixel].
     rotation : float
-        Degrees.
+        Rotation [deg].
     mirrored : bool
     """
 
@@ -36,7 +36,7 @@ class Orientation:
     mirrored: bool
 
     def differs(self, other: Orientation) -> bool:
-        """Return whether scale, rotation or parity are noticeably others."""
+        """Return whether scale, rotation or parity differ significantly."""
         ratios = [one / two for one, two in zip(self.scales, other.scales, strict=True)]
         if self.mirrored != other.mirrored or any(abs(r - 1) > SCALE_DIFFERS for r in ratios):
             return True
@@ -57,22 +57,23 @@ class Orientation:
 
 
 def turn_between(one: float, other: float) -> float:
-    """Return the angle from one direction to another, within ±180 [deg]."""
+    """Return the angle from one direction to another, within ±180 deg."""
     return (other - one + 180) % 360 - 180
 
 
 def orientation_of(cards: Mapping[str, Any], facts: FrameFacts) -> Orientation | None:
     """Return the orientation of a CD matrix in unbinned pixels of the raw frame, or None.
 
-    The inverse of what docs/instruments.md gives: CD1_1 = -s1 cos t, CD2_1 = s1 sin t,
-    CD1_2 = s2 sin t, CD2_2 = s2 cos t, over 3600; s1 is negative where the frame is mirrored.
+    Inverse of the definition in docs/instruments.md: CD1_1 = -s1 cos t, CD2_1 = s1 sin t, CD1_2 =
+    s2 sin t, CD2_2 = s2 cos t, over 3600; s1 is negative for a mirrored frame.
 
     Parameters
     ----------
     cards : mapping
-        CD1_1, CD1_2, CD2_1, CD2_2 [deg/px] of the trimmed, joined frame.
+        CD1_1, CD1_2, CD2_1, CD2_2 [deg/pixel] of the trimmed, joined frame.
     facts : FrameFacts
-        `amplifiers`, of which the first says how the frame's axes run in the raw one, `binning`.
+        With `binning` and `amplifiers`; the first amplifier gives the directions of the axes in the
+        raw frame.
     """
     try:
         cd = np.array([[float(cards[f"CD{i}_{j}"]) for j in (1, 2)] for i in (1, 2)])
@@ -90,13 +91,13 @@ def orientation_of(cards: Mapping[str, Any], facts: FrameFacts) -> Orientation |
 
 
 def orientation_remarks(frames: Mapping[str, FrameFacts], outcomes: Iterable[Outcome]) -> list[str]:
-    """Return, for each camera whose solved frames differ from the first guess, what to write.
+    """Return, for each camera whose solved frames differ from the initial WCS, the correct entry.
 
     Parameters
     ----------
     frames : mapping of str to FrameFacts
     outcomes : iterable of Outcome
-        Only those tied to a catalogue count: the others keep the orientation that was assumed.
+        Only frames tied to a catalogue are used: others keep the assumed orientation.
     """
     found: dict[tuple[str, ...], list[tuple[Orientation, Orientation | None, FrameFacts]]] = {}
     for outcome in outcomes:

@@ -1,4 +1,4 @@
-"""What became of every frame, as the products tell."""
+"""The outcome of each frame, from the products."""
 
 import hashlib
 import json
@@ -26,30 +26,30 @@ from lib.report.products import (
 )
 
 CHAIN = PIPELINE.frame_chain()
-"""Steps a science frame takes, and the prefixes of what each writes."""
+"""Steps of a science frame, and the prefixes of the files that each writes."""
 
 
 @dataclass
 class Outcome:
-    """What became of one raw frame.
+    """The outcome of one raw frame.
 
     Parameters
     ----------
     frame : str
-        Its name; of a file that is no frame the name of the file.
+        Name of the frame; for a file that is no frame the file name.
     status : {'OK', 'IGNORED', 'REJECTED', 'UNFINISHED'}
     step : str
-        Last step done, or the step that left the frame out.
+        Last step done, or the step that rejected the frame.
     reason : str
-        ``CODE: numbers``; empty when used.
+        ``CODE: numbers``; empty for a used frame.
     used : str
-        Stack or master(s) that the frame is part of.
+        Stack or masters that contain the frame.
     product : str
-        Name of the last file made of it, below imdir.
+        Name in imdir of the last file made from it.
     cards : dict
         Cards of that file's header, see `lib.report.products.FRAME_CARDS`.
     quality : dict
-        What its stack measured: fwhm, ellipticity, zero point, transparency, weight.
+        Measurements by its stack: fwhm, ellipticity, zero point, transparency, weight.
     """
 
     frame: str
@@ -63,14 +63,16 @@ class Outcome:
 
 
 def follow_frame(frame: str, cache: HeaderCache, logged: dict[str, set[str]]) -> Outcome:
-    """Return what the products say about a science frame, before its stack is looked at.
+    """Return the outcome of a science frame from its products, without its stack.
 
     Parameters
     ----------
     frame : str
+        Name of the frame.
     cache : HeaderCache
+        Headers of the products.
     logged : dict of str to set
-        Frames that each step has a log file of.
+        Step -> frames for which the step has a log file.
     """
     outcome = Outcome(frame)
     for step, prefixes in reversed(CHAIN):
@@ -91,7 +93,7 @@ def follow_frame(frame: str, cache: HeaderCache, logged: dict[str, set[str]]) ->
 
 
 def mark_unfinished(outcome: Outcome, logged: dict[str, set[str]]) -> None:
-    """Mark a frame whose next step was begun and left nothing: it failed or was stopped."""
+    """Mark a frame whose next step was started without result: it failed or was stopped."""
     steps = [step for step, _ in CHAIN]
     done = steps.index(outcome.step) + 1 if outcome.step else 0
     for step in steps[done:]:
@@ -109,16 +111,18 @@ def judge_in_stack(
     quality: dict[str, Any],
     finished: bool,
 ) -> None:
-    """Add to a frame's outcome what its stack says about it.
+    """Add the results of its stack to the outcome of a frame.
 
     Parameters
     ----------
     outcome : Outcome
+        Outcome, changed in place.
     stack : str
+        Name of the stack.
     solution, quality : dict
         Entry of the frame in qa/astrometry/<stack>.json and in qa/stack/<stack>.json.
     finished : bool
-        Whether the coadd is there.
+        Whether the coadd exists.
     """
     if outcome.status == "REJECTED":
         return
@@ -144,7 +148,7 @@ def is_left_out(quality: dict[str, Any]) -> bool:
 
 
 def code_and_numbers(entry: dict[str, Any]) -> str:
-    """Return ``CODE: numbers`` of an entry that says why a frame was left out."""
+    """Return ``CODE: numbers`` from an entry that says why a frame was left out."""
     if entry.get("reason"):
         return str(entry["reason"])
     code, numbers = entry.get("code", ""), entry.get("numbers", "")
@@ -152,7 +156,7 @@ def code_and_numbers(entry: dict[str, Any]) -> str:
 
 
 def frames_of(quality: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the per-frame entries of a qa file by frame, kept there as a dict or as a list."""
+    """Return the entries of a qa file by frame, whether stored as a dict or a list."""
     frames = quality.get("frames", {})
     if isinstance(frames, dict):
         return frames
@@ -187,7 +191,7 @@ def judge_calibrations(masters: dict[str, Cards]) -> dict[str, Outcome]:
 
 @dataclass(frozen=True)
 class StackOutcome:
-    """What became of one stack.
+    """The outcome of one stack.
 
     Parameters
     ----------
@@ -195,7 +199,7 @@ class StackOutcome:
         Cards of the coadd's header, see `lib.report.products.COADD_CARDS`; empty where it was not
         made.
     frames : list of str
-        Its members.
+        Names of its frames.
     solution, quality : dict
         Content of qa/astrometry/<stack>.json and of qa/stack/<stack>.json.
     """
@@ -208,20 +212,20 @@ class StackOutcome:
 
 @dataclass
 class NightOutcome:
-    """What became of a night.
+    """The outcome of a night.
 
     Parameters
     ----------
     rows : list of Outcome
-        One for each row of the night log, in its order.
+        One per row of the night log, in its order.
     frames : dict of str to Outcome
-        The same by frame, of those that the night log found fit for use.
+        Outcome by frame, for the frames that the night log found usable.
     stacks : dict of str to StackOutcome
     masters : dict of str to dict
         Cards of each master.
     remarks : list of str
-        What is to be known of the night as a whole: those of the night log, then those that
-        masters and frames carry in their cards NOTE1, NOTE2, ...
+        Remarks on the night as a whole: those of the night log, then those from the cards NOTE1,
+        NOTE2, ... of masters and frames.
     """
 
     rows: list[Outcome]
@@ -232,7 +236,7 @@ class NightOutcome:
 
     @property
     def left_out(self) -> list[Outcome]:
-        """Outcomes of the frames that something was wrong with, in order of step and name."""
+        """Outcomes of frames that were not used, in order of step and name."""
         steps = ["nightlog", "bias", "dark", "flat", *(step for step, _ in CHAIN), "stack"]
         wrong = [one for one in self.rows if one.status in ("REJECTED", "UNFINISHED")]
         return sorted(
@@ -242,19 +246,20 @@ class NightOutcome:
 
     @property
     def ignored(self) -> list[Outcome]:
-        """Outcomes of the files that are not for this job."""
+        """Outcomes of files that are not part of the job."""
         return [one for one in self.rows if one.status == "IGNORED"]
 
 
 def collect(night: NightLog, plan: Plan, imdir: str | Path) -> NightOutcome:
-    """Find out what became of every frame of a night.
+    """Determine the outcome of every frame of a night.
 
     Parameters
     ----------
     night : lib.night.nightlog.NightLog
     plan : lib.night.plan.Plan
-        What was to be made of it.
+        Plan of the night.
     imdir : path-like
+        Directory of the products.
 
     Returns
     -------
@@ -302,7 +307,7 @@ def night_remarks(
     results: Mapping[str, StackOutcome],
     frames: Mapping[str, Outcome],
 ) -> list[str]:
-    """Return what is remarkable about a night: its headers, masters, reference and pointing."""
+    """Return remarks on a night: its headers, masters, reference and pointing."""
     remarks = [*night.notes, *night.calibration_remarks()]
     for name, cards in masters.items():
         remarks += [f"{name}: {note}" for note in cards.get("NOTE", ())]
@@ -333,7 +338,7 @@ def _stems(folder: Path) -> set[str]:
 
 
 def quality_numbers(outcome: Outcome) -> dict[str, float]:
-    """Return the quality measures of a frame; missing ones are left out.
+    """Return the known quality measures of a frame.
 
     Returns
     -------
@@ -357,7 +362,7 @@ def quality_numbers(outcome: Outcome) -> dict[str, float]:
 
 
 def digest(night: NightOutcome) -> str:
-    """Return a digest of what became of a night: another outcome, another digest.
+    """Return a digest of the outcome of a night.
 
     Parameters
     ----------

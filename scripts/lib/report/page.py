@@ -1,4 +1,4 @@
-"""The page about the night: one file that shows what was made, what was left out and why."""
+"""The page about the night: one file that shows what was made, and what was left out and why."""
 
 import datetime
 import json
@@ -87,14 +87,14 @@ def table_rows(night: NightLog, result: NightOutcome) -> list[list[Any]]:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A frame left out, in words.
+    """A frame left out, described in words.
 
     Parameters
     ----------
     code, numbers : str
-        Of its reason; `words` is what the code means.
+        Code and numbers of the reason; `words` is the meaning of the code.
     card : bool
-        Whether the page has details of it.
+        Whether the page has details of the frame.
     """
 
     frame: str
@@ -110,7 +110,7 @@ class LeftOut:
 
 
 def show_left_out(night: NightLog, result: NightOutcome) -> list[LeftOut]:
-    """Return the frames left out, in words, with what the line that excludes each needs."""
+    """Return the frames left out, in words, with what an entry of the exclude list needs."""
     rows = {row.frame or row.raw: row for row in night.rows}
     shown = []
     for one in result.left_out + result.ignored:
@@ -136,7 +136,7 @@ def show_left_out(night: NightLog, result: NightOutcome) -> list[LeftOut]:
 def show_timeline(
     night: NightLog, result: NightOutcome, cards: dict[str, CardEntry], imdir: Path
 ) -> list[dict[str, Any]]:
-    """Return what the page's script is given of each science frame."""
+    """Return the data of each science frame for the page's script."""
     timeline = []
     there = list_files(imdir)
     prefixes = dict.fromkeys(prefix for _, ones in CHAIN for prefix in ones)
@@ -165,7 +165,7 @@ def show_timeline(
 def show_stacks(
     result: NightOutcome, config: dict[str, Any], imdir: Path, sizes: Sizes, pool: Executor
 ) -> tuple[list[StackView], list[TargetView]]:
-    """Return what the page shows of the stacks, by target, from blue to red; and the targets."""
+    """Return the content about the stacks, by target from blue to red, and about the targets."""
     targets = sorted({target_of(stack) for stack in result.stacks})
     references = {one: read_reference(imdir / "refcat" / f"{one}.ecsv") for one in targets}
     configured = parse_position(config.get("target_radec"))
@@ -190,7 +190,7 @@ def show_stacks(
 def embed_cards(
     night: NightLog, cards: dict[str, CardEntry], imdir: Path, sizes: Sizes
 ) -> tuple[dict[str, Any], str]:
-    """Return the cards that are kept in the page, and the folder of those that are not."""
+    """Return the frame details embedded in the page, and the folder of those that are not."""
     if sum(entry.size for entry in cards.values()) > sizes.embed:
         return {}, "qa/frames/"
     embedded = {}
@@ -199,14 +199,14 @@ def embed_cards(
         try:
             text = path.read_text(encoding="utf-8")
             embedded[frame] = json.loads(text[text.index(", ") + 2 : text.rindex(");")])
-        except (ValueError, RecursionError):  # damaged; the next page makes it again
+        except (ValueError, RecursionError):  # damaged; made again for the next page
             path.unlink()
     return embedded, ""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run was started with, as `lib.report.run.record_run` has written it."""
+    """Command and environment of a run, as written by `lib.report.run.record_run`."""
 
     command: str = ""
     cores: int = 0
@@ -216,7 +216,7 @@ class Run:
 
 
 def read_run(imdir: Path) -> Run:
-    """Return what the last run in a directory was started with."""
+    """Return command and environment of the last run in a directory."""
     known = {one.name for one in fields(Run)}
     content = read_json(imdir / "qa" / "run.json")
     return Run(**{key: value for key, value in content.items() if key in known})
@@ -224,20 +224,20 @@ def read_run(imdir: Path) -> Run:
 
 @dataclass(frozen=True)
 class Page:
-    """All that the page shows: the variables of its template.
+    """The content of the page: variables of its template.
 
     Parameters
     ----------
     begin, end : str
         DATE-OBS of the first and the last science frame.
     nfiles, nscience, nused, nbad : int
-        Raw files; science frames, those in a stack; frames left out.
+        Numbers of raw files, science frames, stacked ones, and frames left out.
     elapsed : float
-        Seconds that the last run took.
+        Duration of the last run [s].
     data : dict
-        What the page's script is given.
+        Data for the page's script.
     cards : dict
-        Details of the frames by frame, as far as the page holds them.
+        Frame -> details embedded in the page.
     """
 
     title: str
@@ -268,7 +268,7 @@ class Page:
 
 
 def record_of(imdir: Path) -> tuple[Path, str]:
-    """Return the folder of Snakemake's records, and what the logs of a night's jobs hold."""
+    """Return the folder of Snakemake's records, and the text in the log paths of a night's jobs."""
     own = imdir / ".snakemake" / "metadata"
     return (own, "") if own.exists() else (imdir.parent / ".snakemake/metadata", f"{imdir.name}/")
 
@@ -276,7 +276,7 @@ def record_of(imdir: Path) -> tuple[Path, str]:
 def gather(
     night: NightLog, result: NightOutcome, config: dict[str, Any], imdir: Path, cores: int = 1
 ) -> Page:
-    """Collect all that the page shows."""
+    """Collect the content of the page."""
     sizes = sizes_for(len(night.science), len(result.stacks))
     cards = make_cards(card_jobs(night, result, config, imdir, sizes), imdir, cores)
     made = {stack: entry.cards for stack, entry in result.stacks.items() if entry.cards}
@@ -337,7 +337,7 @@ def gather(
 
 
 def _shown(value: Any) -> Any:
-    """Return what a template writes: of texts, only what is printed."""
+    """Return a value for a template; texts without unprintable characters."""
     from markupsafe import Markup
 
     return shown_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
@@ -372,7 +372,7 @@ def own_files() -> dict[str, str]:
 def make_page(
     night: NightLog, config: dict[str, Any], imdir: str | Path, cores: int = 1
 ) -> NightOutcome:
-    """Find out what became of the night, bring frames.ecsv up to date and write the page.
+    """Determine the outcome of the night, bring frames.ecsv up to date and write the page.
 
     Parameters
     ----------
@@ -380,6 +380,7 @@ def make_page(
     config : dict
     imdir : path-like
     cores : int
+        Number of threads.
 
     Returns
     -------
@@ -387,7 +388,7 @@ def make_page(
     """
     imdir = Path(imdir)
     result = collect(night, plan_night(night, config), imdir)
-    # The table first: the page, the rule's output, must not be older than what it tells of.
+    # The table first: the page, the rule's output, must not be older than the table.
     write_frames_table(night, result.rows, imdir / "frames.ecsv")
     page = render(gather(night, result, config, imdir, cores))
     write_if_changed(imdir / "night.html", page)

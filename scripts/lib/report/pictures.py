@@ -1,4 +1,4 @@
-"""Pictures of images for the page: made small by block means, stretched, encoded as text."""
+"""Pictures for the page: reduced by block averaging, stretched, encoded as text."""
 
 import base64
 import io
@@ -21,28 +21,30 @@ MASK_COLOURS = (
     (TRAIL, (200, 80, 220)),
     (COSMIC, (255, 90, 70)),
 )
-"""Colour of each bit in a picture of a mask; a later one covers an earlier one."""
+"""Colour of each bit in the picture of a mask; later ones cover earlier ones."""
 
 
 NOISE_BELOW, LINEAR_UP_TO = 1.0, 14.0
-"""[noise] Black of a colour picture below the sky, and where its stretch turns logarithmic."""
+"""[noise] Black level of a colour picture below the sky, and level at which the stretch becomes
+logarithmic."""
 
 
 SAMPLE = 1 << 14
-"""Pixels that tell the levels of a picture: its median to a hundredth of the noise."""
+"""Number of pixels used for the levels of a picture: gives its median to a hundredth of the
+noise."""
 
 
 LARGEST_CORE = 400
-"""[pixel] Most of a picture that the burnt-out core of a star covers."""
+"""[pixel] Maximum size of the saturated core of a star in a picture."""
 
 
 def block_factor(shape: Sequence[int], size: int) -> int:
-    """Return by how much an image must be reduced to have at most `size` pixels on a side."""
+    """Return the factor by which to reduce an image to at most `size` pixels on a side."""
     return max(1, -(-max(shape) // size))
 
 
 def block_mean(image: np.ndarray, factor: int) -> np.ndarray:
-    """Return the means of blocks of `factor` x `factor` pixels, the rest at the edges cut off.
+    """Return the means of blocks of `factor` x `factor` pixels; incomplete blocks are cut off.
 
     Parameters
     ----------
@@ -57,10 +59,10 @@ def block_mean(image: np.ndarray, factor: int) -> np.ndarray:
         return np.asarray(image, np.float32)
     ny, nx = image.shape[0] // factor, image.shape[1] // factor
     rows = image[: ny * factor, : nx * factor].reshape(ny, factor, nx * factor)
-    # Truths are counted in bytes as far as these reach: nothing is to be converted.
+    # Booleans are counted in bytes, without conversion, as far as these suffice.
     few = image.dtype == bool and factor < 16
     rows = rows.view(np.uint8).sum(axis=1, dtype=np.uint8) if few else rows.sum(axis=1, dtype="f4")
-    # A sum along an axis this short takes several times as long.
+    # A sum along such a short axis takes several times as long.
     total = rows[:, ::factor].copy()
     for k in range(1, factor):
         total += rows[:, k::factor]
@@ -70,9 +72,9 @@ def block_mean(image: np.ndarray, factor: int) -> np.ndarray:
 def reduce_covered(
     image: np.ndarray, valid: np.ndarray, factor: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the means of the valid pixels of blocks, and which blocks have data.
+    """Return the means of the valid pixels in blocks, and which blocks have data.
 
-    What is enclosed by data, as the burnt-out core of a star, takes the value beside it.
+    Holes enclosed by data, such as saturated cores of stars, are filled from their surroundings.
 
     Parameters
     ----------
@@ -97,19 +99,19 @@ def reduce_covered(
 
 
 def fill_enclosed(image: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """Give pixels that are enclosed by data the value of those beside them, in place.
+    """Fill pixels enclosed by data from their neighbours, in place.
 
     Parameters
     ----------
     image : ndarray, shape (ny, nx)
     covered : ndarray of bool, shape (ny, nx)
-        Of the others no more than `LARGEST_CORE` in one piece are filled: what is larger is no
-        core of a star.
+        Pixels with data. Connected pixels without are filled up to a size of `LARGEST_CORE`; larger
+        holes are no cores of stars.
 
     Returns
     -------
     ndarray of bool, shape (ny, nx)
-        Which they are.
+        The filled pixels.
     """
     from scipy.ndimage import label
 
@@ -122,7 +124,7 @@ def fill_enclosed(image: np.ndarray, covered: np.ndarray) -> np.ndarray:
         filled &= np.bincount(empty.ravel())[empty] <= LARGEST_CORE
     known = covered.copy()
     y, x = np.nonzero(filled)
-    # From the rim inwards, each by the mean of its four neighbours that are known.
+    # From the edge inwards, each from the mean of its known neighbours.
     while y.size:
         means, number = neighbour_means(image, known, y, x)
         now = number > 0
@@ -132,7 +134,7 @@ def fill_enclosed(image: np.ndarray, covered: np.ndarray) -> np.ndarray:
 
 
 def block_bits(mask: np.ndarray, factor: int) -> np.ndarray:
-    """Return the bits that any pixel of each block has, shape (ny // factor, nx // factor)."""
+    """Return the bits set in any pixel of each block, shape (ny // factor, nx // factor)."""
     if factor == 1:
         return mask
     ny, nx = mask.shape[0] // factor, mask.shape[1] // factor
@@ -151,19 +153,19 @@ def stretch(
 ) -> np.ndarray:
     """Return an image as grey levels: linear near the background, logarithmic above (asinh).
 
-    Lupton, Gunn & Szalay 1999, AJ 118, 1406.
+    After Lupton, Gunn & Szalay (1999, AJ 118, 1406).
 
     Parameters
     ----------
     image : ndarray, shape (ny, nx)
     valid : ndarray of bool, shape (ny, nx), optional
-        Pixels that count; the others become black.
+        Pixels to use; the others become black.
     low : float
-        Black is so many standard deviations below the median.
+        Black level [standard deviations below the median].
     soft : float
-        Standard deviations above the median at which the stretch turns logarithmic.
+        Level at which the stretch becomes logarithmic [standard deviations above the median].
     high : float
-        Percentile that becomes white.
+        White level [percentile].
 
     Returns
     -------
@@ -187,7 +189,7 @@ def stretch(
 
 
 def linear_grey(image: np.ndarray, low: float = 0.5, high: float = 99.5) -> np.ndarray:
-    """Return an image as grey levels between two percentiles, for masters."""
+    """Return an image as grey levels, linear between two percentiles, for masters."""
     finite = image[np.isfinite(image)]
     if finite.size == 0:
         return np.zeros(image.shape, np.uint8)
@@ -198,7 +200,7 @@ def linear_grey(image: np.ndarray, low: float = 0.5, high: float = 99.5) -> np.n
 
 
 def mask_colours(mask: np.ndarray) -> np.ndarray:
-    """Return a picture of a mask, shape (ny, nx, 3): each bit in its colour, none black."""
+    """Return a picture of a mask, shape (ny, nx, 3): one colour per bit, black for none."""
     values = np.arange(256)
     colours = np.zeros((256, 3), np.uint8)
     for bit, colour in MASK_COLOURS:
@@ -215,9 +217,9 @@ def encode(picture: np.ndarray, quality: int = 70, kind: str = "webp") -> str:
     quality : int
         1 to 100; 0 for a lossless picture of few colours.
     kind : {'webp', 'jpeg'}
-        'webp' is finer for its size, 'jpeg' ten times as fast.
+        'webp' gives smaller files, 'jpeg' is ten times as fast.
     """
-    # The plugins by name, else Pillow looks for them in some forty.
+    # Import the plugins by name: otherwise Pillow imports some forty.
     from PIL import Image, JpegImagePlugin, WebPImagePlugin  # noqa: F401
 
     buffer = io.BytesIO()
@@ -243,14 +245,14 @@ def covered_pictures(
     qualities: Sequence[int],
     kind: str = "webp",
 ) -> list[str]:
-    """Return the data URIs of pictures of an image with pixels that do not count.
+    """Return the data URIs of pictures of an image with pixels without data.
 
     Parameters
     ----------
     image : ndarray, shape (ny, nx)
     valid : ndarray of bool, shape (ny, nx)
     sizes : sequence of int
-        Most pixels on a side of each, the largest first: it is what the others are made of.
+        Maximum side of each picture [pixel], largest first: the others are made from it.
     qualities : sequence of int
     kind : str
         As for `encode`.
@@ -272,7 +274,7 @@ def mask_picture(mask: np.ndarray, size: int) -> str:
 
 
 def colour_rank(filter_name: str, band: str = "") -> int:
-    """Return where a filter stands from blue to red."""
+    """Return the rank of a filter from blue to red."""
     for name in (band, filter_name, filter_name[:1]):
         if name in BAND_ORDER:
             return BAND_ORDER.index(name)
@@ -280,19 +282,19 @@ def colour_rank(filter_name: str, band: str = "") -> int:
 
 
 def choose_three(planes: Sequence[np.ndarray], least: float = 0.1) -> tuple[int, ...] | None:
-    """Choose three images of one sky for a colour picture: the largest part seen by all three.
+    """Choose three images of one sky for a colour picture: those with the largest common area.
 
     Parameters
     ----------
     planes : list of ndarray, each of shape (ny, nx)
         In order of wavelength, NaN where there is no data.
     least : float
-        Part of the sky of the first that all three must see.
+        Minimum fraction of the area of the first that all three must cover.
 
     Returns
     -------
     tuple of int, or None
-        Blue, green, red; of nearly equal parts those farthest apart in wavelength.
+        Blue, green, red; for nearly equal areas those farthest apart in wavelength.
     """
     seen = [np.isfinite(plane) for plane in planes]
     parts = {
@@ -307,10 +309,10 @@ def choose_three(planes: Sequence[np.ndarray], least: float = 0.1) -> tuple[int,
 
 
 def crop_inside(valid: np.ndarray, part: float = 0.99) -> tuple[slice, slice]:
-    """Return the slices of a rectangle about the True pixels that holds hardly any other.
+    """Return the slices of a rectangle around the True pixels with hardly any others.
 
-    The side with most False pixels is moved inwards until `part` of each side is True, as long as
-    half of the True pixels stay: a ragged outline is shown whole.
+    The side with most False pixels is moved inwards until a fraction `part` of each side is True,
+    as long as half of the True pixels remain: a ragged outline is shown in full.
 
     Parameters
     ----------
@@ -337,9 +339,10 @@ def crop_inside(valid: np.ndarray, part: float = 0.99) -> tuple[slice, slice]:
 def composite(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
     """Return a colour picture of three images of the same sky.
 
-    Intensity is stretched as a whole and colours are kept, by `astropy.visualization` (Lupton et
-    al. 2004, PASP 116, 133); each image is first scaled by its stars, so that the mean star is
-    white. The stretch is linear up to some times the noise, and the brightest 0.2 % become white.
+    The intensity is stretched as a whole, with colours preserved, by `astropy.visualization`
+    (Lupton et al. 2004, PASP 116, 133); each image is first scaled by its stars, so that the mean
+    star is white. The stretch is linear up to several times the noise, and the brightest 0.2 %
+    become white.
 
     Parameters
     ----------
@@ -375,12 +378,12 @@ def composite(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarra
 
 
 def softening(ratio: float) -> float:
-    """Return Q of Lupton's stretch with which `ratio` times its linear range becomes white.
+    """Return the Q of Lupton's stretch for which `ratio` times its linear range is white.
 
     Parameters
     ----------
     ratio : float
-        Above 1.
+        Greater than 1.
     """
     from scipy.optimize import brentq
 

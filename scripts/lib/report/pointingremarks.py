@@ -1,4 +1,4 @@
-"""Remarks about pointings: those corrected by solutions, units that were guessed."""
+"""Remarks on pointings: those corrected by the astrometry, and assumed units."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from lib.night.facts import FrameFacts
 from lib.report.products import Cards
 
 UNIT_MISTAKEN = 600.0
-"""[arcmin] no telescope is so far off: its right ascension was read in the wrong unit."""
+"""[arcmin] Pointing error above which the right ascension must have been read in the wrong unit."""
 
 
 def pointing_remarks(stack: str, cards: Cards, facts: FrameFacts | None) -> list[str]:
@@ -16,6 +16,7 @@ def pointing_remarks(stack: str, cards: Cards, facts: FrameFacts | None) -> list
     Parameters
     ----------
     stack : str
+        Name of the stack.
     cards : dict
         Cards of the coadd; empty where there is none.
     facts : FrameFacts or None
@@ -46,7 +47,7 @@ def _ra(facts: FrameFacts | None) -> float:
 def all_pointing_remarks(
     stacks: Mapping[str, tuple[Cards, list[str]]], frames: Mapping[str, FrameFacts]
 ) -> list[str]:
-    """Return the remarks of all stacks, see `pointing_remarks`.
+    """Return the remarks of all stacks; see `pointing_remarks`.
 
     Parameters
     ----------

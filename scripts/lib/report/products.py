@@ -1,4 +1,4 @@
-"""What lies in imdir: files, JSON notes, headers, each header read again only when it changed."""
+"""The files in imdir: listing, JSON files, and headers, which are cached."""
 
 import json
 import math
@@ -26,7 +26,7 @@ FRAME_CARDS = (
     "ASTRMS2", "ASTRNST", "ASTRCONT", "ASTRCAT", "ASTREPOC", "ASTRDEG", "NAXIS1", "NAXIS2",
     "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2", "CD1_1", "CD1_2", "CD2_1", "CD2_2",
 )  # fmt: skip
-"""Cards of a frame file that are kept."""
+"""Cards read from a frame file."""
 
 
 MASTER_PREFIXES = PIPELINE.master_prefixes
@@ -52,7 +52,7 @@ COADD_CARDS = (
 
 
 def list_files(folder: str | Path) -> dict[str, tuple[int, int]]:
-    """Return the files of a folder: {name: (mtime [ns], size [byte])}."""
+    """Return the files in a folder: {name: (mtime [ns], size [byte])}."""
     try:
         with os.scandir(folder) as entries:
             return {
@@ -65,7 +65,7 @@ def list_files(folder: str | Path) -> dict[str, tuple[int, int]]:
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Return the content of a JSON file; an empty dict where there is none, or no dict in it."""
+    """Return the content of a JSON file; an empty dict where it is missing, or contains no dict."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -74,7 +74,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 
 def read_sealed(path: str | Path) -> dict[str, Any]:
-    """Return the content of a note as `lib.core.contents.sealed` wrote it; empty otherwise."""
+    """Return the content of a file written by `lib.core.contents.sealed`; empty if damaged."""
     try:
         return unsealed(Path(path).read_bytes())
     except OSError:
@@ -82,7 +82,7 @@ def read_sealed(path: str | Path) -> dict[str, Any]:
 
 
 def write_if_changed(path: str | Path, text: str) -> bool:
-    """Write a text file whole, unless it holds this already; return whether it was written."""
+    """Write a text file atomically if its content changes; return whether it was written."""
     path = Path(path)
     try:
         if path.read_text(encoding="utf-8") == text:
@@ -102,12 +102,12 @@ def cards_of(path: str | Path, keys: Iterable[str], prefixes: Iterable[str] = ()
     path : path-like
     keys : iterable of str
     prefixes : iterable of str
-        Numbered cards (``INPUT1``, ``INPUT2``, ...): given as a list under the prefix.
+        Numbered cards (``INPUT1``, ``INPUT2``, ...), returned as a list under the prefix.
 
     Raises
     ------
     OSError
-        Not a FITS file.
+        The file is not FITS.
     """
     from astropy.io import fits
 
@@ -127,7 +127,7 @@ def cards_of(path: str | Path, keys: Iterable[str], prefixes: Iterable[str] = ()
 
 
 class HeaderCache:
-    """Headers of products, read again only when a file has changed.
+    """Headers of products, read again only if a file has changed.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ class HeaderCache:
         self.changed = False
 
     def get(self, name: str, keys: Iterable[str], prefixes: Iterable[str] = ()) -> Cards:
-        """Return the cards of a file in imdir; an empty dict where it is absent or no FITS."""
+        """Return the cards of a file in imdir; an empty dict where it is missing or not FITS."""
         if name not in self.files:
             return {}
         stamp = list(self.files[name])
@@ -162,7 +162,7 @@ class HeaderCache:
         return entry["facts"]
 
     def save(self) -> None:
-        """Keep what was asked for, for the next time."""
+        """Save the headers that were used for the next time."""
         if self.changed or len(self.asked) != len(self.known):
             content = {"version": CACHE_VERSION, "files": self.asked}
             write_if_changed(self.path, sealed(content))

@@ -1,4 +1,4 @@
-"""How the products were made: durations, memory, versions, configuration."""
+"""Provenance of the products: durations, memory, versions, configuration."""
 
 import os
 import re
@@ -16,12 +16,12 @@ from lib.report.products import read_json
 
 @dataclass
 class RuleDuration:
-    """How long the jobs of a rule took [s], and the most memory of one [MB].
+    """Durations of the jobs of a rule [s], and the peak memory of one of them [MB].
 
     Parameters
     ----------
     begin, end : float
-        Seconds since 1970.
+        Unix time [s].
     """
 
     rule: str
@@ -35,19 +35,19 @@ class RuleDuration:
 
 
 def rule_durations(metadata: str | Path, below: str = "") -> list[RuleDuration]:
-    """Return how long the jobs of each rule took, from Snakemake's records.
+    """Return the durations of the jobs of each rule from Snakemake's records.
 
     Parameters
     ----------
     metadata : path-like
-        Folder ``.snakemake/metadata`` of `imdir`: one JSON file for each output.
+        Folder ``.snakemake/metadata`` of `imdir`, with one JSON file per output.
     below : str
-        What the paths of the logs hold of the jobs that count.
+        Text in the paths of the logs of the jobs to include.
 
     Returns
     -------
     list of RuleDuration
-        The longest total first.
+        Longest total first.
     """
     jobs: dict[tuple[str, ...], tuple[float, float]] = {}
     for folder, _, names in os.walk(metadata):
@@ -59,7 +59,7 @@ def rule_durations(metadata: str | Path, below: str = "") -> list[RuleDuration]:
                 continue
             if not logs or below not in str(logs[0]):
                 continue
-            # Each output has its record, with times of its own; the log is that of the job.
+            # Each output has a record with its own times; the log identifies the job.
             job = (record["rule"], *map(str, logs))
             known = jobs.get(job, (begin, end))
             jobs[job] = (min(begin, known[0]), max(end, known[1]))
@@ -87,7 +87,7 @@ PEAK = re.compile(r"peak memory (\d+(?:\.\d+)?) MB")
 
 
 def peak_memory(imdir: str | Path) -> dict[str, float]:
-    """Return the most memory that a job of each rule took [MB], where its log says so."""
+    """Return the peak memory of the jobs of each rule [MB], if in their logs."""
     peaks: dict[str, float] = {}
     for folder in sorted((Path(imdir) / "logs").glob("*")):
         for path in folder.glob("*.log"):
@@ -100,7 +100,7 @@ def peak_memory(imdir: str | Path) -> dict[str, float]:
 
 
 def program_versions() -> dict[str, str]:
-    """Return name and version of the programs and packages that a run uses."""
+    """Return name and version of the programs and packages used."""
     from lib.core.programs import ProgramMissing, find_program
     from lib.frame.step import software_versions
 

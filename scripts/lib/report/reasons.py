@@ -1,4 +1,4 @@
-"""Codes of rejections, in words."""
+"""The meaning of rejection codes."""
 
 WORDS = {
     "BAD_CHECKSUM": "its data are not those of its checksum",
@@ -59,18 +59,18 @@ WORDS = {
     "UNDITHERED": "frames are not dithered",
     "UNREADABLE": "the file cannot be read",
 }
-"""What the codes of rejections mean."""
+"""Meaning of each code."""
 
 
 def in_words(code: str) -> str:
-    """Return what a code means; other text as it is."""
+    """Return the meaning of a code; other text unchanged."""
     if not code.replace("_", "").isalpha() or not code.isupper():
         return code
     return WORDS.get(code, code.replace("_", " ").lower())
 
 
 def reason_in_words(reason: str) -> str:
-    """Return what a reason says: ``NO_FLAT: none of 2 fits`` is "no flat fits: none of 2 fits"."""
+    """Return a reason in words: ``NO_FLAT: none of 2 fits`` is "no flat fits: none of 2 fits"."""
     parts = [part.partition(": ") for part in reason.split("; ")]
     return "; ".join(
         in_words(code) + (f": {in_words(numbers)}" if numbers else "")

@@ -1,4 +1,4 @@
-"""A run: what it was started with, and what it came to."""
+"""A run: its command and environment, and its result."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from lib.report.products import read_json, write_if_changed
 def record_run(
     imdir: str | Path, config: dict[str, Any], cores: int, command: list[str], workdir: str | Path
 ) -> None:
-    """Write the configuration of a run and what it ran with into qa/, for the page.
+    """Write the configuration, command and environment of a run to qa/, for the page.
 
     Parameters
     ----------
@@ -25,7 +25,8 @@ def record_run(
     cores : int
     command : list of str
     workdir : path-like
-        Where relative paths of the configuration start, and Snakemake keeps its records.
+        Working directory, to which relative paths of the configuration refer, and where Snakemake
+        keeps its logs.
     """
     import platform
 
@@ -45,7 +46,7 @@ def record_run(
 
 
 def finish_run(night: NightLog, plan: Plan, imdir: str | Path) -> tuple[NightOutcome, bool]:
-    """Find out what became of a night and bring frames.ecsv up to date.
+    """Determine the outcome of a night and bring frames.ecsv up to date.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ def finish_run(night: NightLog, plan: Plan, imdir: str | Path) -> tuple[NightOut
     -------
     result : NightOutcome
     current : bool
-        Whether night.html already shows this outcome.
+        Whether night.html shows this outcome already.
     """
     imdir = Path(imdir)
     result = collect(night, plan, imdir)

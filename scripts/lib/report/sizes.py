@@ -5,21 +5,20 @@ from dataclasses import dataclass
 
 @dataclass
 class Sizes:
-    """How large pictures are [pixel], and when details move to files beside the page.
+    """Sizes of pictures [pixel], and the size at which details are moved to files beside the page.
 
     Parameters
     ----------
     coadd, tile, frame, thumb, master : int
-        Longest side of a coadd in full and on its tile, of a frame in full and in a list, of a
-        master.
+        Longest side of a coadd and its tile, of a frame and its thumbnail, and of a master.
     finder : int
-        Side of a finding chart, at most.
+        Maximum side of a finding chart.
     quality : int
         WebP quality of the pictures of coadds.
     embed : float
-        Details of frames [byte] up to which they are kept in the page.
+        Maximum size of frame details embedded in the page [byte].
     sources : int
-        Sources of a coadd that are marked, the brightest.
+        Maximum number of marked sources of a coadd, brightest first.
     """
 
     coadd: int = 1400
@@ -34,7 +33,7 @@ class Sizes:
 
 
 def sizes_for(frames: int, stacks: int) -> Sizes:
-    """Return the sizes that keep the page of a large night small."""
+    """Return sizes that keep the page of a large night small."""
     sizes = Sizes()
     if stacks > 12:
         sizes.coadd, sizes.sources = 900, 300

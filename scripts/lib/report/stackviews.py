@@ -1,4 +1,4 @@
-"""What the page shows of stacks: pictures, sources, comparison with the reference."""
+"""Content of the page about stacks: pictures, sources, comparison with the reference."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 PICTURE_FWHM = 1.75
-"""[pixel] FWHM of stars in the picture of a coadd, at least."""
+"""[pixel] Minimum FWHM of stars in the picture of a coadd."""
 
 
 def read_coadd(
     imdir: Path, stack: str
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-    """Return image and weight (as on disk) and source table of a coadd, None for what it lacks."""
+    """Return image and weight (as on disk) and source table of a coadd; None for missing ones."""
     paths = [imdir / f"coadd{stack}{kind}.fits" for kind in ("", ".weight", ".cat")]
     image, weight = (map_images(path)[1].get("") if path.exists() else None for path in paths[:2])
     try:
@@ -41,13 +41,13 @@ def read_coadd(
 
 
 def mark_sources(sources: np.ndarray | None, shape: tuple[int, ...], most: int) -> list[list[Any]]:
-    """Return the brightest sources for the picture, as fractions of its sides.
+    """Return the brightest sources, with positions as fractions of the picture's sides.
 
     Returns
     -------
     list of list
-        x, y (from the top), magnitude (or None), whether a star, whether of the zero point,
-        number in the table. Those below 5 sigma, of which some are noise, are left out.
+        x, y (from the top), magnitude (or None), whether a star, whether used for the zero point,
+        number in the table. Sources below 5 sigma, some of which are noise, are left out.
     """
     if sources is None or len(sources) == 0:
         return []
@@ -72,7 +72,7 @@ def mark_sources(sources: np.ndarray | None, shape: tuple[int, ...], most: int) 
 
 
 def read_reference(path: Path) -> "Table | None":
-    """Return the reference table of a target as columns, or None where it has no rows."""
+    """Return the reference table of a target; None where it has no rows."""
     from astropy.table import Table
 
     if not path.exists():
@@ -83,14 +83,14 @@ def read_reference(path: Path) -> "Table | None":
 
 @dataclass(frozen=True)
 class Comparison:
-    """Stars of a coadd against the reference.
+    """Comparison of the stars of a coadd with the reference.
 
     Parameters
     ----------
     zeropoint : list of list
-        Reference magnitude, reference - ours, whether used for the zero point, x, y.
+        Reference magnitude, reference - measured, whether used for the zero point, x, y.
     positions : list of list
-        x, y, offset to the east and to the north [mas].
+        x, y, offset in east and north [mas].
     """
 
     zeropoint: list[list[Any]]
@@ -105,7 +105,7 @@ def compare_reference(
     radius: float = 2.0,
     most: int = 1500,
 ) -> Comparison:
-    """Compare a coadd's stars with the reference: the stars of its zero point and positions.
+    """Compare magnitudes and positions of a coadd's stars with the reference.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def compare_reference(
         Header of the coadd.
     band : str
     radius : float
-        Arcsec.
+        Maximum distance of a match [arcsec].
     most : int
 
     Returns
@@ -154,9 +154,9 @@ def compare_reference(
 def _matched(
     sources: np.ndarray, reference: "Table", cards: Cards, radius: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return rows of sources and of their reference stars, and the offsets to east and north [mas].
+    """Return matched rows of sources and reference, and the offsets in east and north [mas].
 
-    A source belongs to the nearest star within `radius` arcsec.
+    Each source is matched to the nearest star within `radius` arcsec.
     """
     from scipy.spatial import cKDTree
 
@@ -183,7 +183,7 @@ def _matched(
 
 @dataclass
 class Member:
-    """A frame of a stack, whether it is in the coadd, and why not."""
+    """A frame of a stack: whether it is in the coadd, and why not."""
 
     frame: str
     used: bool
@@ -192,7 +192,7 @@ class Member:
 
 @dataclass
 class StackView:
-    """What the page shows of one stack.
+    """A stack on the page.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ class StackView:
         Columns and rows of the coadd.
     flags : list of str
     rank : int
-        Where the filter stands from blue to red.
+        Rank of the filter from blue to red.
     zpreason : str
         Why there is no zero point, in words.
     colour : str
@@ -211,15 +211,15 @@ class StackView:
     tile, picture, weight : str
         Data URIs; empty where there is none.
     sources : list of list
-        As returned by `mark_sources`.
+        From `mark_sources`.
     nsources : int
-        Rows of the source table.
+        Number of rows of the source table.
     zp, positions_xy : list of list
-        As returned by `compare_reference`.
+        From `compare_reference`.
     target_xy : list of float
-        As returned by `target_place`.
+        From `target_place`.
     links : list of Link
-        To its products.
+        Links to the products.
     """
 
     numbers: StackNumbers
@@ -242,7 +242,7 @@ class StackView:
     links: list[Link] = field(default_factory=list)
 
     def script_data(self) -> dict[str, Any]:
-        """Return what the page's script is given: all but the tile, in one level."""
+        """Return the data for the page's script: all but the tile, flattened."""
         content = asdict(self)
         del content["tile"]
         return content.pop("numbers") | content
@@ -251,7 +251,7 @@ class StackView:
 def show_stack(
     stack: str, night_outcome: NightOutcome, imdir: Path, reference: "Table | None", sizes: Sizes
 ) -> StackView:
-    """Make what the page shows of one stack.
+    """Make the content of the page about one stack.
 
     Parameters
     ----------
@@ -259,7 +259,7 @@ def show_stack(
     night_outcome : NightOutcome
     imdir : Path
     reference : astropy.table.Table or None
-        Reference stars of its target.
+        Reference stars of the target.
     sizes : Sizes
     """
     result = night_outcome.stacks[stack]
@@ -302,7 +302,7 @@ def show_stack(
 
 
 def zeropoint_reason(numbers: StackNumbers, zeropoint: dict[str, Any]) -> str:
-    """Return in words why a stack has no zero point; empty where it has one."""
+    """Return why a stack has no zero point, in words; '' where it has one."""
     if numbers.zeropoint is not None:
         return ""
     reason = reason_in_words(str(zeropoint.get("reason") or ""))
@@ -314,10 +314,10 @@ def zeropoint_reason(numbers: StackNumbers, zeropoint: dict[str, Any]) -> str:
 
 
 def picture_size(cards: Cards, most: int) -> int:
-    """Return how large the picture of a coadd is to be [pixel].
+    """Return the size of the picture of a coadd [pixel].
 
-    Where stars are wider than `PICTURE_FWHM` pixels, pixels are binned: finer ones would show the
-    same stars, and fill the page with noise.
+    Pixels are binned where stars are wider than `PICTURE_FWHM` pixels: finer ones would show no
+    more detail and only add noise.
     """
     longest = max(cards.get("NAXIS1", 0), cards.get("NAXIS2", 0))
     factor = int((cards.get("SEEPIX") or 0.0) / PICTURE_FWHM)
@@ -325,14 +325,14 @@ def picture_size(cards: Cards, most: int) -> int:
 
 
 def target_place(cards: Cards, configured: tuple[float, float] | None) -> list[float | None] | None:
-    """Return where a stack's target lies in its picture, as fractions, or None.
+    """Return the position of a stack's target in its picture, as fractions, or None.
 
     Parameters
     ----------
     cards : mapping
         Cards of the coadd.
     configured : tuple of float, or None
-        Config `target_radec`; otherwise the target is where the telescope was sent.
+        Setting `target_radec` [deg]; without it the pointing of the telescope.
     """
     if "CD1_1" not in cards or cards.get("ASTRCAT", "NONE") == "NONE":
         return None
@@ -349,7 +349,7 @@ def target_place(cards: Cards, configured: tuple[float, float] | None) -> list[f
 
 
 def coadd_wcs(cards: Cards) -> "WCS":
-    """Return the celestial WCS in the cards kept of a coadd."""
+    """Return the celestial WCS from the cards of a coadd."""
     from astropy.wcs import WCS
 
     header = fits.Header()

@@ -1,4 +1,4 @@
-"""The lines that end a run: the stacks, and each frame left out."""
+"""The summary printed at the end of a run: the stacks, and each frame left out."""
 
 import math
 from collections.abc import Sequence
@@ -12,31 +12,31 @@ from lib.report.products import COADD_CARDS, Cards, cards_of, read_json
 from lib.report.reasons import in_words, reason_in_words
 
 CARD_TEXT = 64
-"""Characters from which on the text of a card may have been cut."""
+"""Length from which on the text of a card may be truncated [characters]."""
 
 
 @dataclass
 class StackNumbers:
-    """The numbers that describe a stack, for the summary and the page.
+    """Key figures of a stack, for the summary and the page.
 
     Parameters
     ----------
     stack : str
         ``<target>.<filter>``.
     made, flagged : bool
-        Whether the coadd is there; whether something is wrong with it.
+        Whether the coadd exists, and whether it is flagged.
     used, left, frames : int
-        Members that are in it, that were left out, and all.
+        Numbers of frames used, left out, and in total.
     exposure : float
-        Seconds, summed.
+        Total exposure time [s].
     seeing, scale : float
-        Arcsec; arcsec per pixel.
+        Seeing [arcsec] and pixel scale [arcsec/pixel].
     zeropoint, error, scatter, limit : float
-        Magnitudes.
+        Zero point, its error and scatter, and limit [mag].
     system : str
-        AB or Vega, that of zero point and limit; empty without a zero point.
+        Magnitude system of zero point and limit, AB or Vega; empty without a zero point.
     positions : float
-        Residual per axis against the catalogue [mas].
+        Astrometric residual per axis against the catalogue [mas].
     """
 
     stack: str
@@ -65,7 +65,7 @@ class StackNumbers:
 
 
 def stack_numbers(stack: str, result: StackOutcome, outcomes: dict[str, Outcome]) -> StackNumbers:
-    """Return the numbers that describe a stack.
+    """Return the key figures of a stack.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def stack_numbers(stack: str, result: StackOutcome, outcomes: dict[str, Outcome]
 
 
 def pixel_scale(cards: Cards) -> float | None:
-    """Return the pixel scale of a header [arcsec per pixel], or None."""
+    """Return the pixel scale from a header [arcsec/pixel], or None."""
     if "CD1_1" in cards:
         cd = [cards.get(key, 0.0) for key in ("CD1_1", "CD1_2", "CD2_1", "CD2_2")]
         return 3600 * math.sqrt(abs(cd[0] * cd[3] - cd[1] * cd[2]))
@@ -128,16 +128,16 @@ def pixel_scale(cards: Cards) -> float | None:
 
 
 def summary(night: NightOutcome, imdir: str | Path, page: bool = True, most: int = 12) -> str:
-    """Return the end of a run in some lines: the stacks, each frame left out, and remarks.
+    """Return the summary of a run: the stacks, each frame left out, and remarks.
 
     Parameters
     ----------
     night : NightOutcome
     imdir : path-like
     page : bool
-        Whether the page is there to be referred to.
+        Whether the page exists and can be referred to.
     most : int
-        Stacks and frames left out that are listed; more frames than these share a line for each
+        Maximum number of stacks and of frames listed; more frames are summarised in one line per
         step and code.
     """
     lines = []
@@ -177,14 +177,14 @@ def summary(night: NightOutcome, imdir: str | Path, page: bool = True, most: int
 
 
 def summary_over_nights(campaign: Campaign, imdir: str | Path, most: int = 12) -> str:
-    """Return the lines about the stacks over nights and of parts of nights; none without any.
+    """Return the lines about stacks over several nights and of parts of nights; '' without any.
 
     Parameters
     ----------
     campaign : lib.night.campaign.Campaign
     imdir : path-like
     most : int
-        Stacks that are listed.
+        Maximum number of stacks listed.
     """
     if not campaign.slices:
         return ""
@@ -225,7 +225,7 @@ def _stack_row(one: StackNumbers) -> tuple[str, ...]:
 
 
 def _grouped(left: list[Outcome]) -> list[tuple[str, str, str]]:
-    """Return one line for the frames that share step and code: many frames, few reasons."""
+    """Return one line per step and code for frames left out, for long lists."""
     groups: dict[tuple[str, str], list[Outcome]] = {}
     for one in left:
         groups.setdefault((one.step, one.reason.partition(":")[0]), []).append(one)

@@ -24,17 +24,18 @@ UCDS = {
     "TARGET": "meta.code", "MATCH": "meta.id.cross", "LISTED": "meta.code",
     "DETECTED": "meta.code",
 }  # fmt: skip
-"""Of the columns of light curves and joint tables; in these, ``_<filter>`` follows."""
+"""UCDs of the columns of light curves and joint tables; in the latter, ``_<filter>`` follows the
+name."""
 
 
 def read_product(path: str | Path) -> Table:
-    """Return a table of the products, with units and descriptions of its columns.
+    """Return a table from the products, with units and descriptions of its columns.
 
     Parameters
     ----------
     path : path-like
-        Source table of a coadd (``.cat.fits``), else ECSV. A coadd that was not made has a table
-        of one column and no rows.
+        Source table of a coadd (``.cat.fits``), or ECSV. A coadd that was not made has a table of
+        one column without rows.
     """
     path = Path(path)
     if path.suffix != ".fits":
@@ -50,24 +51,24 @@ def read_product(path: str | Path) -> Table:
             table = Table.read(found["SOURCES"], mask_invalid=False)
     for name in table.colnames:
         table[name].description = meaning(name)[1] or table[name].description
-    # Cards that say how the file is laid out are none of the table.
+    # Structural cards of the file are not part of the table.
     table.meta = {}
     return table
 
 
 def ucd_of(name: str) -> str:
-    """Return the unified content descriptor of a column; empty where it is not known.
+    """Return the UCD of a column; '' where it is unknown.
 
     Parameters
     ----------
     name : str
-        Of a source table, a joint table or a light curve.
+        Name of a column of a source table, a joint table or a light curve.
     """
     return UCDS.get(name) or meaning(name)[0] or UCDS.get(name.split("_", 1)[0], "")
 
 
 def _virtual_unit(unit: Any) -> tuple[Any, str]:
-    """Return a unit that the standard of the Virtual Observatory knows, and what it lacks."""
+    """Return a unit defined by the VO standard, and the part that it cannot express."""
     from astropy import units
 
     if unit is None or "electron" not in str(unit):
@@ -83,7 +84,7 @@ def votable_bytes(table: Table, description: str) -> bytes:
     ----------
     table : astropy.table.Table
     description : str
-        What it is.
+        Description of the table.
     """
     from astropy.io.votable import from_table
 
@@ -101,12 +102,12 @@ def votable_bytes(table: Table, description: str) -> bytes:
     first.description = description
     content = io.BytesIO()
     document.to_xml(content)
-    # astropy writes infinities as the standard does not
+    # astropy writes infinities in a non-standard form
     return content.getvalue().replace(b"InF</TD>", b"Inf</TD>")
 
 
 def write_votable(path: str | Path, table: Table, description: str) -> None:
-    """Write a table as `votable_bytes` has it.
+    """Write a table as from `votable_bytes`.
 
     Parameters
     ----------
@@ -118,7 +119,7 @@ def write_votable(path: str | Path, table: Table, description: str) -> None:
 
 
 def write_parquet(path: str | Path, table: Table, description: str) -> None:
-    """Write a table as Parquet, units and descriptions in its metadata as astropy has them.
+    """Write a table as Parquet, with units and descriptions in its metadata as astropy stores them.
 
     Parameters
     ----------

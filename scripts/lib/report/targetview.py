@@ -1,4 +1,4 @@
-"""What the page begins with: each target, its magnitudes, its position, its surroundings."""
+"""Beginning of the page: each target with its magnitudes, position and surroundings."""
 
 import datetime
 import logging
@@ -36,7 +36,7 @@ ORIGINS = {
     "header": "where the telescope pointed, by its headers",
     "solution": "where the telescope pointed, by the solved frames",
 }
-"""Where a position that is not that of a source comes from."""
+"""Origin of a position that is not that of a source."""
 
 FLAG_WORDS = (
     (FLAG_SATURATED, "saturated"),
@@ -45,35 +45,35 @@ FLAG_WORDS = (
 )
 
 ROW_COLUMNS = ("NUMBER", "RA", "DEC", "TARGET", "MATCH")
-"""Columns that a joint table must have to be shown."""
+"""Columns required of a joint table."""
 
 VALUES = ("FLUX", "FLUXERR", "MAG", "MAGERR", "LIMIT")
-"""Columns of both tables that hold what was measured."""
+"""Columns of measured values in both tables."""
 
 CURVE_COLUMNS = (
     "KIND", "FRAME", "FILTER", "MJD", *VALUES, "ZPERR", "FLAGS", "USED", "REASON", "NFRAMES",
 )  # fmt: skip
-"""Columns that a light curve must have to be shown."""
+"""Columns required of a light curve."""
 
 MATCH_RADIUS = 1.0
-"""[arcsec] Within which a source of a coadd is the target's source in the joint table."""
+"""[arcsec] A source of a coadd closer than this is the target's source in the joint table."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a target is.
+    """The position of a target.
 
     Parameters
     ----------
     ra, dec : float
-        Degrees, ICRS.
+        ICRS [deg].
     error : float or None
-        Standard error per axis [arcsec], that of the tie to the catalogue included; None where no
-        source was seen.
+        Standard error per axis [arcsec], including that of the tie to the catalogue; None where no
+        source was detected.
     words : str
-        How it was found.
+        How it was determined.
     stack : str
-        The stack it was measured in; empty where no source was seen.
+        Stack in which it was measured; empty where no source was detected.
     """
 
     ra: float
@@ -95,18 +95,18 @@ class Position:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """The reference star next to a target.
+    """The reference star nearest to a target.
 
     Parameters
     ----------
     ra, dec : float
-        Degrees.
+        ICRS [deg].
     distance, angle : float
-        Arcsec, and degrees from north to east.
+        Distance [arcsec], and position angle from north through east [deg].
     magnitudes : str
-        As the reference has them.
+        Magnitudes in the reference, as text.
     same : bool
-        Whether the target's source may be that star.
+        Whether the target may be that star.
     """
 
     ra: float
@@ -124,18 +124,18 @@ class Measurement:
     Parameters
     ----------
     mid : str
-        Mean middle of the exposures, UTC, ISO.
+        Mean mid-time of the exposures, UTC, ISO 8601.
     frames, exposure : int, float
-        Frames of the coadd, and the sum of their exposures [s].
+        Number of frames in the coadd, and their total exposure time [s].
     magnitude, error, limit : float or None
-        The error includes that of the zero point; the limit is one of `LIMIT_SIGMA`.
+        Magnitude, its error including that of the zero point, and the limit at `LIMIT_SIGMA` [mag].
     system : str
         AB or Vega; empty without a zero point.
     snr : float or None
     words : str
-        Why there is no number, or what its flags mean.
+        Why there is no value, or the meaning of its flags.
     gcn : str
-        The same as a line of plain text; empty where there is no number.
+        The measurement as a line of plain text; empty without a value.
     """
 
     stack: str
@@ -154,24 +154,24 @@ class Measurement:
 
 @dataclass(frozen=True)
 class TargetView:
-    """What the page shows of a target.
+    """A target on the page.
 
     Parameters
     ----------
     name : str
     position : Position or None
-        None where it is not known.
+        None where it is unknown.
     neighbour : Neighbour or None
     measurements : list of Measurement
         In order of wavelength.
     curve : list of list
-        As returned by `curve_points`.
+        From `curve_points`.
     finder : Finder or None
     links : list of Link
     gcn : str
         Position and magnitudes as plain text; empty where nothing was measured.
     remark : str
-        Why there is no more.
+        Why more is missing.
     """
 
     name: str
@@ -185,7 +185,7 @@ class TargetView:
     remark: str = ""
 
     def script_data(self) -> dict[str, Any]:
-        """Return what the page's script is given."""
+        """Return the data for the page's script."""
         systems = {one.filter: one.system for one in self.measurements}
         return {"name": self.name, "curve": self.curve, "systems": systems}
 
@@ -197,11 +197,11 @@ class TargetRows:
     Parameters
     ----------
     target : dict
-        Row of the target itself.
+        Row measured at the position of the target.
     source : dict or None
-        Row of the source that it is.
+        Row of the source identified with the target.
     origin : str
-        Where its position comes from, a key of `ORIGINS`.
+        Origin of its position, a key of `ORIGINS`.
     left_out : dict of str to str
         Filters that the table lacks, and why.
     """
@@ -215,8 +215,8 @@ class TargetRows:
 def read_target_rows(path: Path) -> TargetRows | None:
     """Return the rows of a target in its joint table; None where there are none.
 
-    Of a table that may have thousands of rows only two are read. A table of another version, or
-    one that is damaged, has none: the next run makes it again.
+    Only two rows of a table of possibly thousands are read. A table of another version, or a
+    damaged one, has none: the next run makes it again.
     """
     if not path.is_file():
         return None
@@ -242,7 +242,7 @@ def read_target_rows(path: Path) -> TargetRows | None:
 
 
 def read_table_text(lines: Sequence[str], columns: Collection[str]) -> "Table | None":
-    """Return an ECSV table with some columns; None for what is not that."""
+    """Return an ECSV table with certain columns; None where it is invalid or lacks one."""
     from astropy.table import Table
     from astropy.table.meta import YamlParseError
 
@@ -260,7 +260,7 @@ def _plain(table: "Table") -> dict[str, Any]:
 
 
 def locate(rows: TargetRows, views: list[StackView], imdir: Path) -> Position:
-    """Return the position of a target: that of its source where one was seen."""
+    """Return the position of a target: that of its source if detected."""
     if rows.source is None:
         origin = ORIGINS.get(rows.origin, rows.origin)
         words = f"{origin}; no source within half the seeing of it"
@@ -300,16 +300,16 @@ def position_error(path: Path, ra: float, dec: float) -> float | None:
 def nearest_star(
     reference: "Table | None", position: Position, seeing: float, most: int = 4
 ) -> Neighbour | None:
-    """Return the reference star next to a position, and what the reference knows of it.
+    """Return the reference star nearest to a position.
 
     Parameters
     ----------
     reference : astropy.table.Table or None
     position : Position
     seeing : float
-        Arcsec: a star within half of it may be the target.
+        Seeing [arcsec]: a star within half of it may be the target.
     most : int
-        Bands that are named.
+        Maximum number of bands listed.
     """
     if reference is None:
         return None
@@ -340,16 +340,16 @@ def nearest_star(
 def measured_values(
     view: StackView, curve: "Table | None", rows: TargetRows | None
 ) -> dict[str, Any] | None:
-    """Return what was measured of a target in a coadd, None where nothing was.
+    """Return the measurement of a target in a coadd; None without one.
 
-    The row of the stack in the light curve, whose magnitudes are those of its frames too; where
-    there is none, what the joint table has at the target.
+    It is the row of the stack in the light curve, whose magnitudes are on the scale of its frames
+    or, without one, the entry at the target in the joint table.
 
     Returns
     -------
     dict, or None
-        FLUX, FLUXERR, MAG, MAGERR (with the error of the zero point), LIMIT, FLAGS, and of the
-        light curve MJD.
+        FLUX, FLUXERR, MAG, MAGERR (including the error of the zero point), LIMIT, FLAGS, and MJD
+        from the light curve.
     """
     numbers = view.numbers
     name = numbers.filter
@@ -370,14 +370,14 @@ def measured_values(
 def measure(
     view: StackView, outcome: StackOutcome, values: dict[str, Any] | None, left_out: str = ""
 ) -> Measurement:
-    """Return what is shown of a target in one filter, or why nothing was measured.
+    """Return what the page shows of a target in one filter, or why there is no measurement.
 
     Parameters
     ----------
     view : StackView
     outcome : StackOutcome
     values : dict, or None
-        As returned by `measured_values`.
+        From `measured_values`.
     left_out : str
         Why the joint table lacks the filter.
     """
@@ -418,7 +418,7 @@ def circular_row(one: Measurement) -> CircularRow:
 
 
 def read_curve(path: Path) -> "Table | None":
-    """Return the light curve of a target, or None where it has no rows."""
+    """Return the light curve of a target; None where it has no rows."""
     if not path.is_file():
         return None
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -431,16 +431,16 @@ def curve_points(table: "Table | None") -> list[list[Any]]:
     Returns
     -------
     list of list
-        Frame, filter, middle [ms since 1970], magnitude, its error, limit, flux [e/s], its error,
-        whether in the coadd, why not, number of frames: more than one for a bin. None for what
-        there is not.
+        Frame, filter, mid-time [ms since 1970], magnitude, its error, limit, flux [e/s], its error,
+        whether in the coadd, why not, number of frames: more than one for a bin. None for missing
+        values.
     """
     if table is None:
         return []
     points = []
     for row in table:
         mjd = _finite(row["MJD"])
-        # A bin of one frame says nothing that the frame does not.
+        # A bin of one frame adds nothing to the frame.
         if mjd is None or row["KIND"] == "stack" or (row["KIND"] == "bin" and row["NFRAMES"] < 2):
             continue
         numbers = [
@@ -461,20 +461,20 @@ def show_target(
     target: str, views: list[StackView], outcomes: dict[str, StackOutcome],
     reference: "Table | None", imdir: Path, chart_size: int = 420,
 ) -> TargetView:  # fmt: skip
-    """Make what the page shows of one target.
+    """Make the content of the page about one target.
 
     Parameters
     ----------
     target : str
     views : list of StackView
-        Its stacks, from blue to red.
+        Stacks of the target, from blue to red.
     outcomes : dict of str to StackOutcome
-        By stack.
+        Outcome of each stack.
     reference : astropy.table.Table or None
-        Reference stars about it.
+        Reference stars of the field.
     imdir : Path
     chart_size : int
-        Side of the finding chart [pixel], at most.
+        Maximum side of the finding chart [pixel].
     """
     rows = read_target_rows(imdir / table_name(target))
     curve = read_curve(imdir / f"{target}.lightcurve.ecsv")
@@ -512,7 +512,7 @@ def show_target(
 
 
 def _finite(value: Any) -> float | None:
-    """Return a number of a table; None for what is masked, absent or not finite."""
+    """Return a number from a table; None for masked, missing or non-finite values."""
     if value is None or np.ma.is_masked(value):
         return None
     number = float(value)
@@ -520,11 +520,11 @@ def _finite(value: Any) -> float | None:
 
 
 def _unix(mjd: float) -> float:
-    """Return a modified Julian date as milliseconds since 1970."""
+    """Return a modified Julian date as Unix time [ms]."""
     return (mjd - MJD_OF_1970) * 86400e3
 
 
 def _iso(milliseconds: float) -> str:
-    """Return a time in UTC, to the second."""
+    """Return a Unix time [ms] in ISO 8601, UTC, to the second."""
     time = datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.UTC)
     return time.strftime("%Y-%m-%dT%H:%M:%S")

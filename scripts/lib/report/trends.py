@@ -1,4 +1,4 @@
-"""How masters and stacks change from night to night: the table nights.ecsv, and a plot of it."""
+"""Changes of masters and stacks from night to night: the table nights.ecsv, and its plot."""
 
 import csv
 import io
@@ -41,11 +41,11 @@ KINDS = {
 """Columns and their ECSV datatypes."""
 
 BLOCK = 32
-"""[pixel] Side of the blocks whose medians show the structure of a master on large scales."""
+"""[pixel] Side of the blocks whose medians give the large-scale structure of a master."""
 
 
 def block_medians(image: NDArray[np.floating], mask: NDArray[np.uint8]) -> NDArray[np.floating]:
-    """Return the medians of the good pixels of blocks of `BLOCK` x `BLOCK` pixels.
+    """Return the medians of the good pixels in blocks of `BLOCK` x `BLOCK` pixels.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def block_medians(image: NDArray[np.floating], mask: NDArray[np.uint8]) -> NDArr
     Returns
     -------
     ndarray, shape (ny // BLOCK, nx // BLOCK)
-        NaN where no pixel of a block is good; of smaller images one block.
+        NaN where a block has no good pixel; a single block for smaller images.
     """
     good = np.where((mask & UNUSABLE) > 0, np.nan, image)
     side = min(BLOCK, *image.shape)
@@ -69,20 +69,20 @@ def block_medians(image: NDArray[np.floating], mask: NDArray[np.uint8]) -> NDArr
 
 
 def master_numbers(path: Path, before: Path | None = None) -> dict[str, Any]:
-    """Return what is compared of the masters of successive nights.
+    """Return the figures by which masters of successive nights are compared.
 
     Parameters
     ----------
     path : Path
     before : Path, optional
-        Master of the same name of the night before.
+        Master of the same name of the previous night.
 
     Returns
     -------
     dict
-        level (median), structure (robust scatter of `block_medians`; of a flat relative to its
-        level), change (of a flat the robust scatter of the ratio to the one before, of others the
-        difference of the levels), bad (unusable pixels), rdnoise [adu].
+        level (median), structure (robust scatter of `block_medians`, for a flat relative to its
+        level), change (for a flat the robust scatter of the ratio to the previous one, otherwise
+        the difference of the levels), bad (unusable pixels), rdnoise [adu].
     """
     master = read_frame(path)
     if master.image is None or master.mask is None:
@@ -108,16 +108,16 @@ def master_numbers(path: Path, before: Path | None = None) -> dict[str, Any]:
 def night_rows(
     night: Night, result: NightOutcome, places: Iterable[Path], known: Mapping[Any, dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return the rows of a night: one for each master, and one for each stack.
+    """Return the rows of a night: one per master, and one per stack.
 
     Parameters
     ----------
     night : lib.night.campaign.Night
     result : NightOutcome
     places : iterable of Path
-        Directory of the night's products, then those of the nights before, the nearest first.
+        Directory of the night's products, followed by those of previous nights, nearest first.
     known : dict
-        Rows of the table as it was, by (night, name): of masters that are the same they stay.
+        Previous rows of the table by (night, name), kept for unchanged masters.
     """
     place, *earlier = places
     rows = []
@@ -149,7 +149,7 @@ def night_rows(
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of the table as it lies there; none where it cannot be read."""
+    """Return the rows of the existing table; none where it cannot be read."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -174,13 +174,13 @@ def write_trends(
     ----------
     campaign : lib.night.campaign.Campaign
     results : dict of str to NightOutcome
-        Of the nights that are open, by folder; the rows of the others stay.
+        Folder -> outcome of each open night; the rows of other nights are kept.
     imdir : path-like
 
     Returns
     -------
     list of dict
-        The rows.
+        The rows of the table.
     """
     top, rows = Path(imdir), []
     before = read_rows(top / TABLE)
@@ -207,17 +207,18 @@ PANELS = (
     ("stack", "zeropoint", "zero point [mag]"),
     ("stack", "sky", "sky [electron]"),
 )
-"""Kind of rows, their column, and what the panel shows."""
+"""Kind of rows, their column, and the label of the panel."""
 
 
 def plot_trends(rows: list[dict[str, Any]], path: str | Path) -> None:
-    """Draw how masters and stacks change from night to night.
+    """Plot the changes of masters and stacks from night to night.
 
     Parameters
     ----------
     rows : list of dict
-        As `write_trends` gives them.
+        Rows from `write_trends`.
     path : path-like
+        PNG file to write.
     """
     figure, axes = new_figure((10, 9), (0.08, 0.06, 0.98, 0.97), 3, 2, hspace=0.3, wspace=0.2)
     times = [row["mjd"] for row in rows if "mjd" in row] or [0.0]
