@@ -106,7 +106,7 @@ def test_without_any_answer_the_night_is_reduced_and_flagged(reduced, tmp_path, 
     assert "positions not tied to a catalogue" in (reduced.products / "night.html").read_text()
     meta = Table.read(reduced.products / "refcat" / f"{TARGET}.ecsv").meta
     words = {
-        "online": "no answer from the one catalogue server (logs/refcat has what each said)",
+        "online": "no answer from the catalogue server, see logs/refcat",
         "offline": f"the cache {tmp_path}/empty has no catalogue of the field (refcat: offline)",
     }
     assert meta["reason"] == words[mode]

@@ -182,10 +182,10 @@ def _why_none(service: Service) -> str:
     if not service.servers:
         return f"the cache {service.cache} has no catalogue of the field (refcat: offline)"
     n = len(service.servers)
-    who = "the one catalogue server" if n == 1 else f"{n} catalogue servers"
+    who = "the catalogue server" if n == 1 else f"{n} catalogue servers"
     if service.failed >= set(service.servers):
-        return f"no answer from {who} (logs/refcat has what each said)"
-    return f"no usable answer from {who} (logs/refcat has what each said)"
+        return f"no answer from {who}, see logs/refcat"
+    return f"no usable answer from {who}, see logs/refcat"
 
 
 @dataclass
