@@ -21,6 +21,7 @@ from astropy.io import fits
 
 from lib.core.contents import ContentRecord, checksum, stamp_of
 from lib.core.files import atomic_path
+from lib.core.installation import installation
 from lib.core.text import card_text, shown_lines
 from lib.frame.damage import damage_of_fits
 from lib.frame.file import Frame, FrameRejected, read_frame, read_header, reject, write_frame
@@ -311,9 +312,9 @@ def process(
 @functools.cache
 def release() -> str:
     """Return the version of autoproc, which stands in one place."""
-    here = Path(__file__).resolve()
+    here = installation()
     # Where it is developed, and in a wheel.
-    for place in (here.parents[3] / "src/autoproc/__init__.py", here.parents[4] / "__init__.py"):
+    for place in (here / "src/autoproc/__init__.py", here.parent / "__init__.py"):
         if place.is_file():
             found = re.search(r'__version__ = "([^"]+)"', place.read_text(encoding="utf-8"))
             if found:

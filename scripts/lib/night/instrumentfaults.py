@@ -5,9 +5,9 @@ import difflib
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from lib.core.installation import installation
 from lib.night.amplifiers import parse_section
 from lib.night.instrumentsource import (
     Fault,
@@ -18,7 +18,7 @@ from lib.night.instrumentsource import (
     repeated_keys,
 )
 
-CONFIG = Path(__file__).resolve().parents[3] / "config"
+CONFIG = installation() / "config"
 
 OTHER_NAMES = {
     "exposure": "exptime",
