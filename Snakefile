@@ -12,6 +12,7 @@
 #   crclean     sfp*         -> zsfp*    cosmic rays flagged and repaired
 #   astrometry  zsfp*        -> azsfp*   positions on the sky
 #   stack       azsfp*       -> coadd*   one image, zero point and source table a target and filter
+#   subtract    coadd*       -> diff*    what has changed against a template, where there is one
 #
 # Where there are several nights, the files of each lie in a folder of their own, wildcard `night`.
 

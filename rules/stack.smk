@@ -77,8 +77,8 @@ rule tables:
         "../scripts/tables.py"
 
 
-# Rule lightcurve takes: the solved frames of a target, its coadds, their weights and source tables
-# and what the stack measured. Gives: <target>.lightcurve.ecsv and a plot, the target in every
+# Rule lightcurve takes: the solved frames of a target, its coadds, their weights and source tables,
+# what the stack measured, and its difference images if any. Gives: <target>.lightcurve.ecsv and a plot, the target in every
 # exposure, bin and stack; <target>.lightcurves.ecsv, the same of the positions in `targets`;
 # exports/<target>.*, both in the formats of `export`.
 rule lightcurve:
@@ -88,6 +88,7 @@ rule lightcurve:
         weights=FILES.products("coadd{stack}.weight.fits"),
         cats=FILES.products("coadd{stack}.cat.fits"),
         quality=FILES.products("qa/stack/{stack}.json"),
+        differences=FILES.differences,
     output:
         **FILES.of_positions,
         **FILES.exports,

@@ -5,6 +5,7 @@ system.
 """
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def run(stacks: list[StackPaths], output: str, plot: str, **options: Any) -> Non
     **options
         target_radec, settings (of section lightcurve), site and version; positions, the path of
         the table of positions, with all_table and all_plot, where their light curves go; exports,
-        format -> path, with observer (of that section).
+        format -> path, with observer (of that section); differences, paths of difference images.
     """
     read = [read_stack(paths) for paths in stacks]
     settings = LightcurveSettings(**options.get("settings", {}))
@@ -53,7 +54,8 @@ def run(stacks: list[StackPaths], output: str, plot: str, **options: Any) -> Non
     own = next((one for one in others if one.moving and one.key == target.key), None)
     if own is not None:
         target, meta = own, {"target_source": "ephemeris"}
-    first, *rest = make_tables(read, stacks, [target, *others], settings, site)
+    differences = options.get("differences", ())
+    first, *rest = make_tables(read, stacks, [target, *others], settings, site, differences)
     common = common_meta(read, site, options.get("version", 1))
     first.meta = common | meta | first.meta
     for table in rest:
@@ -77,6 +79,13 @@ def run(stacks: list[StackPaths], output: str, plot: str, **options: Any) -> Non
         log.info("%d of %d positions lie in the field", len(joined.meta["positions"]), len(others))
 
 
+def listed(value: str | Iterable[str] | None) -> list[str]:
+    """Return the paths of a named input, be it one, many or none."""
+    if not value:
+        return []
+    return [value] if isinstance(value, str) else list(value)
+
+
 def main(job: Any) -> None:
     """Make the light curve of a target from its stacks."""
     given, params, put, got = job.params.given, job.params, job.output, job.input
@@ -86,6 +95,7 @@ def main(job: Any) -> None:
         settings=getattr(params, "settings", {}), site=getattr(params, "site", None),
         positions=given.positions, all_table=getattr(put, "all_table", None),
         all_plot=getattr(put, "all_plot", None), observer=getattr(params, "observer", {}),
+        differences=listed(got.get("differences") if hasattr(got, "get") else ()),
         exports={name: getattr(put, f"export_{name}") for name in getattr(params, "export", ())},
     )  # fmt: skip
 

@@ -12,12 +12,12 @@ PATH=${PATH#:}
 PATH=${PATH%:}
 
 locks=(requirements.lock)
-alone=()
+# Without what it depends on: a package of which one file is used.
+alone=(requirements-difference.lock)
 stamp=.venv/.installed
 if [ "${1:-}" = --dev ]; then
     locks+=(requirements-dev.lock)
-    # Without what it depends on: a package of which one file is used.
-    alone=(requirements-axe.lock)
+    alone+=(requirements-axe.lock)
     stamp=.venv/.installed-dev
 fi
 

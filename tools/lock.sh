@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make requirements.lock, requirements-dev.lock and requirements-axe.lock from the .in files: one version of each package,
+# Make the lock files (requirements*.lock) from the .in files: one version of each package,
 # good for Python 3.11 and newer on every platform, with the digests of all its files.
 # Usage: tools/lock.sh [--upgrade]     without --upgrade, pins that still hold are kept
 set -euo pipefail
@@ -10,10 +10,10 @@ trap 'rm -rf "$work"' EXIT
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/python" -m pip install -qq --disable-pip-version-check uv
 
-for name in requirements requirements-dev requirements-axe; do
+for name in requirements requirements-dev requirements-axe requirements-difference; do
     alone=()
-    # One file of that package is used, and nothing that it depends on.
-    if [ "$name" = requirements-axe ]; then alone=(--no-deps); fi
+    # A file of that package is used, and nothing that the rest of it depends on.
+    case "$name" in requirements-axe | requirements-difference) alone=(--no-deps) ;; esac
     "$work/venv/bin/uv" --no-config pip compile -q "$@" "${alone[@]}" "$name.in" -o "$name.lock" \
         --universal --python-version 3.11 --fork-strategy fewest \
         --generate-hashes --no-annotate --no-header

@@ -186,8 +186,9 @@ def command_line(
         # The rules of the steps before do not exist: their files have to.
         before = {rule.name for step in PIPELINE.steps[:first] for rule in step.rules}
         words += ["--allowed-rules", *(rule for rule in all_rules() if rule not in before)]
-    if steps[-1] != STEPS[-1]:
-        words += ["--until", done[-1]]
+    if not PIPELINE.is_last(done[-1], left_out):
+        last = next(step for step in PIPELINE.steps if step.name == done[-1])
+        words += ["--until", *(rule.name for rule in last.rules[last.rules.index(last.main) :])]
     if redo:
         # Magnitudes and positions of the reference stars do not change by asking again.
         words += ["--forcerun"]

@@ -8,7 +8,8 @@ UNIT = Path(__file__).resolve().parent
 LIB = UNIT.parents[1] / "scripts/lib"
 
 ROOMS = """
-    core frame reference night calibration background photometry astrometry stack report engine
+    core frame reference night calibration background photometry astrometry stack difference report
+    engine
 """.split()
 """From the bottom: each may import from those before it."""
 

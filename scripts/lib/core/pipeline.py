@@ -78,12 +78,15 @@ class Step:
         In the order in which they run.
     left_out_by : str
         Key of the configuration that leaves the step out.
+    wanted_by : str
+        Key of the configuration without which the step is left out.
     """
 
     name: str
     does: str
     rules: tuple[Rule, ...]
     left_out_by: str = ""
+    wanted_by: str = ""
 
     @property
     def main(self) -> Rule:
@@ -226,8 +229,23 @@ class Pipeline:
     def left_out(self, config: Mapping[str, Any]) -> frozenset[str]:
         """Return the names of the steps that a configuration leaves out."""
         return frozenset(
-            step.name for step in self.steps if step.left_out_by and config.get(step.left_out_by)
+            step.name
+            for step in self.steps
+            if (step.left_out_by and config.get(step.left_out_by))
+            or (step.wanted_by and not config.get(step.wanted_by))
         )
+
+    def is_last(self, step: str, left_out: Collection[str]) -> bool:
+        """Return whether no step is done after one.
+
+        Parameters
+        ----------
+        step : str
+        left_out : collection of str
+            Steps that are left out.
+        """
+        names = self.step_names
+        return all(one in left_out for one in names[names.index(step) + 1 :])
 
     # -- documentation
 
@@ -241,8 +259,12 @@ class Pipeline:
 
     def table(self) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
         """Give for each step its name, the prefix of what it takes, its products, what it does."""
+        stacks = ""
         for step in self.steps:
-            yield step.name, self.prefix_before(step.name), self.products(step), step.does
+            takes = stacks or self.prefix_before(step.name)
+            yield step.name, takes, self.products(step), step.does
+            if step.main.scope is Scope.STACK and not stacks:
+                stacks = self.products(step)[0].split("<")[0]
 
 
 def _names(rules: tuple[Rule, ...]) -> tuple[str, ...]:
@@ -322,6 +344,25 @@ PIPELINE = Pipeline(
                 Rule("lightcurve", Scope.TARGET, gives=("<object>.lightcurve.ecsv",), file="stack"),
                 Rule("export", Scope.TARGET),
             ),
+        ),
+        Step(
+            "subtract",
+            "the template subtracted from each coadd; what has changed, ranked",
+            (
+                Rule(
+                    "subtract",
+                    Scope.STACK,
+                    gives=("diff<object>.<filter>.fits", "diff<object>.<filter>.weight.fits"),
+                    file="difference",
+                ),
+                Rule(
+                    "candidates",
+                    Scope.TARGET,
+                    gives=("<object>.candidates.ecsv",),
+                    file="difference",
+                ),
+            ),
+            wanted_by="template",
         ),
     ),
     closing=(Rule("night", Scope.NIGHT, gives=("night.html",)),),

@@ -322,6 +322,36 @@ class LightcurveSettings:
 
 
 @dataclass(frozen=True)
+class DifferenceSettings:
+    """Section ``difference``: what is done with a template."""
+
+    before: Annotated[str | None, Write("a date such as 2024-03-01, or nothing")] = None
+    """Own coadds serve as templates only if they end before this date (UTC)."""
+    method: Literal["auto", "sfft", "zogy", "hotpants"] = "auto"
+    """How the template is subtracted; auto: whatever leaves the least noise."""
+    convolve: Literal["auto", "template", "coadd"] = "auto"
+    """Which image is convolved (not by zogy); auto: the one of better seeing."""
+    regions: Annotated[
+        Literal["auto"] | Annotated[int, Ge(1), Le(10)],
+        Write("auto or a whole number from 1 to 10"),
+    ] = "auto"
+    """Regions along each axis with a kernel of their own; auto: as many as the stars support."""
+    kernel: Annotated[
+        Literal["auto"] | Annotated[int, Ge(1), Le(25)],
+        Write("auto or a whole number from 1 to 25"),
+    ] = "auto"
+    """[pixels] half side of the kernel; auto: by the seeing of both images."""
+    threshold: Annotated[float, Gt(0)] = 5.0
+    """[sigma] least significance of a candidate."""
+    score: Annotated[float, Ge(0), Le(1)] = 0.3
+    """Candidates of a lower score are in the table, but not counted nor shown on the page."""
+    known: Annotated[str | None, Write("the path of a table of positions, or nothing")] = None
+    """Table of known objects, as that of targets: name, ra, dec, and time of what moves."""
+    injections: Annotated[int, Ge(0), Le(5000)] = 0
+    """Point sources put into the difference image to check its limits; 0: none."""
+
+
+@dataclass(frozen=True)
 class ObserverSettings:
     """Section ``observer``: what exported files say of who observed with what."""
 
@@ -418,6 +448,15 @@ class Settings:
     targets: Annotated[str | None, Write("the path of a table of positions, or nothing")] = None
     """Table of more positions to be measured in all frames (name, ra, dec, optional pmra, pmdec;
     or time, ra, dec of what moves), or nothing."""
+    template: Annotated[
+        str | dict[str, str] | None,
+        Write(
+            "own, the path of a FITS file or of an earlier imdir, with {target} and {filter} if "
+            "need be, or these by filter, or nothing"
+        ),
+    ] = None
+    """What coadds are compared with: own (an earlier coadd), a FITS file, a directory of earlier
+    coadds; {target} and {filter} stand in paths; one for each filter, as {r: own}; or nothing."""
     export: Annotated[
         tuple[Literal["aavso", "gcn", "skyportal", "tns", "ades", "votable", "parquet"], ...],
         Write(
@@ -438,4 +477,5 @@ class Settings:
     astrometry: AstrometrySettings = field(default_factory=AstrometrySettings)
     stack: StackSettings = field(default_factory=StackSettings)
     lightcurve: LightcurveSettings = field(default_factory=LightcurveSettings)
+    difference: DifferenceSettings = field(default_factory=DifferenceSettings)
     observer: ObserverSettings = field(default_factory=ObserverSettings)

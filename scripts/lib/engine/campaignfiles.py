@@ -156,6 +156,18 @@ class FilesOverNights(NightFiles):
         frames = [night.night.frames[one] for one in night.plan.frames_of(wildcards.target)]
         return next((list(one.site) for one in frames if one.site), [])
 
+    def _stack_frames(self, stack):
+        return self.campaign.slices[stack]
+
+    def differences(self, wildcards: Any) -> list[str]:
+        """Return the difference images of all nights of a target."""
+        return [
+            path
+            for night in self.nights.values()
+            if wildcards.target in night.plan.targets
+            for path in night.differences(wildcards)
+        ]
+
     def frames_of_target(self, wildcards: Any) -> list[str]:
         """Return no inputs: the frames are params."""
         return []

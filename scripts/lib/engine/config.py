@@ -9,6 +9,7 @@ import sys
 from collections.abc import Collection, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from datetime import date
 from functools import cache
 from importlib.util import find_spec
 from types import NoneType, UnionType
@@ -18,6 +19,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import TypeAdapter, ValidationError
 
 from lib.core.settings import EXPORT_NEEDS, Settings, Write
+from lib.engine.templates import date_to_mjd
 from lib.night.slices import parse_slice
 
 SWITCHES = {
@@ -104,6 +106,7 @@ def check_config(
     _check_flat_levels(checked["flat"])
     _check_slices(checked["stack"]["by"])
     _check_export(checked["export"], checked["observer"])
+    _check_date(checked["difference"]["before"])
     if instruments is not None:
         _check_instrument(checked["instrument"], sorted(instruments))
     return checked
@@ -229,6 +232,9 @@ def _convert(value: Any, key: Key) -> Any:
     """Return `value` converted to the type of its key, or unchanged where it cannot be."""
     if NoneType in key.kinds and value == "":
         return None
+    if isinstance(value, date) and str in key.kinds:
+        # YAML takes 2024-03-01 for one.
+        return value.isoformat()
     if bool in key.kinds:
         return SWITCHES.get(str(value).strip().lower(), value)
     if tuple in key.kinds and str not in key.kinds:
@@ -288,6 +294,16 @@ def _check_export(formats: Collection[str], observer: Mapping[str, Any]) -> None
             "config key 'export' has parquet, which needs the package pyarrow: "
             f"'{sys.executable} -m pip install pyarrow', or write votable instead."
         )
+
+
+def _check_date(before: str | None) -> None:
+    """Raise where ``difference.before`` is no date."""
+    try:
+        date_to_mjd(before)
+    except ValueError:
+        raise ConfigError(
+            f"config key 'difference.before' is '{before}': write a date such as 2024-03-01."
+        ) from None
 
 
 def is_instrument_file(name: str) -> bool:

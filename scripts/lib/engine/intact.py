@@ -51,13 +51,14 @@ def product_names(night: NightLog, plan: Plan) -> tuple[list[str], list[str]]:
     lasting = [f"{name}.fits" for name in (*night.biases, *night.darks, *night.flats, *plan.skies)]
     *early, last = (rule for rule in PIPELINE.frame_rules if rule not in plan.left_out)
     lasting += [f"{plan.prefix(last)}{frame}.fits" for frame in plan.stack_of]
-    lasting += [*plan.coadds, *plan.target_tables]
+    lasting += [*plan.coadds, *plan.target_tables, *plan.differences]
     for stack in plan.stacks:
         lasting += [f"coadd{stack}{end}.fits" for end in (".weight", ".cat")]
         lasting += [f"qa/{step}/{stack}.{end}" for step in ("astrometry", "stack")
                     for end in ("json", "png")]  # fmt: skip
     for target in plan.targets:
         lasting += [f"refcat/{target}.ecsv", f"qa/lightcurve/{target}.png"]
+        lasting += [f"qa/candidates/{target}.jpg"] if plan.with_template else []
     lasting.append("night.html")
     return lasting, [
         f"{plan.prefix(rule)}{frame}.fits" for frame in plan.stack_of for rule in early

@@ -29,6 +29,7 @@ from lib.report.frametable import begin_frames_table, log_digest
 
 from .paths import NothingToReduce, tell, unasked_exclude
 from .settled import settle
+from .templates import NO_NIGHT, OWN, own_template, template_file, wanted_template, why_none
 
 HOME = Path(__file__).resolve().parents[3]
 """Directory of the workflow."""
@@ -375,7 +376,8 @@ class NightFiles:
         return [night for night in self.nights.values() if not night.settled]
 
     def _ends(self):
-        coadds = [f"{self.imdir}/{name}" for name in self.plan.coadds]
+        names = (*self.plan.coadds, *self.plan.differences)
+        coadds = [f"{self.imdir}/{name}" for name in names]
         return [*coadds, *self.target_tables(), f"{self.imdir}/night.html"]
 
     @property
@@ -549,6 +551,92 @@ class NightFiles:
         frames = [self.solved(frames) for _, _, frames in self.stacks_behind(wildcards)]
         return SimpleNamespace(frames=frames, positions=self.config.get("targets"))
 
+    # Difference images.
+
+    def _settings_of(self, *keys: str) -> dict[str, Any]:
+        return {key: self.config["difference"][key] for key in keys}
+
+    @property
+    def subtract_settings(self) -> dict[str, Any]:
+        """What a difference image is made by, whichever its template."""
+        return self._settings_of("method", "convolve", "regions", "kernel", "injections")
+
+    @property
+    def candidate_settings(self) -> dict[str, Any]:
+        """What candidates are chosen by."""
+        return self._settings_of("threshold", "score")
+
+    def _stack_frames(self, stack: str) -> Sequence[str]:
+        """The frames of a stack of the night."""
+        return self.plan.stacks[stack]
+
+    def _own_template(self, stack: str) -> str:
+        """The coadd of another night of this run that is the template of a stack, or nothing."""
+        if wanted_template(self.config["template"], stack) != OWN:
+            return ""
+        before = self.config["difference"]["before"]
+        found = own_template(stack, self._stack_frames(stack), self.nights, before)
+        name = ".".join(stack.split(".")[:2])
+        return "" if found == NO_NIGHT else f"{self.nights[found].imdir}/coadd{name}.fits"
+
+    @of_its_night
+    def template_made(self, wildcards: Any) -> list[str]:
+        """Return the template of a stack that this run makes, and its weight map."""
+        found = self._own_template(wildcards.stack)
+        return [found, found.removesuffix(".fits") + ".weight.fits"] if found else []
+
+    @of_its_night
+    def template_given(self, wildcards: Any) -> SimpleNamespace:
+        """Return the template of a stack that lies there, or why there is none."""
+        template, before = self.config["template"], self.config["difference"]["before"]
+        found = template_file(template, wildcards.stack, before)
+        none = not found and not self._own_template(wildcards.stack)
+        return SimpleNamespace(
+            template=found or None,
+            why=why_none(template, wildcards.stack, before) if none else "",
+        )
+
+    @of_its_night
+    def template_contents(self, wildcards: Any) -> str:
+        """Return what stands for the content of a template that lies there, or for its lack."""
+        given = self.template_given(wildcards)
+        return self.contents.sum_of(given.template) if given.template else given.why
+
+    @of_its_night
+    def known_given(self, wildcards: Any) -> SimpleNamespace:
+        """Return the solved frames of each stack of a target, and the table of known objects."""
+        stacks = self.plan.targets[wildcards.target]
+        return SimpleNamespace(
+            frames=[self.solved(self.plan.stacks[stack]) for stack in stacks],
+            known=self.config["difference"]["known"],
+        )
+
+    def of_differences(self, pattern: str) -> Callable[[Any], list[str]]:
+        """Return the input function that gives one product of each stack with a difference."""
+
+        def products(wildcards: Any) -> list[str]:
+            night = self.at(wildcards)
+            stacks = night.plan.targets[wildcards.target]
+            return [f"{night.imdir}/{pattern.format(stack=stack)}" for stack in stacks]
+
+        return products
+
+    @of_its_night
+    def reference_of_target(self, wildcards: Any) -> str:
+        """Return the reference stars of a target."""
+        return f"{self.imdir}/refcat/{wildcards.target}.ecsv"
+
+    def known_content(self, wildcards: Any) -> str:
+        """Return what stands for the content of the table of known objects."""
+        known = self.config["difference"]["known"]
+        return self.contents.sum_of(known) if known else ""
+
+    @of_its_night
+    def differences(self, wildcards: Any) -> list[str]:
+        """Return the difference images of a target, with their weight maps."""
+        stacks = self.plan.targets[wildcards.target] if self.plan.with_template else ()
+        return [f"{self.imdir}/diff{stack}.fits" for stack in stacks]
+
     @property
     def of_positions(self) -> dict[str, str]:
         """Products made from the user's table of positions, by the names of the outputs."""
@@ -590,6 +678,8 @@ class NightFiles:
             stems = [f"coadd{stack}.cat" for stack in stacks]
             for table in tables:
                 stem = table.removesuffix(".ecsv")
+                if stem.endswith(".candidates"):
+                    continue
                 if not stem.endswith(LIGHT_CURVES):
                     stems.append(f"{stem}.sources")
                 elif (

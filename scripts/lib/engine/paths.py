@@ -16,6 +16,7 @@ from lib.core.rawfiles import NoRawFolder, places_of
 from lib.core.settings import REFERENCE_SOURCES
 from lib.core.text import shown
 from lib.engine.config import ConfigError, is_instrument_file
+from lib.engine.templates import OWN
 
 DEFAULT_EXCLUDE = "config/exclude.txt"
 """The list of the installation, whatever the working directory; the only list that may be
@@ -107,9 +108,11 @@ def check_places(config: Mapping[str, Any]) -> dict[str, Any]:
         _check_file("targets", plain["targets"])
     if own and plain["exclude"]:
         _check_file("exclude", plain["exclude"])
+    plain |= _check_templates(config)
     for folder in raws.folders:
         _check_imdir(plain["imdir"], folder)
-    for key, path in [(key, one) for key, paths in plain.items() for one in _each(paths)]:
+    strings = {key: paths for key, paths in plain.items() if key not in ("template", "difference")}
+    for key, path in [(key, one) for key, paths in strings.items() for one in _each(paths)]:
         if UNSAFE.search(path):
             raise ConfigError(
                 f"{key}: {path!r} holds a brace, a control character or no UTF-8, take another name"
@@ -120,6 +123,32 @@ def check_places(config: Mapping[str, Any]) -> dict[str, Any]:
             "another name"
         )
     return plain
+
+
+def _check_templates(config):
+    """The keys `template` and `difference` with plain paths; those without fields must be there."""
+    if not config.get("template"):
+        return {}
+    known = _plain(config["difference"]["known"])
+    if known:
+        _check_file("difference.known", known)
+
+    def checked(value):
+        if not value or value == OWN:
+            return value
+        path = _plain(value)
+        if "{" not in path and not os.path.exists(path):
+            raise ConfigError(
+                f"template: there is no file or directory {path}; write own for an earlier coadd"
+            )
+        return path
+
+    template = config["template"]
+    if isinstance(template, Mapping):
+        template = {key: checked(value) for key, value in template.items()}
+    else:
+        template = checked(template)
+    return {"template": template, "difference": {**config["difference"], "known": known}}
 
 
 def _each(paths):

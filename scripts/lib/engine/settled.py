@@ -20,6 +20,7 @@ from lib.night.campaign import MARKER, Campaign, Night
 from lib.night.interpret import CALIBRATIONS
 
 from .intact import Products, product_names
+from .templates import template_file
 
 PASSING = ("datadir", "recursive", "imdir", "quiet", "exclude", "masters", "max_age", "nights")
 """Keys of the configuration that matter only through the frames and masters they select."""
@@ -53,7 +54,12 @@ def night_key(night: Night, config: Mapping[str, Any], contents: ContentRecord, 
     kept = {key: value for key, value in config.items() if key not in PASSING}
     kept["stack"] = {key: value for key, value in config["stack"].items() if key != "by"}
     digest.update(json.dumps(kept, sort_keys=True).encode())
-    tables = [path for path in (config["refcat"], config["customcat"], config["targets"]) if path]
+    known = config["difference"]["known"]
+    paths = (config["refcat"], config["customcat"], config["targets"], known)
+    tables = [path for path in paths if path]
+    for stack in night.plan.stacks if night.plan.with_template else ():
+        path = template_file(config["template"], stack, config["difference"]["before"])
+        tables += [path] if path else []
     given = [path for path in tables if path not in REFERENCE_SOURCES]
     used: set[str] = set()
     for name, facts in night.log.frames.items():

@@ -95,14 +95,26 @@ class Plan:
         return tuple(frame for stack in self.targets[target] for frame in self.stacks[stack])
 
     @property
+    def with_template(self) -> bool:
+        """Whether a template is subtracted from each coadd."""
+        return "subtract" not in self.left_out
+
+    @property
+    def differences(self) -> tuple[str, ...]:
+        """Names of the difference images, and of their weight maps."""
+        stacks = self.stacks if self.with_template else ()
+        return tuple(f"diff{stack}{end}.fits" for stack in stacks for end in ("", ".weight"))
+
+    @property
     def coadds(self) -> tuple[str, ...]:
         """Names of the coadds."""
         return tuple(f"coadd{stack}.fits" for stack in self.stacks)
 
     @property
     def target_tables(self) -> tuple[str, ...]:
-        """Names of the joint table and of the light curves of each target."""
+        """Names of the joint table, the light curves and the candidates of each target."""
         curves = [".lightcurve.ecsv", *([".lightcurves.ecsv"] if self.with_positions else [])]
+        curves += [".candidates.ecsv"] if self.with_template else []
         return tuple(
             name
             for target in self.targets

@@ -13,7 +13,12 @@ from lib.photometry.forced import filter_order
 MOST_PANELS = 24
 """Maximum number of light curves in a figure."""
 
-MARKERS = {"frame": ("o", 3, 0.45), "bin": ("o", 5, 1.0), "stack": ("s", 6, 1.0)}
+MARKERS = {
+    "frame": ("o", 3, 0.45),
+    "bin": ("o", 5, 1.0),
+    "stack": ("s", 6, 1.0),
+    "difference": ("D", 6, 1.0),
+}
 """Marker, its size and its opacity, for each kind of row."""
 
 
@@ -94,7 +99,7 @@ def draw_light_curve(axis: Any, table: Table) -> bool:
                 continue
             style = {"color": colour, "alpha": opacity, "ms": size}
             if kind != "frame":
-                style["mfc"] = "none" if kind == "stack" else colour
+                style["mfc"] = "none" if kind in ("stack", "difference") else colour
             time = factor * (np.asarray(rows["MJD"]) - start)
             shown = np.isfinite(rows[key])
             if shown.any():

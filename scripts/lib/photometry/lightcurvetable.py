@@ -15,12 +15,12 @@ from lib.photometry.forced import LIMIT_SIGMA, magnitudes
 from lib.photometry.lightcurve import POISSON, MeasuredFrame
 from lib.photometry.trailing import CENTROID_FACTOR, trailed_sigma
 
-KINDS = ("frame", "bin", "stack")
+KINDS = ("frame", "bin", "stack", "difference")
 """Values of column KIND."""
 
 COLUMNS = {
     "NAME": (str, None, "name of the position"),
-    "KIND": (str, None, "frame, bin (of neighbouring frames) or stack"),
+    "KIND": (str, None, "frame, bin (of neighbouring frames), stack or difference"),
     "FRAME": (str, None, "name of the frame, the stack, or the first frame of the bin"),
     "FILTER": (str, None, "filter"),
     "MJD": (float, "d", "middle of the exposure, UTC; of several their weighted mean"),
@@ -98,6 +98,7 @@ class StackFlux:
         Per axis [arcsec].
     psf_rate, psf_error : float
         As `rate`, by a fit of the point-spread function; NaN where there is no model of it.
+    kind : {'stack', 'difference'}
     """
 
     name: str
@@ -115,6 +116,7 @@ class StackFlux:
     offset_error: float = np.nan
     psf_rate: float = np.nan
     psf_error: float = np.nan
+    kind: str = "stack"
 
 
 @dataclass(frozen=True)
@@ -338,7 +340,7 @@ def _stack_row(
         ra, dec = position.shifted(*one.offset).at(mjd)
         seen = float(ra[0]), float(dec[0])
     return {
-        "KIND": "stack", "FRAME": one.name, "FILTER": one.filter, "MJD": mjd,
+        "KIND": one.kind, "FRAME": one.name, "FILTER": one.filter, "MJD": mjd,
         "DATE-OBS": min((row["DATE-OBS"] for row in members), default=""),
         "EXPTIME": float(sum(row["EXPTIME"] for row in members)), "NFRAMES": len(members),
         "AIRMASS": mean("AIRMASS"), "SEEING": mean("SEEING"), "SKY": mean("SKY"),

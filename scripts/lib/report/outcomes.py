@@ -16,6 +16,7 @@ from lib.report.orientation import orientation_remarks
 from lib.report.pointingremarks import all_pointing_remarks
 from lib.report.products import (
     COADD_CARDS,
+    DIFFERENCE_CARDS,
     FRAME_CARDS,
     MASTER_CARDS,
     MASTER_PREFIXES,
@@ -202,12 +203,15 @@ class StackOutcome:
         Names of its frames.
     solution, quality : dict
         Content of qa/astrometry/<stack>.json and of qa/stack/<stack>.json.
+    difference : dict
+        Cards of its difference image; empty where there is none.
     """
 
     cards: Cards
     frames: list[str]
     solution: dict[str, Any]
     quality: dict[str, Any]
+    difference: Cards = field(default_factory=dict)
 
 
 @dataclass
@@ -279,7 +283,8 @@ def collect(night: NightLog, plan: Plan, imdir: str | Path) -> NightOutcome:
         solution = read_json(imdir / "qa" / "astrometry" / f"{stack}.json")
         quality = read_json(imdir / "qa" / "stack" / f"{stack}.json")
         cards = cache.get(f"coadd{stack}.fits", COADD_CARDS, ("STACK",))
-        results[stack] = StackOutcome(cards, list(members), solution, quality)
+        difference = cache.get(f"diff{stack}.fits", DIFFERENCE_CARDS, ("NOTE",))
+        results[stack] = StackOutcome(cards, list(members), solution, quality, difference)
         solved, measured = frames_of(solution), frames_of(quality)
         for frame in members:
             frames[frame] = outcome = follow_frame(frame, cache, logged)
@@ -320,6 +325,16 @@ def night_remarks(
         f"{stack}: solved without SCAMP, which failed ({one.solution['scamp_failed']})"
         for stack, one in results.items()
         if one.solution.get("scamp_failed")
+    ]
+    remarks += [
+        f"diff{stack}: {note}"
+        for stack, one in results.items()
+        for note in one.difference.get("NOTE", ())
+    ]
+    remarks += [
+        f"diff{stack}: {one.difference['QCREASON']}"
+        for stack, one in results.items()
+        if one.difference.get("QCSTAT") == "REJECTED" and one.cards.get("QCSTAT") == "OK"
     ]
     remarks += orientation_remarks(night.frames, frames.values())
     remarks += grouped_notes(

@@ -5,7 +5,7 @@ import json
 import math
 import os
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from lib.night.plan import plan_night, target_of
 from lib.night.targets import parse_position
 from lib.photometry.forced import LIMIT_SIGMA
 from lib.report.colour import Composite, make_composites
+from lib.report.differenceview import CUT, show_changes
 from lib.report.embed import libraries, packed, script_json
 from lib.report.framecards import CardEntry, card_jobs, frame_numbers, make_cards
 from lib.report.frametable import write_frames_table
@@ -182,7 +183,9 @@ def show_stacks(
 
     def one_target(target: str) -> TargetView:
         own = [view for view in stacks if view.numbers.target == target]
-        return show_target(target, own, result.stacks, references[target], imdir, sizes.finder)
+        shown = show_target(target, own, result.stacks, references[target], imdir, sizes.finder)
+        its = {name: one for name, one in result.stacks.items() if target_of(name) == target}
+        return replace(shown, changes=show_changes(target, its, imdir))
 
     return stacks, list(pool.map(one_target, targets))
 
@@ -358,7 +361,7 @@ def render(page: Page) -> str:
     variables["libraries"] = {name: Markup(text) for name, text in libraries().items()}
     template = environment.get_template("night.html")
     return template.render(
-        **variables, duration=duration, number=number, sigma=f"{LIMIT_SIGMA:g}",
+        **variables, cut=CUT, duration=duration, number=number, sigma=f"{LIMIT_SIGMA:g}",
         angle=lambda way: round(math.degrees(math.atan2(way[1], way[0])), 1),
     )  # fmt: skip
 

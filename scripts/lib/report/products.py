@@ -51,6 +51,12 @@ COADD_CARDS = (
 )  # fmt: skip
 
 
+DIFFERENCE_CARDS = (
+    "QCSTAT", "QCREASON", "FILTER", "ZPSYS", "DIFTMPL", "DIFTDATE", "DIFMETH", "DIFCONV", "DIFLIM3",
+    "DIFLIM5", "DIFRESID", "DIFPULL", "TGTLIM3", "TGTLIM5", "TGTMAG", "TGTMERR", "TGTSNR",
+)  # fmt: skip
+
+
 def list_files(folder: str | Path) -> dict[str, tuple[int, int]]:
     """Return the files in a folder: {name: (mtime [ns], size [byte])}."""
     try:

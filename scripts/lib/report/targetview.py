@@ -17,6 +17,7 @@ from lib.night.plan import table_name
 from lib.photometry.flags import FLAG_NEIGHBOUR, FLAG_OUTSIDE, FLAG_SATURATED, FLAG_WEIGHT
 from lib.photometry.forced import LIMIT_SIGMA
 from lib.report.circular import CircularRow, circular_text
+from lib.report.differenceview import ChangesView
 from lib.report.finder import Finder, make_finder
 from lib.report.links import Link, target_links
 from lib.report.numbers import is_number, rounded
@@ -172,6 +173,8 @@ class TargetView:
         Position and magnitudes as plain text; empty where nothing was measured.
     remark : str
         Why more is missing.
+    changes : ChangesView or None
+        What has changed against a template; None where there is none.
     """
 
     name: str
@@ -183,6 +186,7 @@ class TargetView:
     links: list[Link]
     gcn: str
     remark: str = ""
+    changes: ChangesView | None = None
 
     def script_data(self) -> dict[str, Any]:
         """Return the data for the page's script."""
@@ -441,7 +445,11 @@ def curve_points(table: "Table | None") -> list[list[Any]]:
     for row in table:
         mjd = _finite(row["MJD"])
         # A bin of one frame adds nothing to the frame.
-        if mjd is None or row["KIND"] == "stack" or (row["KIND"] == "bin" and row["NFRAMES"] < 2):
+        if (
+            mjd is None
+            or row["KIND"] in ("stack", "difference")
+            or (row["KIND"] == "bin" and row["NFRAMES"] < 2)
+        ):
             continue
         numbers = [
             rounded(_finite(row[key]), 4)

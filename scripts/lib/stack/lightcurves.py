@@ -28,7 +28,12 @@ from lib.photometry.lightcurve import (
     read_sources,
 )
 from lib.photometry.lightcurvetable import BinRule, light_curve_table
-from lib.stack.stackflux import followed_flux, measured_offset, stack_fluxes
+from lib.stack.stackflux import (
+    difference_fluxes,
+    followed_flux,
+    measured_offset,
+    stack_fluxes,
+)
 
 log = logging.getLogger("autoproc")
 
@@ -105,7 +110,7 @@ def place_target(
 
 def make_tables(
     stacks: Sequence[StackedFrames], paths: Sequence[StackPaths], positions: Sequence[Position],
-    settings: LightcurveSettings, site: Sequence[float] | None,
+    settings: LightcurveSettings, site: Sequence[float] | None, differences: Sequence[str] = (),
 ) -> list[Table]:  # fmt: skip
     """Return the light curve of each position.
 
@@ -120,6 +125,8 @@ def make_tables(
     settings : LightcurveSettings
     site : sequence of float, optional
         Site of the telescope, as for `lib.core.times.barycentric_dates`.
+    differences : sequence of str
+        Difference images, beside the coadds that they were made of.
     """
     following = [(one, files[:3]) for one, files in zip(stacks, paths, strict=True) if one.follows]
     paths = [files for one, files in zip(stacks, paths, strict=True) if not one.follows]
@@ -136,6 +143,10 @@ def make_tables(
     whole = [
         stack_fluxes(stack, one[:3], places, frames)
         for stack, one in zip(stacks, paths, strict=True)
+    ]
+    whole += [
+        difference_fluxes(read_stack(stack_of_difference(one)), one, places, frames)
+        for one in differences
     ]
     systems = {stack.filter: str(stack.header.get("ZPSYS", "")) for stack in stacks
                if np.isfinite(stack.zeropoint)}  # fmt: skip
@@ -257,6 +268,13 @@ def _tell_trailing(table: Table) -> None:
         log.warning("%s moves by more than the seeing in %d of %d exposures: the light beyond the "
                     "apertures is added by its motion, with a fifth of it as error (FLAGS %d)",
                     table.meta["name"], number, rows.sum(), FLAG_TRAILED)  # fmt: skip
+
+
+def stack_of_difference(path: str) -> StackPaths:
+    """Return the files of the stack that a difference image was made of, which lie beside it."""
+    folder, name = Path(path).parent, Path(path).name.removeprefix("diff").removesuffix(".fits")
+    coadds = [str(folder / f"coadd{name}{end}.fits") for end in ("", ".weight", ".cat")]
+    return coadds[0], coadds[1], coadds[2], str(folder / "qa/stack" / f"{name}.json"), []
 
 
 def _scale(frames: Sequence[MeasuredFrame]) -> dict[str, float]:

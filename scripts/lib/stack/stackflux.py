@@ -247,6 +247,59 @@ def _offset(
     return float(east), float(north)
 
 
+def difference_fluxes(
+    stack: StackedFrames, path: str | Path, places: np.ndarray, frames: Sequence[MeasuredFrame]
+) -> list[StackFlux]:
+    """Return the flux of a point source at positions of a difference image.
+
+    Parameters
+    ----------
+    stack : StackedFrames
+        Of the coadd that the template was subtracted from.
+    path : path-like
+        Difference image, with extensions SIGNIFICANCE and FLUXERR.
+    places : ndarray, shape (n, 2)
+        ra, dec [deg]; NaN for what moves.
+    frames : list of MeasuredFrame
+        Of all stacks, on one scale.
+
+    Returns
+    -------
+    list of StackFlux
+        One for each position; empty where there is no difference image.
+    """
+    from scipy.ndimage import map_coordinates
+
+    with fits.open(path) as hdus:
+        header = hdus[0].header
+        if header.get("QCSTAT") != "OK" or not len(places):
+            return []
+        errors = np.asarray(hdus["FLUXERR"].data, np.float32)
+        fluxes = hdus["SIGNIFICANCE"].data * errors
+    used = {name for name, quality in stack.frames.items() if quality.used}
+    zeropoint, excess = _scale(stack, used, frames)
+    wcs = celestial_wcs(header)
+    known = near_image(wcs, errors.shape, places)
+    found = []
+    for inside, place in zip(known, places, strict=True):
+        x = y = flux = error = np.nan
+        if inside:
+            x, y = (float(value) for value in wcs.all_world2pix(*place, 0, quiet=True))
+            column, row = round(x), round(y)
+            whole = 3 <= column < errors.shape[1] - 3 and 3 <= row < errors.shape[0] - 3
+            if whole and errors[row, column] > 0:
+                part = fluxes[row - 3 : row + 4, column - 3 : column + 4]
+                flux = float(map_coordinates(part, [[y - row + 3], [x - column + 3]], order=3)[0])
+                error = float(np.hypot(errors[row, column], excess * abs(flux)))
+        found.append(StackFlux(
+            name=stack.name, filter=stack.filter, members=tuple(sorted(used)),
+            rate=flux / stack.exptime, error=error / stack.exptime,
+            flags=0 if np.isfinite(flux) else FLAG_OUTSIDE, zeropoint=zeropoint,
+            radius=float("nan"), x=x, y=y, kind="difference",
+        ))  # fmt: skip
+    return found
+
+
 def _scale(
     stack: StackedFrames, used: set[str], frames: Sequence[MeasuredFrame]
 ) -> tuple[float, float]:

@@ -52,13 +52,17 @@ def test_prefixes_of_the_contract():
 
 
 def test_steps_that_a_configuration_leaves_out():
-    assert PIPELINE.left_out({"nocrclean": True, "nomastersky": False}) == {"crclean"}
-    assert PIPELINE.left_out({}) == set()
+    config = {"nocrclean": True, "nomastersky": False, "template": "own"}
+    assert PIPELINE.left_out(config) == {"crclean"}
+    # Nothing is subtracted without a template.
+    assert PIPELINE.left_out({}) == PIPELINE.left_out({"template": None}) == {"subtract"}
+    assert PIPELINE.is_last("subtract", set()) and not PIPELINE.is_last("stack", set())
+    assert PIPELINE.is_last("stack", {"subtract"})
 
 
 def test_groups_of_rules():
     assert PIPELINE.stack_rules == (
-        "solve", "stack", "tables", "lightcurve", "export", "night"
+        "solve", "stack", "tables", "lightcurve", "export", "subtract", "candidates", "night"
     )  # fmt: skip
     assert PIPELINE.before_stacks == ("skysub", "crclean")
     assert {rule.name for rule in PIPELINE.rules} - set(PIPELINE.local_rules) == {"refcat"}

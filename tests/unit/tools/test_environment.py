@@ -34,12 +34,14 @@ def conda():
     return dict(pairs)
 
 
-@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev", "requirements-difference"])
 def test_everything_wanted_is_locked(name):
     assert wanted(f"{name}.in") <= set(locked(f"{name}.lock"))
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize(
+    "name", ["requirements.lock", "requirements-dev.lock", "requirements-difference.lock"]
+)
 def test_lock_is_complete_and_tied_to_no_machine(name):
     text = (ROOT / name).read_text()
     entries = re.split(r"\n(?=\S)", text)

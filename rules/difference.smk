@@ -1,0 +1,58 @@
+# Takes: coadds with their weights and source tables, and a template of each. Gives: what has
+# changed: difference images, and the candidates in them. Nothing of it runs without `template`.
+
+
+rule subtract:
+    input:
+        coadd=f"{IMDIR}/{NIGHT}coadd{{stack}}.fits",
+        weight=f"{IMDIR}/{NIGHT}coadd{{stack}}.weight.fits",
+        cat=f"{IMDIR}/{NIGHT}coadd{{stack}}.cat.fits",
+        template=FILES.template_made,
+    output:
+        diff=f"{IMDIR}/{NIGHT}diff{{stack}}.fits",
+        weight=f"{IMDIR}/{NIGHT}diff{{stack}}.weight.fits",
+    log:
+        f"{IMDIR}/{NIGHT}logs/subtract/{{stack}}.log",
+    conda:
+        "../environment.yml"
+    params:
+        version=1,
+        settings=FILES.subtract_settings,
+        given=FILES.template_given,
+        content=FILES.template_contents,
+        target_radec=TARGET,
+    script:
+        "../scripts/subtract.py"
+
+
+# Rule candidates takes: the difference images of a target, its coadds and frames, its reference
+# stars. Gives: <target>.candidates.ecsv, and their cut-outs on one sheet.
+rule candidates:
+    input:
+        frames=FILES.frames_of_target,
+        coadds=FILES.of_differences("coadd{stack}.fits"),
+        weights=FILES.of_differences("coadd{stack}.weight.fits"),
+        cats=FILES.of_differences("coadd{stack}.cat.fits"),
+        quality=FILES.of_differences("qa/stack/{stack}.json"),
+        diffs=FILES.of_differences("diff{stack}.fits"),
+        diff_weights=FILES.of_differences("diff{stack}.weight.fits"),
+        refcat=FILES.reference_of_target,
+    output:
+        table=report(
+            f"{IMDIR}/{NIGHT}{{target}}.candidates.ecsv",
+            caption="../report/candidates.rst",
+            category="Changes",
+            labels={"target": "{target}", "product": "candidates"},
+        ),
+        sheet=f"{IMDIR}/{NIGHT}qa/candidates/{{target}}.jpg",
+    log:
+        f"{IMDIR}/{NIGHT}logs/candidates/{{target}}.log",
+    conda:
+        "../environment.yml"
+    params:
+        version=1,
+        settings=FILES.candidate_settings,
+        given=FILES.known_given,
+        known=FILES.known_content,
+    script:
+        "../scripts/candidates.py"

@@ -1,0 +1,210 @@
+"""What the page shows of difference images: how they were made, their limits, the candidates."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from lib.report.links import Link, existing
+from lib.report.numbers import rounded
+from lib.report.outcomes import StackOutcome
+from lib.report.reasons import reason_in_words
+
+CUT = (188, 62)
+"""[pixel] Width and height of a row of the sheet of cut-outs, as the step candidates writes it."""
+
+MOST = 200
+"""Candidates that the page lists."""
+
+
+@dataclass(frozen=True)
+class DifferenceView:
+    """A difference image.
+
+    Parameters
+    ----------
+    stack, filter, system : str
+    template, date, method, convolved : str
+        Name and date of the template, how it was subtracted, which image was convolved.
+    reason : str
+        Why there is none; empty where there is one.
+    limit3, limit5 : float or None
+        On empty sky [mag].
+    target3, target5 : float or None
+        At the target.
+    magnitude, error, snr : float or None
+        Of the target in the difference image.
+    left, pull : float or None
+        Part of a star's light that is left; scatter of empty apertures over their errors.
+    links : list of Link
+    """
+
+    stack: str
+    filter: str
+    system: str
+    template: str
+    date: str
+    method: str
+    convolved: str
+    reason: str
+    limit3: float | None
+    limit5: float | None
+    target3: float | None
+    target5: float | None
+    magnitude: float | None
+    error: float | None
+    snr: float | None
+    left: float | None
+    pull: float | None
+    links: list[Link]
+
+
+@dataclass(frozen=True)
+class CandidateView:
+    """A row of the table of candidates; what is not known is None.
+
+    Parameters
+    ----------
+    row : int
+        Of the sheet of cut-outs.
+    near : str
+        Host or star, in words.
+    motion : str
+        In words; empty for what stands still.
+    """
+
+    number: int
+    row: int
+    filter: str
+    ra: float | None
+    dec: float | None
+    sign: int
+    snr: float | None
+    magnitude: float | None
+    error: float | None
+    score: float | None
+    near: str
+    frames: str
+    motion: str
+    known: str
+
+
+@dataclass(frozen=True)
+class ChangesView:
+    """What has changed at a target.
+
+    Parameters
+    ----------
+    differences : list of DifferenceView
+    candidates : list of CandidateView
+        The best.
+    counted, listed : int
+        Candidates whose score counts, and all in the table.
+    threshold, least_score : float
+    sheet : str
+        Address of the cut-outs; empty where there are none.
+    links : list of Link
+    """
+
+    differences: list[DifferenceView]
+    candidates: list[CandidateView]
+    counted: int
+    listed: int
+    threshold: float
+    least_score: float
+    sheet: str
+    links: list[Link]
+
+
+def show_changes(target: str, stacks: dict[str, StackOutcome], imdir: Path) -> ChangesView | None:
+    """Return what the page shows of the differences of a target; None where there is none.
+
+    Parameters
+    ----------
+    target : str
+    stacks : dict of str to StackOutcome
+        Those of the target.
+    imdir : Path
+    """
+    from astropy.table import Table
+
+    shown = [show_difference(name, one, imdir) for name, one in stacks.items() if one.difference]
+    if not shown:
+        return None
+    path = imdir / f"{target}.candidates.ecsv"
+    try:
+        table = Table.read(path, format="ascii.ecsv") if path.is_file() else None
+        rows = [] if table is None else candidate_rows(table)
+    except (ValueError, KeyError, OSError):  # damaged, or of an older version: made again
+        table, rows = None, []
+    meta: dict[str, Any] = {} if table is None else table.meta
+    sheet = f"qa/candidates/{target}.jpg"
+    links = existing(
+        imdir, (("table of candidates", path.name), ("cut-outs", sheet),
+                ("log", f"logs/candidates/{target}.log")),
+    )  # fmt: skip
+    return ChangesView(
+        shown, rows, int(meta.get("counted", 0)), 0 if table is None else len(table),
+        float(meta.get("threshold", np.nan)), float(meta.get("least_score", np.nan)),
+        quote(sheet) if rows and (imdir / sheet).is_file() else "", links,
+    )  # fmt: skip
+
+
+def show_difference(stack: str, outcome: StackOutcome, imdir: Path) -> DifferenceView:
+    """Return what the page shows of one difference image."""
+    cards = outcome.difference
+
+    def value(key: str, digits: int) -> float | None:
+        return rounded(cards[key], digits) if isinstance(cards.get(key), float) else None
+
+    rejected = cards.get("QCSTAT") != "OK"
+    return DifferenceView(
+        stack, str(cards.get("FILTER", "")), str(cards.get("ZPSYS", "")),
+        str(cards.get("DIFTMPL", "")), str(cards.get("DIFTDATE", ""))[:10],
+        str(cards.get("DIFMETH", "")), str(cards.get("DIFCONV", "")),
+        reason_in_words(str(cards.get("QCREASON", "rejected"))) if rejected else "",
+        value("DIFLIM3", 2), value("DIFLIM5", 2), value("TGTLIM3", 2), value("TGTLIM5", 2),
+        value("TGTMAG", 3), value("TGTMERR", 3), value("TGTSNR", 1), value("DIFRESID", 4),
+        value("DIFPULL", 3),
+        existing(imdir, (("difference", f"diff{stack}.fits"),
+                         ("its weight", f"diff{stack}.weight.fits"),
+                         ("log", f"logs/subtract/{stack}.log"))),
+    )  # fmt: skip
+
+
+def candidate_rows(table: Any) -> list[CandidateView]:
+    """Return the candidates that have cut-outs, as the page lists them."""
+    found = []
+    for row in table[np.asarray(table["CUTOUT"]) >= 0][:MOST]:
+        found.append(
+            CandidateView(
+                int(row["NUMBER"]), int(row["CUTOUT"]), str(row["FILTER"]),
+                rounded(row["RA"], 5), rounded(row["DEC"], 5), int(row["SIGN"]),
+                rounded(row["SNR"], 1), _number(row["MAG"], 2), _number(row["MAGERR"], 2),
+                rounded(row["SCORE"], 2), _near(row),
+                f"{row['NSEEN']} of {row['NFRAMES']}" if row["NFRAMES"] else "",
+                f"{row['RATE']:.1f}″/h" if row["MOVING"] else "",
+                "" if np.ma.is_masked(row["KNOWN"]) else str(row["KNOWN"]),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _number(value: Any, digits: int) -> float | None:
+    good = not np.ma.is_masked(value) and np.isfinite(value)
+    return rounded(float(value), digits) if good else None
+
+
+def _near(row: Any) -> str:
+    """Return the host, or the nearest star, in words."""
+    if row["HOST"]:
+        magnitude = _number(row["HOSTMAG"], 1)
+        words = f" of {magnitude} mag" if magnitude is not None else ""
+        return f"{row['HOSTDIST']:.1f}″ from a galaxy{words}"
+    distance, magnitude = _number(row["STARDIST"], 1), _number(row["STARMAG"], 1)
+    if distance is None or distance > 20:
+        return ""
+    words = f" of {magnitude} mag" if magnitude is not None else ""
+    return f"{distance}″ from a star{words}"
