@@ -9,7 +9,7 @@ from lib.photometry.forced import LIMIT_SIGMA
 LONGEST = 79
 """Maximum length of a line [characters]."""
 
-HEAD = f"{'T_mid (UTC)':<20} {'exp. [s]':>8}  {'filter':<9} {'magnitude':<18} system"
+HEAD = f"{'T_mid (UTC)':<20} {'exposure':>8}  {'filter':<9} {'magnitude':<18} system"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class CircularRow:
             value = f"> {self.limit:.2f} ({LIMIT_SIGMA:g} sigma)"
         else:
             return ""
-        exposure = "" if self.exposure is None else f"{self.exposure:.0f}"
+        exposure = "" if self.exposure is None else f"{self.exposure:.0f} s"
         text = f"{self.mid[:19]:<20} {exposure:>8}  {self.filter[:9]:<9} {value:<18} {self.system}"
         return card_text(text, LONGEST)
 

@@ -23,8 +23,8 @@ def test_text_is_plain_and_complete():
     # A hundredth is the least error that is stated.
     assert lines[2] == "Error of the position: 0.01 arcsec per axis."
     words = [line.split() for line in lines]
-    assert f"{MID} 400 r > 22.98 (3 sigma) AB".split() in words
-    assert f"{MID} 400 i 18.66 +/- 0.01 AB".split() in words
+    assert f"{MID} 400 s r > 22.98 (3 sigma) AB".split() in words
+    assert f"{MID} 400 s i 18.66 +/- 0.01 AB".split() in words
     assert lines[-2:] == [
         "Calibrated against 2MASS, SDSS.", "Not corrected for Galactic extinction."
     ]  # fmt: skip

@@ -80,7 +80,7 @@ def test_gcn_table_is_plain_text():
     text = export_text("gcn", [made_table("GRB 220128A")], OBSERVER)
     lines = text.splitlines()
     assert text.isascii() and max(map(len, lines)) < 80 and lines[0] == "GRB 220128A"
-    assert "2022-01-28T07:00:00         1  SDSS-R    20.00 +/- 0.01     AB" in lines
+    assert "2022-01-28T07:00:00       1 s  SDSS-R    20.00 +/- 0.01     AB" in lines
     assert any("> 23.25 (3 sigma)" in line for line in lines)
     assert "Calibrated against Pan-STARRS." in lines
     assert lines[1] == "RA, Dec (J2000): 10:00:00.000 -20:00:00.00 = 150.000000 -20.000000 deg"

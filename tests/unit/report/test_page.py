@@ -200,7 +200,7 @@ def test_page_in_a_browser(browser, reduced, monkeypatch, embed):
 
     click(browser, "[data-target='T1'] [aria-label='copy the line of r']")
     assert browser.execute_script("return window.copied").split() == (
-        "2022-01-28 05:01:05 30 s r 18.40 +/- 0.03 AB".split()
+        "2022-01-28T05:01:05 30 s r 18.40 +/- 0.03 AB".split()
     )
 
     assert browser.execute_script("return typeof window.hurt") == "undefined"
