@@ -1,6 +1,5 @@
 # Takes: the configuration and the raw headers. Gives: the nights, names and input functions.
 
-import atexit
 import sys
 from pathlib import Path
 
@@ -21,7 +20,6 @@ TERMINAL = install(workflow, HOME / "scripts")
 configfile: f"{HOME}/config/config.yaml"
 
 
-from lib.core.files import sweep_scratch
 from lib.core.pipeline import PIPELINE
 from lib.engine.config import ConfigError, check_config
 from lib.night.instrumentfile import InstrumentError, list_instruments
@@ -33,7 +31,7 @@ from lib.engine.campaignfiles import campaign_files
 from lib.engine.commandline import describes_rules
 from lib.engine.intact import check_products
 from lib.engine.nightfiles import read_campaign
-from lib.engine.paths import check_places, refuse
+from lib.engine.paths import check_places, refuse, work_as_remote_job
 from lib.engine.tables import check_tables
 
 try:
@@ -51,12 +49,7 @@ except (ConfigError, InstrumentError, TargetError, OSError) as error:
 
 
 if workflow.remote_exec:
-    # A job of a cluster does the work itself: else each of its frames would be handed on to a
-    # whole Snakemake of its own.
-    workflow.localrules(*PIPELINE.local_rules)
-    # What killed jobs have left on this node: the run that began them sees only its own.
-    sweep_scratch()
-    atexit.register(sweep_scratch)
+    work_as_remote_job(workflow)
 
 IMDIR = config["imdir"]
 FILES = campaign_files(CAMPAIGN, config)

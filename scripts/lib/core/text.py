@@ -7,6 +7,9 @@ shown, not sent.
 import re
 from typing import Any
 
+INTERRUPTED = "interrupted"
+"""What the log of a job that Ctrl-C has ended says."""
+
 NOT_ASCII = re.compile(r"[^\x20-\x7e]")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -12,6 +13,8 @@ EXIT_CODE = 128 + signal.SIGINT
 
 PROGRAMS = ("snakemake", "__main__.py")
 """Names of Snakemake when started as a program of its own."""
+
+_asked = threading.Event()
 
 
 def end_in_order() -> None:
@@ -31,5 +34,11 @@ def ignore_at_the_end() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
+def was_asked_to_end() -> bool:
+    """Tell whether this process has had one of the two: its jobs have it, too, and do not fail."""
+    return _asked.is_set()
+
+
 def _end(number: int, frame: FrameType | None) -> None:
+    _asked.set()
     sys.exit(EXIT_CODE)

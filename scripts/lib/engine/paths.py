@@ -1,5 +1,6 @@
 """Files and directories named by the configuration, and the claim of a run to its `imdir`."""
 
+import atexit
 import difflib
 import fcntl
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from lib.core.files import PARTIAL, sweep_scratch
+from lib.core.pipeline import PIPELINE
 from lib.core.rawfiles import NoRawFolder, places_of
 from lib.core.settings import REFERENCE_SOURCES
 from lib.core.text import shown
@@ -263,6 +265,20 @@ class Claim:
         if self._file:
             self._file.close()
             self._file = None
+
+
+def work_as_remote_job(workflow: Any) -> None:
+    """Do the work of a cluster's job in this process, and sweep its node before and after.
+
+    Parameters
+    ----------
+    workflow : snakemake.workflow.Workflow
+    """
+    # Else each of a job's frames would be handed on to a whole Snakemake of its own.
+    workflow.localrules(*PIPELINE.local_rules)
+    # What killed jobs have left on this node: the run that began them sees only its own.
+    sweep_scratch()
+    atexit.register(sweep_scratch)
 
 
 OWN_FOLDERS = ("logs", "qa", "refcat")

@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lib.core.pipeline import PIPELINE
+from lib.core.text import INTERRUPTED
+
+from .interrupts import was_asked_to_end
 
 SNAKEMAKE_LOGGER = "snakemake.logging"
 
@@ -114,6 +117,14 @@ def in_words(seconds: float) -> str:
     if seconds < 5400:
         return f"{round(seconds / 60)} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def was_interrupted(path: str | Path) -> bool:
+    """Tell whether the log of a job ends with the words of one that was interrupted."""
+    try:
+        return f"INFO {INTERRUPTED}\n" in Path(path).read_text(errors="replace")[-400:]
+    except OSError:
+        return False
 
 
 def event_of(record: logging.LogRecord) -> str | None:
@@ -280,15 +291,18 @@ class Progress(logging.Handler):
         self.show()
 
     def fail(self, record: Any) -> None:
-        """Report a failed job, and where its error is described."""
+        """Report a failed job, and where its error is described; nothing where all were stopped."""
         self.running.pop(getattr(record, "jobid", -1), None)
+        if was_asked_to_end():
+            return
         rule = getattr(record, "rule_name", "group")
         logs = list(getattr(record, "log", None) or [])
         outputs = [str(path) for path in (getattr(record, "output", None) or [])]
-        words = f"{rule} failed"
+        stopped = any(was_interrupted(path) for path in logs)
+        words = f"{rule} was interrupted" if stopped else f"{rule} failed"
         if outputs:
             words += f" on {Path(outputs[0]).name}"
-        if logs:
+        if logs and not stopped:
             words += f"; its log: {logs[0]}"
         self.line(words)
 

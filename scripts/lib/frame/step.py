@@ -22,7 +22,7 @@ from astropy.io import fits
 from lib.core.contents import ContentRecord, checksum, stamp_of
 from lib.core.files import atomic_path
 from lib.core.installation import installation
-from lib.core.text import card_text, shown_lines
+from lib.core.text import INTERRUPTED, card_text, shown_lines
 from lib.frame.damage import damage_of_fits
 from lib.frame.file import Frame, FrameRejected, read_frame, read_header, reject, write_frame
 from lib.frame.fitsbytes import copy_with_header
@@ -85,6 +85,7 @@ def run_rule(job: Any, work: Callable[[Any], None]) -> None:
         record_notes(job)
     except KeyboardInterrupt:
         # Ctrl-C reaches the jobs, too: who started Snakemake is told once, by it.
+        log.info(INTERRUPTED)
         sys.exit(128 + signal.SIGINT)
 
 

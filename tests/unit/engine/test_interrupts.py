@@ -11,6 +11,7 @@ from lib.engine import interrupts
 
 @pytest.fixture(autouse=True)
 def handlers():
+    interrupts._asked.clear()
     before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGHUP)}
     # The tests themselves may have been started with these ignored, by nohup or in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -18,6 +19,7 @@ def handlers():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+    interrupts._asked.clear()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
@@ -25,7 +27,7 @@ def test_ends_as_exit_does_and_is_ignored_at_the_end(number, monkeypatch):
     interrupts.end_in_order()
     with pytest.raises(SystemExit) as stop:
         os.kill(os.getpid(), number)
-    assert stop.value.code == 130
+    assert stop.value.code == 130 and interrupts.was_asked_to_end()
     monkeypatch.setattr(sys, "argv", ["/bin/snakemake"])
     interrupts.ignore_at_the_end()
     os.kill(os.getpid(), number)

@@ -5,12 +5,15 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from lib.core.files import sweep_scratch
+from lib.core.files import OWNER, sweep_scratch
+from lib.core.pipeline import PIPELINE
+from lib.engine import paths
 from lib.engine.config import ConfigError
-from lib.engine.paths import check_places, sweep
+from lib.engine.paths import check_places, sweep, work_as_remote_job
 
 
 def ended():
@@ -86,6 +89,22 @@ def test_scratch_of_killed_processes_is_swept(tmp_path):
             one.kill()
             one.wait()
             one.stdout.close()
+
+
+def test_job_of_a_cluster_sweeps_its_node_before_and_after(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    local, at_exit = [], []
+    monkeypatch.setattr(paths.atexit, "register", at_exit.append)
+    job = SimpleNamespace(localrules=lambda *rules: local.extend(rules))
+    left = [tmp_path / f"autoproc-{purpose}-abcd1234" for purpose in ("scamp", "detect")]
+    for begin in (lambda: work_as_remote_job(job), lambda: [one() for one in at_exit]):
+        for folder in left:
+            folder.mkdir()
+            (folder / OWNER).touch()  # not locked: its process has ended
+            (folder / "x.ldac").touch()
+        begin()
+        assert not any(folder.exists() for folder in left)
+    assert set(local) == set(PIPELINE.local_rules)
 
 
 def test_instrument_file_by_path(tmp_path, monkeypatch):

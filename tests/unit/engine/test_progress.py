@@ -56,6 +56,23 @@ def test_progress_counts_steps_and_names_what_failed():
     assert "\r" not in stream.getvalue() and "\033" not in stream.getvalue()
 
 
+def test_jobs_that_were_interrupted_have_not_failed(tmp_path, monkeypatch):
+    stream, log = Terminal(False), tmp_path / "T.r.log"
+    log.write_text("2026-01-01 00:00:00,000 INFO interrupted\n... INFO 1 s, 2 MB\n")
+    handler = progress.Progress(stream=stream, quiet=True)
+    handler.begin()
+    facts = {"jobid": 99, "rule_name": "stack", "output": ["im/coaddT.r.fits"], "log": [str(log)]}
+    failed = record(LogEvent.JOB_ERROR, "Error", logging.ERROR, 9.5, **facts)
+    handler.emit(failed)
+    assert stream.getvalue() == "stack was interrupted on coaddT.r.fits\n"
+    log.write_text("... ERROR no stars\n")
+    monkeypatch.setattr(progress, "was_asked_to_end", lambda: True)
+    handler.emit(failed)
+    monkeypatch.undo()
+    handler.emit(failed)
+    assert stream.getvalue().splitlines()[1:] == [f"stack failed on coaddT.r.fits; its log: {log}"]
+
+
 def test_progress_on_a_terminal_writes_over_its_line(monkeypatch):
     monkeypatch.setattr(progress, "REDRAW_INTERVAL", 0.01)
     stream = Terminal(True)

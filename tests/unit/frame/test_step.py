@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -104,3 +105,5 @@ def test_interrupt_ends_a_job_without_a_traceback(job):
     with pytest.raises(SystemExit) as stop:
         run_rule(job, work)
     assert stop.value.code == 130
+    stop_log()
+    assert "INFO interrupted" in Path(job.log[0]).read_text()
