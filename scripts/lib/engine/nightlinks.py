@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +33,31 @@ def links(campaign: Campaign, config: Mapping[str, Any]) -> Iterator[tuple[str, 
                 yield f"coadd{stack}.n{night.name}{end}", f"{folder}coadd{stack}{end}"
 
 
-def link_nights(campaign: Campaign, config: Mapping[str, Any]) -> None:
-    """Make the links to existing stacks, and remove those to missing ones."""
+def link_nights(campaign: Campaign, config: Mapping[str, Any]) -> str:
+    """Make the links to the stacks that are there, and remove those to what is not.
+
+    Returns
+    -------
+    str
+        What to say where some could not be made, as on a file system without links; else empty.
+    """
     top = Path(config["imdir"])
+    missing, why = 0, ""
     for name, target in links(campaign, config):
         link = top / name
         if link.exists() and not link.is_symlink():
             continue
-        with suppress(OSError):  # the file system has no links
+        try:
             if link.is_symlink() and os.readlink(link) == target and link.exists():
                 continue
             link.unlink(missing_ok=True)
             if (top / target).exists():
                 link.symlink_to(target)
+        except OSError as error:
+            missing, why = missing + 1, error.strerror or str(error)
+    if not missing:
+        return ""
+    return (
+        f"{missing} links to stacks of nights could not be made in {top} ({why}): "
+        "the stacks lie in the folders of their nights"
+    )

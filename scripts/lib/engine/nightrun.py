@@ -11,6 +11,7 @@ from typing import Any
 
 from lib.core.contents import ContentRecord
 from lib.night.campaign import Campaign, Night
+from lib.report.campaignpage import make_campaign_page
 from lib.report.run import finish_run, record_run
 from lib.report.summary import summary, summary_over_nights
 from lib.report.trends import write_trends
@@ -108,10 +109,15 @@ class NightRun:
                 subprocess.run([sys.executable, str(script), "--imdir", place], check=False)
             said += [summary(result, place), *partial]
             results[night.folder] = result
-        link_nights(self.campaign, self.config)
+        unlinked = link_nights(self.campaign, self.config)
         if self.campaign.several:
-            write_trends(self.campaign, results, imdir)
+            rows = write_trends(self.campaign, results, imdir)
+            page = make_campaign_page(self.campaign, rows, imdir)
         said += filter(None, [summary_over_nights(self.campaign, imdir)])
+        if self.campaign.several:
+            said.append(f"All about the nights: {page}")
+        if unlinked:
+            said.append(unlinked)
         self._disk.finish()
         for folder, (lasting, intermediate) in products_by_folder(self.campaign).items():
             Products(Path(imdir) / folder, [*lasting, *intermediate]).settle()

@@ -62,6 +62,33 @@ class Ensemble:
     magnitude: np.ndarray
     excess: float
 
+    def without_star(
+        self, frame: int, magnitude: np.ndarray, error: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the zero point of a frame would be without each of its stars in turn.
+
+        Parameters
+        ----------
+        frame : int
+        magnitude, error : ndarray, shape (n_stars,)
+            Instrumental magnitudes of that frame.
+
+        Returns
+        -------
+        shift, error : ndarray, shape (n_stars,)
+            To be added to `zeropoint` [mag], and its error then; NaN for stars that do not count
+            in it, or where no other does.
+        """
+        residual = magnitude + self.zeropoint[frame] - self.magnitude
+        counts = np.isfinite(residual) & self.used
+        variance = np.where(counts, error, 1.0) ** 2 + max(self.excess, FLOOR) ** 2
+        weight = np.where(counts, 1 / variance, 0.0)
+        rest = weight.sum() - weight
+        good = counts & (rest > 1e-9 * weight.sum())
+        rest = np.where(good, rest, 1.0)
+        shift = np.where(good, weight * residual / rest, np.nan)
+        return shift, np.where(good, 1 / np.sqrt(rest), np.nan)
+
 
 def solve_ensemble(magnitude: np.ndarray, error: np.ndarray) -> Ensemble:
     """Solve for the zero points of frames and the magnitudes of comparison stars.

@@ -1,7 +1,7 @@
 """Forced photometry on a single frame: many given positions at once, detected or not."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import sep
@@ -95,6 +95,9 @@ class FrameFluxes:
         Ratio of the noise in empty apertures to that of independent pixels.
     centroid : ndarray, shape (n, 2)
         Centroids x, y of detected objects, 0-based [pixel]; NaN for the others.
+    neighbour_error : ndarray, shape (n,)
+        Part of the error due to the light of neighbours, nearly the same in all frames of one
+        seeing.
     """
 
     flux: np.ndarray
@@ -105,6 +108,7 @@ class FrameFluxes:
     y: np.ndarray
     noise_ratio: float
     centroid: np.ndarray
+    neighbour_error: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -172,9 +176,10 @@ def measure_frame(
     flags = np.where(on, 0, FLAG_OUTSIDE).astype(int)
     index = np.flatnonzero(on)
     if not index.size:
-        return FrameFluxes(flux, error, sky, flags, x, y, np.nan, np.full((n, 2), np.nan))
-    prepared = _prepare(frame.image, frame.mask)
+        nothing = np.full((n, 2), np.nan)
+        return FrameFluxes(flux, error, sky, flags, x, y, np.nan, nothing, np.zeros(n))
     at = x[index], y[index]
+    prepared = _prepare(frame.image, frame.mask)
     _fill_bad_pixels(prepared, at, aperture.radius)
     inner = aperture.inner()
     ratio, inner_ratio = _noise_ratios(prepared, [aperture.radius, inner.radius])
@@ -185,19 +190,19 @@ def measure_frame(
     held = trailed_shares(motion[index], aperture, aperture.radius)
     wide, light = _alone(prepared, models, own, at, (aperture, gain, ratio))
     disturbed = np.abs(light) > np.maximum(0.1 * np.abs(wide.sums), wide.error)
-    wide = wide.over(held)
-    total, total_error = wide.total, np.sqrt(wide.variance)
+    sums, lights, scatter = [wide.over(held)], [light / held], np.zeros(len(held))
     if aperture.core is not None:
-        core, _ = _alone(prepared, models, own, at, (inner, gain, inner_ratio))
+        core, light = _alone(prepared, models, own, at, (inner, gain, inner_ratio))
         inner_held = trailed_shares(motion[index], aperture, inner.radius)
         scatter = np.hypot(aperture.core.scatter, TRAIL_ERROR * (1 - inner_held))
-        total, total_error = point_fluxes(wide, core.over(inner_held), scatter, disturbed)
-    total_error = np.hypot(total_error, TRAIL_ERROR * (1 - held) * total)
-    flags[index] |= np.where(trailed(motion[index], aperture), FLAG_TRAILED, 0)
-    flags[index] |= _pixel_flags(frame.mask, prepared.bad, at, aperture.radius)
+        sums, lights = [*sums, core.over(inner_held)], [*lights, light / inner_held]
+    beside = np.zeros(n)
+    total, total_error, beside[index] = _totals(sums, lights, scatter, disturbed)
     filled, _, _ = sep.sum_circle(prepared.filled, *at, aperture.radius, subpix=5)
     repair = REPAIR_ERROR * np.abs(filled) / aperture.fraction
-    total_error = np.hypot(total_error, repair)
+    total_error = np.sqrt(total_error**2 + repair**2 + (TRAIL_ERROR * (1 - held) * total) ** 2)
+    flags[index] |= _pixel_flags(frame.mask, prepared.bad, at, aperture.radius)
+    flags[index] |= np.where(trailed(motion[index], aperture), FLAG_TRAILED, 0)
     flags[index] |= np.where(disturbed, FLAG_NEIGHBOUR, 0)
     flux[index], error[index] = total, total_error
     # The noise without the photon noise of the object.
@@ -206,16 +211,15 @@ def measure_frame(
     gone = (flags & FLAG_OUTSIDE) > 0
     for values in (flux, error, sky):
         values[gone] = np.nan
-    centroid = np.full((n, 2), np.nan)
-    seen = np.flatnonzero(flux > CENTROID_SNR * error)
     # Light of neighbours pulls at it; what is in the list of sources itself stays in the image.
     pulled = np.zeros(n, bool)
     pulled[index[disturbed & np.array([not one.size for one in own], bool)]] = True
+    seen = flux > CENTROID_SNR * error
     spread = window_sigma(motion, aperture)
-    for chosen, image in ((~pulled, prepared.image), (pulled, models.residual)):
-        part = seen[chosen[seen]]
+    centroid = np.full((n, 2), np.nan)
+    for part, image in ((seen & ~pulled, prepared.image), (seen & pulled, models.residual)):
         centroid[part] = _centroids(image, x[part], y[part], aperture.radius, spread[part])
-    return FrameFluxes(flux, error, sky, flags, x, y, ratio, centroid)
+    return FrameFluxes(flux, error, sky, flags, x, y, ratio, centroid, beside)
 
 
 def _centroids(
@@ -394,6 +398,29 @@ def _alone(
         alone[k] += sep.sum_circle(part, [x[k] - x0], [y[k] - y0], radius, subpix=5)[0][0]
     light = everything - alone
     return ApertureSums(alone, np.hypot(error, WINGS_ERROR * light), aperture.fraction), light
+
+
+def _totals(
+    sums: list[ApertureSums], lights: list[np.ndarray], scatter: np.ndarray, disturbed: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return total fluxes, their errors, and the part of these that the neighbours' light makes.
+
+    From the wide aperture, and the inner one where there is one; `lights` is what the neighbours
+    have in each.
+    """
+    clean = [_without_neighbours(one, light) for one, light in zip(sums, lights, strict=True)]
+    if len(sums) == 1:
+        total, error, without = sums[0].total, np.sqrt(sums[0].variance), np.sqrt(clean[0].variance)
+    else:
+        total, error = point_fluxes(sums[0], sums[1], scatter, disturbed)
+        _, without = point_fluxes(clean[0], clean[1], scatter, disturbed)
+    return total, error, np.sqrt(np.maximum(error**2 - without**2, 0))
+
+
+def _without_neighbours(measured: ApertureSums, light: np.ndarray) -> ApertureSums:
+    """Return sums whose errors lack that of the neighbours' light, which is gone from them."""
+    variance = measured.error**2 - (WINGS_ERROR * light) ** 2
+    return replace(measured, error=np.sqrt(np.maximum(variance, 0)))
 
 
 def _pixel_flags(

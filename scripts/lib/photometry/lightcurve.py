@@ -287,6 +287,9 @@ class MeasuredFrame:
         ra, dec [deg] of the detected objects; NaN for the others.
     tie_error : float
         Error of the frame's position on the sky, per axis [arcsec]; NaN where not known.
+    without : ndarray, shape (n, 2), optional
+        What to add to `zeropoint` for each position so that it is not compared with itself, and
+        the error of the zero point then.
     """
 
     name: str
@@ -310,6 +313,14 @@ class MeasuredFrame:
     flat_error: float = 0.0
     centroids: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
     tie_error: float = np.nan
+    without: np.ndarray | None = None
+
+    def zeropoint_of(self, index: int) -> tuple[float, float]:
+        """Return the zero point for a position, and its error: by the other stars."""
+        if self.without is None:
+            return self.zeropoint, self.zeropoint_error
+        shift, error = self.without[index]
+        return self.zeropoint + float(shift), float(error)
 
 
 def choose_frames(stacks: Sequence[StackedFrames]) -> list[tuple[int, Path]]:
@@ -370,9 +381,34 @@ def measure_frames(
             for number, path in chosen
             if stacks[number].filter == name
         ]
-        put_on_one_scale(band, stacks, len(positions))
+        put_on_one_scale(band, stacks, len(positions), same_star(avoid, sky, radius))
         measured += band
     return sorted(measured, key=lambda one: (one.mjd, one.filter, one.name))
+
+
+def same_star(positions: np.ndarray, comparison: np.ndarray, radius: float) -> np.ndarray:
+    """Return which comparison star each position is, -1 for none.
+
+    Parameters
+    ----------
+    positions, comparison : ndarray, shape (n, 2), (k, 2)
+        ra, dec [deg].
+    radius : float
+        [arcsec].
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+    """
+    found = np.full(len(positions), -1)
+    if not len(comparison):
+        return found
+    for k, (ra, dec) in enumerate(positions):
+        if np.isfinite(ra):
+            away = np.hypot(*project(comparison[:, 0], comparison[:, 1], ra, dec).T)
+            nearest = int(np.nanargmin(np.where(np.isfinite(away), away, np.inf)))
+            found[k] = nearest if away[nearest] < radius else -1
+    return found
 
 
 def _middle(stacks: Sequence[StackedFrames]) -> float:
@@ -443,8 +479,9 @@ def measure_one(
 
 
 def put_on_one_scale(
-    frames: Sequence[MeasuredFrame], stacks: Sequence[StackedFrames], n_positions: int
-) -> None:
+    frames: Sequence[MeasuredFrame], stacks: Sequence[StackedFrames], n_positions: int,
+    twins: np.ndarray | None = None,
+) -> None:  # fmt: skip
     """Determine the zero points of the frames of a band, in place.
 
     Parameters
@@ -455,6 +492,8 @@ def put_on_one_scale(
         The stacks that `MeasuredFrame.stack` refers to.
     n_positions : int
         Number of positions; the fluxes after these are those of the comparison stars.
+    twins : ndarray of int, shape (n_positions,), optional
+        Which comparison star each position is, -1 for none.
     """
     ready = [one for one in frames if one.fluxes is not None]
     if not ready:
@@ -488,6 +527,13 @@ def put_on_one_scale(
         one.excess = solved.excess
         if lost[i]:
             one.reason = one.reason or "no comparison star: scale of the stack"
+        elif twins is not None and (twins >= 0).any():
+            shift, own_error = solved.without_star(i, magnitude[i], error[i])
+            one.without = np.array([
+                (shift[j], own_error[j]) if j >= 0 and np.isfinite(shift[j])
+                else (0.0, one.zeropoint_error)
+                for j in twins
+            ])  # fmt: skip
 
 
 def _instrumental(

@@ -48,6 +48,11 @@ COLUMNS = {
         "electron / s",
         "its error, with that of the flat and the scatter of comparison stars",
     ),
+    "NEIGHERR": (
+        float,
+        "electron / s",
+        "part of FLUXERR that the light of neighbours makes: alike in frames of one seeing",
+    ),
     "SNR": (float, None, "FLUX over FLUXERR"),
     "DETECTED": (bool, None, f"whether SNR is {LIMIT_SIGMA:g} or more"),
     "MAG": (float, "mag", "magnitude, where detected"),
@@ -212,14 +217,16 @@ def _frame_row(one: MeasuredFrame, index: int, position: Position, best: float) 
         "DATE-OBS": one.date_obs, "EXPTIME": one.exptime, "NFRAMES": 1, "AIRMASS": one.airmass,
         "SEEING": one.quality.seeing, "SKY": one.sky, "X": np.nan, "Y": np.nan,
         "TRANSPARENCY": one.quality.transparency, "APRADIUS": one.radius, "FLUX": np.nan,
-        "FLUXERR": np.nan, "ZPERR": one.zeropoint_error, "NCOMP": one.n_comparison,
-        "FLAGS": FLAG_OUTSIDE, "USED": one.quality.used, "REASON": one.reason, "WEIGHT": 0.0,
+        "FLUXERR": np.nan, "NEIGHERR": np.nan, "ZPERR": one.zeropoint_error,
+        "NCOMP": one.n_comparison, "FLAGS": FLAG_OUTSIDE, "USED": one.quality.used,
+        "REASON": one.reason, "WEIGHT": 0.0,
         "SIGMA": np.nan, "RACEN": np.nan, "DECCEN": np.nan, "CENERR": np.nan,
     }  # fmt: skip
     if one.fluxes is None:
         return row
     # Electrons of the frame for one electron per second at the best transparency.
-    relative = 10 ** (0.4 * (one.zeropoint - best))
+    zeropoint, row["ZPERR"] = one.zeropoint_of(index)
+    relative = 10 ** (0.4 * (zeropoint - best))
     scale = one.exptime * relative
     flux = one.fluxes.flux[index] / scale
     relative_error = np.hypot(one.excess / POISSON, one.flat_error)
@@ -228,6 +235,8 @@ def _frame_row(one: MeasuredFrame, index: int, position: Position, best: float) 
         "X": one.fluxes.x[index] + 1, "Y": one.fluxes.y[index] + 1, "TRANSPARENCY": relative,
         "FLUX": flux, "FLUXERR": error, "FLAGS": int(one.fluxes.flags[index]),
         "SIGMA": one.fluxes.sky_error[index] / scale,
+        "NEIGHERR": one.fluxes.neighbour_error[index] / scale
+        if len(one.fluxes.neighbour_error) else 0.0,
     }  # fmt: skip
     if len(one.centroids) and flux > 0:
         length = np.hypot(*position.motion(one.mjd)) * one.exptime / 3600
@@ -300,14 +309,18 @@ def _combined(rows: list[dict[str, Any]]) -> dict[str, Any]:
         known = np.isfinite(values)
         return float(np.average(values[known], weights=weight[known])) if known.any() else np.nan
 
+    # The light of neighbours is wrong in all of them alike.
+    beside = np.array([row["NEIGHERR"] for row in rows])
     error = np.array([row["FLUXERR"] for row in rows])
+    own = np.sum(weight**2 * np.maximum(error**2 - beside**2, 0))
+    common = float(np.sum(weight * beside))
     scale_error = np.array([row["ZPERR"] for row in rows])
     row = dict(rows[0])
     row |= {key: mean(key) for key in ("MJD", "AIRMASS", "SEEING", "SKY", "X", "Y", "TRANSPARENCY",
                                        "APRADIUS", "FLUX")}  # fmt: skip
     row |= {
         "KIND": "bin", "EXPTIME": float(sum(one["EXPTIME"] for one in rows)),
-        "NFRAMES": len(rows), "FLUXERR": float(np.sqrt(np.sum((weight * error) ** 2))),
+        "NFRAMES": len(rows), "FLUXERR": float(np.sqrt(own + common**2)), "NEIGHERR": common,
         "SIGMA": float(np.sqrt(np.sum((weight * [one["SIGMA"] for one in rows]) ** 2))),
         "ZPERR": float(np.sqrt(np.nansum((weight * scale_error) ** 2))),
         "NCOMP": min(one["NCOMP"] for one in rows),
@@ -345,7 +358,7 @@ def _stack_row(
         "EXPTIME": float(sum(row["EXPTIME"] for row in members)), "NFRAMES": len(members),
         "AIRMASS": mean("AIRMASS"), "SEEING": mean("SEEING"), "SKY": mean("SKY"),
         "X": one.x + 1, "Y": one.y + 1, "TRANSPARENCY": relative, "APRADIUS": one.radius,
-        "FLUX": one.rate / relative, "FLUXERR": one.error / relative,
+        "FLUX": one.rate / relative, "FLUXERR": one.error / relative, "NEIGHERR": np.nan,
         "FLUX_PSF": one.psf_rate / relative, "FLUXERR_PSF": one.psf_error / relative,
         "ZPERR": float(np.sqrt(np.nansum((weight / weight.sum() * scale_error) ** 2)))
         if len(members) else np.nan,

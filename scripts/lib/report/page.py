@@ -346,20 +346,25 @@ def _shown(value: Any) -> Any:
     return shown_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def render(page: Page) -> str:
-    """Return the page as HTML."""
+def environment() -> Any:
+    """Return the environment of the templates of pages."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
 
-    environment = Environment(
+    return Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=_shown,
     )  # fmt: skip
+
+
+def render(page: Page) -> str:
+    """Return the page as HTML."""
+    from markupsafe import Markup
+
     variables = vars(page) | {name: Markup(text) for name, text in own_files().items()}
     variables["data"] = Markup(script_json(page.data))
     variables["cards"] = Markup(packed(script_json(page.cards)))
     variables["libraries"] = {name: Markup(text) for name, text in libraries().items()}
-    template = environment.get_template("night.html")
+    template = environment().get_template("night.html")
     return template.render(
         **variables, cut=CUT, duration=duration, number=number, sigma=f"{LIMIT_SIGMA:g}",
         angle=lambda way: round(math.degrees(math.atan2(way[1], way[0])), 1),

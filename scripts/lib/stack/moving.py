@@ -44,6 +44,12 @@ from lib.stack.weights import FlatCache
 TRACK_WIDTH = 1.5
 """[FWHM] Sources closer to the track of the object may be the object, and are not masked."""
 
+LEAST_RADIUS, MOST_RADIUS = 1.0, 10.0
+"""[FWHM] About stars on the track that gets no weight."""
+
+WING_LIGHT = 0.5
+"""[noise of a pixel of the ordinary coadd] Of their wings that stays."""
+
 ITERATIONS = 4
 """Iterations of the shift of a frame: each squares the error due to the rotation of north."""
 
@@ -228,8 +234,8 @@ def passing_stars(
 ) -> PassingStars:
     """Return the pixels covered by the stars of an ordinary coadd.
 
-    Sources on the track of the object may be its own trail: they count only where the reference has
-    a star.
+    Sources that touch the object's track may be what it has left there: of these only what is
+    near to a star of the reference counts. Else the object would be taken out of all frames.
 
     Parameters
     ----------
@@ -245,14 +251,46 @@ def passing_stars(
     times = np.array([middle_of(frame.header) for frame in used])
     fine = np.linspace(times.min(), times.max(), 20 * len(times))
     track = grow(marked(coadd, *position.at(fine)), int(np.ceil(TRACK_WIDTH * fwhm)))
-    own = np.unique(segments[track])
-    if known is not None and own.any():
-        own = np.setdiff1d(own, segments[marked(coadd, known["ra"], known["dec"])])
-    stars = (segments > 0) & ~np.isin(segments, own)
+    touched = np.isin(segments, np.setdiff1d(segments[track], [0]))
+    stars = (segments > 0) & ~touched
+    if known is not None and touched.any():
+        centres = marked(coadd, known["ra"], known["dec"])
+        stars |= touched & star_discs(coadd, centres & touched)
     rows, columns = np.nonzero(stars)
     ra, dec = coadd.wcs.all_pix2world(columns, rows, 0)
     systems = {frame.path: frame.measurement.wcs for frame in used}
     return PassingStars(np.asarray(ra, float), np.asarray(dec, float), systems)
+
+
+def star_discs(coadd: MeasuredCoadd, centres: np.ndarray) -> np.ndarray:
+    """Return discs about sources at marked places, as wide as their wings are above the noise.
+
+    Parameters
+    ----------
+    coadd : MeasuredCoadd
+        With stars.
+    centres : ndarray of bool, shape (ny, nx)
+        Where a star is known.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    field = coadd.field
+    assert field is not None
+    discs = np.zeros(centres.shape, bool)
+    near = grow(centres, max(1, int(np.rint(0.5 * field.fwhm))))
+    x, y = field.sources["x"], field.sources["y"]
+    chosen = np.flatnonzero(near[np.rint(y).astype(int), np.rint(x).astype(int)])
+    radius = np.arange(1, int(MOST_RADIUS * field.fwhm))
+    density = field.star_aperture().wings.density(radius, 0.0)
+    noise = float(np.sqrt(np.median(coadd.variance[coadd.covered])))
+    rows, columns = np.indices(centres.shape)
+    for k in chosen:
+        lit = radius[field.total[k] * density > WING_LIGHT * noise]
+        reach = max(LEAST_RADIUS * field.fwhm, float(lit.max(initial=0)))
+        discs |= np.hypot(columns - x[k], rows - y[k]) < reach
+    return discs
 
 
 def marked(coadd: MeasuredCoadd, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from astropy.io import fits
 from lib.core.contents import ContentRecord
 from lib.engine.campaignfiles import campaign_files
 from lib.engine.config import check_config
+from lib.engine.nightlinks import link_nights
 from lib.engine.settled import night_key
 from lib.night import nightlog
 from lib.night.campaign import plan_campaign
@@ -154,3 +155,24 @@ def test_digest_of_a_night_is_that_of_its_frames_and_settings_in_any_order(seaso
     assert night_key(night, config, contents, "other code") != key
     alone = next(iter(planned(season, "a")[0].nights.values()))
     assert night_key(alone, config, contents, "code") == key
+
+
+def test_links_that_cannot_be_made_are_told(season, monkeypatch):
+    campaign, _, config = planned(season)
+    top = season / "red"
+    for folder, night in campaign.nights.items():
+        (top / folder).mkdir()
+        for stack in night.plan.stacks:
+            (top / folder / f"coadd{stack}.fits").write_text("a coadd")
+    stack = next(iter(campaign.log.stacks))
+    assert link_nights(campaign, config) == ""
+    assert (top / f"coadd{stack}.n20240304.fits").read_text() == "a coadd"
+    (top / f"coadd{stack}.n20240304.fits").unlink()
+
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("pathlib.Path.symlink_to", refuse)
+    said = link_nights(campaign, config)
+    assert said.startswith("1 links to stacks of nights could not be made")
+    assert "Operation not permitted" in said and "folders of their nights" in said

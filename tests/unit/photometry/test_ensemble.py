@@ -137,3 +137,17 @@ def test_a_periodic_variable_keeps_its_amplitude_over_six_nights():
     periods = np.arange(0.25, 0.45, 0.0005)
     best = periods[np.argmin([fitted(one)[0] for one in periods])]
     assert best == pytest.approx(0.31, abs=0.002)
+
+
+def test_zeropoint_without_a_star_is_that_of_the_others():
+    """As if it had not been in the list; a bright one would else be compared with itself."""
+    rng = np.random.default_rng(3)
+    error = np.full((40, 8), 0.01)
+    error[:, 0] = 0.002
+    magnitude = 15 + np.arange(8) + error * rng.normal(size=error.shape)
+    whole, rest = solve_ensemble(magnitude, error), solve_ensemble(magnitude[:, 1:], error[:, 1:])
+    found = np.array([whole.without_star(k, magnitude[k], error[k]) for k in range(40)])
+    zeropoint = whole.zeropoint + found[:, 0, 0]
+    before = np.std(whole.zeropoint - rest.zeropoint)
+    assert before > 0.002 and np.std(zeropoint - rest.zeropoint) < 0.2 * before
+    assert found[:, 1, 0] == pytest.approx(0.01 / np.sqrt(7), rel=0.1)

@@ -119,10 +119,15 @@ def test_a_bright_neighbour_is_taken_away():
     header = make_header(angle=0.0)
     x, y = np.array([200.0, 200.0 + 2.2 * FWHM]), np.array([200.0, 200.0])
     ra, dec = celestial_wcs(header).all_pix2world(x, y, 0)
-    stars = {"ra": ra, "dec": dec, "mag": np.array([19.0, 17.0]), "colour": np.full(2, 0.7)}
+    stars = {"ra": ra, "dec": dec, "mag": np.array([19.0, 16.0]), "colour": np.full(2, 0.7)}
     found = measured(rng, header, stars, np.array([[ra[0], dec[0]]]))
     assert found.flags[0] & FLAG_NEIGHBOUR
     assert abs(found.flux[0] - true_flux(stars, header)[0]) < 3.5 * found.error[0]
+    # Most of that error is the neighbour's light; in frames alike the flux scatters by the rest.
+    again = [measured(rng, header, stars, np.array([[ra[0], dec[0]]])) for _ in range(12)]
+    own = np.sqrt(found.error[0] ** 2 - found.neighbour_error[0] ** 2)
+    scatter = np.std([one.flux[0] for one in again], ddof=1)
+    assert own < 0.6 * found.error[0] and 0.5 * own < scatter < 1.6 * own
 
 
 def test_bad_pixels_are_no_light_and_are_told():

@@ -1,5 +1,7 @@
 """lib.photometry.lightcurvetable: bins of frames, and what rows say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -111,3 +113,15 @@ def test_scale_and_scatter_of_the_frames_are_in_the_fluxes():
 def test_frames_without_zero_point_have_fluxes_only():
     table = curve([made_frame(0, 100.0, offset=np.nan)], 0.0)
     assert table["DETECTED"][0] and np.isnan(table["MAG"][0]) and table["FLUX"][0] == 100.0
+
+
+def test_light_of_neighbours_is_wrong_in_all_frames_of_a_bin_alike():
+    """Of errors of 10, 8 are those of neighbours: 6 average out."""
+    frames = [made_frame(k, 100.0) for k in range(16)]
+    for one in frames:
+        one.fluxes = replace(one.fluxes, neighbour_error=np.array([8.0]))
+    table = curve(frames, snr=1000.0)
+    (row,) = kind(table, "bin")
+    assert row["NFRAMES"] == 16 and row["NEIGHERR"] == pytest.approx(8.0)
+    assert row["FLUXERR"] == pytest.approx(np.hypot(6.0 / 4, 8.0))
+    assert np.all(kind(table, "frame")["NEIGHERR"] == 8.0)

@@ -2,13 +2,11 @@
 
 import base64
 import gzip
-import importlib.util
 import json
 import re
-import shutil
-from pathlib import Path
 
 import pytest
+from browsing import load_axe, serious
 from smallnight import HOSTILE, names
 
 from lib.report import embed, page, sizes
@@ -94,28 +92,6 @@ def test_stack_without_zero_point_says_why(made):
     text = re.sub(r"\s+", " ", made)
     assert "none: the stack was not made" in text
     assert "zero point</dt><dd>27.000 ± 0.010 AB</dd>" in text
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """A headless Chromium that records its console and its requests."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("chromium and chromedriver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for word in (
-        "headless", "no-sandbox", "disable-gpu", "disable-background-networking",
-        "disable-component-update", "disable-sync", "window-size=1300,900",
-        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):  # fmt: skip
-        options.add_argument(f"--{word}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    service = webdriver.ChromeService(executable_path=driver)
-    opened = webdriver.Chrome(options=options, service=service)
-    yield opened
-    opened.quit()
 
 
 def open_page(browser, path):
@@ -243,27 +219,10 @@ def test_light_curve_tells_its_values(browser, shown):
     assert browser.execute_script(points) == 4
 
 
-def serious(browser, part="html", **options):
-    """What axe-core finds on a part of the page as it is now, of some weight."""
-    options["resultTypes"] = ["violations"]
-    found = browser.execute_async_script(
-        "axe.run(arguments[0], arguments[1]).then(arguments[2])", part, options
-    )
-    return [
-        (one["id"], one["impact"], [node["html"][:120] for node in one["nodes"]][:3])
-        for one in found["violations"]
-        if one["impact"] in ("serious", "critical")
-    ]
-
-
 def test_page_can_be_read_and_used_by_all(browser, shown):
-    spec = importlib.util.find_spec("axe_playwright_python")
-    if spec is None:
-        pytest.skip("axe-core is not installed")
-    axe = (Path(spec.origin).parent / "axe.min.js").read_text(encoding="utf-8")
     _, imdir, good, _ = shown
     open_page(browser, imdir / "night.html")
-    browser.execute_script(axe)
+    load_axe(browser)
     assert serious(browser) == []
     for address in ("#stack=T1.r", f"#frame={good[0]}"):
         browser.execute_script("location.hash = arguments[0]", address)
