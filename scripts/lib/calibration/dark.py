@@ -1,7 +1,7 @@
 """Master dark: dark current per second where a bias exists, else a dark of one exposure time."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +83,23 @@ def weigh_structure(dark: np.ndarray, noise: float) -> tuple[np.ndarray, float]:
     return np.where(alike, large_scale + np.float32(weight) * structure, dark), weight
 
 
+def _reader(
+    paths: Sequence[str | Path], facts: Sequence[FrameFacts], bias: Frame | None, exptime: float
+) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+    """Return a function that reads a raw dark: image [adu], scaled to `exptime` [s], and mask."""
+
+    def read(i: int) -> tuple[np.ndarray, np.ndarray]:
+        ccd = assemble(paths[i], facts[i]).ccd
+        if bias is None:
+            return ccd.data, ccd.flags
+        if not facts[i].exptime > 0:
+            raise FrameRejected("EXPTIME", f"{facts[i].exptime} s")
+        ccd = subtract_bias_and_dark(ccd, facts[i].exptime, bias)
+        return ccd.data * np.float32(exptime / facts[i].exptime), ccd.flags
+
+    return read
+
+
 def make_dark(
     paths: Sequence[str | Path],
     facts: Sequence[FrameFacts],
@@ -110,16 +127,6 @@ def make_dark(
     names = [one.frame for one in facts]
     shape = tuple(facts[0].shape)
     exptime = float(np.median([one.exptime for one in facts]))
-
-    def read(i: int) -> tuple[np.ndarray, np.ndarray]:
-        ccd = assemble(paths[i], facts[i]).ccd
-        if bias is None:
-            return ccd.data, ccd.flags
-        if not facts[i].exptime > 0:
-            raise FrameRejected("EXPTIME", f"{facts[i].exptime} s")
-        ccd = subtract_bias_and_dark(ccd, facts[i].exptime, bias)
-        return ccd.data * np.float32(exptime / facts[i].exptime), ccd.flags
-
     noises: list[float] = []
 
     def judge(inputs: Sequence[Input], planes: Sequence[np.ndarray]) -> None:
@@ -129,6 +136,7 @@ def make_dark(
             noises.append(pixel_noise(good[0] - good[-1]) / np.sqrt(2))
 
     try:
+        read = _reader(paths, facts, bias, exptime)
         mean, extent, inputs = combine_inputs(names, read, judge, shape, clip=clip)
     except FrameRejected as why:
         return rejected_master("dark", facts[0], names, why)
@@ -145,13 +153,10 @@ def make_dark(
     header["EXPTIME"] = (exptime, "[s] exposure of the inputs")
     header["NOISE"] = (float(pixel_noise(mean)), "noise of the master, in BUNIT")
     if weight < 1:
-        header["DARKWGT"] = (
-            round(weight, 3),
-            "part of the structure of pixels kept, rest is noise",
-        )
-        log.info(
-            "dark of %g s: its noise exceeds its structure, of which %.2f is kept", exptime, weight
-        )
+        kept = "part of the structure of pixels kept, rest is noise"
+        header["DARKWGT"] = (round(weight, 3), kept)
+        words = "dark of %g s: its noise exceeds its structure, of which %.2f is kept"
+        log.info(words, exptime, weight)
     mask = mark_bad_pixels(mean, unstable, hot_sigma, header)
     return Frame(mean, mask, header)
 

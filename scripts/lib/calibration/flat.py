@@ -37,6 +37,22 @@ MOST_SATURATED = 0.1
 DEFAULTS = FlatSettings()
 
 
+def _check_masters(bias: Frame | None, dark: Frame | None) -> None:
+    """Raise FrameRejected where a master was rejected."""
+    for kind, master in (("BIAS", bias), ("DARK", dark)):
+        if master is not None and master.rejected:
+            raise FrameRejected(f"BAD_{kind}", master.reason)
+
+
+def _known_bad_pixels(shape: tuple[int, ...], bias: Frame | None, dark: Frame | None) -> np.ndarray:
+    """Return a mask of `shape` with the bad pixels of the masters."""
+    mask = np.zeros(shape, np.uint8)
+    for master in (bias, dark):
+        if master is not None:
+            mask |= master.mask & BAD
+    return mask
+
+
 def make_flat(
     paths: Sequence[str | Path],
     facts: Sequence[FrameFacts],
@@ -79,9 +95,7 @@ def make_flat(
     if measure_gain:  # a gain of 1 until the flats have told
         facts = [with_gains(one, [1.0] * len(one.amplifiers)) for one in facts]
     try:
-        for kind, master in (("BIAS", bias), ("DARK", dark)):
-            if master is not None and master.rejected:
-                raise FrameRejected(f"BAD_{kind}", master.reason)
+        _check_masters(bias, dark)
         mean, extent, inputs = combine_inputs(
             names,
             flat_reader(paths, facts, bias, dark, settings, samples, levels),
@@ -95,10 +109,7 @@ def make_flat(
     gains = measure_gains(used, bias, told)
     if measure_gain and gains:
         mean *= relative_gains(told, [one.gain or 1.0 for one in gains])
-    mask = np.zeros(shape, np.uint8)
-    for master in (bias, dark):
-        if master is not None:
-            mask |= master.mask & BAD
+    mask = _known_bad_pixels(shape, bias, dark)
     finite = np.isfinite(mean)
     scale = normalise(mean, finite & (mask == 0) & (mean > low_response))
     mask[~finite] |= BAD

@@ -5,7 +5,7 @@ Headers are untrusted input: whatever they contain, `interpret` returns valid fa
 `FrameIgnored`."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -386,6 +386,13 @@ def _with_all_faults(
         gain, rdnoise, _ = tried(read_electronics, *specs, every, name) or (None, None, [])
         told |= {"gain": gain, "rdnoise": rdnoise}
     told = {key: value for key, value in told.items() if value not in (None, "")}
+    return _joined_faults(first, faults, told)
+
+
+def _joined_faults(
+    first: FrameIgnored, faults: Sequence[FrameUnusable], told: dict[str, Any]
+) -> FrameIgnored:
+    """Return an exception with the texts of all faults and the properties that are known."""
     if not isinstance(first, FrameUnusable):
         return FrameIgnored(first.code, first.text, told)
     more = dict.fromkeys(
@@ -586,6 +593,12 @@ def _header_gain(camera: dict[str, Any], header: Header, name: str) -> float:
     return max([1.0, *(one[0] for one in told if one is not None and one[0] < LARGEST_GAIN)])
 
 
+def _wanted_calibrations(camera: dict[str, Any]) -> dict[str, str]:
+    """Return whether calibrations are required, optional or none: by default only flats are."""
+    wanted = camera.get("calibrations", {})
+    return {one: wanted.get(one, "required" if one == "flat" else "none") for one in CALIBRATIONS}
+
+
 def _common_facts(
     instrument: dict[str, Any],
     camera_name: str,
@@ -612,12 +625,7 @@ def _common_facts(
     temperature = told[0] if told is not None and abs(told[0]) <= 1000 else None
     airmass = _airmass(instrument.get("recompute_airmass", "absent"), place, exptime, ra, dec)
     notes += setup.notes
-    wanted = camera.get("calibrations", {})
-    calibrations, more = reduced_before(
-        header,
-        kind,
-        {one: wanted.get(one, "required" if one == "flat" else "none") for one in CALIBRATIONS},
-    )
+    calibrations, more = reduced_before(header, kind, _wanted_calibrations(camera))
     notes += more
     saturate = setup.saturate
     if setup.unit in (ELECTRON_RATE, DN_RATE):

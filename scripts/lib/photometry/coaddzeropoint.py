@@ -139,14 +139,7 @@ def coadd_zeropoint(
         colour = choose_colour(band, reference, theirs)
     result = fit_zeropoint(magnitude, error, catalogue, errors, colour, _limits(settings))
     if result.known and result.intrinsic > MAX_SCATTER:
-        reason = (
-            f"SCATTERED: {result.n_stars} stars by {result.intrinsic:.2f} mag > {MAX_SCATTER}, "
-            f"these are not the {band} magnitudes of the stars"
-        )
-        result = Zeropoint(
-            n_matched=result.n_matched, used=np.zeros(ours.size, bool), residual=result.residual,
-            reason=reason,
-        )  # fmt: skip
+        result = _refused(result, band)
     x, y = field.sources["x"][ours], field.sources["y"][ours]
     if result.known:
         # The aperture correction is an error common to all stars.
@@ -160,6 +153,16 @@ def coadd_zeropoint(
         result.reason = f"NO_MATCH: no source within {settings.match_radius:g} arcsec"
     colours = np.full(ours.size, np.nan) if colour is None else colour.value
     return result, ZeropointStars(ours, theirs, catalogue, colours, x, y)
+
+
+def _refused(result: Zeropoint, band: str) -> Zeropoint:
+    """Return, for a fit of implausible scatter, that there is no zero point, and why."""
+    reason = (
+        f"SCATTERED: {result.n_stars} stars by {result.intrinsic:.2f} mag > {MAX_SCATTER}, "
+        f"these are not the {band} magnitudes of the stars"
+    )
+    used = np.zeros(result.residual.size, bool)
+    return Zeropoint(n_matched=result.n_matched, used=used, residual=result.residual, reason=reason)
 
 
 def _limits(settings: StackSettings) -> ZeropointLimits:

@@ -178,12 +178,8 @@ def forced_fluxes(
     here = np.zeros((4, x.size)) if coadd.partial is None else look_up(coadd.partial, x, y)
     scatter = np.full(x.size, coadd.aperture.core.scatter if coadd.aperture.core else 0.0)
     if trail is not None:
-        motion, inner = np.array([trail]) / coadd.header["PIXSCALE"], coadd.aperture.inner()
-        here[0] += np.log(trailed_shares(motion, coadd.aperture, radius))
-        held = trailed_shares(motion, coadd.aperture, inner.radius)
-        here[1] += np.log(held)
-        scatter = np.hypot(scatter, TRAIL_ERROR * (1 - held))
-        here[2] = np.hypot(here[2], TRAIL_ERROR * (1 - np.exp(here[0])))
+        motion = np.array([trail]) / coadd.header["PIXSCALE"]
+        scatter = _allow_for_trail(here, scatter, motion, coadd.aperture)
         flags[index] |= np.where(trailed(motion, coadd.aperture), FLAG_TRAILED, 0)
     wide, light = _alone(coadd, models, coadd.aperture, (x, y, sums, sky_variance), listed)
     wide = wide.over(np.exp(here[0]))
@@ -208,6 +204,29 @@ def forced_fluxes(
     gone = (flags & FLAG_OUTSIDE) > 0
     flux[gone], error[gone] = np.nan, np.nan
     return flux, error, flags
+
+
+def _allow_for_trail(
+    here: np.ndarray, scatter: np.ndarray, motion: np.ndarray, aperture: StarAperture
+) -> np.ndarray:
+    """Add the light lost by trailing to corrections, in place; return the scatter of the core.
+
+    Parameters
+    ----------
+    here : ndarray, shape (4, n)
+        As from `lib.photometry.coverage.look_up`: ln of the corrections of both apertures, and
+        their relative error.
+    scatter : ndarray, shape (n,)
+        Relative scatter among stars of the fraction of light in the core.
+    motion : ndarray, shape (1, 2)
+        Motion during an exposure [pixel].
+    aperture : StarAperture
+    """
+    here[0] += np.log(trailed_shares(motion, aperture, aperture.radius))
+    held = trailed_shares(motion, aperture, aperture.inner().radius)
+    here[1] += np.log(held)
+    here[2] = np.hypot(here[2], TRAIL_ERROR * (1 - np.exp(here[0])))
+    return np.hypot(scatter, TRAIL_ERROR * (1 - held))
 
 
 def _sky_variance(

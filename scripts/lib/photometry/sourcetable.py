@@ -305,15 +305,12 @@ def measure_sources(
     auto, auto_error, reach, kron_flags = kron_photometry(coadd, excess)
     held = _partial_error(coadd, field, float(np.median(reach)))
     auto_error = np.hypot(auto_error, held * auto)
-    auto_error = np.hypot(
-        auto_error, np.hypot(scatter.wide, scatter.beyond(auto, auto_error)) * auto
-    )
+    auto_error = np.hypot(auto_error, scatter.total(auto, auto_error) * auto)
     circular = []
     for radius in radii:
         flux = aperture_fluxes(image, x, y, [radius])[0][:, 0]
         error = aperture_error(flux, radius)
-        part = np.hypot(scatter.wide, scatter.beyond(flux, error))
-        part = np.hypot(part, _partial_error(coadd, field, radius))
+        part = np.hypot(scatter.total(flux, error), _partial_error(coadd, field, radius))
         circular.append(SourceFluxes(flux, np.hypot(error, part * flux)))
     psf = psf_measurement(coadd, field, crowded)
     return SourceMeasurements(
@@ -365,6 +362,10 @@ class StarScatter:
         outer[alone] = aperture_fluxes(image, x, y, [radius])[0][:, 0]
         own = replace(scatter, rows=alone)
         return replace(scatter, wide=own.beyond(outer, error_of(outer, radius)))
+
+    def total(self, flux: np.ndarray, error: np.ndarray) -> float:
+        """Return the relative scatter, beyond noise, of fluxes in an aperture; see `beyond`."""
+        return float(np.hypot(self.wide, self.beyond(flux, error)))
 
     def beyond(self, flux: np.ndarray, error: np.ndarray) -> float:
         """Return the relative scatter, beyond noise, of fluxes against those of the photometry.

@@ -49,12 +49,18 @@ TABLE_COLUMNS = (
     ("limit", "limit"), ("system", "system"), ("nstars", "stars"), ("rms", "residual mas"),
     ("offset", 'offset "'), ("airmass", "airmass"), ("ncosmic", "cosmic px"),
 )  # fmt: skip
-
+"""Key and title of the columns of the table of frames."""
 
 DIGITS = {
     "exptime": 2, "fwhm": 2, "ellipticity": 2, "skymag": 2, "sky": 2, "zeropoint": 3,
     "transparency": 3, "limit": 2, "nstars": 0, "rms": 1, "offset": 1, "airmass": 3, "ncosmic": 0,
 }  # fmt: skip
+"""Decimals of numbers in the table."""
+
+TABLE_COLUMN_DATA = [
+    {"key": key, "title": title, "digits": DIGITS.get(key)} for key, title in TABLE_COLUMNS
+]
+"""The columns of the table for the page's script."""
 
 
 def table_rows(night: NightLog, result: NightOutcome) -> list[list[Any]]:
@@ -301,9 +307,7 @@ def gather(
         begin=dates[0] if dates else "",
         end=dates[-1] if dates else "",
         imdir=str(imdir),
-        datadir=str(config["datadir"])
-        if isinstance(config["datadir"], str)
-        else ", ".join(config["datadir"]),
+        datadir=", ".join([raw] if isinstance(raw := config["datadir"], str) else raw),
         now=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         stacks=stacks,
         composites=composites.result(),
@@ -323,10 +327,7 @@ def gather(
         versions=program_versions(),
         config=config_text(config),
         data={
-            "columns": [
-                {"key": key, "title": title, "digits": DIGITS.get(key)}
-                for key, title in TABLE_COLUMNS
-            ],
+            "columns": TABLE_COLUMN_DATA,
             "rows": table_rows(night, result),
             "frames": show_timeline(night, result, cards, imdir),
             "targets": [one.script_data() for one in targets],

@@ -23,6 +23,7 @@ from lib.photometry.coverage import FrameCoverage
 from lib.photometry.injection import CROWDED, Confusion, confusion, crowding
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.sourcetable import (
+    SourceFluxes,
     SourceMeasurements,
     map_hdus,
     measure_sources,
@@ -153,16 +154,12 @@ def make_stack(
         stars = reference.stars if tied else None
         floor = centring_error(coadd, stars, measured.position_error, settings.match_radius)
         measured = replace(measured, position_error=np.hypot(measured.position_error, floor))
-    point = None
-    if measured is not None and crowd is not None:
-        point = measured.psf if coadd.psf is not None else measured.point
+    point = _crowd_fluxes(coadd, measured, crowd)
     zeropoint, zp_stars = coadd_zeropoint(coadd, reference.photometric, band, settings, tied, point)
     if crowd is not None and point is not None and zeropoint.known:
         # Light of unresolved neighbours raises the fluxes of all stars alike.
-        served = zp_stars.source[zeropoint.used]
-        zeropoint.error = float(
-            np.hypot(zeropoint.error, 1.0857 * crowd.bias_at(point.flux[served]))
-        )
+        bias = crowd.bias_at(point.flux[zp_stars.source[zeropoint.used]])
+        zeropoint.error = float(np.hypot(zeropoint.error, 1.0857 * bias))
     flags = describe_coadd(
         header, coadd, grid, combined.saturate, used, zeropoint, reference, settings
     )
@@ -180,6 +177,15 @@ def make_stack(
         title, shape = Path(products.coadd).stem, combined.image.shape
         plot_zeropoint(products.plot, title, zeropoint, zp_stars, shape)
     return record
+
+
+def _crowd_fluxes(
+    coadd: MeasuredCoadd, measured: SourceMeasurements | None, crowd: Confusion | None
+) -> SourceFluxes | None:
+    """Return the total fluxes for the zero point of a crowded coadd; None for any other."""
+    if measured is None or crowd is None:
+        return None
+    return measured.psf if coadd.psf is not None else measured.point
 
 
 def measure_combined(

@@ -370,8 +370,8 @@ def follow_line(
     if not lit.any():
         return band
     start, end = np.flatnonzero(lit)[[0, -1]]
-    share = lit[start : end + 1].sum() / max(1, seen[start : end + 1].sum())
-    if (end - start + 1) * step < length or share < 0.7:
+    lit_fraction = lit[start : end + 1].sum() / max(1, seen[start : end + 1].sum())
+    if (end - start + 1) * step < length or lit_fraction < 0.7:
         return band
     # Fringes and sky waves are bright or dark between core and side, too.
     shoulder = (np.abs(across) > 1.25 * width) & (np.abs(across) <= 2 * width)
