@@ -12,6 +12,7 @@ import numpy as np
 from astropy.wcs import WCS
 from numpy.typing import ArrayLike
 
+from lib.astrometry.blind import blind_match, moved_map
 from lib.astrometry.fewstars import (
     OTHER_FILTER_RANGE,
     POINTED_CHANCE,
@@ -33,7 +34,7 @@ from lib.astrometry.starlists import (
     project_together,
 )
 from lib.core.settings import AstrometrySettings
-from lib.core.sphere import deproject, project
+from lib.core.sphere import deproject, project, separation
 
 log = logging.getLogger("autoproc")
 
@@ -235,6 +236,9 @@ def refine(frame: AstrometryFrame, reference: Reference) -> None:
 MOST_IN_VAIN = 6
 """Frames of many stars that are searched for in vain, before the others are given up, too."""
 
+MOST_BLIND = 2
+"""Frames, the richest, that are looked for anywhere."""
+
 MANY_STARS = 25
 """A frame with more shows enough to be found by a shift, if it shows any of the reference."""
 
@@ -264,6 +268,7 @@ class Search:
         self.from_header = {f.name: (f.pixel_to_world, f.local_matrix()) for f in frames}
         self.corrections: list[PointingCorrection] = []
         self.failed: dict[str, str] = {}
+        self.nowhere: dict[str, str] = {}
 
     @property
     def solved(self) -> list[AstrometryFrame]:
@@ -352,7 +357,7 @@ class Search:
                     frame, self.reference, self.settings, corrections
                 )
             except NoMatch as why:
-                self.failed[frame.name] = str(why)
+                self.failed[frame.name] = self.nowhere.get(frame.name, str(why))
                 continue
             self.failed.pop(frame.name, None)
             frame.by_few = True
@@ -366,7 +371,35 @@ class Search:
         for frame in richest[:3]:
             if self.try_frame(frame, wide=True, asterisms=True):
                 return
-        self.try_frame(richest[0], wide=True, asterisms=True, scales=TRIAL_SCALES[1:])
+        self.try_blind()
+        if not self.solved:
+            self.try_frame(richest[0], wide=True, asterisms=True, scales=TRIAL_SCALES[1:])
+
+    def try_blind(self) -> None:
+        """Look for the richest frames anywhere in the reference, at any scale and rotation."""
+        richest = sorted(filter(self.rich, self.frames), key=lambda frame: -len(frame.stars))
+        for frame in richest[:MOST_BLIND]:
+            try:
+                match, start, centre = blind_match(frame, self.reference, self.settings)
+            except NoMatch as why:
+                self.failed[frame.name] = self.nowhere[frame.name] = str(why)
+                continue
+            frame.match = match
+            frame.pixel_to_world = followed_by_linear(start, match.mapping, centre)
+            self.failed.pop(frame.name, None)
+            header, _ = self.from_header[frame.name]
+            off = separation(*frame.centre(), *frame.centre(header))
+            log.warning(
+                "%s: found %.2f deg from where its header has it, %.3f arcsec/pixel: %s",
+                frame.name, off, frame.scale, match,
+            )  # fmt: skip
+            return
+
+    def follow_solved(self) -> None:
+        """Look for the other frames where a solved one points: their headers tell nothing."""
+        for frame in self.unsolved:
+            nearest = min(self.solved, key=lambda one: abs(one.mjd - frame.mjd))
+            self.try_frame(frame, wide=True, pixel_to_world=moved_map(frame, nearest))
 
     def try_orientations(self, frame: AstrometryFrame) -> bool:
         """Try the orientations of the frames solved, as they are and relative to their header."""
@@ -486,5 +519,7 @@ def identify_all(
     if search.solved and search.unsolved:
         search.try_asterisms_on_rest()
         search.reject_odd_orientations()
+    if search.solved and search.unsolved:
+        search.follow_solved()
     search.match_few_stars(search.unsolved)
     return search.failed

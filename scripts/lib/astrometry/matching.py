@@ -395,7 +395,7 @@ def accepted(match: Match, search: SearchRange, settings: AstrometrySettings) ->
     """Tell whether a match is good enough, and its map one that a frame can have."""
     m = match.mapping
     sound = m.aspect < 1.03 and abs(np.hypot(*m.offset)) < search.radius + search.size
-    if match.rung != "asterism":
+    if match.rung not in ("asterism", "blind"):
         sound &= m.parity == 1 and abs(m.scale - 1) < 0.03 and abs(m.rotation) < 3.0
     return bool(
         sound
