@@ -292,6 +292,8 @@ def solve_stack(
         anchor=anchor,
     )
     solution.frames |= rejected
+    if table.meta.get("elsewhere") and solution.catalogue == "NONE":
+        solution.reason = f"{table.meta['elsewhere']}; {solution.reason}"
     return solution
 
 

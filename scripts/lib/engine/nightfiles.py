@@ -25,6 +25,7 @@ from lib.night.campaign import Campaign, plan_campaign
 from lib.night.nightlog import NightLog, open_log
 from lib.night.plan import Plan, Sky, target_of
 from lib.night.pointing import Field, field_of
+from lib.night.targets import parse_position
 from lib.report.frametable import begin_frames_table, log_digest
 
 from .paths import NothingToReduce, tell, unasked_exclude
@@ -484,7 +485,9 @@ class NightFiles:
     def field(self, wildcards: Any) -> Field:
         """Return the region of sky of the frames of a target."""
         frames = [self.night.frames[frame] for frame in self.plan.frames_of(wildcards.target)]
-        return field_of(frames, self.config["astrometry"]["wide_radius"])
+        # It is said of one target: of several it is not known of which.
+        given = parse_position(self.config["target_radec"]) if len(self.plan.targets) == 1 else None
+        return field_of(frames, self.config["astrometry"]["wide_radius"], given)
 
     @of_its_night
     def stack_flats(self, wildcards: Any) -> list[str]:

@@ -64,7 +64,19 @@ def image_centre(wcs: Mapping[str, Any], shape: Sequence[int]) -> tuple[float, f
     return float(ra[0]), float(dec[0])
 
 
-def field_of(frames: Sequence[FrameFacts], wide_radius: float = 0.0) -> Field:
+OTHER_FIELD = 1.0
+"""[deg] A position given for the target that is so much further off than the frames reach is that
+of another field than their headers tell; `lib.night.targets.target_position` has the same."""
+
+UNKNOWN_REACH = 0.5
+"""[deg] Half a diagonal of frames whose scale is not known."""
+
+
+def field_of(
+    frames: Sequence[FrameFacts],
+    wide_radius: float = 0.0,
+    given: tuple[float, float] | None = None,
+) -> Field:
     """Return the circle that contains all frames, allowing for pointing errors, and the epoch.
 
     Parameters
@@ -73,6 +85,9 @@ def field_of(frames: Sequence[FrameFacts], wide_radius: float = 0.0) -> Field:
         Frames of one target.
     wide_radius : float
         Maximum pointing error for the last search of the astrometry [deg].
+    given : tuple of float, optional
+        Configured ra, dec of the target [deg]. The field is there where no header has a pointing,
+        or all of them point to another field.
 
     Returns
     -------
@@ -82,7 +97,7 @@ def field_of(frames: Sequence[FrameFacts], wide_radius: float = 0.0) -> Field:
     placed = [(frame_centre(one), one) for one in frames]
     known = [(centre, one) for centre, one in placed if centre is not None]
     if not known:
-        return Field(None, None, None, None, round(epoch, 3))
+        return _field_at(given, frames, wide_radius, epoch)
     ra, dec = np.radians(np.array([centre for centre, _ in known])).T
     vectors = np.array([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)]).T
     # The midpoint of the extremes, so that even a single mispointed frame is inside.
@@ -95,6 +110,11 @@ def field_of(frames: Sequence[FrameFacts], wide_radius: float = 0.0) -> Field:
         error = one.poserr or 0.0
         reach = max(reach, apart + diagonal + error)
         wide = max(wide, apart + diagonal + max(error, wide_radius))
+    if given is not None:
+        a, d = np.radians(given)
+        place = np.array([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)])
+        if np.degrees(np.arccos(np.clip((vectors @ place).max(), -1, 1))) > OTHER_FIELD + wide:
+            return _field_at(given, frames, wide_radius, epoch)
     return Field(
         ra=round(float(np.degrees(np.arctan2(middle[1], middle[0])) % 360), 5),
         dec=round(float(np.degrees(np.arcsin(middle[2]))), 5),
@@ -102,3 +122,21 @@ def field_of(frames: Sequence[FrameFacts], wide_radius: float = 0.0) -> Field:
         wide=round(float(wide), 4),
         epoch=round(epoch, 3),
     )
+
+
+def _field_at(
+    given: tuple[float, float] | None, frames: Sequence[FrameFacts], wide_radius: float,
+    epoch: float,
+) -> Field:  # fmt: skip
+    """Return the circle about a given position that holds frames which point there; none without.
+
+    Frames of a field are some way from each other: as far as they are looked for.
+    """
+    if given is None:
+        return Field(None, None, None, None, round(epoch, 3))
+    reach = max(
+        math.hypot(*one.shape) * one.pixscale / 7200 if one.pixscale else UNKNOWN_REACH
+        for one in frames
+    )
+    reach = round(reach + wide_radius, 4)
+    return Field(round(given[0], 5), round(given[1], 5), reach, reach, round(epoch, 3))

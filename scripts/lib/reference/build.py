@@ -14,7 +14,7 @@ from astropy.table import Table
 
 from lib.core.bands import BANDS
 from lib.core.settings import ReferenceSettings
-from lib.core.sphere import separation
+from lib.core.sphere import mean_position, separation
 from lib.reference.epochs import match_positions, move_to_epoch
 from lib.reference.field import Circle, Field
 from lib.reference.photometry import join_photometry, tie_to_reference
@@ -127,15 +127,28 @@ def table_reference(path: str | Path, sky_field: Field) -> Table:
                 table.meta["ra_in_hours"] = True
                 away = in_hours
         if away.min() > radius:
-            return empty_reference(
+            why = (
                 f"{path.name} has no star within {radius:.2f} deg of {ra:.4f} {dec:+.4f}; "
                 f"its nearest is {away.min():.2f} deg away"
             )
-        if len(table) > CUT_OUT_ABOVE:
+            if not of_one_field(table):
+                return empty_reference(why)
+            # The table is of one field: the pointing may be what is wrong, which solve finds out.
+            log.warning("%s: the frames are looked for in all of it", why)
+            table.meta["elsewhere"] = why
+        elif len(table) > CUT_OUT_ABOVE:
             table = table[away <= radius]
     if sky_field.epoch is not None:
         table = move_to_epoch(table, sky_field.epoch)
     return table
+
+
+def of_one_field(table: Table) -> bool:
+    """Return whether a table covers no more of the sky than a catalogue is asked for."""
+    if len(table) > CUT_OUT_ABOVE:
+        return False
+    ra, dec = mean_position(table["ra"], table["dec"])
+    return bool(separation(table["ra"], table["dec"], ra, dec).max() < LARGEST_RADIUS)
 
 
 # --- catalogues of VizieR ---------------------------------------------------------------------
@@ -158,7 +171,9 @@ def catalogue_reference(service: Service, sky_field: Field, *, last_attempt: boo
     """
     circle, wide = sky_field.circle, sky_field.wide
     if circle is None:
-        return empty_reference("no frame of the target tells where it points")
+        return empty_reference(
+            "no frame of the target tells where it points; write target_radec, or a table as refcat"
+        )
     if circle.radius > LARGEST_RADIUS:
         return empty_reference(
             f"the field has a radius of {circle.radius:.1f} deg, over {LARGEST_RADIUS:g}"

@@ -46,3 +46,14 @@ def test_field_reaches_as_far_as_frames_are_looked_for():
 
 def test_field_of_frames_that_tell_no_pointing():
     assert field_of([frame(ra=None, dec=None)]) == Field(None, None, None, None, 2010.0)
+    field = field_of([frame(ra=None, dec=None)], 0.4, (210.5, -30.25))
+    assert (field.ra, field.dec) == (210.5, -30.25)
+    assert field.radius == pytest.approx(np.hypot(200, 100) / 2000 + 0.4, abs=1e-3)
+
+
+def test_field_is_where_the_target_is_said_to_be_if_all_frames_tell_another():
+    frames = [frame(ra=150.0, dec=20.0), frame(ra=150.1, dec=20.0)]
+    assert field_of(frames, 0.4, (155.0, 20.0)).ra == 155.0
+    # Not where one of them does, nor where it is near.
+    assert field_of([*frames, frame(ra=155.0, dec=20.0)], 0.4, (155.0, 20.0)).ra != 155.0
+    assert field_of(frames, 0.4, (150.9, 20.0)) == field_of(frames, 0.4)
