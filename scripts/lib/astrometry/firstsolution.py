@@ -390,8 +390,8 @@ class Search:
             header, _ = self.from_header[frame.name]
             off = separation(*frame.centre(), *frame.centre(header))
             log.warning(
-                "%s: found %.2f deg from where its header has it, %.3f arcsec/pixel: %s",
-                frame.name, off, frame.scale, match,
+                "%s: found at %.4f %+.4f, %.2f deg from where it was expected, with %.3f "
+                "arcsec/pixel: %s", frame.name, *frame.centre(), off, frame.scale, match,
             )  # fmt: skip
             return
 
@@ -512,6 +512,9 @@ def identify_all(
     search.try_pointings()
     if not search.solved:
         search.try_asterisms_on_richest()
+        if any(frame.match and frame.match.rung == "blind" for frame in frames):
+            # Headers that were of no use for one frame are of none for the others.
+            search.follow_solved()
     search.apply_orientations()
     search.reject_odd_orientations()
     if neighbours and search.solved and search.unsolved:
@@ -519,7 +522,5 @@ def identify_all(
     if search.solved and search.unsolved:
         search.try_asterisms_on_rest()
         search.reject_odd_orientations()
-    if search.solved and search.unsolved:
-        search.follow_solved()
     search.match_few_stars(search.unsolved)
     return search.failed

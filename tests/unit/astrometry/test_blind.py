@@ -68,12 +68,15 @@ def test_pointing_wrong_by_degrees(sky, true_scale, angle, parity):
     frames = frames_of(sky, truths, claimed)
     entries = solved(frames, reference_of(sky, np.random.default_rng(7)))["frames"]
     assert {one["status"] for one in entries.values()} == {"OK"}
-    assert "blind" in {one["rung"] for one in entries.values()}
+    # One is found anywhere, the others where that one is.
+    assert sorted(one["rung"] for one in entries.values()).count("blind") == 1
+    assert "few stars" not in {one["rung"] for one in entries.values()}
     for k, true in enumerate(truths):
         assert np.abs(map_error(entries[f"2b{k}"], true)).max() < 100
 
 
-def test_no_cards_at_all_and_a_scale_of_five_times_less(sky):
+def test_no_cards_at_all_and_a_scale_of_five_times_less():
+    sky = sky_of(np.random.default_rng(5), count=2000, radius=RADIUS)
     truths = [cards(149.95, 20.12, angle=77.0, scale=5 * SCALE)]
     frames = frames_of(sky, truths, [{}])
     entries = solved(frames, reference_of(sky, np.random.default_rng(8)))["frames"]
