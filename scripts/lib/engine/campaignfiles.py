@@ -165,7 +165,7 @@ class FilesOverNights(NightFiles):
             path
             for night in self.nights.values()
             if wildcards.target in night.plan.targets
-            for path in night.differences(wildcards)
+            for path in night.own_differences(wildcards.target)
         ]
 
     def frames_of_target(self, wildcards: Any) -> list[str]:

@@ -636,8 +636,12 @@ class NightFiles:
 
     @of_its_night
     def differences(self, wildcards: Any) -> list[str]:
-        """Return the difference images of a target, with their weight maps."""
-        stacks = self.plan.targets[wildcards.target] if self.plan.with_template else ()
+        """Return the difference images of a target."""
+        return self.own_differences(wildcards.target)
+
+    def own_differences(self, target: str) -> list[str]:
+        """Return the difference images that this night has of a target."""
+        stacks = self.plan.targets[target] if self.plan.with_template else ()
         return [f"{self.imdir}/diff{stack}.fits" for stack in stacks]
 
     @property

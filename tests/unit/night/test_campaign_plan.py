@@ -1,5 +1,7 @@
 """The nights of a run: what lies where, which masters of other nights are used, and why."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -176,3 +178,11 @@ def test_links_that_cannot_be_made_are_told(season, monkeypatch):
     said = link_nights(campaign, config)
     assert said.startswith("1 links to stacks of nights could not be made")
     assert "Operation not permitted" in said and "folders of their nights" in said
+
+
+def test_light_curve_over_nights_takes_the_differences_of_each(season):
+    wildcards = SimpleNamespace(night="", target="M_1")
+    assert planned(season)[1].differences(wildcards) == []
+    campaign, files, _ = planned(season, template="own")
+    found = files.differences(wildcards)
+    assert len(found) == len(campaign.nights) and all("/diffM_1.V.fits" in one for one in found)
