@@ -102,7 +102,7 @@ class NightRun:
             partial = []
             if failed:
                 own = {**self.config, "imdir": str(place)}
-                partial = make_tables_of_survivors(night.plan, own, self.home, logs)
+                partial = make_tables_of_survivors(night, own, self.home, logs)
             result, page_is_current = finish_run(night.log, night.plan, place)
             if not page_is_current:
                 script = self.home / "scripts" / "night.py"

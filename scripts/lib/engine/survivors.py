@@ -4,12 +4,23 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from lib.night.campaign import Night
 from lib.night.plan import Plan, table_name
 
-STACK_PRODUCTS = ("coadd{}.fits", "coadd{}.weight.fits", "coadd{}.cat.fits", "qa/stack/{}.json")
+from .nightfiles import NightFiles
+
+STACK_PRODUCTS = {
+    "coadds": "coadd{stack}.fits",
+    "weights": "coadd{stack}.weight.fits",
+    "cats": "coadd{stack}.cat.fits",
+    "quality": "qa/stack/{stack}.json",
+}
+"""Products of a stack, by the names of the inputs of the rules that make tables."""
 
 PARTIAL = 0
 """Version written to tables made from only some stacks of a target."""
@@ -47,11 +58,11 @@ def surviving_stacks(plan: Plan, imdir: str | Path) -> dict[str, list[str]]:
 
 def products(imdir: str | Path, stack: str) -> list[Path]:
     """Return the paths of the products of a stack."""
-    return [Path(imdir, pattern.format(stack)) for pattern in STACK_PRODUCTS]
+    return [Path(imdir, pattern.format(stack=stack)) for pattern in STACK_PRODUCTS.values()]
 
 
 def make_tables_of_survivors(
-    plan: Plan, config: Mapping[str, Any], home: Path, logs: Sequence[str] = ()
+    night: Night, config: Mapping[str, Any], home: Path, logs: Sequence[str] = ()
 ) -> list[str]:
     """Make the joint table and the light curve of targets of which a stack has failed.
 
@@ -59,8 +70,9 @@ def make_tables_of_survivors(
 
     Parameters
     ----------
-    plan : lib.night.plan.Plan
+    night : lib.night.campaign.Night
     config : dict
+        `imdir` is the directory of the night's products.
     home : Path
         Directory of the workflow.
     logs : list of path-like
@@ -75,52 +87,46 @@ def make_tables_of_survivors(
     if any(ENDED_BY_USER in text for text in said):
         return []
     lines = []
-    for target, stacks in surviving_stacks(plan, config["imdir"]).items():
-        made = [run_script(home, *job) for job in jobs_of(plan, config, target, stacks)]
+    for target, stacks in surviving_stacks(night.plan, config["imdir"]).items():
+        made = [run_script(home, *job) for job in jobs_of(night, config, target, stacks)]
         if any(made):
-            missing = [stack for stack in plan.targets[target] if stack not in stacks]
+            missing = [stack for stack in night.plan.targets[target] if stack not in stacks]
             lines.append(f"{target}: tables without {', '.join(missing)}, which failed")
     return lines
 
 
 def jobs_of(
-    plan: Plan, config: Mapping[str, Any], target: str, stacks: list[str]
+    night: Night, config: Mapping[str, Any], target: str, stacks: Sequence[str]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Return script and job of the tables of a target, from some of its stacks."""
-    imdir = config["imdir"]
-    coadds, weights, cats, quality = (
-        [str(Path(imdir, pattern.format(stack))) for stack in stacks] for pattern in STACK_PRODUCTS
-    )
-    prefix = plan.prefix_before("stack")
-    frames = [[f"{imdir}/{prefix}{frame}.fits" for frame in plan.stacks[stack]] for stack in stacks]
-    position = list(config["target_radec"])
+    """Return script and job of the tables of a target, from some of its stacks.
+
+    The jobs are those of rules tables and lightcurve for a night with these stacks only, without
+    difference images and exports.
+    """
+    plan = replace(night.plan, targets={target: tuple(stacks)})
+    files, wildcards = NightFiles(night.log, plan, config), SimpleNamespace(target=target)
+    inputs = {name: files.products(pattern)(wildcards) for name, pattern in STACK_PRODUCTS.items()}
+    params = {"target_radec": list(config["target_radec"]), "version": PARTIAL}
+    outputs = {
+        "table": f"{files.imdir}/{{target}}.lightcurve.ecsv",
+        "plot": f"{files.imdir}/qa/lightcurve/{{target}}.png",
+        **files.of_positions,
+    }
     table = {
-        "input": {"coadds": coadds, "weights": weights, "cats": cats},
-        "output": [f"{imdir}/{table_name(target)}"],
-        "params": {
-            "settings": {"table_snr": config["stack"]["table_snr"]},
-            "target_radec": position, "version": PARTIAL,
+        "input": inputs,
+        "output": [f"{files.imdir}/{table_name(target)}"],
+        "params": params | {"settings": files.stack_settings},
+        "log": f"{files.imdir}/logs/tables/{target}.log",
+    }
+    curve = {
+        "input": inputs,
+        "output": {name: path.format(target=target) for name, path in outputs.items()},
+        "params": params | {
+            "given": vars(files.frames_by_stack(wildcards)),
+            "settings": config["lightcurve"], "site": files.site(wildcards),
         },
-        "log": f"{imdir}/logs/tables/{target}.log",
+        "log": f"{files.imdir}/logs/lightcurve/{target}.log",
     }  # fmt: skip
-    curve: dict[str, Any] = {
-        "input": {"coadds": coadds, "weights": weights, "cats": cats, "quality": quality},
-        "output": {
-            "table": f"{imdir}/{target}.lightcurve.ecsv",
-            "plot": f"{imdir}/qa/lightcurve/{target}.png",
-        },
-        "params": {
-            "given": {"frames": frames, "positions": config.get("targets")},
-            "target_radec": position,
-            "settings": config["lightcurve"], "version": PARTIAL,
-        },
-        "log": f"{imdir}/logs/lightcurve/{target}.log",
-    }  # fmt: skip
-    if config.get("targets"):
-        curve["output"] |= {
-            "all_table": f"{imdir}/{target}.lightcurves.ecsv",
-            "all_plot": f"{imdir}/qa/lightcurve/{target}.all.png",
-        }
     return [("tables.py", table), ("lightcurve.py", curve)]
 
 
