@@ -53,6 +53,20 @@ def test_pointing_moves_with_the_solution():
     assert dec == pytest.approx(20 - 1 / 60, abs=1e-6)
 
 
+def test_pointing_beside_the_frame_moves_with_the_solution():
+    """One half of a split detector: the telescope points at the other."""
+    right = header(dec=20 + 300 * SCALE)
+    for turn in (0.0, np.pi / 2, np.pi):
+        ra, dec = pointing(right, cards(150.0, 20.3, turn=turn))
+        north = 300 * SCALE * np.cos(turn)
+        assert dec == pytest.approx(20.3 + north, abs=1e-5)
+        assert abs(ra - 150) * np.cos(np.radians(20.3)) == pytest.approx(
+            300 * SCALE * abs(np.sin(turn)), abs=1e-5
+        )
+    off = [solved(right, cards(150.0, 20.0)) for _ in range(3)]
+    assert "POINTOFF" not in pointing_cards(off)
+
+
 def test_pointing_outside_of_the_frame_is_that_of_its_middle():
     ra, dec = pointing(header(ra=151.0), cards(149.0, 21.0, x=256.5, y=256.5))
     assert (ra, dec) == (pytest.approx(149.0), pytest.approx(21.0))
