@@ -324,7 +324,7 @@ def _finished(
     """Return fluxes with what else is in their errors: sky, lost cores, frames that cover some."""
     x, y, flux = (values[:n].copy() for values in (fitted.x, fitted.y, fitted.flux))
     excess = local_excess(
-        coadd.image, coadd.variance, coadd.occupied, x, y, EFFECTIVE_RADIUS * field.fwhm,
+        coadd.image, coadd.variance, coadd.occupied_total, x, y, EFFECTIVE_RADIUS * field.fwhm,
         coadd.noise.ratio(EFFECTIVE_RADIUS * field.fwhm),
     )  # fmt: skip
     variance = full_variance(image, fitted, excess)

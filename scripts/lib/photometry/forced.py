@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import sep
@@ -13,6 +14,7 @@ from lib.core.crossmatch import common_stars
 from lib.core.sphere import mean_position, project
 from lib.core.wcs import celestial_wcs
 from lib.photometry.coverage import FULL_COVERAGE, look_up
+from lib.photometry.emptyapertures import summed_area
 from lib.photometry.flags import (
     FLAG_NEIGHBOUR,
     FLAG_OUTSIDE,
@@ -78,6 +80,11 @@ class Coadd:
     psf: PsfModel | None = None
     psf_confusion: tuple[np.ndarray, np.ndarray] | None = None
     sky_box: int = 0
+
+    @cached_property
+    def occupied_total(self) -> np.ndarray:
+        """Summed-area table of `occupied`, int32, shape (ny + 1, nx + 1)."""
+        return summed_area(self.occupied)
 
 
 def unite_sources(
@@ -239,7 +246,7 @@ def _sky_variance(
     """
     radius, ratio = aperture.radius, coadd.header[key]
     variance, _, _ = sep.sum_circle(coadd.variance, x, y, radius, subpix=5)
-    excess = local_excess(coadd.image, coadd.variance, coadd.occupied, x, y, radius, ratio)
+    excess = local_excess(coadd.image, coadd.variance, coadd.occupied_total, x, y, radius, ratio)
     variance *= ratio**2 * excess**2
     return variance
 

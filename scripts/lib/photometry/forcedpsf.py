@@ -92,7 +92,7 @@ def _with_errors(
     first = slice(number)
     x, y = fitted.x[first] + corner[0], fitted.y[first] + corner[1]
     excess = local_excess(
-        coadd.image, coadd.variance, coadd.occupied, x, y, EFFECTIVE_RADIUS * psf.fwhm,
+        coadd.image, coadd.variance, coadd.occupied_total, x, y, EFFECTIVE_RADIUS * psf.fwhm,
         coadd.header["APNOISEC"],
     )  # fmt: skip
     flux = fitted.flux[first].copy()

@@ -1,12 +1,14 @@
 """Measurements on a coadd: its noise, its background, its sources."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from astropy.wcs import WCS
 
 from lib.photometry.backgroundmesh import spread_mesh
 from lib.photometry.coverage import FrameCoverage
+from lib.photometry.emptyapertures import summed_area
 from lib.photometry.psfmodel import PsfModel
 from lib.photometry.starfield import StarField
 
@@ -49,35 +51,35 @@ class CoaddNoise:
 class MeasuredCoadd:
     """A background-subtracted coadd with its calibrated noise and its sources.
 
-        Parameters
-        ----------
-        image : ndarray of float32, shape (ny, nx)
-            Background-subtracted image; 0 where no frame covers it.
-        variance : ndarray of float32, shape (ny, nx)
-            Variance of each pixel, calibrated for apertures of one FWHM radius; 0 where there is no
-            weight.
-        covered : ndarray of bool, shape (ny, nx)
-            Pixels with weight.
-        occupied : ndarray of bool, shape (ny, nx)
-            Pixels of sources, with a margin, and those without weight.
-        background : ndarray of float32, shape (m, n)
-            Background mesh, from `lib.photometry.backgroundmesh.background_mesh`.
-        field : StarField or None
-            The sources; None where there are none.
-        noise : CoaddNoise
-            Noise in empty apertures.
-        wcs : astropy.wcs.WCS
-            WCS of the coadd.
-        scale : float
-            Pixel scale [arcsec/pixel].
-        gain : float
-            Electrons per unit: the photon variance of a flux F is F / gain.
-        coverage : FrameCoverage, optional
-                Where not all frames cover the whole coadd.
-        psf : PsfModel, optional
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        Background-subtracted image; 0 where no frame covers it.
+    variance : ndarray of float32, shape (ny, nx)
+        Variance of each pixel, calibrated for apertures of one FWHM radius; 0 where there is no
+        weight.
+    covered : ndarray of bool, shape (ny, nx)
+        Pixels with weight.
+    occupied : ndarray of bool, shape (ny, nx)
+        Pixels of sources, with a margin, and those without weight.
+    background : ndarray of float32, shape (m, n)
+        Background mesh, from `lib.photometry.backgroundmesh.background_mesh`.
+    field : StarField or None
+        The sources; None where there are none.
+    noise : CoaddNoise
+        Noise in empty apertures.
+    wcs : astropy.wcs.WCS
+        WCS of the coadd.
+    scale : float
+        Pixel scale [arcsec/pixel].
+    gain : float
+        Electrons per unit: the photon variance of a flux F is F / gain.
+    coverage : FrameCoverage, optional
+        Where not all frames cover the whole coadd.
+    psf : PsfModel, optional
         Point-spread function, where it could be measured.
     psf_reason : str
-        Reason for which it could not.
+        Why it could not be measured.
     """
 
     image: np.ndarray
@@ -93,6 +95,11 @@ class MeasuredCoadd:
     coverage: FrameCoverage | None = None
     psf: PsfModel | None = None
     psf_reason: str = ""
+
+    @cached_property
+    def occupied_total(self) -> np.ndarray:
+        """Summed-area table of `occupied`, int32, shape (ny + 1, nx + 1)."""
+        return summed_area(self.occupied)
 
     def source_positions(self) -> np.ndarray:
         """Return ra, dec of the sources [deg], shape (n, 2)."""

@@ -3,7 +3,7 @@
 import numpy as np
 import sep
 
-from lib.photometry.emptyapertures import empty_apertures, summed_area
+from lib.photometry.emptyapertures import empty_apertures
 
 NEAREST_APERTURES = 60
 """Number of empty apertures that give the noise at a position: their rms is good to a tenth."""
@@ -13,7 +13,7 @@ CLIP_SIGMA = 5
 
 
 def local_excess(
-    image: np.ndarray, variance: np.ndarray, occupied: np.ndarray, x: np.ndarray, y: np.ndarray,
+    image: np.ndarray, variance: np.ndarray, total: np.ndarray, x: np.ndarray, y: np.ndarray,
     radius: float, ratio: float | np.ndarray = 1.0, number: int = 3000,
 ) -> np.ndarray:  # fmt: skip
     """Return the noise of the sky at each position relative to that of the whole image.
@@ -25,8 +25,8 @@ def local_excess(
     ----------
     image, variance : ndarray of float32, shape (ny, nx)
         Background-subtracted; variance 0 where there is no data.
-    occupied : ndarray of bool, shape (ny, nx)
-        Pixels of sources and those without data.
+    total : ndarray of int32, shape (ny + 1, nx + 1)
+        Summed-area table of the pixels of sources and those without data, see `summed_area`.
     x, y : ndarray, shape (n,)
         Positions [pixel].
     radius : float
@@ -44,7 +44,7 @@ def local_excess(
     from scipy.spatial import cKDTree
 
     excess = np.ones(len(x))
-    at = np.column_stack(empty_apertures(summed_area(occupied), radius, number))
+    at = np.column_stack(empty_apertures(total, radius, number))
     if len(at) < 2 * NEAREST_APERTURES or len(x) == 0:
         return excess
     sums, _, _ = sep.sum_circle(image, *at.T, radius, subpix=5)

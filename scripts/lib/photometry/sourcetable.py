@@ -198,23 +198,23 @@ class SourceFluxes:
 class SourceMeasurements:
     """Measurements of n sources for the source table; lengths are in pixels.
 
-        Parameters
-        ----------
-        sky : ndarray, shape (n, 2)
-            ra, dec [deg].
-        position_error : ndarray, shape (n,)
-            Errors of the positions, averaged over both axes.
+    Parameters
+    ----------
+    sky : ndarray, shape (n, 2)
+        ra, dec [deg].
+    position_error : ndarray, shape (n,)
+        Errors of the positions, averaged over both axes.
     point, auto, psf : SourceFluxes
         Total fluxes of point sources, fluxes in automatic apertures, and fluxes fitted with the
         point-spread function.
     psf_chi2 : ndarray, shape (n,)
         Reduced chi-square of these fits.
-        apertures : list of SourceFluxes
-            Fluxes in circular apertures.
-        kron_reach : ndarray, shape (n,)
-            Semi-major axes of the automatic apertures.
-        flags : ndarray of int32, shape (n,)
-            Flags of sep and of `lib.photometry.flags`.
+    apertures : list of SourceFluxes
+        Fluxes in circular apertures.
+    kron_reach : ndarray, shape (n,)
+        Semi-major axes of the automatic apertures.
+    flags : ndarray of int32, shape (n,)
+        Flags of sep and of `lib.photometry.flags`.
     """
 
     sky: np.ndarray
@@ -276,7 +276,13 @@ def measure_sources(
     image = MeasurementImage(coadd.image, np.sqrt(coadd.variance).astype(np.float32), gain=0.0)
     excess, inner_excess = (
         local_excess(
-            coadd.image, coadd.variance, coadd.occupied, x, y, radius, coadd.noise.ratio(radius)
+            coadd.image,
+            coadd.variance,
+            coadd.occupied_total,
+            x,
+            y,
+            radius,
+            coadd.noise.ratio(radius),
         )
         for radius in (field.aperture, field.core.radius)
     )

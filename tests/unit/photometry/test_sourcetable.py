@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter, shift
 from scipy.signal import fftconvolve
 
 from lib.core.settings import StackSettings
+from lib.photometry.emptyapertures import summed_area
 from lib.photometry.measuredcoadd import CoaddNoise, MeasuredCoadd
 from lib.photometry.psf import moffat_alpha
 from lib.photometry.skystructure import local_excess
@@ -216,7 +217,7 @@ def test_noise_is_larger_where_the_sky_has_structure():
     variance = np.full(image.shape, 9.0, np.float32)
     occupied = np.zeros(image.shape, bool)
     x, y = rng.uniform(20, size - 20, (2, 400))
-    excess = local_excess(image, variance, occupied, x, y, radius)
+    excess = local_excess(image, variance, summed_area(occupied), x, y, radius)
     inside = np.maximum(x, y) < 250
     outside = np.maximum(x, y) > 350
     # What is laid about there says how much it must be.
@@ -226,7 +227,7 @@ def test_noise_is_larger_where_the_sky_has_structure():
     assert np.median(excess[inside]) == pytest.approx(ratio, rel=0.1)
     # The rms of 60 overlapping apertures is good to a tenth or so.
     assert np.median(excess[outside]) < 1.05 and excess[outside].max() < 1.5
-    none = local_excess(image, variance, ~occupied, x, y, radius)
+    none = local_excess(image, variance, summed_area(~occupied), x, y, radius)
     assert (none == 1).all()
 
 
