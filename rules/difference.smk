@@ -2,6 +2,31 @@
 # changed: difference images, and the candidates in them. Nothing of it runs without `template`.
 
 
+# Rule template takes: a coadd. Gives: the image of its field in a sky survey, where that is its
+# template.
+rule template:
+    input:
+        coadd=f"{IMDIR}/{NIGHT}coadd{{stack}}.fits",
+    output:
+        f"{IMDIR}/{NIGHT}refcat/{{stack}}.template.fits",
+    log:
+        f"{IMDIR}/{NIGHT}logs/template/{{stack}}.log",
+    # On a cluster the nodes may have no network.
+    localrule: True
+    conda:
+        "../environment.yml"
+    resources:
+        network=1,
+    params:
+        version=1,
+        survey=FILES.survey,
+        given=FILES.survey_given,
+        servers=config["reference"]["cutout_servers"],
+        timeout=config["reference"]["timeout"],
+    script:
+        "../scripts/template.py"
+
+
 rule subtract:
     input:
         coadd=f"{IMDIR}/{NIGHT}coadd{{stack}}.fits",

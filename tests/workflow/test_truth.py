@@ -1,6 +1,7 @@
 """How well a simulated night is given back: pixels of frames, positions of frames and coadds."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -162,3 +163,48 @@ def test_coadds(night, sky):
     assert mad_std(east) < COADD
     assert mad_std(north) < COADD
     assert 0.8 < mad_std(np.concatenate(pulls)) < 1.2
+
+
+def test_a_star_that_the_template_has_not(night, truth, sky):
+    """A deep template without one of the stars, which is new then; nothing else has changed."""
+    if len(truth["frames"]) > 5:
+        return  # of one camera: the other one costs as much and tells no more
+    name, entry = next(iter(truth["frames"].items()))
+    true = simulate.load_pixels(truth, name)
+    stars = true["stars"]
+    bright = stars[stars["flux"] > 500]
+    apart = np.hypot(*(stars[key][:, None] - bright[key] for key in "xy"))
+    lonely = np.sort(apart, axis=1)[:, 1] > 40
+    inside = np.all([(stars[key] > 250) & (stars[key] < 770) for key in "xy"], axis=0)
+    # Well seen, and far from saturation.
+    well = inside & lonely & (stars["flux"] > 5e3) & (stars["flux"] < 1e5)
+    new = int(np.flatnonzero(well)[0])
+    light = true["scene"].astype(float)
+    y, x = np.indices(light.shape)
+    light[np.hypot(x - stars["x"][new], y - stars["y"][new]) < 18] = 0
+    image = np.random.default_rng(1).poisson(20 * light + 2e4) - 2e4
+    header = simulate.true_wcs(entry).to_header()
+    header["FILTER"] = entry["filter"]
+    path = night.path / "template.fits"
+    fits.writeto(path, image.astype(np.float32), header)
+    done = night.snakemake(template=path)
+    assert done.code == 0, done.out
+    where = sky[sky["id"] == stars["id"][new]][0]
+    table = Table.read(next(night.products.glob("*.candidates.ecsv")), format="ascii.ecsv")
+    listed = table[table["SCORE"] >= 0.3]
+    east = (listed["RA"] - where["ra"]) * np.cos(np.radians(where["dec"]))
+    offset = 3600 * np.hypot(east, listed["DEC"] - where["dec"])
+    found = listed[np.argmin(offset)]
+    assert offset.min() < 0.1 and found["SIGN"] == 1
+    assert found["NSEEN"] == found["NFRAMES"] == 5 and not found["MOVING"]
+    diff = fits.getheader(next(night.products.glob("diff*.fits")))
+    magnitude = where[entry["filter"].split("-")[-1].lower()]
+    error = np.hypot(found["MAGERR"], diff["ABSZPERR"])
+    assert found["MAG"] == pytest.approx(magnitude, abs=4 * np.hypot(error, 0.01))
+    assert diff["DIFPULL"] == pytest.approx(1, abs=0.05)
+    # A simulated sky does not change.
+    assert (np.abs(listed["SNR"]) > 7).sum() == 1
+    curve = Table.read(next(night.products.glob("*.lightcurve.ecsv")), format="ascii.ecsv")
+    assert (curve["KIND"] == "difference").sum() == 1
+    # Without it the night is what it was: no more is made of it.
+    assert not {"subtract", "candidates"} & set(re.findall(r"\w+", night.snakemake("-n").out))

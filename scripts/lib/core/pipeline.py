@@ -350,6 +350,13 @@ PIPELINE = Pipeline(
             "the template subtracted from each coadd; what has changed, ranked",
             (
                 Rule(
+                    "template",
+                    Scope.STACK,
+                    gives=("refcat/<object>.<filter>.template.fits",),
+                    file="difference",
+                    network=True,
+                ),
+                Rule(
                     "subtract",
                     Scope.STACK,
                     gives=("diff<object>.<filter>.fits", "diff<object>.<filter>.weight.fits"),

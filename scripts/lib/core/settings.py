@@ -327,6 +327,8 @@ class DifferenceSettings:
 
     before: Annotated[str | None, Write("a date such as 2024-03-01, or nothing")] = None
     """Own coadds serve as templates only if they end before this date (UTC)."""
+    images: Annotated[str | None, Write("the path of a directory of images, or nothing")] = None
+    """Directory of images of the survey that is the template, searched before servers are asked."""
     method: Literal["auto", "sfft", "zogy", "hotpants"] = "auto"
     """How the template is subtracted; auto: whatever leaves the least noise."""
     convolve: Literal["auto", "template", "coadd"] = "auto"
@@ -451,12 +453,13 @@ class Settings:
     template: Annotated[
         str | dict[str, str] | None,
         Write(
-            "own, the path of a FITS file or of an earlier imdir, with {target} and {filter} if "
-            "need be, or these by filter, or nothing"
+            "own, ps1, legacy, skymapper, the path of a FITS file or of an earlier imdir, with "
+            "{target} and {filter} if need be, or these by filter, or nothing"
         ),
     ] = None
-    """What coadds are compared with: own (an earlier coadd), a FITS file, a directory of earlier
-    coadds; {target} and {filter} stand in paths; one for each filter, as {r: own}; or nothing."""
+    """What coadds are compared with: own (an earlier coadd), ps1, legacy or skymapper (sky
+    surveys), a FITS file, a directory of earlier coadds; {target} and {filter} stand in paths; one
+    for each filter, as {r: own}; or nothing."""
     export: Annotated[
         tuple[Literal["aavso", "gcn", "skyportal", "tns", "ades", "votable", "parquet"], ...],
         Write(

@@ -95,8 +95,8 @@ def describe(
     """
     difference = subtraction.difference
     cards = {
-        "DIFTMPL": (template.name, "template that was subtracted"),
-        "DIFTDATE": (template.date, "DATE-OBS of the template"),
+        "DIFTMPL": (template.title, "template that was subtracted"),
+        "DIFTDATE": (template.date, "when the template was taken"),
         "DIFTFILT": (str(template.header.get("FILTER", "") or ""), "its filter"),
         "DIFTZP": (template.zeropoint, "[mag] its zero point, by its header"),
         "DIFTSEE": (template.plane.fwhm * scale, "[arcsec] its FWHM of stars"),

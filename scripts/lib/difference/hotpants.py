@@ -62,6 +62,7 @@ def run_hotpants(
             raise ProgramFailed("hotpants", f"no difference image: {error}") from error
     used = np.isfinite(image) & (np.abs(image) < 1e29) & (noise > 0) & (noise < 1e29)
     used &= ~wide.bad
+    noise[~used] = 0
     reached = np.where(~used & ~wide.bad & ~sharp.bad, np.uint8(REACHED), np.uint8(0))
     return Matched(
         np.where(used, image, 0).astype(np.float32),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lib.difference.convolution import convolve
 from lib.difference.planes import REACHED, Plane
 from lib.difference.regions import Regions
 
@@ -79,20 +80,17 @@ def convolved(image: np.ndarray, kernels: np.ndarray, regions: Regions) -> np.nd
     -------
     ndarray of float32, shape (ny, nx)
     """
-    from scipy.signal import oaconvolve
 
     def part(node: int, place: tuple[slice, slice]) -> np.ndarray:
-        return oaconvolve(image[place], kernels[node].astype(np.float32), mode="same")
+        return convolve(image[place], kernels[node])
 
     return regions.blend(part, kernels.shape[1] // 2)
 
 
 def spread_bad(bad: np.ndarray, kernels: np.ndarray) -> np.ndarray:
     """Return the pixels that bad ones reach by a kernel, ndarray of bool, shape (ny, nx)."""
-    from scipy.ndimage import binary_dilation
-
     if not bad.any():
         return bad
     largest = np.abs(kernels).max(axis=0)
     matters = largest > NEGLIGIBLE * largest.max()
-    return binary_dilation(bad, structure=matters)
+    return convolve(bad, matters) > 0.5

@@ -17,10 +17,10 @@ from lib.difference.stars import SharedStars
 
 log = logging.getLogger("autoproc")
 
-STARS = 40
+STARS = 30
 """Stars that a kernel is fitted to, at most: the brightest of those near its node."""
 
-WITHIN = 2.5
+WITHIN = 2.0
 """[larger FWHM of both] Half side of the squares about stars that are compared."""
 
 WORSE = 4.0
@@ -30,7 +30,7 @@ WINGS = 1.75
 """[FWHM of the wider stars] Half side of a kernel, at least: with 1.25 a third more than noise is
 left of stars with the wings of a Moffat profile, with 2 a twentieth."""
 
-MOST_HALF = 12
+MOST_HALF = 10
 """[pixel] Half side of a kernel, at most."""
 
 RIDGE = 1e-4
@@ -116,8 +116,8 @@ def fit_kernel(sharp: Plane, wide: Plane, x: np.ndarray, y: np.ndarray, half: in
         good = inside & (bad == 0)
         # Its clipping would take the cores of bright stars, whose noise is more than that of most.
         result = solve(
-            image, template, mask=~good, err=np.sqrt(variance),
-            template_err=np.sqrt(template_variance), kernel_shape=(2 * half + 1, 2 * half + 1),
+            image, template, mask=~good, err=np.sqrt(variance + template_variance),
+            kernel_shape=(2 * half + 1, 2 * half + 1),
             kernel_poly_order=0, bg_poly_order=0, flux_poly_order=0, ridge=RIDGE, sigma_clip=None,
             max_iter=1,
         )  # fmt: skip

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.core.stats import sigma_clipped_median
+from lib.difference.convolution import convolve
 from lib.difference.regions import Regions
 
 
@@ -45,15 +46,13 @@ def fit_points(
     PointFluxes
         Errors as if pixels were independent.
     """
-    from scipy.signal import oaconvolve
-
     weight = np.zeros_like(variance)
     np.divide(1, variance, out=weight, where=variance > 0)
     turned = stamps[:, ::-1, ::-1].astype(np.float32)
 
     def fitted(values: np.ndarray, kernels: np.ndarray) -> np.ndarray:
         def part(node: int, place: tuple[slice, slice]) -> np.ndarray:
-            return oaconvolve(values[place], kernels[node], mode="same")
+            return convolve(values[place], kernels[node])
 
         return regions.blend(part, kernels.shape[1] // 2)
 

@@ -28,6 +28,9 @@ CLEARLY = 0.97
 """A later method is taken where it is better than the ones before by this factor."""
 
 
+CLEAN = 1.25
+"""Scatter about stars over the errors below which several regions can gain nothing."""
+
 REGIONS_HELP = 0.93
 """Several regions are taken where they are better than one by this factor: each has fewer stars."""
 
@@ -119,8 +122,10 @@ def _best_grid(
     grids: list[Regions], settings: DifferenceSettings,
 ) -> tuple[Subtraction, tuple[float, float, float]]:  # fmt: skip
     """Return the better difference of those with one region and with several, and its figures."""
-    found = []
+    found: list[tuple[Subtraction, tuple[float, float, float]]] = []
     for regions in grids:
+        if found and found[0][1][2] < CLEAN:
+            break
         one = subtract_by(method, coadd, template, stars, occupied, regions, settings)
         empty = ~occupied & (one.difference.variance > 0)
         figures = penalty(one.difference, empty), one.difference.depth(empty), one.difference.chi

@@ -49,9 +49,6 @@ LEAST_BETA = 2.0
 LEAST_COVER = 0.02
 """Part of the coadd that a template must cover."""
 
-BLANK = 0.001
-"""Part of the pixels that may be exactly 0 without meaning that nothing was measured there."""
-
 
 @dataclass(frozen=True)
 class TemplateFile:
@@ -110,12 +107,18 @@ class Template:
     @property
     def date(self) -> str:
         """When it was taken, as its header has it; empty where it does not."""
-        return str(self.header.get("DATE-OBS", "") or "")
+        return str(self.header.get("DATE-OBS") or self.header.get("DATE-END") or "")
 
     @property
     def end(self) -> float:
         """End of its last exposure, MJD; NaN where not known."""
         return first_number(self.header, ("MJD-END", "MJD-AVG", "MJD-OBS"))
+
+    @property
+    def title(self) -> str:
+        """Name of the survey and its filter, else that of the file."""
+        survey = str(self.header.get("SURVEY", "") or "")
+        return f"{survey} {self.header.get('FILTER', '')}".strip() if survey else self.name
 
 
 def first_number(header: fits.Header, keys: Sequence[str]) -> float:
@@ -153,6 +156,8 @@ def read_template(path: str | Path, grid: WCS) -> TemplateFile:
         with fits.open(path) as hdus, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             hdu = next((one for one in hdus if _is_image(one)), None)
+            if hdu is None and hdus[0].header.get("QCREASON"):
+                raise FrameRejected("NO_TEMPLATE", str(hdus[0].header["QCREASON"]))
             if hdu is None:
                 raise FrameRejected(
                     "NO_TEMPLATE", f"{path.name} has no image with celestial coordinates"
@@ -176,8 +181,7 @@ def read_template(path: str | Path, grid: WCS) -> TemplateFile:
     saturate = first_number(header, SATURATION_KEYS)
     measured = weight is None
     if weight is None:
-        blank = image == 0
-        bad |= blank if blank.mean() > BLANK else False
+        bad |= blank_areas(image)
         weight = measured_weight(image, bad)
     # Astropy reads them with the bytes as FITS has them.
     weight = np.where(bad, 0, weight).astype(np.float32)
@@ -239,6 +243,24 @@ def _maps(
     if weight is not None:
         weight = np.where(np.isfinite(weight) & (weight > 0), weight, 0).astype(np.float32)
     return weight, bad
+
+
+def blank_areas(image: np.ndarray) -> np.ndarray:
+    """Return the areas of an image that are exactly 0: nothing was measured there.
+
+    Single zeros are values like others, of images in whole numbers.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    from scipy.ndimage import binary_opening
+
+    return binary_opening(image == 0, structure=np.ones((3, 3), bool))
 
 
 def measured_weight(image: np.ndarray, bad: np.ndarray) -> np.ndarray:

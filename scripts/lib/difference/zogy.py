@@ -11,6 +11,7 @@ P_N P_R / sqrt(...), here of flux 1 for a source of flux 1.
 
 import numpy as np
 
+from lib.difference.convolution import convolve
 from lib.difference.matched import Matched, spread_bad
 from lib.difference.planes import REACHED, Plane
 from lib.difference.regions import Regions
@@ -42,12 +43,12 @@ def subtract_properly(
     ]  # fmt: skip
     new, old, point = (np.array(one) for one in zip(*forms, strict=True))
 
-    def part(node: int, place: tuple[slice, slice]) -> np.ndarray:
-        from scipy.signal import oaconvolve
+    # What one of them lacks is taken from the other, too: else the whole star would be left.
+    lacking = coadd.bad | template.bad
+    ours, theirs = (np.where(lacking, np.float32(0), one.image) for one in (coadd, template))
 
-        return oaconvolve(coadd.image[place], new[node], mode="same") - oaconvolve(
-            template.image[place], old[node], mode="same"
-        )
+    def part(node: int, place: tuple[slice, slice]) -> np.ndarray:
+        return convolve(ours[place], new[node]) - convolve(theirs[place], old[node])
 
     image = regions.blend(part, new.shape[1] // 2)
     bad = spread_bad(coadd.bad, new) | spread_bad(template.bad, old)

@@ -59,6 +59,7 @@ def product_names(night: NightLog, plan: Plan) -> tuple[list[str], list[str]]:
     for target in plan.targets:
         lasting += [f"refcat/{target}.ecsv", f"qa/lightcurve/{target}.png"]
         lasting += [f"qa/candidates/{target}.jpg"] if plan.with_template else []
+    lasting += [f"refcat/{stack}.template.fits" for stack in plan.surveyed]
     lasting.append("night.html")
     return lasting, [
         f"{plan.prefix(rule)}{frame}.fits" for frame in plan.stack_of for rule in early

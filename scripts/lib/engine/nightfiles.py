@@ -26,11 +26,12 @@ from lib.night.nightlog import NightLog, open_log
 from lib.night.plan import Plan, Sky, target_of
 from lib.night.pointing import Field, field_of
 from lib.night.targets import parse_position
+from lib.night.templates import OWN, SURVEYS, wanted_template
 from lib.report.frametable import begin_frames_table, log_digest
 
 from .paths import NothingToReduce, tell, unasked_exclude
 from .settled import settle
-from .templates import NO_NIGHT, OWN, own_template, template_file, wanted_template, why_none
+from .templates import NO_NIGHT, own_template, template_file, why_none
 
 HOME = Path(__file__).resolve().parents[3]
 """Directory of the workflow."""
@@ -585,15 +586,29 @@ class NightFiles:
     @of_its_night
     def template_made(self, wildcards: Any) -> list[str]:
         """Return the template of a stack that this run makes, and its weight map."""
+        if self.survey(wildcards):
+            return [f"{self.imdir}/refcat/{wildcards.stack}.template.fits"]
         found = self._own_template(wildcards.stack)
         return [found, found.removesuffix(".fits") + ".weight.fits"] if found else []
+
+    def survey(self, wildcards: Any) -> str:
+        """Return the sky survey that is the template of a stack; empty where it is another."""
+        wanted = wanted_template(self.config["template"], wildcards.stack)
+        return wanted if wanted in SURVEYS else ""
+
+    def survey_given(self, wildcards: Any) -> SimpleNamespace:
+        """Return where images of surveys are kept, and whether servers may be asked."""
+        return SimpleNamespace(
+            cache=self.config["refcat_cache"], folder=self.config["difference"]["images"],
+            refcat=self.config["refcat"],
+        )  # fmt: skip
 
     @of_its_night
     def template_given(self, wildcards: Any) -> SimpleNamespace:
         """Return the template of a stack that lies there, or why there is none."""
         template, before = self.config["template"], self.config["difference"]["before"]
         found = template_file(template, wildcards.stack, before)
-        none = not found and not self._own_template(wildcards.stack)
+        none = not found and not self.template_made(wildcards)
         return SimpleNamespace(
             template=found or None,
             why=why_none(template, wildcards.stack, before) if none else "",

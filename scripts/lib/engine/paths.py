@@ -18,7 +18,7 @@ from lib.core.rawfiles import NoRawFolder, places_of
 from lib.core.settings import REFERENCE_SOURCES
 from lib.core.text import shown
 from lib.engine.config import ConfigError, is_instrument_file
-from lib.engine.templates import OWN
+from lib.night.templates import OWN, SURVEYS
 
 DEFAULT_EXCLUDE = "config/exclude.txt"
 """The list of the installation, whatever the working directory; the only list that may be
@@ -131,17 +131,20 @@ def _check_templates(config):
     """The keys `template` and `difference` with plain paths; those without fields must be there."""
     if not config.get("template"):
         return {}
-    known = _plain(config["difference"]["known"])
+    known, images = (_plain(config["difference"][key]) for key in ("known", "images"))
     if known:
         _check_file("difference.known", known)
+    if images and not os.path.isdir(images):
+        raise ConfigError(f"difference.images: there is no directory {images}")
 
     def checked(value):
-        if not value or value == OWN:
+        if not value or value == OWN or value in SURVEYS:
             return value
         path = _plain(value)
         if "{" not in path and not os.path.exists(path):
             raise ConfigError(
-                f"template: there is no file or directory {path}; write own for an earlier coadd"
+                f"template: there is no file or directory {path}; write own for an earlier "
+                f"coadd, or {', '.join(SURVEYS)}"
             )
         return path
 
@@ -150,7 +153,10 @@ def _check_templates(config):
         template = {key: checked(value) for key, value in template.items()}
     else:
         template = checked(template)
-    return {"template": template, "difference": {**config["difference"], "known": known}}
+    return {
+        "template": template,
+        "difference": {**config["difference"], "known": known, "images": images},
+    }
 
 
 def _each(paths):

@@ -10,43 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from lib.night.plan import target_of
+from lib.night.templates import OWN, SURVEYS, wanted_template
 
 EPOCH = datetime(1858, 11, 17, tzinfo=UTC)
 """MJD 0."""
 
 NO_NIGHT = "-"
 """No key of a night."""
-
-OWN = "own"
-"""Value of `template`: an earlier coadd of this run."""
-
-
-def wanted_template(template: Any, stack: str) -> str:
-    """Return what is to be the template of a stack: own, a path, or nothing.
-
-    Parameters
-    ----------
-    template : str, dict or None
-        Config `template`; of a dict the entry of the stack counts, else that of its filter, of its
-        target, or `default`.
-    stack : str
-        ``<target>.<filter>``, with a mark where it is not that of a night.
-
-    Returns
-    -------
-    str
-        With the fields of paths filled in.
-    """
-    target, filter_name = stack.split(".")[:2]
-    if isinstance(template, Mapping):
-        for key in (f"{target}.{filter_name}", filter_name, target, "default"):
-            if template.get(key):
-                template = template[key]
-                break
-        else:
-            return ""
-    text = str(template or "")
-    return text.replace("{target}", target).replace("{filter}", filter_name)
 
 
 def date_to_mjd(text: str | None) -> float:
@@ -76,7 +46,7 @@ def template_file(template: Any, stack: str, before: str | None = None) -> str:
         Date before which a coadd of a directory must end.
     """
     wanted = wanted_template(template, stack)
-    if not wanted or wanted == OWN:
+    if not wanted or wanted == OWN or wanted in SURVEYS:
         return ""
     path = os.path.expanduser(wanted)
     if os.path.isdir(path):

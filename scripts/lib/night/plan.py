@@ -14,6 +14,7 @@ from lib.core.pipeline import PIPELINE
 from lib.core.settings import MakeskySettings
 from lib.night.facts import FrameFacts
 from lib.night.nightlog import NightLog
+from lib.night.templates import SURVEYS, wanted_template
 
 MOST_FRAMES = 300
 """Maximum number of frames of a sky: more hardly reduce its noise, and each occupies disk space."""
@@ -70,6 +71,8 @@ class Plan:
         The same, from the frame.
     left_out : frozenset of str
         Steps that the configuration leaves out.
+    surveyed : tuple of str
+        Stacks whose template is an image of a sky survey.
     with_positions : bool
         Whether the user lists further positions to be measured.
     """
@@ -81,6 +84,7 @@ class Plan:
     sky_of: Mapping[str, str]
     left_out: frozenset[str]
     with_positions: bool = False
+    surveyed: tuple[str, ...] = ()
 
     def prefix_before(self, rule: str) -> str:
         """Return the prefix of the frames that a rule reads."""
@@ -154,6 +158,11 @@ def plan_night(log: NightLog, config: Mapping[str, Any]) -> Plan:
         sky_of={frame: name for name, sky in skies.items() for frame in sky.frames},
         left_out=PIPELINE.left_out(config),
         with_positions=bool(config.get("targets")),
+        surveyed=tuple(
+            stack
+            for stack in log.stacks
+            if wanted_template(config.get("template"), stack) in SURVEYS
+        ),
     )
 
 

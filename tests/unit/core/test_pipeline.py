@@ -65,7 +65,10 @@ def test_groups_of_rules():
         "solve", "stack", "tables", "lightcurve", "export", "subtract", "candidates", "night"
     )  # fmt: skip
     assert PIPELINE.before_stacks == ("skysub", "crclean")
-    assert {rule.name for rule in PIPELINE.rules} - set(PIPELINE.local_rules) == {"refcat"}
+    assert {rule.name for rule in PIPELINE.rules} - set(PIPELINE.local_rules) == {
+        "refcat",
+        "template",
+    }
     assert PIPELINE.master_prefixes == ("bias-", "dark-", "flat_", "sky-")
 
 

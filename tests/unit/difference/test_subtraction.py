@@ -59,8 +59,6 @@ def pair(request):
 @pytest.fixture(scope="module", params=METHODS)
 def made(request, pair):
     """What one method makes of a pair, with one region: there are few stars."""
-    if request.param == "sfft":
-        pytest.importorskip("stdpipe.sfft")
     return subtract(*pair[:4], DifferenceSettings(method=request.param, regions=1))
 
 

@@ -43,6 +43,7 @@ def test_products_of_every_rule_are_looked_at():
         stack_of=dict.fromkeys(frames, "M1.r"),
         sky_of=dict.fromkeys(frames, "sky-r"),
         left_out=frozenset(),
+        surveyed=("M1.r",),
     )
     lasting, intermediate = product_names(night, plan)
     names = [*lasting, *intermediate]
