@@ -280,7 +280,13 @@ def query_cutout(images: ImageSurvey, band: str, box: Box, server: str, timeout:
     session = BoundedSession(8 * wcs.pixel_shape[0] ** 2 + (1 << 20))
     session.headers["User-Agent"] = client._session.headers["User-Agent"]
     client._session = session
-    fixed = {"format": "fits", "min_cut": 0.5, "max_cut": 99.5, "stretch": "linear", "cmap": "gray"}
+    fixed = {
+        "format": "fits",
+        "min_cut": 0.5,
+        "max_cut": 99.5,
+        "stretch": "linear",
+        "cmap": "Greys_r",
+    }
     try:
         with time_limit(timeout):
             response = client.query_with_wcs_async(hips=images.hips[band], wcs=wcs, **fixed)
