@@ -331,6 +331,61 @@ def resampling(size, folder):
 # --- The whole chain -----------------------------------------------------------------------
 
 
+def differences(size, folder):
+    """Measure the subtraction of a pair of images, and the page with 200 candidates.
+
+    The bare library fits one kernel of the same size to the whole images.
+    """
+    from candidatepage import page_of, write_candidates
+    from differencepairs import Seeing, light_of, make_scene, observe
+    from stdpipe.sfft import solve
+    from transients import SKY, star_table
+
+    from lib.core.settings import DifferenceSettings
+    from lib.difference.planes import Plane
+    from lib.difference.sfft import kernel_half
+    from lib.difference.stars import shared_stars
+    from lib.difference.subtraction import subtract
+
+    rng = np.random.default_rng(1)
+    scene = make_scene(rng, size, int(3e-4 * size**2), 0)
+    seeings = Seeing(4.2), Seeing(3.0)
+    planes = [
+        Plane(observe(light_of(scene, seeing), sky, rng), np.full((size, size), sky, np.float32),
+              np.zeros((size, size), bool), seeing.fwhm, 1.0)
+        for seeing, sky in zip(seeings, SKY, strict=True)
+    ]  # fmt: skip
+    stars = shared_stars(*planes, star_table(scene, seeings[0], np.empty((0, 3))), 6.0,
+                         seeings[0].growth)  # fmt: skip
+    occupied = np.zeros((size, size), bool)
+    side = 2 * kernel_half(3.0, 4.2) + 1
+
+    def bare():
+        solve(planes[0].image, planes[1].image, kernel_shape=(side, side), kernel_poly_order=0,
+              bg_poly_order=0, flux_poly_order=0, sigma_clip=None, max_iter=1)  # fmt: skip
+
+    found = {
+        name: measure(
+            lambda name=name: subtract(*planes, stars, occupied, DifferenceSettings(method=name)), 1
+        )
+        for name in ("sfft", "zogy")
+    }
+    found[f"stdpipe alone, one kernel of {side} x {side} pixels"] = measure(bare, 1)
+    write_candidates(folder, 200)
+    found["page with 200 candidates"] = measure(lambda: page_of(folder, 200), 1)
+    pages = [len(page_of(folder, number)) / 1e3 for number in (0, 200)]
+    return {"size": size, "costs": found, "page": pages[1] - pages[0]}
+
+
+def differences_part(found):
+    """Return the table of difference images."""
+    rows = [[name, seconds(one["cpu"]), f"{one['peak']:.0f}"]
+            for name, one in found["costs"].items()]  # fmt: skip
+    words = f"200 candidates add {found['page']:.0f} kB to the page; their cut-outs lie beside it."
+    head = f"### Difference of two images of {found['size']}², in memory"
+    return [head, table(["", "CPU s", "MB"], rows), words]
+
+
 def run_scripts(folder, cores):
     """Run the scripts of a night's jobs again in a pool of processes, without Snakemake."""
     paths = sorted((folder / ".snakemake" / "scripts").glob("*.py"))
@@ -650,6 +705,7 @@ def report(found):
     parts += steps_part(steps)
     parts += startup_part(steps, found["startup"])
     parts += images_part(found["combination_size"], found["combination"], found["resampling"])
+    parts += differences_part(found["differences"])
     parts += night_part(found["chain"])
     parts += plans_part(found["plans"])
     return "\n\n".join(parts)
@@ -686,6 +742,8 @@ def main():
         found["combination_size"] = 256 if quick else 2048
         found["combination"] = combinations(found["combination_size"])
         found["resampling"] = resampling(found["combination_size"], folder)
+        (folder / "candidates").mkdir()
+        found["differences"] = differences(256 if quick else 2048, folder / "candidates")
         size, exposures = (512, 3) if quick else (1024, 25)
         found["chain"] = chain(folder / "night", size, exposures) | {"size": size}
         found["plans"] = {}
