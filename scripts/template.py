@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from astropy.io import fits
 
 from lib.core.files import atomic_path
 from lib.core.settings import ReferenceSettings
-from lib.core.text import card_text
+from lib.core.text import card_text, shown
 from lib.core.wcs import celestial_wcs, frame_outline
 from lib.frame.step import run_rule
 from lib.reference.cutouts import CutoutError, cutout_settings, survey_cutout
@@ -83,6 +84,10 @@ def main(job: Any) -> None:
         with atomic_path(job.output[0]) as beside:
             fits.PrimaryHDU(header=header).writeto(beside, checksum=True, overwrite=True)
         return
+    except ReferenceUnavailable as why:
+        log.error("%s", why)
+        # No traceback: nothing is wrong here, and the next run asks again.
+        sys.exit(f"autoproc: no image of {job.params.survey} could be had: {shown(why, 300)}")
     with atomic_path(job.output[0]) as beside:
         shutil.copyfile(path, beside)
 
