@@ -66,6 +66,11 @@ AS_STATED = 1.2
 be correct: the scatter of 60 stars is known to 0.13 of it."""
 
 
+DENSE = 3 * CROWDED
+"""Sources per area of one FWHM radius above which errors are never taken for correct so soon: those
+of most stars are, but not those of the blended."""
+
+
 @dataclass(frozen=True)
 class Confusion:
     """Errors that unresolved neighbours add to sources, as a function of flux.
@@ -337,7 +342,8 @@ def confusion(
     for _ in range(max(4, round(INJECTED / number))):
         if not looked and sum(one.shape[1] for one in found) >= FIRST_LOOK:
             looked = True
-            if _pull(np.concatenate(found, axis=1)) < AS_STATED:
+            few = crowding(coadd) < DENSE
+            if few and _pull(np.concatenate(found, axis=1)) < AS_STATED:
                 return None
         x, y = spaced_places(region.image.shape, 5 * field.fwhm, number, rng)
         flux = np.exp(rng.uniform(np.log(low), np.log(high), x.size))

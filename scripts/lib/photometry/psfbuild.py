@@ -59,7 +59,7 @@ CLIP = 4.0
 WORST_STAR = 3.0
 """Stars whose residuals are so many times those of most are left out: pairs, galaxies."""
 
-ITERATIONS = 40
+ITERATIONS = 25
 """Of the linear solver."""
 
 
@@ -167,6 +167,8 @@ def build_psf(
             psf = replace(psf, coefficients=tables, degree=degree)
         else:
             misfit = float(np.sqrt(max(1.0, np.median(fitted.chi2[own]))))
+            # What is alike in the field first.
+            degree = degree if number == len(MODEL_ERRORS) - 1 else 0
             psf = _improved(psf, seen, degree, base, min(LOOSE * misfit, LOOSEST))
         psf = _normalised(psf, light)
     return replace(psf, n_stars=int(own.size))
@@ -360,10 +362,10 @@ def _improved(
     change = lsmr(
         operator, seen.left * seen.weight, damp=1.0, maxiter=ITERATIONS, atol=1e-4, btol=1e-4
     )[0]
-    tables = np.zeros((n_terms, *base.shape))
-    old = psf.coefficients[:n_terms]
-    tables[: len(old)] = old
-    tables += (scale * change.reshape(n_terms, nodes)).reshape(tables.shape)
+    degree = max(degree, psf.degree)
+    tables = np.zeros(((degree + 1) * (degree + 2) // 2, *base.shape))
+    tables[: len(psf.coefficients)] = psf.coefficients
+    tables[:n_terms] += (scale * change.reshape(n_terms, nodes)).reshape(n_terms, *base.shape)
     return replace(psf, coefficients=tables, degree=degree)
 
 

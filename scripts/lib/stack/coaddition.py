@@ -182,10 +182,13 @@ def make_stack(
 def _crowd_fluxes(
     coadd: MeasuredCoadd, measured: SourceMeasurements | None, crowd: Confusion | None
 ) -> SourceFluxes | None:
-    """Return the total fluxes for the zero point of a crowded coadd; None for any other."""
-    if measured is None or crowd is None:
+    """Return the fluxes that a zero point of a crowded coadd rests on; None where it is none."""
+    if measured is None:
         return None
-    return measured.psf if coadd.psf is not None else measured.point
+    if coadd.psf is not None and crowding(coadd) >= CROWDED:
+        # On the scale of the fits, whatever light of neighbours the apertures hold.
+        return measured.psf
+    return measured.point if crowd is not None else None
 
 
 def measure_combined(

@@ -308,7 +308,11 @@ def test_crowd_is_resolved_and_its_errors_are_the_scatter():
     assert near[mag < 18].mean() > 0.95
     wrong = -2.5 * np.log10(psf.flux[rows] / flux[near])
     stated = 1.0857 * psf.error[rows] / psf.flux[rows]
+    ratios = []
     for bright, faint, most in ((16, 18, 0.04), (18, 20, 0.12)):
         some = (mag[near] > bright) & (mag[near] < faint)
         scatter = mad_std(wrong[some])
-        assert scatter < most and scatter < 1.3 * np.median(stated[some])
+        assert scatter < most
+        ratios.append(scatter / np.median(stated[some]))
+    # What is added for confusion rests on some 60 stars a bin, which know it to a quarter.
+    assert np.mean(ratios) < 1.3 and max(ratios) < 1.3 * 1.25 and min(ratios) > 0.5
