@@ -125,7 +125,7 @@ def look_in_frames(
     if not flux:
         return SeenInFrames.unknown(len(positions))
     light, noise = np.array(flux) * sign, np.array(error)
-    rate, rate_error, angle, moving = _motions(
+    rate, rate_error, angle, moving = motions(
         np.array(times), np.array(places), light / noise, np.array(widths)
     )
     return SeenInFrames(
@@ -171,12 +171,27 @@ def brightest_alone(light: np.ndarray, noise: np.ndarray) -> np.ndarray:
     return np.where((number >= 3) & (top > 0), alone, np.nan)
 
 
-def _motions(
+def motions(
     mjd: np.ndarray, places: np.ndarray, snr: np.ndarray, seeing: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return rate, its error, direction and whether each candidate moves.
 
-    `places` is of shape (frames, n, 2), `snr` (frames, n), `seeing` [arcsec] (frames,).
+    Parameters
+    ----------
+    mjd : ndarray, shape (frames,)
+    places : ndarray, shape (frames, n, 2)
+        ra, dec of centroids [deg]; NaN where there is none.
+    snr : ndarray, shape (frames, n)
+    seeing : ndarray, shape (frames,)
+        FWHM [arcsec].
+
+    Returns
+    -------
+    rate, error : ndarray, shape (n,)
+        [arcsec/h]; NaN where fewer than three frames tell.
+    angle : ndarray, shape (n,)
+        From north through east [deg].
+    moving : ndarray of bool, shape (n,)
     """
     number = places.shape[1]
     rate, error, angle = (np.full(number, np.nan) for _ in range(3))

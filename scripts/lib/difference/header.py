@@ -23,6 +23,9 @@ OTHER_FILTER = (
     "the template is in filter {}, the coadd in {}: stars of other colours leave residuals"
 )
 
+LESS_NOISE, MORE_NOISE = 0.6, 1.6
+"""Noise over that by the weights below and above which it is told."""
+
 CONTRADICTION = 0.1
 """[mag] Zero points that contradict the stars by more are told."""
 
@@ -74,6 +77,21 @@ def template_remarks(
     return remarks
 
 
+def noise_remarks(expected: float) -> list[str]:
+    """Return what is to be told of the noise of a difference image.
+
+    Parameters
+    ----------
+    expected : float
+        Noise over that by the weights of both images; NaN where not measured.
+    """
+    if expected < LESS_NOISE:
+        return [f"the noise is {expected:.2f} of what the weights say: coadd and template share it"]
+    if expected > MORE_NOISE:
+        return [f"the noise is {expected:.1f} times what the weights of coadd and template say"]
+    return []
+
+
 def describe(
     header: fits.Header, subtraction: Subtraction, template: Template, stars: SharedStars,
     scale: float, settings: DifferenceSettings,
@@ -115,6 +133,7 @@ def describe(
         "DIFRESID": (difference.left, "part of a star's light that is left, about"),
         "DIFCHI": (difference.chi, "scatter at sources over the errors"),
         "DIFPULL": (difference.pull, "scatter of empty apertures over the errors"),
+        "DIFNOISE": (difference.expected, "noise over that by the weights of both images"),
         "DIFPULLN": (difference.apertures, "number of these apertures"),
         "SEEPIX": (difference.fwhm, "[pixel] FWHM of a point source"),
         "SEEING": (difference.fwhm * scale, "[arcsec] FWHM of a point source"),

@@ -17,6 +17,7 @@ from lib.difference.header import (
     difference_header,
     limit_cards,
     mask_hdu,
+    noise_remarks,
     place_cards,
     template_remarks,
 )
@@ -167,6 +168,7 @@ def _subtracted(
     header = difference_header(coadd.header)
     describe(header, subtraction, template, stars, scale, settings)
     remarks = template_remarks(template, coadd.header, stars.scale, stars.scale_error)
+    remarks += noise_remarks(difference.expected)
     for remark in remarks:
         log.warning("%s", remark)
     add_notes(header, remarks)

@@ -58,6 +58,8 @@ class Difference:
     chi : float
         Scatter of the significance about bright stars, 1 where only noise is left: by the value
         that a hundredth of the pixels there exceed.
+    expected : float
+        Noise of empty apertures over that by the weights of both images; NaN where not measured.
     """
 
     image: np.ndarray
@@ -71,6 +73,7 @@ class Difference:
     pull: float
     apertures: int
     chi: float
+    expected: float = np.nan
 
     @property
     def error(self) -> np.ndarray:
@@ -111,17 +114,29 @@ def assess(
     """
     occupied = occupied | (variance <= 0)
     radius, total = PULL_RADIUS * fwhm, summed_area(occupied)
-    pull, number = np.nan, 0
+    pull, number, expected = np.nan, 0, np.nan
     # Whole pixels, so that the sum of the map is the variance of independent ones.
     x, y = empty_apertures(total, radius, seed=1)
     if x.size >= MIN_APERTURES:
-        variance = variance * np.float32(aperture_noise(image, variance, x, y, radius, 1)[1] ** 2)
+        expected = aperture_noise(image, variance, x, y, radius, 1)[1]
+        variance = variance * np.float32(expected**2)
         x, y = empty_apertures(total, radius, seed=2)
         pull, number = aperture_noise(image, variance, x, y, radius, 1)[1], int(x.size)
     fluxes, _ = calibrated(fit_points(image, variance, stamps, regions), ~occupied)
     light = unchanged_light(planes, stamps, regions, fwhm)
     bare = Difference(
-        image, variance, stamps, regions, fwhm, fluxes, 0.0, light, pull, number, np.nan
+        image,
+        variance,
+        stamps,
+        regions,
+        fwhm,
+        fluxes,
+        0.0,
+        light,
+        pull,
+        number,
+        np.nan,
+        expected,
     )
     there = near_stars(bare, stars) & (variance > 0) & np.isfinite(fluxes.error)
     size = np.abs(fluxes.significance[there])

@@ -54,7 +54,7 @@ def with_star(stars, star):
 def make_epochs(folder):
     """Return the earlier and the later stack of a field."""
     rng = np.random.default_rng(2)
-    stars = starfields.make_stars(rng, 110)
+    stars = starfields.make_stars(rng, 70)
     order = np.argsort(stars["mag"])
     stars = {key: values[order] for key, values in stars.items()}
     early = stack_epoch(folder / "early", rng, with_star(stars, FADED), fwhm=[3.0] * 3)

@@ -6,7 +6,7 @@ from differencepairs import Seeing
 from transients import run_trial
 
 from lib.core.settings import DifferenceSettings
-from lib.difference.frames import brightest_alone
+from lib.difference.frames import brightest_alone, motions
 from lib.difference.peaks import find_peaks, measure_forms
 from lib.difference.ranking import FEATURES, qualities, score
 
@@ -96,6 +96,22 @@ def test_light_in_one_frame_only():
     light[2:, 2] = np.nan
     alone = brightest_alone(light, noise)
     assert alone[0] == 0 and alone[1] > 0.9 and np.isnan(alone[2])
+
+
+def test_what_moves_is_told_from_what_stands_still():
+    """Four arcseconds an hour to the north-east, nothing, and too few frames."""
+    rng = np.random.default_rng(2)
+    hours, snr, seeing = np.linspace(0, 0.4, 6), np.full((6, 3), 12.0), np.full(6, 1.5)
+    noise = 0.5 * 1.5 / 12
+    places = np.zeros((6, 3, 2)) + (150.0, 60.0)
+    places[:, 0, 0] += 4 * np.sin(np.radians(30)) * hours / 3600 / np.cos(np.radians(60))
+    places[:, 0, 1] += 4 * np.cos(np.radians(30)) * hours / 3600
+    places += rng.normal(0, noise / 3600, places.shape) * (2, 1)  # of right ascension at 60 deg
+    places[2:, 2] = np.nan
+    rate, error, angle, moving = motions(59000 + hours / 24, places, snr, seeing)
+    assert moving.tolist() == [True, False, False] and np.isnan(rate[2])
+    assert rate[0] == pytest.approx(4, abs=4 * error[0]) and error[0] < 0.5
+    assert angle[0] == pytest.approx(30, abs=np.degrees(4 * error[0] / 4))
 
 
 def test_each_feature_takes_what_its_weight_says():

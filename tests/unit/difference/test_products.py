@@ -10,6 +10,7 @@ from epochpair import FADED, NEW, VARIABLE
 from lib.core.settings import DifferenceSettings
 from lib.difference.candidatetable import StackFiles, make_candidates
 from lib.difference.cutouts import write_sheet
+from lib.difference.header import noise_remarks
 from lib.difference.products import DifferenceInputs, make_difference
 from lib.frame.damage import damage_of_fits
 from lib.night.positions import Position
@@ -156,6 +157,13 @@ def test_a_later_template_is_told_one_of_the_same_frames_refused(epochs, tmp_pat
         inputs(late, late.product("coadd.fits")), tmp_path / "d.fits", tmp_path / "w.fits", SETTINGS
     )
     assert header["QCREASON"] == "TEMPLATE_SAME: 3 of 3 frames are in the template, too"
+
+
+def test_noise_that_the_weights_deny_is_told():
+    """Images of one night that share their exposures subtract too well."""
+    assert noise_remarks(1.05) == noise_remarks(np.nan) == []
+    assert "0.04 of what the weights say" in noise_remarks(0.04)[0]
+    assert "2.0 times" in noise_remarks(2.0)[0]
 
 
 @pytest.mark.parametrize(
