@@ -27,7 +27,7 @@ ANCHOR_STARS = 300
 
 @dataclass(frozen=True)
 class Anchor:
-    """What other stacks take of a solved one.
+    """The solution of a stack as used by other stacks.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class Anchor:
     camera : str
         Corrections hold for the frames of this camera.
     catalogue : str
-        What it was solved against; 'NONE' where its frames are aligned with each other only.
+        Catalogue it was solved against; 'NONE' where its frames are only aligned with each other.
     """
 
     stars: Reference
@@ -80,7 +80,7 @@ def camera_of(frame: AstrometryFrame) -> str:
 
 
 def read_anchor(path: str | Path) -> Anchor | None:
-    """Return what the file of a solution offers to others; None where nothing was solved."""
+    """Return the anchor in the file of a solution; None where nothing was solved."""
     content = json.loads(Path(path).read_text())
     found = content.get("anchor")
     if not found or not found["stars"]["ra"]:

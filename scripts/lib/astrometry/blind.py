@@ -170,7 +170,7 @@ def blind_match(
     frame : AstrometryFrame
     reference : Reference
     settings : AstrometrySettings
-        What a match must have.
+        Requirements for a match.
 
     Returns
     -------

@@ -63,7 +63,7 @@ class PointingCorrection:
 def predicted(
     corrections: Sequence[PointingCorrection], mjd: float, scale: float
 ) -> tuple[PointingCorrection, float]:
-    """Return what sister frames say of the pointing of a frame.
+    """Return the pointing of a frame predicted from sister frames.
 
     Parameters
     ----------
@@ -106,9 +106,9 @@ def match_few(
     ----------
     stars, reference : PlaneStars
     area : float
-        In which the reference stars lie [arcsec^2].
+        Area of the reference stars [arcsec^2].
     radius : float
-        Largest shift [arcsec].
+        Maximum shift [arcsec].
     tolerance : float
         Distance at which a star is identified [arcsec].
     spread : float

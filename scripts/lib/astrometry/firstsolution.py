@@ -349,7 +349,7 @@ class Search:
         ]
 
     def match_few_stars(self, frames: Sequence[AstrometryFrame]) -> None:
-        """Identify frames by few stars, with what those solved tell of the pointing."""
+        """Identify frames with few stars, using the pointing of those already solved."""
         corrections = self.corrections + self.corrections_of(self.solved)
         for frame in self.worth_a_search(frames):
             try:
@@ -449,7 +449,7 @@ class Search:
             log.info("%s: not found by its neighbours: %s", name, numbers)
 
     def try_asterisms_on_rest(self) -> None:
-        """Try asterisms on every frame that is not solved, and what one finds on the next."""
+        """Try asterisms on every unsolved frame; a solution helps the next ones."""
         known = False
         for frame in filter(self.rich, self.unsolved):
             if not (known and self.try_orientations(frame)):

@@ -24,7 +24,7 @@ def offset_hypotheses(
     stars, reference : ndarray, shapes (n, 2), (m, 2)
         Arcseconds, scale and rotation known to within `cell` over the frame.
     radius : float
-        Largest shift [arcsec].
+        Maximum shift [arcsec].
     cell : float
         Width of a histogram cell [arcsec]; votes are summed over 3x3.
     number : int
@@ -88,7 +88,7 @@ def pair_hypotheses(
     stars, reference : ndarray, shapes (n, 2), (m, 2)
         Arcseconds; the origin is the assumed middle of the frame.
     radius : float
-        Largest distance of the true middle of the frame from the assumed one [arcsec].
+        Maximum distance of the true centre of the frame from the assumed one [arcsec].
     size : float
         Side of the frame [arcsec].
     scale, scale_error : float
@@ -96,7 +96,7 @@ def pair_hypotheses(
     number : int
         Hypotheses returned for each parity.
     budget : int
-        Largest number of pairs of pairs compared; the longest pairs are left out first.
+        Maximum number of pairs of pairs compared; the longest pairs are left out first.
 
     Returns
     -------

@@ -38,7 +38,7 @@ def fit_alone(
     Parameters
     ----------
     frame : AstrometryFrame
-        Its map must be good to a pixel.
+        Frame whose map is accurate to a pixel.
     reference : Reference
     degree : int
         Degree of the polynomial in the plane of the present map.
@@ -84,7 +84,7 @@ def fit_alone(
 
 
 def fit_polynomial(base: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Fit both axes by weighted least squares, leaving out what is 3.5 sigma off on either.
+    """Fit both axes by weighted least squares, rejecting points 3.5 sigma off in either.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def fit_polynomial(base: np.ndarray, target: np.ndarray, weight: np.ndarray) -> 
 
 @dataclass(frozen=True)
 class Measurements:
-    """Which star of which frame is which source; one element a measurement.
+    """The star, frame and source of each measurement, one element per measurement.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def associate(
 
 @dataclass(frozen=True)
 class Unknowns:
-    """Where each unknown of the joint fit stands among all of them.
+    """Position of each unknown of the joint fit among all of them.
 
     Per axis the position of every source and three linear terms a frame, then the shared
     polynomial of both axes of the detector.
@@ -305,12 +305,12 @@ class FrameModel:
 def fit_jointly(
     frames: Sequence[AstrometryFrame], reference: Reference, degree: int
 ) -> list[PixelMap]:
-    """Fit all frames and all stars together (`joint_maps`), and again on what is identified then.
+    """Fit all frames and stars together (`joint_maps`), then again with all identifications.
 
     Parameters
     ----------
     frames : sequence of AstrometryFrame
-        Their maps must be good to a pixel.
+        Frames whose maps are accurate to a pixel.
     reference : Reference
     degree : int
         Degree of the distortion that the frames share.
@@ -378,7 +378,7 @@ def joint_maps(
     Parameters
     ----------
     frames : sequence of AstrometryFrame
-        Their maps must be good to a pixel.
+        Frames whose maps are accurate to a pixel.
     reference : Reference
     degree : int
         Degree of the shared polynomial.
@@ -433,7 +433,7 @@ def add_measurements(
     error : ndarray
         Error of each measurement, per axis [arcsec].
     snr : ndarray
-        Its signal-to-noise ratio.
+        Signal-to-noise ratio of each measurement.
     """
     n = len(found.frame)
     observed, error, snr = np.empty((n, 2)), np.empty(n), np.empty(n)
@@ -461,7 +461,7 @@ def add_measurements(
 def add_priors(
     equations: Equations, unknowns: Unknowns, models: Sequence[FrameModel], freedom: float
 ) -> np.ndarray:
-    """Add what is expected of the terms.
+    """Add the priors of the terms.
 
     Shift and shared terms are almost free; scale and rotation of a frame are near the median of
     the frames.
@@ -494,7 +494,7 @@ def add_priors(
 def solve_robustly(
     design: Any, right: np.ndarray, errors: Errors, *, clip: float = 4.0, rounds: int = 10
 ) -> np.ndarray:
-    """Solve the weighted least-squares problem, leaving out what is far off.
+    """Solve the weighted least-squares problem with outlier rejection.
 
     Parameters
     ----------
@@ -503,9 +503,9 @@ def solve_robustly(
     right : ndarray
     errors : Errors
     clip : float
-        What is further from the fit, in units of the scatter, is left out.
+        Rejection threshold, in units of the scatter.
     rounds : int
-        Largest number of iterations.
+        Maximum number of iterations.
 
     Returns
     -------

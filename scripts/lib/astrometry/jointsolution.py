@@ -77,7 +77,7 @@ def solve_jointly(
     Parameters
     ----------
     frames : sequence of AstrometryFrame
-        With `match`.
+        Frames with `match`.
     reference : Reference
     settings : AstrometrySettings
 

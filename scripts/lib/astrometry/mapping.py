@@ -7,7 +7,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 Kind = Literal["shift", "similarity", "mirror", "affine"]
-"""What is free in a map; 'mirror' is a similarity with parity -1."""
+"""Free parameters of a map; 'mirror' is a similarity with parity -1."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Mapping:
     ----------
     matrix : ndarray, shape (2, 2)
     offset : ndarray, shape (2,)
-        In arcseconds.
+        Shift [arcsec].
     """
 
     matrix: np.ndarray

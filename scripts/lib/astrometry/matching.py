@@ -30,7 +30,7 @@ PAIR_BUDGETS = (300_000, 2_500_000)
 """Pairs of pairs compared in a first and in a second attempt."""
 
 MAX_OFFSETS = 6_000_000
-"""Largest number of pairs of a star and a reference star from which a shift is voted for."""
+"""Maximum number of pairs of a star and a reference star that vote for a shift."""
 
 REFERENCE_EXCESS = 1.5
 """Reference stars taken for each star of the frame, per area: magnitudes of two bands differ."""
@@ -163,7 +163,7 @@ class ThinnedStars:
     ----------
     stars, reference : ndarray, shapes (n, 2), (m, 2)
     star_index, reference_index : ndarray of int
-        Where they stand in the lists that were thinned.
+        Rows in the lists before thinning.
     tree : cKDTree
         Tree of the positions in `reference`.
     """
@@ -432,7 +432,7 @@ def match_stars(
     Raises
     ------
     NoMatch
-        With the numbers of the best hypothesis.
+        There is no match; with the numbers of the best hypothesis.
     """
     settings = settings or AstrometrySettings()
     inside = np.all(np.isfinite(reference.points), axis=1)

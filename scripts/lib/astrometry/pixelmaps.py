@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from lib.core.sphere import deproject, project
 
 PixelMap = Callable[[ArrayLike, ArrayLike], tuple[np.ndarray, np.ndarray]]
-"""From x, y (1-based pixels) to ra, dec [deg]."""
+"""Takes x, y (1-based pixels); returns ra, dec [deg]."""
 
 Cards = dict[str, Any]
 """Keywords and values of a FITS header."""
@@ -29,7 +29,7 @@ CACHED_RESULTS = 4
 
 
 def cached_map(pixel_to_world: PixelMap) -> PixelMap:
-    """Return a map that does not compute twice what it is asked for the same arrays.
+    """Return a map that caches its results for the same arrays.
 
     Maps are made of maps, and each is evaluated again and again for the same stars. Only read-only
     arrays are recognised, by their identity.
@@ -138,7 +138,7 @@ def fit_cards(
     -------
     cards : dict
     error : float
-        Largest difference from the map [arcsec].
+        Maximum difference from the map [arcsec].
     """
     ny, nx = shape
     crpix = np.array([(nx + 1) / 2, (ny + 1) / 2])
@@ -192,7 +192,7 @@ def fit_pv(
     pv : dict
         Cards.
     error : float
-        Largest residual [arcsec].
+        Maximum residual [arcsec].
     """
     # Fitted in units of the frame's size: powers of degrees would be ill-conditioned.
     unit = max(np.abs(xi).max(), np.abs(eta).max())

@@ -1,4 +1,4 @@
-"""What is left between the stars of frames and a reference: numbers and picture."""
+"""Residuals of the stars of frames from a reference: statistics and plot."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -131,7 +131,7 @@ def run_scamp(
     Parameters
     ----------
     frames : sequence of AstrometryFrame
-        Their maps must be good to a pixel.
+        Frames whose maps are accurate to a pixel.
     reference : Reference
     degree : int
         Degree of the distortion shared by the frames.

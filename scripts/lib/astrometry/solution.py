@@ -54,9 +54,9 @@ class FrameSolution:
     Parameters
     ----------
     cards : dict
-        Its world coordinate system.
+        World coordinate system of the frame.
     card_error : float
-        Largest difference of the cards from the map that was fitted [mas].
+        Maximum difference of the cards from the fitted map [mas].
     rms : tuple of float
         Weighted, to the east and north [mas]; NaN without stars.
     number : int
@@ -76,7 +76,7 @@ class FrameSolution:
     pixel_scale : float
         [arcsec]
     pointing : tuple of float, or None
-        Where the telescope pointed [deg].
+        Pointing of the telescope [deg].
     """
 
     cards: Cards
@@ -142,7 +142,7 @@ class Rejection:
     Parameters
     ----------
     code, numbers : str
-        As in its QCREASON.
+        Code and numbers, as in QCREASON.
     """
 
     code: str
@@ -173,9 +173,9 @@ class StackSolution:
     residuals : Residuals
         Residuals of the solved frames.
     joint : JointSolution, optional
-        Where there is a reference.
+        Joint solution, where there is a reference.
     anchor : Anchor, optional
-        What it offers to other stacks of the target, where a frame is solved.
+        Anchor for other stacks of the target, where a frame is solved.
     """
 
     frames: dict[str, FrameSolution | Rejection]
@@ -270,7 +270,7 @@ def solve_stack(
     threads : int
         Frames searched for stars at once.
     anchor : Anchor, optional
-        What another stack of the target has found.
+        Solution of another stack of the target.
 
     Returns
     -------
@@ -382,7 +382,7 @@ def solve_frames(
     catalogue, reason : str
         Source of the reference; why it is empty.
     anchor : Anchor, optional
-        What another stack of the target has found.
+        Solution of another stack of the target.
 
     Returns
     -------
@@ -445,7 +445,7 @@ def identify_frames(
     reference : Reference
     settings : AstrometrySettings
     anchor : Anchor or None
-        What another stack of the target has found.
+        Solution of another stack of the target.
 
     Returns
     -------
@@ -534,7 +534,7 @@ def identify_together(
 def start_from_headers(
     frames: Sequence[AstrometryFrame], reference: Reference, settings: AstrometrySettings
 ) -> None:
-    """Set map and uncertainty of each frame to what its header says."""
+    """Set map and uncertainty of each frame from its header."""
     extent = reference_extent(reference)
     for frame in frames:
         frame.pixel_to_world, radius = starting_map(frame.header, frame.shape, extent)

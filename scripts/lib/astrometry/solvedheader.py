@@ -76,7 +76,7 @@ def find_solution(solved: Mapping[str, Any], frame: str) -> Mapping[str, Any]:
     FrameRejected
         The code and numbers are those of rule solve.
     KeyError
-        Where rule solve was not given this frame.
+        Rule solve was not given this frame.
     """
     solution = solved["frames"][frame]
     if solution["status"] != "OK":

@@ -1,4 +1,4 @@
-"""Where the telescope really pointed: the pixel of the header's pointing in the solution."""
+"""True pointing of the telescope: the solved position of the pixel of the header's pointing."""
 
 import numpy as np
 from astropy.io import fits

@@ -28,7 +28,7 @@ class Reference:
     error : ndarray
         Per axis [arcsec].
     magnitude : ndarray
-        In the band nearest to that observed; NaN where none is known.
+        Magnitudes in the band closest to that observed; NaN where unknown.
     seen : ndarray of int, optional
         Number of frames a star was measured on, for a reference made of frames.
     """

@@ -35,10 +35,10 @@ Place = tuple[str, tuple[int, ...] | None]
 """Target and offset (dy, dx) [px] of a frame; None where no stars show it."""
 
 MOST_VALUES = 2000
-"""Largest number of squares of all frames modelled together: more would take minutes."""
+"""Maximum number of squares of all frames modelled together: more would take minutes."""
 
 MOST_FRAMES = 12
-"""Largest number of frames modelled; the light in others follows from their pointing."""
+"""Maximum number of frames modelled; the light in others follows from their pointing."""
 
 LEAST_SQUARE = 24
 """[px] Size of the squares, at least: their medians have a fiftieth of the noise of a pixel."""

@@ -12,7 +12,7 @@ log = logging.getLogger("autoproc")
 
 
 FLAT_CARDS = ("FLATERR", "FLATLEV", "FLATSET")
-"""What a stack has to know of the flat of a frame."""
+"""Cards of the flat that a stack needs."""
 
 
 def flatten_frame(
@@ -28,7 +28,7 @@ def flatten_frame(
     frame : Frame
         [electron]
     flat : Frame, optional
-        Without one the response is taken as 1.
+        Master flat; without one a response of 1 is assumed.
     low_response : float
         See `lib.calibration.corrections.divide_by_flat`.
     source_threshold : float
@@ -59,7 +59,7 @@ def measure_sky(frame: Frame, source_threshold: float = 1.5) -> Frame:
     ----------
     frame : Frame
     source_threshold : float
-        See `lib.background.sky.find_sources`.
+        As for `lib.background.sky.find_sources`.
 
     Returns
     -------

@@ -24,9 +24,9 @@ class Scales:
     Parameters
     ----------
     sky, sky_length : float
-        What all frames have in common on the detector.
+        Amplitude and correlation length of what all frames have in common on the detector.
     light, light_length : float
-        What the frames of a target have in common on the sky; an amplitude of 0: none.
+        The same for what the frames of a target have in common on the sky; an amplitude of 0: none.
     own, own_length : float
         Contribution that differs from frame to frame.
     scatter : float

@@ -30,7 +30,7 @@ from lib.frame.file import (
 from lib.frame.step import log
 
 MOST_RELATIVE_NOISE = 3.0
-"""Largest noise of a frame relative to its sky, in units of that of the best frame."""
+"""Maximum noise of a frame relative to its sky, in units of that of the best frame."""
 
 
 FACTS = {
@@ -43,7 +43,7 @@ FACTS = {
 
 
 def judge_frames(headers: Sequence[fits.Header]) -> tuple[list[Input], tuple[int, ...]]:
-    """Return what is known of each input of a sky, and why some are left out."""
+    """Return the properties of each input of a sky, and why some are left out."""
     inputs = [Input(header["FRAME"], why=header.get("QCREASON", "")) for header in headers]
     alive = [header for header in headers if header["QCSTAT"] == "OK"]
     shape = (alive[0]["NAXIS2"], alive[0]["NAXIS1"]) if alive else (0, 0)

@@ -50,7 +50,7 @@ class DitheredSum:
         self.shifts: list[Any] = []
 
     def add(self, excess: np.ndarray, usable: np.ndarray, sources: np.ndarray) -> Any:
-        """Register a frame on the first one and add it.
+        """Count significant pixels, unless a frame of this pointing was counted already.
 
         Parameters
         ----------
@@ -253,7 +253,7 @@ def frame_excess(
     ----------
     frames : SkyFrames
     n : int
-        Which of the frames.
+        Index of the frame.
     smooth : ndarray of float32, shape (ny, nx)
         The sky, without pixel structure.
 

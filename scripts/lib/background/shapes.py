@@ -34,7 +34,7 @@ def own_surface(blocks: np.ndarray, order: int) -> tuple[list[np.ndarray], Any]:
     tilts : list of ndarray
         Coefficients of ``blocks / common - 1``, see `lib.background.sky.fit_surface`.
     left : ndarray, shape (n, rows, columns)
-        What the surface leaves of it.
+        Residuals of the surface.
     """
     levelled = blocks
     # The common sky is the median of skies whose tilt has been removed.

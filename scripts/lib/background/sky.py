@@ -169,9 +169,9 @@ def find_sources(
     unusable : ndarray of bool, shape (ny, nx)
         Pixels without information.
     threshold : float
-        In standard deviations of a pixel.
+        Detection threshold [standard deviations of a pixel].
     grow : int
-        Pixels.
+        Dilation of the sources [pixel].
     mesh : int
         Size of the background mesh [px].
     minarea : int
@@ -306,7 +306,7 @@ def fit_surface(values: np.ndarray, order: int, sigma: float = 3.0) -> np.ndarra
     Parameters
     ----------
     values : ndarray, shape (rows, columns)
-        As from `block_sky`; NaN where unknown.
+        Values from `block_sky`; NaN where unknown.
     order : int
         Highest total degree of the polynomial in x and y. It is lowered where fewer than four
         values a term are known.

@@ -95,7 +95,7 @@ class SkyFrames:
 
     @property
     def inputs(self) -> list[Input]:
-        """What is known of each frame as an input."""
+        """Properties of each frame as an input."""
         return [one for _, _, one in self.good]
 
     @property

@@ -19,7 +19,7 @@ from lib.core.stats import (
 
 @dataclass
 class Sky:
-    """What `make_sky` makes of a set of frames.
+    """The result of `make_sky` for a set of frames.
 
     Parameters
     ----------

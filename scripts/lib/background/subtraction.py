@@ -58,7 +58,7 @@ def subtract_sky(
         of ``image / sky / level - 1`` in squares of 64 pixels.
     level, noise : float
     tilt : float
-        Largest difference within the surface, as a fraction of the level.
+        Maximum difference within the surface, as a fraction of the level.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def surrounds(blocks: np.ndarray) -> bool:
 
 
 def sky_mode(master: Frame | None) -> str:
-    """Return what is subtracted from a frame.
+    """Return the kind of sky that is subtracted from a frame.
 
     Parameters
     ----------

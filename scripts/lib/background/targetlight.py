@@ -64,7 +64,7 @@ class TargetLight:
         ----------
         planes : sequence of ndarray, each of shape (ny, nx)
         inputs : list of Input
-            Their levels are lowered.
+            Their levels are reduced.
 
         Returns
         -------

@@ -39,7 +39,7 @@ def read_noise(images: Sequence[np.ndarray]) -> float:
     Returns
     -------
     float
-        In the unit of the images.
+        Read noise in the unit of the images.
     """
     noises = [
         sigma_clipped_median(second - first, sigma=5)[1]
@@ -49,7 +49,7 @@ def read_noise(images: Sequence[np.ndarray]) -> float:
 
 
 def read_noise_notes(measured: float, facts: FrameFacts) -> list[str]:
-    """Return what is to be told where the night log has another read noise.
+    """Return remarks where the read noise differs from that in the night log.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What the masters correct, by ccdproc: bias and dark subtracted, response divided out.
+"""Corrections by the masters, through ccdproc: bias and dark subtracted, response divided out.
 
 The bits of a mask travel as `CCDData.flags`. A boolean `CCDData.mask` is not set meanwhile: it
 would be combined at each step, and `ccdproc.flat_correct` would not divide where it is set.
@@ -60,7 +60,7 @@ def subtract_bias_and_dark(
     Returns
     -------
     CCDData of float32 [adu]
-        Its flags include those of the masters.
+        The corrected image; its flags include those of the masters.
 
     Raises
     ------

@@ -48,7 +48,8 @@ CHANCE = 0.01
 """Probability below which cosmic rays in stars are too many."""
 
 CHANCE_FACTOR = 1.5
-"""Of the number expected: long rays touch a star more easily."""
+"""Factor by which the number must exceed that expected by chance: long rays touch stars more
+easily."""
 
 WIDTH_STEP = 0.85
 """Factor of the width from one search in stars to the next."""
@@ -279,7 +280,7 @@ def find_cosmic_rays(
     sigfrac : float
         Threshold for neighbours, as a fraction of it.
     rounds : int
-        Largest number of layers of neighbours.
+        Maximum number of layers of neighbours.
     among : ndarray of bool, shape (ny, nx), optional
         Only these pixels begin a cosmic ray.
 
@@ -376,7 +377,7 @@ def starlight(image: np.ndarray, noise: np.ndarray) -> np.ndarray:
 def rays_in_stars(
     found: np.ndarray, light: np.ndarray, spared: float = 0.1
 ) -> tuple[np.ndarray, bool]:
-    """Return what was found in starlight, and whether it is more than chance puts there.
+    """Return the detections in starlight, and whether there are more than expected by chance.
 
     Cosmic rays do not know of stars: as many fall on a pixel of a star, or of its core, as on one
     of the sky.
@@ -418,7 +419,7 @@ def spare_stars(
     fwhm: float,
     settings: CrcleanSettings,
 ) -> tuple[np.ndarray, float]:
-    """Take back what was found in stars where they are sharper than their width says.
+    """Undo detections in stars that are sharper than expected from the seeing.
 
     Rings of a telescope out of focus, stars of a jump in the tracking, diffraction spikes and
     pixels wider than the seeing have edges that the round profile of their width does not. They

@@ -122,7 +122,7 @@ def make_dark(
     Returns
     -------
     Frame
-        In adu/s (bias subtracted), or adu (not).
+        Master dark in adu/s (bias subtracted) or adu (bias included).
     """
     names = [one.frame for one in facts]
     shape = tuple(facts[0].shape)

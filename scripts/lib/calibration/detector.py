@@ -36,11 +36,11 @@ class DetectorImage:
         Above the overscan level (above zero where there is none). Flags tell the pixels that are
         not finite, saturated or beyond the linearity limit, as `lib.frame.file.MASK_BITS`.
     pedestal : float
-        Largest overscan level subtracted [adu].
+        Maximum overscan level subtracted [adu].
     saturate : float
         Raw value at which pixels saturate [adu], as header and pixels tell.
     notes : list of str
-        What the pixels have told that the header has not.
+        Remarks on properties found in the pixels but not in the header.
     """
 
     ccd: CCDData
@@ -55,11 +55,11 @@ def saturation_of(raw: np.ndarray, top: float, saturate: float) -> tuple[float, 
     Parameters
     ----------
     raw : ndarray, shape (ny, nx)
-        Its pixels.
+        Pixels of the raw frame.
     top : float
         The largest of them.
     saturate : float
-        As header or instrument file have it.
+        Saturation level from header or instrument file.
     """
     plateau = top_plateau(raw, top) if top < saturate else None
     if plateau is None:
@@ -123,7 +123,7 @@ def read_amplifier(
 
 
 def odd_greens(image: np.ndarray, phases: list[list[int]]) -> list[str]:
-    """Return what is to be told where the two pixels of a cell taken for green are not alike.
+    """Return a remark where the two green pixels of a Bayer cell differ.
 
     Parameters
     ----------
@@ -181,12 +181,12 @@ def assemble(path: str | Path, facts: FrameFacts) -> DetectorImage:
     path : path-like
         Raw file.
     facts : FrameFacts
-        What the night log knows of the frame: `shape`, `amplifiers`, `saturate`, `linear`.
+        Facts of the frame: `shape`, `amplifiers`, `saturate`, `linear`.
 
     Returns
     -------
     DetectorImage
-        Its shape is `facts.shape`.
+        Image of shape `facts.shape`.
 
     Raises
     ------
@@ -225,7 +225,7 @@ def assemble(path: str | Path, facts: FrameFacts) -> DetectorImage:
 
 
 def fill_holes(mask: np.ndarray, bit: int) -> np.ndarray:
-    """Set `bit` also in what it encloses: the core of a burnt-out star may read low.
+    """Set `bit` also in enclosed pixels: the core of a saturated star may read low.
 
     Parameters
     ----------

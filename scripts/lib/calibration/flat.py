@@ -300,7 +300,7 @@ def deviant_pixels(image: np.ndarray, limit: float = 0.3, reach: int = 4) -> np.
     image : ndarray of float32, shape (ny, nx)
         Response, 1 in the median.
     limit : float
-        Largest difference, as a fraction of the median around.
+        Maximum difference, as a fraction of the median of the surroundings.
     reach : int
         The median is taken over a square of ``2 * reach + 1`` pixels.
 

@@ -40,7 +40,7 @@ def pedestal_bound(
     Returns
     -------
     tuple of float, or None
-        Where fewer than two can be read, or the gain is not known.
+        None where fewer than two can be read, or the gain is unknown.
     """
     if not facts[0].gain:
         return None
@@ -89,12 +89,12 @@ def pedestal_error(response: np.ndarray, pedestal: float, level: float) -> float
 
 
 def note_pedestal(flat: Frame, paths: Sequence[str | Path], facts: Sequence[FrameFacts]) -> None:
-    """Write into the header of a flat without bias and dark what that may cost.
+    """Write the possible error of a flat without bias and dark into its header.
 
     Parameters
     ----------
     flat : Frame
-        Its header receives FLATERR and a note.
+        Flat; its header receives FLATERR and a note.
     paths : list of path-like
         Raw flats.
     facts : list of FrameFacts
@@ -125,7 +125,7 @@ def compare_light(flat: Frame, other: Frame, source: str, other_source: str) -> 
     flat, other : Frame
         Masters of one filter.
     source, other_source : {'sky', 'dome', ''}
-        What has lit them.
+        Their light sources.
 
     Returns
     -------

@@ -12,7 +12,7 @@ LEAST_EXCESS = 4.0
 def laplacian_edges(
     image: np.ndarray, unusable: np.ndarray, levels: FrameLevels, settings: CrcleanSettings
 ) -> np.ndarray:
-    """Return what L.A.Cosmic flags.
+    """Return the pixels flagged by L.A.Cosmic.
 
     Source: van Dokkum 2001, PASP 113, 1420; `astroscrappy.detect_cosmics`. Its noise model needs
     the photons of the sky, so the level subtracted before is added again.
@@ -58,7 +58,7 @@ def find_by_laplacian(
     levels: FrameLevels,
     settings: CrcleanSettings,
 ) -> np.ndarray:
-    """Find cosmic rays by Laplacian edge detection, and spare what a star can be.
+    """Find cosmic rays by Laplacian edge detection, excluding what may be a star.
 
     Cores of stars are edges too where a star is not much wider than a pixel: a pixel of an edge
     counts only where it is sharper than the sharpest star, and a group of pixels only where one of

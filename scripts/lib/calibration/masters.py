@@ -231,7 +231,7 @@ def spool(count: int, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
 
 
 def release(planes: np.ndarray) -> None:
-    """Let go of the memory in which a scratch file's pages are held; what they hold stays."""
+    """Release the memory that holds a scratch file's pages; their content remains."""
     if isinstance(planes, np.memmap):
         planes._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
@@ -351,9 +351,9 @@ def rejected_master(
     kind : str
     facts : FrameFacts
     inputs : list of str or list of Input
-        Their names, or what is known of each.
+        Names of the inputs, or `Input` records.
     why : FrameRejected
-        Its own `inputs`, where it has some, tell more.
+        Why the master was rejected; its `inputs`, if any, have details.
     """
     known = [
         one if isinstance(one, Input) else Input(one) for one in getattr(why, "inputs", inputs)

@@ -106,7 +106,7 @@ def gain_of_flats(flats: Sequence[np.ndarray], noise: float) -> PhotonTransfer:
     Returns
     -------
     PhotonTransfer
-        As of `photon_transfer`; read noise as given.
+        As from `photon_transfer`; with the given read noise.
     """
     pairs = zip(flats[0::2], flats[1::2], strict=False)
     found = [_pair_gain(one, other, noise) for one, other in pairs]

@@ -75,7 +75,7 @@ def read_noise(facts: FrameFacts, bias: Frame | None, gain: float) -> float:
         Its inputs have told the noise, in the same readout; otherwise the header or the
         instrument file do.
     gain : float
-        Largest of the amplifiers [electron/adu].
+        Maximum over the amplifiers [electron/adu].
 
     Returns
     -------

@@ -112,7 +112,7 @@ def _opened(path: str | Path) -> BinaryIO:
 
 
 def _sum(file: BinaryIO, begin: int, end: int) -> int:
-    """Return the ones' complement sum of some bytes of a file; what is missing counts as zeros."""
+    """Return the ones' complement sum of some bytes of a file; missing bytes count as zeros."""
     file.seek(begin)
     total = 0
     while begin < end:

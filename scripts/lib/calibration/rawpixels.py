@@ -84,7 +84,7 @@ def map_raw(path: str | Path, hdu: int) -> np.ndarray:
     Raises
     ------
     FrameRejected
-        As `read_raw`.
+        As for `read_raw`.
     """
     images = _checked(path, [hdu])
     if not all(one.plain for one in images[: hdu + 1]) or str(path).endswith(".gz"):
@@ -111,7 +111,7 @@ def _checked(path: str | Path, wanted: list[int]) -> list[RawHDU]:
 
 
 def _read(path: str | Path, wanted: list[int], end: int) -> list[np.ndarray]:
-    """Return the pixels of some HDUs; what follows the last of them may be no FITS at all."""
+    """Return the pixels of some HDUs, whether or not the rest of the file is FITS."""
     with gzip.open(path) if str(path).endswith(".gz") else open(path, "rb") as file:
         content = io.BytesIO(file.read(end))
     with fits.open(content, memmap=False) as opened:

@@ -19,7 +19,7 @@ from lib.night.pixelunits import DN_RATE, ELECTRON, ELECTRON_RATE, pixel_unit
 log = logging.getLogger("autoproc")
 
 COUNTS = ("", "adu", "dn", "count", "counts", "ct")
-"""What BUNIT calls the numbers of the converter."""
+"""Values of BUNIT for converter counts."""
 
 LEAST_LEVEL = 5.0
 """[DN] A bias whose median is below has lost its level."""
@@ -69,7 +69,7 @@ def read_dark(path: str | Path, bias: Frame | None = None, unit: str = "") -> Fr
     bias : Frame, optional
         Master bias of the same setting.
     unit : str
-        Of the pixels of the raw frames, see `lib.night.facts.FrameFacts`.
+        Unit of the pixels of the raw frames, see `lib.night.facts.FrameFacts`.
 
     Returns
     -------
@@ -124,20 +124,20 @@ def read_masters(
     Parameters
     ----------
     paths : mapping
-        Of ``bias`` and ``dark``; None or empty where there is none.
+        Paths of ``bias`` and ``dark``; None or empty where there is none.
     facts : FrameFacts
-        Of the frame, or of one of several of the same setting.
+        Facts of the frame, or of one of several with the same setting.
 
     Returns
     -------
     masters : dict of str to Frame or None
     notes : list of str
-        What is to be told.
+        Remarks for the user.
 
     Raises
     ------
     FrameRejected
-        See `read_dark`.
+        As for `read_dark`.
     """
     masters: dict[str, Frame | None] = {"bias": None, "dark": None}
     notes: list[str] = []
@@ -172,7 +172,7 @@ def fit_level(master: Frame, facts: FrameFacts) -> tuple[Frame | None, str]:
         Without the level that the overscan of the frames tells; None where the frames have no
         overscan and the level is not in it.
     words : str
-        What is to be told; empty where the master serves as it is.
+        Remark; empty where the master is used unchanged.
     """
     level = float(np.median(regular_sample(master.image)))
     lost = abs(level) < max(LEAST_LEVEL, 5 * pixel_noise(master.image))

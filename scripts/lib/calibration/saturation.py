@@ -1,4 +1,4 @@
-"""Where a detector saturates, as its pixels tell: one top value, cores that wrap around."""
+"""Saturation of a detector from its pixels: a common maximum, cores that wrap around."""
 
 import numpy as np
 
@@ -58,7 +58,7 @@ def top_plateau(raw: np.ndarray, top: float | None = None) -> tuple[float, int] 
     raw : ndarray, shape (ny, nx)
         [DN]
     top : float, optional
-        Its largest value, where known.
+        Maximum value, if known.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def wrapped_cores(image: np.ndarray, top: float) -> np.ndarray | None:
     ----------
     image : ndarray, shape (ny, nx)
     top : float
-        Largest value.
+        Maximum value.
 
     Returns
     -------

@@ -21,7 +21,7 @@ def compiled(signature: str, **options: Any) -> Callable[[Callable[..., Any]], C
     ----------
     signature : str
     **options
-        Of `numba.njit`.
+        Options of `numba.njit`.
     """
     # To divide by zero is no error: to ask each time would keep the processor from vectors.
     options |= {"nogil": True, "error_model": "numpy"}

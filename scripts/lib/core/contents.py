@@ -1,4 +1,4 @@
-"""What files hold, as far as it decides what is to be made again.
+"""Records of file contents, which decide what has to be made again.
 
 The times of a file tell nothing certain: a good copy may be older than the bad one that it
 replaces, and the clocks of a camera, a file server and this machine need not agree. A record in

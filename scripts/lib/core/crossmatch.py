@@ -14,7 +14,7 @@ def match(plane: np.ndarray, reference: np.ndarray, radius: float) -> tuple[np.n
     reference : ndarray, shape (m, 2)
         Rows with NaN are never matched.
     radius : float
-        In the units of the points.
+        Maximum distance, in the units of the points.
 
     Returns
     -------

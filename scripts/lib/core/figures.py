@@ -64,7 +64,7 @@ def save_figure(figure: "Figure", path: str | Path, ticks: int = 5) -> None:
     figure : matplotlib.figure.Figure
     path : path-like
     ticks : int
-        Largest number of intervals on an axis: drawing labels takes most of the time.
+        Maximum number of intervals on an axis: drawing labels takes most of the time.
     """
     for axis in figure.axes:
         if axis.axison:

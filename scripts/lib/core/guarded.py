@@ -21,7 +21,7 @@ TICK = 0.5
 
 
 class GuardedFailure(Exception):
-    """What the work raised, or the limit that it reached."""
+    """The exception raised by the work, or the limit that it reached."""
 
 
 class Stopwatch:
@@ -74,7 +74,7 @@ def guarded_arrays(
     Returns
     -------
     list of ndarray
-        In native byte order.
+        The arrays, in native byte order.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def guarded_arrays(
 
 
 def _check_end(status: int, seconds: float) -> None:
-    """Raise what it means that a child was ended by a signal, if it was."""
+    """Raise the meaning of the signal that ended a child, if one did."""
     if not os.WIFSIGNALED(status):
         return
     number = os.WTERMSIG(status)

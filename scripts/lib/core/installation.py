@@ -1,4 +1,4 @@
-"""Where this workflow lies."""
+"""Location of this workflow."""
 
 import sys
 from pathlib import Path

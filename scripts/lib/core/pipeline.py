@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Scope(Enum):
-    """What one job of a rule works on."""
+    """The unit that one job of a rule works on."""
 
     MASTER = "master"
     SKY = "sky"
@@ -39,7 +39,7 @@ class Rule:
     prefix : str
         For a rule of frames: the letter that it puts before the name of a frame.
     gives : tuple of str
-        Its products below imdir, wildcards in <>; of a rule of frames they follow from `prefix`.
+        Products in imdir, with wildcards in <>; for a rule of frames they follow from `prefix`.
     file : str
         Stem of its file in rules/, where that is not the rule's name.
     network : bool
@@ -75,7 +75,7 @@ class Step:
     does : str
         For the tables of the documentation.
     rules : tuple of Rule
-        In the order in which they run.
+        Rules in the order in which they run.
     left_out_by : str
         Key of the configuration that leaves the step out.
     wanted_by : str

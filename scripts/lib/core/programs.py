@@ -36,7 +36,7 @@ class ProgramFailed(RuntimeError):
     ----------
     name : str
     why : str
-        What happened: exit code, signal or time limit, and the last words of the program.
+        Exit code, signal or time limit, and the last words of the program.
     """
 
     def __init__(self, name: str, why: str) -> None:
@@ -109,7 +109,7 @@ def run_program(
 
 
 def _run(argv, cwd, timeout):
-    """Do as `subprocess.run`, but end what the program has started together with it."""
+    """Like `subprocess.run`, but also end the processes that the program has started."""
     with subprocess.Popen(
         argv,
         cwd=cwd,
@@ -131,7 +131,7 @@ def _run(argv, cwd, timeout):
 
 
 def _communicate(child: subprocess.Popen[str], timeout: float) -> tuple[str, str]:
-    """Return what a program writes; raise where it has run for longer than `timeout`."""
+    """Return the output of a program; raise if it runs for longer than `timeout`."""
     watch = Stopwatch()
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Where the raw files of a night or of a season lie, and what they are called.
+"""Locations and names of the raw files of a night or of a season.
 
 This module imports the standard library only: ``autoproc --watch`` reads it outside of the
 workflow.
@@ -25,7 +25,7 @@ class RawPlaces:
     Parameters
     ----------
     root : str
-        What the names of raw files start from: ``root/name`` is a file's path.
+        Directory to which the names of raw files are relative.
     folders : tuple of str
         Paths of the directories that are searched.
     recursive : bool
@@ -104,7 +104,7 @@ def raw_places(
     Raises
     ------
     NoRawFolder
-        Where there is no such directory.
+        There is no such directory.
     """
     found = [_meant(word) for word in listed(datadir)]
     roots = [root for root, _ in found]
@@ -123,7 +123,7 @@ def places_of(config: Mapping[str, Any]) -> RawPlaces:
 
 
 def raw_root(config: Mapping[str, Any]) -> str:
-    """Return what the names of raw files start from, be the files there or gone meanwhile."""
+    """Return the directory to which names of raw files are relative, even if files are gone."""
     try:
         return places_of(config).root
     except NoRawFolder:

@@ -17,7 +17,7 @@ def project(ra: ArrayLike, dec: ArrayLike, ra0: float, dec0: float) -> np.ndarra
     Parameters
     ----------
     ra, dec : array_like
-        Degrees.
+        Positions [deg].
     ra0, dec0 : float
         Tangent point, degrees.
 

@@ -132,7 +132,7 @@ def sigma_clipped_median(
     sigma : float
         Values further than this many standard deviations from the median are left out.
     iterations : int
-        Largest number of iterations.
+        Maximum number of iterations.
 
     Returns
     -------

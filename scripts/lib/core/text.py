@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 INTERRUPTED = "interrupted"
-"""What the log of a job that Ctrl-C has ended says."""
+"""Message in the log of a job ended by Ctrl-C."""
 
 NOT_ASCII = re.compile(r"[^\x20-\x7e]")
 

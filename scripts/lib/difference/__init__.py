@@ -1,4 +1,4 @@
-"""What has changed: difference images, their candidates and limits.
+"""Changes on the sky: difference images, their candidates and limits.
 
 Takes coadds with their weights and source tables, and a template; gives the difference image with
 mask, weights and significance, and the candidates found in it.

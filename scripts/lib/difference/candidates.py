@@ -12,16 +12,16 @@ from lib.difference.regions import Regions
 
 @dataclass(frozen=True)
 class Candidates:
-    """What may have changed between two images, the most significant first.
+    """Possible changes between two images, most significant first.
 
     Parameters
     ----------
     peaks : Peaks
     flux, error : ndarray, shape (n,)
-        Of a point source; negative for what has faded.
+        Flux of a point source; negative for objects that have faded.
     forms : Forms
     features : dict of str to ndarray
-        By the names of `lib.difference.ranking.FEATURES`.
+        Features by the names of `lib.difference.ranking.FEATURES`.
     """
 
     peaks: Peaks
@@ -36,12 +36,12 @@ class Candidates:
         return score(self.features)
 
     def with_frames(self, alone: np.ndarray) -> "Candidates":
-        """Return the candidates with what single frames tell of them.
+        """Return the candidates with their measures in single frames added.
 
         Parameters
         ----------
         alone : ndarray, shape (n,)
-            As of `lib.difference.frames.SeenInFrames`.
+            From `lib.difference.frames.SeenInFrames`.
         """
         return replace(self, features=features_of(self.peaks, self.forms, alone))
 
@@ -59,14 +59,14 @@ def features_of(peaks: Peaks, forms: Forms, alone: np.ndarray) -> dict[str, np.n
 
 @dataclass(frozen=True)
 class DifferenceMaps:
-    """What candidates are looked for in, as the files of a difference image hold it.
+    """The maps in which candidates are searched, from the file of a difference image.
 
     Parameters
     ----------
     image, variance : ndarray of float32, shape (ny, nx)
         Variance 0 where there is no difference.
     significance, error : ndarray of float32, shape (ny, nx)
-        Of a point source at each pixel; 0 where there is no difference.
+        Significance and flux error of a point source at each pixel; 0 where there is no difference.
     stamps : ndarray, shape (nodes, s, s)
         Images of a point source of flux 1.
     regions : Regions
@@ -95,18 +95,18 @@ class DifferenceMaps:
 
 
 def look_for_candidates(maps: DifferenceMaps, threshold: float) -> Candidates:
-    """Find what has changed in a difference image.
+    """Find candidates in a difference image.
 
     Parameters
     ----------
     maps : DifferenceMaps
     threshold : float
-        Least significance.
+        Minimum significance.
 
     Returns
     -------
     Candidates
-        Without knowledge of single frames.
+        Candidates, without the measures from single frames.
     """
     peaks = find_peaks(maps.significance, maps.fwhm, threshold)
     column, row = np.rint(peaks.x).astype(int), np.rint(peaks.y).astype(int)

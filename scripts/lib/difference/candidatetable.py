@@ -114,7 +114,7 @@ def make_candidates(
     known : sequence of Position
         Objects of the user.
     version : int
-        Of the step.
+        Version of the step.
 
     Returns
     -------
@@ -261,7 +261,7 @@ def sky_positions(grid: WCS, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _in_frames(
     stack: StackFiles, found: Candidates, static: np.ndarray, grid: WCS, sky: np.ndarray
 ) -> SeenInFrames:
-    """Return what single frames tell of the best candidates."""
+    """Return the measures of the best candidates in single frames."""
     n = len(found)
     if not n or not len(stack.frames):
         return SeenInFrames.unknown(n)

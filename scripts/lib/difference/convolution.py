@@ -12,7 +12,7 @@ def convolve(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     ----------
     image : ndarray of float32, shape (ny, nx)
     kernel : ndarray, shape (s, t)
-        Of odd sides.
+        Kernel with odd sides.
 
     Returns
     -------

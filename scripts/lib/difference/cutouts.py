@@ -28,7 +28,7 @@ def cut(image: np.ndarray, x: float, y: float) -> np.ndarray:
     ----------
     image : ndarray, shape (ny, nx)
     x, y : float
-        From 0 [pixel].
+        Centre, 0-based [pixel].
     """
     half = SIDE // 2
     column, row = round(x), round(y)
@@ -46,7 +46,7 @@ def triple(images: Sequence[np.ndarray], noises: Sequence[float], x: float, y: f
     ----------
     images : sequence of ndarray, shape (ny, nx)
     noises : sequence of float
-        Of a pixel of each.
+        Noise of a pixel in each.
     x, y : float
 
     Returns
@@ -83,7 +83,7 @@ def write_sheet(path: str | Path, rows: Sequence[np.ndarray]) -> None:
     ----------
     path : path-like
     rows : sequence of ndarray of uint8
-        Of one shape.
+        Rows of equal shape.
     """
     from PIL import Image
 

@@ -53,7 +53,7 @@ class SeenInFrames:
     rate, rate_error : ndarray, shape (n,)
         Motion [arcsec/h]; NaN where not known.
     angle : ndarray, shape (n,)
-        Its direction, from north through east [deg].
+        Direction of the motion, position angle from north through east [deg].
     moving : ndarray of bool, shape (n,)
     """
 
@@ -67,7 +67,7 @@ class SeenInFrames:
 
     @classmethod
     def unknown(cls, number: int) -> "SeenInFrames":
-        """Return what is known of candidates without frames."""
+        """Return the measures of candidates where there are no frames."""
         nan, none = np.full(number, np.nan), np.zeros(number, int)
         return cls(none, none, nan, nan, nan, nan, np.zeros(number, bool))
 
@@ -88,7 +88,7 @@ def look_in_frames(
     unchanged : ndarray of float32, shape (ny, nx)
         The light that did not change, on the grid and scale of the coadd.
     grid : astropy.wcs.WCS
-        With its size.
+        WCS of the grid, with its size.
     positions : ndarray, shape (n, 2)
         ra, dec [deg].
     sign : ndarray, shape (n,)

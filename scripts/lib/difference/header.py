@@ -31,7 +31,7 @@ CONTRADICTION = 0.1
 
 
 def difference_header(coadd: fits.Header) -> fits.Header:
-    """Return the header of a coadd without what is not true of its difference."""
+    """Return the header of a coadd without the cards that do not apply to its difference."""
     header = coadd.copy()
     for key in DROPPED:
         header.remove(key, ignore_missing=True, remove_all=True)
@@ -41,7 +41,7 @@ def difference_header(coadd: fits.Header) -> fits.Header:
 def template_remarks(
     template: Template, coadd: fits.Header, scale: float, error: float
 ) -> list[str]:
-    """Return what contradicts between a template and a coadd.
+    """Return contradictions between a template and a coadd.
 
     Parameters
     ----------
@@ -96,17 +96,17 @@ def describe(
     header: fits.Header, subtraction: Subtraction, template: Template, stars: SharedStars,
     scale: float, settings: DifferenceSettings,
 ) -> None:  # fmt: skip
-    """Write into a header what was subtracted and how, and how good it is.
+    """Write the method and the quality of a subtraction into a header.
 
     Parameters
     ----------
     header : astropy.io.fits.Header
-        Of `difference_header`; changed in place.
+        Header from `difference_header`, changed in place.
     subtraction : Subtraction
     template : Template
-        In the units of its file.
+        Template in the units of its file.
     stars : SharedStars
-        Of coadd and template, on the grid of the coadd.
+        Stars common to coadd and template, on the grid of the coadd.
     scale : float
         Arcsec per pixel.
     settings : DifferenceSettings

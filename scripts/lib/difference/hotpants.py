@@ -34,9 +34,9 @@ def run_hotpants(
     sharp, wide : Plane
         The image that is convolved, and the one that it is to be like, in the same units.
     stars : SharedStars
-        Those that do not vary are the centres of its substamps.
+        Common stars; those that are not variable are the centres of its substamps.
     regions : Regions
-        Of which there are several, the kernel changes over the image by a second-degree polynomial.
+        With several regions, the kernel varies over the image as a quadratic polynomial.
     half : int
         Half side of the kernel [pixel].
 
@@ -74,7 +74,7 @@ def run_hotpants(
 def _arguments(
     sharp: Plane, wide: Plane, stars: SharedStars, regions: Regions, half: int, where: Path
 ) -> list[str]:
-    """Write what the program reads, and return its arguments."""
+    """Write the input files of the program, and return its arguments."""
     words: list[str] = []
     for key, letter, plane in (("tmplim", "t", sharp), ("inim", "i", wide)):
         good = ~plane.bad

@@ -24,7 +24,7 @@ class PlaceFlux:
     Parameters
     ----------
     x, y : float
-        From 0 [pixel].
+        Position, 0-based [pixel].
     flux, error : float
         The error with the photon noise of a host and with what is left of it; NaN where there is
         no difference.
@@ -43,7 +43,7 @@ def flux_at(difference: Difference, x: float, y: float) -> PlaceFlux:
     ----------
     difference : Difference
     x, y : float
-        From 0 [pixel].
+        Position, 0-based [pixel].
     """
     from scipy.ndimage import map_coordinates
 
@@ -71,7 +71,7 @@ def injected_fraction(
     ----------
     difference : Difference
     error : float
-        Of the flux of a point source.
+        Error of the flux of a point source.
     sigma : float
         The limit is so many errors, and what is found has that significance.
     gain : float

@@ -21,13 +21,14 @@ class Matched:
     image : ndarray of float32, shape (ny, nx)
         The one that was not, less the other.
     variance : ndarray of float32, shape (ny, nx)
-        With the photon noise of all sources, up to a factor; 0 where there is no difference.
+        Variance including the photon noise of all sources, up to a factor; 0 where there is no
+        difference.
     reached : ndarray of uint8, shape (ny, nx)
         `REACHED` where bad pixels, or the edge, enter by the kernel.
     kernels : ndarray, shape (nodes, s, s)
         Empty where the method has none.
     sums : ndarray, shape (nodes,)
-        Of the kernels: flux after over flux before.
+        Sums of the kernels: flux after over flux before.
     stamps : ndarray, shape (nodes, s, s)
         Image of a point source of flux 1; empty where it is that of the image not convolved.
     """
@@ -41,7 +42,7 @@ class Matched:
 
 
 def difference_of(sharp: Plane, wide: Plane, kernels: np.ndarray, regions: Regions) -> Matched:
-    """Return what is left of an image less another one that is convolved.
+    """Return an image minus another one that is convolved.
 
     Parameters
     ----------

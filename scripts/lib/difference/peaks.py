@@ -26,7 +26,7 @@ class Peaks:
     Parameters
     ----------
     x, y : ndarray, shape (n,)
-        From 0 [pixel].
+        Positions, 0-based [pixel].
     significance : ndarray, shape (n,)
         Negative for what has faded.
     dipole : ndarray, shape (n,)
@@ -47,9 +47,9 @@ def find_peaks(significance: np.ndarray, fwhm: float, threshold: float) -> Peaks
     significance : ndarray of float32, shape (ny, nx)
         0 where there is no data.
     fwhm : float
-        Of a point source [pixel].
+        FWHM of a point source [pixel].
     threshold : float
-        Least absolute significance.
+        Minimum absolute significance.
     """
     size = np.abs(significance)
     highest = maximum_filter(size, size=3)
@@ -99,14 +99,14 @@ def _between_pixels(
 
 @dataclass(frozen=True)
 class Forms:
-    """What the pixels of candidates tell of their form.
+    """Shape measures of candidates.
 
     Parameters
     ----------
     width : ndarray, shape (n,)
-        Of the windowed second moments, over that of a point source; NaN where not positive.
+        Width from windowed second moments, relative to a point source; NaN where not positive.
     ellipticity : ndarray, shape (n,)
-        Of the same, beyond that of a point source.
+        Ellipticity from the same moments, minus that of a point source.
     misfit : ndarray, shape (n,)
         Reduced chi square of the fit of a point source.
     masked : ndarray, shape (n,)

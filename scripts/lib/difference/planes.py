@@ -31,11 +31,11 @@ class Plane:
     image : ndarray of float32, shape (ny, nx)
         0 where there is no data.
     variance : ndarray of float32, shape (ny, nx)
-        Of the sky, right for sums over apertures; 0 where there is no data.
+        Variance of the sky, valid for sums over apertures; 0 where there is no data.
     saturated : ndarray of bool, shape (ny, nx)
         Pixels that hold less light than fell on them.
     fwhm : float
-        Of stars [pixel].
+        FWHM of stars [pixel].
     gain : float
         Electrons per unit; 0 where the photon noise of sources is not known.
     wings : lib.photometry.psf.Wings, optional

@@ -87,12 +87,12 @@ class CoaddPlane:
     occupied : ndarray of bool, shape (ny, nx)
         Pixels of its sources and those without data.
     table : ndarray
-        Its source table.
+        Source table of the coadd.
     header : astropy.io.fits.Header
     grid : astropy.wcs.WCS
-        With its size.
+        WCS of the coadd, with its size.
     aperture : lib.photometry.psf.StarAperture
-        That of its photometry, with the profile of stars.
+        Aperture of its photometry, with the profile of stars.
     """
 
     plane: Plane
@@ -126,7 +126,7 @@ def make_difference(
     Returns
     -------
     astropy.io.fits.Header
-        Of the difference image.
+        Header of the difference image.
     """
     header = fits.getheader(inputs.coadd)
     hdus: list = []
@@ -208,7 +208,7 @@ def read_plane(path: str | Path, weight: str | Path, cat: str | Path) -> CoaddPl
 
 
 def check_own_frames(coadd: fits.Header, template: fits.Header) -> None:
-    """Raise where a template holds frames of the coadd: what changed would be in both.
+    """Raise if a template contains frames of the coadd: a change would be in both.
 
     Raises
     ------
@@ -309,7 +309,7 @@ def check_limits(header: fits.Header, difference: Difference, gain: float, numbe
 
 
 def extensions(subtraction: Subtraction, template: Plane, header: fits.Header) -> list:
-    """Return what goes with a difference image.
+    """Return the extensions of a difference image.
 
     Its mask, the significance of a point source at each pixel and the error of its flux, the images
     of a point source in the regions, and the template on the scale of the coadd.

@@ -15,7 +15,7 @@ OWN = (1.2, 2.2)
 """[FWHM] Within the first the image of the stars counts, beyond the second their profile."""
 
 LEAST = 6
-"""With fewer good ones it is that of the whole field."""
+"""With fewer good stars the profile of the whole field is used."""
 
 FAINTER = 0.03
 """Stars fainter than this part of the brightest are left out where there are enough."""
@@ -37,7 +37,7 @@ def star_stamps(
     Returns
     -------
     stamps : ndarray, shape (m, 2 half + 1, 2 half + 1)
-        By cubic interpolation.
+        Cutouts, centred by cubic interpolation.
     rows : ndarray of int, shape (m,)
         The stars that they are of: those whole and without bad pixels.
     """
@@ -100,7 +100,7 @@ def region_stamps(
     Returns
     -------
     ndarray, shape (nodes, 2 half + 1, 2 half + 1)
-        Of stars of flux 1.
+        Profiles of stars of flux 1.
     """
     stamps, rows = star_stamps(plane, x, y, flux, half)
     if len(rows):

@@ -16,7 +16,7 @@ PULL_RADIUS = 1.5
 """[FWHM] Radius of the empty apertures in which the weight is made right."""
 
 MIN_APERTURES = 30
-"""Fewer empty apertures do not tell the noise."""
+"""Minimum number of empty apertures for a noise measurement."""
 
 BRIGHT = 50.0
 """S/N of stars that tell what a subtraction leaves of a star's light."""
@@ -44,7 +44,7 @@ class Difference:
         Image of a point source of flux 1.
     regions : Regions
     fwhm : float
-        Of point sources [pixel].
+        FWHM of point sources [pixel].
     fluxes : PointFluxes
         A point source fitted at each pixel; errors as empty places have them.
     left : float
@@ -96,12 +96,12 @@ def assess(
     image: np.ndarray, variance: np.ndarray, stamps: np.ndarray, regions: Regions, fwhm: float,
     planes: tuple[Plane, Plane], occupied: np.ndarray, stars: SharedStars,
 ) -> Difference:  # fmt: skip
-    """Make the noise of a difference image right and measure what is left of stars.
+    """Calibrate the noise of a difference image and measure the residuals of stars.
 
     Parameters
     ----------
     image, variance, stamps, regions, fwhm
-        As of `Difference`, the variance up to a factor.
+        As for `Difference`, the variance up to a factor.
     planes : tuple of Plane
         Coadd and template in the same units.
     occupied : ndarray of bool, shape (ny, nx)

@@ -12,11 +12,11 @@ class Feature:
     Parameters
     ----------
     name : str
-        Its column is Q_<name>.
+        Name of the feature, in column Q_<name>.
     weight : float
         Part of the score that it takes where it is 0.
     means : str
-        What it says.
+        Meaning of the feature.
     """
 
     name: str
@@ -53,14 +53,14 @@ def qualities(
     Parameters
     ----------
     significance, misfit, width, ellipticity, dipole, masked : ndarray, shape (n,)
-        As `lib.difference.peaks` measures them; a width of NaN is no width at all.
+        From `lib.difference.peaks`; a width of NaN counts as none.
     alone : ndarray, shape (n,)
         Part of the light that the brightest frame has beyond its share; NaN where not known.
 
     Returns
     -------
     dict of str to ndarray
-        By the names of `FEATURES`.
+        Features by the names of `FEATURES`.
     """
     snr = np.maximum(np.abs(significance), 1)
     width_error = np.hypot(WIDTH_ERRORS[0], WIDTH_ERRORS[1] / snr)
@@ -80,5 +80,5 @@ def score(features: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def explained() -> dict[str, dict[str, object]]:
-    """Return what the metadata of a table say of the score."""
+    """Return the explanation of the score for the metadata of a table."""
     return {one.name: {"weight": one.weight, "means": one.means} for one in FEATURES}

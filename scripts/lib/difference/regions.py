@@ -22,7 +22,7 @@ class Regions:
     Parameters
     ----------
     shape : tuple of int
-        Of the image.
+        Shape of the image.
     number : int
         Nodes along each axis.
     """
@@ -37,7 +37,7 @@ class Regions:
         return np.array([(x, y) for y in rows for x in columns])
 
     def nearest(self, node: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Return the stars that tell what a node has, the nearest first.
+        """Return the stars that determine a node, nearest first.
 
         Twice the part of them that a region has, but no fewer than `LEAST_NEAREST`.
         """
@@ -93,7 +93,7 @@ def choose_regions(shape: tuple[int, int], stars: int, asked: int) -> Regions:
     Parameters
     ----------
     shape : tuple of int
-        Of the image.
+        Shape of the image.
     stars : int
         Stars that tell kernels and point-spread functions.
     asked : int

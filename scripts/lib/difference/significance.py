@@ -16,7 +16,7 @@ class PointFluxes:
     Parameters
     ----------
     flux, error : ndarray of float32, shape (ny, nx)
-        Of the best fit; the error is infinite where there is no data.
+        Best-fit flux and its error, which is infinite where there is no data.
     """
 
     flux: np.ndarray

@@ -20,7 +20,7 @@ GROWTH = 2.0
 """[that radius] Radius within which stars have nearly all of their light."""
 
 LEAST_STARS = 5
-"""Fewer tell no kernel."""
+"""Minimum number of stars for a kernel."""
 
 LEAST_SNR = (30.0, 15.0, 8.0)
 """S/N of the stars that are used: the first that leaves `WANTED` of them, or the last."""
@@ -45,7 +45,7 @@ class SharedStars:
     Parameters
     ----------
     x, y : ndarray, shape (n,)
-        In the coadd, from 0 [pixel].
+        Positions in the coadd, 0-based [pixel].
     flux, error : ndarray, shape (n,)
         Total fluxes in the coadd.
     template_flux, template_error : ndarray, shape (n,)
@@ -103,7 +103,7 @@ def shared_stars(
     table : ndarray
         Source table of the coadd.
     radius : float
-        Within which a star of the template is looked for [pixel].
+        Maximum distance of a match in the template [pixel].
     growth : callable
         Takes a radius [pixel], gives the part of a star's light in the coadd within it.
 

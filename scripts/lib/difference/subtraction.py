@@ -22,7 +22,7 @@ from lib.frame.file import FrameRejected
 log = logging.getLogger("autoproc")
 
 METHODS = ("sfft", "zogy", "hotpants")
-"""In the order in which they are tried, and taken where they are as good."""
+"""In the order in which they are tried, and preferred if equally good."""
 
 CLEARLY = 0.97
 """A later method is taken where it is better than the ones before by this factor."""
@@ -51,7 +51,7 @@ class Subtraction:
     bits : ndarray of uint8, shape (ny, nx)
         Why pixels have no weight: sums of `lib.difference.planes.DIFF_MASK`.
     tried : dict of str to tuple of float
-        By method, `penalty`, error of a point source and scatter at sources over the errors.
+        Method -> `penalty`, error of a point source, and scatter at sources over the errors.
     missing : list of str
         Methods that are not there, and why.
     """

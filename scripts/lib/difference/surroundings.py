@@ -1,4 +1,4 @@
-"""What is known at the places of candidates: stars, hosts, catalogues, ephemerides."""
+"""Surroundings of candidates: stars, host galaxies, catalogues, ephemerides."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Surroundings:
     Parameters
     ----------
     star_distance, star_magnitude : ndarray, shape (n,)
-        Of the nearest star [arcsec]; NaN where there is none.
+        Distance [arcsec] and magnitude of the nearest star; NaN without one.
     host : ndarray of int, shape (n,)
         NUMBER of the host in the source table, 0 for none.
     host_distance : ndarray, shape (n,)
@@ -56,7 +56,7 @@ def surroundings(
     x, y, flux : ndarray, shape (n,)
         Candidates, from 0 [pixel].
     fwhm : float
-        Of stars [pixel].
+        FWHM of stars [pixel].
     scale : float
         Arcsec per pixel.
     """

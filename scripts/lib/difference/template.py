@@ -59,7 +59,7 @@ class TemplateFile:
     image, weight : ndarray of float32, shape (ny, nx)
         The weight is the inverse variance of a pixel; 0 where there is no data.
     wcs : astropy.wcs.WCS
-        With the size of the image.
+        WCS, with the size of the image.
     header : astropy.io.fits.Header
     saturate, gain : float
         NaN and 0 where not known.
@@ -83,14 +83,14 @@ class Template:
     Parameters
     ----------
     plane : Plane
-        In the units of its file.
+        Image in the units of its file.
     segments : ndarray of bool, shape (ny, nx)
         Pixels of its sources.
     name : str
-        Of the file.
+        Name of the file.
     header : astropy.io.fits.Header
     remarks : list of str
-        What is to be told of it.
+        Remarks for the user.
     """
 
     plane: Plane
@@ -140,7 +140,7 @@ def read_template(path: str | Path, grid: WCS) -> TemplateFile:
         is in an extension WEIGHT, WHT or IVAR, or in ``<stem>.weight.fits`` beside it; what
         extension MASK marks is not used.
     grid : astropy.wcs.WCS
-        Of the coadd, with its size.
+        WCS of the coadd, with its size.
 
     Returns
     -------
@@ -289,12 +289,12 @@ def place_on_grid(
     ----------
     source : TemplateFile
     grid : astropy.wcs.WCS
-        With its size.
+        WCS of the grid, with its size.
     fwhm : float
-        Of its stars, about, on the grid [pixel].
+        Approximate FWHM of its stars on the grid [pixel].
     name : str
     shift : ndarray, shape (2,), optional
-        By which its stars lie off those of the coadd, in pixels of the grid: taken out.
+        Offset of its stars from those of the coadd [pixel of the grid], which is removed.
 
     Returns
     -------

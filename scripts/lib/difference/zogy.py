@@ -26,9 +26,9 @@ def subtract_properly(
     Parameters
     ----------
     coadd, template : Plane
-        In the same units, the template shifted to the coadd.
+        Images in the same units, with the template shifted to the coadd.
     stamps, template_stamps : ndarray, shape (nodes, s, s)
-        Their point-spread functions.
+        Point-spread functions of both.
     regions : Regions
 
     Returns
@@ -74,14 +74,14 @@ def typical_noise(plane: Plane) -> float:
 def proper_kernels(
     new: np.ndarray, old: np.ndarray, noise: list[float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what coadd and template are convolved with, and the form of a point source.
+    """Return the kernels for coadd and template, and the profile of a point source.
 
     Parameters
     ----------
     new, old : ndarray, shape (s, s)
         Point-spread functions of coadd and template.
     noise : list of float
-        Of both.
+        Noise of both.
 
     Returns
     -------

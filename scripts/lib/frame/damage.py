@@ -16,7 +16,7 @@ RIGHT = 0xFFFFFFFF
 
 
 def damage_of_fits(path: str | os.PathLike[str]) -> str:
-    """Return what is wrong with a FITS file that this program wrote; empty where it is whole.
+    """Return the damage of a FITS file written by this program; '' for an intact one.
 
     Every HDU that it writes has a CHECKSUM, so that one without is damaged.
 
@@ -56,7 +56,7 @@ def damage_of_fits(path: str | os.PathLike[str]) -> str:
 
 
 def damage_of_text(path: str | os.PathLike[str]) -> str:
-    """Return what is wrong with a table, note or picture of ours at the first look."""
+    """Return the damage of a table, note or picture that is obvious at first sight; '' for none."""
     content = Path(path).read_bytes()
     if not content.strip(b"\0 \n"):
         return "it is empty"

@@ -48,7 +48,7 @@ class FrameRejected(Exception):
     code : str
         Short upper-case reason, as ``TOO_FEW_STARS``.
     numbers : str, optional
-        What was measured and the bound, as ``2 < 6``.
+        Measured value and bound, e.g. ``2 < 6``.
     """
 
     def __init__(self, code: str, numbers: str = "") -> None:
@@ -87,7 +87,7 @@ class Frame:
         Parameters
         ----------
         ccd : CCDData
-            Its flags are the bits of `MASK_BITS`. Without flags, what its mask marks is BAD.
+            Its flags are the bits of `MASK_BITS`. Without flags, pixels masked in it become BAD.
 
         Returns
         -------
@@ -174,7 +174,7 @@ def read_frame(path: str | Path, extension: int | str = 0, mapped: bool = False)
     ----------
     path : path-like
     extension : int or str
-        Where the image is; the mask and the header are those of the file.
+        Extension of the image; mask and header are those of the file.
     mapped : bool
         Whether image and mask stay as they are on disk, read where they are used.
 
@@ -205,7 +205,7 @@ def write_frame(path: str | Path, frame: Frame, extensions: Sequence[Any] = ()) 
     path : path-like
     frame : Frame
     extensions : sequence of HDUs
-        What follows the mask.
+        Extensions after the mask.
     """
     header = frame.header.copy()
     if "QCSTAT" not in header:
@@ -241,7 +241,7 @@ def record_calibration(
 
 
 def exposure_of(header: fits.Header) -> tuple[str, str] | None:
-    """Return what frames of one exposure, as the chips of a camera take, have alike.
+    """Return the properties shared by frames of one exposure, such as the chips of a camera.
 
     Names of raw files may repeat from night to night.
 
@@ -262,7 +262,7 @@ LONGEST_NOTE = 1000
 
 
 def add_notes(header: fits.Header, notes: Iterable[str]) -> None:
-    """Add to a header what is to be told at the end of a run: cards NOTE1, NOTE2, ...
+    """Add remarks to be shown at the end of a run to a header: cards NOTE1, NOTE2, ...
 
     Parameters
     ----------

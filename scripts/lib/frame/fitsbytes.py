@@ -194,7 +194,7 @@ def map_images(path: str | Path) -> tuple[list[str], dict[str, np.ndarray]]:
     lines : list of str
         Primary header, END left out.
     images : dict of str to ndarray
-        As they are on disk, by EXTNAME, that of the primary HDU is "".
+        Images as on disk, by EXTNAME; "" for the primary HDU.
 
     Raises
     ------

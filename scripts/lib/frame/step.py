@@ -1,4 +1,4 @@
-"""What every per-frame step does around its image math: read, pass on, reject, record, write."""
+"""The frame of every step around its image processing: read, pass on, reject, record, write."""
 
 import atexit
 import functools
@@ -73,7 +73,7 @@ def run_rule(job: Any, work: Callable[[Any], None]) -> None:
     Parameters
     ----------
     job : object
-        What Snakemake hands to a script: input, output, params, log, threads.
+        Object that Snakemake passes to a script: input, output, params, log, threads.
     work : callable
         Takes `job`; reads its inputs and writes its outputs.
     """
@@ -155,7 +155,7 @@ def verify_old_inputs(job: Any) -> None:
 
 @contextmanager
 def raws_recorded(job: Any) -> Iterator[None]:
-    """Record what the raw files of a job hold while the block reads them.
+    """Record the contents of the raw files of a job while the block reads them.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def raws_recorded(job: Any) -> Iterator[None]:
 
 
 def record_notes(job: Any) -> None:
-    """Record what a job has written beside FITS files, which have checksums of their own."""
+    """Record the checksums of a job's products other than FITS files, which have their own."""
     if not job.log:
         return
     imdir = Path(job.log[0]).parents[2]
@@ -216,7 +216,7 @@ def log_usage() -> None:
 
 
 def end_log() -> None:
-    """Log what the job used and close its log; another job may follow in the same process."""
+    """Log the resources used by the job and close its log; another job may follow."""
     log_usage()
     stop_log()
 
@@ -239,7 +239,7 @@ def record_step(
     step_version: int,
     parameters: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write into a header what made it: date, program, and as HISTORY the step and its parameters.
+    """Write the provenance into a header: date, program, and the step with its parameters.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ EFFECTIVE_RADIUS = 0.85
 """[FWHM] An aperture of this radius has the noise of a fitted Gaussian."""
 
 STAR_SNR = 30.0
-"""Least S/N of the stars that the model is measured on, where there are enough."""
+"""Minimum S/N of the stars from which the model is measured, if there are enough."""
 
 ENOUGH_STARS = 15
 
@@ -39,7 +39,8 @@ HIDDEN_SIGMA = 5.0
 """Significance of a star that only the residuals show."""
 
 CROWD_ROUNDS = 6
-"""Of the last fit to the stars of a crowd: places of blended ones move slowly."""
+"""Iterations of the last fit to the stars of a crowded field: positions of blended ones converge
+slowly."""
 
 HIDDEN_ROUNDS = 5
 """Searches for them."""
@@ -48,7 +49,7 @@ FEW_MORE = 0.01
 """Part of all stars: where no more were found the search ends."""
 
 NEW_SNR = 5.0
-"""Least S/N of those that become sources of the table."""
+"""Minimum S/N of residual stars that become sources of the table."""
 
 HIDDEN_ERROR = 0.1
 """Relative error of the models of stars in the search for them."""
@@ -61,7 +62,7 @@ CORE_LOST, WINGS_ERROR = 0.7, 0.03
 error: how the wings of stars differ."""
 
 TIE_SNR = 50.0
-"""Least S/N of the stars that tie the fluxes to those of apertures, where there are enough."""
+"""Minimum S/N of the stars that tie PSF fluxes to aperture fluxes, if there are enough."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def resolve_crowd(coadd: MeasuredCoadd, field: StarField) -> StarField:
     Parameters
     ----------
     coadd : MeasuredCoadd
-        With its `psf`; without one the sources are as they were.
+        Coadd with its `psf`; without one the sources are unchanged.
     field : StarField
 
     Returns
@@ -238,7 +239,7 @@ def _point_rows(
 
 
 def hidden_stars(image: PsfImage, psf: PsfModel, fitted: PsfFluxes) -> np.ndarray:
-    """Return the places of stars that what is left of an image shows, shape (2, m) [pixel]."""
+    """Return the positions of stars in the residuals of an image, shape (2, m) [pixel]."""
     left = fitted.residual
     width = psf.fwhm / 2.3548
     good = np.isfinite(image.variance) & (image.variance > 0)
@@ -300,9 +301,9 @@ def psf_measurement(
     Parameters
     ----------
     coadd : MeasuredCoadd
-        With its `psf`, without which nothing is measured.
+        Coadd with its `psf`, without which nothing is measured.
     field : StarField
-        Its sources.
+        Sources of the coadd.
     crowded : bool
 
     Returns
@@ -321,7 +322,7 @@ def psf_measurement(
 def _finished(
     coadd: MeasuredCoadd, field: StarField, image: PsfImage, fitted: PsfFluxes, n: int
 ) -> PsfMeasurement:
-    """Return fluxes with what else is in their errors: sky, lost cores, frames that cover some."""
+    """Return fluxes with all errors included: sky, lost cores, partial coverage."""
     x, y, flux = (values[:n].copy() for values in (fitted.x, fitted.y, fitted.flux))
     excess = local_excess(
         coadd.image, coadd.variance, coadd.occupied_total, x, y, EFFECTIVE_RADIUS * field.fwhm,
@@ -346,7 +347,7 @@ def full_variance(image: PsfImage, fitted: PsfFluxes, excess: np.ndarray) -> np.
     image : PsfImage
     fitted : PsfFluxes
     excess : ndarray, shape (n,)
-        Of `lib.photometry.skystructure.local_excess`, for the first n.
+        Local noise excess, from `lib.photometry.skystructure.local_excess`, of the first n.
 
     Returns
     -------

@@ -65,7 +65,7 @@ class Ensemble:
     def without_star(
         self, frame: int, magnitude: np.ndarray, error: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return what the zero point of a frame would be without each of its stars in turn.
+        """Return the change of a frame's zero point with each of its stars left out in turn.
 
         Parameters
         ----------
@@ -76,8 +76,8 @@ class Ensemble:
         Returns
         -------
         shift, error : ndarray, shape (n_stars,)
-            To be added to `zeropoint` [mag], and its error then; NaN for stars that do not count
-            in it, or where no other does.
+            Offset to add to `zeropoint` [mag], and the error of the zero point then; NaN for stars
+            that are not used in it, or where no other star is.
         """
         residual = magnitude + self.zeropoint[frame] - self.magnitude
         counts = np.isfinite(residual) & self.used

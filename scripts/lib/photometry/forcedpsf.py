@@ -20,7 +20,8 @@ SAME = 0.5
 as in `lib.photometry.forced`."""
 
 ROUNDS = 3
-"""Of a fit with fixed positions: photons of the stars are known after the first."""
+"""Iterations of a fit with fixed positions: the photon noise of the stars is known after the
+first."""
 
 
 def forced_psf_fluxes(
@@ -34,7 +35,8 @@ def forced_psf_fluxes(
     positions : ndarray, shape (n, 2)
         ra, dec [deg]: fitted together.
     extra : ndarray, shape (m, 2), optional
-        More positions, each fitted with the others but for what is listed at the same place.
+        Further ra, dec [deg], each fitted with all listed sources except those at the same
+        position.
 
     Returns
     -------

@@ -53,7 +53,7 @@ BINS = 5
 """Number of flux bins in which confusion is measured."""
 
 POINT_ROW, PSF_ROW = 4, 8
-"""Where `_matched` has the fluxes of `POINT` and `PSF`."""
+"""Rows of the `POINT` and `PSF` fluxes in the result of `_matched`."""
 
 MIN_STARS = 15
 """Minimum number of recovered stars in a bin for its scatter."""

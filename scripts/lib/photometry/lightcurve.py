@@ -493,7 +493,7 @@ def put_on_one_scale(
     n_positions : int
         Number of positions; the fluxes after these are those of the comparison stars.
     twins : ndarray of int, shape (n_positions,), optional
-        Which comparison star each position is, -1 for none.
+        Index of the comparison star at each position, -1 for none.
     """
     ready = [one for one in frames if one.fluxes is not None]
     if not ready:

@@ -129,7 +129,7 @@ def magnitude_label(table: Table) -> str:
     Parameters
     ----------
     table : astropy.table.Table
-        With FILTER and ZPSYS.
+        Table with FILTER and ZPSYS.
     """
     systems: dict[str, list[str]] = {}
     filters, named = (np.asarray(table[key], str) for key in ("FILTER", "ZPSYS"))

@@ -98,11 +98,11 @@ class StackFlux:
     mjd : float
         Time for which the coadd stands, of one that follows a moving object; NaN of others.
     offset : tuple of float
-        By which the object is seen to the east and north of its ephemeris [arcsec].
+        Measured offset from the ephemeris in east and north [arcsec].
     offset_error : float
         Per axis [arcsec].
     psf_rate, psf_error : float
-        As `rate`, by a fit of the point-spread function; NaN where there is no model of it.
+        As `rate`, from a fit of the point-spread function; NaN without a model of it.
     kind : {'stack', 'difference'}
     """
 

@@ -75,7 +75,7 @@ class MeasuredCoadd:
     gain : float
         Electrons per unit: the photon variance of a flux F is F / gain.
     coverage : FrameCoverage, optional
-        Where not all frames cover the whole coadd.
+        Which frames cover each position, where not all cover the whole coadd.
     psf : PsfModel, optional
         Point-spread function, where it could be measured.
     psf_reason : str

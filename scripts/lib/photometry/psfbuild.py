@@ -16,13 +16,13 @@ from lib.photometry.psfmodel import (
 )
 
 LEAST_STARS = 3
-"""With fewer there is no model."""
+"""Minimum number of stars for a model."""
 
 MOST_STARS = 120
 """The brightest so many of all parts of the field are used."""
 
 STARS_OF_DEGREE = (LEAST_STARS, 15, 50)
-"""Least stars for a model that is constant, a plane, or a second-degree surface."""
+"""Minimum numbers of stars for a model that is constant, linear, or quadratic over the field."""
 
 FIT_RADIUS = 3.0
 """The table is measured out to here [FWHM]; beyond the stars' wings go on."""
@@ -42,7 +42,7 @@ MODEL_ERRORS = (0.3, 0.1, 0.05, 0.05)
 """Relative error of a pixel of the model in each round: what deviates by more is no star's."""
 
 ANALYTIC_ROUNDS = 2
-"""In the first so many the model is a Moffat profile."""
+"""Number of first iterations in which the model is a Moffat profile."""
 
 BETAS, MOST_ELLIPTICITY = (1.3, 15.0), 0.8
 """Bounds of its exponent, and of its ellipticity."""
@@ -60,7 +60,7 @@ WORST_STAR = 3.0
 """Stars whose residuals are so many times those of most are left out: pairs, galaxies."""
 
 ITERATIONS = 25
-"""Of the linear solver."""
+"""Maximum number of iterations of the linear solver."""
 
 
 @dataclass(frozen=True)
@@ -197,11 +197,11 @@ class StarPixels:
     star : ndarray of int, shape (m,)
         The star of each pixel.
     dx, dy : ndarray, shape (m,)
-        Its offset from it [pixel].
+        Offset from the star [pixel].
     light : ndarray, shape (m,)
-        Of the star, by the model.
+        Light of the star according to the model.
     left : ndarray, shape (m,)
-        What is left without the stars.
+        Residual after subtraction of the stars.
     weight : ndarray, shape (m,)
         Over the noise; 0 where a pixel does not count.
     """
@@ -237,7 +237,7 @@ class StarPixels:
 
 
 def _moffat_step(profile: Wings, seen: StarPixels, powers: np.ndarray) -> tuple[Wings, np.ndarray]:
-    """Return a Moffat profile changed by what it leaves of stars, whose fluxes are free.
+    """Return a Moffat profile improved from its residuals at stars, whose fluxes are free.
 
     And how ln(alpha), e1 and e2 change with powers of the position, those of the stars being
     `powers`, shape (n, k): shape (k - 1, 3).
@@ -276,7 +276,7 @@ def _moffat_step(profile: Wings, seen: StarPixels, powers: np.ndarray) -> tuple[
 
 
 def _varying(profile: Wings, slopes: np.ndarray, step: float, half: int) -> np.ndarray:
-    """Return the tables by which a Moffat profile varies, of what `_moffat_step` has found."""
+    """Return the tables by which a Moffat profile varies, from the result of `_moffat_step`."""
     if not len(slopes):
         return np.empty((0, 2 * half + 1, 2 * half + 1))
     small = 0.02
@@ -336,7 +336,7 @@ def _normalised(psf: PsfModel, light: float) -> PsfModel:
 def _improved(
     psf: PsfModel, seen: StarPixels, degree: int, base: np.ndarray, loose: float
 ) -> PsfModel:
-    """Return the model changed by what is left of the image about its stars.
+    """Return the model improved from the residuals of the image around its stars.
 
     Nodes stay near the profile `base`, as closely as `loose` says, where the stars do not tell.
     """

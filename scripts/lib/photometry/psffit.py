@@ -19,7 +19,7 @@ FAINTEST_PIXEL = 0.1
 """Stamps end where the star is fainter [noise of a pixel]."""
 
 LEAST_RADIUS = 1.5
-"""Least radius of a stamp [FWHM]: outside a star has a few per cent of what is known of it."""
+"""Minimum radius of a stamp [FWHM]: outside is only a few per cent of the information on a star."""
 
 MOST_PIXELS = 3e7
 """Pixels of all stamps, some 0.7 GB with what is made of them; more stars have smaller ones."""
@@ -40,7 +40,7 @@ NEIGHBOURS = 8
 """Neighbours that share light with a star and count in its error."""
 
 SHARED = 0.03
-"""Least overlap of two profiles that counts there."""
+"""Minimum overlap of two profiles that is taken into account there."""
 
 FITTED = 3
 """Parameters of a star."""
@@ -209,7 +209,7 @@ def _design(stamps: Stamps, shape: tuple[int, ...]) -> tuple[csr_array, np.ndarr
     pixels : ndarray of int
         Of the m pixels the one of each value of the stamps, -1 for none.
     touched : ndarray of int, shape (m,)
-        Their numbers in the image.
+        Flat indices of the pixels in the image.
     """
     number = _pixel_numbers(stamps, shape)
     keep = (number >= 0) & (stamps.light != 0)
@@ -261,7 +261,7 @@ def _shifts(
     stamps: Stamps, pixels: np.ndarray, weight: np.ndarray, left: np.ndarray, flux: np.ndarray,
     normal: csr_array,
 ) -> np.ndarray:  # fmt: skip
-    """Return the shifts of stars that what is left of the image asks for [pixel], shape (2, n)."""
+    """Return the position corrections of stars from the residual image [pixel], shape (2, n)."""
     inside = pixels >= 0
     index = np.where(inside, pixels, 0)
     w = np.where(inside, weight[index], 0)
@@ -351,7 +351,7 @@ def _chi2(
     stamps: Stamps, pixels: np.ndarray, left: np.ndarray, variance: np.ndarray, good: np.ndarray,
     fwhm: float,
 ) -> np.ndarray:  # fmt: skip
-    """Return the mean square of what is left within one FWHM of stars, over the variance."""
+    """Return the mean square residual within one FWHM of stars, over the variance."""
     side = 2 * stamps.half + 1
     at = np.arange(stamps.start[-1]) - np.repeat(stamps.start[:-1], side**2)
     half, sides = np.repeat(stamps.half, side**2), np.repeat(side, side**2)

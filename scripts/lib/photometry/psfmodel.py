@@ -17,7 +17,7 @@ NODES_PER_FWHM = 4.0
 """Nodes of the table along one FWHM: cubic splines follow a Gaussian to a thousandth so."""
 
 COARSEST_STEP = 1.5
-"""Largest distance of nodes [pixel]: rings of a telescope out of focus are no wider."""
+"""Maximum distance of nodes [pixel], for the rings of a telescope out of focus."""
 
 REACH = 6.0
 """The table reaches this far [FWHM]; that of wide stars four."""
@@ -50,7 +50,7 @@ class PsfModel:
     degree : int
         0, 1 or 2.
     fwhm : float
-        Of the stars it was made for [pixel].
+        FWHM of the stars from which it was made [pixel].
     error : float
         Relative error of a flux that is fitted with it, beyond noise.
     n_stars : int
@@ -149,11 +149,11 @@ class Stamps:
     Parameters
     ----------
     column, row : ndarray of int, shape (n,)
-        Their middles [pixel].
+        Central pixels.
     half : ndarray of int, shape (n,)
         Half the sides of the squares.
     start : ndarray of int, shape (n + 1,)
-        Where each square begins in `values`, row after row.
+        Index in `values` at which each square begins, row after row.
     values : ndarray of float32, shape (3, start[-1])
         Light of a pixel, and its derivatives by x and y of the star.
     """

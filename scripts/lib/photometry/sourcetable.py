@@ -187,7 +187,7 @@ class SourceFluxes:
     Parameters
     ----------
     flux, error : ndarray, shape (n,)
-        In units of the coadd.
+        Fluxes and errors in units of the coadd.
     """
 
     flux: np.ndarray

@@ -1,4 +1,4 @@
-"""What moves during an exposure: the part of its light that apertures for points lose."""
+"""Light of objects that move during an exposure lost by apertures for point sources."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,9 +28,9 @@ def trailed_shares(trails: np.ndarray, aperture: StarAperture, radius: float) ->
     trails : ndarray, shape (n, 2)
         Motion during the exposure along x and y [pixel].
     aperture : StarAperture
-        Of points; its radius tells the FWHM, its wings the exponent.
+        Aperture of point sources; its radius gives the FWHM, its wings the exponent.
     radius : float
-        Of the aperture that is asked for [pixel].
+        Radius of the aperture in question [pixel].
 
     Returns
     -------

@@ -75,7 +75,7 @@ def make_reference(
     Returns
     -------
     astropy.table.Table
-        Without rows, and with ``meta['reason']``, where there is no reference.
+        Without rows, and with ``meta['reason']``, if there is no reference.
 
     Raises
     ------
@@ -293,7 +293,7 @@ def online_reference(
         Whether a catalogue of photometry that is unavailable is a failure; else it is left out
         and ``meta['missing']`` says so.
     positions, magnitudes : sequence of Survey
-        Where they may come from, the best first.
+        Possible sources of each, best first.
 
     Returns
     -------

@@ -134,7 +134,7 @@ def survey_cutout(
     Raises
     ------
     CutoutError
-        What is asked for is not to be had; one sentence says why.
+        The cutout is not available; one sentence says why.
     lib.reference.vizier.ReferenceUnavailable
         No server answers, and neither folder nor cache has the field; perhaps later.
     """
@@ -312,7 +312,7 @@ def check_image_answer(response: Any, what: str) -> bytes:
 
 
 def _told(content: bytes) -> str:
-    """Return what the service says of an error: JSON of a title and a description."""
+    """Return the service's description of an error: JSON of a title and a description."""
     try:
         told = json.loads(content[:10_000])
         words = [str(told[key]) for key in ("title", "description") if told.get(key)]
@@ -331,7 +331,7 @@ def make_template(
     images : ImageSurvey
     band : str
     box : Box
-        What was asked for.
+        The requested region.
     content : bytes
         The FITS file.
     server : str

@@ -20,7 +20,7 @@ from lib.reference.surveys import APASS, GAIA, PANSTARRS, SDSS, TWOMASS, Columns
 from lib.reference.transformations import GAIA_TO_REFERENCE, PS1_TO_REFERENCE, transform
 
 POSITIONS = {"ra": USUAL_RA, "dec": USUAL_DEC}
-"""What the columns of the position are called, in small letters, the most exact first."""
+"""Names of position columns in lower case, most precise first."""
 
 Names = Mapping[str, Sequence[str]]
 """Names that each of a survey's columns may have."""
@@ -33,13 +33,13 @@ class Download:
     Parameters
     ----------
     name : str
-        As in ``meta['source']`` and ``<band>_src``.
+        Name as in ``meta['source']`` and ``<band>_src``.
     marks : tuple of tuple of str
         A table is of this survey where it has a column of each of these groups.
     names : mapping of str to sequence of str
         For each column of the survey.
     flags : mapping of str to float or str
-        What stands for a column that the table has not; NaN for all others.
+        Substitutes for missing columns; NaN for all others.
     """
 
     name: str
@@ -179,12 +179,12 @@ def recognise(path: Path, raw: Table) -> Download | None:
     path : Path
         For the message.
     raw : astropy.table.Table
-        As it was read.
+        Table as read.
 
     Raises
     ------
     lib.reference.referencetable.CatalogueError
-        Where the magnitudes may be of two surveys whose bands differ.
+        The magnitudes may be of either of two surveys with different bands.
     """
     names = set(raw.colnames)
     if names & set(BANDS) and not _matches(_REFCAT2_DOWNLOAD, names):
@@ -217,7 +217,7 @@ def survey_table(path: Path, raw: Table, download: Download) -> Table:
     path : Path
         For messages.
     raw : astropy.table.Table
-        As it was read.
+        Table as read.
     download : Download
 
     Raises

@@ -80,7 +80,7 @@ def freeze(
     Returns
     -------
     list of str
-        What could not be retrieved, a sentence each.
+        One sentence per item that could not be retrieved.
     """
     settings = settings or ReferenceSettings()
     out = Path(out).expanduser()

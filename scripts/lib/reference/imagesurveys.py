@@ -29,7 +29,7 @@ class ImageSurvey:
     zero_point : float or None
         AB magnitude of a pixel sum of 1; None where the HiPS does not state one.
     unit : str
-        Of the pixels, where the zero point is known.
+        Unit of the pixels, if the zero point is known.
     reason : str
         Why there is no zero point.
     """
@@ -93,7 +93,7 @@ def asinh_to_flux(values: np.ndarray, soft: float = 0.5, offset: float = 0.0) ->
     Parameters
     ----------
     values : ndarray
-        As stored.
+        Pixel values as stored.
     soft, offset : float
         Cards BSOFTEN and BOFFSET of a stack. A HiPS does not have them: its fluxes are relative.
 

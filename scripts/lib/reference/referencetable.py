@@ -59,7 +59,7 @@ USUAL_RA = ("ra", "ra_icrs", "raj2000", "_raj2000", "ramean", "radeg", "ra_deg",
             "alpha_j2000")  # fmt: skip
 USUAL_DEC = ("dec", "de_icrs", "dej2000", "_dej2000", "decmean", "dedeg", "decdeg", "dec_deg",
              "dec_icrs", "dec_j2000", "delta_j2000")  # fmt: skip
-"""What the columns of the position are called elsewhere, in small letters."""
+"""Common names of position columns in lower case."""
 
 
 WORDS = {"": np.nan, "--": np.nan, "null": np.nan, "NULL": np.nan, "nan": np.nan,
@@ -160,12 +160,12 @@ def own_reference(path: Path, raw: Table) -> Table:
     path : Path
         For messages.
     raw : astropy.table.Table
-        As it was read.
+        Table as read.
 
     Raises
     ------
     CatalogueError
-        As `read_reference` does.
+        As for `read_reference`.
     """
     assumed: list[str] = []
     raw = _under_own_names(path, raw, assumed)
@@ -206,7 +206,7 @@ def checked_reference(
     meta : mapping
         Metadata of the file.
     assumed : list of str
-        What was filled by assumption; what is filled here is appended.
+        Values filled by assumption; further ones are appended.
 
     Raises
     ------
@@ -227,7 +227,7 @@ def checked_reference(
 
 
 def source_name(stated: Any, path: str | Path) -> str:
-    """Return the name of a table as headers hold it: what it states of itself, or its file's."""
+    """Return the name of a table for headers: the one it states, or that of its file."""
     return card_text(stated or "") or card_text(Path(path).name) or "table"
 
 
@@ -237,7 +237,7 @@ def read_table_file(path: Path) -> Table:
     Raises
     ------
     CatalogueError
-        Where there is none, it is of no known kind, or cannot be read.
+        The file does not exist, is of unknown type, or cannot be read.
     """
     if not path.is_file():
         raise CatalogueError(
@@ -356,7 +356,7 @@ def column_values(path: Path, table: Table, name: str, unit: str, text: bool = F
     Raises
     ------
     CatalogueError
-        What is no number, and what is in a unit that does not convert.
+        A value is not a number, or has a unit that cannot be converted.
     """
     if text:
         return _strings(table[name])
@@ -364,7 +364,7 @@ def column_values(path: Path, table: Table, name: str, unit: str, text: bool = F
 
 
 def _numbers(path: Path, column: Column, name: str, unit: str) -> np.ndarray:
-    """Return a column as float64 in `unit`, or raise with what its unit should be."""
+    """Return a column as float64 in `unit`; raise with the correct unit where it cannot be."""
     values = _plain(column)
     if values.dtype.kind not in "iufb":
         texts = [text.strip() for text in _strings(column)]
@@ -432,7 +432,7 @@ def check_positions(path: Path, table: Table, assumed: list[str]) -> Table:
     table : astropy.table.Table
         Missing errors are filled in place.
     assumed : list of str
-        What is filled is appended.
+        Filled values are appended.
 
     Raises
     ------

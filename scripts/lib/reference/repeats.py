@@ -40,7 +40,7 @@ def merge_repeats(path: str | Path, table: Table, notes: list[str]) -> Table:
     table : astropy.table.Table
         A reference table. A row that is kept gets the magnitudes that only its repetition has.
     notes : list of str
-        What is left out is appended.
+        Remarks on rows left out are appended.
     """
     number = len(table)
     table = _merged(table, _same_place(table))

@@ -97,6 +97,6 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def last_cause(why: Exception) -> str:
-    """Return the last words of a chain of network errors, which say what happened."""
+    """Return the last message in a chain of network errors, which is the cause."""
     told = re.findall(r"\[Errno -?\d+\] ([^\"'()]+)", str(why))
     return told[-1].strip() if told else f"{type(why).__name__}: {str(why)[:150]}"

@@ -48,7 +48,7 @@ class Survey:
     Parameters
     ----------
     name : str
-        As in ``meta['source']`` and ``<band>_src``.
+        Name as in ``meta['source']`` and ``<band>_src``.
     table : str
         VizieR's name.
     columns : dict of str to Column

@@ -26,7 +26,7 @@ def read_user_table(path: str | Path) -> Table:
     Returns
     -------
     astropy.table.Table
-        As `lib.reference.referencetable.read_reference` gives it.
+        Table as from `lib.reference.referencetable.read_reference`.
 
     Raises
     ------

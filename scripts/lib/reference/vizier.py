@@ -33,7 +33,7 @@ NO_SERVER = "no server is left that answers"
 TIMEOUT = ReferenceSettings.timeout
 
 Record = dict[str, Any]
-"""What an answer is: catalogue, table, server, query, date, rows, circle, checksum."""
+"""Provenance of an answer: catalogue, table, server, query, date, rows, circle, checksum."""
 
 
 class ReferenceUnavailable(Exception):
@@ -100,7 +100,7 @@ def query(
     answer : bytes
         The VOTable as it came.
     payload : str
-        What was asked.
+        The query.
 
     Raises
     ------
@@ -211,7 +211,7 @@ def load_answer(path: str | Path) -> tuple[bytes, Record]:
 
 @dataclass
 class Service:
-    """Where answers come from: the cache, then the servers in turn.
+    """Source of answers: the cache, then the servers in turn.
 
     Parameters
     ----------
@@ -241,7 +241,8 @@ class Service:
         Returns
         -------
         table : astropy.table.Table
-            As the catalogue's `standardise` makes it; no rows where it has no stars there.
+            Table from the catalogue's `standardise`; without rows where it has no stars in the
+            field.
         record : dict
 
         Raises

@@ -26,7 +26,7 @@ SECONDS = 60.0
 
 
 LEADS_ELSEWHERE = re.compile(rb"<!ENTITY|<(\w+:)?STREAM\b", re.IGNORECASE)
-"""What makes a reader open other files or addresses, and what may hide it."""
+"""Constructs that make a reader open other files or addresses, or may hide these."""
 
 
 class AnswerError(Exception):
