@@ -15,7 +15,7 @@ from lib.core.pipeline import PIPELINE
 COADD = f"coadd{TARGET}.SDSS-R.fits"
 
 
-ELSEWHERE = {"refcat", "night"}
+ELSEWHERE = {"refcat", "template", "night"}
 """Rules that run on the machine where Snakemake was started."""
 
 
