@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from astropy.table import Table
 
 from lib.core.files import atomic_path
 from lib.core.settings import DifferenceSettings
@@ -11,6 +10,7 @@ from lib.difference.candidatetable import StackFiles, make_candidates
 from lib.difference.cutouts import write_sheet
 from lib.frame.step import run_rule
 from lib.night.positions import read_positions
+from lib.reference.referencetable import read_written_reference
 
 
 def main(job: Any) -> None:
@@ -20,7 +20,7 @@ def main(job: Any) -> None:
         got.coadds, got.weights, got.cats, got.quality, got.diffs, got.diff_weights, given.frames,
         strict=True,
     )  # fmt: skip
-    reference = Table.read(got.refcat, format="ascii.ecsv")
+    reference = read_written_reference(got.refcat)
     places = np.empty((0, 2))
     if len(reference):
         columns = [np.ma.filled(np.ma.asarray(reference[key], float), np.nan)

@@ -4,7 +4,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from astropy.table import Table
 from astropy.wcs import FITSFixedWarning
 
 from lib.astrometry.anchor import read_anchor
@@ -12,11 +11,12 @@ from lib.astrometry.residuals import plot_residuals
 from lib.astrometry.solution import solve_stack, write_solution
 from lib.core.settings import AstrometrySettings
 from lib.frame.step import run_rule
+from lib.reference.referencetable import read_written_reference
 
 
 def main(job: Any) -> None:
     """Solve the frames of one stack together."""
-    table = Table.read(job.input.reference, format="ascii.ecsv")
+    table = read_written_reference(job.input.reference)
     settings = AstrometrySettings(**job.params.settings)
     stack = job.wildcards.stack
     given = job.input.get("anchor")

@@ -73,11 +73,11 @@ def mark_sources(sources: np.ndarray | None, shape: tuple[int, ...], most: int) 
 
 def read_reference(path: Path) -> "Table | None":
     """Return the reference table of a target; None where it has no rows."""
-    from astropy.table import Table
+    from lib.reference.referencetable import read_written_reference
 
     if not path.exists():
         return None
-    table = Table.read(path, format="ascii.ecsv")
+    table = read_written_reference(path)
     return table if len(table) else None
 
 

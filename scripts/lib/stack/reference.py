@@ -14,7 +14,7 @@ from lib.photometry.coaddzeropoint import Reference
 from lib.photometry.flags import FLAG_PARTIAL
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.reference.customcat import read_customcat
-from lib.reference.referencetable import check_angles, source_name
+from lib.reference.referencetable import check_angles, read_written_reference, source_name
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,7 @@ def load_reference(path: str | Path | None) -> tuple[dict[str, np.ndarray] | Non
     """
     if not path:
         return None, "NONE", ""
-    from astropy.table import Table
-
-    table = Table.read(path, format="ascii.ecsv")
+    table = read_written_reference(path)
     source = source_name(table.meta.get("source"), path)
     if len(table) == 0:
         return None, "NONE", str(table.meta.get("reason", ""))

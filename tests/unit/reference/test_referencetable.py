@@ -13,6 +13,7 @@ from lib.reference.referencetable import (
     cut_out,
     empty_reference,
     read_reference,
+    read_written_reference,
     write_reference,
 )
 
@@ -61,6 +62,28 @@ def test_what_is_written_is_read_back(tmp_path):
     assert "working" not in again.colnames
     assert again.meta["source"] == "GaiaDR3" and len(again.meta["checksum"]) == 64
     assert list(path.parent.iterdir()) == [path]  # nothing left beside it
+
+
+def test_fast_reader_reads_as_the_one_of_ecsv(tmp_path):
+    rng = np.random.default_rng(8)
+    table = blank_table(200)
+    for name in table.colnames[:-4]:
+        table[name] = rng.normal(0, 10.0 ** rng.integers(-3, 4), 200)
+    table["g"][::3] = np.nan
+    table["g_src"] = np.where(np.isnan(table["g"]), "", "Gaia XP, 'synthetic'")
+    table["i_src"], table["z_src"] = "", '"#1'
+    table.meta |= {"source": "GaiaDR3", "notes": ["a: b", "# c"]}
+    for rows in (table, table[:1]):
+        write_reference(tmp_path / "field.ecsv", rows)
+        fast = read_written_reference(tmp_path / "field.ecsv")
+        slow = Table.read(tmp_path / "field.ecsv", format="ascii.ecsv")
+        assert fast.meta == slow.meta and fast.colnames == slow.colnames
+        for name in slow.colnames:
+            empty = np.nan if slow[name].dtype.kind == "f" else ""
+            np.testing.assert_array_equal(fast[name], np.ma.filled(slow[name], empty), err_msg=name)
+            assert fast[name].unit == slow[name].unit and not hasattr(fast[name], "mask")
+    write_reference(tmp_path / "none.ecsv", empty_reference("refcat: none"))
+    assert read_written_reference(tmp_path / "none.ecsv").meta["reason"] == "refcat: none"
 
 
 def test_checksum_knows_the_numbers(tmp_path):
