@@ -4,10 +4,11 @@ Three stars prove little by themselves. But sister frames tell how far the heade
 and how the camera is turned, and a star has its flux: within that, one or two are enough.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from lib.astrometry.frames import AstrometryFrame
 from lib.astrometry.mapping import Mapping
@@ -31,6 +32,9 @@ LEAST_RADIUS = 5.0
 
 LONE_RADIUS = 15.0
 """[pixel] One sister alone no better than this."""
+
+CHUNK = 10_000
+"""Pairs whose neighbourhoods are asked for at once."""
 
 
 @dataclass(frozen=True)
@@ -122,14 +126,18 @@ def match_few(
     shift = reference.points[None] - stars.points[:, None]
     zero = reference.magnitude[None] - stars.magnitude[:, None]
     zero = np.where(np.isfinite(zero), zero, 0.0)
-    first = np.argwhere(np.hypot(shift[..., 0], shift[..., 1]) < radius)
     n, density = len(stars), len(reference) / area
     best = None
-    for i, j in first:
-        pairs = _meetings(shift, zero, shift[i, j], zero[i, j], tolerance, spread)
+    for at, near in _neighbourhoods(shift, radius, tolerance):
+        if best is not None and len(near) < -best[0][0]:
+            continue
+        level = zero[np.unravel_index(at, zero.shape)]
+        at_first = shift.reshape(-1, 2)[at]
+        pairs = _meetings(near, shift, zero, at_first, level, tolerance, spread)
         # Again about their mean: two or more tell the shift better than the first.
         mean = np.mean([shift[p] for p in pairs], axis=0)
-        pairs = _meetings(shift, zero, mean, np.median([zero[p] for p in pairs]), tolerance, spread)
+        level = np.median([zero[p] for p in pairs])
+        pairs = _meetings(near, shift, zero, mean, level, tolerance, spread)
         if not pairs:
             continue
         residual = np.array([shift[p] for p in pairs]) - mean
@@ -156,13 +164,44 @@ def match_few(
     )  # fmt: skip
 
 
+def _neighbourhoods(
+    shift: np.ndarray, radius: float, tolerance: float
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each pair whose shift is small enough, and the pairs whose shifts are near it.
+
+    About the mean of those within `tolerance` of a shift there are none but those within twice
+    as much of the shift itself.
+
+    Parameters
+    ----------
+    shift : ndarray, shape (n, m, 2)
+    radius, tolerance : float
+        Of the shift of the pair; half of how near the others are.
+
+    Yields
+    ------
+    pair : int
+        Number of the pair in rows of `shift`.
+    near : ndarray of int
+        Such numbers, ascending, its own among them.
+    """
+    flat = shift.reshape(-1, 2)
+    size = np.hypot(flat[:, 0], flat[:, 1])
+    possible = np.flatnonzero(size < radius + 2.001 * tolerance)
+    tree = cKDTree(flat[possible])
+    first = possible[size[possible] < radius]
+    for start in range(0, len(first), CHUNK):
+        part = first[start : start + CHUNK]
+        found = tree.query_ball_point(flat[part], 2.001 * tolerance, return_sorted=True)
+        for at, near in zip(part.tolist(), found, strict=True):
+            yield at, possible[near]
+
+
 def _meetings(
-    shift: np.ndarray, zero: np.ndarray, at: np.ndarray, level: float, tolerance: float,
-    spread: float,
+    near: np.ndarray, shift: np.ndarray, zero: np.ndarray, at: np.ndarray, level: float,
+    tolerance: float, spread: float,
 ) -> list[tuple[int, int]]:  # fmt: skip
-    """Return the pairs, one reference star to one star, that a shift brings together."""
-    # Most are far away on the first axis: the rest is asked for the others.
-    near = np.flatnonzero(np.abs(shift[..., 0].ravel() - at[0]) < tolerance)
+    """Return the pairs among those near, one reference star to one star, that a shift joins."""
     away = shift.reshape(-1, 2)[near] - at
     distance = np.hypot(away[:, 0], away[:, 1])
     close = (distance < tolerance) & ~(np.abs(zero.ravel()[near] - level) > spread)
