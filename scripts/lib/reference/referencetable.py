@@ -146,7 +146,7 @@ def read_written_reference(path: str | Path) -> Table:
     read = Table.read(rows, format="ascii.fast_no_header", guess=False, names=names)
     for name in names:
         kind, empty = (float, np.nan) if table[name].dtype.kind in "fiu" else (str, "")
-        values = np.ma.filled(np.ma.asarray(read[name], kind), empty)
+        values: np.ndarray = np.ma.filled(np.ma.asarray(read[name], kind), empty)
         read[name] = Column(values, unit=table[name].unit)
     read.meta = table.meta
     return read
