@@ -395,8 +395,17 @@ def test_small_table_is_not_cut_and_a_large_one_is(tmp_path, monkeypatch):
     assert 0 < len(make_reference(str(path), Field(*narrow, epoch=EPOCH), tmp_path)) < 50
 
 
-def test_users_table_of_another_place_is_empty_with_a_reason(tmp_path):
+def test_users_table_of_another_field_is_taken_for_frames_may_be_lost_and_it_is_said_so(
+    tmp_path, caplog
+):
     path = user_table(tmp_path / "t.ecsv", ra=300.0)
+    table = make_reference(str(path), Field(*FIELD, epoch=EPOCH), tmp_path)
+    assert len(table) == 50 and "its nearest is 14" in table.meta["elsewhere"]
+    assert "looked for in all of it" in caplog.text
+
+
+def test_users_table_of_many_other_fields_is_empty_with_a_reason(tmp_path):
+    path = user_table(tmp_path / "t.ecsv", ra=np.repeat([300.0, 320.0], 25))
     table = make_reference(str(path), Field(*FIELD, epoch=EPOCH), tmp_path)
     assert len(table) == 0 and "its nearest is 14" in table.meta["reason"]
 
