@@ -1,4 +1,4 @@
-"""Six nights, simulated and reduced, against their truth: python tests/campaign.py, smaller."""
+"""Six nights, simulated and reduced, against their truth: as python tests/campaign.py."""
 
 import campaign
 import pytest
@@ -6,7 +6,7 @@ import pytest
 
 @pytest.mark.slow
 def test_what_was_put_into_six_nights_comes_out(tmp_path):
-    place, names = campaign.simulate_campaign(tmp_path / "campaign", exposures=6, stars=80)
+    place, names = campaign.simulate_campaign(tmp_path / "campaign")
     campaign.reduce(place)
     campaign.check(place, names)
     page = (place.products / "campaign.html").read_text(encoding="utf-8")

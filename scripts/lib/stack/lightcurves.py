@@ -28,6 +28,7 @@ from lib.photometry.lightcurve import (
     read_sources,
 )
 from lib.photometry.lightcurvetable import BinRule, light_curve_table
+from lib.photometry.trailing import APERTURE_IN_FWHM
 from lib.stack.stackflux import (
     difference_fluxes,
     followed_flux,
@@ -36,6 +37,9 @@ from lib.stack.stackflux import (
 )
 
 log = logging.getLogger("autoproc")
+
+NEAREST_SOURCE = 4.0
+"""[seeing] Sources that near to a pointing without a source are named."""
 
 MOST_STEP = 2.0
 """[seeing] An object that moves further between frames leaves no trace in an ordinary stack."""
@@ -91,7 +95,9 @@ def place_target(
     headers = [stack.header for stack in stacks]
     ra, dec, source = target_position(configured, headers)
     seeing = [stack.header.get("SEEING") for stack in stacks]
-    radius = max([one for one in seeing if isinstance(one, float)], default=2.0)
+    width = max([one for one in seeing if isinstance(one, float)], default=2.0)
+    # A source within the aperture is measured with it, wherever that is put.
+    radius = APERTURE_IN_FWHM * width
     found, distance = match_source(stacks, (ra, dec), radius)
     meta: dict[str, Any] = {"target_source": source or "none: the pointing is not known"}
     if found is not None:
@@ -101,7 +107,14 @@ def place_target(
     if found is not None and follows:
         meta["pointing"] = [float(ra), float(dec)]
         ra, dec = found
-    elif found is not None and distance > 0.25 * radius:
+    elif found is None and follows:
+        _, distance = match_source(stacks, (ra, dec), NEAREST_SOURCE * width)
+        if np.isfinite(distance):
+            meta["nearest_source"] = round(distance, 3)
+            log.warning("no source within %.1f arcsec of the pointing, which is measured; the "
+                        "nearest is %.1f arcsec away: target_radec tells where the target is",
+                        radius, distance)  # fmt: skip
+    elif found is not None and distance > 0.25 * width:
         log.warning("a source is %.2f arcsec from the position given, which is measured; "
                     "lightcurve={position: matched} measures the source", distance)  # fmt: skip
     name = str(headers[0].get("OBJECT", "")) or stacks[0].name.split(".")[0]

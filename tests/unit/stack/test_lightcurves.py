@@ -9,7 +9,9 @@ from starfields import DEC, RA, make_header, make_image, make_stars, write_refer
 
 from lib.core.settings import StackSettings
 from lib.frame.file import Frame, write_frame
+from lib.photometry.lightcurve import StackedFrames
 from lib.stack.coaddition import StackInputs, StackProducts, make_stack
+from lib.stack.lightcurves import place_target
 
 BURST = 59580.0
 """MJD of the afterglow's beginning: brightness t^-1.2 from there."""
@@ -230,3 +232,18 @@ def test_rows_tell_what_is_detected_and_when(campaign):
     assert 1.15 - 8.4 < delay < 1.15 + 8.4 and abs(delay - 1.15) > 5
     assert row["ZPSYS"] == "AB" and row["APRADIUS"] == pytest.approx(1.5 * 3.2 * 0.4, rel=0.1)
     assert fits.Header(target.meta["zeropoints"]["r"])["ZPSYS"] == "AB"
+
+
+def test_a_source_within_the_aperture_is_the_target_and_a_nearer_miss_is_told(caplog):
+    """By headers alone: 1.4 arcsec off at a seeing of 1.2 arcsec, and 4 arcsec off."""
+    source = np.array([[RA, DEC]])
+    for off, kind in ((1.4, "matched"), (4.0, "given")):
+        header = fits.Header({"SEEING": 1.2, "RA": RA, "DEC": DEC + off / 3600, "OBJECT": "T"})
+        stack = StackedFrames(header, source, np.array([100.0]), 60.0, name="T.r")
+        place, meta = place_target([stack], None, "auto")
+        assert meta["position"] == kind
+        if kind == "matched":
+            assert place.dec[0] == DEC and not caplog.records
+        else:
+            assert meta["nearest_source"] == pytest.approx(4.0, abs=0.01)
+            assert "no source within 1.8 arcsec of the pointing" in caplog.text
