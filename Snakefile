@@ -8,7 +8,7 @@
 #   prepare     raw 2*.fits  -> p*       electrons: overscan, bias, dark, gain
 #   flatten     p*           -> fp*      response of the pixels
 #   makesky     fp*          -> sky-*    the empty sky of each filter
-#   skysub      fp*          -> sfp*     sky taken away
+#   skysub      fp*          -> sfp*     sky subtracted
 #   crclean     sfp*         -> zsfp*    cosmic rays flagged and repaired
 #   astrometry  zsfp*        -> azsfp*   positions on the sky
 #   stack       azsfp*       -> coadd*   one image, zero point and source table a target and filter
@@ -41,18 +41,18 @@ rule all:
     input:
         FILES.products_of_nights,
         FILES.products_over_nights,
-        # What was damaged, though the end of the run needs it no more.
+        # Damaged products, even if the final products no longer need them.
         AGAIN,
 
 
-# The tables of each target rest on all that it has. A large set is planned in parts of its
-# targets: `--batch targets=1/10 -- targets`.
+# The tables of a target depend on all its frames. A large data set is planned in parts by
+# target: `--batch targets=1/10 -- targets`.
 rule targets:
     input:
         FILES.tables_of_nights,
 
 
-# A campaign of many nights is planned in parts of these: `--batch nights=1/10 -- nights`.
+# A campaign of many nights is planned in parts by night: `--batch nights=1/10 -- nights`.
 rule nights:
     input:
         FILES.pages,

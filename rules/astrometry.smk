@@ -8,7 +8,7 @@ rule refcat:
         f"{IMDIR}/{NIGHT}refcat/{{target}}.ecsv",
     log:
         f"{IMDIR}/{NIGHT}logs/refcat/{{target}}.log",
-    # A server is slow: it may take its time while frames are reduced.
+    # Servers may be slow: frames are reduced meanwhile.
     priority: int(config["refcat"] == "online")
     # On a cluster the nodes may have no network.
     localrule: True

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-# Where this workflow lies, also where another uses it as a module.
+# Directory of this workflow, also if another uses it as a module.
 HOME = Path(workflow.snakefile).resolve().parents[1]
 sys.path.insert(0, f"{HOME}/scripts")
 
@@ -13,7 +13,7 @@ end_in_order()
 
 from lib.engine.install import available_cores, install, keep_records
 
-# First of all: the warm worker gets ready while the rest is read.
+# First, so that the warm worker loads packages while the rest is read.
 TERMINAL = install(workflow, HOME / "scripts")
 
 
@@ -38,7 +38,7 @@ try:
     config.update(check_config(config, list_instruments()))
     config.update(check_places(config))
     if describes_rules(sys.argv):
-        # They are the same with every night: none is read, and nothing is written.
+        # They do not depend on the night: none is read, and nothing is written.
         CAMPAIGN = plan_campaign(NightLog({}), config, config["imdir"])
     else:
         if workflow.is_main_process:
@@ -53,7 +53,7 @@ if workflow.remote_exec:
 
 IMDIR = config["imdir"]
 FILES = campaign_files(CAMPAIGN, config)
-# The folder of a night, where there are several.
+# Folder of a night, if there are several.
 NIGHT = CAMPAIGN.wildcard
 
 

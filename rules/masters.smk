@@ -1,5 +1,5 @@
 # Takes: raw calibration frames. Gives: bias-*.fits, dark-*.fits [adu/s], flat_*.fits, each
-# compared with a ready master of its name.
+# compared with a ready master of the same name.
 
 
 rule bias:

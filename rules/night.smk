@@ -1,12 +1,12 @@
-# Takes: all that a night was made into. Gives: night.html, frames.ecsv with what became of each
-# frame, and the summary that ends a run.
+# Takes: all products of a night. Gives: night.html, frames.ecsv with the outcome of each frame,
+# and the summary at the end of a run.
 
 from lib.engine.nightrun import NightRun
 
 
 rule night:
     input:
-        # They rest on the coadds and on every frame.
+        # They depend on the coadds and on every frame.
         FILES.target_tables,
     output:
         report(
@@ -20,7 +20,7 @@ rule night:
     localrule: True
     conda:
         "../environment.yml"
-    # By then nothing else runs.
+    # At this time no other job runs.
     threads: 2
     params:
         version=4,

@@ -1,4 +1,4 @@
-# Takes: a raw science frame, its master bias and dark, its flat where that tells the gain. Gives: p<frame>.fits [electron].
+# Takes: a raw science frame, its master bias and dark, its flat where that gives the gain. Gives: p<frame>.fits [electron].
 
 
 rule prepare:

@@ -1,6 +1,6 @@
 # Takes: azsfp<frame>.fits of one target and filter, the reference stars of the field.
 # Gives: coadd<target>.<filter>.fits, its weight (inverse variance) and source table. Those named
-# .moving-<object> follow what moves by the table `targets`.
+# .moving-<object> follow a moving object of the table `targets`.
 
 
 from lib.night.positions import read_positions
@@ -77,10 +77,10 @@ rule tables:
         "../scripts/tables.py"
 
 
-# Rule lightcurve takes: the solved frames of a target, its coadds, their weights and source tables,
-# what the stack measured, and its difference images if any. Gives: <target>.lightcurve.ecsv and a plot, the target in every
-# exposure, bin and stack; <target>.lightcurves.ecsv, the same of the positions in `targets`;
-# exports/<target>.*, both in the formats of `export`.
+# Rule lightcurve takes: the solved frames of a target, its coadds with their weights, source tables
+# and quality files, and its difference images if any. Gives: <target>.lightcurve.ecsv and a plot,
+# the target in every exposure, bin and stack; <target>.lightcurves.ecsv, the same for the positions
+# in `targets`; exports/<target>.*, both in the formats of `export`.
 rule lightcurve:
     input:
         frames=FILES.frames_of_target,

@@ -1,4 +1,4 @@
-"""candidates: what has changed in the difference images of a target, ranked."""
+"""candidates: ranked candidates from the difference images of a target."""
 
 from typing import Any
 

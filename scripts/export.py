@@ -1,4 +1,4 @@
-"""export: a table of sources or a light curve in the format of other programs."""
+"""export: write a source table or a light curve in the format of other programs."""
 
 import logging
 from pathlib import Path
@@ -12,7 +12,7 @@ log = logging.getLogger("autoproc")
 
 
 def main(job: Any) -> None:
-    """Write one table in the format that the name of the output has."""
+    """Write one table in the format given by the name of the output."""
     path, put = Path(job.input[0]), Path(job.output[0])
     table = read_product(path)
     with atomic_path(put) as beside:

@@ -18,7 +18,7 @@ def main(job: Any) -> None:
     facts = facts_of(job.params.facts)
     try:
         masters, notes = read_masters(paths, facts[0])
-    except FrameRejected as why:  # of the dark: flats do without
+    except FrameRejected as why:  # a missing dark is acceptable for flats
         masters, notes = read_masters(paths | {"dark": None}, facts[0])
         notes.append(f"ready dark not used: {why}")
     settings = dict(job.params.settings)

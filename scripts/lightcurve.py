@@ -1,17 +1,16 @@
-"""lightcurve: the target of a night, and other positions, in every exposure.
+"""lightcurve: the target, and other positions, in every exposure.
 
-Forced photometry on the frames before they are stacked and on the stacks, on one photometric
-system.
+Forced photometry on single frames and on stacks, on a common photometric system.
 """
 
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lib.core.files import atomic_path
+from lib.core.rawfiles import listed
 from lib.core.settings import LightcurveSettings, ObserverSettings
 from lib.frame.step import run_by_hand, run_rule
 from lib.night.positions import read_positions
@@ -36,12 +35,12 @@ def run(stacks: list[StackPaths], output: str, plot: str, **options: Any) -> Non
     Parameters
     ----------
     stacks : list of tuple
-        Path of the coadd, of its weight map, of its source table, of its quality numbers, and of
-        its frames.
+        Paths of coadd, weight map, source table, quality file, and frames of each stack.
     output, plot : path-like
+        Files to write: the light curve of the target, and its plot.
     **options
-        target_radec, settings (of section lightcurve), site and version; positions, the path of
-        the table of positions, with all_table and all_plot, where their light curves go; exports,
+        target_radec, settings (of section lightcurve), site and version; positions, the path of the
+        table of positions, with all_table and all_plot, the files for their light curves; exports,
         format -> path, with observer (of that section); differences, paths of difference images.
     """
     read = [read_stack(paths) for paths in stacks]
@@ -50,7 +49,7 @@ def run(stacks: list[StackPaths], output: str, plot: str, **options: Any) -> Non
     configured = parse_position(options.get("target_radec"))
     others = read_positions(options["positions"]) if options.get("positions") else []
     target, meta = place_target(read, configured, settings.position)
-    # A target that moves is followed: its pointing is not where it is.
+    # A moving target is followed along its ephemeris, not measured at the pointing.
     own = next((one for one in others if one.moving and one.key == target.key), None)
     if own is not None:
         target, meta = own, {"target_source": "ephemeris"}
@@ -77,13 +76,6 @@ def run(stacks: list[StackPaths], output: str, plot: str, **options: Any) -> Non
             joined.write(beside, format="ascii.ecsv")
         plot_light_curves(options["all_plot"], inside)
         log.info("%d of %d positions lie in the field", len(joined.meta["positions"]), len(others))
-
-
-def listed(value: str | Iterable[str] | None) -> list[str]:
-    """Return the paths of a named input, be it one, many or none."""
-    if not value:
-        return []
-    return [value] if isinstance(value, str) else list(value)
 
 
 def main(job: Any) -> None:

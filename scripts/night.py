@@ -1,8 +1,8 @@
-"""Rule night: the page about the night, and frames.ecsv with what became of each frame.
+"""Rule night: the page about the night, and frames.ecsv with the outcome of each frame.
 
-Run by its rule at the end, and by itself after a run that did not come to its end::
+Run by its rule at the end, and by itself after a run that did not finish::
 
-    python scripts/night.py --imdir imredux
+    python night.py --imdir imredux
 """
 
 import argparse
@@ -19,7 +19,7 @@ from lib.report.page import make_page
 
 
 def main(job: Any) -> None:
-    """Make the page of a run that came to its end."""
+    """Make the page of a finished run."""
     imdir = Path(job.output[0]).parent
     make_page(log_of(imdir, job.config), job.config, imdir, job.threads)
     if job.params.key:
@@ -28,12 +28,13 @@ def main(job: Any) -> None:
 
 
 def log_of(imdir: Path, config: dict[str, Any]) -> NightLog:
-    """Return the log of the night whose products lie in a directory.
+    """Return the log of the night with products in a directory.
 
     Parameters
     ----------
     imdir : Path
-        That of a run, where the headers are kept, or the folder of one of its nights.
+        Directory of the products of a run, with the cache of headers, or the folder of one of its
+        nights.
     config : dict
     """
     top = imdir if (imdir / CACHE).exists() else imdir.parent
@@ -45,7 +46,7 @@ def log_of(imdir: Path, config: dict[str, Any]) -> NightLog:
 
 
 def command(arguments: list[str] | None = None) -> None:
-    """Make the page of a reduction from what lies in its imdir."""
+    """Make the page of a reduction from the content of its imdir."""
     from lib.engine.config import ConfigError, check_config
     from lib.night.instrumentfile import list_instruments
 
@@ -55,7 +56,7 @@ def command(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with open(options.imdir / "qa" / "config.yaml", encoding="utf-8") as file:
         config = yaml.safe_load(file)
-    # A run of an older version knew fewer keys.
+    # An older version had fewer keys.
     try:
         config = check_config(config, list_instruments())
     except ConfigError as error:

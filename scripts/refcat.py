@@ -18,7 +18,7 @@ PAUSE = 1.0
 
 
 def main(job: Any) -> None:
-    """Make the reference of one field; where servers fail, the last time with what there is."""
+    """Make the reference of one field; if servers fail, finally from what is available."""
     attempts = int(job.params.get("attempts") or 1)
     for _ in range(1, attempts):
         try:
@@ -35,14 +35,14 @@ def make(job: Any, last_attempt: bool) -> None:
     Parameters
     ----------
     job : object
-        What Snakemake hands to a script.
+        Object that Snakemake passes to a script.
     last_attempt : bool
         See `lib.reference.build.make_reference`.
 
     Raises
     ------
     ReferenceUnavailable
-        Servers fail and it is not the last attempt.
+        Servers fail, and this is not the last attempt.
     """
     values = job.params
     given = {"servers": values.get("servers"), "timeout": values.get("timeout")}

@@ -1,16 +1,16 @@
-"""stack: the frames of one target and filter become one image with a zero point.
+"""stack: the frames of one target and filter are combined into one image with a zero point.
 
-Each frame is measured (seeing, shape, stars), tied to the others by the stars they share, and left
-out with a number where it is no good. The rest are resampled, compared with each other and
-combined. The coadd's weight map is brought to the noise of empty apertures, its zero point fitted,
-its sources listed.
+Each frame is measured (seeing, shape, stars), tied to the others by common stars, and left out,
+with a measured reason, if it is not good enough. The rest are resampled, compared with each other
+and combined. The weight map of the coadd is scaled to the noise in empty apertures, its zero point
+is fitted, and its sources are listed.
 """
 
 import logging
 import sys
-from collections.abc import Iterable
 from typing import Any
 
+from lib.core.rawfiles import listed
 from lib.core.settings import StackSettings
 from lib.frame.step import run_rule
 from lib.reference.referencetable import CatalogueError
@@ -18,13 +18,6 @@ from lib.stack.coaddition import StackInputs, StackProducts, make_stack
 from lib.stack.moving import make_moving_stack
 
 log = logging.getLogger("autoproc")
-
-
-def listed(value: str | Iterable[str] | None) -> list[str]:
-    """Return the paths of a named input, be it one, many or none."""
-    if not value:
-        return []
-    return [value] if isinstance(value, str) else list(value)
 
 
 def main(job: Any) -> None:

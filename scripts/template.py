@@ -1,4 +1,4 @@
-"""template: the image of a sky survey that a coadd is compared with."""
+"""template: an image from a sky survey to be subtracted from a coadd."""
 
 import logging
 import shutil
@@ -30,7 +30,7 @@ MARGIN = 1.05
 
 
 def square_of(header: fits.Header) -> tuple[tuple[float, float], float]:
-    """Return centre [deg] and side [deg] of a square on the sky that holds an image."""
+    """Return centre [deg] and side [deg] of a square on the sky that contains an image."""
     wcs = celestial_wcs(header)
     ra, dec = (float(v) for v in wcs.all_pix2world(
         (header["NAXIS1"] - 1) / 2, (header["NAXIS2"] - 1) / 2, 0
@@ -42,14 +42,14 @@ def square_of(header: fits.Header) -> tuple[tuple[float, float], float]:
 
 
 def fetch(job: Any) -> Path:
-    """Return the image of the survey about a coadd.
+    """Return the image of the survey for the field of a coadd.
 
     Raises
     ------
     CutoutError
-        There is none.
+        The survey has no image.
     ReferenceUnavailable
-        No server answers; perhaps later.
+        No server answers; a later attempt may succeed.
     """
     header = fits.getheader(job.input.coadd)
     if header.get("NAXIS") != 2 or "CRVAL1" not in header:
@@ -86,7 +86,7 @@ def main(job: Any) -> None:
         return
     except ReferenceUnavailable as why:
         log.error("%s", why)
-        # No traceback: nothing is wrong here, and the next run asks again.
+        # No traceback: this is no error of the workflow, and the next run asks again.
         sys.exit(f"autoproc: no image of {job.params.survey} could be had: {shown(why, 300)}")
     with atomic_path(job.output[0]) as beside:
         shutil.copyfile(path, beside)

@@ -12,7 +12,7 @@ __all__ = ["STEPS", "AutoprocError", "__version__", "autoproc", "main"]
 
 
 def __getattr__(name: str) -> Any:
-    # When asked for: what is imported before the command begins cannot be stopped in a sentence.
+    # Imported on demand: an interrupt during earlier imports would give a traceback.
     if name in ("STEPS", "AutoprocError"):
         from autoproc import workflow
 

@@ -18,8 +18,8 @@ def parser(completing: bool = False) -> argparse.ArgumentParser:
     Parameters
     ----------
     completing : bool
-        For the completion by a shell, which offers the steps. Otherwise `choose_steps` judges
-        them, and knows what a misspelt one is meant for.
+        Whether the parser is for completion by a shell, which offers the steps. Otherwise
+        `choose_steps` validates them, with suggestions for misspelt names.
     """
     from autoproc import __version__
 
@@ -87,7 +87,7 @@ def completion(shell: str) -> str:
     Raises
     ------
     AutoprocError
-        For another shell.
+        The shell is not supported.
     """
     import shtab
 
@@ -112,17 +112,17 @@ def completion(shell: str) -> str:
 
 
 def raw_folders(args: dict[str, Any]) -> None:
-    """Put the folders of raw frames into ``datadir``, whichever way they were given.
+    """Store the folders of raw frames in ``datadir``, in whichever way they were given.
 
     Parameters
     ----------
     args : dict
-        Of the command line; ``raw`` is taken out.
+        Arguments of the command line; ``raw`` is removed.
 
     Raises
     ------
     AutoprocError
-        Where they are given both ways.
+        They are given in both ways.
     """
     raw = args.pop("raw")
     if not raw:
@@ -135,9 +135,9 @@ def raw_folders(args: dict[str, Any]) -> None:
 
 
 def settings_given(pairs: Iterable[str]) -> dict[str, str]:
-    """Return keys of the configuration, each with its value as Snakemake reads it.
+    """Return keys of the configuration with their values as Snakemake reads them.
 
-    Those of one section, written with a dot, become the one value that Snakemake knows:
+    Keys of one section, written with a dot, become the one value that Snakemake expects:
     ``stack.combine=median stack.memory=2`` is ``stack={"combine": "median", "memory": 2}``.
 
     Parameters
@@ -148,7 +148,7 @@ def settings_given(pairs: Iterable[str]) -> dict[str, str]:
     Raises
     ------
     AutoprocError
-        For what is no such pair; for a section that is given whole and in part.
+        A pair is malformed, or a section is given both as a whole and in part.
     """
     given: dict[str, str] = {}
     sections: dict[str, Any] = {}

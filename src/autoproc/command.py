@@ -48,42 +48,41 @@ def autoproc(
     Parameters
     ----------
     datadir : path-like, optional
-        Raw frames; the current directory if not given. Of several nights a pattern such as
+        Raw frames; by default the current directory. For several nights a pattern such as
         ``raw/2022*``, or a list.
     imdir : path-like, optional
-        Output directory; ``imredux`` if not given.
+        Output directory; by default ``imredux``.
     start : str, optional
-        Begin with this step; what the ones before would make is taken as it is on disk.
+        First step; the products of previous steps are taken from disk.
     stop : str, optional
-        End with this step.
+        Last step.
     only, step : str, optional
-        Do only this step; `step` takes precedence over `only`.
+        The only step; `step` takes precedence over `only`.
     nocrclean : bool
         Leave cosmic rays in single frames.
     nomastersky : bool
         Subtract each frame's own median instead of a master sky.
     redo : bool
-        Do the steps again even where their files are up to date.
+        Repeat the steps even if their files are up to date.
     quiet : bool
-        Say only what went wrong.
+        Report only errors.
     rmifiles : bool
         Remove intermediate frames.
     customcat : path-like, optional
         Star catalogue in the text format of autoproc.
     customcatfilt : list of str, optional
-        Filters whose magnitudes come from it.
+        Filters for which it is used.
     cores : int, optional
-        Processes at once; all cores if not given.
+        Number of parallel processes; by default all cores.
     options : sequence of str
-        Further options of Snakemake, as ``["--dry-run"]``.
+        Further options of Snakemake, e.g. ``["--dry-run"]``.
     **config
-        Further keys of config/config.yaml, as ``refcat="none"``.
+        Further keys of config/config.yaml, e.g. ``refcat="none"``.
 
     Raises
     ------
     AutoprocError
-        For an unknown step, with the names of the steps; where the run failed, after it has said
-        why.
+        A step is unknown (the message lists the steps), or the run failed, after reporting why.
     """
     settings: Mapping[str, Any] = {
         "datadir": datadir,
@@ -119,12 +118,12 @@ def choose_steps(
     only: str | None = None,
     step: str | None = None,
 ) -> tuple[str, ...]:
-    """Return the steps to do, in their order.
+    """Return the steps to do, in order.
 
     Raises
     ------
     AutoprocError
-        For a name that is no step, and where `start` comes after `stop`.
+        A name is not a step, or `start` comes after `stop`.
     """
     workflow_dir()
     only = step or only
@@ -151,14 +150,14 @@ def command_line(
     cores: int | None = None,
     options: Sequence[str] = (),
 ) -> list[str] | None:
-    """Return the command line of a run, or None where the steps leave nothing to do.
+    """Return the command line of a run; None if the steps leave nothing to do.
 
     Parameters
     ----------
     steps : sequence of str
-        As `choose_steps` gives them.
+        Steps from `choose_steps`.
     settings : dict
-        Configuration; what is None or False stays as config/config.yaml says.
+        Configuration; None and False leave the values of config/config.yaml.
     redo : bool
     cores : int, optional
     options : sequence of str
@@ -173,7 +172,7 @@ def command_line(
     if not done:
         note(f"{', '.join(steps)}: left out as asked for, nothing to do")
         return None
-    # -P: what lies in the working directory, maybe among raw frames, is no module.
+    # -P: do not import modules from the working directory, which may hold raw frames.
     words = [sys.executable, "-P", str(Path(__file__).with_name("snake.py"))]
     words += ["--snakefile", str(workflow_dir() / "Snakefile")]
     if not any(word.split("=")[0] == "--workflow-profile" for word in options):
@@ -183,14 +182,14 @@ def command_line(
     words += ["--cores", "all" if cores is None else str(cores)]
     first = STEPS.index(steps[0])
     if first > 0:
-        # The rules of the steps before do not exist: their files have to.
+        # The rules of previous steps are not allowed: their files must exist.
         before = {rule.name for step in PIPELINE.steps[:first] for rule in step.rules}
         words += ["--allowed-rules", *(rule for rule in all_rules() if rule not in before)]
     if not PIPELINE.is_last(done[-1], left_out):
         last = next(step for step in PIPELINE.steps if step.name == done[-1])
         words += ["--until", *(rule.name for rule in last.rules[last.rules.index(last.main) :])]
     if redo:
-        # Magnitudes and positions of the reference stars do not change by asking again.
+        # The reference stars do not change if queried again.
         words += ["--forcerun"]
         words += [
             rule.name
@@ -208,7 +207,7 @@ def command_line(
 
 
 def profile_options() -> list[str]:
-    """Return what the profile of the installation holds, as options of Snakemake."""
+    """Return the content of the installation's profile as options of Snakemake."""
     import yaml
 
     words = []
@@ -222,7 +221,7 @@ def profile_options() -> list[str]:
 
 
 def config_text(value: Any) -> str:
-    """Return a value as ``--config`` reads it back: YAML, whatever a path holds.
+    """Return a value as ``--config`` reads it: YAML, whatever characters a path has.
 
     Snakemake strips quotes from both ends before it reads YAML: a blank outside keeps them.
     """

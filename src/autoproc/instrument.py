@@ -11,7 +11,7 @@ def main(arguments: Sequence[str]) -> int:
     Parameters
     ----------
     arguments : list of str
-        The name of the command, and what follows it.
+        Name of the command, followed by its arguments.
     """
     from autoproc.workflow import AutoprocError, find_scripts, note
 

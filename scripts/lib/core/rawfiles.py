@@ -6,7 +6,7 @@ workflow.
 
 import glob
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,8 +130,10 @@ def raw_root(config: Mapping[str, Any]) -> str:
         return listed(config["datadir"])[0]
 
 
-def listed(paths: str | os.PathLike[str] | Sequence[str]) -> list[str]:
-    """Return the paths of a key that may hold one or several."""
+def listed(paths: str | os.PathLike[str] | Iterable[str] | None) -> list[str]:
+    """Return the paths of a key or a named input, which may be none, one or several."""
+    if not paths:
+        return []
     return [os.fspath(paths)] if isinstance(paths, (str, os.PathLike)) else list(paths)
 
 
