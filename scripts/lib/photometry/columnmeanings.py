@@ -35,7 +35,7 @@ MEANINGS = {
 
 FLUXES = {
     "POINT": "of a point source, total",
-    "PSF": "of a point source, total, by a fit of the point-spread function",
+    "PSF": "of a point source, total, by a PSF fit",
     "AUTO": "in the elliptical Kron aperture",
 }
 """Descriptions of the kinds of fluxes; those of APERn are in circular apertures."""

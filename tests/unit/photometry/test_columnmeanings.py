@@ -3,7 +3,7 @@
 import numpy as np
 from astropy.io import fits
 
-from lib.photometry.columnmeanings import describe_columns, meaning
+from lib.photometry.columnmeanings import FLUXES, MEANINGS, describe_columns, meaning
 
 
 def test_fluxes_of_every_kind():
@@ -24,3 +24,9 @@ def test_cards_stand_with_their_column():
     assert table.header["TCOMM3"] == "magnitude of a point source, total"
     keys = list(table.header)
     assert keys.index("TUCD1") == keys.index("TFORM1") + 1 == keys.index("TCOMM1") - 1
+
+
+def test_descriptions_fit_into_one_card():
+    names = [f"{one}_{kind}" for one in ("FLUX", "FLUXERR", "MAG", "MAGERR")
+             for kind in (*FLUXES, "APER1")]  # fmt: skip
+    assert max(len(meaning(name)[1]) for name in [*MEANINGS, *names]) <= 68
