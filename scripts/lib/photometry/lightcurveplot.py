@@ -129,10 +129,11 @@ def magnitude_label(table: Table) -> str:
     Parameters
     ----------
     table : astropy.table.Table
-        Table with FILTER and ZPSYS.
+        Table with FILTER, ZPSYS, MAG and LIMIT; rows with neither of these are not drawn.
     """
     systems: dict[str, list[str]] = {}
-    filters, named = (np.asarray(table[key], str) for key in ("FILTER", "ZPSYS"))
+    drawn = table[np.isfinite(table["MAG"]) | np.isfinite(table["LIMIT"])]
+    filters, named = (np.asarray(drawn[key], str) for key in ("FILTER", "ZPSYS"))
     for name in filter_order(set(filters)):
         for system in sorted(set(named[filters == name]) - {""}):
             systems.setdefault(system, []).append(name)
