@@ -49,8 +49,11 @@ def test_commands_are_installed_as_declared():
     assert set(names.split()) == set(declared)
 
 
+OLD_STEPS = ("prepare", "flatten", "makesky", "skysub", "crclean", "astrometry", "stack")
+
+
 def test_steps_are_in_the_order_of_old():
-    assert STEPS == ("prepare", "flatten", "makesky", "skysub", "crclean", "astrometry", "stack")
+    assert STEPS == (*OLD_STEPS, "subtract")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +92,8 @@ def test_example_of_the_original(ran):
     assert words[0] == sys.executable
     found = options(words)
     assert found["--config"] == ['datadir="./raw/"', 'imdir="./reduced/"']
-    assert set(STEPS) <= set(found["--forcerun"])
+    assert set(OLD_STEPS) <= set(found["--forcerun"])
+    assert "subtract" not in found["--forcerun"]
     assert "--until" not in found
     assert "--allowed-rules" not in found
 
@@ -107,9 +111,10 @@ def test_no_argument_leaves_the_configuration_alone(ran):
 
 @pytest.mark.parametrize("step", STEPS)
 def test_only_a_step(ran, step):
-    autoproc(only=step, redo=True)
+    template = {"template": "own"} if step == "subtract" else {}
+    autoproc(only=step, redo=True, **template)
     found = options(ran[0])
-    assert found.get("--until", ["stack"]) == [step]
+    assert found.get("--until", ["subtract" if template else "stack"]) == [step]
     assert step in found["--forcerun"]
     if step != "prepare":
         earlier = STEPS[: STEPS.index(step)]
