@@ -75,19 +75,19 @@ def fetch(job: Any) -> Path:
 
 
 def main(job: Any) -> None:
-    """Write the template of one coadd; a header with the reason where the survey has none."""
+    """Write the template of one coadd; a header with the reason where there is none to be had."""
     try:
         path = fetch(job)
-    except CutoutError as why:
+    except (CutoutError, ReferenceUnavailable) as why:
         log.warning("%s", why)
+        if isinstance(why, ReferenceUnavailable):
+            # Stacks and light curves are wanted now, with a template or without.
+            told = f"no image of {job.params.survey} could be had: {shown(why, 300)}"
+            print(f"autoproc: {told}; '--forcerun template' asks again", file=sys.stderr)
         header = fits.Header({"QCSTAT": "REJECTED", "QCREASON": card_text(why, 500)})
         with atomic_path(job.output[0]) as beside:
             fits.PrimaryHDU(header=header).writeto(beside, checksum=True, overwrite=True)
         return
-    except ReferenceUnavailable as why:
-        log.error("%s", why)
-        # No traceback: this is no error of the workflow, and the next run asks again.
-        sys.exit(f"autoproc: no image of {job.params.survey} could be had: {shown(why, 300)}")
     with atomic_path(job.output[0]) as beside:
         shutil.copyfile(path, beside)
 

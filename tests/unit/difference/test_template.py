@@ -89,14 +89,17 @@ def test_image_of_a_survey_from_a_folder(tmp_path):
         read_template(tmp_path / "template.fits", grid)
 
 
-def test_servers_that_do_not_answer_end_the_job_with_a_sentence(tmp_path, monkeypatch):
-    """Without a traceback, and without an output, so that the next run asks again."""
+def test_servers_that_do_not_answer_cost_the_difference_alone(tmp_path, capsys, monkeypatch):
+    """A header with the reason, so that stacks and light curves are made; and a word on it."""
     monkeypatch.setattr(rule_template, "PAUSE", 0.0)
     header = gnomonic(200, 0.4).to_header()
     header["BAND"], header["PIXSCALE"] = "r", 0.4
     fits.writeto(tmp_path / "coadd.fits", np.zeros((200, 200), np.float32), header)
     job = job_of(tmp_path, tmp_path / "coadd.fits", tmp_path / "template.fits")
     job.params.given.refcat, job.params.servers = "online", ("http://127.0.0.1:9",)
-    with pytest.raises(SystemExit, match="^autoproc: no image of ps1 could be had: .*Connection"):
-        rule_template.main(job)
-    assert not (tmp_path / "template.fits").exists()
+    rule_template.main(job)
+    said = capsys.readouterr().err
+    assert said.startswith("autoproc: no image of ps1 could be had: ")
+    assert "'--forcerun template' asks again" in said
+    with pytest.raises(FrameRejected, match="NO_TEMPLATE: .*no answer"):
+        read_template(tmp_path / "template.fits", gnomonic(200, 0.4))
