@@ -2,6 +2,9 @@
 the tests mirror them."""
 
 import ast
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 UNIT = Path(__file__).resolve().parent
@@ -106,3 +109,21 @@ def test_tests_mirror_the_rooms():
         if not any(room == folder for one in read for _, room in imported_rooms(one)):
             wrong.append(f"{folder}/{path.name} imports nothing from {folder}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_modules_of_tests_have_names_of_their_own():
+    """pytest imports them by these names."""
+    names = Counter(path.name for path in UNIT.parent.rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_planning_does_not_wait_for_what_jobs_need():
+    """Imports of a second: every start would pay for them, a dry run too."""
+    code = "import sys, lib.engine.install, lib.engine.nightrun, lib.engine.campaignfiles\n"
+    code += "print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=LIB.parent, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    heavy = {"scipy", "numba", "matplotlib", "astropy.table", "astropy.wcs", "sep", "photutils"}
+    assert heavy & set(done.stdout.split()) == set()

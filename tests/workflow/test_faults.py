@@ -247,7 +247,7 @@ STEPS = {
 }
 
 
-IN_CI = ("prepare", "stack")
+IN_CI = ("stack",)
 
 
 @pytest.mark.parametrize("steps", [IN_CI, pytest.param(tuple(STEPS), marks=pytest.mark.slow)])

@@ -15,10 +15,8 @@ BAND = "SDSS-R"
 
 # What a shell, a path, a page or a table would take for something else.
 OBJECTS = [
-    "../../escaped",
-    "$(touch escaped); touch escaped `touch escaped`",
-    '"; touch escaped; echo "',
-    "'<script>alert(1)</script>'",
+    "../../escaped$(touch escaped); `touch escaped`",
+    "\"; touch escaped; echo \"'<script>alert(1)</script>'",
     "x" * 300,
     "{frame} %s \\n | & > escaped",
     "frames",  # whose table must not be that of the night

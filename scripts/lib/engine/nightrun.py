@@ -11,7 +11,6 @@ from typing import Any
 
 from lib.core.contents import ContentRecord
 from lib.night.campaign import Campaign, Night
-from lib.report.campaignpage import make_campaign_page
 from lib.report.run import finish_run, record_run
 from lib.report.summary import summary, summary_over_nights
 from lib.report.trends import write_trends
@@ -111,6 +110,9 @@ class NightRun:
             results[night.folder] = result
         unlinked = link_nights(self.campaign, self.config)
         if self.campaign.several:
+            # Imported here: it needs scipy and tables, which no run on one night does.
+            from lib.report.campaignpage import make_campaign_page
+
             rows = write_trends(self.campaign, results, imdir)
             page = make_campaign_page(self.campaign, rows, imdir)
         said += filter(None, [summary_over_nights(self.campaign, imdir)])
