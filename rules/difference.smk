@@ -50,6 +50,33 @@ rule subtract:
         "../scripts/subtract.py"
 
 
+# Rule framediff takes: a solved frame, its coadd and the template of that. Gives: the frame less the
+# template, on the grid and scale of the coadd, where `difference: frames` asks for it.
+rule framediff:
+    input:
+        frame=FILES.before("subtract"),
+        coadd=FILES.of_stack_of_frame("coadd{stack}.fits"),
+        weight=FILES.of_stack_of_frame("coadd{stack}.weight.fits"),
+        cat=FILES.of_stack_of_frame("coadd{stack}.cat.fits"),
+        quality=FILES.of_stack_of_frame("qa/stack/{stack}.json"),
+        diff=FILES.of_stack_of_frame("diff{stack}.fits"),
+        template=FILES.by_stack_of_frame(FILES.template_made),
+    output:
+        diff=FILES.frame_difference,
+    log:
+        f"{IMDIR}/{NIGHT}logs/framediff/{{frame}}.log",
+    conda:
+        "../environment.yml"
+    params:
+        version=1,
+        settings=FILES.subtract_settings,
+        given=FILES.by_stack_of_frame(FILES.template_given),
+        content=FILES.by_stack_of_frame(FILES.template_contents),
+        target_radec=TARGET,
+    script:
+        "../scripts/framediff.py"
+
+
 # Rule candidates takes: the difference images of a target, its coadds and frames, its reference
 # stars. Gives: <target>.candidates.ecsv, and their cut-outs on one sheet.
 rule candidates:

@@ -362,6 +362,8 @@ PIPELINE = Pipeline(
                     gives=("diff<object>.<filter>.fits", "diff<object>.<filter>.weight.fits"),
                     file="difference",
                 ),
+                # Its frames, dazsfp<frame>.fits, are made on request.
+                Rule("framediff", Scope.STACK, file="difference"),
                 Rule(
                     "candidates",
                     Scope.TARGET,

@@ -351,6 +351,8 @@ class DifferenceSettings:
     """Table of known objects, as that of targets: name, ra, dec, and time of what moves."""
     injections: Annotated[int, Ge(0), Le(5000)] = 0
     """Point sources put into the difference image to check its limits; 0: none."""
+    frames: bool = False
+    """Whether the template is subtracted from each frame of a coadd, too."""
 
 
 @dataclass(frozen=True)

@@ -140,11 +140,8 @@ def make_difference(
             raise FrameRejected("NO_TEMPLATE", inputs.why)
         header, image, inverse, hdus = _subtracted(inputs, settings)
     except FrameRejected as why:
-        log.warning("rejected: %s", why)
         header = difference_header(header)
-        header["QCSTAT"] = ("REJECTED", "fit for use: OK or REJECTED")
-        header["QCSTEP"] = ("subtract", "step that rejected it")
-        header["QCREASON"] = card_text(why, 68)
+        tell_rejection(header, why)
     record_step(header, "subtract", version, vars(settings))
     own = header.copy()
     own["BUNIT"] = ("electron**-2", "inverse variance")
@@ -153,12 +150,48 @@ def make_difference(
     return header
 
 
+def tell_rejection(header: fits.Header, why: FrameRejected) -> None:
+    """Write into a header, and the log, why there is no difference image."""
+    log.warning("rejected: %s", why)
+    header["QCSTAT"] = ("REJECTED", "fit for use: OK or REJECTED")
+    header["QCSTEP"] = ("subtract", "step that rejected it")
+    header["QCREASON"] = card_text(why, 68)
+
+
 def _subtracted(
     inputs: DifferenceInputs, settings: DifferenceSettings
 ) -> tuple[fits.Header, np.ndarray, np.ndarray, list]:
     """Return header, image, weight and extensions of a difference image."""
     coadd = read_plane(inputs.coadd, inputs.weight, inputs.cat)
     template, stars = find_template(inputs.template, coadd)
+    return compare(coadd, template, stars, inputs.target_radec, settings)
+
+
+def compare(
+    coadd: CoaddPlane, template: Template, stars: SharedStars,
+    target_radec: tuple[float, float] | None, settings: DifferenceSettings,
+) -> tuple[fits.Header, np.ndarray, np.ndarray, list]:  # fmt: skip
+    """Subtract a template from a coadd, or a frame on its grid, that lie in memory.
+
+    Parameters
+    ----------
+    coadd : CoaddPlane
+    template : Template
+        In the units of its file.
+    stars : SharedStars
+    target_radec : tuple of float, optional
+        ra, dec of the target [deg], as configured.
+    settings : DifferenceSettings
+
+    Returns
+    -------
+    header : astropy.io.fits.Header
+        With method, quality and limits.
+    image, weight : ndarray of float32, shape (ny, nx)
+        Difference and its inverse variance.
+    extensions : list
+        HDUs MASK, SIGNIFICANCE, FLUXERR, PSF and TEMPLATE.
+    """
     plane = template.plane.scaled(stars.scale)
     reach = int(np.ceil(0.75 * max(plane.fwhm, coadd.plane.fwhm)))
     occupied = coadd.occupied | grow(template.segments, reach)
@@ -174,7 +207,7 @@ def _subtracted(
     add_notes(header, remarks)
     zeropoint = first_number(coadd.header, ("ABSZPT",))
     limit_cards(header, difference.depth(~occupied & (difference.variance > 0)), zeropoint)
-    place_target(header, difference, coadd, inputs.target_radec)
+    place_target(header, difference, coadd, target_radec)
     if settings.injections:
         check_limits(header, difference, coadd.plane.gain, settings.injections)
     header["QCSTAT"] = ("OK", "fit for use: OK or REJECTED")

@@ -639,6 +639,27 @@ class NightFiles:
 
         return products
 
+    def by_stack_of_frame(self, answer: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return the input or params function that answers for the stack of a frame."""
+
+        def for_frame(wildcards: Any) -> Any:
+            stack = self.at(wildcards).plan.stack_of[wildcards.frame]
+            folder = {"night": wildcards.night} if hasattr(wildcards, "night") else {}
+            return answer(SimpleNamespace(stack=stack, **folder))
+
+        return for_frame
+
+    def of_stack_of_frame(self, pattern: str) -> Callable[[Any], str]:
+        """Return the input function that gives one product of the stack of a frame."""
+        return self.by_stack_of_frame(
+            lambda wildcards: f"{self.at(wildcards).imdir}/{pattern.format(stack=wildcards.stack)}"
+        )
+
+    @property
+    def frame_difference(self) -> str:
+        """Pattern of the difference images of all frames."""
+        return self._path(self.plan.prefix_of_differences, "")
+
     @of_its_night
     def reference_of_target(self, wildcards: Any) -> str:
         """Return the reference stars of a target."""
@@ -657,7 +678,8 @@ class NightFiles:
     def own_differences(self, target: str) -> list[str]:
         """Return the difference images that this night has of a target."""
         stacks = self.plan.targets[target] if self.plan.with_template else ()
-        return [f"{self.imdir}/diff{stack}.fits" for stack in stacks]
+        names = [f"diff{stack}.fits" for stack in stacks]
+        return [f"{self.imdir}/{name}" for name in (*names, *self.plan.frame_differences(stacks))]
 
     @property
     def of_positions(self) -> dict[str, str]:

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,8 @@ class Plan:
         Stacks whose template is an image of a sky survey.
     with_positions : bool
         Whether the user lists further positions to be measured.
+    differences_of_frames : bool
+        Whether the template is subtracted from each frame, too.
     """
 
     stacks: Mapping[str, tuple[str, ...]]
@@ -85,6 +87,7 @@ class Plan:
     left_out: frozenset[str]
     with_positions: bool = False
     surveyed: tuple[str, ...] = ()
+    differences_of_frames: bool = False
 
     def prefix_before(self, rule: str) -> str:
         """Return the prefix of the frames that a rule reads."""
@@ -105,9 +108,22 @@ class Plan:
 
     @property
     def differences(self) -> tuple[str, ...]:
-        """Names of the difference images, and of their weight maps."""
+        """Names of the difference images, of their weight maps, and of those of frames."""
         stacks = self.stacks if self.with_template else ()
-        return tuple(f"diff{stack}{end}.fits" for stack in stacks for end in ("", ".weight"))
+        names = [f"diff{stack}{end}.fits" for stack in stacks for end in ("", ".weight")]
+        return (*names, *self.frame_differences(stacks))
+
+    @property
+    def prefix_of_differences(self) -> str:
+        """Prefix of the difference images of frames."""
+        return "d" + self.prefix_before("subtract")
+
+    def frame_differences(self, stacks: Iterable[str]) -> tuple[str, ...]:
+        """Return the names of the difference images of the frames of stacks, if any."""
+        if not self.differences_of_frames:
+            return ()
+        prefix = self.prefix_of_differences
+        return tuple(f"{prefix}{frame}.fits" for one in stacks for frame in self.stacks[one])
 
     @property
     def coadds(self) -> tuple[str, ...]:
@@ -158,6 +174,7 @@ def plan_night(log: NightLog, config: Mapping[str, Any]) -> Plan:
         sky_of={frame: name for name, sky in skies.items() for frame in sky.frames},
         left_out=PIPELINE.left_out(config),
         with_positions=bool(config.get("targets")),
+        differences_of_frames=bool(config.get("difference", {}).get("frames")),
         surveyed=tuple(
             stack
             for stack in log.stacks

@@ -139,7 +139,7 @@ def make_tables(
     site : sequence of float, optional
         Site of the telescope, as for `lib.core.times.barycentric_dates`.
     differences : sequence of str
-        Difference images, beside the coadds that they were made of.
+        Difference images of coadds and of frames, beside the coadds.
     """
     following = [(one, files[:3]) for one, files in zip(stacks, paths, strict=True) if one.follows]
     paths = [files for one, files in zip(stacks, paths, strict=True) if not one.follows]
@@ -157,10 +157,12 @@ def make_tables(
         stack_fluxes(stack, one[:3], places, frames)
         for stack, one in zip(stacks, paths, strict=True)
     ]
-    whole += [
-        difference_fluxes(read_stack(stack_of_difference(one)), one, places, frames)
-        for one in differences
-    ]
+    known: dict[str, StackedFrames] = {}
+    for one in differences:
+        files = stack_of_difference(one)
+        if files[0] not in known:
+            known[files[0]] = read_stack(files)
+        whole.append(difference_fluxes(known[files[0]], one, places, frames))
     systems = {stack.filter: str(stack.header.get("ZPSYS", "")) for stack in stacks
                if np.isfinite(stack.zeropoint)}  # fmt: skip
     tables = []
@@ -286,6 +288,8 @@ def _tell_trailing(table: Table) -> None:
 def stack_of_difference(path: str) -> StackPaths:
     """Return the files of the stack that a difference image was made of, which lie beside it."""
     folder, name = Path(path).parent, Path(path).name.removeprefix("diff").removesuffix(".fits")
+    # That of a frame is called after the frame.
+    name = str(fits.getheader(path).get("DIFSTACK", name))
     coadds = [str(folder / f"coadd{name}{end}.fits") for end in ("", ".weight", ".cat")]
     return coadds[0], coadds[1], coadds[2], str(folder / "qa/stack" / f"{name}.json"), []
 

@@ -257,7 +257,8 @@ def difference_fluxes(
     stack : StackedFrames
         Of the coadd that the template was subtracted from.
     path : path-like
-        Difference image, with extensions SIGNIFICANCE and FLUXERR.
+        Difference image of the coadd, or of one of its frames, with extensions SIGNIFICANCE and
+        FLUXERR.
     places : ndarray, shape (n, 2)
         ra, dec [deg]; NaN for what moves.
     frames : list of MeasuredFrame
@@ -276,7 +277,8 @@ def difference_fluxes(
             return []
         errors = np.asarray(hdus["FLUXERR"].data, np.float32)
         fluxes = hdus["SIGNIFICANCE"].data * errors
-    used = {name for name, quality in stack.frames.items() if quality.used}
+    single = str(header["FRAME"]) if "DIFSTACK" in header else ""
+    used = {single} if single else {name for name, one in stack.frames.items() if one.used}
     zeropoint, excess = _scale(stack, used, frames)
     wcs = celestial_wcs(header)
     known = near_image(wcs, errors.shape, places)
@@ -292,7 +294,7 @@ def difference_fluxes(
                 flux = float(map_coordinates(part, [[y - row + 3], [x - column + 3]], order=3)[0])
                 error = float(np.hypot(errors[row, column], excess * abs(flux)))
         found.append(StackFlux(
-            name=stack.name, filter=stack.filter, members=tuple(sorted(used)),
+            name=single or stack.name, filter=stack.filter, members=tuple(sorted(used)),
             rate=flux / stack.exptime, error=error / stack.exptime,
             flags=0 if np.isfinite(flux) else FLAG_OUTSIDE, zeropoint=zeropoint,
             radius=float("nan"), x=x, y=y, kind="difference",

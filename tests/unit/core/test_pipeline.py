@@ -62,7 +62,8 @@ def test_steps_that_a_configuration_leaves_out():
 
 def test_groups_of_rules():
     assert PIPELINE.stack_rules == (
-        "solve", "stack", "tables", "lightcurve", "export", "subtract", "candidates", "night"
+        "solve", "stack", "tables", "lightcurve", "export", "subtract", "framediff",
+        "candidates", "night",
     )  # fmt: skip
     assert PIPELINE.before_stacks == ("skysub", "crclean")
     assert {rule.name for rule in PIPELINE.rules} - set(PIPELINE.local_rules) == {
