@@ -3,7 +3,9 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import framediff
 import numpy as np
 import pytest
 import starfields
@@ -23,6 +25,13 @@ SETTINGS = DifferenceSettings(method="zogy", frames=True)
 NUMBER = 30
 FADING = 0.5
 """[mag] From each frame to the next."""
+
+
+class Inputs(SimpleNamespace):
+    """Inputs of a job as Snakemake has them."""
+
+    def get(self, name):
+        return getattr(self, name, None)
 
 
 def fading_sources(rng, reference):
@@ -70,8 +79,15 @@ def made(epochs, tmp_path_factory):
     differences = []
     for path in frames:
         differences.append(folder / f"d{Path(path).name}")
-        inputs = FrameInputs(path, quality, folder / "diffT.r.fits", given)
-        make_frame_difference(inputs, differences[-1], SETTINGS, version=3)
+        framediff.main(SimpleNamespace(
+            input=Inputs(frame=path, coadd=coadd[0], weight=coadd[1], cat=coadd[2], quality=quality,
+                         diff=folder / "diffT.r.fits"),
+            output=SimpleNamespace(diff=differences[-1]),
+            params=SimpleNamespace(
+                given=SimpleNamespace(template=given.template, why=""), target_radec=None,
+                settings=vars(SETTINGS), version=3,
+            ),
+        ))  # fmt: skip
     return folder, frames, differences, sources
 
 
