@@ -145,6 +145,9 @@ def psf_photometry(
         if free:
             moved = _shifts(stamps, pixels, weight, left, flux, normal)
             _move(x, y, moved, start, psf.fwhm)
+            # A star of the image stays there: beyond its edge nothing tells where.
+            for place, begun, size in zip((x, y), start, image.shape[::-1], strict=True):
+                np.clip(place, np.minimum(begun, 0), np.maximum(begun, size - 1), out=place)
         if sky_box:
             rest = data - last.reshape(data.shape)
             data -= background(rest, ~good, sky_box)[0] * good

@@ -268,7 +268,9 @@ def measure_sources(
     SourceMeasurements
     """
     x, y = field.sources["x"].astype(float), field.sources["y"].astype(float)
-    pixel = coadd.variance[y.round().astype(int), x.round().astype(int)]
+    ny, nx = coadd.variance.shape
+    row, column = np.clip(y.round(), 0, ny - 1), np.clip(x.round(), 0, nx - 1)
+    pixel = coadd.variance[row.astype(int), column.astype(int)]
     star_size = field.profile.half_light
     position_error = position_errors(
         coadd.image, x, y, star_size, pixel * coadd.noise.ratio(2 * star_size) ** 2, coadd.gain

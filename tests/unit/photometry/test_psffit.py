@@ -316,3 +316,19 @@ def test_crowd_is_resolved_and_its_errors_are_the_scatter():
         ratios.append(scatter / np.median(stated[some]))
     # What is added for confusion rests on some 60 stars a bin, which know it to a quarter.
     assert np.mean(ratios) < 1.3 and max(ratios) < 1.3 * 1.25 and min(ratios) > 0.5
+
+
+def test_stars_at_the_edge_are_fitted_inside_the_image(field):
+    """Beyond it nothing tells where they are; their light outside may push them there."""
+    image, variance, psf, *_ = field
+    rng = np.random.default_rng(8)
+    size = 120
+    along = np.linspace(15, size - 15, 5)
+    x = np.r_[np.full(5, -0.9), along, np.full(5, size - 0.1), along]
+    y = np.r_[along, np.full(5, -0.9), along, np.full(5, size - 0.1)]
+    flux = np.full(x.size, 3e4)
+    edge, noise = noisy(rng, moffat_image(x, y, flux, FWHM, BETA, (size, size), half=40))
+    begun = np.clip(x, 0, size - 1), np.clip(y, 0, size - 1)
+    fitted = psf_photometry(edge, noise, psf, *begun, gain=1.0, free=True, rounds=8)
+    for place in (fitted.x, fitted.y):
+        assert place.min() >= 0 and place.max() <= size - 1
