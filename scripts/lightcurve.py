@@ -87,7 +87,7 @@ def main(job: Any) -> None:
         settings=getattr(params, "settings", {}), site=getattr(params, "site", None),
         positions=given.positions, all_table=getattr(put, "all_table", None),
         all_plot=getattr(put, "all_plot", None), observer=getattr(params, "observer", {}),
-        differences=listed(got.get("differences") if hasattr(got, "get") else ()),
+        differences=listed(got.get("differences")),
         exports={name: getattr(put, f"export_{name}") for name in getattr(params, "export", ())},
     )  # fmt: skip
 

@@ -89,6 +89,14 @@ def run_rule(job: Any, work: Callable[[Any], None]) -> None:
         sys.exit(128 + signal.SIGINT)
 
 
+class NamedParts(SimpleNamespace):
+    """Files or settings by name, with the `get` of what Snakemake hands to a script."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the part of a name, or the default."""
+        return getattr(self, name, default)
+
+
 def run_by_hand(work: Callable[[Any], None]) -> None:
     """Do the work of a rule's script outside of Snakemake.
 
@@ -100,7 +108,7 @@ def run_by_hand(work: Callable[[Any], None]) -> None:
     """
     parts = json.loads(sys.argv[1])
     job = SimpleNamespace(**parts)
-    job.input, job.params = SimpleNamespace(**parts["input"]), SimpleNamespace(**parts["params"])
+    job.input, job.params = NamedParts(**parts["input"]), NamedParts(**parts["params"])
     if "given" in parts["params"]:
         job.params.given = SimpleNamespace(**parts["params"]["given"])
     if isinstance(job.output, dict):

@@ -1,5 +1,6 @@
 """What every step does around its image math."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from lib.core.contents import ContentRecord, checksum
 from lib.frame.file import Frame, write_frame
-from lib.frame.step import DamagedInput, run_rule, stop_log
+from lib.frame.step import DamagedInput, run_by_hand, run_rule, stop_log
 
 
 class Named(list):
@@ -107,3 +108,20 @@ def test_interrupt_ends_a_job_without_a_traceback(job):
     assert stop.value.code == 130
     stop_log()
     assert "INFO interrupted" in Path(job.log[0]).read_text()
+
+
+def test_a_script_by_hand_asks_as_in_snakemake(tmp_path, monkeypatch):
+    parts = {
+        "input": {"coadds": ["c.fits"]}, "output": ["t.ecsv"], "log": str(tmp_path / "log"),
+        "params": {"version": 2, "given": {"frames": [["a.fits"]]}},
+    }  # fmt: skip
+    monkeypatch.setattr("sys.argv", ["tables.py", json.dumps(parts)])
+    seen = []
+    run_by_hand(
+        lambda job: seen.extend(
+            [job.input.coadds, job.input.get("differences"), job.params.get("version"),
+             job.params.given.frames, job.output[0]]
+        )
+    )  # fmt: skip
+    stop_log()
+    assert seen == [["c.fits"], None, 2, [["a.fits"]], "t.ecsv"]
