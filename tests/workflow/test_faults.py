@@ -102,7 +102,7 @@ def lose_what_was_not_on_disk(place, seed):
 
 
 def test_killed_run_goes_on_after_a_power_cut(fresh, reduced_night):
-    kill_at_random(fresh, seed=1, times=4, longest=7.0)
+    kill_at_random(fresh, seed=1, times=3, longest=7.0)
     lose_what_was_not_on_disk(fresh, seed=1)
     # On one core and in another place, as the reference was not.
     check_ends_well(fresh, reduced_night, cores=1)

@@ -19,6 +19,7 @@ from workbench import (
     autoproc_argv,
     autoproc_environment,
     run,
+    slow_but,
 )
 
 STEPS = ("prepare", "flatten", "makesky", "skysub", "crclean", "astrometry", "stack")
@@ -53,7 +54,7 @@ def test_all(fresh):
     assert dry(fresh) == WHOLE
 
 
-@pytest.mark.parametrize("stop", ["prepare", "makesky", "astrometry"])
+@pytest.mark.parametrize("stop", slow_but(["prepare", "makesky", "astrometry"], "makesky"))
 def test_stop(fresh, stop):
     # The skies are a branch of their own: nothing else ends where they do.
     assert dry(fresh, "--stop", stop) == of_steps(*STEPS[: STEPS.index(stop) + 1])
@@ -68,12 +69,12 @@ def test_start_takes_what_is_on_disk(reduced):
     assert dry(reduced, "--start", "crclean") == expected
 
 
-@pytest.mark.parametrize("option", ["--only", "--step"])
+@pytest.mark.parametrize("option", slow_but(["--only", "--step"], "--step"))
 def test_only_does_nothing_where_all_is_there(reduced, option):
     assert dry(reduced, option, "skysub") == {}
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", slow_but(STEPS, "astrometry", "stack"))
 def test_only_does_one_step(reduced, step):
     expected = of_steps(step)
     expected.pop("refcat", None)

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +33,14 @@ WHOLE = {
     "night": 1,
 }
 """Jobs of each rule; other rules are not counted."""
+
+
+def slow_but(values, *kept):
+    """Return the values of a parametrized test; but for those kept they are slow tests."""
+    return [
+        pytest.param(value, marks=() if value in kept else pytest.mark.slow) for value in values
+    ]
+
 
 TIME_LIMIT = 600  # s, of a whole run on a busy machine
 
