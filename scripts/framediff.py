@@ -6,18 +6,11 @@ from lib.core.settings import DifferenceSettings
 from lib.difference.framedifference import FrameInputs, make_frame_difference
 from lib.difference.products import DifferenceInputs
 from lib.frame.step import run_by_hand, run_rule
-from lib.night.targets import parse_position
 
 
 def main(job: Any) -> None:
     """Make the difference image of one frame."""
-    got, given = job.input, job.params.given
-    made = got.get("template")
-    template = (made if isinstance(made, str) else made[0]) if made else given.template
-    stack = DifferenceInputs(
-        got.coadd, got.weight, got.cat, template, given.why,
-        parse_position(job.params.target_radec),
-    )  # fmt: skip
+    got, stack = job.input, DifferenceInputs.of_job(job)
     make_frame_difference(
         FrameInputs(got.frame, got.quality, got.diff, stack), job.output.diff,
         DifferenceSettings(**job.params.settings), version=job.params.version,

@@ -7,19 +7,18 @@ centre of each pixel, which is the flux in a pixel of the survey, however large 
 
 import io
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
+from loopback import LoopbackServer, QuietHandler
 
 PS1_SOFT = 1.0857362
 
 
-class HipsServer:
+class HipsServer(LoopbackServer):
     """The server, started in a thread; use it in a ``with`` block.
 
     Parameters
@@ -42,10 +41,9 @@ class HipsServer:
         self.stars, self.pixel, self.sigma = np.asarray(stars), pixel, fwhm / 2.3548
         self.asinh, self.south, self.fault, self.delay = asinh, south, fault, delay
         self.requests = []
-        self.stopping = threading.Event()
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_GET(self):  # noqa: N802
                 asked = urlsplit(self.path)
                 query = {key: value[0] for key, value in parse_qs(asked.query).items()}
@@ -55,23 +53,7 @@ class HipsServer:
                 except OSError:
                     self.close_connection = True
 
-            def log_message(self, *words):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *why):
-        self.stopping.set()
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+        self.listen(Handler)
 
     def image(self, header):
         """Return the values of the survey on a grid: flux in one of its own pixels."""

@@ -5,12 +5,11 @@ them, from a synthetic sky, and keeps what it was asked. Columns carry VizieR's 
 """
 
 import re
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
+from loopback import LoopbackServer, QuietHandler
 
 EPOCH = {
     "I/355/gaiadr3": 2016.0,
@@ -225,7 +224,7 @@ def votable(name, columns, rows, ending=True):
 """.encode()
 
 
-class VizierServer:
+class VizierServer(LoopbackServer):
     """The server, started in a thread; use it in a ``with`` block.
 
     Attributes
@@ -245,10 +244,9 @@ class VizierServer:
         self.faults = dict(faults or {})
         self.delay = delay
         self.requests = []
-        self.stopping = threading.Event()
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_POST(self):  # noqa: N802
                 length = int(self.headers.get("Content-Length", 0))
                 body = self.rfile.read(length).decode()
@@ -259,23 +257,7 @@ class VizierServer:
                 except (BrokenPipeError, ConnectionResetError):
                     self.close_connection = True  # the client gave up, as it should
 
-            def log_message(self, *words):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *why):
-        self.stopping.set()
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+        self.listen(Handler)
 
     def asked(self, table):
         """Return the requests for one catalogue."""

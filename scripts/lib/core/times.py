@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,9 @@ from numpy.typing import ArrayLike
 
 JD_OF_MJD = 2400000.5
 """Julian date of MJD 0."""
+
+MJD_ZERO = datetime(1858, 11, 17, tzinfo=UTC)
+"""The moment of MJD 0."""
 
 
 @cache

@@ -4,11 +4,13 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from lib.core.rawfiles import listed
 from lib.core.settings import DifferenceSettings
 from lib.core.text import card_text
 from lib.core.wcs import celestial_wcs, wcs_cards
@@ -38,7 +40,7 @@ from lib.difference.template import (
 from lib.frame.file import FrameRejected, add_notes
 from lib.frame.fitsbytes import read_table
 from lib.frame.step import record_step
-from lib.night.targets import target_position
+from lib.night.targets import parse_position, target_position
 from lib.photometry.backgroundmesh import grow
 from lib.photometry.psf import StarAperture, fit_profile
 from lib.stack.coaddition import write_fits
@@ -75,6 +77,16 @@ class DifferenceInputs:
     template: str | Path | None
     why: str = ""
     target_radec: tuple[float, float] | None = None
+
+    @classmethod
+    def of_job(cls, job: Any) -> "DifferenceInputs":
+        """Return the files that Snakemake hands to a script about one coadd."""
+        got, given = job.input, job.params.given
+        made = listed(got.get("template"))
+        return cls(
+            got.coadd, got.weight, got.cat, made[0] if made else given.template, given.why,
+            parse_position(job.params.target_radec),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from lib.core.times import MJD_ZERO
 from lib.night.plan import target_of
 from lib.night.templates import OWN, SURVEYS, wanted_template
-
-EPOCH = datetime(1858, 11, 17, tzinfo=UTC)
-"""MJD 0."""
 
 NO_NIGHT = "-"
 """No key of a night."""
@@ -31,7 +29,7 @@ def date_to_mjd(text: str | None) -> float:
         return math.inf
     when = datetime.fromisoformat(text)
     when = when.replace(tzinfo=UTC) if when.tzinfo is None else when
-    return (when - EPOCH) / timedelta(days=1)
+    return (when - MJD_ZERO) / timedelta(days=1)
 
 
 def template_file(template: Any, stack: str, before: str | None = None) -> str:

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from lib.core.times import JD_OF_MJD
 from lib.night.targets import TargetError
 
 MJD_J2000 = 51544.5
-
-JD_OF_MJD = 2400000.5
 
 USUAL_NAMES = {
     "name": ("name", "targetname", "target", "object", "designation", "id"),

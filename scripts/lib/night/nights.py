@@ -1,8 +1,9 @@
 """Nights: from noon to noon at the site, whatever folder a frame lies in."""
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
+from lib.core.times import MJD_ZERO
 from lib.night.facts import FrameFacts
 
 PAUSE = 4 / 24
@@ -17,7 +18,7 @@ def name_of_night(number: int) -> str:
     number : int
         Modified Julian date of that day.
     """
-    return f"{datetime(1858, 11, 17, tzinfo=UTC) + timedelta(days=number):%Y%m%d}"
+    return f"{MJD_ZERO + timedelta(days=number):%Y%m%d}"
 
 
 def tell_nights(frames: Sequence[FrameFacts]) -> tuple[dict[str, str], list[str]]:

@@ -7,7 +7,7 @@ observers and telescopes) is in section ``observer`` of the configuration.
 import json
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from astropy.table import Table, vstack
 
 from lib.core.settings import ObserverSettings
 from lib.core.text import card_text
-from lib.core.times import JD_OF_MJD
+from lib.core.times import JD_OF_MJD, MJD_ZERO
 from lib.photometry.flags import FLAG_SATURATED
 from lib.report.circular import CircularRow, circular_text
 from lib.report.tableexports import SOFTWARE, votable_bytes
@@ -103,7 +103,7 @@ def _iso(mjd: float, decimals: int = 3) -> str:
     """Return a time in ISO 8601, e.g. 2022-01-28T05:00:00.000, rounded."""
     step = 10 ** (6 - decimals)
     microseconds = round(mjd * 86400e6 / step) * step
-    time = datetime(1858, 11, 17, tzinfo=UTC) + timedelta(microseconds=microseconds)
+    time = MJD_ZERO + timedelta(microseconds=microseconds)
     return time.strftime("%Y-%m-%dT%H:%M:%S.%f")[: 20 + decimals - (decimals == 0)]
 
 
