@@ -3,6 +3,7 @@
 import numpy as np
 
 from lib.background.sky import NOT_SKY, fit_surface, surface
+from lib.core.meshes import count_in_squares
 from lib.core.stats import mad_std
 from lib.frame.file import SOURCE
 
@@ -35,9 +36,7 @@ def large_sources(hidden: np.ndarray, mesh: int = 8) -> np.ndarray:
     """
     from scipy.ndimage import label
 
-    rows, columns = (np.arange(0, size, mesh) for size in hidden.shape)
-    number = np.add.reduceat(np.add.reduceat(hidden, rows, 0, int), columns, 1)
-    parts, count = label(number > mesh**2 / 2)
+    parts, count = label(count_in_squares(hidden, mesh) > mesh**2 / 2)
     large = np.bincount(parts.ravel(), minlength=count + 1) >= LARGE * parts.size
     large[0] = False
     return large[parts]

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -354,8 +355,8 @@ def repair(
     return filled
 
 
-def starlight(image: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Return how much light of sources lies about each pixel of a frame.
+class Starlight:
+    """How much light of sources lies about the pixels of a frame: means of squares.
 
     Parameters
     ----------
@@ -363,19 +364,63 @@ def starlight(image: np.ndarray, noise: np.ndarray) -> np.ndarray:
         Sky-subtracted, its cosmic rays repaired.
     noise : ndarray of float32, shape (rows, columns)
         See `Sharpness`.
+    """
+
+    def __init__(self, image: np.ndarray, noise: np.ndarray) -> None:
+        self.image, self.noise = image, noise
+        rows, columns = (size // LIGHT_BOX for size in image.shape)
+        lines = reduce(np.add, (image[i::LIGHT_BOX][:rows] for i in range(LIGHT_BOX)))
+        sums = reduce(np.add, (lines[:, i::LIGHT_BOX][:, :columns] for i in range(LIGHT_BOX)))
+        self.squares = sums / np.float32(LIGHT_BOX**2) / bilinear(noise, sums.shape)
+
+    def at(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Return the mean of the pixels around each of some [noise of a pixel]."""
+        reach = np.arange(LIGHT_BOX) - LIGHT_BOX // 2
+        rows, columns = (
+            mirrored(at[:, None] + reach, size)
+            for at, size in zip((y, x), self.image.shape, strict=True)
+        )
+        means = self.image[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2))
+        return means / bilinear_at(self.noise, self.image.shape, y, x)
+
+    def area(self, level: float) -> float:
+        """Return the fraction of the frame with more light than `level` [noise of a pixel]."""
+        return float(np.mean(self.squares > level))
+
+
+def mirrored(index: np.ndarray, size: int) -> np.ndarray:
+    """Return places along an axis, those just outside reflected at its ends."""
+    return np.minimum(np.where(index < 0, -1 - index, index), 2 * size - 1 - index)
+
+
+def touching(y: np.ndarray, x: np.ndarray, width: int) -> np.ndarray:
+    """Return the number of the group of each pixel: pixels in one touch, at corners too.
+
+    Parameters
+    ----------
+    y, x : ndarray of int, shape (n,)
+        In the order of an image of rows of `width` pixels.
+    width : int
 
     Returns
     -------
-    ndarray of float32, shape (ny, nx)
-        Mean of the pixels around [noise of a pixel].
+    ndarray of int, shape (n,)
     """
-    from scipy.ndimage import uniform_filter
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
 
-    return uniform_filter(image, LIGHT_BOX) / bilinear(noise, image.shape)
+    index, links = y * (width + 1) + x, []
+    for step in (1, width, width + 1, width + 2):
+        after = np.searchsorted(index, index + step).clip(max=index.size - 1)
+        near = np.flatnonzero(index[after] == index + step)
+        links.append((near, after[near]))
+    first, second = (np.concatenate(ends) for ends in zip(*links, strict=True))
+    graph = coo_matrix((np.ones(first.size, bool), (first, second)), (index.size, index.size))
+    return connected_components(graph, directed=False)[1]
 
 
 def rays_in_stars(
-    found: np.ndarray, light: np.ndarray, spared: float = 0.1
+    found: np.ndarray, light: Starlight, spared: float = 0.1
 ) -> tuple[np.ndarray, bool]:
     """Return the detections in starlight, and whether there are more than expected by chance.
 
@@ -386,8 +431,7 @@ def rays_in_stars(
     ----------
     found : ndarray of bool, shape (ny, nx)
         Flagged pixels.
-    light : ndarray of float32, shape (ny, nx)
-        Light of the stars, as returned by `starlight`.
+    light : Starlight
     spared : float
         Added to the number expected by chance: with a tenth, one is never too many.
 
@@ -397,19 +441,24 @@ def rays_in_stars(
         Pixels of groups that lie in starlight.
     too_many : bool
     """
-    from scipy.ndimage import label
     from scipy.special import pdtrc
 
-    groups, number = label(found, np.ones((3, 3)))
-    brightest = np.full(number + 1, -np.inf, np.float32)
-    np.maximum.at(brightest, groups[found], light[found])
+    inside = np.zeros_like(found)
+    y, x = np.nonzero(found)
+    if not y.size:
+        return inside, False
+    groups = touching(y, x, found.shape[1])
+    brightest = np.full(groups.max() + 1, -np.inf, np.float32)
+    np.maximum.at(brightest, groups, light.at(y, x))
     too_many = False
     for level in STARLIGHT:
-        hits, area = int((brightest > level).sum()), float(np.mean(light > level))
-        expected = (number - hits) * area / max(1 - area, 1e-3)
+        hits, area = int((brightest > level).sum()), light.area(level)
+        expected = (brightest.size - hits) * area / max(1 - area, 1e-3)
         margin = CHANCE_FACTOR * expected + spared
         too_many |= bool(hits > 0 and pdtrc(hits - 1, margin) < CHANCE)
-    return (brightest > min(STARLIGHT))[groups], too_many
+    lit = (brightest > min(STARLIGHT))[groups]
+    inside[y[lit], x[lit]] = True
+    return inside, too_many
 
 
 def spare_stars(
@@ -418,6 +467,7 @@ def spare_stars(
     sharpness: Sharpness,
     fwhm: float,
     settings: CrcleanSettings,
+    light: Starlight,
 ) -> tuple[np.ndarray, float]:
     """Undo detections in stars that are sharper than expected from the seeing.
 
@@ -437,6 +487,8 @@ def spare_stars(
     fwhm : float
         The width that `found` was searched with [px].
     settings : CrcleanSettings
+    light : Starlight
+        Of this image without what was found.
 
     Returns
     -------
@@ -445,10 +497,10 @@ def spare_stars(
         The width that the light of stars was searched with [px]; 0 where nothing may be found
         in it.
     """
-    unusable = np.isnan(sharpness.inside) & ~found
-    light = starlight(repair(image, found, unusable), sharpness.noise)
     suspect, too_many = rays_in_stars(found, light)
-    kept, width = found, fwhm
+    if not too_many:
+        return found, fwhm
+    unusable, width = np.isnan(sharpness.inside) & ~found, fwhm
     while too_many:
         width *= WIDTH_STEP
         kept = found & ~suspect
@@ -501,14 +553,16 @@ def crclean_frame(frame: Frame, settings: CrcleanSettings = DEFAULTS) -> Frame:
     if not np.isfinite(fwhm):
         fwhm = max(1.5, ASSUMED_SEEING / scale)
     sharpness = Sharpness(image, unusable, noise, fwhm)
-    found = np.zeros(image.shape, bool)
+    searches = []
     if settings.method == "lacosmic" or (settings.method == "auto" and fwhm < UNDERSAMPLED):
         from lib.calibration.lacosmic import find_by_laplacian
 
-        found |= find_by_laplacian(image, unusable, sharpness, levels, settings)
+        searches.append(find_by_laplacian(image, unusable, sharpness, levels, settings))
     if settings.method != "lacosmic":
-        found |= find_cosmic_rays(sharpness, settings.sigma, settings.sigfrac)
-    found, width = spare_stars(found, image, sharpness, fwhm, settings)
+        searches.append(find_cosmic_rays(sharpness, settings.sigma, settings.sigfrac))
+    found = searches[0] if len(searches) == 1 else searches[0] | searches[1]
+    repaired = repair(image, found, unusable)
+    rays, width = spare_stars(found, image, sharpness, fwhm, settings, Starlight(repaired, noise))
     if width < fwhm:
         log.warning(
             "stars are sharper than a FWHM of %.2f px: %s", fwhm,
@@ -516,6 +570,8 @@ def crclean_frame(frame: Frame, settings: CrcleanSettings = DEFAULTS) -> Frame:
             "no cosmic rays are searched for in them",
         )  # fmt: skip
     header["CRSTARW"] = (width, "[px] FWHM bounding the rays found in starlight")
-    header["NCOSMIC"] = (int(np.count_nonzero(found)), "pixels flagged as cosmic rays")
-    mask = frame.mask | found.view(np.uint8) * np.uint8(COSMIC | INTERPOLATED)
-    return Frame(repair(frame.image, found, unusable), mask, header)
+    header["NCOSMIC"] = (int(np.count_nonzero(rays)), "pixels flagged as cosmic rays")
+    mask = frame.mask | rays.view(np.uint8) * np.uint8(COSMIC | INTERPOLATED)
+    if rays is not found or image is not frame.image:
+        repaired = repair(frame.image, rays, unusable)
+    return Frame(repaired, mask, header)

@@ -79,6 +79,29 @@ def ranked_blocks(
     return values, np.isfinite(values).sum(axis=-1)
 
 
+def count_in_squares(mask: np.ndarray, side: int) -> np.ndarray:
+    """Return how many pixels are set in each square of a mask.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (ny, nx)
+    side : int
+        [px], below 256.
+
+    Returns
+    -------
+    ndarray of int, shape (ceil(ny / side), ceil(nx / side))
+        The last row and column may be of parts of squares.
+    """
+    ny, nx = mask.shape
+    rows = np.zeros((-(-ny // side), nx), np.uint8)
+    for first in range(side):
+        part = mask[first::side].view(np.uint8)
+        rows[: len(part)] += part
+    # numpy.add.reduceat along the first axis takes 30 times as long.
+    return np.add.reduceat(rows, np.arange(0, nx, side), axis=1, dtype=int)
+
+
 def bilinear(coarse: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return the values of a coarse map, which stand for equal parts of an image, at its pixels.
 

@@ -31,7 +31,6 @@ from lib.background.sky import (
 from lib.background.skymean import make_sky
 from lib.background.smoothing import fill_sky, keep_structure, smooth_sky
 from lib.background.subtraction import skysub_frame, subtract_sky
-from lib.core.meshes import bilinear, bilinear_at, noise_map
 from lib.frame.file import BAD, NODATA, SOURCE, Frame, write_frame
 from lib.night.plan import time_windows
 
@@ -442,30 +441,6 @@ def test_surface_is_fitted_through_stars():
     # Too few squares for a plane: a constant.
     assert (fit_surface(np.array([[1.0, 2.0]]), 1)[1:] == 0).all()
     assert (fit_surface(np.full((3, 3), np.nan), 1) == 0).all()
-
-
-def test_coarse_map_between_its_points():
-    coarse = np.array([[1.0, 2, 3], [4, 5, 6]])
-    fine = bilinear(coarse, (4, 6))
-    np.testing.assert_allclose(fine[0], [1, 1.25, 1.75, 2.25, 2.75, 3])
-    np.testing.assert_allclose(fine[:, 0], [1, 1.75, 3.25, 4])
-    for part in (coarse, coarse[:1], coarse[:, :1], coarse[:1, :1], fine):
-        y, x = np.indices((4, 6)).reshape(2, -1)
-        at = bilinear_at(part.astype(np.float32), (4, 6), y, x)
-        np.testing.assert_allclose(at, bilinear(part, (4, 6)).ravel(), rtol=1e-6)
-
-
-def test_noise_is_at_least_that_of_the_photons():
-    rng = np.random.default_rng(8)
-    image = rng.normal(0, 10, (300, 300))
-    image[:, 150:] *= 2
-    unusable = np.zeros(image.shape, bool)
-    unusable[::7] = True
-    image[::7] = 1e6
-    noise = bilinear(noise_map(image.astype(np.float32), unusable, 10.0), image.shape)
-    assert np.median(noise[:, :80]) == pytest.approx(10, rel=0.05)
-    assert np.median(noise[:, 230:]) == pytest.approx(20, rel=0.05)
-    assert noise_map(image.astype(np.float32), unusable, 50.0) == pytest.approx(50)
 
 
 def test_a_hot_column_hides_little_sky():

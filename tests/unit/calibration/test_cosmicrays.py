@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 import simulate
 from cosmicframes import DETECTORS, SHAPE, altered_cores, expose
+from scipy.ndimage import label, uniform_filter
 
 from lib.calibration.cosmicrays import (
     NEIGHBOURS,
     Sharpness,
+    Starlight,
     crclean_frame,
     find_cosmic_rays,
     repair,
     sharpest_ratios,
+    touching,
 )
 from lib.calibration.starwidth import measure_fwhm
 from lib.core.settings import CrcleanSettings
@@ -97,6 +100,25 @@ def test_rays_in_stars_are_found_where_stars_are_as_wide_as_measured():
     frame, truth = expose(4.0, *DETECTORS[1], seed=7)
     header = crclean_frame(Frame(frame.image, frame.mask, frame.header.copy())).header
     assert header["CRSTARW"] == pytest.approx(header["PSFFWHM"], rel=0.1)
+
+
+def test_pixels_that_touch_are_one_group():
+    found = np.random.default_rng(4).random((60, 41)) < 0.15
+    expected, number = label(found, np.ones((3, 3)))
+    groups = touching(*np.nonzero(found), found.shape[1])
+    pairs = set(zip(expected[found].tolist(), groups.tolist(), strict=True))
+    assert len(pairs) == number == groups.max() + 1
+
+
+def test_light_about_pixels_is_that_of_the_whole_image():
+    frame, _ = expose(4.0, *DETECTORS[1], seed=7)
+    noise = np.full((1, 1), 20, np.float32)
+    light = Starlight(frame.image, noise)
+    whole = uniform_filter(frame.image, 5) / 20
+    y, x = np.indices(whole.shape)[:, ::7, ::3].reshape(2, -1)
+    np.testing.assert_allclose(light.at(y, x), whole[y, x], atol=1e-3)
+    for level in (2.0, 10.0):
+        assert light.area(level) == pytest.approx(np.mean(whole > level), rel=0.1)
 
 
 def test_no_noiseless_scene_is_sharper_than_its_profile():
