@@ -117,13 +117,24 @@ def test_modules_of_tests_have_names_of_their_own():
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def imported_with(names):
+    """Return the modules in memory after an import."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys, {names}\nprint(*sys.modules)"], cwd=LIB.parent,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return set(done.stdout.split())
+
+
 def test_planning_does_not_wait_for_what_jobs_need():
     """Imports of a second: every start would pay for them, a dry run too."""
-    code = "import sys, lib.engine.install, lib.engine.nightrun, lib.engine.campaignfiles\n"
-    code += "print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=LIB.parent, capture_output=True, text=True,
-        check=True,
-    )  # fmt: skip
+    found = imported_with("lib.engine.install, lib.engine.nightrun, lib.engine.campaignfiles")
     heavy = {"scipy", "numba", "matplotlib", "astropy.table", "astropy.wcs", "sep", "photutils"}
-    assert heavy & set(done.stdout.split()) == set()
+    assert heavy & found == set()
+
+
+def test_steps_of_single_frames_do_not_wait_for_what_others_need():
+    """In an interpreter of its own, as on a cluster, imports take longer than a frame."""
+    heavy = {"numba", "matplotlib", "photutils", "astroscrappy", "scipy.stats"}
+    assert imported_with("prepare, flatten") & heavy == set()
+    assert imported_with("skysub, crclean") & (heavy | {"ccdproc", "astropy.wcs"}) == set()

@@ -8,7 +8,6 @@ scales are those of the highest marginal likelihood.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 MOST_TRIAL_VALUES = 320
 """Squares of all frames that are modelled at once while amplitudes and scales are looked for."""
@@ -160,9 +159,11 @@ class LargeScales:
 
     def log_likelihood(self, scales: Scales) -> float:
         """Return the marginal likelihood of the values [ln], up to a constant."""
+        from scipy.linalg import cho_factor, cho_solve
+
         try:
             factor = cho_factor(self.covariance(scales), lower=True, overwrite_a=True)
-        except LinAlgError:
+        except np.linalg.LinAlgError:
             return -np.inf
         value = self.squares.value
         fit = value @ cho_solve(factor, value)
@@ -170,6 +171,8 @@ class LargeScales:
 
     def solve(self, scales: Scales) -> np.ndarray:
         """Return the weights of the values, from which each part follows at any place."""
+        from scipy.linalg import cho_factor, cho_solve
+
         factor = cho_factor(self.covariance(scales), lower=True, overwrite_a=True)
         return cho_solve(factor, self.squares.value)
 

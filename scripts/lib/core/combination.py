@@ -5,19 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from lib.core.compiled import compiled
-from lib.core.stats import MAD_TO_SIGMA, chunks, merge_exchanges, regular_sample
-
-INFINITE = np.float32(np.inf)
-NAN = np.float32(np.nan)
+from lib.core.stats import chunks, merge_exchanges, regular_sample
 
 LONG_COLUMN = 100
 """Values beyond which a sorting network takes longer than sorting each column."""
 
 TILE = 1 << 15
 """Values of all frames that are sorted at once: they stay in the cache."""
-
-TO_SIGMA = np.float32(MAD_TO_SIGMA)
 
 
 def small_sample(count: int) -> float:
@@ -36,107 +30,6 @@ def small_sample(count: int) -> float:
     float
     """
     return 1.42 if count == 2 else 1 + 1 / (count - 1.85)
-
-
-@compiled("void(f4[:,::1], i8[:,::1], f4[::1], i4[::1])")
-def _rank_columns(tile, exchanges, mean, number):
-    """Sort columns, what is missing becoming +inf, and fill mean and number of the others."""
-    mean[:] = 0
-    number[:] = 0
-    for n in range(tile.shape[0]):
-        values = tile[n]
-        for t in range(values.size):
-            known = abs(values[t]) < INFINITE
-            mean[t] += values[t] if known else np.float32(0)
-            number[t] += np.int32(known)
-            values[t] = values[t] if known else INFINITE
-    for t in range(mean.size):
-        mean[t] /= np.float32(number[t])
-    for n in range(exchanges.shape[0]):
-        low, high = tile[exchanges[n, 0]], tile[exchanges[n, 1]]
-        for t in range(low.size):
-            a, b = low[t], high[t]
-            low[t] = a if a < b else b
-            high[t] = b if a < b else a
-
-
-@compiled("void(f4[:,::1], i4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1])")
-def _describe_ranked(tile, number, spare, median, spread, furthest, extent):
-    """Fill what is known of sorted columns; NaN where there are too few values for it.
-
-    Median, standard deviation by the median absolute deviation, distance of the value furthest
-    from the median, and difference of the second highest and second lowest.
-    """
-    count, width = tile.shape
-    # As if no value were missing: that is nonsense in the columns that are done again below.
-    lower, upper = tile[(count - 1) // 2], tile[count // 2]
-    least, most = tile[0], tile[count - 1]
-    for t in range(width):
-        median[t] = np.float32(0.5) * (lower[t] + upper[t])
-        below, above = median[t] - least[t], most[t] - median[t]
-        furthest[t] = below if below > above else above
-        spread[t] = spare[t] = INFINITE
-    # The k values nearest to the median follow each other, so that the k-th smallest deviation is
-    # that of the further end of such a run, where this is least.
-    for k, found in (((count + 1) // 2, spread), (count // 2 + 1, spare)):
-        for first in range(count - k + 1):
-            low, high = tile[first], tile[first + k - 1]
-            for t in range(width):
-                below, above = median[t] - low[t], high[t] - median[t]
-                further = below if below > above else above
-                found[t] = further if further < found[t] else found[t]
-    least, most = tile[min(1, count - 1)], tile[max(0, count - 2)]
-    for t in range(width):
-        spread[t] = TO_SIGMA * (np.float32(0.5) * (spread[t] + spare[t]))
-        extent[t] = most[t] - least[t]
-    for t in range(width):
-        known = number[t]
-        if known == count and known > 3:
-            continue
-        if known < 4:
-            extent[t] = NAN
-        if known < 2:
-            spread[t] = NAN
-        if known == 0:
-            median[t] = furthest[t] = NAN
-        if known in (0, count):
-            continue
-        middle = np.float32(0.5) * (tile[(known - 1) // 2, t] + tile[known // 2, t])
-        median[t] = middle
-        furthest[t] = max(middle - tile[0, t], tile[known - 1, t] - middle)
-        if known > 3:
-            extent[t] = tile[known - 2, t] - tile[1, t]
-        if known > 1:
-            both = np.float32(0)
-            for k in ((known + 1) // 2, known // 2 + 1):
-                nearest = INFINITE
-                for first in range(known - k + 1):
-                    further = max(middle - tile[first, t], tile[first + k - 1, t] - middle)
-                    nearest = min(nearest, further)
-                both += nearest
-            spread[t] = TO_SIGMA * (np.float32(0.5) * both)
-
-
-@compiled("void(f4[:,:], f4[::1], f4[::1], f4[::1], f4, f4, f4[::1], i4[::1])")
-def _leave_out(values, median, spread, furthest, usual, clip, mean, number):
-    """Put right mean and number of the columns that have outliers."""
-    for t in range(median.size):
-        # Two values are always as far from their median; their difference has twice the variance.
-        pair = number[t] == 2
-        if pair:
-            limit = clip * np.float32(np.sqrt(0.5)) * usual
-        else:
-            limit = clip * (spread[t] if spread[t] > usual else usual)
-        if not furthest[t] > limit:
-            continue
-        total, used = np.float32(0), np.int32(0)
-        for n in range(values.shape[0]):
-            value = values[n, t]
-            if abs(value - median[t]) <= limit or (pair and value < median[t]):
-                total += value
-                used += 1
-        number[t] = used
-        mean[t] = total / np.float32(used) if used else median[t]
 
 
 def clipped_mean(
@@ -167,6 +60,9 @@ def clipped_mean(
         Difference of the second highest and the second lowest value: large where values
         scatter, and not where one cosmic ray struck. NaN for fewer than 4 values.
     """
+    # numba, which only this needs, takes longer to import than the steps of single frames run.
+    from lib.core.columns import describe_ranked, leave_out, rank_columns
+
     flat = np.asarray(stack).reshape(len(stack), -1)
     count, size = flat.shape
     if out is None:
@@ -180,17 +76,17 @@ def clipped_mean(
     for part in chunks(size, step):
         tile = room[: count * (part.stop - part.start)].reshape(count, -1)
         tile[:] = flat[:, part]
-        _rank_columns(tile, exchanges, mean[part], number[part])
+        rank_columns(tile, exchanges, mean[part], number[part])
         if not few:
             columns = np.ascontiguousarray(tile.T)
             columns.sort(axis=-1)
             tile[:] = columns.T
         facts = (array[part] for array in (median, spread, furthest, extent))
-        _describe_ranked(tile, number[part], spare, *facts)
+        describe_ranked(tile, number[part], spare, *facts)
     sample = regular_sample(spread)
     sample = sample[np.isfinite(sample)]
     usual = np.median(sample) * small_sample(count) if sample.size else 0.0
-    _leave_out(flat, median, spread, furthest, usual, clip, mean, number)
+    leave_out(flat, median, spread, furthest, np.float32(usual), np.float32(clip), mean, number)
     return out[0], out[1], out[2]
 
 

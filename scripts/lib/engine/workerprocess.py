@@ -46,12 +46,14 @@ PRELOAD = (
     "lib.background.makesky",
     "lib.background.subtraction",
     "lib.background.sky",
-    "lib.core.combination",
+    "lib.core.columns",
     "lib.calibration.masters",
     "lib.background.mastersky",
     "astropy.table",
     "scipy.fft",
     "scipy.ndimage",
+    "scipy.sparse.csgraph",
+    "scipy.special",
     "sep",
 )
 """Modules used by the steps of frames, masters and skies."""
@@ -66,7 +68,6 @@ PRELOAD_STACK = (
     "matplotlib.backends.backend_agg",
     "matplotlib.figure",
     "scipy.interpolate",
-    "scipy.sparse.csgraph",
     "scipy.sparse.linalg",
     "scipy.spatial",
 )
