@@ -2,6 +2,7 @@
 the tests mirror them."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections import Counter
@@ -86,6 +87,23 @@ def test_imports_go_downwards():
             if ROOMS.index(other) > ROOMS.index(room):
                 wrong.append(f"{path.relative_to(LIB)}:{line} imports from {other}")
     assert not wrong, "\n".join(wrong)
+
+
+def imported_modules(path):
+    """Return the modules of `lib` that one imports, as paths, inside of functions and for types
+    too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lib."):
+            name = node.module.removeprefix("lib.").replace(".", "/")
+            for one in (f"{name}.py", *(f"{name}/{alias.name}.py" for alias in node.names)):
+                if (LIB / one).exists():
+                    yield LIB / one
+
+
+def test_no_modules_import_each_other():
+    """Whoever reads one can read what it needs first."""
+    needs = {path: set(imported_modules(path)) for path in LIB.rglob("*.py")}
+    graphlib.TopologicalSorter(needs).prepare()
 
 
 def test_tests_mirror_the_rooms():

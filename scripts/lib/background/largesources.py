@@ -78,12 +78,12 @@ def large_halo(image: np.ndarray, mask: np.ndarray, mesh: int = 8) -> np.ndarray
         slope = fit_surface(outside / level - 1, 1)
         slope[0, 0] = 0
         flat = values / (1 + surface(slope, values.shape))
-        end = light_end(flat[known], ring[known])
+        end = first_sky_ring(flat[known], ring[known])
     halo = np.repeat(np.repeat(ring < end, mesh, axis=0), mesh, axis=1)
     return halo[: image.shape[0], : image.shape[1]]
 
 
-def light_end(values: np.ndarray, ring: np.ndarray) -> int:
+def first_sky_ring(values: np.ndarray, ring: np.ndarray) -> int:
     """Return the first ring that is no brighter than what lies outside of it.
 
     Parameters

@@ -87,7 +87,7 @@ def sky_from_frames(
     sigma, clip : float
         See `make_sky`.
     order : int
-        Degree of the surface by which each frame's sky may differ, see `own_surface`.
+        Degree of the surface by which each frame's sky may differ, see `frame_surfaces`.
     passes : int
         2: sources found on the sum of the frames less the first sky are masked too, and the
         sky made again.

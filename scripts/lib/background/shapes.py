@@ -16,7 +16,7 @@ ODD_SHAPE = 0.1
 frames does not show the difference."""
 
 
-def own_surface(blocks: np.ndarray, order: int) -> tuple[list[np.ndarray], Any]:
+def frame_surfaces(blocks: np.ndarray, order: int) -> tuple[list[np.ndarray], Any]:
     """Return how each frame's sky departs from the common one.
 
     Moonlight and twilight tilt the sky of a frame. Left in, the tilt would print the outlines of
@@ -49,7 +49,7 @@ def own_surface(blocks: np.ndarray, order: int) -> tuple[list[np.ndarray], Any]:
     return tilts, blocks / common - 1 - planes
 
 
-def odd_shapes(left: np.ndarray, noises: Sequence[float]) -> np.ndarray:
+def outlying_shapes(left: np.ndarray, noises: Sequence[float]) -> np.ndarray:
     """Return how much the shape of each frame's sky differs from that of the others.
 
     The halo of a bright star that fills a frame is not sky, but cannot be masked as a source.
@@ -57,7 +57,7 @@ def odd_shapes(left: np.ndarray, noises: Sequence[float]) -> np.ndarray:
     Parameters
     ----------
     left : ndarray, shape (n, rows, columns)
-        See `own_surface`.
+        See `frame_surfaces`.
     noises : sequence of float
         Noise of each frame's pixels.
 

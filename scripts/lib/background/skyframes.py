@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from lib.background.shapes import busier_shapes, odd_shapes, own_surface
+from lib.background.shapes import busier_shapes, frame_surfaces, outlying_shapes
 from lib.background.sky import NOT_SKY, block_sky, sky_noise, surface
 from lib.background.targetlight import TargetLight, find_light, may_hold_light
 from lib.calibration.masters import Input, release
@@ -58,7 +58,7 @@ class SkyFrames:
         Medians of the squares of each frame.
     tilts : list of ndarray
     left : ndarray, shape (n, rows, columns)
-        Each frame's own surface, and what it leaves, see `lib.background.shapes.own_surface`.
+        Each frame's own surface, and what it leaves, see `lib.background.shapes.frame_surfaces`.
     light : TargetLight or None
         Light of the targets that was subtracted.
     """
@@ -90,7 +90,7 @@ class SkyFrames:
             plane[~free] = np.nan
             release(planes)
         surfaces = np.array(blocks)
-        tilts, left = own_surface(surfaces, order)
+        tilts, left = frame_surfaces(surfaces, order)
         return cls(planes, good, order, read, surfaces, tilts, left)
 
     @property
@@ -113,7 +113,7 @@ class SkyFrames:
         busier : bool
             Only frames with more structure than the others are odd.
         """
-        odd = odd_shapes(self.left, self.noises)
+        odd = outlying_shapes(self.left, self.noises)
         if busier:
             odd = odd * busier_shapes(self.surfaces)
         kept = np.flatnonzero(odd == 0).tolist()
@@ -132,7 +132,7 @@ class SkyFrames:
     def fit_surfaces(self, surfaces: np.ndarray) -> None:
         """Fit each frame's own surface to the medians of its squares."""
         self.surfaces = surfaces
-        self.tilts, self.left = own_surface(surfaces, self.order)
+        self.tilts, self.left = frame_surfaces(surfaces, self.order)
 
     def may_hold_light(self) -> bool:
         """Decide whether to search for light of the targets."""

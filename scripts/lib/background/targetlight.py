@@ -107,7 +107,7 @@ def may_hold_light(planes: np.ndarray, left: np.ndarray, noises: Sequence[float]
     planes : sequence of ndarray, each of shape (ny, nx)
         Normalised frames, NaN where the sky is not seen.
     left : ndarray, shape (n, rows, columns)
-        See `lib.background.shapes.own_surface`.
+        See `lib.background.shapes.frame_surfaces`.
     noises : sequence of float
         Pixel noise of each frame.
     """

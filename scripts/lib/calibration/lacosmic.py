@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib.calibration.cosmicrays import FrameLevels, Sharpness
+from lib.calibration.sharpness import FrameLevels, Sharpness
 from lib.core.settings import CrcleanSettings
 
 LEAST_EXCESS = 4.0

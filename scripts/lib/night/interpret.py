@@ -599,6 +599,12 @@ def _wanted_calibrations(camera: dict[str, Any]) -> dict[str, str]:
     return {one: wanted.get(one, "required" if one == "flat" else "none") for one in CALIBRATIONS}
 
 
+def _temperature(instrument: dict[str, Any], header: Header, name: str) -> float | None:
+    """Return the temperature of the detector; None where unknown or out of this world."""
+    told = quantity(evaluate(instrument.get("temperature"), header, name))
+    return round(told[0], 2) if told is not None and abs(told[0]) <= 1000 else None
+
+
 def _common_facts(
     instrument: dict[str, Any],
     camera_name: str,
@@ -621,8 +627,6 @@ def _common_facts(
     if kind == "object":
         notes += pointing.notes
     ra, dec = pointing.ra, pointing.dec
-    told = quantity(evaluate(instrument.get("temperature"), header, name))
-    temperature = told[0] if told is not None and abs(told[0]) <= 1000 else None
     airmass = _airmass(instrument.get("recompute_airmass", "absent"), place, exptime, ra, dec)
     notes += setup.notes
     calibrations, more = reduced_before(header, kind, _wanted_calibrations(camera))
@@ -645,7 +649,7 @@ def _common_facts(
         dec=dec,
         airmass=None if airmass is None else round(airmass, 4),
         binning=setup.binning,
-        temperature=None if temperature is None else round(temperature, 2),
+        temperature=_temperature(instrument, header, name),
         readout=setup.readout,
         saturate=saturate,
         linear=setup.linear,

@@ -178,7 +178,7 @@ class FrameCoverage:
         return np.sqrt(((weight - whole) ** 2 * variance).sum(axis=1))
 
 
-def look_up(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def corrections_at(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the values of `correction_maps` at positions [pixel], shape (k + 2, n)."""
     column = np.clip(np.rint(x).astype(int) // BLOCK, 0, maps.shape[2] - 1)
     row = np.clip(np.rint(y).astype(int) // BLOCK, 0, maps.shape[1] - 1)

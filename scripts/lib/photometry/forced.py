@@ -13,7 +13,7 @@ from lib.core.bands import BAND_ORDER
 from lib.core.crossmatch import common_stars
 from lib.core.sphere import mean_position, project
 from lib.core.wcs import celestial_wcs
-from lib.photometry.coverage import FULL_COVERAGE, look_up
+from lib.photometry.coverage import FULL_COVERAGE, corrections_at
 from lib.photometry.emptyapertures import summed_area
 from lib.photometry.flags import (
     FLAG_NEIGHBOUR,
@@ -182,7 +182,7 @@ def forced_fluxes(
     sky_variance = _sky_variance(coadd, coadd.aperture, "APNOISE", x, y)
     error_sums = np.sqrt(sky_variance + np.maximum(sums, 0) / coadd.header["GAIN"])
     models = _neighbour_models(coadd, x, y, sums, error_sums, listed)
-    here = np.zeros((4, x.size)) if coadd.partial is None else look_up(coadd.partial, x, y)
+    here = np.zeros((4, x.size)) if coadd.partial is None else corrections_at(coadd.partial, x, y)
     scatter = np.full(x.size, coadd.aperture.core.scatter if coadd.aperture.core else 0.0)
     if trail is not None:
         motion = np.array([trail]) / coadd.header["PIXSCALE"]
@@ -221,8 +221,8 @@ def _allow_for_trail(
     Parameters
     ----------
     here : ndarray, shape (4, n)
-        As from `lib.photometry.coverage.look_up`: ln of the corrections of both apertures, and
-        their relative error.
+        As from `lib.photometry.coverage.corrections_at`: ln of the corrections of both apertures,
+        and their relative error.
     scatter : ndarray, shape (n,)
         Relative scatter among stars of the fraction of light in the core.
     motion : ndarray, shape (1, 2)

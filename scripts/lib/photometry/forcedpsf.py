@@ -4,7 +4,7 @@ import numpy as np
 
 from lib.core.wcs import celestial_wcs
 from lib.photometry.coaddpsf import EFFECTIVE_RADIUS, full_variance
-from lib.photometry.coverage import look_up
+from lib.photometry.coverage import corrections_at
 from lib.photometry.forced import Coadd
 from lib.photometry.pointflux import confusion_error
 from lib.photometry.psfbuild import PsfImage
@@ -100,7 +100,7 @@ def _with_errors(
     flux = fitted.flux[first].copy()
     variance = full_variance(image, fitted, excess)
     if coadd.partial is not None:
-        here = look_up(coadd.partial, x, y)
+        here = corrections_at(coadd.partial, x, y)
         factor = np.exp(here[1])
         flux /= factor
         variance = variance / factor**2 + (here[2] * flux) ** 2

@@ -137,7 +137,7 @@ def star_wings(field: StarField) -> Wings:
     return field.profile.star_aperture(field.aperture).wings
 
 
-def put_stars(
+def inject_stars(
     image: np.ndarray, x: np.ndarray, y: np.ndarray, flux: np.ndarray, wings: Wings, gain: float,
     rng: np.random.Generator, reach: float = 8.0,
 ) -> np.ndarray:  # fmt: skip
@@ -191,7 +191,7 @@ def injection_region(coadd: MeasuredCoadd) -> MeasuredCoadd:
     )  # fmt: skip
 
 
-def to_measure(coadd: MeasuredCoadd, image: np.ndarray) -> MeasurementImage:
+def measurement_image(coadd: MeasuredCoadd, image: np.ndarray) -> MeasurementImage:
     """Return an image of the size of a coadd, with the coadd's noise of single pixels."""
     noise = np.sqrt(coadd.variance / coadd.noise.correlation)
     noise[~coadd.covered] = noise.max()
@@ -258,8 +258,8 @@ def complete_flux(
     flux = limit * 10 ** (-0.4 * magnitude)
     # Further out, faint stars are far below the noise.
     reach = FAINT_REACH if crowding(coadd) < CROWDED else 2 * FAINT_REACH
-    with_stars = put_stars(region.image, x, y, flux, star_wings(field), coadd.gain, rng, reach)
-    image = to_measure(region, with_stars)
+    with_stars = inject_stars(region.image, x, y, flux, star_wings(field), coadd.gain, rng, reach)
+    image = measurement_image(region, with_stars)
     sources, segments = detect_above_background(image, how, box)
     faint, _ = faint_sources(image.data, image, segments, field.fwhm)
     at = np.column_stack(
@@ -341,7 +341,7 @@ def confusion(
         x, y = spaced_places(region.image.shape, 5 * field.fwhm, number, rng)
         flux = np.exp(rng.uniform(np.log(low), np.log(high), x.size))
         image = _with_stars(region, field, x, y, flux, rng)
-        new = to_measure(region, image)
+        new = measurement_image(region, image)
         again = measure_field(new, how, detected=detect_above_background(new, how, box))
         if again is None or not 0.7 < again.fwhm / field.fwhm < 1.4:
             return None
@@ -366,7 +366,7 @@ def _with_stars(
 ) -> np.ndarray:  # fmt: skip
     """Return a part of a coadd with stars of its own profile, and their photon noise, added."""
     if region.psf is None:
-        return put_stars(region.image, x, y, flux, star_wings(field), region.gain, rng)
+        return inject_stars(region.image, x, y, flux, star_wings(field), region.gain, rng)
     light = draw_stars(region.image.shape, region.psf, x, y, flux)
     photons = rng.poisson(np.maximum(light, 0) * region.gain) / region.gain
     image: np.ndarray = region.image + photons.astype(np.float32)

@@ -1,18 +1,13 @@
 """Remarks on solved frames whose scale or orientation differs from the instrument file."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lib.night.facts import FrameFacts
-
-if TYPE_CHECKING:
-    from lib.report.outcomes import Outcome
 
 SCALE_DIFFERS, TURN_DIFFERS = 0.01, 1.0
 """Relative difference of scale, and difference of rotation [deg], above which a remark is made."""
@@ -35,7 +30,7 @@ class Orientation:
     rotation: float
     mirrored: bool
 
-    def differs(self, other: Orientation) -> bool:
+    def differs(self, other: "Orientation") -> bool:
         """Return whether scale, rotation or parity differ significantly."""
         ratios = [one / two for one, two in zip(self.scales, other.scales, strict=True)]
         if self.mirrored != other.mirrored or any(abs(r - 1) > SCALE_DIFFERS for r in ratios):
@@ -90,19 +85,22 @@ def orientation_of(cards: Mapping[str, Any], facts: FrameFacts) -> Orientation |
     return Orientation((float(scales[0]), float(scales[1])), rotation, bool(np.linalg.det(cd) > 0))
 
 
-def orientation_remarks(frames: Mapping[str, FrameFacts], outcomes: Iterable[Outcome]) -> list[str]:
+def orientation_remarks(
+    frames: Mapping[str, FrameFacts], solved_cards: Iterable[tuple[str, Mapping[str, Any]]]
+) -> list[str]:
     """Return, for each camera whose solved frames differ from the initial WCS, the correct entry.
 
     Parameters
     ----------
     frames : mapping of str to FrameFacts
-    outcomes : iterable of Outcome
-        Only frames tied to a catalogue are used: others keep the assumed orientation.
+    solved_cards : iterable of tuple
+        Name and header cards of each frame that was not rejected. Only frames tied to a catalogue
+        are used: others keep the assumed orientation.
     """
     found: dict[tuple[str, ...], list[tuple[Orientation, Orientation | None, FrameFacts]]] = {}
-    for outcome in outcomes:
-        facts, cards = frames.get(outcome.frame), outcome.cards
-        if facts is None or outcome.status == "REJECTED" or not cards.get("ASTRNST"):
+    for name, cards in solved_cards:
+        facts = frames.get(name)
+        if facts is None or not cards.get("ASTRNST"):
             continue
         if cards.get("ASTRCAT", "NONE") == "NONE":
             continue

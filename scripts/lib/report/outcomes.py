@@ -336,7 +336,10 @@ def night_remarks(
         for stack, one in results.items()
         if one.difference.get("QCSTAT") == "REJECTED" and one.cards.get("QCSTAT") == "OK"
     ]
-    remarks += orientation_remarks(night.frames, frames.values())
+    remarks += orientation_remarks(
+        night.frames,
+        ((name, one.cards) for name, one in frames.items() if one.status != "REJECTED"),
+    )
     remarks += grouped_notes(
         (frame, note) for frame, one in frames.items() for note in one.cards.get("NOTE", ())
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from lib.background.largesources import large_halo, light_end, still_light
+from lib.background.largesources import first_sky_ring, large_halo, still_light
 from lib.background.makesky import sky_from_frames
 from lib.background.mastersky import read_sky, write_sky
 from lib.background.subtraction import skysub_frame
@@ -137,5 +137,5 @@ def test_light_ends_where_a_ring_is_no_brighter_than_all_beyond():
     rng = np.random.default_rng(8)
     ring = np.repeat(np.arange(12), 200)
     values = np.clip(5 - ring, 0, None) + rng.normal(0, 1, ring.size)
-    assert light_end(values, ring) == 5
-    assert light_end(rng.normal(0, 1, ring.size), ring) <= 1
+    assert first_sky_ring(values, ring) == 5
+    assert first_sky_ring(rng.normal(0, 1, ring.size), ring) <= 1

@@ -6,16 +6,9 @@ import simulate
 from cosmicframes import DETECTORS, SHAPE, altered_cores, expose
 from scipy.ndimage import label, uniform_filter
 
-from lib.calibration.cosmicrays import (
-    NEIGHBOURS,
-    Sharpness,
-    Starlight,
-    crclean_frame,
-    find_cosmic_rays,
-    repair,
-    sharpest_ratios,
-    touching,
-)
+from lib.calibration.cosmicrays import crclean_frame, find_cosmic_rays, repair
+from lib.calibration.sharpness import NEIGHBOURS, Sharpness, sharpest_ratios
+from lib.calibration.starlight import Starlight, touching
 from lib.calibration.starwidth import measure_fwhm
 from lib.core.settings import CrcleanSettings
 from lib.frame.file import BAD, COSMIC, INTERPOLATED, SATURATED, Frame

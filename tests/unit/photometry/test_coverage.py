@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lib.photometry.coverage import BLOCK, FrameCoverage, least_coverage, look_up
+from lib.photometry.coverage import BLOCK, FrameCoverage, corrections_at, least_coverage
 
 FWHMS = (3.0, 4.0, 5.0)
 BETA = 3.0
@@ -75,7 +75,7 @@ def test_maps_hold_the_corrections(coverage):
     x, y = np.array([20.0, 70.0]), np.array([20.0, 75.0])
     maps = coverage.correction_maps(x[1:], y[1:], [6.0, 3.0])
     assert maps.shape == (4, 12, 12)
-    wide, inner, error, part = look_up(maps, x, y)
+    wide, inner, error, part = corrections_at(maps, x, y)
     np.testing.assert_allclose(part, [0.25, 1])
     for value, radius in ((wide, 6.0), (inner, 3.0)):
         factor, _ = coverage.correction(x, y, radius, np.array([1]))

@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from lib.core.settings import StackSettings
 from lib.core.stats import mad_std
-from lib.photometry.injection import complete_flux, confusion, crowding, put_stars
+from lib.photometry.injection import complete_flux, confusion, crowding, inject_stars
 from lib.photometry.psf import Wings, moffat_alpha
 from lib.photometry.sourcetable import measure_sources
 from lib.stack.depth import detection_settings, limiting_flux, measure_coadd
@@ -26,7 +26,7 @@ def measured_scene(rng, number, size=420, flux=None):
     if flux is None:
         flux = 10 ** (-0.4 * (13 + 7.5 * rng.random(number) ** 0.6 - 28.4))
     empty = (rng.poisson(SKY, (size, size)) - SKY).astype(np.float32)
-    image = put_stars(empty, x, y, flux, STAR, 1.0, rng)
+    image = inject_stars(empty, x, y, flux, STAR, 1.0, rng)
     weight = np.full(image.shape, 1 / SKY, np.float32)
     coadd = measure_coadd(
         image, weight, wcs=WCS(naxis=2), scale=1.0, gain=1.0, saturate=1e9, settings=SETTINGS
@@ -37,7 +37,7 @@ def measured_scene(rng, number, size=420, flux=None):
 def test_light_put_in_is_the_flux():
     image = np.zeros((121, 121), np.float32)
     x, y = np.array([60.3]), np.array([59.8])
-    after = put_stars(image, x, y, np.array([1e6]), STAR, 1e6, np.random.default_rng(1))
+    after = inject_stars(image, x, y, np.array([1e6]), STAR, 1e6, np.random.default_rng(1))
     inside = 1 - (1 + (32 / STAR.alpha) ** 2) ** -2
     assert after.sum() == pytest.approx(1e6, rel=1.5 * (1 - inside) + 1e-3)
     assert not image.any()

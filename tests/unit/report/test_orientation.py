@@ -8,7 +8,6 @@ from framefacts import made_facts
 
 from lib.night.wcscards import camera_matrix, wcs_cards
 from lib.report.orientation import orientation_of, orientation_remarks
-from lib.report.outcomes import Outcome
 
 SHAPE = [100, 120]
 
@@ -46,15 +45,15 @@ def test_what_is_written_gives_the_orientation_that_was_found(wcs, flip, binning
 
 def remarks(file, sky, count=3, catalogue="refcat", **changes):
     """Remarks on frames whose file gives `file` and whose solution is `sky`."""
-    frames, outcomes = {}, []
+    frames, cards = {}, {}
     for k in range(count):
         facts = frame(**changes)
         facts.frame = f"2{k}"
         facts.wcs = cards_of(file, facts) if file else None
         solved = cards_of(sky, facts) | {"ASTRNST": 20, "ASTRCAT": catalogue}
         frames[facts.frame] = facts
-        outcomes.append(Outcome(facts.frame, cards=solved))
-    return orientation_remarks(frames, outcomes)
+        cards[facts.frame] = solved
+    return orientation_remarks(frames, cards.items())
 
 
 def test_lines_to_put_into_the_file():
