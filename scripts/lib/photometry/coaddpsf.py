@@ -264,33 +264,57 @@ def _tied(
     image: PsfImage, psf: PsfModel, x: np.ndarray, y: np.ndarray, rows: np.ndarray,
     total: np.ndarray,
 ) -> PsfModel:  # fmt: skip
-    """Return a model on the flux scale of apertures, with its error by how stars differ.
-
-    What it leaves of bright stars in 1.5 FWHM, over their fluxes, scatters by noise and by what
-    the model lacks.
-    """
+    """Return a model on the flux scale of apertures, with its error by how stars differ."""
     fitted = image.fit(psf, x, y, rounds=2)
+    factor, error = tie(image, fitted, psf.fwhm, rows, total)
+    if error is None:
+        return replace(psf, error=WINGS_ERROR)
+    return replace(psf, coefficients=psf.coefficients / factor, error=error)
+
+
+def tie(
+    image: PsfImage, fitted: PsfFluxes, fwhm: float, rows: np.ndarray, total: np.ndarray
+) -> tuple[float, float | None]:
+    """Return the factor from fitted fluxes to those of apertures, and the error of the model.
+
+    What a model leaves of bright stars in 1.5 FWHM, over their fluxes, scatters by noise and by
+    what the model lacks.
+
+    Parameters
+    ----------
+    image : PsfImage
+    fitted : PsfFluxes
+    fwhm : float
+        [pixel].
+    rows : ndarray of int
+        Stars to tell it from.
+    total : ndarray, shape (n,)
+        Total fluxes by apertures of all that were fitted.
+
+    Returns
+    -------
+    factor : float
+    error : float or None
+        Relative error of a flux, with that of the factor; None with too few stars.
+    """
     flux, error = fitted.flux[rows], fitted.error[rows]
     good = (flux > STAR_SNR * error) & (fitted.seen[rows] > CORE_LOST)
     bright = good & (flux > TIE_SNR * error)
     good = bright if bright.sum() >= ENOUGH_STARS else good
     if good.sum() < LEAST_STARS:
-        return replace(psf, error=WINGS_ERROR)
+        return 1.0, None
     rows, flux, error = rows[good], flux[good], error[good]
     ratio = total[rows] / flux
     middle = float(np.median(ratio))
     scatter = MAD_TO_SIGMA * float(np.median(np.abs(ratio / middle - 1)))
-    radius = 1.5 * psf.fwhm
+    radius = 1.5 * fwhm
     place = fitted.x[rows], fitted.y[rows]
-    left, _, _ = sep.sum_circle(fitted.residual, *place, radius, subpix=5)
+    left = fitted.residual_sums(rows, radius)
     sky, _, _ = sep.sum_circle(image.variance, *place, radius, subpix=5)
     photons = flux / image.gain if image.gain else 0.0
     noise = np.maximum(sky + photons - error**2, 0.1 * error**2)
     own = excess_scatter(left / flux, noise / flux**2)
-    return replace(
-        psf, coefficients=psf.coefficients / middle,
-        error=float(np.hypot(own, scatter / np.sqrt(rows.size))),
-    )  # fmt: skip
+    return middle, float(np.hypot(own, scatter / np.sqrt(rows.size)))
 
 
 def psf_measurement(

@@ -19,6 +19,7 @@ from lib.photometry.backgroundmesh import (
     grow,
     spread_mesh,
 )
+from lib.photometry.coaddpsf import EFFECTIVE_RADIUS
 from lib.photometry.emptyapertures import aperture_noise, empty_apertures, summed_area
 from lib.photometry.flags import (
     FLAG_NEIGHBOUR,
@@ -28,9 +29,11 @@ from lib.photometry.flags import (
     FLAG_TRAILED,
     FLAG_WEIGHT,
 )
+from lib.photometry.framepsf import FrameStars, frame_psf_fluxes
 from lib.photometry.neighbours import StarModels
 from lib.photometry.pointflux import ApertureSums, point_fluxes
 from lib.photometry.psf import StarAperture
+from lib.photometry.psfbuild import PsfImage
 from lib.photometry.sources import detect_sources
 from lib.photometry.trailing import TRAIL_ERROR, trailed, trailed_shares, window_sigma
 
@@ -73,6 +76,13 @@ LEAST_NOISE_RATIO = 0.85
 """Minimum of the noise ratio: that of independent pixels in apertures of a radius of two pixels or
 more."""
 
+FITTED_NEIGHBOURS = 4.0
+"""Known sources so near to a position are fitted with it [FWHM]; the light of others is subtracted
+as that of all is for apertures."""
+
+LEAST_FITTED = 3.0
+"""Minimum S/N that they are expected to have; fainter ones are subtracted, too."""
+
 MIN_EMPTY_APERTURES = 30
 """With fewer empty apertures, pixels are assumed independent."""
 
@@ -98,6 +108,8 @@ class FrameFluxes:
     neighbour_error : ndarray, shape (n,)
         Part of the error due to the light of neighbours, nearly the same in all frames of one
         seeing.
+    psf_flux, psf_error : ndarray, shape (n,)
+        Total fluxes by fits of the point-spread function, and their errors; NaN without one.
     """
 
     flux: np.ndarray
@@ -109,6 +121,8 @@ class FrameFluxes:
     noise_ratio: float
     centroid: np.ndarray
     neighbour_error: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    psf_flux: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    psf_error: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -139,6 +153,7 @@ class _Prepared:
 def measure_frame(
     frame: Frame, positions: np.ndarray, sources: np.ndarray, fluxes: np.ndarray,
     aperture: StarAperture, wcs: WCS | None = None, trails: np.ndarray | None = None,
+    stars: tuple[np.ndarray, float] | None = None,
 ) -> FrameFluxes:  # fmt: skip
     """Measure point sources at given positions of a frame.
 
@@ -160,6 +175,9 @@ def measure_frame(
     trails : ndarray, shape (n, 2), optional
         Motion to the east and north during the exposure [arcsec]; the light that apertures lose
         by it is added, and a fifth of that to the error.
+    stars : tuple, optional
+        Rows of those positions that are stars without neighbours, ndarray of int, and their FWHM
+        [pixel]: with them the point-spread function is measured, and fitted everywhere.
 
     Returns
     -------
@@ -177,12 +195,16 @@ def measure_frame(
     index = np.flatnonzero(on)
     if not index.size:
         nothing = np.full((n, 2), np.nan)
-        return FrameFluxes(flux, error, sky, flags, x, y, np.nan, nothing, np.zeros(n))
+        return FrameFluxes(
+            flux, error, sky, flags, x, y, np.nan, nothing, np.zeros(n), flux.copy(), flux.copy()
+        )
     at = x[index], y[index]
     prepared = _prepare(frame.image, frame.mask)
     _fill_bad_pixels(prepared, at, aperture.radius)
     inner = aperture.inner()
-    ratio, inner_ratio = _noise_ratios(prepared, [aperture.radius, inner.radius])
+    fwhm = 0.0 if stars is None else stars[1]
+    radii = [aperture.radius, inner.radius, *([EFFECTIVE_RADIUS * fwhm] if fwhm else [])]
+    ratio, inner_ratio, *fit_ratio = _noise_ratios(prepared, radii)
     known = _to_pixels(wcs, frame.image.shape, np.reshape(sources, (-1, 2)))
     models, own = _neighbours(prepared, at, (*known, np.asarray(fluxes, float)), aperture)
     gain = float(frame.header.get("GAIN", 1.0)) or 1.0
@@ -219,7 +241,56 @@ def measure_frame(
     centroid = np.full((n, 2), np.nan)
     for part, image in ((seen & ~pulled, prepared.image), (seen & pulled, models.residual)):
         centroid[part] = _centroids(image, x[part], y[part], aperture.radius, spread[part])
-    return FrameFluxes(flux, error, sky, flags, x, y, ratio, centroid, beside)
+    psf_flux, psf_error = np.full((2, n), np.nan)
+    if stars is not None:
+        bad = FLAG_SATURATED | FLAG_OUTSIDE | FLAG_WEIGHT
+        tell = np.flatnonzero(np.isin(index, stars[0]) & ((flags[index] & bad) == 0))
+        by_fit = _by_fits(
+            prepared, models, own, FrameStars(*at, total, total_error, tell, len(index)),
+            (aperture, gain, fit_ratio[0], fwhm),
+        )  # fmt: skip
+        held = trailed_shares(motion[index], aperture, EFFECTIVE_RADIUS * fwhm)
+        psf_flux[index] = by_fit[0] / held
+        psf_error[index] = np.hypot(by_fit[1] / held, TRAIL_ERROR * (1 - held) * psf_flux[index])
+        psf_flux[gone], psf_error[gone] = np.nan, np.nan
+    return FrameFluxes(flux, error, sky, flags, x, y, ratio, centroid, beside, psf_flux, psf_error)
+
+
+def _by_fits(
+    prepared: _Prepared, models: StarModels, own: list[np.ndarray], stars: FrameStars,
+    how: tuple[StarAperture, float, float, float],
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Return fluxes and errors of stars by fits of the point-spread function.
+
+    What is fitted is put back into the residual image of `models`. `how` is the aperture, the gain,
+    the ratio of the noise to that of independent pixels, and the FWHM of stars [pixel].
+    """
+    aperture, gain, ratio, fwhm = how
+    # Pixels on the rim do not count in part here, as they do in apertures.
+    sigma = prepared.noise * max(1.0, ratio)
+    objects = np.zeros(len(models.x), bool)
+    for members in own:
+        objects[members] = True
+    fitted = np.zeros(len(models.x), bool)
+    if len(models.x):
+        apart, _ = cKDTree(np.column_stack([stars.x, stars.y])).query(
+            np.column_stack([models.x, models.y])
+        )
+        noise = sigma * np.sqrt(np.pi) * EFFECTIVE_RADIUS * fwhm
+        bright = models.flux > LEAST_FITTED * np.hypot(noise, np.sqrt(models.flux / gain))
+        fitted = ~objects & bright & (apart < FITTED_NEIGHBOURS * fwhm)
+    models.put_back(objects | fitted)
+    variance = np.where(prepared.bad, np.float32(0), np.float32(sigma**2))
+    nothing = np.full(int(fitted.sum()), np.nan)
+    everything = FrameStars(
+        np.append(stars.x, models.x[fitted]), np.append(stars.y, models.y[fitted]),
+        np.append(stars.total, nothing), np.append(stars.error, nothing), stars.rows,
+        stars.number,
+    )  # fmt: skip
+    flux, error = frame_psf_fluxes(
+        PsfImage(models.residual, variance, gain), everything, aperture, fwhm
+    )
+    return flux[: stars.x.size], error[: stars.x.size]
 
 
 def _centroids(

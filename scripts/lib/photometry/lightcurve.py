@@ -464,9 +464,12 @@ def measure_one(
     trails = np.zeros((len(sky) + len(comparison), 2))
     for k, one in enumerate(positions):
         trails[k] = np.array(one.motion(result.mjd)) * exposure / 3600
+    fwhm = quality.seeing / pixel_scale(wcs)
+    stars = np.arange(len(positions), len(trails))
     result.fluxes = measure_frame(
         frame, np.concatenate([sky, comparison]), stack.positions,
         stack.fluxes * scale / stack.exptime, quality.aperture, wcs, trails,
+        (stars, fwhm) if fwhm > 0 else None,
     )  # fmt: skip
     centroid = result.fluxes.centroid[: len(positions)]
     result.centroids = np.full(centroid.shape, np.nan)

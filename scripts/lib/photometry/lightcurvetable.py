@@ -58,7 +58,7 @@ COLUMNS = {
     "MAG": (float, "mag", "magnitude, where detected"),
     "MAGERR": (float, "mag", "its error, without ZPERR and the error common to all"),
     "LIMIT": (float, "mag", f"{LIMIT_SIGMA:g} sigma upper limit, where not detected"),
-    "FLUX_PSF": (float, "electron / s", "as FLUX, by a fit of the point-spread function; stacks"),
+    "FLUX_PSF": (float, "electron / s", "as FLUX, by a fit of the point-spread function"),
     "FLUXERR_PSF": (float, "electron / s", "its error"),
     "MAG_PSF": (float, "mag", "its magnitude, where its S/N is as of DETECTED"),
     "MAGERR_PSF": (float, "mag", "its error, as MAGERR"),
@@ -221,6 +221,7 @@ def _frame_row(one: MeasuredFrame, index: int, position: Position, best: float) 
         "NCOMP": one.n_comparison, "FLAGS": FLAG_OUTSIDE, "USED": one.quality.used,
         "REASON": one.reason, "WEIGHT": 0.0,
         "SIGMA": np.nan, "RACEN": np.nan, "DECCEN": np.nan, "CENERR": np.nan,
+        "FLUX_PSF": np.nan, "FLUXERR_PSF": np.nan,
     }  # fmt: skip
     if one.fluxes is None:
         return row
@@ -238,6 +239,10 @@ def _frame_row(one: MeasuredFrame, index: int, position: Position, best: float) 
         "NEIGHERR": one.fluxes.neighbour_error[index] / scale
         if len(one.fluxes.neighbour_error) else 0.0,
     }  # fmt: skip
+    if len(one.fluxes.psf_flux):
+        by_fit = one.fluxes.psf_flux[index] / scale
+        own = one.fluxes.psf_error[index] / scale
+        row |= {"FLUX_PSF": by_fit, "FLUXERR_PSF": np.hypot(own, relative_error * abs(by_fit))}
     if len(one.centroids) and flux > 0:
         length = np.hypot(*position.motion(one.mjd)) * one.exptime / 3600
         width = trailed_sigma(one.quality.seeing / 2.355, length)
@@ -315,6 +320,9 @@ def _combined(rows: list[dict[str, Any]]) -> dict[str, Any]:
     own = np.sum(weight**2 * np.maximum(error**2 - beside**2, 0))
     common = float(np.sum(weight * beside))
     scale_error = np.array([row["ZPERR"] for row in rows])
+    # Of all of them or of none: the time is that of all.
+    by_fit = float(weight @ np.array([row["FLUX_PSF"] for row in rows]))
+    fit_error = float(np.hypot.reduce(weight * np.array([row["FLUXERR_PSF"] for row in rows])))
     row = dict(rows[0])
     row |= {key: mean(key) for key in ("MJD", "AIRMASS", "SEEING", "SKY", "X", "Y", "TRANSPARENCY",
                                        "APRADIUS", "FLUX")}  # fmt: skip
@@ -322,6 +330,7 @@ def _combined(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "KIND": "bin", "EXPTIME": float(sum(one["EXPTIME"] for one in rows)),
         "NFRAMES": len(rows), "FLUXERR": float(np.sqrt(own + common**2)), "NEIGHERR": common,
         "SIGMA": float(np.sqrt(np.sum((weight * [one["SIGMA"] for one in rows]) ** 2))),
+        "FLUX_PSF": by_fit, "FLUXERR_PSF": fit_error,
         "ZPERR": float(np.sqrt(np.nansum((weight * scale_error) ** 2))),
         "NCOMP": min(one["NCOMP"] for one in rows),
         "FLAGS": int(np.bitwise_or.reduce([one["FLAGS"] for one in rows])),
@@ -375,8 +384,6 @@ def _add_magnitude(row: dict[str, Any], zeropoint: float) -> None:
     row["DETECTED"] = bool(row["SNR"] >= LIMIT_SIGMA)
     magnitude, magnitude_error, limit = magnitudes(np.array([flux]), np.array([error]), zeropoint)
     row["MAG"], row["MAGERR"], row["LIMIT"] = magnitude[0], magnitude_error[0], limit[0]
-    for key in ("FLUX_PSF", "FLUXERR_PSF"):
-        row.setdefault(key, np.nan)
     flux, error = np.array([[row["FLUX_PSF"]], [row["FLUXERR_PSF"]]])
     magnitude, magnitude_error, _ = magnitudes(flux, error, zeropoint)
     row["MAG_PSF"], row["MAGERR_PSF"] = magnitude[0], magnitude_error[0]

@@ -146,6 +146,10 @@ class StarModels:
             )[0]  # fmt: skip
         return sums
 
+    def put_back(self, chosen: np.ndarray) -> None:
+        """Add the models of selected stars, a mask of shape (n,), to the residual, in place."""
+        self._add(self.residual, np.flatnonzero(chosen & (self.flux > 0)))
+
     def image(self, chosen: np.ndarray) -> np.ndarray:
         """Return an image of the models of selected stars, given as a mask of shape (n,)."""
         image = np.zeros(self.size, np.float32)

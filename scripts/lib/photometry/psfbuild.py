@@ -110,8 +110,9 @@ class PsfStars:
 
 
 def build_psf(
-    image: PsfImage, stars: PsfStars, fwhm: float, wings: Wings, light: float
-) -> PsfModel | None:
+    image: PsfImage, stars: PsfStars, fwhm: float, wings: Wings, light: float, *,
+    rounds: int | None = None, most: int = MOST_STARS,
+) -> PsfModel | None:  # fmt: skip
     """Measure the point-spread function of an image.
 
     Sources are fitted with the model as it is, and taken away; what is left about the stars tells
@@ -128,13 +129,18 @@ def build_psf(
         Profile of a star of total flux 1 outside of the core.
     light : float
         Part of a star's light within `FIT_RADIUS`.
+    rounds : int, optional
+        Rounds, all of them if not given; the first two leave a Moffat profile that changes
+        linearly over the field.
+    most : int
+        Maximum number of stars to measure with.
 
     Returns
     -------
     PsfModel or None
         None with fewer than `LEAST_STARS` stars.
     """
-    rows = _over_the_field(stars, image.data.shape)
+    rows = _over_the_field(stars, image.data.shape, most)
     if rows.size < LEAST_STARS:
         return None
     step, half = table_grid(fwhm)
@@ -144,10 +150,11 @@ def build_psf(
     own = np.searchsorted(near, rows)
     beta = float(np.clip(wings.beta, *BETAS))
     profile = Wings(moffat_alpha(fwhm, beta), beta, 1.0, wings.e1, wings.e2)
-    base = _joined(profile, wings, fwhm, step, half)
+    outside = analytic_table(wings, step, half)
+    base = _joined(profile, outside, fwhm, step)
     psf = PsfModel(base[None], step, ((nx - 1) / 2, (ny - 1) / 2), max(nx, ny) / 2, 0, fwhm)
     psf = _normalised(psf, light)
-    for number, error in enumerate(MODEL_ERRORS):
+    for number, error in enumerate(MODEL_ERRORS[:rounds]):
         fitted = image.fit(psf, x, y, rounds=2)
         x, y = fitted.x, fitted.y
         sound = np.isfinite(fitted.flux[own]) & (fitted.flux[own] > 0) & (fitted.seen[own] > 0.9)
@@ -162,7 +169,7 @@ def build_psf(
             degree = degree if number == ANALYTIC_ROUNDS - 1 else 0
             powers = field_terms(seen.x, seen.y, psf.centre, psf.span, degree)
             profile, slopes = _moffat_step(profile, seen, powers)
-            base = _joined(profile, wings, fwhm, step, half)
+            base = _joined(profile, outside, fwhm, step)
             tables = np.concatenate([base[None], _varying(profile, slopes, step, half)])
             psf = replace(psf, coefficients=tables, degree=degree)
         else:
@@ -174,9 +181,10 @@ def build_psf(
     return replace(psf, n_stars=int(own.size))
 
 
-def _joined(profile: Wings, wings: Wings, fwhm: float, step: float, half: int) -> np.ndarray:
-    """Return the table of a profile that goes over into wings between `JOINT`."""
-    one, other = (analytic_table(each, step, half) for each in (profile, wings))
+def _joined(profile: Wings, other: np.ndarray, fwhm: float, step: float) -> np.ndarray:
+    """Return the table of a profile that goes over into that of the wings between `JOINT`."""
+    half = other.shape[0] // 2
+    one = analytic_table(profile, step, half)
     node = step * np.arange(-half, half + 1)
     away = np.hypot(node[:, None], node[None, :]) / fwhm
     part = np.clip((away - JOINT[0]) / (JOINT[1] - JOINT[0]), 0, 1)
@@ -230,7 +238,7 @@ class StarPixels:
         counts = np.isfinite(sky) & (sky > 0)
         photons = np.maximum(light, 0) / image.gain if image.gain else 0.0
         sigma = np.sqrt(np.where(counts, sky, 1.0) + photons + (CORE_ERROR * light) ** 2)
-        left = fitted.residual.ravel()[pixel].astype(float)
+        left = fitted.residual_at(pixel).astype(float)
         strange = np.abs(left) / np.hypot(sigma, error * light)
         weight = np.where(counts, np.minimum(1.0, CLIP / np.maximum(strange, 1e-9)), 0) / sigma
         return cls(x, y, flux, star, dx, dy, light, left, weight)
@@ -292,7 +300,7 @@ def _varying(profile: Wings, slopes: np.ndarray, step: float, half: int) -> np.n
     return np.einsum("kj,jyx->kyx", slopes, np.array(ways))
 
 
-def _over_the_field(stars: PsfStars, shape: tuple[int, ...]) -> np.ndarray:
+def _over_the_field(stars: PsfStars, shape: tuple[int, ...], most: int) -> np.ndarray:
     """Return the stars to measure with, ascending: the first of each cell of the field."""
     row, column = (
         np.clip((place * CELLS / size).astype(int), 0, CELLS - 1)
@@ -303,7 +311,7 @@ def _over_the_field(stars: PsfStars, shape: tuple[int, ...]) -> np.ndarray:
     rank = np.empty(cell.size, int)
     first = np.searchsorted(cell[order], np.arange(CELLS**2))
     rank[order] = np.arange(cell.size) - first[cell[order]]
-    chosen = np.argsort(rank, kind="stable")[:MOST_STARS]
+    chosen = np.argsort(rank, kind="stable")[:most]
     return np.sort(stars.rows[chosen])
 
 
@@ -343,6 +351,7 @@ def _improved(
     from scipy.sparse.linalg import LinearOperator, lsmr
 
     splines = _spline_matrix(seen.dx, seen.dy, psf.step, psf.coefficients.shape[1])
+    transposed = splines.T.tocsr()
     powers = field_terms(seen.x, seen.y, psf.centre, psf.span, degree)[seen.star]
     powers *= (seen.flux[seen.star] * seen.weight)[:, None]
     n_terms, nodes = powers.shape[1], splines.shape[1]
@@ -354,7 +363,7 @@ def _improved(
         return np.einsum("sk,sk->s", splines @ table, powers)
 
     def backward(residual: np.ndarray) -> np.ndarray:
-        return (scale * (splines.T @ (powers * residual[:, None])).T).ravel()
+        return (scale * (transposed @ (powers * residual[:, None])).T).ravel()
 
     operator = LinearOperator(
         (seen.left.size, n_terms * nodes), matvec=forward, rmatvec=backward, dtype=float

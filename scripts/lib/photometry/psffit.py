@@ -7,11 +7,13 @@ does the same star by star.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from lib.core.stats import regular_sample
+from lib.photometry.apertures import tile_sums
 from lib.photometry.backgroundmesh import background
 from lib.photometry.psfmodel import PsfModel, Stamps
 
@@ -45,6 +47,9 @@ SHARED = 0.03
 FITTED = 3
 """Parameters of a star."""
 
+FEW_PIXELS = 8
+"""Pixels of stamps that are fewer than this part of those of an image are sorted themselves."""
+
 LEAST_SEEN = 0.02
 """Part of the information on a flux that must lie in pixels with weight."""
 
@@ -67,8 +72,12 @@ class PsfFluxes:
         where some of the core is saturated, masked or outside of the image.
     area : ndarray, shape (n,)
         Pixels of sky whose noise a fit to a faint star has.
-    residual : ndarray of float32, shape (ny, nx)
-        The image without the stars, and without the sky that was fitted.
+    image, variance : ndarray of float32, shape (ny, nx)
+        What was fitted: the image without the sky that was fitted with the stars.
+    touched : ndarray of int, shape (m,)
+        Flat indices of the pixels that the stars reach, ascending.
+    light : ndarray of float32, shape (m,)
+        Light of all stars in these.
     """
 
     x: np.ndarray
@@ -78,7 +87,59 @@ class PsfFluxes:
     chi2: np.ndarray
     seen: np.ndarray
     area: np.ndarray
-    residual: np.ndarray
+    image: np.ndarray
+    variance: np.ndarray
+    touched: np.ndarray
+    light: np.ndarray
+
+    @cached_property
+    def residual(self) -> np.ndarray:
+        """The image without the stars and the sky, ndarray of float32, shape (ny, nx).
+
+        0 in pixels that do not count.
+        """
+        good = _counts(self.image, self.variance)
+        left = np.where(good, self.image, 0).astype(np.float32)
+        flat = left.reshape(-1)
+        flat[self.touched] -= self.light * good.ravel()[self.touched]
+        return left
+
+    def residual_sums(self, rows: np.ndarray, radius: float) -> np.ndarray:
+        """Return the sums of the residual in circles about some of the stars.
+
+        Parameters
+        ----------
+        rows : ndarray of int, shape (k,)
+        radius : float
+            [pixel].
+        """
+        half = int(np.ceil(radius)) + 1
+        side = np.arange(-half, half + 1)
+        x, y = self.x[rows], self.y[rows]
+        column, row = np.rint(x).astype(int), np.rint(y).astype(int)
+        ny, nx = self.image.shape
+        columns = column[:, None, None] + side
+        rows_of = row[:, None, None] + side[:, None]
+        inside = (columns >= 0) & (columns < nx) & (rows_of >= 0) & (rows_of < ny)
+        tiles = np.zeros(inside.shape, np.float32)
+        tiles[inside] = self.residual_at((rows_of * nx + columns)[inside])
+        return tile_sums(tiles, x - column, y - row, radius)[0]
+
+    def residual_at(self, pixel: np.ndarray) -> np.ndarray:
+        """Return the residual in some pixels, float32, of their flat indices."""
+        value = self.image.ravel()[pixel]
+        good = _counts(value, self.variance.ravel()[pixel])
+        light = np.zeros(len(pixel), np.float32)
+        if len(self.touched):
+            place = np.minimum(np.searchsorted(self.touched, pixel), len(self.touched) - 1)
+            found = self.touched[place] == pixel
+            light[found] = self.light[place[found]]
+        return np.where(good, value - light, 0).astype(np.float32)
+
+
+def _counts(image: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Return which pixels count."""
+    return np.isfinite(image) & (variance > 0) & (variance < np.inf)
 
 
 def psf_photometry(
@@ -117,31 +178,36 @@ def psf_photometry(
     n = x.size
     if n == 0:
         none = np.empty(0)
-        return PsfFluxes(none, none, none, none, none, none, none, image)
-    good = np.isfinite(image) & (variance > 0) & (variance < np.inf)
-    data = np.where(good, image, 0).astype(np.float32)
-    sky = variance[good]
-    noise = float(np.sqrt(np.median(regular_sample(sky)))) if sky.size else 1.0
+        no_pixel = np.empty(0, np.int64), np.empty(0, np.float32)
+        return PsfFluxes(none, none, none, none, none, none, none, image, variance, *no_pixel)
+    sample = regular_sample(variance)
+    sample = sample[(sample > 0) & (sample < np.inf)]
+    noise = float(np.sqrt(np.median(sample))) if sample.size else 1.0
+    data = image
     start = x.copy(), y.copy()
     flux = np.zeros(n)
-    last = np.zeros(data.size, np.float32)
+    # Only pixels near stars are looked at: they are few in most images.
+    last = np.zeros(image.size, np.float32)
+    before = np.empty(0, np.int64)
     for number in range(rounds):
         stamps = psf.stamps(x, y, stamp_radii(flux, psf, noise))
         matrix, pixels, touched = _design(stamps, image.shape)
-        counts = good.ravel()[touched]
+        here = data.ravel()[touched]
+        sky = variance.ravel()[touched]
+        counts = _counts(here, sky)
+        here = np.where(counts, here, 0).astype(float)
         photons = last[touched].astype(float)
-        known = np.where(counts, variance.ravel()[touched], 1.0)
+        known = np.where(counts, sky, 1.0)
         if gain:
             known += np.maximum(photons, 0) / gain
         weight = counts / (known + (PROFILE_ERROR * photons) ** 2)
-        here = data.ravel()[touched].astype(float)
         flux, normal = _solve(matrix, weight, here, flux)
         light = matrix.T @ flux
         left = here - light
-        last[:] = 0
-        last[touched] = light
         if number == rounds - 1:
             break
+        last[before] = 0
+        last[touched], before = light, touched
         if free:
             moved = _shifts(stamps, pixels, weight, left, flux, normal)
             _move(x, y, moved, start, psf.fwhm)
@@ -149,6 +215,8 @@ def psf_photometry(
             for place, begun, size in zip((x, y), start, image.shape[::-1], strict=True):
                 np.clip(place, np.minimum(begun, 0), np.maximum(begun, size - 1), out=place)
         if sky_box:
+            good = _counts(image, variance)
+            data = np.where(good, data, 0)
             rest = data - last.reshape(data.shape)
             data -= background(rest, ~good, sky_box)[0] * good
     error = _errors(matrix, normal, weight, known)
@@ -158,8 +226,9 @@ def psf_photometry(
     error = np.hypot(error, psf.error * flux)
     lost = ~(seen > LEAST_SEEN)
     flux[lost], error[lost] = np.nan, np.nan
-    residual = data - last.reshape(data.shape) * good
-    return PsfFluxes(x, y, flux, error, chi2, seen, 1 / whole, residual)
+    return PsfFluxes(
+        x, y, flux, error, chi2, seen, 1 / whole, data, variance, touched, light.astype(np.float32)
+    )
 
 
 def draw_stars(
@@ -216,9 +285,16 @@ def _design(stamps: Stamps, shape: tuple[int, ...]) -> tuple[csr_array, np.ndarr
     """
     number = _pixel_numbers(stamps, shape)
     keep = (number >= 0) & (stamps.light != 0)
-    place = np.full(int(np.prod(shape)), -1, np.int32)
-    place[number[keep]] = 0
-    touched = np.flatnonzero(place == 0)
+    reached = number[keep]
+    # Memory that is not written to is never laid out.
+    place = np.zeros(int(np.prod(shape)), np.int32)
+    if reached.size < place.size // FEW_PIXELS:
+        rank = np.arange(1, reached.size + 1, dtype=np.int32)
+        place[reached] = rank
+        touched = np.sort(reached[place[reached] == rank])
+    else:
+        place[reached] = 1
+        touched = np.flatnonzero(place)
     place[touched] = np.arange(touched.size)
     pixels = np.where(keep, place[np.where(keep, number, 0)], -1)
     n = stamps.column.size

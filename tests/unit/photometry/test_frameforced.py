@@ -70,14 +70,15 @@ def true_flux(stars, header):
     return 10 ** (-0.4 * (stars["mag"] - ZP)) * header["EXPTIME"]
 
 
-def measured(rng, header, stars, positions, mask=None, image=None, **options):
+def measured(rng, header, stars, positions, mask=None, image=None, psf_stars=None, **options):
     image = make_image(rng, header, stars, fwhm=FWHM, **options) if image is None else image
     mask = np.zeros(image.shape, np.uint8) if mask is None else mask
     known = np.column_stack([stars["ra"], stars["dec"]])
     fluxes = true_flux(stars, header)
     seen = fluxes > 100
+    rows = None if psf_stars is None else (psf_stars, FWHM)
     return measure_frame(Frame(image, mask, header), positions, known[seen], fluxes[seen],
-                         true_aperture())  # fmt: skip
+                         true_aperture(), stars=rows)  # fmt: skip
 
 
 @pytest.mark.parametrize("marked", [False, True])
@@ -160,3 +161,72 @@ def test_positions_off_the_frame_and_at_its_edge_have_no_flux():
     found = measured(rng, header, stars, positions.astype(float))
     assert np.isfinite(found.flux).tolist() == [True] + [False] * 5
     assert np.all(found.flags[1:] & FLAG_OUTSIDE)
+
+
+def test_fits_of_stars_and_of_nothing_are_true():
+    """588 positions: pulls of mean 0, chi^2 of its degrees of freedom, and no more noise."""
+    rng = np.random.default_rng(43)
+    pulls, empty, gain = [], [], []
+    for _ in range(3):
+        header, stars = scene(rng, faint=0.7)
+        positions = np.column_stack([stars["ra"], stars["dec"]])
+        bright = np.flatnonzero(stars["mag"] < 20)
+        found = measured(rng, header, stars, positions, psf_stars=bright)
+        good = (found.flags == 0) & np.isfinite(found.psf_flux)
+        assert good.sum() == (found.flags == 0).sum()
+        pulls.append(((found.psf_flux - true_flux(stars, header)) / found.psf_error)[good])
+        empty.append(stars["mag"][good] > 30)
+        gain.append(np.median(found.psf_error[good] / found.error[good]))
+    pulls, empty = np.concatenate(pulls), np.concatenate(empty)
+    assert empty.sum() > 350 and (~empty).sum() > 130
+    for some in (pulls[empty], pulls[~empty]):
+        assert abs(some.mean()) < 4 / np.sqrt(len(some))
+        assert abs(np.mean(some**2) - 1) < 3.5 * np.sqrt(2 / len(some))
+    assert max(gain) < 1.05
+
+
+def test_a_star_on_a_brighter_one_is_told_by_a_fit_alone():
+    """1.3 FWHM from one of ten times its light: true within an error far below its flux."""
+    rng = np.random.default_rng(47)
+    header, stars = scene(rng, number=8, faint=0.0)
+    stars["mag"][:] = rng.uniform(17.5, 18.5, len(stars["mag"]))
+    wcs = celestial_wcs(header)
+    ra, dec = wcs.all_pix2world([250.0, 250.0 + 1.3 * FWHM], [250.0, 250.0], 0)
+    more = {"ra": ra, "dec": dec, "mag": np.array([16.5, 19.0]), "colour": np.full(2, 0.7)}
+    x, y = wcs.all_world2pix(stars["ra"], stars["dec"], 0)
+    far = np.hypot(x - 250, y - 250) > 30
+    stars = {key: np.append(more[key], values[far]) for key, values in stars.items()}
+    positions = np.column_stack([stars["ra"], stars["dec"]])[1:]
+    truth = true_flux(stars, header)[1]
+    found = [
+        measured(rng, header, stars, positions, psf_stars=np.arange(1, len(positions)))
+        for _ in range(8)
+    ]
+    fluxes, errors = (np.array([getattr(one, key)[0] for one in found])
+                      for key in ("psf_flux", "psf_error"))  # fmt: skip
+    assert np.median(errors) < 0.06 * truth
+    assert abs(np.mean(fluxes) - truth) < 3.5 * np.median(errors)
+    assert 0.4 * np.median(errors) < np.std(fluxes, ddof=1) < 1.7 * np.median(errors)
+
+
+def test_a_position_given_twice_is_measured_twice():
+    """A tenth of a pixel apart: to share the light of one star would tell neither."""
+    rng = np.random.default_rng(59)
+    header, stars = scene(rng, number=8, faint=0.0)
+    stars["mag"][:] = 18.0
+    positions = np.column_stack([stars["ra"], stars["dec"]])
+    twice = np.vstack([positions, positions[:9] + [0.04 / 3600, 0.0]])
+    image = make_image(rng, header, stars, fwhm=FWHM)
+    found = measured(rng, header, stars, twice, image=image, psf_stars=np.arange(len(positions)))
+    flux, error = found.psf_flux, found.psf_error
+    assert flux[len(positions) :] == pytest.approx(flux[:9], rel=0.01)
+    assert error[len(positions) :] == pytest.approx(error[:9], rel=0.05)
+
+
+def test_too_few_stars_make_no_fit():
+    rng = np.random.default_rng(53)
+    header, stars = scene(rng, number=8, faint=0.0)
+    stars["mag"][:] = 18.0
+    positions = np.column_stack([stars["ra"], stars["dec"]])
+    assert np.isnan(measured(rng, header, stars, positions, psf_stars=np.arange(4)).psf_flux).all()
+    assert np.isfinite(measured(rng, header, stars, positions, psf_stars=np.arange(6)).psf_flux[9])

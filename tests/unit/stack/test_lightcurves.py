@@ -154,6 +154,32 @@ def test_constant_stars_have_chi2_of_one_and_make_no_step(campaign):
     assert abs(np.median(steps)) < 0.004
 
 
+def test_fits_of_constant_stars_scatter_by_their_errors(campaign):
+    """And bins are the means of frames; what moves is fitted, too."""
+    _, table, stars = campaign
+    chi2 = freedom = 0.0
+    for i in range(len(stars["ra"])):
+        rows = clean(table, f"s{i}")
+        if len(rows) < 2 * PER_NIGHT - 1:
+            continue
+        flux = np.asarray(rows["FLUX_PSF"])
+        sigma = np.hypot(rows["FLUXERR_PSF"], rows["ZPERR"] / 1.0857 * flux)
+        mean = np.average(flux, weights=sigma**-2.0)
+        chi2, freedom = chi2 + np.sum(((flux - mean) / sigma) ** 2), freedom + len(rows) - 1
+        # Means of the frames: here of one, or of a night.
+        for row in clean(table, f"s{i}", "bin"):
+            members = rows[np.abs(rows["MJD"] - row["MJD"]) < 0.4]
+            members = members[members["MJD"] == row["MJD"]] if row["NFRAMES"] == 1 else members
+            if len(members) == row["NFRAMES"]:
+                low, high = (end(members["FLUX_PSF"]) for end in (np.min, np.max))
+                assert low * (1 - 1e-9) <= row["FLUX_PSF"] <= high * (1 + 1e-9)
+    assert freedom > 150
+    assert abs(chi2 / freedom - 1) < 3 * np.sqrt(2 / freedom)
+    moving = table[(table["NAME"] == "mover") & (table["KIND"] == "frame")][:PER_NIGHT]
+    pull = (moving["MAG_PSF"] - np.mean(moving["MAG_PSF"])) / moving["MAGERR_PSF"]
+    assert np.abs(pull).max() < 3.5
+
+
 def test_magnitudes_are_those_of_both_nights_together(campaign):
     """The two zero points are as well known: half of the error of one is left, and is told."""
     target, table, stars = campaign
