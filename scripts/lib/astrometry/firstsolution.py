@@ -395,10 +395,19 @@ class Search:
             )  # fmt: skip
             return
 
+    def nearest_solved(self, frame: AstrometryFrame) -> AstrometryFrame:
+        """Return the identified frame that was taken nearest in time."""
+        return min(self.solved, key=lambda one: abs(one.mjd - frame.mjd))
+
+    @property
+    def lost(self) -> bool:
+        """Whether a frame was found by none of its header: those of the others tell nothing."""
+        return any(frame.match and frame.match.rung == "blind" for frame in self.frames)
+
     def follow_solved(self) -> None:
-        """Look for the other frames where a solved one points: their headers tell nothing."""
+        """Look for the other frames where a solved one points."""
         for frame in self.unsolved:
-            nearest = min(self.solved, key=lambda one: abs(one.mjd - frame.mjd))
+            nearest = self.nearest_solved(frame)
             self.try_frame(frame, wide=True, pixel_to_world=moved_map(frame, nearest))
 
     def try_orientations(self, frame: AstrometryFrame) -> bool:
@@ -452,8 +461,17 @@ class Search:
         """Try asterisms on every unsolved frame; a solution helps the next ones."""
         known = False
         for frame in filter(self.rich, self.unsolved):
-            if not (known and self.try_orientations(frame)):
-                known |= self.try_frame(frame, wide=True, asterisms=True)
+            if known and self.try_orientations(frame):
+                continue
+            # Of another rotation each, as without a derotator, they share place and scale.
+            nearest = self.nearest_solved(frame)
+            scale = nearest.scale / frame.scale
+            start = None
+            if self.lost:
+                start = moved_map(frame, nearest)
+            elif abs(scale - 1) > self.settings.scale_error:
+                start = reoriented_map(frame, nearest.local_matrix())
+            known |= self.try_frame(frame, wide=True, pixel_to_world=start, asterisms=True)
 
     def reject_odd_orientations(self) -> None:
         """Take back weak matches that disagree with the orientation of most other frames."""
@@ -512,8 +530,7 @@ def identify_all(
     search.try_pointings()
     if not search.solved:
         search.try_asterisms_on_richest()
-        if any(frame.match and frame.match.rung == "blind" for frame in frames):
-            # Headers that were of no use for one frame are of none for the others.
+        if search.lost:
             search.follow_solved()
     search.apply_orientations()
     search.reject_odd_orientations()

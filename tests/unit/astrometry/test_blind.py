@@ -75,6 +75,17 @@ def test_pointing_wrong_by_degrees(sky, true_scale, angle, parity):
         assert np.abs(map_error(entries[f"2b{k}"], true)).max() < 100
 
 
+def test_field_that_rotates_is_followed(sky):
+    """As on an altazimuth mount without derotator, and without a word of it in the headers."""
+    truths = [cards(150.1, 20.09, angle=7.0 * k, scale=0.6 * SCALE) for k in range(3)]
+    entries = solved(frames_of(sky, truths, [{}] * 3), reference_of(sky, np.random.default_rng(7)))[
+        "frames"
+    ]
+    assert {one["status"] for one in entries.values()} == {"OK"}
+    for k, true in enumerate(truths):
+        assert np.abs(map_error(entries[f"2b{k}"], true)).max() < 100
+
+
 def test_no_cards_at_all_and_a_scale_of_five_times_less():
     sky = sky_of(np.random.default_rng(5), count=2000, radius=RADIUS)
     truths = [cards(149.95, 20.12, angle=77.0, scale=5 * SCALE)]
