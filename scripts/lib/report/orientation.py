@@ -30,25 +30,30 @@ class Orientation:
     rotation: float
     mirrored: bool
 
+    def scaled_otherwise(self, other: "Orientation") -> bool:
+        """Return whether scale or parity differ significantly."""
+        ratios = [one / two for one, two in zip(self.scales, other.scales, strict=True)]
+        return self.mirrored != other.mirrored or any(abs(r - 1) > SCALE_DIFFERS for r in ratios)
+
     def differs(self, other: "Orientation") -> bool:
         """Return whether scale, rotation or parity differ significantly."""
-        ratios = [one / two for one, two in zip(self.scales, other.scales, strict=True)]
-        if self.mirrored != other.mirrored or any(abs(r - 1) > SCALE_DIFFERS for r in ratios):
-            return True
-        return abs(turn_between(self.rotation, other.rotation)) > TURN_DIFFERS
+        turn = abs(turn_between(self.rotation, other.rotation))
+        return self.scaled_otherwise(other) or turn > TURN_DIFFERS
 
-    def words(self) -> str:
-        """Return the orientation in words."""
+    def words(self, turning: bool = False) -> str:
+        """Return the orientation in words; of a field that turns, without rotation."""
         mirrored = ", mirrored" if self.mirrored else ""
-        return f'{np.mean(self.scales):.4g}"/px at {self.rotation:.1f}°{mirrored}'
+        where = "at different rotations" if turning else f"at {self.rotation:.1f}°"
+        return f'{np.mean(self.scales):.4g}"/px {where}{mirrored}'
 
-    def entry(self) -> str:
+    def entry(self, turning: bool = False) -> str:
         """Return the orientation as the entries of `wcs` in an instrument file."""
         one, two = self.scales
         alike = abs(one / two - 1) < 0.003
         scale = f"{(one + two) / 2:.4g}" if alike else f"[{one:.4g}, {two:.4g}]"
         parity = ", parity: mirrored" if self.mirrored else ", parity: normal"
-        return f"pixscale: {scale}, rotation: {self.rotation:.2f}{parity}"
+        rotation = "" if turning else f", rotation: {self.rotation:.2f}"
+        return f"pixscale: {scale}{rotation}{parity}"
 
 
 def turn_between(one: float, other: float) -> float:
@@ -117,6 +122,10 @@ def orientation_remarks(
         group = max(
             ([one for one in others if not one[0].differs(ref[0])] for ref in others), key=len
         )
+        turning = len(group) <= len(others) / 2
+        if turning:
+            # No rotation is that of most: the field turns from frame to frame.
+            group = [one for one in others if not one[0].scaled_otherwise(group[0][0])]
         typical = _typical([one[0] for one in group])
         guess = group[0][1]
         told = f"the file gives {guess.words()}" if guess else "the file gives none"
@@ -125,8 +134,8 @@ def orientation_remarks(
         where = f"{camera} {half}".strip()
         result.append(
             f"instrument {instrument}, {where}: {len(group)} of {len(every)} solved frames have "
-            f"{typical.words()}, {told}; write "
-            f"cameras: {{{camera}: {{wcs: {{header: false, {typical.entry()}{more}}}}}}}"
+            f"{typical.words(turning)}, {told}; write "
+            f"cameras: {{{camera}: {{wcs: {{header: false, {typical.entry(turning)}{more}}}}}}}"
         )
     return result
 

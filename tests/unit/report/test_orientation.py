@@ -43,14 +43,15 @@ def test_what_is_written_gives_the_orientation_that_was_found(wcs, flip, binning
     assert (again["rotation"] - wcs["rotation"] + 180) % 360 - 180 == pytest.approx(0, abs=0.01)
 
 
-def remarks(file, sky, count=3, catalogue="refcat", **changes):
-    """Remarks on frames whose file gives `file` and whose solution is `sky`."""
+def remarks(file, sky, count=3, catalogue="refcat", turn=0.0, **changes):
+    """Remarks on frames whose file gives `file` and whose solution is `sky`, turning if asked."""
     frames, cards = {}, {}
     for k in range(count):
         facts = frame(**changes)
         facts.frame = f"2{k}"
         facts.wcs = cards_of(file, facts) if file else None
-        solved = cards_of(sky, facts) | {"ASTRNST": 20, "ASTRCAT": catalogue}
+        own = sky | {"rotation": sky.get("rotation", 0.0) + k * turn}
+        solved = cards_of(own, facts) | {"ASTRNST": 20, "ASTRCAT": catalogue}
         frames[facts.frame] = facts
         cards[facts.frame] = solved
     return orientation_remarks(frames, cards.items())
@@ -78,3 +79,13 @@ def test_what_the_file_gives_is_not_told_again(sky):
 
 def test_frames_without_catalogue_tell_nothing():
     assert remarks({"pixscale": 0.35}, {"pixscale": 0.37}, catalogue="NONE") == []
+
+
+def test_rotation_of_a_field_that_turns_is_not_for_the_file():
+    (remark,) = remarks(None, {"pixscale": 0.6, "rotation": 3.0}, count=4, turn=7.0)
+    assert '4 of 4 solved frames have 0.6"/px at different rotations' in remark
+    (text,) = re.findall(r"write cameras: (.*)", remark)
+    assert set(yaml.safe_load(text)["C0"]["wcs"]) == {"header", "pixscale", "parity"}
+    # Most agree: theirs is told.
+    (remark,) = remarks({"pixscale": 0.5}, {"pixscale": 0.6, "rotation": 3.0}, turn=0.2)
+    assert "rotation: 3." in remark
