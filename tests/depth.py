@@ -1,13 +1,15 @@
 """How deep a stack is: stars put into its frames and found again in the coadd, or not.
 
     python tests/depth.py                                      a simulated field
+    python tests/depth.py --cameras                            frames as those of each camera
     python tests/depth.py FRAMES... --refcat TABLE [--flat FLAT...]   frames of your own (azsfp*)
 
 Stacks the frames, puts stars of magnitudes about the LIMMAG of that coadd at empty places of the
 frames, each with the point-spread function, scale and photon noise of its frame, stacks again, and
 prints how many are found by magnitude. Two questions are asked: is the source in the catalogue,
 and has the flux in an aperture of 0.75 FWHM radius a signal-to-noise ratio of five, which half of
-the stars at LIMMAG should have.
+the stars at LIMMAG should have. `--cameras` prints a line for each camera shipped instead, and
+what its stack itself states as COMPMAG.
 """
 
 import argparse
@@ -22,6 +24,8 @@ from astropy.io import fits
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+from starfields import SCALE, SIZE, ZP, make_stars, write_night, write_reference
+
 from lib.core.settings import StackSettings
 from lib.core.stats import mad_std
 from lib.core.wcs import celestial_wcs
@@ -30,6 +34,34 @@ from lib.photometry.backgroundmesh import background_without, spread_mesh
 from lib.photometry.psf import moffat_alpha
 from lib.photometry.sources import detect_sources
 from lib.stack.coaddition import StackInputs, StackProducts, make_stack
+
+CAMERAS = {
+    "alfosc": (0.214, 4.3, 1.0, 1),
+    "arcsat": (0.67, 16.1, 1.8, 1),
+    "cafos": (0.53, 14.2, 1.5, 1),
+    "coatli": (0.23, 10.0, 1.4, 1),
+    "cpapir": (0.89, 20.0, 1.6, 20),
+    "dao": (0.61, 6.0, 2.2, 1),
+    "ddrago": (0.381, 6.5, 1.2, 1),
+    "efosc2": (0.241, 11.3, 1.0, 1),
+    "flamingos2": (0.181, 11.7, 0.7, 20),
+    "gmos": (0.146, 3.5, 0.8, 1),
+    "ioo": (0.30, 8.0, 1.0, 1),
+    "keplercam": (0.67, 7.0, 1.7, 1),
+    "lmi": (0.24, 6.0, 1.2, 1),
+    "megaprime": (0.187, 5.0, 0.8, 1),
+    "nickel": (0.37, 9.6, 2.0, 1),
+    "niri": (0.117, 35.0, 0.6, 20),
+    "ratir C0, C1": (0.317, 10.0, 1.4, 1),
+    "ratir C2, C3": (0.298, 15.0, 1.4, 20),
+    "rimas": (0.19, 15.0, 0.9, 20),
+    "sinistro": (0.389, 8.0, 1.8, 1),
+    "wircam": (0.303, 30.0, 0.7, 20),
+}
+"""["/pixel], [electron], ["]: scale as binned in use, read noise, usual seeing; sky in units of a
+dark one in r."""
+
+DARK_SKY = 20.9  # magnitudes a square arcsecond
 
 
 def stack_frames(folder, frames, settings, refcat, flats=()):
@@ -133,7 +165,7 @@ def measure_depth(frames, folder, *, refcat, flats=(), settings=None, rounds=1, 
     Returns
     -------
     dict
-        limmag, magnitude (of the injected stars), listed, significant (bool), and at which
+        limmag, compmag, magnitude (of the injected stars), listed, significant (bool), and at which
         magnitude half of the stars are: m50_listed, m50_significant.
     """
     settings = settings or StackSettings()
@@ -173,7 +205,8 @@ def measure_depth(frames, folder, *, refcat, flats=(), settings=None, rounds=1, 
     result = {key: np.concatenate(values) for key, values in found.items()}
     for key in ("listed", "significant"):
         result[f"m50_{key}"] = half_found(result["magnitude"], result[key])
-    return {"limmag": header["LIMMAG"], "zeropoint": header["ABSZPT"], **result}
+    stated = {"limmag": header["LIMMAG"], "compmag": header.get("COMPMAG", np.nan)}
+    return {**stated, "zeropoint": header["ABSZPT"], **result}
 
 
 def look_for(folder, header, cat, ra, dec, limit):
@@ -199,17 +232,42 @@ def look_for(folder, header, cat, ra, dec, limit):
     return listed, flux / inside > limit
 
 
-def simulate(folder, number=8, seed=1):
-    """Write a field of frames of different seeing, transparency and sky; return what to stack."""
-    from starfields import make_stars, write_night, write_reference
+def simulate(
+    folder, number=8, seed=1, *, count=60, scale=SCALE, read_noise=8.0, seeing=1.5, sky=400.0
+):
+    """Write a field of frames of different seeing, transparency and sky; return what to stack.
 
+    Scale ["/pixel]; read noise and sky [electron]; seeing ["].
+    """
     rng = np.random.default_rng(seed)
-    stars = make_stars(rng, 60)
+    stars = make_stars(rng, count, half=0.45 * scale * SIZE / 3600)
+    fwhm = seeing / scale
     paths = write_night(
-        folder, rng, stars, number, fwhm=list(rng.uniform(3.0, 4.5, number)),
-        transparency=list(rng.uniform(0.6, 1.0, number)), sky=list(rng.uniform(300, 600, number)),
+        folder, rng, stars, number, scale=scale, read_noise=read_noise,
+        fwhm=list(fwhm * rng.uniform(0.8, 1.2, number)),
+        transparency=list(rng.uniform(0.6, 1.0, number)),
+        sky=list(sky * rng.uniform(0.75, 1.5, number)),
     )  # fmt: skip
     return paths, write_reference(folder / "reference.ecsv", rng, stars)
+
+
+def measure_cameras(folder, rounds, seed, names=tuple(CAMERAS)):
+    """Print the depth of stacks of frames as those of the cameras."""
+    print("| camera | FWHM, pixels | `LIMMAG` | S/N > 5 at | in the table at | `COMPMAG` |")
+    print("|" + "---|" * 6)
+    for name in names:
+        scale, read_noise, seeing, bright = CAMERAS[name]
+        sky = bright * 60.0 * 10 ** (-0.4 * (DARK_SKY - ZP)) * scale**2
+        where = folder / name.partition(" ")[2] / name.partition(" ")[0]
+        where.mkdir(parents=True)
+        frames, refcat = simulate(
+            where, seed=seed, count=30, scale=scale, read_noise=read_noise, seeing=seeing, sky=sky
+        )
+        found = measure_depth(frames, where / "stacks", refcat=refcat, rounds=rounds, seed=seed)
+        words = [f"{seeing / scale:.1f}", f"{found['limmag']:.2f}"]
+        for key in ("m50_significant", "m50_listed", "compmag"):
+            words.append(f"{found[key] - found['limmag']:+.2f}")
+        print(f"| {name} | {' | '.join(words)} |", flush=True)
 
 
 def report(result, name):
@@ -236,11 +294,15 @@ def main():
     parser.add_argument("--refcat", help="reference table, as refcat/<object>.ecsv")
     parser.add_argument("--flat", nargs="*", default=[], help="flats of the frames")
     parser.add_argument("--combine", nargs="*", default=["median", "weighted", "clipped"])
+    parser.add_argument("--cameras", nargs="*", choices=CAMERAS, help="all, or those named")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as where:
         where = Path(where)
+        if options.cameras is not None:
+            names = options.cameras or tuple(CAMERAS)
+            return measure_cameras(where, options.rounds, options.seed, names)
         frames, refcat = options.frames, options.refcat
         if not frames:
             frames, refcat = simulate(where, seed=options.seed)

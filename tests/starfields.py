@@ -25,7 +25,7 @@ def make_stars(rng, number=90, faint=20.5, bright=15.8, half=0.021):
     }
 
 
-def make_header(angle=3.0, shift=(0.0, 0.0), exptime=60.0, scale=SCALE, size=SIZE):
+def make_header(angle=3.0, shift=(0.0, 0.0), exptime=60.0, scale=SCALE, size=SIZE, read_noise=8.0):
     header = fits.Header()
     t = np.radians(angle)
     header["CTYPE1"], header["CTYPE2"] = "RA---TAN", "DEC--TAN"
@@ -35,7 +35,7 @@ def make_header(angle=3.0, shift=(0.0, 0.0), exptime=60.0, scale=SCALE, size=SIZ
     header["CD1_1"], header["CD1_2"] = -step * np.cos(t), step * np.sin(t)
     header["CD2_1"], header["CD2_2"] = step * np.sin(t), step * np.cos(t)
     header["EXPTIME"] = exptime
-    header["GAIN"], header["RDNOISE"], header["SATURATE"] = 1.0, 8.0, 60000.0
+    header["GAIN"], header["RDNOISE"], header["SATURATE"] = 1.0, read_noise, 60000.0
     header["INSTRUME"], header["FILTER"], header["BAND"] = "test", "r", "r"
     header["OBJECT"] = "truth"
     header["ASTRCAT"] = "truth"
@@ -70,7 +70,7 @@ def make_image(
     return image.astype(np.float32)
 
 
-def write_night(folder, rng, stars, number=5, mask=None, **variation):
+def write_night(folder, rng, stars, number=5, *, scale=SCALE, read_noise=8.0, **variation):
     """Write frames; `variation` gives lists of one value per frame."""
     paths = []
     for i in range(number):
@@ -78,7 +78,10 @@ def write_night(folder, rng, stars, number=5, mask=None, **variation):
         exptime = value.pop("exptime", 60.0)
         sky = value.setdefault("sky", 400.0 * exptime / 60)
         shift = rng.uniform(-12, 12, 2)
-        header = make_header(angle=rng.uniform(-4, 4), shift=shift, exptime=exptime)
+        header = make_header(
+            angle=rng.uniform(-4, 4), shift=shift, exptime=exptime, scale=scale,
+            read_noise=read_noise,
+        )  # fmt: skip
         image = make_image(rng, header, stars, **value)
         header["SKYSUB"] = sky
         header["SATURATE"] -= sky

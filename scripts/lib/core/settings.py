@@ -247,8 +247,11 @@ class StackSettings:
     """A frame less transparent, relative to the best, is clouded: rejected."""
     max_ellipticity: Annotated[float, Ge(0), Le(1)] = 0.4
     """A frame of longer stars is trailed: rejected."""
-    max_seeing: Annotated[float, Ge(0)] = 0
-    """[arcsec] a frame of worse seeing is rejected; 0: none is."""
+    max_seeing: Annotated[
+        Literal["auto"] | Annotated[float, Ge(0)], Write("auto or a number of at least 0")
+    ] = "auto"
+    """[arcsec] a frame of worse seeing is rejected, 0: none is; auto: where point sources are
+    deeper without."""
     min_stars: Annotated[int, Ge(1)] = 1
     """A frame with fewer measured stars is rejected."""
     max_scatter: Annotated[float, Gt(0)] = 0.3

@@ -124,7 +124,7 @@ def measure_frame(
     apart = second_images(x, y, field.flux[bright], field.fwhm)
     if apart:
         raise FrameRejected("DOUBLE_IMAGES", f"{apart:.1f} px apart, the telescope jumped")
-    if 0 < settings.max_seeing < seeing:
+    if settings.max_seeing != "auto" and 0 < settings.max_seeing < seeing:
         raise FrameRejected("BAD_SEEING", f"{seeing:.2f} > {settings.max_seeing:g} arcsec")
     index = _zeropoint_stars(field)
     ra, dec = wcs.all_pix2world(field.sources["x"][index], field.sources["y"][index], 0)

@@ -34,6 +34,12 @@ ALIKE, MOST_ELONGATED = 0.15, 0.7
 """Maximum difference in ellipticity from the roundest frame for frames to count as equally
 elongated, up to a maximum ellipticity: longer trails cannot be measured as stars."""
 
+DEEPER = 0.03
+"""[mag] Least gain in depth for which frames of bad seeing are left out."""
+
+LEAST_SHARP = 3
+"""Frames that stay whatever their seeing: fewer do not tell what is an outlier."""
+
 TRUSTED_STARS = 5
 """Minimum number of common stars of a frame that can be the best one, to which transparencies
 refer."""
@@ -86,7 +92,10 @@ def select_frames(
         why = reasons[i]
         if why is not None:
             frame.leave_out(why)
-    return _scale_frames([frame for frame in candidates if frame.used], settings)
+    frames = _scale_frames([frame for frame in candidates if frame.used], settings)
+    if settings.max_seeing == "auto" and leave_out_blurred(frames):
+        frames = _scale_frames([frame for frame in frames if frame.used], settings)
+    return frames
 
 
 def leave_out_trailed(frames: list[StackFrame], bound: float) -> None:
@@ -100,6 +109,58 @@ def leave_out_trailed(frames: list[StackFrame], bound: float) -> None:
     for frame, ellipticity in zip(frames, found, strict=True):
         if ellipticity > bound and not ellipticity < min(alike, MOST_ELONGATED):
             frame.leave_out(FrameRejected("TRAILED", f"ellipticity {ellipticity:.2f} > {bound:g}"))
+
+
+def depths_by_seeing(seeing: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return the S/N of a point source in the mean of the frames up to each one.
+
+    A star of the mean has the mean profile of the frames. For a profile P known, fitted to a mean
+    of weight W, the squared S/N is W times the integral of P^2; the profiles of the frames are
+    taken for Gaussians.
+
+    Parameters
+    ----------
+    seeing, weight : ndarray, shape (n,)
+        FWHM of the frames, and their weights: inverse variances of a pixel at a common scale of
+        flux.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        In units of their own; `lib.stack.weights` says how pixels are weighted.
+    """
+    # The integral of the product of two Gaussians of widths s, t is 1 / (2 pi (s^2 + t^2)).
+    overlap = np.outer(weight, weight) / np.add.outer(seeing**2, seeing**2)
+    both = np.cumsum(np.cumsum(overlap, axis=0), axis=1).diagonal()
+    return np.sqrt(both / np.cumsum(weight))
+
+
+def leave_out_blurred(frames: list[StackFrame]) -> bool:
+    """Leave out the frames of worst seeing where point sources are deeper without; tell whether.
+
+    Frames that show sky that fewer than `LEAST_SHARP` sharper ones do stay.
+    """
+    ranked = sorted(frames, key=lambda frame: frame.measurement.seeing)
+    if len(ranked) <= LEAST_SHARP:
+        return False
+    seeing = np.array([frame.measurement.seeing for frame in ranked])
+    weight = np.array([frame.weighting.weight for frame in ranked])
+    depth = depths_by_seeing(seeing, weight)
+    best = LEAST_SHARP - 1 + int(np.argmax(depth[LEAST_SHARP - 1 :]))
+    gain = 2.5 * np.log10(depth[best] / depth[-1])
+    if gain < DEEPER:
+        return False
+    outlines = [frame_outline(frame.measurement.wcs) for frame in ranked]
+    centres = np.array([mean_position(*outline.T) for outline in outlines])
+    diagonal = np.array([separation(*one.T, *one[0]).max() for one in outlines])
+    apart = np.array([separation(*centres[: best + 1].T, *one) for one in centres])
+    # A shift of less than a third of a side.
+    shown = (apart < diagonal[:, None] / 5).sum(axis=1) >= LEAST_SHARP
+    for frame, covered in list(zip(ranked, shown, strict=True))[best + 1 :]:
+        if covered:
+            numbers = f"{frame.measurement.seeing:.2f} arcsec, {gain:.2f} mag deeper without"
+            frame.leave_out(FrameRejected("BAD_SEEING", numbers))
+    return any(not frame.used for frame in ranked)
 
 
 def _leave_out_distant(frames: list[StackFrame], max_offset: float) -> None:

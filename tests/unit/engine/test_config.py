@@ -231,4 +231,5 @@ def test_any_config_is_completed_or_refused_in_one_sentence(config):
 
 
 def test_default_has_the_type_of_the_same_value_in_a_file():
-    assert isinstance(check_config({})["stack"]["max_seeing"], float)
+    assert isinstance(check_config({})["stack"]["max_scatter"], float)
+    assert isinstance(check_config({"stack": {"max_offset": 2}})["stack"]["max_offset"], float)

@@ -25,6 +25,7 @@ from lib.stack.framemeasurement import measure_frame
 from lib.stack.frameselection import (
     FrameZeropoints,
     chip_levels,
+    depths_by_seeing,
     flux_scales,
     frame_zeropoints,
     judge_frames,
@@ -96,6 +97,40 @@ def test_elongated_frames_stay_where_all_are_alike(tmp_path, found, left_out):
     out = [frame for frame in frames if not frame.used]
     assert [frame.measured.ellipticity for frame in out] == left_out
     assert all(frame.reason.startswith("TRAILED: ellipticity 0.") for frame in out)
+
+
+def test_depth_of_a_mean_is_that_of_its_profile():
+    y, x = np.mgrid[-40:41, -40:41]
+    seeing, weight = np.array([3.0, 4.0, 9.0]), np.array([1.0, 0.5, 2.0])
+    sigma = seeing / 2.3548
+    stars = [np.exp(-(x**2 + y**2) / (2 * s**2)) / (2 * np.pi * s**2) for s in sigma]
+    expected = []
+    for n in (1, 2, 3):
+        mean = np.average(stars[:n], axis=0, weights=weight[:n])
+        expected.append(np.sqrt(np.sum(mean**2) * weight[:n].sum()))
+    found = depths_by_seeing(seeing, weight)
+    np.testing.assert_allclose(found / found[0], np.array(expected) / expected[0], rtol=1e-3)
+
+
+def test_frames_without_which_stars_are_deeper_are_left_out(tmp_path):
+    rng = np.random.default_rng(31)
+    stars = make_stars(rng)
+    paths = write_night(tmp_path, rng, stars, 6, fwhm=[3.5, 9.0, 3.4, 4.2, 11.0, 3.6])
+    reference = write_reference(tmp_path / "reference.ecsv", rng, stars)
+    limits = {}
+    for bound in (0, "auto"):
+        settings = {"max_seeing": bound, "combine": "weighted"}
+        out, qa = run(tmp_path, paths, refcat=reference, settings=settings)
+        limits[bound] = fits.getval(out["coadd"], "LIMMAG")
+        reasons = [frame["reason"] for frame in qa["frames"].values()]
+        if not bound:
+            assert reasons == [""] * 6
+    assert [bool(reason) for reason in reasons] == [False, True, False, False, True, False]
+    words = reasons[1].split()
+    assert words[0] == "BAD_SEEING:" and float(words[1]) == pytest.approx(3.6, abs=0.3)
+    # As told, by profiles taken for Gaussians and limits known to some hundredths.
+    gain = float(words[3])
+    assert 0.05 < gain < 0.2 and limits["auto"] - limits[0] == pytest.approx(gain, abs=0.06)
 
 
 def test_mixed_exposures_are_scaled_and_the_short_ones_left_out_of_a_median(tmp_path):
