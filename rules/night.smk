@@ -23,9 +23,11 @@ rule night:
     # At this time no other job runs.
     threads: 2
     params:
-        version=4,
+        version=5,
         night_log=FILES.log_digest,
         key=FILES.night_key,
+        # Made at the end of a run, which another workflow that uses this one is not told of.
+        campaign=FILES.campaign_link if workflow.modifier.is_main_snakefile() else "",
     script:
         "../scripts/night.py"
 

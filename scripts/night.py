@@ -13,22 +13,24 @@ import yaml
 
 from lib.core.files import atomic_path
 from lib.frame.step import run_rule
-from lib.night.campaign import MARKER, plan_campaign
-from lib.night.nightlog import CACHE, NightLog, open_log
+from lib.night.campaign import MARKER, Night, plan_campaign
+from lib.night.nightlog import CACHE, open_log
+from lib.report.links import campaign_link
 from lib.report.page import make_page
 
 
 def main(job: Any) -> None:
     """Make the page of a finished run."""
     imdir = Path(job.output[0]).parent
-    make_page(log_of(imdir, job.config), job.config, imdir, job.threads)
+    night, _ = night_of(imdir, job.config)
+    make_page(night.log, job.config, imdir, job.threads, job.params.campaign)
     if job.params.key:
         with atomic_path(imdir / MARKER) as beside:
             beside.write_text(job.params.key, encoding="utf-8")
 
 
-def log_of(imdir: Path, config: dict[str, Any]) -> NightLog:
-    """Return the log of the night with products in a directory.
+def night_of(imdir: Path, config: dict[str, Any]) -> tuple[Night, str]:
+    """Return the night with products in a directory, and the address of the page about all nights.
 
     Parameters
     ----------
@@ -42,7 +44,8 @@ def log_of(imdir: Path, config: dict[str, Any]) -> NightLog:
     folder = "" if top == imdir else f"{imdir.name}/"
     if folder not in nights:
         raise SystemExit(f"{imdir}: no night of this run lies there")
-    return nights[folder].log
+    night = nights[folder]
+    return night, campaign_link(night.folder) if len(nights) > 1 else ""
 
 
 def command(arguments: list[str] | None = None) -> None:
@@ -61,7 +64,8 @@ def command(arguments: list[str] | None = None) -> None:
         config = check_config(config, list_instruments())
     except ConfigError as error:
         raise SystemExit(str(error)) from None
-    make_page(log_of(options.imdir, config), config, options.imdir, options.cores)
+    night, campaign = night_of(options.imdir, config)
+    make_page(night.log, config, options.imdir, options.cores, campaign)
 
 
 if "snakemake" in globals():

@@ -48,7 +48,7 @@ def page_of(folder, number):
     nothing = dict.fromkeys(("stacks", "links", "left", "mismatches", "masters", "remarks",
                              "durations"), [])  # fmt: skip
     counts = dict.fromkeys(("nfiles", "nscience", "nused", "nbad"), 0)
-    texts = dict.fromkeys(("begin", "end", "imdir", "datadir", "now", "config"), "")
+    texts = dict.fromkeys(("begin", "end", "campaign", "imdir", "datadir", "now", "config"), "")
     return render(Page(
         title="test", composites={}, targets=[target], elapsed=1.0, run=Run(), versions={}, data={},
         cards={}, **nothing, **counts, **texts,

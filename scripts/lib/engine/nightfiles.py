@@ -28,6 +28,7 @@ from lib.night.pointing import Field, field_of
 from lib.night.targets import parse_position
 from lib.night.templates import OWN, SURVEYS, wanted_template
 from lib.report.frametable import begin_frames_table, log_digest
+from lib.report.links import campaign_link
 
 from .paths import NothingToReduce, tell, unasked_exclude
 from .settled import settle
@@ -140,6 +141,7 @@ class NightFiles:
         self.plan = plan
         self.config = config
         self.top = config["imdir"]
+        self.folder = folder
         self.imdir = f"{self.top}/{folder}".rstrip("/") if folder else self.top
         self.root = raw_root(config)
         self.contents = ContentRecord(self.top)
@@ -416,6 +418,11 @@ class NightFiles:
     def night_key(self, wildcards: Any) -> str:
         """Return a digest of all that the products of one of several nights depend on."""
         return self.key
+
+    @of_its_night
+    def campaign_link(self, wildcards: Any) -> str:
+        """Return the address of the page about all nights; '' where there is a single one."""
+        return campaign_link(self.folder) if self.several else ""
 
     @of_its_night
     def nights_of_stack(self, wildcards: Any) -> list[str]:

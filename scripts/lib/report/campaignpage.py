@@ -14,7 +14,7 @@ from astropy.table import Table
 from lib.night.campaign import Campaign
 from lib.night.plan import target_of
 from lib.photometry.forced import filter_order
-from lib.report.links import Link, existing, target_links
+from lib.report.links import CAMPAIGN_PAGE, Link, existing, target_links
 from lib.report.numbers import duration, number
 from lib.report.outcomes import Outcome, StackOutcome
 from lib.report.page import environment, own_files
@@ -22,9 +22,6 @@ from lib.report.products import cards_of, read_json, write_if_changed
 from lib.report.summary import COADD_CARDS, StackNumbers, stack_numbers
 from lib.report.svgchart import PALETTE, Series, chart
 from lib.report.trends import PANELS
-
-PAGE = "campaign.html"
-"""Name in `imdir`."""
 
 MOST_POINTS = 3000
 """Frames in the chart of a light curve; of more, every second and so on is shown."""
@@ -334,7 +331,7 @@ def make_campaign_page(
     hrefs = {night.name: night_href(top, folder) for folder, night in campaign.nights.items()}
     targets = [show_target(campaign, one, top) for one in campaign.nights_of_targets]
     names = sorted(hrefs)
-    text = environment().get_template(PAGE).render(
+    text = environment().get_template(CAMPAIGN_PAGE).render(
         css=Markup(own_files()["css"]),
         begin=dated(names[0]), end=dated(names[-1]), hrefs=hrefs,
         frames=sum(len(night.log.science) for night in campaign.nights.values()),
@@ -345,8 +342,8 @@ def make_campaign_page(
         links=existing(top, (("nights.ecsv", "nights.ecsv"), ("trends (plot)", "qa/trends.png"))),
         dated=dated, duration=duration, number=number,
     )  # fmt: skip
-    write_if_changed(top / PAGE, text)
-    return top / PAGE
+    write_if_changed(top / CAMPAIGN_PAGE, text)
+    return top / CAMPAIGN_PAGE
 
 
 def dated(name: str) -> str:

@@ -8,6 +8,9 @@ from urllib.parse import quote
 from lib.core.settings import EXPORT_ENDINGS, TABLE_ENDINGS
 from lib.night.plan import table_name
 
+CAMPAIGN_PAGE = "campaign.html"
+"""Name in `imdir` of the page about all nights."""
+
 
 @dataclass(frozen=True)
 class Link:
@@ -65,6 +68,17 @@ def target_links(imdir: Path, target: str) -> list[Link]:
             *((f"sources as {one}", f"{sources}.{end}") for one, end in TABLE_ENDINGS.items()),
         ),
     )  # fmt: skip
+
+
+def campaign_link(folder: str) -> str:
+    """Return the address of the page about all nights, relative to that of one night.
+
+    Parameters
+    ----------
+    folder : str
+        Folder of the night in `imdir`; empty for `imdir` itself.
+    """
+    return f"../{CAMPAIGN_PAGE}" if folder else CAMPAIGN_PAGE
 
 
 def night_links(imdir: Path) -> list[Link]:

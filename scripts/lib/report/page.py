@@ -239,6 +239,8 @@ class Page:
     ----------
     begin, end : str
         DATE-OBS of the first and the last science frame.
+    campaign : str
+        Address of the page about all nights, relative to this one; empty for a single night.
     nfiles, nscience, nused, nbad : int
         Numbers of raw files, science frames, stacked ones, and frames left out.
     elapsed : float
@@ -252,6 +254,7 @@ class Page:
     title: str
     begin: str
     end: str
+    campaign: str
     imdir: str
     datadir: str
     now: str
@@ -283,7 +286,12 @@ def record_of(imdir: Path) -> tuple[Path, str]:
 
 
 def gather(
-    night: NightLog, result: NightOutcome, config: dict[str, Any], imdir: Path, cores: int = 1
+    night: NightLog,
+    result: NightOutcome,
+    config: dict[str, Any],
+    imdir: Path,
+    cores: int = 1,
+    campaign: str = "",
 ) -> Page:
     """Collect the content of the page."""
     sizes = sizes_for(len(night.science), len(result.stacks))
@@ -306,6 +314,7 @@ def gather(
         title=", ".join(instruments) or "night",
         begin=dates[0] if dates else "",
         end=dates[-1] if dates else "",
+        campaign=campaign,
         imdir=str(imdir),
         datadir=", ".join([raw] if isinstance(raw := config["datadir"], str) else raw),
         now=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -379,7 +388,11 @@ def own_files() -> dict[str, str]:
 
 
 def make_page(
-    night: NightLog, config: dict[str, Any], imdir: str | Path, cores: int = 1
+    night: NightLog,
+    config: dict[str, Any],
+    imdir: str | Path,
+    cores: int = 1,
+    campaign: str = "",
 ) -> NightOutcome:
     """Determine the outcome of the night, bring frames.ecsv up to date and write the page.
 
@@ -390,6 +403,8 @@ def make_page(
     imdir : path-like
     cores : int
         Number of threads.
+    campaign : str
+        Address of the page about all nights, relative to this one; empty for a single night.
 
     Returns
     -------
@@ -399,7 +414,7 @@ def make_page(
     result = collect(night, plan_night(night, config), imdir)
     # The table first: the page, the rule's output, must not be older than the table.
     write_frames_table(night, result.rows, imdir / "frames.ecsv")
-    page = render(gather(night, result, config, imdir, cores))
+    page = render(gather(night, result, config, imdir, cores, campaign))
     write_if_changed(imdir / "night.html", page)
     found = checksum(imdir / "night.html")
     ContentRecord(imdir).write("made:night.html", stamp_of(imdir / "night.html"), found)

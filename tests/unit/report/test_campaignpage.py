@@ -1,16 +1,23 @@
 """The page about all nights, as text and in a browser."""
 
+import functools
 import re
+from http.server import SimpleHTTPRequestHandler
 from types import SimpleNamespace
+from urllib.parse import urljoin
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
 from browsing import load_axe, serious
+from loopback import LoopbackServer, QuietHandler
 from smallnight import HOSTILE, Night, put, reduce_small_night
 
 from lib.night.campaign import Campaign
 from lib.night.plan import Plan
 from lib.report.campaignpage import make_campaign_page, show_calendar
+from lib.report.links import campaign_link
+from lib.report.page import make_page
 from lib.report.svgchart import Series, chart
 
 NIGHTS = ("20220130", "20220131", "20220203")
@@ -76,6 +83,46 @@ def test_page_links_nights_and_products_by_relative_addresses(made):
     assert "23.46" in made and "27.000 ± 0.010 AB" in made
     assert not re.search(r"""(src|href|action)\s*=\s*["']?(https?:)?//""", made)
     assert "<script" not in made.replace(HOSTILE, "") and len(made) < 100_000
+
+
+class Server(LoopbackServer):
+    """Answers requests by a class of handlers."""
+
+    def __init__(self, handler):
+        self.listen(handler)
+
+
+class Files(QuietHandler, SimpleHTTPRequestHandler):
+    """Serves a folder."""
+
+
+def pages_from(address):
+    """Return the pages to which links lead from one, all links of which must be answered."""
+    asked, pages = {address}, {}
+    while waiting := asked - pages.keys():
+        page = waiting.pop()
+        with urlopen(page) as answer:
+            text = answer.read().decode("utf-8") if page.endswith(".html") else ""
+        pages[page] = text
+        html = re.sub(r"<(script|style).*?</\1>", "", text, flags=re.S)
+        asked |= {urljoin(page, one) for one in re.findall(r'href="([^"#]+)"', html)
+                  if not one.startswith("data:")}  # fmt: skip
+    return {page for page, text in pages.items() if text}
+
+
+def test_pages_of_nights_and_of_all_lead_to_each_other_wherever_they_lie(campaign, tmp_path):
+    found, rows, _ = campaign
+    imdir, made = tmp_path / "imredux", f"{NIGHTS[0]}/"
+    night, folder, *_ = reduce_small_night(imdir / made)
+    config = {"datadir": "none", "exclude": "exclude.txt"}
+    make_page(night, config, folder, campaign=campaign_link(made))
+    make_campaign_page(found, rows, imdir)
+    imdir.rename(tmp_path / "moved here")
+    with Server(functools.partial(Files, directory=tmp_path)) as server:
+        top = f"{server.address}/moved%20here"
+        both = {f"{top}/campaign.html", f"{top}/{made}night.html"}
+        assert pages_from(f"{top}/campaign.html") == both
+        assert pages_from(f"{top}/{made}night.html") == both
 
 
 def test_masters_of_other_nights_are_told_and_texts_stay_texts(made):

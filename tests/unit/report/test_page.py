@@ -78,6 +78,10 @@ def test_page_begins_with_the_target(made):
     assert curve["systems"] == {"r": "AB"} and len(curve["curve"]) == 4
 
 
+def test_page_of_a_single_night_knows_no_page_about_all(made):
+    assert "campaign.html" not in made and "All nights" not in made
+
+
 def test_links_lead_to_products(made, shown):
     _, imdir, *_ = shown
     html = re.sub(r"<script.*?</script>", "", made, flags=re.S)
