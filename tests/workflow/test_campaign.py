@@ -1,5 +1,6 @@
-"""Several nights: the first alone, then two more, one without flats, one of another temperature."""
+"""Several nights: one, then one more without flats, then one more of another temperature."""
 
+import re
 import shutil
 
 import numpy as np
@@ -17,13 +18,13 @@ NIGHTS = {
                  "hostile": {"noflat": (FILTER,)}},
     "20220201": {"start": "2022-02-02T04:00:00", "visit": 2, "seeing": 1.2, "temperature": -100.0},
 }  # fmt: skip
-BY = "{by: [auto, last1h]}"
+BY = "{by: [auto, 1h], grid: target}"
 LATER = ("20220129", "20220201")
 
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory):
-    """Three nights of 512² pixels, three exposures each, the first reduced before the others."""
+    """Three nights of 512² pixels, three exposures each, of which each run knows one more."""
     place = Place(tmp_path_factory.mktemp("campaign"))
     for name, options in NIGHTS.items():
         usual = {"instrument": "lmi", "size": 512, "exposures": 3, "stars": 40, "calibrations": 3}
@@ -36,19 +37,31 @@ def campaign(tmp_path_factory):
         place.raw.mkdir(exist_ok=True)
         (place.path / name / "raw").rename(place.raw / name)
     shutil.copy(place.path / "20220127/reference.ecsv", place.path)
-    first = place.snakemake(datadir="raw/20220127")
-    assert first.code == 0, first.out
-    place.first = {path: path.stat().st_mtime_ns for path in place.products.glob("*.fits")}
-    place.said = place.snakemake(datadir="raw/2*", stack=BY)
-    assert place.said.code == 0, place.said.out
+    place.said, place.before = [], []
+    for folders in ("20220127", "202201*", "2*"):
+        place.before.append(times(place.products))
+        done = place.snakemake(datadir=f"raw/{folders}", stack=BY)
+        assert done.code == 0, done.out
+        place.said.append(done.out)
     return place
 
 
+def times(products):
+    """Return when each image and table was made, links left out."""
+    return {
+        path: path.stat().st_mtime_ns
+        for path in products.glob("**/*.fits") if not path.is_symlink()
+    }  # fmt: skip
+
+
 def test_night_that_was_alone_stays_where_it_is_and_is_not_made_again(campaign):
-    assert (
-        "3 nights, 20220127 to 20220201, each in its folder of imdir; 20220127" in campaign.said.out
-    )
-    assert all(path.stat().st_mtime_ns == time for path, time in campaign.first.items())
+    _, second, third = campaign.said
+    assert "2 nights, 20220127 to 20220129, each in its folder of imdir; 20220127" in second
+    assert "1 of them have come to their end before" in third
+    after = times(campaign.products)
+    changed = {path.name for path, time in campaign.before[2].items() if after[path] != time}
+    over = (f"coadd{STACK}.all", f"coadd{STACK}.1h-")
+    assert len(changed) == 9 and all(name.startswith(over) for name in changed)
     for night in LATER:
         folder = campaign.products / night
         assert len(list(folder.glob("azsfp*.fits"))) == 3
@@ -62,9 +75,37 @@ def test_stacks_of_nights_sort_in_one_place(campaign):
     frames = [fits.getheader(campaign.products / name)["NSTACK"] for name in stacks]
     assert frames == [3, 3, 3]
     assert fits.getheader(campaign.products / f"coadd{STACK}.all.fits")["NSTACK"] == 9
-    last = campaign.products / f"coadd{STACK}.last1h.fits"
-    assert fits.getheader(last)["DATE1"][:10] == "2022-02-02"
-    assert fits.getheader(last)["NSTACK"] == 3
+    hour = fits.getheader(campaign.products / f"coadd{STACK}.1h-20220202T040000.fits")
+    assert hour["DATE1"][:10] == "2022-02-02" and hour["NSTACK"] == 3
+
+
+def test_stacks_over_nights_share_a_grid_which_grows_with_each_night(campaign):
+    names = [*campaign.products.glob(f"coadd{STACK}.1h-*T??0000.fits")]
+    assert len(names) == 3
+    grids = {grid_of(path) for path in [*names, campaign.products / f"coadd{STACK}.all.fits"]}
+    own = {grid_of(campaign.products / folder / f"coadd{STACK}.fits") for folder in ("", *LATER)}
+    (grid,) = grids
+    assert len(own) == 3 and grid not in own
+    first, second, third = campaign.said
+    assert "grid: target" not in first
+    assert "1 stack without a new frame to be made again, on the grid" in second
+    assert "2 stacks without a new frame to be made again, on the grid" in third
+
+
+def grid_of(path):
+    header = fits.getheader(path)
+    keys = ("CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2", "CD1_1", "CD2_2", "NAXIS1", "NAXIS2")
+    return tuple(header[key] for key in keys)
+
+
+def test_pages_of_nights_and_of_all_lead_to_each_other(campaign):
+    top = campaign.products / "campaign.html"
+    pages = [campaign.products / folder / "night.html" for folder in ("", *LATER)]
+    linked = set(re.findall(r'href="([^"#]*night\.html)"', top.read_text(encoding="utf-8")))
+    assert {top.parent / one for one in linked} == set(pages)
+    for page in pages:
+        (back,) = re.findall(r'href="([^"]*campaign\.html)"', page.read_text(encoding="utf-8"))
+        assert (page.parent / back).resolve() == top.resolve()
 
 
 def test_depth_of_all_nights_is_that_of_the_nights_in_quadrature(campaign):
@@ -110,4 +151,4 @@ def test_settled_nights_are_not_planned_again(campaign):
     assert forced["prepare"] == 9
     (campaign.products / "20220201" / f"coadd{STACK}.fits").unlink()
     opened = campaign.dry(datadir="raw/2*", stack=BY)
-    assert opened["stack"] == 3 and "prepare" not in opened  # the night's, all, the last hour
+    assert opened["stack"] == 5 and "prepare" not in opened  # the night's, all, three hours

@@ -71,13 +71,24 @@ class FilesOverNights(NightFiles):
         return [self.nights[nights[frame].folder].before("stack", frame) for frame in frames]
 
     def nights_of_stack(self, wildcards: Any) -> list[str]:
-        """Return the coadds of the nights that a stack has frames from."""
+        """Return the coadds of the nights that a stack has frames from, or that define its grid."""
         found: dict[str, None] = {}
-        for frame in self.campaign.slices[wildcards.stack]:
+        for frame in (*self.campaign.slices[wildcards.stack], *self._frames_of_grid(wildcards)):
             night = self.campaign.night_of[frame]
             name = f"coadd{night.plan.stack_of[frame]}.fits"
             found[f"{self.nights[night.folder].imdir}/{name}"] = None
         return list(found)
+
+    def _frames_of_grid(self, wildcards):
+        """The frames that define the grid of a stack, if these are not only its own.
+
+        What follows a moving object has a grid of its own.
+        """
+        of_target = self.config["stack"]["grid"] == "target"
+        if not of_target or wildcards.stack in self.campaign.moving:
+            return []
+        stacks, target = self.campaign.log.stacks, target_of(wildcards.stack)
+        return [frame for one in stacks if target_of(one) == target for frame in stacks[one]]
 
     def reference(self, wildcards: Any) -> str:
         """Return the reference table of a target, from its first night."""
@@ -100,14 +111,9 @@ class FilesOverNights(NightFiles):
             night = self.nights[self.campaign.night_of[frame].folder]
             for ready in (True, False):
                 flats |= dict.fromkeys(night.masters_of(frame, ("flat",), ready).values())
-        grid: list[str] = []
-        if self.config["stack"]["grid"] == "target":
-            target = target_of(wildcards.stack)
-            for stack, members in self.campaign.log.stacks.items():
-                grid += members if target_of(stack) == target else []
         return SimpleNamespace(
             flats=list(flats), customcat=self.config["customcat"] or None,
-            frames=self.solved(frames), grid=self.solved(grid),
+            frames=self.solved(frames), grid=self.solved(self._frames_of_grid(wildcards)),
             moving=self.campaign.moving.get(wildcards.stack),
         )  # fmt: skip
 

@@ -75,8 +75,9 @@ def read_campaign(config: Mapping[str, Any], *, write: bool, argv: Sequence[str]
         for folder, night in campaign.open.items():
             (imdir / folder).mkdir(exist_ok=True)
             begin_frames_table(night.log, imdir / folder / "frames.ecsv")
-        remarks = [] if config.get("quiet") else [*log.notes, *layout_remarks(campaign)]
-        for note in filter(None, [unasked_exclude(config), *remarks]):
+        remarks = [*log.notes, *layout_remarks(campaign), *grid_remarks(campaign, config)]
+        told = [] if config.get("quiet") else remarks
+        for note in filter(None, [unasked_exclude(config), *told]):
             tell(note)
     if not log.rows:
         raise NothingToReduce(f"datadir: {datadir} holds no {RAW_ENDINGS} file")
@@ -99,6 +100,30 @@ def layout_remarks(campaign: Campaign) -> list[str]:
     if campaign.settled:
         said[0] += f"; {len(campaign.settled)} of them have come to their end before"
     return said
+
+
+def grid_remarks(campaign: Campaign, config: Mapping[str, Any]) -> list[str]:
+    """Return what new nights cost where all stacks of a target share one grid."""
+    if config["stack"]["grid"] != "target":
+        return []
+    top = Path(config["imdir"])
+    new = {folder for folder in campaign.nights if not (top / folder / "night.html").exists()}
+    wider = {
+        target
+        for target, nights in campaign.nights_of_targets.items()
+        if any(night.folder in new for night in nights)
+    }
+    again = 0
+    for stack, frames in campaign.slices.items():
+        own = {campaign.night_of[frame].folder for frame in frames}
+        if target_of(stack) in wider and stack not in campaign.moving and not own & new:
+            again += (top / f"coadd{stack}.fits").exists()
+    if not again:
+        return []
+    return [
+        f"stack: {{grid: target}}: {again} stack{'s' if again != 1 else ''} without a new frame to "
+        "be made again, on the grid that covers the new nights too"
+    ]
 
 
 def of_its_night(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

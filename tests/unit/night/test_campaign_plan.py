@@ -9,6 +9,7 @@ from astropy.io import fits
 from lib.core.contents import ContentRecord
 from lib.engine.campaignfiles import campaign_files
 from lib.engine.config import check_config
+from lib.engine.nightfiles import grid_remarks
 from lib.engine.nightlinks import link_nights
 from lib.engine.settled import night_key
 from lib.night import nightlog
@@ -145,6 +146,28 @@ def test_stacks_over_nights_wait_for_those_of_the_nights(season):
     assert given.flats == [f"{season}/red/20240301/flat_V.fits"]
     assert set(files.stack_contents(wildcards)) == set(campaign.slices[name])
     assert f"{season}/red/M_1.lightcurve.ecsv" in over.products_over_nights
+
+
+def test_stacks_on_one_grid_wait_for_all_nights_of_the_target(season, imdir):
+    changes = {"stack": {"by": ["all", "1h"], "grid": "target"}}
+    campaign, files, config = planned(season, **changes)
+    first = "M_1.V.1h-20240302T030000"
+    wildcards = SimpleNamespace(night="", stack=first)
+    assert len(campaign.slices[first]) == 2
+    nights = files.nights_of_stack(wildcards)
+    assert nights == [f"{season}/red/{folder}coaddM_1.V.fits" for folder in campaign.nights]
+    given = files.stack_given(wildcards)
+    assert len(given.frames) == 2 and len(given.grid) == 6
+    assert grid_remarks(campaign, config) == []
+    # Two nights have been reduced, the third is new.
+    for name in ("20240301", "20240304"):
+        (imdir / name).mkdir()
+        (imdir / name / "night.html").touch()
+    for stack in campaign.slices:
+        (imdir / f"coadd{stack}.fits").touch()
+    (said,) = grid_remarks(campaign, config)
+    assert "2 stacks without a new frame to be made again" in said
+    assert grid_remarks(*planned(season)[::2]) == []
 
 
 def test_digest_of_a_night_is_that_of_its_frames_and_settings_in_any_order(season):
