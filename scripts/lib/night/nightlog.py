@@ -234,7 +234,7 @@ class NightLog:
         self._ready: dict[str, list[CalibrationGroup]] = {kind: [] for kind in CALIBRATIONS}
         self._library: list[tuple[str, NightLog, str]] = []
         self._max_age: dict[str, float | None] = {}
-        self._matches: dict[tuple[Any, ...], CalibrationMatch] = {}
+        self._matches: dict[str | tuple[Any, ...], CalibrationMatch] = {}
         self._fill(files, dict(excluded or {}))
         self._group()
 
@@ -418,7 +418,12 @@ class NightLog:
         frame : str
             Name of a frame of any type.
         """
-        facts = self.frames[frame]
+        if frame not in self._matches:
+            self._matches[frame] = self._match(self.frames[frame])
+        return self._matches[frame]
+
+    def _match(self, facts: FrameFacts) -> CalibrationMatch:
+        """Return the match of all frames with the same properties, found once."""
         key = tuple(
             hashable(getattr(facts, name))
             for name in (
