@@ -15,7 +15,11 @@ from lib.core.sphere import mean_position, project
 from lib.photometry.zeropoint import intrinsic_variance, relative_zeropoints
 
 FLOOR = 0.003
-"""[mag] Minimum error of a star in a frame in the solution."""
+"""[mag] Minimum error of a star in a frame in the solution, so that no few stars make it alone."""
+
+ENOUGH_FREEDOM = 10
+"""With fewer degrees of freedom the scatter beyond the stated errors is not known, and `FLOOR` is
+taken to be its minimum."""
 
 VARIABLE_SIGMA = 4.0
 """A comparison star is variable, and left out, if its reduced chi^2 exceeds that of the others by
@@ -52,6 +56,9 @@ class Ensemble:
         Magnitudes of the stars, on the scale of the zero points.
     excess : float
         Scatter of the comparison stars beyond their stated errors [mag].
+    scatter : float
+        The same as it enters the errors of the zero points: at least `FLOOR` where the stars are
+        too few to tell it.
     """
 
     zeropoint: np.ndarray
@@ -61,6 +68,7 @@ class Ensemble:
     used: np.ndarray
     magnitude: np.ndarray
     excess: float
+    scatter: float = FLOOR
 
     def without_star(
         self, frame: int, magnitude: np.ndarray, error: np.ndarray
@@ -81,13 +89,14 @@ class Ensemble:
         """
         residual = magnitude + self.zeropoint[frame] - self.magnitude
         counts = np.isfinite(residual) & self.used
-        variance = np.where(counts, error, 1.0) ** 2 + max(self.excess, FLOOR) ** 2
-        weight = np.where(counts, 1 / variance, 0.0)
+        square = np.where(counts, error, 1.0) ** 2
+        weight = np.where(counts, 1 / (square + max(self.excess, FLOOR) ** 2), 0.0)
+        noise = weight**2 * (square + self.scatter**2)
         rest = weight.sum() - weight
         good = counts & (rest > 1e-9 * weight.sum())
         rest = np.where(good, rest, 1.0)
         shift = np.where(good, weight * residual / rest, np.nan)
-        return shift, np.where(good, 1 / np.sqrt(rest), np.nan)
+        return shift, np.where(good, np.sqrt(np.maximum(noise.sum() - noise, 0)) / rest, np.nan)
 
 
 def solve_ensemble(magnitude: np.ndarray, error: np.ndarray) -> Ensemble:
@@ -123,10 +132,16 @@ def solve_ensemble(magnitude: np.ndarray, error: np.ndarray) -> Ensemble:
             break
         else:
             excess = found
-    weight = np.where(np.isfinite(residual), 1 / variance, 0.0).sum(axis=1)
-    z_error = np.where(weight > 0, 1 / np.sqrt(np.maximum(weight, 1e-300)), np.nan)
+    seen = np.isfinite(residual)
+    freedom = int(seen.sum() - seen.any(axis=0).sum() - (number > 0).sum() + 1)
+    scatter = excess if freedom >= ENOUGH_FREEDOM else floor
+    # The floor makes the weights; what a weighted mean is uncertain by is the scatter of its stars.
+    weight = np.where(seen, 1 / variance, 0.0)
+    noise = (weight**2 * np.where(seen, error**2 + scatter**2, 0.0)).sum(axis=1)
+    total = weight.sum(axis=1)
+    z_error = np.where(total > 0, np.sqrt(noise) / np.maximum(total, 1e-300), np.nan)
     # The zero point of a frame with one star is as uncertain as that star.
-    return Ensemble(z, z_error, group, number, used, level, excess)
+    return Ensemble(z, z_error, group, number, used, level, excess, scatter)
 
 
 def _residuals(
