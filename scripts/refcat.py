@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 from lib.core.settings import ReferenceSettings
@@ -46,13 +47,18 @@ def make(job: Any, last_attempt: bool) -> None:
     """
     values = job.params
     given = {"servers": values.get("servers"), "timeout": values.get("timeout")}
+    settings = ReferenceSettings(**{key: value for key, value in given.items() if value})
+    names = getattr(values.given, "name_servers", None)
+    if names is not None:
+        settings = replace(settings, name_servers=tuple(names))
     table = make_reference(
         values.given.refcat,
         Field(values.ra, values.dec, values.radius, values.get("wide"), values.epoch),
         values.given.cache,
-        ReferenceSettings(**{key: value for key, value in given.items() if value}),
+        settings,
         row_limit=values.get("row_limit") or ROW_LIMIT,
         last_attempt=last_attempt,
+        name=getattr(values.given, "name", ""),
     )
     write_reference(job.output[0], table)
     log.info("%s: %d stars", table.meta["source"], len(table))

@@ -183,6 +183,12 @@ class ReferenceSettings:
         Write("a list of hosts, such as [alasky.cds.unistra.fr]; [] asks none"),
     ] = ("alasky.cds.unistra.fr", "alaskybis.cds.unistra.fr")
     """Servers of hips2fits, for templates from surveys, in the order they are asked."""
+    name_servers: Annotated[
+        tuple[Annotated[str, MinLen(1)], ...],
+        Write("a list of hosts or addresses, or [astropy]; [] asks none"),
+    ] = ("astropy",)
+    """Sesame, for the position of a target by its name where no frame tells its pointing; astropy:
+    the servers that astropy asks."""
     timeout: Annotated[float, Gt(0)] = 60
     """[s] that a server has for one answer."""
 

@@ -497,8 +497,13 @@ class NightFiles:
 
     @of_its_night
     def reference_given(self, wildcards: Any) -> SimpleNamespace:
-        """Return the sources of the reference table, and where the answers of servers are kept."""
-        return SimpleNamespace(refcat=self.config["refcat"], cache=self.config["refcat_cache"])
+        """Return the sources of the reference table, where answers are kept, the target's name."""
+        frames = self.plan.frames_of(wildcards.target)
+        return SimpleNamespace(
+            refcat=self.config["refcat"], cache=self.config["refcat_cache"],
+            name=next((self.night.frames[one].object for one in frames), ""),
+            name_servers=self.config["reference"]["name_servers"],
+        )  # fmt: skip
 
     @of_its_night
     def reference_kind(self, wildcards: Any) -> str:

@@ -128,15 +128,15 @@ def _field_at(
     given: tuple[float, float] | None, frames: Sequence[FrameFacts], wide_radius: float,
     epoch: float,
 ) -> Field:  # fmt: skip
-    """Return the circle about a given position that holds frames which point there; none without.
+    """Return the circle about a given position, if any, that holds frames which point there.
 
     Frames of a field are some way from each other: as far as they are looked for.
     """
-    if given is None:
-        return Field(None, None, None, None, round(epoch, 3))
     reach = max(
         math.hypot(*one.shape) * one.pixscale / 7200 if one.pixscale else UNKNOWN_REACH
         for one in frames
     )
     reach = round(reach + wide_radius, 4)
+    if given is None:
+        return Field(None, None, reach, reach, round(epoch, 3))
     return Field(round(given[0], 5), round(given[1], 5), reach, reach, round(epoch, 3))

@@ -17,6 +17,7 @@ from lib.core.settings import ReferenceSettings
 from lib.core.sphere import mean_position, separation
 from lib.reference.epochs import match_positions, move_to_epoch
 from lib.reference.field import Circle, Field
+from lib.reference.names import NameUnknown, place_by_name, plain_name
 from lib.reference.photometry import join_photometry, tie_to_reference
 from lib.reference.referencetable import check_angles, empty_reference
 from lib.reference.surveys import (
@@ -47,6 +48,10 @@ CUT_OUT_ABOVE = 20_000
 """Rows above which a user's table is cut out around the field."""
 
 
+NO_POINTING = "no frame of the target tells where it points"
+WRITE_INSTEAD = "write target_radec, or a table as refcat"
+
+
 def make_reference(
     refcat: str,
     sky_field: Field,
@@ -55,6 +60,7 @@ def make_reference(
     *,
     row_limit: int = ROW_LIMIT,
     last_attempt: bool = True,
+    name: str = "",
 ) -> Table:
     """Return the reference table of a field.
 
@@ -71,6 +77,8 @@ def make_reference(
         See `lib.reference.vizier.Service`.
     last_attempt : bool
         Whether to go on with what there is when servers fail, instead of raising.
+    name : str
+        Of the target: where no frame tells its pointing catalogues are asked about that.
 
     Returns
     -------
@@ -92,7 +100,20 @@ def make_reference(
     offline = refcat == "offline"
     servers = () if offline else tuple(settings.servers)
     service = Service(Path(cache).expanduser(), servers, settings.timeout, row_limit)
-    return catalogue_reference(service, sky_field, last_attempt=offline or last_attempt)
+    last_attempt = offline or last_attempt
+    named = sky_field.circle is None and bool(name)
+    if named:
+        try:
+            sky_field = place_by_name(sky_field, name, service.cache, settings, offline=offline)
+        except (NameUnknown, ReferenceUnavailable) as why:
+            if isinstance(why, ReferenceUnavailable) and not last_attempt:
+                raise
+            log.warning("no reference: %s", why)
+            return empty_reference(f"{NO_POINTING}, and {why}; {WRITE_INSTEAD}")
+    table = catalogue_reference(service, sky_field, last_attempt=last_attempt)
+    if named:
+        table.meta["named"] = f"{plain_name(name)} at {sky_field.ra:.4f} {sky_field.dec:+.4f}"
+    return table
 
 
 # --- a user's table ---------------------------------------------------------------------------
@@ -171,9 +192,7 @@ def catalogue_reference(service: Service, sky_field: Field, *, last_attempt: boo
     """
     circle, wide = sky_field.circle, sky_field.wide
     if circle is None:
-        return empty_reference(
-            "no frame of the target tells where it points; write target_radec, or a table as refcat"
-        )
+        return empty_reference(f"{NO_POINTING}; {WRITE_INSTEAD}")
     if circle.radius > LARGEST_RADIUS:
         return empty_reference(
             f"the field has a radius of {circle.radius:.1f} deg, over {LARGEST_RADIUS:g}"

@@ -45,7 +45,9 @@ def test_field_reaches_as_far_as_frames_are_looked_for():
 
 
 def test_field_of_frames_that_tell_no_pointing():
-    assert field_of([frame(ra=None, dec=None)]) == Field(None, None, None, None, 2010.0)
+    field = field_of([frame(ra=None, dec=None)])
+    assert field == Field(None, None, field.radius, field.radius, 2010.0)
+    assert field.radius == pytest.approx(np.hypot(200, 100) / 2000, abs=1e-3)
     field = field_of([frame(ra=None, dec=None)], 0.4, (210.5, -30.25))
     assert (field.ra, field.dec) == (210.5, -30.25)
     assert field.radius == pytest.approx(np.hypot(200, 100) / 2000 + 0.4, abs=1e-3)
