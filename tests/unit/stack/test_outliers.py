@@ -155,6 +155,24 @@ def test_faint_trails_are_found_and_none_that_are_not_there():
     assert hits >= 5
 
 
+def test_trails_that_cross_are_told_apart():
+    """Also where the trails of two frames cross: neither frame is right there."""
+    images, scenes, fwhms, _ = exposures(6, seed=5)
+    lines = [[(60, 22), (300, -40), (200, 5), (20, 50), (380, -50)], [(330, -15), (100, 50)]]
+    trails = np.zeros_like(images)
+    for n, (own, fwhm) in enumerate(zip(lines, fwhms, strict=False)):
+        for intercept, angle in own:
+            flux = 50 * NOISE * fwhm / 2.3548 * np.sqrt(2 * np.pi)
+            trails[n] += simulate.satellite_trail(SHAPE, intercept, angle, flux, fwhm)
+    images += trails
+    found = find(images, noises(scenes), fwhms)[1]
+    for n in (0, 1):
+        assert found[n][trails[n] > 3 * NOISE].mean() > 0.98
+        # Bands of 1.5 FWHM and a pixel on either side.
+        assert not (found[n] & (trails[n] < 1e-9 * NOISE)).any()
+    assert not found[2:].any()
+
+
 @pytest.mark.parametrize("period", [18, 30, 60])
 def test_fringes_are_no_trails_and_hide_none(period):
     """What is left of fringes moves with the dither: waves of a noise and a half."""
