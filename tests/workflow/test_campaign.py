@@ -20,6 +20,8 @@ NIGHTS = {
 }  # fmt: skip
 BY = "{by: [auto, 1h], grid: target}"
 LATER = ("20220129", "20220201")
+CHANGES = {"template": "own", "difference": "{frames: true}"}
+"""Each night less the one before it, its frames, too."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def campaign(tmp_path_factory):
     place.said, place.before = [], []
     for folders in ("20220127", "202201*", "2*"):
         place.before.append(times(place.products))
-        done = place.snakemake(datadir=f"raw/{folders}", stack=BY)
+        done = place.snakemake(datadir=f"raw/{folders}", stack=BY, **CHANGES)
         assert done.code == 0, done.out
         place.said.append(done.out)
     return place
@@ -144,11 +146,32 @@ def test_light_curve_runs_over_all_nights(campaign):
     assert len(Table.read(campaign.products / "GRB220128A.all.ecsv", format="ascii.ecsv")) > 20
 
 
+def test_each_night_and_its_frames_are_compared_with_a_night_before(campaign):
+    """No night is before the first; nothing was put in at the target that has changed since."""
+    first = fits.getheader(campaign.products / f"diff{STACK}.fits")
+    assert first["QCREASON"].startswith("NO_TEMPLATE")
+    for folder in LATER:
+        paths = [*campaign.products.glob(f"{folder}/dazsfp*.fits"),
+                 campaign.products / folder / f"diff{STACK}.fits"]  # fmt: skip
+        assert len(paths) == 4
+        for path in paths:
+            header = fits.getheader(path)
+            assert header["QCSTAT"] == "OK" and abs(header["TGTSNR"]) < 4
+            assert 0.9 < header["DIFPULL"] < 1.1
+    curve = Table.read(campaign.products / "GRB220128A.lightcurve.ecsv", format="ascii.ecsv")
+    rows = curve[(curve["KIND"] == "difference") & np.isfinite(curve["FLUX"])]
+    singles = {str(name) for name in rows["FRAME"] if str(name) != STACK}
+    assert len(rows) == 8 and len(singles) == 6
+    assert np.abs(rows["SNR"]).max() < 4
+    page = (campaign.products / LATER[0] / "night.html").read_text(encoding="utf-8")
+    assert all(name in page for name in singles if name.startswith("20220130"))
+
+
 def test_settled_nights_are_not_planned_again(campaign):
-    again = campaign.snakemake("--dry-run", datadir="raw/2*", stack=BY)
+    again = campaign.snakemake("--dry-run", datadir="raw/2*", stack=BY, **CHANGES)
     assert again.did_nothing and "2 of them have come to their end before" in again.out
-    forced = campaign.dry("--forcerun", "prepare", datadir="raw/2*", stack=BY)
+    forced = campaign.dry("--forcerun", "prepare", datadir="raw/2*", stack=BY, **CHANGES)
     assert forced["prepare"] == 9
     (campaign.products / "20220201" / f"coadd{STACK}.fits").unlink()
-    opened = campaign.dry(datadir="raw/2*", stack=BY)
+    opened = campaign.dry(datadir="raw/2*", stack=BY, **CHANGES)
     assert opened["stack"] == 5 and "prepare" not in opened  # the night's, all, three hours

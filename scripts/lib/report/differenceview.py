@@ -1,6 +1,8 @@
 """What the page shows of difference images: how they were made, their limits, the candidates."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,13 +12,18 @@ import numpy as np
 from lib.report.links import Link, existing
 from lib.report.numbers import rounded
 from lib.report.outcomes import StackOutcome
+from lib.report.products import Cards
 from lib.report.reasons import reason_in_words
+from lib.report.svgchart import PALETTE, Series, chart
 
 CUT = (188, 62)
 """[pixel] Width and height of a row of the sheet of cut-outs, as the step candidates writes it."""
 
 MOST = 200
 """Candidates that the page lists."""
+
+LEAST_DRAWN = 2
+"""Frames that a chart is drawn of, at least."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,37 @@ class DifferenceView:
     left: float | None
     pull: float | None
     links: list[Link]
+
+
+@dataclass(frozen=True)
+class FrameDifferenceView:
+    """The difference image of a frame; what is not known is None.
+
+    Parameters
+    ----------
+    frame, filter, system : str
+    mjd : float or None
+        Middle of the exposure.
+    reason : str
+        Why there is none; empty where there is one.
+    magnitude, error, snr : float or None
+        Of the target.
+    limit3 : float or None
+        At the target [mag].
+    link : str
+        Address of the file.
+    """
+
+    frame: str
+    filter: str
+    system: str
+    mjd: float | None
+    reason: str
+    magnitude: float | None
+    error: float | None
+    snr: float | None
+    limit3: float | None
+    link: str
 
 
 @dataclass(frozen=True)
@@ -106,6 +144,10 @@ class ChangesView:
     sheet : str
         Address of the cut-outs; empty where there are none.
     links : list of Link
+    frames : list of FrameDifferenceView
+        By time.
+    chart : str
+        S/N of the target in these against time, as an SVG element; empty for fewer than two.
     """
 
     differences: list[DifferenceView]
@@ -116,6 +158,13 @@ class ChangesView:
     least_score: float
     sheet: str
     links: list[Link]
+    frames: list[FrameDifferenceView] = field(default_factory=list)
+    chart: str = ""
+
+    @property
+    def legend(self) -> list[tuple[str, str]]:
+        """Filters of the chart with their colours."""
+        return _colours(self.frames)
 
 
 def show_changes(target: str, stacks: dict[str, StackOutcome], imdir: Path) -> ChangesView | None:
@@ -141,6 +190,7 @@ def show_changes(target: str, stacks: dict[str, StackOutcome], imdir: Path) -> C
         table, rows = None, []
     meta: dict[str, Any] = {} if table is None else table.meta
     sheet = f"qa/candidates/{target}.jpg"
+    frames = show_frames(stacks)
     links = existing(
         imdir, (("table of candidates", path.name), ("cut-outs", sheet),
                 ("log", f"logs/candidates/{target}.log")),
@@ -148,17 +198,58 @@ def show_changes(target: str, stacks: dict[str, StackOutcome], imdir: Path) -> C
     return ChangesView(
         shown, rows, int(meta.get("counted", 0)), 0 if table is None else len(table),
         float(meta.get("threshold", np.nan)), float(meta.get("least_score", np.nan)),
-        quote(sheet) if rows and (imdir / sheet).is_file() else "", links,
+        quote(sheet) if rows and (imdir / sheet).is_file() else "", links, frames,
+        frame_chart(frames),
     )  # fmt: skip
+
+
+def show_frames(stacks: dict[str, StackOutcome]) -> list[FrameDifferenceView]:
+    """Return what the page shows of the difference images of frames, by time."""
+    shown = []
+    for outcome in stacks.values():
+        for name, cards in outcome.frame_differences.items():
+            value = partial(_rounded, cards)
+            begin, length = value("MJD-OBS", 6), value("EXPTIME", 3)
+            rejected = cards.get("QCSTAT") != "OK"
+            shown.append(FrameDifferenceView(
+                str(cards.get("FRAME", name)), str(cards.get("FILTER", "")),
+                str(cards.get("ZPSYS", "")),
+                None if begin is None else begin + (length or 0.0) / 172800,
+                reason_in_words(str(cards.get("QCREASON", "rejected"))) if rejected else "",
+                value("TGTMAG", 3), value("TGTMERR", 3), value("TGTSNR", 1), value("TGTLIM3", 2),
+                quote(name),
+            ))  # fmt: skip
+    return sorted(shown, key=lambda one: (one.mjd or 0.0, one.filter, one.frame))
+
+
+def frame_chart(frames: Sequence[FrameDifferenceView]) -> str:
+    """Return a chart of the S/N of the target in frames, in a colour for each filter."""
+    series = []
+    for name, colour in _colours(frames):
+        seen = [
+            (one.mjd, one.snr) for one in frames
+            if one.filter == name and one.mjd is not None and one.snr is not None
+        ]  # fmt: skip
+        x, y = np.array(seen, float).reshape(-1, 2).T
+        series.append(Series(name, colour, x, y, np.ones(len(x))))
+    if sum(len(one.x) for one in series) < LEAST_DRAWN:
+        return ""
+    return chart(series, "S/N of the target in frames less the template", (560, 200))
+
+
+def _colours(frames: Sequence[FrameDifferenceView]) -> list[tuple[str, str]]:
+    names = dict.fromkeys(one.filter for one in frames)
+    return [(name, PALETTE[number % len(PALETTE)]) for number, name in enumerate(names)]
+
+
+def _rounded(cards: Cards, key: str, digits: int) -> float | None:
+    return rounded(cards[key], digits) if isinstance(cards.get(key), float) else None
 
 
 def show_difference(stack: str, outcome: StackOutcome, imdir: Path) -> DifferenceView:
     """Return what the page shows of one difference image."""
     cards = outcome.difference
-
-    def value(key: str, digits: int) -> float | None:
-        return rounded(cards[key], digits) if isinstance(cards.get(key), float) else None
-
+    value = partial(_rounded, cards)
     rejected = cards.get("QCSTAT") != "OK"
     return DifferenceView(
         stack, str(cards.get("FILTER", "")), str(cards.get("ZPSYS", "")),

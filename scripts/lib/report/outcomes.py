@@ -18,6 +18,7 @@ from lib.report.products import (
     COADD_CARDS,
     DIFFERENCE_CARDS,
     FRAME_CARDS,
+    FRAME_DIFFERENCE_CARDS,
     MASTER_CARDS,
     MASTER_PREFIXES,
     Cards,
@@ -205,6 +206,8 @@ class StackOutcome:
         Content of qa/astrometry/<stack>.json and of qa/stack/<stack>.json.
     difference : dict
         Cards of its difference image; empty where there is none.
+    frame_differences : dict of str to dict
+        Name of the difference image of a frame -> its cards.
     """
 
     cards: Cards
@@ -212,6 +215,7 @@ class StackOutcome:
     solution: dict[str, Any]
     quality: dict[str, Any]
     difference: Cards = field(default_factory=dict)
+    frame_differences: dict[str, Cards] = field(default_factory=dict)
 
 
 @dataclass
@@ -284,7 +288,13 @@ def collect(night: NightLog, plan: Plan, imdir: str | Path) -> NightOutcome:
         quality = read_json(imdir / "qa" / "stack" / f"{stack}.json")
         cards = cache.get(f"coadd{stack}.fits", COADD_CARDS, ("STACK",))
         difference = cache.get(f"diff{stack}.fits", DIFFERENCE_CARDS, ("NOTE",))
-        results[stack] = StackOutcome(cards, list(members), solution, quality, difference)
+        singles = {
+            name: cards_of_frame for name in plan.frame_differences([stack])
+            if (cards_of_frame := cache.get(name, FRAME_DIFFERENCE_CARDS))
+        }  # fmt: skip
+        results[stack] = StackOutcome(
+            cards, list(members), solution, quality, difference, singles
+        )  # fmt: skip
         solved, measured = frames_of(solution), frames_of(quality)
         for frame in members:
             frames[frame] = outcome = follow_frame(frame, cache, logged)

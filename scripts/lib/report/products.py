@@ -57,6 +57,9 @@ DIFFERENCE_CARDS = (
 )  # fmt: skip
 
 
+FRAME_DIFFERENCE_CARDS = (*DIFFERENCE_CARDS, "FRAME", "MJD-OBS", "EXPTIME")
+
+
 def list_files(folder: str | Path) -> dict[str, tuple[int, int]]:
     """Return the files in a folder: {name: (mtime [ns], size [byte])}."""
     try:

@@ -50,3 +50,29 @@ def test_a_damaged_table_shows_no_candidates(tmp_path, text):
     cards = {"QCSTAT": "OK", "FILTER": "r"}
     shown = show_changes("T", {"T.r": StackOutcome({}, [], {}, {}, cards)}, tmp_path)
     assert shown is not None and shown.candidates == []
+
+
+def test_frames_less_the_template_have_their_significance_in_a_table_and_a_chart(tmp_path):
+    """By time, in a colour for each filter; one that could not be made says why."""
+    frames = {
+        f"dazsfp2022{k}.fits": {"QCSTAT": "OK", "FRAME": f"2022{k}", "FILTER": "ri"[k % 2],
+                                "ZPSYS": "AB", "MJD-OBS": 59600.5 - 0.01 * k, "EXPTIME": 864.0,
+                                "TGTSNR": 8.0 - k, "TGTMAG": 20.0 + k, "TGTMERR": 0.1,
+                                "TGTLIM3": 22.25}
+        for k in range(3)
+    }  # fmt: skip
+    frames["dazsfp20229.fits"] = {"QCSTAT": "REJECTED", "QCREASON": "NOT_STACKED: clouds",
+                                  "FRAME": "20229", "FILTER": "r"}  # fmt: skip
+    write_candidates(tmp_path, 1)
+    page = page_of(tmp_path, 1, frames)
+    assert "4 single frames less the template" in page
+    table = page[page.find('class="framechanges"') :]
+    table = table[: table.find("</details>")]
+    rows = re.findall(r'<a href="([^"]*)">(\w+)</a>', table)
+    assert [name for _, name in rows] == ["20229", "20222", "20221", "20220"]
+    assert rows[1][0] == "dazsfp20222.fits"
+    for words in ("59600.48500", "20.000 ± 0.100 AB", "8.0", "22.25", "clouds"):
+        assert words in table
+    # A chart of three points with their errors, two colours.
+    assert table.count("<svg") == 1 and len(set(re.findall(r'stroke="(#\w+)"', table))) == 2
+    assert 'class="framechanges"' not in page_of(tmp_path, 1)
