@@ -29,7 +29,7 @@ from lib.photometry.flags import (
     FLAG_TRAILED,
     FLAG_WEIGHT,
 )
-from lib.photometry.framepsf import FrameStars, frame_psf_fluxes
+from lib.photometry.framepsf import MOST_TIED, FrameStars, frame_psf_fluxes
 from lib.photometry.neighbours import StarModels
 from lib.photometry.pointflux import ApertureSums, point_fluxes
 from lib.photometry.psf import StarAperture
@@ -109,7 +109,8 @@ class FrameFluxes:
         Part of the error due to the light of neighbours, nearly the same in all frames of one
         seeing.
     psf_flux, psf_error : ndarray, shape (n,)
-        Total fluxes by fits of the point-spread function, and their errors; NaN without one.
+        Total fluxes by fits of the point-spread function, and their errors; NaN without one, and of
+        stars that are not needed for it.
     """
 
     flux: np.ndarray
@@ -244,14 +245,20 @@ def measure_frame(
     psf_flux, psf_error = np.full((2, n), np.nan)
     if stars is not None:
         bad = FLAG_SATURATED | FLAG_OUTSIDE | FLAG_WEIGHT
-        tell = np.flatnonzero(np.isin(index, stars[0]) & ((flags[index] & bad) == 0))
+        star = np.isin(index, stars[0])
+        tell = np.flatnonzero(star & ((flags[index] & bad) == 0))
+        tell = tell[np.argsort(-total[tell], kind="stable")][:MOST_TIED]
+        use = np.union1d(np.flatnonzero(~star), tell)
         by_fit = _by_fits(
-            prepared, models, own, FrameStars(*at, total, total_error, tell, len(index)),
+            prepared, models, [own[k] for k in use],
+            FrameStars(at[0][use], at[1][use], total[use], total_error[use],
+                       np.searchsorted(use, tell), len(use)),
             (aperture, gain, fit_ratio[0], fwhm),
         )  # fmt: skip
-        held = trailed_shares(motion[index], aperture, EFFECTIVE_RADIUS * fwhm)
-        psf_flux[index] = by_fit[0] / held
-        psf_error[index] = np.hypot(by_fit[1] / held, TRAIL_ERROR * (1 - held) * psf_flux[index])
+        use = index[use]
+        held = trailed_shares(motion[use], aperture, EFFECTIVE_RADIUS * fwhm)
+        psf_flux[use] = by_fit[0] / held
+        psf_error[use] = np.hypot(by_fit[1] / held, TRAIL_ERROR * (1 - held) * psf_flux[use])
         psf_flux[gone], psf_error[gone] = np.nan, np.nan
     return FrameFluxes(flux, error, sky, flags, x, y, ratio, centroid, beside, psf_flux, psf_error)
 

@@ -14,8 +14,11 @@ from lib.photometry.psfmodel import PsfModel
 LEAST_STARS = 5
 """Minimum number of stars of S/N 30: fewer do not tell how uncertain a model is."""
 
-MOST_STARS = 30
+MOST_STARS = 20
 """The brightest so many of all parts of the frame are used."""
+
+MOST_TIED = 40
+"""The brightest so many stars are fitted to tell the scale of the fits."""
 
 ROUNDS = 3
 """Iterations of a fit with fixed positions: the photon noise is known after the first."""

@@ -18,7 +18,7 @@ from lib.core.wcs import celestial_wcs, wcs_cards
 from lib.frame.file import read_header
 from lib.frame.step import record_step
 from lib.photometry.coaddpsf import psf_of_coadd, resolve_crowd
-from lib.photometry.coaddzeropoint import ZeropointStars, coadd_zeropoint
+from lib.photometry.coaddzeropoint import Reference, ZeropointStars, coadd_zeropoint
 from lib.photometry.coverage import FrameCoverage
 from lib.photometry.injection import CROWDED, Confusion, confusion, crowding
 from lib.photometry.measuredcoadd import MeasuredCoadd
@@ -154,12 +154,9 @@ def make_stack(
         stars = reference.stars if tied else None
         floor = centring_error(coadd, stars, measured.position_error, settings.match_radius)
         measured = replace(measured, position_error=np.hypot(measured.position_error, floor))
-    point = _crowd_fluxes(coadd, measured, crowd)
-    zeropoint, zp_stars = coadd_zeropoint(coadd, reference.photometric, band, settings, tied, point)
-    if crowd is not None and point is not None and zeropoint.known:
-        # Light of unresolved neighbours raises the fluxes of all stars alike.
-        bias = crowd.bias_at(point.flux[zp_stars.source[zeropoint.used]])
-        zeropoint.error = float(np.hypot(zeropoint.error, 1.0857 * bias))
+    zeropoint, zp_stars = measured_zeropoint(
+        coadd, measured, crowd, reference.photometric, band, settings, tied
+    )
     flags = describe_coadd(
         header, coadd, grid, combined.saturate, used, zeropoint, reference, settings
     )
@@ -177,6 +174,28 @@ def make_stack(
         title, shape = Path(products.coadd).stem, combined.image.shape
         plot_zeropoint(products.plot, title, zeropoint, zp_stars, shape)
     return record
+
+
+def measured_zeropoint(
+    coadd: MeasuredCoadd, measured: SourceMeasurements | None, crowd: Confusion | None,
+    reference: Reference | None, band: str, settings: StackSettings, tied: bool,
+) -> tuple[Zeropoint, ZeropointStars]:  # fmt: skip
+    """Return the zero point of a coadd, crowded or not, and its stars.
+
+    Parameters
+    ----------
+    coadd, measured, crowd
+        From `measure_all`.
+    reference, band, settings, tied
+        As for `lib.photometry.coaddzeropoint.coadd_zeropoint`.
+    """
+    point = _crowd_fluxes(coadd, measured, crowd)
+    zeropoint, stars = coadd_zeropoint(coadd, reference, band, settings, tied, point)
+    if crowd is not None and point is not None and zeropoint.known:
+        # Light of unresolved neighbours raises the fluxes of all stars alike.
+        bias = crowd.bias_at(point.flux[stars.source[zeropoint.used]])
+        zeropoint.error = float(np.hypot(zeropoint.error, 1.0857 * bias))
+    return zeropoint, stars
 
 
 def _crowd_fluxes(

@@ -15,7 +15,7 @@ from lib.frame.file import FrameRejected
 from lib.frame.step import record_step
 from lib.night.positions import Position
 from lib.photometry.backgroundmesh import grow
-from lib.photometry.coaddzeropoint import Reference, coadd_zeropoint
+from lib.photometry.coaddzeropoint import Reference
 from lib.photometry.frameforced import near_image
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.zeropoint import Zeropoint
@@ -25,6 +25,7 @@ from lib.stack.coaddition import (
     history_parameters,
     measure_all,
     measure_combined,
+    measured_zeropoint,
     write_products,
     write_record,
     write_rejected,
@@ -182,10 +183,11 @@ def combine_still(
     if coadd.field is None:
         return None
     coadd, measured, _, crowd = measure_all(coadd, settings)
-    point = measured.point if measured is not None and crowd is not None else None
     tied = any(str(frame.header.get("ASTRCAT", "NONE")) != "NONE" for frame in used)
     band = str(used[0].header.get("BAND", ""))
-    zeropoint, _ = coadd_zeropoint(coadd, reference.photometric, band, settings, tied, point)
+    zeropoint, _ = measured_zeropoint(
+        coadd, measured, crowd, reference.photometric, band, settings, tied
+    )
     return Still(grid, coadd, combined.saturate, zeropoint)
 
 
