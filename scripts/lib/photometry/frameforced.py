@@ -29,7 +29,7 @@ from lib.photometry.flags import (
     FLAG_TRAILED,
     FLAG_WEIGHT,
 )
-from lib.photometry.framepsf import MOST_TIED, FrameStars, frame_psf_fluxes
+from lib.photometry.framepsf import MOST_TIED, NEAR, FrameStars, frame_psf_fluxes
 from lib.photometry.neighbours import StarModels
 from lib.photometry.pointflux import ApertureSums, point_fluxes
 from lib.photometry.psf import StarAperture
@@ -248,7 +248,7 @@ def measure_frame(
         star = np.isin(index, stars[0])
         tell = np.flatnonzero(star & ((flags[index] & bad) == 0))
         tell = tell[np.argsort(-total[tell], kind="stable")][:MOST_TIED]
-        use = np.union1d(np.flatnonzero(~star), tell)
+        use = _rows_to_fit(np.column_stack(at), star, tell, NEAR * fwhm)
         by_fit = _by_fits(
             prepared, models, [own[k] for k in use],
             FrameStars(at[0][use], at[1][use], total[use], total_error[use],
@@ -261,6 +261,19 @@ def measure_frame(
         psf_error[use] = np.hypot(by_fit[1] / held, TRAIL_ERROR * (1 - held) * psf_flux[use])
         psf_flux[gone], psf_error[gone] = np.nan, np.nan
     return FrameFluxes(flux, error, sky, flags, x, y, ratio, centroid, beside, psf_flux, psf_error)
+
+
+def _rows_to_fit(at: np.ndarray, star: np.ndarray, tell: np.ndarray, reach: float) -> np.ndarray:
+    """Return the positions to fit, ascending: all but the stars that nothing is told by.
+
+    Those of the stars are fitted that tell the point-spread function, and those within `reach` of
+    another position, of shape (n, 2) as all [pixel], whose light it has.
+    """
+    others = np.flatnonzero(~star)
+    if not others.size:
+        return np.sort(tell)
+    apart, _ = cKDTree(at[others]).query(at)
+    return np.union1d(np.flatnonzero(apart < reach), tell)
 
 
 def _by_fits(

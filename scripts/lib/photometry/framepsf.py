@@ -29,12 +29,12 @@ a table is measured where that leaves more than `QUICK_ERROR` of the light of st
 
 QUICK_ERROR = 0.01
 
-SAME = 0.5
-"""[radius of the aperture] Positions nearer than this are one object, each measured without the
-other, as by apertures."""
+SAME = 0.3
+"""[FWHM] Positions nearer than this are one object, each measured without the other: together
+neither would be told."""
 
 NEAR = 8.0
-"""[FWHM] Stars within this are fitted again with such a position."""
+"""[FWHM] Stars within this are fitted with a position, where it is measured by itself, too."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def frame_psf_fluxes(
     flux, error = np.full((2, stars.x.size), np.nan)
     rows = stars.rows[stars.total[stars.rows] > STAR_SNR * stars.error[stars.rows]]
     rows = rows[np.argsort(-stars.total[rows], kind="stable")]
-    layer = _layers(stars, rows, SAME * aperture.radius)
+    layer = _layers(stars, rows, SAME * fwhm)
     rows = rows[layer[rows] == 0]
     if rows.size < LEAST_STARS:
         return flux, error
@@ -115,7 +115,7 @@ def frame_psf_fluxes(
         apart, _ = cKDTree(np.column_stack([stars.x[some], stars.y[some]])).query(
             np.column_stack([stars.x, stars.y])
         )
-        beside = (layer == 0) & (apart >= SAME * aperture.radius) & (apart < NEAR * fwhm)
+        beside = (layer == 0) & (apart >= SAME * fwhm) & (apart < NEAR * fwhm)
         use = np.append(some, np.flatnonzero(beside))
         fitted = image.fit(psf, stars.x[use], stars.y[use], free=False, rounds=ROUNDS)
         by_fit = _scaled(fitted, scale, model_error)
