@@ -107,7 +107,11 @@ def grid_remarks(campaign: Campaign, config: Mapping[str, Any]) -> list[str]:
     if config["stack"]["grid"] != "target":
         return []
     top = Path(config["imdir"])
-    new = {folder for folder in campaign.nights if not (top / folder / "night.html").exists()}
+    new = {
+        folder
+        for folder, night in campaign.nights.items()
+        if any(not (top / folder / name).exists() for name in night.plan.coadds)
+    }
     wider = {
         target
         for target, nights in campaign.nights_of_targets.items()

@@ -162,7 +162,7 @@ def test_stacks_on_one_grid_wait_for_all_nights_of_the_target(season, imdir):
     # Two nights have been reduced, the third is new.
     for name in ("20240301", "20240304"):
         (imdir / name).mkdir()
-        (imdir / name / "night.html").touch()
+        (imdir / name / "coaddM_1.V.fits").touch()
     for stack in campaign.slices:
         (imdir / f"coadd{stack}.fits").touch()
     (said,) = grid_remarks(campaign, config)
