@@ -52,7 +52,8 @@ rule targets:
         FILES.tables_of_nights,
 
 
-# A campaign of many nights is planned in parts by night: `--batch nights=1/10 -- nights`.
+# A campaign of many nights is planned in parts by night: `--batch nights=1/10 -- nights`. Not only
+# their pages: a run that stopped early has made these of what there was.
 rule nights:
     input:
-        FILES.pages,
+        FILES.products_of_nights,

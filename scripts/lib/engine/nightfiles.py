@@ -419,11 +419,6 @@ class NightFiles:
         return [path for night in self._open() for path in night.target_tables()]
 
     @property
-    def pages(self) -> list[str]:
-        """Paths of the page of each night."""
-        return [f"{night.imdir}/night.html" for night in self._open()]
-
-    @property
     def products_over_nights(self) -> list[str]:
         """Paths of the final products over all nights."""
         return self.over_nights.products_over_nights if self.over_nights else []

@@ -96,6 +96,8 @@ class NightRun:
         write_durations(imdir, self.terminal.durations())
         said, results = [], {}
         for night, place in self._places():
+            if self.campaign.several and not (place / "logs").is_dir():
+                continue  # no job has begun: of a night of a later part there is nothing to show
             # Repeated, because jobs of a killed run may have died after this one began.
             sweep(place)
             partial = []
