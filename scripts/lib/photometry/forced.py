@@ -23,6 +23,7 @@ from lib.photometry.flags import (
     FLAG_TRAILED,
     FLAG_WEIGHT,
 )
+from lib.photometry.locallight import LocalLight
 from lib.photometry.neighbours import StarModels, deblended_errors, model_stars
 from lib.photometry.pointflux import ApertureSums, confusion_error, core_fluxes, point_fluxes
 from lib.photometry.psf import StarAperture
@@ -41,6 +42,26 @@ CORE_LEVEL = 0.5
 
 
 @dataclass(frozen=True)
+class CrowdErrors:
+    """Errors that confusion adds in a crowded coadd.
+
+    Parameters
+    ----------
+    flux : ndarray, shape (k,)
+        Fluxes, ascending.
+    point, psf : ndarray, shape (k,)
+        What is added to the errors of both kinds of flux, relative to these.
+    light : LocalLight
+        How crowded the coadd is from place to place.
+    """
+
+    flux: np.ndarray
+    point: np.ndarray
+    psf: np.ndarray
+    light: LocalLight
+
+
+@dataclass(frozen=True)
 class Coadd:
     """A coadd prepared for forced photometry.
 
@@ -56,15 +77,13 @@ class Coadd:
         Header of the coadd.
     aperture : StarAperture
         Aperture of its POINT magnitudes, with the core.
-    confusion : tuple of ndarray, optional
-        Fluxes, and the relative errors that confusion adds at these.
+    crowd : CrowdErrors, optional
+        What confusion adds to the errors.
     partial : ndarray, shape (4, by, bx), optional
         Maps from `FrameCoverage.correction_maps` for the aperture and its core, where some frames
         cover only part of the coadd.
     psf : PsfModel, optional
         Point-spread function, where it could be measured.
-    psf_confusion : tuple of ndarray, optional
-        As `confusion`, for fluxes fitted with it.
     sky_box : int
         Mesh size of the sky that is fitted between the stars of a crowded field [pixel].
     """
@@ -75,10 +94,9 @@ class Coadd:
     occupied: np.ndarray
     header: fits.Header
     aperture: StarAperture
-    confusion: tuple[np.ndarray, np.ndarray] | None = None
+    crowd: CrowdErrors | None = None
     partial: np.ndarray | None = None
     psf: PsfModel | None = None
-    psf_confusion: tuple[np.ndarray, np.ndarray] | None = None
     sky_box: int = 0
 
     @cached_property
@@ -198,13 +216,15 @@ def forced_fluxes(
         sky_variance = _sky_variance(coadd, inner, "APNOISEC", x, y)
         core, _ = _alone(coadd, models, inner, (x, y, sums, sky_variance), listed)
         core = core.over(np.exp(here[1]))
-        if coadd.confusion is not None:
+        if coadd.crowd is not None:
             flux[index], error[index] = core_fluxes(core, scatter)
         else:
             flux[index], error[index] = point_fluxes(wide, core, scatter, disturbed)
     error[index] = np.hypot(error[index], here[2] * flux[index])
-    if coadd.confusion is not None:
-        error[index] = np.hypot(error[index], confusion_error(*coadd.confusion, flux[index]))
+    if coadd.crowd is not None:
+        crowd, there = coadd.crowd, coadd.crowd.light.at(x, y)
+        more = confusion_error(crowd.flux, crowd.point, flux[index], there)
+        error[index] = np.hypot(error[index], more)
     flags[index] |= _pixel_flags(coadd, x, y) | np.where(disturbed, FLAG_NEIGHBOUR, 0)
     if coadd.partial is not None:
         flags[index] |= np.where(here[3] < FULL_COVERAGE, FLAG_PARTIAL, 0)

@@ -54,7 +54,7 @@ def forced_psf_fluxes(
     on = (x > -0.5) & (y > -0.5) & (x < nx - 0.5) & (y < ny - 0.5)
     listed = np.flatnonzero(on[:n])
     ratio = np.float32(coadd.header["APNOISEC"] ** 2)
-    box = coadd.sky_box if coadd.confusion is not None else 0
+    box = coadd.sky_box if coadd.crowd is not None else 0
     image = PsfImage(coadd.image, coadd.variance * ratio, coadd.header["GAIN"], box)
     fitted = image.fit(psf, x[listed], y[listed], free=False, rounds=ROUNDS)
     flux[listed], error[listed] = _with_errors(coadd, image, psf, fitted)
@@ -105,6 +105,9 @@ def _with_errors(
         flux /= factor
         variance = variance / factor**2 + (here[2] * flux) ** 2
     error = np.sqrt(variance)
-    if coadd.psf_confusion is not None:
-        error = np.hypot(error, confusion_error(*coadd.psf_confusion, flux))
+    if coadd.crowd is not None:
+        error = np.hypot(
+            error,
+            confusion_error(coadd.crowd.flux, coadd.crowd.psf, flux, coadd.crowd.light.at(x, y)),
+        )
     return flux, error

@@ -6,6 +6,7 @@ random positions, detected and measured like all others, give both.
 
 import logging
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import sep
@@ -15,6 +16,7 @@ from lib.core.stats import MAD_TO_SIGMA
 from lib.photometry.backgroundmesh import background
 from lib.photometry.coaddpsf import resolve_crowd
 from lib.photometry.image import MeasurementImage
+from lib.photometry.locallight import LocalLight
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.neighbours import faint_sources
 from lib.photometry.pointflux import confusion_error
@@ -39,6 +41,9 @@ LEAST_CROWD = 60
 """Minimum number of sources of a crowded field: fewer are wide images, as of a telescope out of
 focus."""
 
+DENSER = 2.0
+"""[mean light] Where there is more light it is so crowded that half of the stars are added there."""
+
 INJECTED = 300
 """Number of stars added to a crowded field, in rounds."""
 
@@ -49,14 +54,14 @@ change."""
 FAINT_REACH = 4.0
 """[scale radii of the profile] Half side of the cutouts in which stars near the limit are drawn."""
 
-BINS = 5
-"""Number of flux bins in which confusion is measured."""
+BINS = 8
+"""Most flux bins in which confusion is measured."""
 
-POINT_ROW, PSF_ROW = 4, 8
+POINT_ROW, PSF_ROW = 5, 9
 """Rows of the `POINT` and `PSF` fluxes in the result of `_matched`."""
 
-MIN_STARS = 15
-"""Minimum number of recovered stars in a bin for its scatter."""
+MIN_STARS, BIN_STARS = 15, 60
+"""Number of recovered stars in a bin for its scatter, at least and if there are enough."""
 
 FIRST_LOOK = 140
 """Stars added at once, at first: where errors hold in a field so much more crowded, they hold."""
@@ -72,12 +77,12 @@ of most stars are, but not those of the blended."""
 
 @dataclass(frozen=True)
 class Confusion:
-    """Errors that unresolved neighbours add to sources, as a function of flux.
+    """Errors that unresolved neighbours add to sources, as a function of flux and place.
 
     Parameters
     ----------
     flux : ndarray, shape (k,)
-        Fluxes, ascending.
+        Fluxes, ascending, over the light about the stars from `LocalLight.at`.
     point, auto, psf : ndarray, shape (k,)
         Added errors of POINT, AUTO and PSF fluxes, relative to the flux; of PSF NaN where there is
         no model.
@@ -87,6 +92,8 @@ class Confusion:
         Added error of positions, per axis [pixel].
     bias : ndarray, shape (k,)
         Median excess of PSF fluxes, without a model of POINT fluxes, relative to the flux.
+    light : LocalLight
+        How crowded the coadd is from place to place.
     """
 
     flux: np.ndarray
@@ -96,21 +103,24 @@ class Confusion:
     apertures: list[np.ndarray]
     position: np.ndarray
     bias: np.ndarray
+    light: LocalLight
 
-    def bias_at(self, flux: np.ndarray) -> float:
-        """Return the mean relative bias of stars of given fluxes."""
+    def bias_at(self, flux: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
+        """Return the mean relative bias of stars of given fluxes and places [pixel]."""
+        flux = flux / self.light.at(x, y)
         inside = np.clip(flux[flux > 0], self.flux[0], self.flux[-1])
         return float(np.mean(np.interp(np.log(inside), np.log(self.flux), self.bias)))
 
-    def widen(self, measured: SourceMeasurements) -> SourceMeasurements:
-        """Return measurements with confusion included in their errors."""
+    def widen(self, measured: SourceMeasurements, field: StarField) -> SourceMeasurements:
+        """Return measurements of the sources of a field with confusion in their errors."""
+        light = self.light.at(field.sources["x"], field.sources["y"])
 
         def more(fluxes: SourceFluxes, relative: np.ndarray) -> SourceFluxes:
-            beyond = confusion_error(self.flux, relative, measured.point.flux)
+            beyond = confusion_error(self.flux, relative, measured.point.flux, light)
             error = np.hypot(fluxes.error, beyond)
             return SourceFluxes(fluxes.flux, error)
 
-        flux = np.clip(measured.point.flux, self.flux[0], None)
+        flux = np.clip(measured.point.flux / light, self.flux[0], None)
         shift = np.interp(np.log(flux), np.log(self.flux), self.position)
         return replace(
             measured, position_error=np.hypot(measured.position_error, shift),
@@ -122,14 +132,18 @@ class Confusion:
             ],
         )  # fmt: skip
 
-    def hdu(self) -> fits.BinTableHDU:
-        """Return a table of the added errors of `POINT` and `PSF`, for forced photometry."""
+    def hdus(self) -> list[Any]:
+        """Return a table of the added errors of `POINT` and `PSF`, and a map of the light.
+
+        Both serve forced photometry.
+        """
         columns = [
             fits.Column("FLUX", "D", "electron", array=self.flux),
             fits.Column("POINT", "D", array=self.point),
             fits.Column("PSF", "D", array=self.psf),
         ]
-        return fits.BinTableHDU.from_columns(columns, name="CONFUSION")
+        table = fits.BinTableHDU.from_columns(columns, name="CONFUSION")
+        return [table, self.light.hdu()]
 
 
 def star_wings(field: StarField) -> Wings:
@@ -206,11 +220,25 @@ def detect_above_background(image: MeasurementImage, how: FieldSettings, box: in
 
 
 def spaced_places(
-    shape: tuple[int, ...], spacing: float, number: int, rng: np.random.Generator
+    shape: tuple[int, ...],
+    spacing: float,
+    number: int,
+    rng: np.random.Generator,
+    light: LocalLight | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return up to `number` random positions at least `spacing` apart and from the edge [pixel]."""
+    """Return up to `number` random positions at least `spacing` apart and from the edge [pixel].
+
+    Half of them, with `light`, where that says that it is crowded.
+    """
     cells = [max(1, int((size - 2 * spacing) // spacing)) for size in shape]
-    cell = rng.permutation(cells[0] * cells[1])[:number]
+    if light is None:
+        cell = rng.permutation(cells[0] * cells[1])[:number]
+    else:
+        row, column = (axis.ravel() for axis in np.indices(cells))
+        dense = np.maximum(light.at((column + 1.5) * spacing, (row + 1.5) * spacing) - DENSER, 0)
+        chance = (1 + dense / max(dense.mean(), 1e-30)) / dense.size
+        chance /= chance.sum()
+        cell = rng.choice(dense.size, min(number, dense.size), replace=False, p=chance)
     row, column = np.divmod(cell, cells[1])
     jitter = rng.uniform(-0.25, 0.25, (2, cell.size))
     return ((one + 1.5 + j) * spacing for one, j in zip((column, row), jitter, strict=True))  # type: ignore[return-value]
@@ -336,9 +364,11 @@ def confusion(
         log.warning("crowded, but no source is above 5 sigma: its confusion is not measured")
         return None
     low, high = np.percentile(seen, (5, 97))
+    light = LocalLight.of(coadd.image, coadd.covered, field.fwhm)
+    there = LocalLight.of(region.image, region.covered, field.fwhm, light.level)
 
     def recovered(number: int) -> np.ndarray | None:
-        x, y = spaced_places(region.image.shape, 5 * field.fwhm, number, rng)
+        x, y = spaced_places(region.image.shape, 5 * field.fwhm, number, rng, there)
         flux = np.exp(rng.uniform(np.log(low), np.log(high), x.size))
         image = _with_stars(region, field, x, y, flux, rng)
         new = measurement_image(region, image)
@@ -349,15 +379,17 @@ def confusion(
         again = resolve_crowd(changed, again)
         changed = replace(changed, field=again)
         measured = measure_sources(changed, again, radii, crowded=True)
-        return _matched(again, measured, x, y, flux)
+        return _matched(again, measured, x, y, flux, there.at(x, y))
 
     if number < FIRST_LOOK and crowding(coadd) < DENSE:
         at_once = recovered(FIRST_LOOK)
         if at_once is not None and at_once.shape[1] > FIRST_LOOK / 2 and _pull(at_once) < AS_STATED:
             return None
-    rounds = [recovered(number) for _ in range(max(4, round(INJECTED / number)))]
+    dense = bool((there.cells > DENSER).any())
+    most = max(4, round(INJECTED * (1 + 0.6 * dense) / number))
+    rounds = [recovered(number) for _ in range(most)]
     found = [one for one in rounds if one is not None]
-    return _beyond_errors(np.concatenate(found, axis=1)) if found else None
+    return _beyond_errors(np.concatenate(found, axis=1), light) if found else None
 
 
 def _with_stars(
@@ -374,9 +406,13 @@ def _with_stars(
 
 
 def _matched(
-    field: StarField, measured: SourceMeasurements, x: np.ndarray, y: np.ndarray, flux: np.ndarray
-) -> np.ndarray:
-    """Return true flux, offset and its error, fluxes and errors of the recovered stars, as rows."""
+    field: StarField, measured: SourceMeasurements, x: np.ndarray, y: np.ndarray,
+    flux: np.ndarray, light: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Return what is known of the recovered stars, as rows.
+
+    True flux, light about them, offset and its error, fluxes and errors.
+    """
     from scipy.spatial import cKDTree
 
     at = np.column_stack([field.sources["x"], field.sources["y"]])
@@ -386,7 +422,7 @@ def _matched(
     kinds = [measured.point, measured.auto, measured.psf, *measured.apertures]
     shift = [at[rows, 0] - x[near], at[rows, 1] - y[near], measured.position_error[rows]]
     return np.array(
-        [flux[near], *shift]
+        [flux[near], light[near], *shift]
         + [values[rows] for one in kinds for values in (one.flux, one.error)]
     )  # fmt: skip
 
@@ -394,9 +430,9 @@ def _matched(
 def _pull(found: np.ndarray) -> float:
     """Return the scatter of fluxes over their error; see `_matched`.
 
-    The largest of `POINT` and `PSF` and of two halves.
+    The largest of `POINT` and `PSF` and of two halves: by flux over the light about them.
     """
-    halves = np.array_split(np.argsort(found[0]), 2)
+    halves = np.array_split(np.argsort(found[0] / found[1]), 2)
     pulls = []
     for kind in (POINT_ROW, PSF_ROW):
         for rows in halves:
@@ -408,19 +444,19 @@ def _pull(found: np.ndarray) -> float:
     return float(max(pulls))
 
 
-def _beyond_errors(found: np.ndarray) -> Confusion | None:
-    """Return the scatter beyond the stated errors in bins of flux; see `_matched`."""
-    order = np.argsort(found[0])
-    number = min(BINS, order.size // MIN_STARS)
+def _beyond_errors(found: np.ndarray, light: LocalLight) -> Confusion | None:
+    """Return the scatter beyond the stated errors in bins of flux over light; see `_matched`."""
+    order = np.argsort(found[0] / found[1])
+    number = int(np.clip(order.size // BIN_STARS, min(5, order.size // MIN_STARS), BINS))
     bins = np.array_split(order, max(1, number))
     if len(bins) < 2:
         return None
     flux, position, relative, bias = [], [], [], []
     for rows in bins:
         true = found[0, rows]
-        flux.append(float(np.median(true)))
-        both = MAD_TO_SIGMA * np.median(np.abs(found[1:3, rows]))
-        position.append(np.sqrt(max(both**2 - np.median(found[3, rows]) ** 2, 0.0)))
+        flux.append(float(np.median(true / found[1, rows])))
+        both = MAD_TO_SIGMA * np.median(np.abs(found[2:4, rows]))
+        position.append(np.sqrt(max(both**2 - np.median(found[4, rows]) ** 2, 0.0)))
         excess = []
         for k in range(POINT_ROW, len(found), 2):
             value, error = found[k, rows] / true, found[k + 1, rows] / true
@@ -438,7 +474,7 @@ def _beyond_errors(found: np.ndarray) -> Confusion | None:
     psf = _falling(psf)
     # Apertures hold what the fits have left of the neighbours: they are confused at least as much.
     point = np.fmax(point, psf)
-    return Confusion(np.array(flux), point, auto, psf, apertures, shift, excess_light)
+    return Confusion(np.array(flux), point, auto, psf, apertures, shift, excess_light, light)
 
 
 def _falling(values: np.ndarray) -> np.ndarray:

@@ -138,7 +138,9 @@ def core_fluxes(core: ApertureSums, scatter: float | np.ndarray) -> tuple[np.nda
     return flux, np.sqrt(core.variance + (scatter * np.maximum(flux, 0)) ** 2)
 
 
-def confusion_error(grid: np.ndarray, relative: np.ndarray, flux: np.ndarray) -> np.ndarray:
+def confusion_error(
+    grid: np.ndarray, relative: np.ndarray, flux: np.ndarray, light: np.ndarray
+) -> np.ndarray:
     """Return the errors that confusion adds to fluxes.
 
     Parameters
@@ -148,14 +150,19 @@ def confusion_error(grid: np.ndarray, relative: np.ndarray, flux: np.ndarray) ->
         is constant, below the faintest the absolute one.
     flux : ndarray, shape (n,)
         Fluxes of the sources.
+    light : ndarray, shape (n,)
+        By how much their places are more crowded than the image, from
+        `lib.photometry.locallight`: a star there is as confused as one fainter by this factor.
 
     Returns
     -------
     ndarray, shape (n,)
         Errors, in units of `flux`.
     """
-    inside = np.clip(np.nan_to_num(flux), grid[0], None)
-    return np.interp(np.log(inside), np.log(grid), relative) * inside
+    inside = np.clip(np.nan_to_num(flux / light), grid[0], None)
+    # The error falls as a power of the flux.
+    known = np.log(np.maximum(relative, 1e-4))
+    return np.exp(np.interp(np.log(inside), np.log(grid), known)) * inside * light
 
 
 def core_aperture(

@@ -193,7 +193,10 @@ def measured_zeropoint(
     zeropoint, stars = coadd_zeropoint(coadd, reference, band, settings, tied, point)
     if crowd is not None and point is not None and zeropoint.known:
         # Light of unresolved neighbours raises the fluxes of all stars alike.
-        bias = crowd.bias_at(point.flux[stars.source[zeropoint.used]])
+        rows = stars.source[zeropoint.used]
+        assert coadd.field is not None
+        places = coadd.field.sources["x"][rows], coadd.field.sources["y"][rows]
+        bias = crowd.bias_at(point.flux[rows], *places)
         zeropoint.error = float(np.hypot(zeropoint.error, 1.0857 * bias))
     return zeropoint, stars
 
@@ -254,7 +257,7 @@ def measure_all(
     crowd = confusion(coadd, detection_settings(settings), settings.background_box, radii)
     with np.errstate(divide="ignore", invalid="ignore"):
         significance = measured.point.flux / measured.point.error
-    return coadd, measured if crowd is None else crowd.widen(measured), significance, crowd
+    return coadd, measured if crowd is None else crowd.widen(measured, field), significance, crowd
 
 
 def grid_systems(paths: Sequence[str | Path], used: list[StackFrame]) -> list[WCS]:
@@ -322,7 +325,8 @@ def write_products(
     cards = header.copy()
     for card in wcs_cards(header):
         del cards[card]
-    more = [one.hdu() for one in (crowd, coadd.psf) if one is not None]
+    more = [] if crowd is None else crowd.hdus()
+    more += [] if coadd.psf is None else [coadd.psf.hdu()]
     tables = [] if table is None else [table]
     write_fits(products.cat, [fits.PrimaryHDU(header=cards), *tables, *map_hdus(coadd), *more])
     write_fits(products.coadd, [fits.PrimaryHDU(combined.image, header), provenance_table(frames)])

@@ -21,12 +21,14 @@ from lib.photometry.flags import FLAG_OUTSIDE, FLAG_SATURATED
 from lib.photometry.forced import (
     LIMIT_SIGMA,
     Coadd,
+    CrowdErrors,
     filter_order,
     forced_fluxes,
     magnitudes,
     unite_sources,
 )
 from lib.photometry.forcedpsf import forced_psf_fluxes
+from lib.photometry.locallight import LocalLight
 from lib.photometry.measuredcoadd import subtract_mesh
 from lib.photometry.psf import CoreAperture, StarAperture, Wings
 from lib.photometry.psfmodel import PsfModel
@@ -131,11 +133,12 @@ def read_coadd(path: str | Path, weight_path: str | Path, cat_path: str | Path) 
     with fits.open(cat_path) as cat:
         clean = subtract_mesh(image, cat["BACKGROUND"].data, covered)
         occupied = cat["OCCUPIED"].data.astype(bool)
-        confusion = psf_confusion = None
+        crowd = None
         if "CONFUSION" in cat:
-            crowd = cat["CONFUSION"].data
-            confusion = crowd["FLUX"].astype(float), crowd["POINT"].astype(float)
-            psf_confusion = crowd["FLUX"].astype(float), crowd["PSF"].astype(float)
+            flux, point, psf_error = (
+                cat["CONFUSION"].data[key].astype(float) for key in ("FLUX", "POINT", "PSF")
+            )
+            crowd = CrowdErrors(flux, point, psf_error, LocalLight.from_hdu(cat["CROWDING"]))
         partial = cat["PARTIAL"].data if "PARTIAL" in cat else None
         psf = PsfModel.from_hdu(cat["PSF"]) if "PSF" in cat else None
     wings = Wings(*(header[key] for key in ("PSFALPHA", "PSFBETA", "PSFNORM", "PSFE1", "PSFE2")))
@@ -146,8 +149,8 @@ def read_coadd(path: str | Path, weight_path: str | Path, cat_path: str | Path) 
     )  # fmt: skip
     aperture = StarAperture(radius, 10 ** (0.4 * header["APCOR"]), wings, core)
     return Coadd(
-        str(header["FILTER"]), clean, variance, occupied, header, aperture, confusion, partial,
-        psf, psf_confusion, sky_mesh(psf.fwhm) if psf else 0,
+        str(header["FILTER"]), clean, variance, occupied, header, aperture, crowd, partial,
+        psf, sky_mesh(psf.fwhm) if psf else 0,
     )  # fmt: skip
 
 

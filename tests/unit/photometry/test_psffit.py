@@ -303,7 +303,7 @@ def test_crowd_is_resolved_and_its_errors_are_the_scatter():
     assert len(coadd.field.sources) > 1.8 * before
     measured = measure_sources(coadd, coadd.field, [FWHM], crowded=True)
     crowd = confusion(coadd, detection_settings(SETTINGS), 128, [FWHM])
-    psf = (crowd.widen(measured) if crowd else measured).psf
+    psf = (crowd.widen(measured, coadd.field) if crowd else measured).psf
     rows, near = matched(coadd.field, x, y)
     assert near[mag < 18].mean() > 0.95
     wrong = -2.5 * np.log10(psf.flux[rows] / flux[near])
