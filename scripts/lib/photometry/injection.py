@@ -42,7 +42,7 @@ LEAST_CROWD = 60
 focus."""
 
 DENSER = 2.0
-"""[mean light] Where there is more light it is so crowded that half of the stars are added there."""
+"""[mean light] Where there is more light half of the stars are added: it is that crowded."""
 
 INJECTED = 300
 """Number of stars added to a crowded field, in rounds."""

@@ -11,7 +11,7 @@ CELL = 2.0
 """[FWHM] Side of the cells whose mean is taken."""
 
 REACH = 3.0
-"""[cell] Width of the Gaussian that they are smoothed by: some twenty stars of a crowd are within."""
+"""[cell] Width of the Gaussian that smooths them: some twenty stars of a crowd are within."""
 
 BRIGHTEST = 10.0
 """[mean light] Pixels count as no brighter: a single bright star is no crowd."""
@@ -64,8 +64,10 @@ class LocalLight:
 
         seen = image[covered]
         if level is None:
-            level = max(float(seen.mean()), 1e-6 * float(np.abs(seen).mean()), 1e-30)
-            level = float(np.minimum(seen, BRIGHTEST * level).mean())
+            # Of an image without light the noise is none.
+            least = 0.1 * float(np.median(np.abs(seen))) or 1.0
+            level = max(float(seen.mean()), least)
+            level = max(float(np.minimum(seen, BRIGHTEST * level).mean()), least)
         light = np.where(covered, np.minimum(image, BRIGHTEST * level), 0)
         total, number = (
             gaussian_filter(_cell_sums(one, CELL * fwhm), REACH, mode="constant")
