@@ -60,6 +60,15 @@ class CrowdErrors:
     psf: np.ndarray
     light: LocalLight
 
+    def beyond(
+        self, relative: np.ndarray, flux: np.ndarray, x: np.ndarray, y: np.ndarray
+    ) -> np.ndarray:
+        """Return what is added to the errors of fluxes at places [pixel].
+
+        `relative` is `point` or `psf`, whichever the fluxes are.
+        """
+        return confusion_error(self.flux, relative, flux, self.light.at(x, y))
+
 
 @dataclass(frozen=True)
 class Coadd:
@@ -222,8 +231,7 @@ def forced_fluxes(
             flux[index], error[index] = point_fluxes(wide, core, scatter, disturbed)
     error[index] = np.hypot(error[index], here[2] * flux[index])
     if coadd.crowd is not None:
-        crowd, there = coadd.crowd, coadd.crowd.light.at(x, y)
-        more = confusion_error(crowd.flux, crowd.point, flux[index], there)
+        more = coadd.crowd.beyond(coadd.crowd.point, flux[index], x, y)
         error[index] = np.hypot(error[index], more)
     flags[index] |= _pixel_flags(coadd, x, y) | np.where(disturbed, FLAG_NEIGHBOUR, 0)
     if coadd.partial is not None:

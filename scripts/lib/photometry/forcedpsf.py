@@ -6,7 +6,6 @@ from lib.core.wcs import celestial_wcs
 from lib.photometry.coaddpsf import EFFECTIVE_RADIUS, full_variance
 from lib.photometry.coverage import corrections_at
 from lib.photometry.forced import Coadd
-from lib.photometry.pointflux import confusion_error
 from lib.photometry.psfbuild import PsfImage
 from lib.photometry.psffit import PsfFluxes, draw_stars
 from lib.photometry.psfmodel import PsfModel
@@ -106,8 +105,5 @@ def _with_errors(
         variance = variance / factor**2 + (here[2] * flux) ** 2
     error = np.sqrt(variance)
     if coadd.crowd is not None:
-        error = np.hypot(
-            error,
-            confusion_error(coadd.crowd.flux, coadd.crowd.psf, flux, coadd.crowd.light.at(x, y)),
-        )
+        error = np.hypot(error, coadd.crowd.beyond(coadd.crowd.psf, flux, x, y))
     return flux, error

@@ -189,6 +189,7 @@ def psf_photometry(
     # Only pixels near stars are looked at: they are few in most images.
     last = np.zeros(image.size, np.float32)
     before = np.empty(0, np.int64)
+    good = _counts(image, variance) if sky_box else None
     for number in range(rounds):
         stamps = psf.stamps(x, y, stamp_radii(flux, psf, noise))
         matrix, pixels, touched = _design(stamps, image.shape)
@@ -214,8 +215,7 @@ def psf_photometry(
             # A star of the image stays there: beyond its edge nothing tells where.
             for place, begun, size in zip((x, y), start, image.shape[::-1], strict=True):
                 np.clip(place, np.minimum(begun, 0), np.maximum(begun, size - 1), out=place)
-        if sky_box:
-            good = _counts(image, variance)
+        if good is not None:
             data = np.where(good, data, 0)
             rest = data - last.reshape(data.shape)
             data -= background(rest, ~good, sky_box)[0] * good

@@ -150,8 +150,7 @@ def leave_out_blurred(frames: list[StackFrame]) -> bool:
     gain = 2.5 * np.log10(depth[best] / depth[-1])
     if gain < DEEPER:
         return False
-    outlines = [frame_outline(frame.measurement.wcs) for frame in ranked]
-    centres = np.array([mean_position(*outline.T) for outline in outlines])
+    outlines, centres = _outlines(ranked)
     diagonal = np.array([separation(*one.T, *one[0]).max() for one in outlines])
     apart = np.array([separation(*centres[: best + 1].T, *one) for one in centres])
     # A shift of less than a third of a side.
@@ -163,10 +162,15 @@ def leave_out_blurred(frames: list[StackFrame]) -> bool:
     return any(not frame.used for frame in ranked)
 
 
+def _outlines(frames: list[StackFrame]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return positions along the edges of frames, and their centres, shape (n, 2) [deg]."""
+    outlines = [frame_outline(frame.measurement.wcs) for frame in frames]
+    return outlines, np.array([mean_position(*outline.T) for outline in outlines])
+
+
 def _leave_out_distant(frames: list[StackFrame], max_offset: float) -> None:
     """Leave out frames whose centre is more than `max_offset` [deg] from the others."""
-    outlines = [frame_outline(frame.measurement.wcs) for frame in frames]
-    centres = np.array([mean_position(*outline.T) for outline in outlines])
+    _, centres = _outlines(frames)
     # From the most central frame, not from the mean, which a single stray frame would shift.
     distances = np.array([separation(*centres.T, *centre) for centre in centres])
     offsets = distances[np.argmin(np.median(distances, axis=1))]

@@ -188,6 +188,14 @@ def fit_line(rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndar
     return centre, vectors[:, 1], float(length), float(thickness)
 
 
+def distances(
+    rows: np.ndarray, columns: np.ndarray, centre: np.ndarray, direction: np.ndarray
+) -> np.ndarray:
+    """Return the distances of pixels from a line of `fit_line` [pixel]."""
+    across = (rows - centre[0]) * direction[1] - (columns - centre[1]) * direction[0]
+    return np.asarray(np.abs(across))
+
+
 def lines_through(
     rows: np.ndarray, columns: np.ndarray, width: float, length: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -214,8 +222,8 @@ def lines_through(
     if long < 12:
         return
     step = width + 3
-    beside = np.abs((rows - centre[0]) * direction[1] - (columns - centre[1]) * direction[0])
-    if thick <= 0.5 * long and (long < length or np.mean(beside < step) > ON_LINE):
+    near = distances(rows, columns, centre, direction) < step
+    if thick <= 0.5 * long and (long < length or np.mean(near) > ON_LINE):
         yield centre, direction
         return
     angles = np.pi / DIRECTIONS * np.arange(DIRECTIONS)
@@ -373,8 +381,7 @@ def find_trails(
             continue
         for centre, direction in lines_through(y[piece], x[piece], width, length):
             for _ in range(3):  # further pieces improve the direction
-                across = np.abs((y - centre[0]) * direction[1] - (x - centre[1]) * direction[0])
-                near = across < width + 3
+                near = distances(y, x, centre, direction) < width + 3
                 if near.sum() < 25:
                     break
                 centre, direction, _, _ = fit_line(y[near], x[near])
