@@ -43,7 +43,7 @@ rule stack:
         "../environment.yml"
     threads: CAMPAIGN.threads_of_a_stack(available_cores(workflow))
     params:
-        version=33,
+        version=34,
         settings=FILES.stack_settings,
         customcatfilt=config["customcatfilt"],
         given=FILES.stack_given,
@@ -70,7 +70,7 @@ rule tables:
     conda:
         "../environment.yml"
     params:
-        version=13,
+        version=14,
         settings=FILES.stack_settings,
         target_radec=TARGET,
     script:
@@ -99,7 +99,7 @@ rule lightcurve:
     conda:
         "../environment.yml"
     params:
-        version=13,
+        version=14,
         stacks=FILES.stacks_of_target,
         given=FILES.frames_by_stack,
         settings=config["lightcurve"],

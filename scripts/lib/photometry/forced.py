@@ -13,6 +13,7 @@ from lib.core.bands import BAND_ORDER
 from lib.core.crossmatch import common_stars
 from lib.core.sphere import mean_position, project
 from lib.core.wcs import celestial_wcs
+from lib.photometry.confusion import Confusion
 from lib.photometry.coverage import FULL_COVERAGE, corrections_at
 from lib.photometry.emptyapertures import summed_area
 from lib.photometry.flags import (
@@ -23,9 +24,8 @@ from lib.photometry.flags import (
     FLAG_TRAILED,
     FLAG_WEIGHT,
 )
-from lib.photometry.locallight import LocalLight
 from lib.photometry.neighbours import StarModels, deblended_errors, model_stars
-from lib.photometry.pointflux import ApertureSums, confusion_error, core_fluxes, point_fluxes
+from lib.photometry.pointflux import ApertureSums, core_fluxes, point_fluxes
 from lib.photometry.psf import StarAperture
 from lib.photometry.psfmodel import PsfModel
 from lib.photometry.skystructure import local_excess
@@ -39,35 +39,6 @@ WINGS_ERROR = 0.02
 
 CORE_LEVEL = 0.5
 """[saturation level] Brighter pixels without weight are the core of a saturated star."""
-
-
-@dataclass(frozen=True)
-class CrowdErrors:
-    """Errors that confusion adds in a crowded coadd.
-
-    Parameters
-    ----------
-    flux : ndarray, shape (k,)
-        Fluxes, ascending.
-    point, psf : ndarray, shape (k,)
-        What is added to the errors of both kinds of flux, relative to these.
-    light : LocalLight
-        How crowded the coadd is from place to place.
-    """
-
-    flux: np.ndarray
-    point: np.ndarray
-    psf: np.ndarray
-    light: LocalLight
-
-    def beyond(
-        self, relative: np.ndarray, flux: np.ndarray, x: np.ndarray, y: np.ndarray
-    ) -> np.ndarray:
-        """Return what is added to the errors of fluxes at places [pixel].
-
-        `relative` is `point` or `psf`, whichever the fluxes are.
-        """
-        return confusion_error(self.flux, relative, flux, self.light.at(x, y))
 
 
 @dataclass(frozen=True)
@@ -86,7 +57,7 @@ class Coadd:
         Header of the coadd.
     aperture : StarAperture
         Aperture of its POINT magnitudes, with the core.
-    crowd : CrowdErrors, optional
+    crowd : Confusion, optional
         What confusion adds to the errors.
     partial : ndarray, shape (4, by, bx), optional
         Maps from `FrameCoverage.correction_maps` for the aperture and its core, where some frames
@@ -103,7 +74,7 @@ class Coadd:
     occupied: np.ndarray
     header: fits.Header
     aperture: StarAperture
-    crowd: CrowdErrors | None = None
+    crowd: Confusion | None = None
     partial: np.ndarray | None = None
     psf: PsfModel | None = None
     sky_box: int = 0

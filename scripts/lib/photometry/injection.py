@@ -5,25 +5,23 @@ random positions, detected and measured like all others, give both.
 """
 
 import logging
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import sep
-from astropy.io import fits
 
 from lib.core.stats import MAD_TO_SIGMA
-from lib.photometry.backgroundmesh import background
+from lib.photometry.backgroundmesh import background, grow
 from lib.photometry.coaddpsf import resolve_crowd
+from lib.photometry.confusion import Confusion
 from lib.photometry.image import MeasurementImage
 from lib.photometry.locallight import LocalLight
-from lib.photometry.measuredcoadd import MeasuredCoadd
+from lib.photometry.measuredcoadd import OCCUPIED_MARGIN, MeasuredCoadd
 from lib.photometry.neighbours import faint_sources
-from lib.photometry.pointflux import confusion_error
 from lib.photometry.psf import Wings
 from lib.photometry.psffit import draw_stars
 from lib.photometry.sources import Detections, detect_sources
-from lib.photometry.sourcetable import SourceFluxes, SourceMeasurements, measure_sources
+from lib.photometry.sourcetable import SourceMeasurements, measure_sources
 from lib.photometry.starfield import FieldSettings, StarField, measure_field
 
 log = logging.getLogger("autoproc")
@@ -55,13 +53,27 @@ FAINT_REACH = 4.0
 """[scale radii of the profile] Half side of the cutouts in which stars near the limit are drawn."""
 
 BINS = 8
-"""Most flux bins in which confusion is measured."""
+"""Most flux bins in which the bias by confusion is measured."""
 
 POINT_ROW, PSF_ROW = 5, 9
 """Rows of the `POINT` and `PSF` fluxes in the result of `_matched`."""
 
 MIN_STARS, BIN_STARS = 15, 60
-"""Number of recovered stars in a bin for its scatter, at least and if there are enough."""
+"""Number of recovered stars in a bin for its median, at least and if there are enough."""
+
+SLOPE, SLOPE_ERROR = 0.7, 0.3
+"""Expected slope of errors by confusion, -d ln(error / flux) / d ln(flux), where few stars tell it:
+between that of an error in proportion to the flux, 0, and that of one common to all stars, 1."""
+
+FEWEST = 5
+"""Minimum number of them with a measurement of some kind."""
+
+POWERS, POWER_ERROR = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0), 0.5
+"""Powers of the light about a star that are tried, and how much they are expected to differ from
+1."""
+
+GAUSSIAN_MEDIAN = 0.6745
+"""Half of the values of a Gaussian are within this [sigma]."""
 
 FIRST_LOOK = 140
 """Stars added at once, at first: where errors hold in a field so much more crowded, they hold."""
@@ -73,77 +85,6 @@ be correct: the scatter of 60 stars is known to 0.13 of it."""
 DENSE = 3 * CROWDED
 """Sources per area of one FWHM radius above which errors are never taken for correct so soon: those
 of most stars are, but not those of the blended."""
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """Errors that unresolved neighbours add to sources, as a function of flux and place.
-
-    Parameters
-    ----------
-    flux : ndarray, shape (k,)
-        Fluxes, ascending, over the light about the stars from `LocalLight.at`.
-    point, auto, psf : ndarray, shape (k,)
-        Added errors of POINT, AUTO and PSF fluxes, relative to the flux; of PSF NaN where there is
-        no model.
-    apertures : list of ndarray, shape (k,)
-        Added errors in each circular aperture, relative to the flux.
-    position : ndarray, shape (k,)
-        Added error of positions, per axis [pixel].
-    bias : ndarray, shape (k,)
-        Median excess of PSF fluxes, without a model of POINT fluxes, relative to the flux.
-    light : LocalLight
-        How crowded the coadd is from place to place.
-    """
-
-    flux: np.ndarray
-    point: np.ndarray
-    auto: np.ndarray
-    psf: np.ndarray
-    apertures: list[np.ndarray]
-    position: np.ndarray
-    bias: np.ndarray
-    light: LocalLight
-
-    def bias_at(self, flux: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
-        """Return the mean relative bias of stars of given fluxes and places [pixel]."""
-        flux = flux / self.light.at(x, y)
-        inside = np.clip(flux[flux > 0], self.flux[0], self.flux[-1])
-        return float(np.mean(np.interp(np.log(inside), np.log(self.flux), self.bias)))
-
-    def widen(self, measured: SourceMeasurements, field: StarField) -> SourceMeasurements:
-        """Return measurements of the sources of a field with confusion in their errors."""
-        light = self.light.at(field.sources["x"], field.sources["y"])
-
-        def more(fluxes: SourceFluxes, relative: np.ndarray) -> SourceFluxes:
-            beyond = confusion_error(self.flux, relative, measured.point.flux, light)
-            error = np.hypot(fluxes.error, beyond)
-            return SourceFluxes(fluxes.flux, error)
-
-        flux = np.clip(measured.point.flux / light, self.flux[0], None)
-        shift = np.interp(np.log(flux), np.log(self.flux), self.position)
-        return replace(
-            measured, position_error=np.hypot(measured.position_error, shift),
-            point=more(measured.point, self.point), auto=more(measured.auto, self.auto),
-            psf=more(measured.psf, self.psf),
-            apertures=[
-                more(one, relative)
-                for one, relative in zip(measured.apertures, self.apertures, strict=True)
-            ],
-        )  # fmt: skip
-
-    def hdus(self) -> list[Any]:
-        """Return a table of the added errors of `POINT` and `PSF`, and a map of the light.
-
-        Both serve forced photometry.
-        """
-        columns = [
-            fits.Column("FLUX", "D", "electron", array=self.flux),
-            fits.Column("POINT", "D", array=self.point),
-            fits.Column("PSF", "D", array=self.psf),
-        ]
-        table = fits.BinTableHDU.from_columns(columns, name="CONFUSION")
-        return [table, self.light.hdu()]
 
 
 def star_wings(field: StarField) -> Wings:
@@ -220,28 +161,30 @@ def detect_above_background(image: MeasurementImage, how: FieldSettings, box: in
 
 
 def spaced_places(
-    shape: tuple[int, ...],
+    covered: np.ndarray,
     spacing: float,
     number: int,
     rng: np.random.Generator,
     light: LocalLight | None = None,
+    margin: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return up to `number` random positions at least `spacing` apart and from the edge [pixel].
+    """Return up to `number` random positions at least half of `spacing` apart [pixel].
 
-    Half of them, with `light`, where that says that it is crowded.
+    They are in covered pixels, `margin` from the edge at least. Half of them, with `light`, where
+    that says that it is crowded.
     """
-    cells = [max(1, int((size - 2 * spacing) // spacing)) for size in shape]
-    if light is None:
-        cell = rng.permutation(cells[0] * cells[1])[:number]
-    else:
-        row, column = (axis.ravel() for axis in np.indices(cells))
-        dense = np.maximum(light.at((column + 1.5) * spacing, (row + 1.5) * spacing) - DENSER, 0)
-        chance = (1 + dense / max(dense.mean(), 1e-30)) / dense.size
-        chance /= chance.sum()
-        cell = rng.choice(dense.size, min(number, dense.size), replace=False, p=chance)
-    row, column = np.divmod(cell, cells[1])
+    cells = [max(1, int((size - 2 * margin) // spacing)) for size in covered.shape]
+    row, column = (axis.ravel() for axis in np.indices(cells))
+    place = [(one + 0.5) * spacing + margin for one in (column, row)]
+    cell = rng.permutation(row.size)[:number]
+    if light is not None:
+        dense = np.maximum(light.at(*place) - DENSER, 0)
+        chance = 1 + dense / max(dense.mean(), 1e-30)
+        cell = rng.choice(row.size, cell.size, replace=False, p=chance / chance.sum())
     jitter = rng.uniform(-0.25, 0.25, (2, cell.size))
-    return ((one + 1.5 + j) * spacing for one, j in zip((column, row), jitter, strict=True))  # type: ignore[return-value]
+    x, y = (one[cell] + j * spacing for one, j in zip(place, jitter, strict=True))
+    inside = covered[y.round().astype(int), x.round().astype(int)]
+    return x[inside], y[inside]
 
 
 def complete_flux(
@@ -276,9 +219,7 @@ def complete_flux(
     field = coadd.field
     assert field is not None
     region, rng = injection_region(coadd), np.random.default_rng(seed)
-    x, y = spaced_places(region.image.shape, 6 * field.fwhm, 300, rng)
-    inside = region.covered[y.astype(int), x.astype(int)]
-    x, y = x[inside], y[inside]
+    x, y = spaced_places(region.covered, 6 * field.fwhm, 300, rng, margin=6 * field.fwhm)
     if x.size < MIN_STARS or not np.isfinite(limit):
         return np.nan
     brightest = -1.5 if crowding(coadd) < CROWDED else -5.0
@@ -368,14 +309,18 @@ def confusion(
     there = LocalLight.of(region.image, region.covered, field.fwhm, light.level)
 
     def recovered(number: int) -> np.ndarray | None:
-        x, y = spaced_places(region.image.shape, 5 * field.fwhm, number, rng, there)
+        # At the edges, too: fewer frames tell less of the faint stars, nothing of those outside.
+        x, y = spaced_places(region.covered, 5 * field.fwhm, number, rng, there)
         flux = np.exp(rng.uniform(np.log(low), np.log(high), x.size))
         image = _with_stars(region, field, x, y, flux, rng)
         new = measurement_image(region, image)
         again = measure_field(new, how, detected=detect_above_background(new, how, box))
         if again is None or not 0.7 < again.fwhm / field.fwhm < 1.4:
             return None
-        changed = replace(region, image=image, field=again)
+        # The stars are no sky, whose structure counts in the errors of all that is near.
+        margin = int(np.ceil(OCCUPIED_MARGIN * field.fwhm))
+        occupied = ~region.covered | grow(again.segments > 0, margin)
+        changed = replace(region, image=image, field=again, occupied=occupied)
         again = resolve_crowd(changed, again)
         changed = replace(changed, field=again)
         measured = measure_sources(changed, again, radii, crowded=True)
@@ -445,50 +390,95 @@ def _pull(found: np.ndarray) -> float:
 
 
 def _beyond_errors(found: np.ndarray, light: LocalLight) -> Confusion | None:
-    """Return the scatter beyond the stated errors in bins of flux over light; see `_matched`."""
+    """Return the scatter beyond the stated errors as powers of flux over light; see `_matched`."""
     order = np.argsort(found[0] / found[1])
     number = int(np.clip(order.size // BIN_STARS, min(5, order.size // MIN_STARS), BINS))
-    bins = np.array_split(order, max(1, number))
-    if len(bins) < 2:
+    if number < 2:
         return None
-    flux, position, relative, bias = [], [], [], []
-    for rows in bins:
-        true = found[0, rows]
-        flux.append(float(np.median(true / found[1, rows])))
-        both = MAD_TO_SIGMA * np.median(np.abs(found[2:4, rows]))
-        position.append(np.sqrt(max(both**2 - np.median(found[4, rows]) ** 2, 0.0)))
-        excess = []
-        for k in range(POINT_ROW, len(found), 2):
-            value, error = found[k, rows] / true, found[k + 1, rows] / true
-            known = np.isfinite(value) & np.isfinite(error)
-            value, error = (value[known], error[known]) if known.any() else (value, error)
-            # About the median, which differs from 1 where the profile used differs from the stars'.
-            scatter = MAD_TO_SIGMA * np.median(np.abs(value - np.median(value)))
-            excess.append(np.sqrt(max(scatter**2 - np.median(error) ** 2, 0.0)))
-        relative.append(excess)
-        kind = PSF_ROW if np.isfinite(found[PSF_ROW, rows]).all() else POINT_ROW
-        bias.append(float(np.median(found[kind, rows] / true)) - 1)
-    columns = list(np.array(relative).T)
-    point, auto, psf, *apertures = columns
-    shift, excess_light = np.array(position), np.array(bias)
-    psf = _falling(psf)
+    light = light.to_power(_light_power(found, np.array_split(order, number)))
+    scaled = found[0] / found[1] ** light.power
+    bins = np.array_split(np.argsort(scaled), number)
+    flux = np.array([np.median(scaled[rows]) for rows in bins])
+
+    def law(values: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return errors beyond those stated, and medians, at the fluxes of the bins."""
+        known = np.isfinite(values) & np.isfinite(error)
+        if min(np.count_nonzero(known[rows]) for rows in bins) < FEWEST:
+            return np.full(len(bins), np.nan), np.full(len(bins), np.nan)
+        middle = np.array([np.median(values[rows][known[rows]]) for rows in bins])
+        # About the median, which differs from 1 where the profile used differs from the stars'.
+        off = values - np.interp(np.log(scaled), np.log(flux), middle)
+        level, slope, _ = excess_law(scaled[known], off[known], error[known])
+        return level * flux**-slope, middle
+
+    relative, bias = [], []
+    for k in range(POINT_ROW, len(found), 2):
+        errors, middle = law(found[k] / found[0], found[k + 1] / found[0])
+        relative.append(errors)
+        bias.append(middle - 1)
+    point, auto, psf, *apertures = relative
+    axes = [law(found[k], found[4])[0] for k in (2, 3)]
+    position = np.sqrt(np.mean(np.square(axes), axis=0))
     # Apertures hold what the fits have left of the neighbours: they are confused at least as much.
     point = np.fmax(point, psf)
-    return Confusion(np.array(flux), point, auto, psf, apertures, shift, excess_light, light)
+    excess_light = bias[2] if np.isfinite(psf).all() else bias[0]
+    return Confusion(flux, point, auto, psf, apertures, position, excess_light, light)
 
 
-def _falling(values: np.ndarray) -> np.ndarray:
-    """Return errors over fluxes, by ascending flux, made to fall: bins that rise are averaged.
+def _light_power(found: np.ndarray, bins: list[np.ndarray]) -> float:
+    """Return the power of the light about stars that counts as so much less flux of theirs."""
+    kind = PSF_ROW if np.isfinite(found[PSF_ROW]).any() else POINT_ROW
+    value, error = found[kind] / found[0], found[kind + 1] / found[0]
+    for rows in bins:
+        value[rows] -= np.nanmedian(value[rows])
+    known = np.isfinite(value) & np.isfinite(error)
 
-    The brighter a star the less of its light comes from those that are not known; a bin of some
-    tens of stars tells an error beyond theirs to a third. (Isotonic regression of the squares.)
+    def cost(power: float) -> float:
+        scaled = found[0, known] / found[1, known] ** power
+        unlikely = ((power - 1) / POWER_ERROR) ** 2 / 2
+        return excess_law(scaled, value[known], error[known])[2] + unlikely
+
+    return min(POWERS, key=cost)
+
+
+def excess_law(
+    flux: np.ndarray, deviation: np.ndarray, error: np.ndarray
+) -> tuple[float, float, float]:
+    """Return the scatter of values beyond their errors as a power of the flux.
+
+    All stars together tell level and slope: a bin of some tens of them knows its scatter to a sixth
+    at best, and nothing of what is beyond an error nearly as large. Half of the deviations shall be
+    within 0.67 sigma at all fluxes (median regression of their logarithms): one in six stars is
+    blended with a brighter one, and far off.
+
+    Parameters
+    ----------
+    flux : ndarray, shape (n,)
+    deviation, error : ndarray, shape (n,)
+        Deviations, and what of them is known.
+
+    Returns
+    -------
+    level, slope : float
+        The scatter beyond the errors is level * flux ** -slope, with a slope between 0 and 1.
+    cost : float
+        What the fit leaves: the smaller the better the law.
     """
-    if not np.isfinite(values).all():
-        return values
-    levels: list[list[float]] = []
-    for value in values**2:
-        levels.append([value, 1.0])
-        while len(levels) > 1 and levels[-1][0] > levels[-2][0]:
-            (one, n), (other, m) = levels[-2], levels[-1]
-            levels[-2:] = [[(n * one + m * other) / (n + m), n + m]]
-    return np.sqrt(np.repeat([level for level, _ in levels], [int(n) for _, n in levels]))
+    from scipy.optimize import minimize
+
+    middle = float(np.exp(np.mean(np.log(flux))))
+    ratio, known = np.log(flux / middle), np.maximum(error, 1e-12) ** 2
+
+    seen = np.log(np.maximum(np.abs(deviation), 1e-12) / GAUSSIAN_MEDIAN)
+
+    def cost(p: np.ndarray) -> float:
+        slope = np.clip(p[1], 0, 1)
+        sigma = np.log(known + np.exp(2 * (p[0] - slope * ratio))) / 2
+        unlikely = (p[1] - slope) ** 2 + ((p[1] - SLOPE) / SLOPE_ERROR) ** 2 / 2
+        return float(np.sum(np.abs(seen - sigma)) + unlikely)
+
+    typical = np.log(np.median(error) + 1e-12)
+    starts = [(typical + more, SLOPE) for more in (-3.0, -1.0, 0.0, 1.0, 2.0)]
+    found = minimize(cost, min(starts, key=lambda p: cost(np.array(p))), method="Nelder-Mead")
+    slope = float(np.clip(found.x[1], 0, 1))
+    return float(np.exp(found.x[0])) * middle**slope, slope, float(found.fun)

@@ -1,6 +1,6 @@
 """The light of the stars of a crowded image from place to place, which confusion grows with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from astropy.io import fits
@@ -35,11 +35,18 @@ class LocalLight:
         (ny, nx) of the image.
     level : float
         That mean, a pixel, in units of the image.
+    power : float
+        Power of the light over its mean that `at` returns.
     """
 
     cells: np.ndarray
     shape: tuple[int, int]
     level: float
+    power: float = 1.0
+
+    def to_power(self, power: float) -> "LocalLight":
+        """Return the light with another power of it to count."""
+        return replace(self, power=power)
 
     @classmethod
     def of(
@@ -78,12 +85,13 @@ class LocalLight:
         return cls(np.maximum(mean / level, LEAST).astype(np.float32), shape, level)
 
     def at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Return the light about places [pixel] over the mean, ndarray of shape (n,)."""
+        """Return the power of the light about places [pixel] over the mean, of shape (n,)."""
         row, column = (
             np.clip(np.rint(np.nan_to_num(place)).astype(int), 0, size - 1)
             for place, size in zip((y, x), self.shape, strict=True)
         )
-        return bilinear_at(self.cells, self.shape, row, column).astype(float)
+        light = bilinear_at(self.cells, self.shape, row, column).astype(float)
+        return light**self.power
 
     def hdu(self) -> fits.ImageHDU:
         """Return the light as an extension ``CROWDING``, for forced photometry."""
@@ -91,13 +99,15 @@ class LocalLight:
         hdu.header["IMAGEX"] = (self.shape[1], "[pixel] size of the image that has these parts")
         hdu.header["IMAGEY"] = (self.shape[0], "[pixel] the same")
         hdu.header["LEVEL"] = (self.level, "mean light of a pixel, which these are over")
+        hdu.header["POWER"] = (self.power, "power of these that counts as so much less flux")
         return hdu
 
     @classmethod
     def from_hdu(cls, hdu: fits.ImageHDU) -> "LocalLight":
         """Return the light of an extension that `hdu` has made."""
         shape = int(hdu.header["IMAGEY"]), int(hdu.header["IMAGEX"])
-        return cls(hdu.data.astype(np.float32), shape, float(hdu.header["LEVEL"]))
+        card = hdu.header
+        return cls(hdu.data.astype(np.float32), shape, float(card["LEVEL"]), float(card["POWER"]))
 
 
 def _cell_sums(values: np.ndarray, side: float) -> np.ndarray:

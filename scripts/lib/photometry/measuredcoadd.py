@@ -12,6 +12,9 @@ from lib.photometry.emptyapertures import summed_area
 from lib.photometry.psfmodel import PsfModel
 from lib.photometry.starfield import StarField
 
+OCCUPIED_MARGIN = 0.75
+"""[FWHM] Rim of the sources in which no empty aperture may lie."""
+
 
 @dataclass(frozen=True)
 class CoaddNoise:

@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.sparse import csr_array
 
+from lib.core.stats import mad_std
 from lib.photometry.psf import Wings, moffat_alpha
 from lib.photometry.psffit import PsfFluxes, psf_photometry
 from lib.photometry.psfmodel import (
+    PROFILE_ERROR,
     PsfModel,
     Stamps,
     analytic_table,
@@ -52,6 +54,9 @@ JOINT = (1.5, 2.5)
 
 CORE_ERROR = 0.01
 """Relative error of a pixel of the model in the weights."""
+
+LEAST_ERROR = 0.001
+"""Least error of a pixel of a model: so closely splines follow a profile."""
 
 CLIP = 4.0
 """Pixels further off weigh as if they were at that [sigma]."""
@@ -178,7 +183,26 @@ def build_psf(
             degree = degree if number == len(MODEL_ERRORS) - 1 else 0
             psf = _improved(psf, seen, degree, base, min(LOOSE * misfit, LOOSEST))
         psf = _normalised(psf, light)
-    return replace(psf, n_stars=int(own.size))
+    return replace(psf, n_stars=int(own.size), profile_error=_profile_error(seen, fwhm))
+
+
+def _profile_error(seen: "StarPixels", fwhm: float) -> float:
+    """Return the relative error of a pixel of the core of a model, from what it leaves of stars.
+
+    The mean square of that beyond noise is (error * light)^2; the median of the brighter half of
+    the stars, and its error, is not that of the few which are blended.
+    """
+    core = np.where((seen.dx**2 + seen.dy**2 < fwhm**2) & (seen.weight > 0), seen.light, 0)
+    number = seen.flux.size
+    total = np.bincount(seen.star, core**4, number)
+    square = np.bincount(seen.star, core**2 * (seen.left**2 - seen.noise), number)
+    bright = np.argsort(-seen.flux)[: max(LEAST_STARS, number // 2)]
+    bright = bright[total[bright] > 0]
+    if bright.size < LEAST_STARS:
+        return PROFILE_ERROR
+    squares = square[bright] / total[bright]
+    told = float(np.median(squares)) + mad_std(squares) / np.sqrt(bright.size)
+    return float(np.clip(np.sqrt(max(told, 0.0)), LEAST_ERROR, PROFILE_ERROR))
 
 
 def _joined(profile: Wings, other: np.ndarray, fwhm: float, step: float) -> np.ndarray:
@@ -210,6 +234,8 @@ class StarPixels:
         Light of the star according to the model.
     left : ndarray, shape (m,)
         Residual after subtraction of the stars.
+    noise : ndarray, shape (m,)
+        Variance of a pixel by sky and photons.
     weight : ndarray, shape (m,)
         Over the noise; 0 where a pixel does not count.
     """
@@ -222,6 +248,7 @@ class StarPixels:
     dy: np.ndarray
     light: np.ndarray
     left: np.ndarray
+    noise: np.ndarray
     weight: np.ndarray
 
     @classmethod
@@ -237,11 +264,12 @@ class StarPixels:
         sky = image.variance.ravel()[pixel]
         counts = np.isfinite(sky) & (sky > 0)
         photons = np.maximum(light, 0) / image.gain if image.gain else 0.0
-        sigma = np.sqrt(np.where(counts, sky, 1.0) + photons + (CORE_ERROR * light) ** 2)
+        noise = np.where(counts, sky, 1.0) + photons
+        sigma = np.sqrt(noise + (CORE_ERROR * light) ** 2)
         left = fitted.residual_at(pixel).astype(float)
         strange = np.abs(left) / np.hypot(sigma, error * light)
         weight = np.where(counts, np.minimum(1.0, CLIP / np.maximum(strange, 1e-9)), 0) / sigma
-        return cls(x, y, flux, star, dx, dy, light, left, weight)
+        return cls(x, y, flux, star, dx, dy, light, left, noise, weight)
 
 
 def _moffat_step(profile: Wings, seen: StarPixels, powers: np.ndarray) -> tuple[Wings, np.ndarray]:

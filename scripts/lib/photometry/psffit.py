@@ -26,9 +26,6 @@ LEAST_RADIUS = 1.5
 MOST_PIXELS = 3e7
 """Pixels of all stamps, some 0.7 GB with what is made of them; more stars have smaller ones."""
 
-PROFILE_ERROR = 0.01
-"""Relative error of a pixel of the model: cores of bright stars do not outweigh all else."""
-
 LARGEST_STEP = 0.25
 """[FWHM] By which a star moves at once at most."""
 
@@ -201,7 +198,7 @@ def psf_photometry(
         known = np.where(counts, sky, 1.0)
         if gain:
             known += np.maximum(photons, 0) / gain
-        weight = counts / (known + (PROFILE_ERROR * photons) ** 2)
+        weight = counts / (known + (psf.profile_error * photons) ** 2)
         flux, normal = _solve(matrix, weight, here, flux)
         light = matrix.T @ flux
         left = here - light
@@ -216,9 +213,9 @@ def psf_photometry(
             for place, begun, size in zip((x, y), start, image.shape[::-1], strict=True):
                 np.clip(place, np.minimum(begun, 0), np.maximum(begun, size - 1), out=place)
         if good is not None:
-            data = np.where(good, data, 0)
-            rest = data - last.reshape(data.shape)
-            data -= background(rest, ~good, sky_box)[0] * good
+            rest = np.where(good, data - last.reshape(data.shape), 0)
+            # Pixels that do not count keep the value by which they are known.
+            data = data - background(rest, ~good, sky_box)[0]
     error = _errors(matrix, normal, weight, known)
     whole = np.add.reduceat(stamps.light.astype(float) ** 2, stamps.start[:-1])
     seen = (matrix.power(2) @ counts.astype(float)) / whole

@@ -25,6 +25,9 @@ REACH = 6.0
 WIDE_FWHM = 8.0
 """[pixel] Wider stars count as wide."""
 
+PROFILE_ERROR = 0.01
+"""Relative error of a pixel of a model where its stars do not tell it, and at most."""
+
 SUBPIXELS, FEW_SUBPIXELS = 5, 3
 """Points along an axis over which an analytic profile is averaged in a pixel; where the nodes are
 0.75 pixels apart or more, fewer are enough."""
@@ -55,6 +58,9 @@ class PsfModel:
         Relative error of a flux that is fitted with it, beyond noise.
     n_stars : int
         Stars that it was measured on.
+    profile_error : float
+        Relative error of a pixel of the model in the core: with it the cores of bright stars do not
+        outweigh all else in a fit.
     """
 
     coefficients: np.ndarray
@@ -65,6 +71,7 @@ class PsfModel:
     fwhm: float
     error: float = 0.0
     n_stars: int = 0
+    profile_error: float = PROFILE_ERROR
 
     @property
     def reach(self) -> float:
@@ -126,6 +133,7 @@ class PsfModel:
             ("PSFFWHM", self.fwhm, "[pixel] FWHM of the stars"),
             ("PSFERR", self.error, "relative error of fluxes beyond noise"),
             ("PSFNST", self.n_stars, "stars it was measured on"),
+            ("PSFPROF", self.profile_error, "relative error of a pixel of the core"),
         ):
             hdu.header[key] = (value, comment)
         return hdu
@@ -138,7 +146,7 @@ class PsfModel:
             hdu.data.astype(float), float(card["PSFSTEP"]),
             (card["PSFX0"] - 1.0, card["PSFY0"] - 1.0), float(card["PSFSPAN"]),
             int(card["PSFDEG"]), float(card["PSFFWHM"]), float(card["PSFERR"]),
-            int(card["PSFNST"]),
+            int(card["PSFNST"]), float(card["PSFPROF"]),
         )  # fmt: skip
 
 

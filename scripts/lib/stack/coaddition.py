@@ -19,8 +19,9 @@ from lib.frame.file import read_header
 from lib.frame.step import record_step
 from lib.photometry.coaddpsf import psf_of_coadd, resolve_crowd
 from lib.photometry.coaddzeropoint import Reference, ZeropointStars, coadd_zeropoint
+from lib.photometry.confusion import Confusion
 from lib.photometry.coverage import FrameCoverage
-from lib.photometry.injection import CROWDED, Confusion, confusion, crowding
+from lib.photometry.injection import CROWDED, confusion, crowding
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.sourcetable import (
     SourceFluxes,

@@ -12,7 +12,12 @@ from lib.photometry.coverage import FrameCoverage
 from lib.photometry.emptyapertures import aperture_noise, empty_apertures, summed_area
 from lib.photometry.image import MeasurementImage
 from lib.photometry.injection import detect_above_background
-from lib.photometry.measuredcoadd import CoaddNoise, MeasuredCoadd, subtract_mesh
+from lib.photometry.measuredcoadd import (
+    OCCUPIED_MARGIN,
+    CoaddNoise,
+    MeasuredCoadd,
+    subtract_mesh,
+)
 from lib.photometry.sources import Detections, detect_sources
 from lib.photometry.starfield import FieldSettings, StarField, measure_field
 from lib.stack.lostpixels import LostPixels, find_lost_pixels, lift_cores
@@ -83,7 +88,7 @@ def measure_coadd(
     fwhm = FWHM_WITHOUT_STARS
     if field is not None:
         fwhm = field.fwhm
-        occupied |= grow(field.segments > 0, int(np.ceil(0.75 * fwhm)))
+        occupied |= grow(field.segments > 0, int(np.ceil(OCCUPIED_MARGIN * fwhm)))
     factor, noise = _calibrate_noise(
         clean, variance, occupied, fwhm, settings.apertures, pixel_noise
     )
@@ -126,7 +131,7 @@ def measure_alike(
     mesh = background_without(image, ~covered, detected.segments, settings.background_box)
     clean = subtract_mesh(image, mesh, covered)
     fwhm = like.field.fwhm if like.field is not None else FWHM_WITHOUT_STARS
-    occupied = ~covered | grow(detected.segments > 0, int(np.ceil(0.75 * fwhm)))
+    occupied = ~covered | grow(detected.segments > 0, int(np.ceil(OCCUPIED_MARGIN * fwhm)))
     factor, noise = _calibrate_noise(
         clean, variance, occupied, fwhm, settings.apertures, pixel_noise
     )

@@ -17,18 +17,17 @@ from lib.core.sphere import mean_position, project
 from lib.frame.fitsbytes import read_table
 from lib.night.targets import target_position
 from lib.photometry.coaddpsf import sky_mesh
+from lib.photometry.confusion import Confusion
 from lib.photometry.flags import FLAG_OUTSIDE, FLAG_SATURATED
 from lib.photometry.forced import (
     LIMIT_SIGMA,
     Coadd,
-    CrowdErrors,
     filter_order,
     forced_fluxes,
     magnitudes,
     unite_sources,
 )
 from lib.photometry.forcedpsf import forced_psf_fluxes
-from lib.photometry.locallight import LocalLight
 from lib.photometry.measuredcoadd import subtract_mesh
 from lib.photometry.psf import CoreAperture, StarAperture, Wings
 from lib.photometry.psfmodel import PsfModel
@@ -135,10 +134,7 @@ def read_coadd(path: str | Path, weight_path: str | Path, cat_path: str | Path) 
         occupied = cat["OCCUPIED"].data.astype(bool)
         crowd = None
         if "CONFUSION" in cat:
-            flux, point, psf_error = (
-                cat["CONFUSION"].data[key].astype(float) for key in ("FLUX", "POINT", "PSF")
-            )
-            crowd = CrowdErrors(flux, point, psf_error, LocalLight.from_hdu(cat["CROWDING"]))
+            crowd = Confusion.from_hdus(cat["CONFUSION"], cat["CROWDING"])
         partial = cat["PARTIAL"].data if "PARTIAL" in cat else None
         psf = PsfModel.from_hdu(cat["PSF"]) if "PSF" in cat else None
     wings = Wings(*(header[key] for key in ("PSFALPHA", "PSFBETA", "PSFNORM", "PSFE1", "PSFE2")))

@@ -10,7 +10,15 @@ from scipy.spatial import cKDTree
 from lib.core.settings import StackSettings
 from lib.core.stats import mad_std
 from lib.photometry.coaddpsf import psf_of_coadd, resolve_crowd
-from lib.photometry.injection import complete_flux, confusion, crowding, inject_stars
+from lib.photometry.confusion import Confusion
+from lib.photometry.injection import (
+    complete_flux,
+    confusion,
+    crowding,
+    excess_law,
+    inject_stars,
+)
+from lib.photometry.locallight import LocalLight
 from lib.photometry.psf import Wings, moffat_alpha
 from lib.photometry.sourcetable import measure_sources
 from lib.stack.depth import detection_settings, limiting_flux, measure_coadd
@@ -149,3 +157,38 @@ def test_errors_are_those_of_the_place_in_a_cluster():
     # than injected stars tell, which start from the sources as they are seen.
     assert core > 0.05 and core > 5 * outside and pulls[1] < pulls[0] / 5
     assert outside < 1.6 * outside_before and 0.5 < pulls[3] < 1.3
+
+
+@pytest.mark.parametrize("slope", [0.3, 0.9])
+def test_errors_beyond_those_stated_are_a_power_of_the_flux(slope):
+    rng, number = np.random.default_rng(31), 600
+    flux = 10 ** rng.uniform(3.5, 5.7, number)
+    error, beyond = 20 / flux**0.9, 0.02 * (flux / 1e4) ** -slope
+    deviation = np.hypot(error, beyond) * rng.normal(size=number)
+    # One in ten is the light of another star.
+    blended = rng.random(number) < 0.1
+    deviation[blended] += 10 ** rng.uniform(-1, 1, blended.sum())
+    level, power, _ = excess_law(flux, deviation, error)
+    told = np.hypot(level * flux**-power, error)
+    # Half of a tenth more than the others is within 0.76 of their sigma, not 0.67.
+    assert np.median(told / np.hypot(beyond, error)) == pytest.approx(0.765 / 0.6745, abs=0.12)
+    for rows in np.array_split(np.argsort(flux), 3):
+        # The width of 200 is known to 0.08.
+        assert mad_std(deviation[rows] / told[rows]) == pytest.approx(1, abs=0.2)
+
+
+def test_confusion_is_kept_in_a_file():
+    rng = np.random.default_rng(32)
+    image = rng.random((60, 80)).astype(np.float32)
+    light = LocalLight.of(image, np.ones(image.shape, bool), FWHM).to_power(1.5)
+    flux = np.array([1e3, 1e4, 1e5])
+    made = [k / flux**0.5 for k in range(1, 9)]
+    crowd = Confusion(flux, *made[:3], made[3:6], *made[6:], light)
+    again = Confusion.from_hdus(*crowd.hdus())
+    x, y, stars = np.array([10.0, 60.0]), np.array([50.0, 8.0]), np.array([3e3, 4e5])
+    for one, other in zip(
+        (crowd.psf, crowd.auto, *crowd.apertures), (again.psf, again.auto, *again.apertures),
+        strict=True,
+    ):  # fmt: skip
+        assert again.beyond(other, stars, x, y) == pytest.approx(crowd.beyond(one, stars, x, y))
+    assert again.bias_at(stars, x, y) == pytest.approx(crowd.bias_at(stars, x, y))

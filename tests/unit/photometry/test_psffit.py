@@ -332,3 +332,31 @@ def test_stars_at_the_edge_are_fitted_inside_the_image(field):
     fitted = psf_photometry(edge, noise, psf, *begun, gain=1.0, free=True, rounds=8)
     for place in (fitted.x, fitted.y):
         assert place.min() >= 0 and place.max() <= size - 1
+
+
+def test_pixels_without_a_value_tell_nothing_where_the_sky_is_fitted(field):
+    image, variance, psf, x, y, flux = field
+    rng = np.random.default_rng(14)
+    hole = rng.random(image.shape) < 0.03
+    broken, lost = np.where(hole, np.nan, image), np.where(hole, 0, variance)
+    near = [place + rng.normal(0, 0.1, x.size) for place in (x, y)]
+    how = {"gain": 1.0, "free": True, "sky_box": 64}
+    by_value = psf_photometry(broken, variance, psf, *near, **how)
+    by_weight = psf_photometry(image, lost, psf, *near, **how)
+    assert by_value.flux == pytest.approx(by_weight.flux, rel=1e-4, abs=1e-2)
+    bright = flux > 60 * by_value.error
+    assert np.std(pulls(by_value, flux)[bright]) < 1.4
+
+
+def test_error_of_the_profile_is_measured_on_its_stars():
+    """Stars whose images differ by some per cent from pixel to pixel, and those that do not."""
+    for wrong in (0.0, 0.006):
+        rng = np.random.default_rng(15)
+        x, y, _ = grid_of_stars(rng)
+        flux = 10 ** rng.uniform(5.5, 6.3, x.size)
+        light = moffat_image(x, y, flux, FWHM, BETA, (400, 400), half=40)
+        light *= 1 + wrong * rng.normal(size=light.shape)
+        image, variance = noisy(rng, light)
+        psf = built(image, variance, x, y, flux)
+        # The splines themselves follow the core to two thousandths.
+        assert wrong * 0.7 < psf.profile_error < wrong * 1.3 + 0.003
