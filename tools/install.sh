@@ -62,24 +62,19 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt_install "${missing[@]}"
 fi
 
-# --- a browser for the tests of the page; without one they are skipped
-if [ "${1:-}" = --dev ] && may_install; then
-    have chromium || apt_install chromium
-    have chromedriver || apt_install chromium-driver
-fi
-
-# --- programs that judge the products in the tests; without them those are skipped
-if [ "${1:-}" = --dev ] && may_install; then
-    have fitsverify || apt_install fitsverify
-    have stilts || apt_install stilts
-fi
-
-# --- a Slurm for the test of the cluster profile; without one it is skipped
-if [ "${1:-}" = --dev ] && may_install; then
+# --- for the tests: a browser that shows the page, programs that judge the products, a Slurm for the
+# cluster profile. Without them the tests that need them are skipped.
+install_for_tests() {
+    local names=()
+    have chromium || names+=(chromium)
+    have chromedriver || names+=(chromium-driver)
+    have fitsverify || names+=(fitsverify)
+    have stilts || names+=(stilts)
     if ! PATH="$PATH:/usr/sbin" have slurmctld || ! PATH="$PATH:/usr/sbin" have munged; then
-        apt_install slurmctld slurmd slurm-client munge
+        names+=(slurmctld slurmd slurm-client munge)
     fi
-fi
+    [ ${#names[@]} = 0 ] || apt_install "${names[@]}"
+}
 
 # --- a Python that is new enough and can make virtual environments
 new_enough() {
@@ -112,6 +107,7 @@ install_commands() {
 # The stamp holds the locks' digest and the folder: a copied or moved .venv has wrong paths in it.
 fingerprint="$(cat "${locks[@]}" "${alone[@]}" | sha256sum | cut -d' ' -f1) $PWD"
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$fingerprint" ] && new_enough .venv/bin/python; then
+    if [ "${1:-}" = --dev ] && may_install; then install_for_tests; fi
     [ -x .venv/bin/autoproc-refcat ] || install_commands
     exit 0
 fi
@@ -129,6 +125,13 @@ if ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
     apt_install "python$version-venv"
 fi
 
+# While pip works.
+beside=
+if [ "${1:-}" = --dev ] && may_install; then
+    install_for_tests &
+    beside=$!
+fi
+
 # --- the virtual environment
 if ! new_enough .venv/bin/python || ! grep -qsxF "$PWD" .venv/.folder; then
     rm -rf .venv
@@ -140,13 +143,18 @@ requirements=()
 for lock in "${locks[@]}"; do
     requirements+=(-r "$lock")
 done
-.venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes "${requirements[@]}" ||
+.venv/bin/python -m pip install -qq --no-compile --disable-pip-version-check --require-hashes "${requirements[@]}" ||
     fail "pip could not install ${locks[*]}, see above; is the network there?"
 for lock in "${alone[@]}"; do
-    .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r "$lock" ||
+    .venv/bin/python -m pip install -qq --no-compile --disable-pip-version-check --no-deps --require-hashes -r "$lock" ||
         fail "pip could not install $lock, see above; is the network there?"
 done
 install_commands
+# pip would do it on one core. What some packages have for other versions of Python does not compile.
+.venv/bin/python -m compileall -qq -j 0 .venv/lib || true
 # Loops over pixels are compiled once, here and not in the first night.
 PYTHONPATH=scripts .venv/bin/python -c "import stack" || fail "scripts/stack.py cannot be imported, see above."
+if [ -n "$beside" ]; then
+    wait "$beside" || exit 1
+fi
 echo "$fingerprint" >"$stamp"
