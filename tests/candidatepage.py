@@ -37,16 +37,17 @@ def write_candidates(folder, number):
     write_sheet(folder / "qa/candidates/T.jpg", rows)
 
 
-def page_of(folder, number, frames=None):
+def page_of(folder, number, frames=None, parts=None):
     """Return the HTML of a page about target T, with `number` candidates or without a template.
 
-    `frames` are cards of difference images of frames by their names.
+    `frames` are cards of difference images of frames by their names, `parts` those of parts of the
+    night by their stacks.
     """
     cards = {"QCSTAT": "OK", "FILTER": "r", "ZPSYS": "AB", "DIFTMPL": "ps1 r", "DIFMETH": "sfft",
              "DIFCONV": "template", "DIFLIM3": 23.1, "DIFLIM5": 22.6, "TGTLIM3": 22.9,
              "TGTLIM5": 22.3, "TGTSNR": 1.2, "DIFRESID": 0.004, "DIFPULL": 1.01}  # fmt: skip
     stacks = {"T.r": StackOutcome({}, [], {}, {}, cards if number else {}, frames or {})}
-    changes = show_changes("T", stacks, folder)
+    changes = show_changes("T", stacks, parts or {}, folder)
     target = TargetView("T", None, None, [], [], None, [], "", changes=changes)
     nothing = dict.fromkeys(("stacks", "links", "left", "mismatches", "masters", "remarks",
                              "durations"), [])  # fmt: skip

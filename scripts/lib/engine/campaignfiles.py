@@ -63,6 +63,7 @@ class FilesOverNights(NightFiles):
         names = [f"coadd{stack}.fits" for stack in self.campaign.slices]
         tables = [*self.campaign.tables, *self.campaign.light_curves]
         names += [*tables, *self.exported(self.campaign.slices, tables)]
+        names += [f"diff{stack}.fits" for stack in self.campaign.compared]
         return [f"{self.top}/{name}" for name in names]
 
     def solved(self, frames: Sequence[str]) -> list[str]:
@@ -166,13 +167,28 @@ class FilesOverNights(NightFiles):
         return self.campaign.slices[stack]
 
     def differences(self, wildcards: Any) -> list[str]:
-        """Return the difference images of all nights of a target."""
+        """Return the difference images of all nights of a target, and over and within nights."""
+        target = wildcards.target
         return [
-            path
-            for night in self.nights.values()
-            if wildcards.target in night.plan.targets
-            for path in night.own_differences(wildcards.target)
+            *(
+                path
+                for night in self.nights.values()
+                if target in night.plan.targets
+                for path in night.own_differences(target)
+            ),
+            *self.differences_of_parts(target),
         ]
+
+    def differences_of_parts(self, target: str) -> list[str]:
+        """Return the difference images of a target over nights and of parts of nights."""
+        parts = [stack for stack in self.campaign.compared if target_of(stack) == target]
+        return [f"{self.top}/diff{stack}.fits" for stack in parts]
+
+    def _survey_image(self, stack):
+        """That of the night of its first frame: the field is the same."""
+        frame = self.campaign.slices[stack][0]
+        night = self.campaign.night_of[frame]
+        return self.nights[night.folder]._survey_image(night.plan.stack_of[frame])
 
     def frames_of_target(self, wildcards: Any) -> list[str]:
         """Return no inputs: the frames are params."""

@@ -72,6 +72,7 @@ def names_over_nights(campaign: Campaign) -> list[str]:
     for stack in campaign.slices:
         names += [f"coadd{stack}{end}.fits" for end in ("", ".weight", ".cat")]
         names += [f"qa/stack/{stack}.{end}" for end in ("json", "png")]
+    names += [f"diff{stack}{end}.fits" for stack in campaign.compared for end in ("", ".weight")]
     return [*names, *campaign.tables, *campaign.light_curves]
 
 

@@ -619,11 +619,15 @@ class NightFiles:
         name = ".".join(stack.split(".")[:2])
         return "" if found == NO_NIGHT else f"{self.nights[found].imdir}/coadd{name}.fits"
 
+    def _survey_image(self, stack: str) -> str:
+        """The image of a sky survey that is the template of a stack of the night."""
+        return f"{self.imdir}/refcat/{stack}.template.fits"
+
     @of_its_night
     def template_made(self, wildcards: Any) -> list[str]:
         """Return the template of a stack that this run makes, and its weight map."""
         if self.survey(wildcards):
-            return [f"{self.imdir}/refcat/{wildcards.stack}.template.fits"]
+            return [self._survey_image(wildcards.stack)]
         found = self._own_template(wildcards.stack)
         return [found, found.removesuffix(".fits") + ".weight.fits"] if found else []
 
@@ -708,8 +712,14 @@ class NightFiles:
 
     @of_its_night
     def differences(self, wildcards: Any) -> list[str]:
-        """Return the difference images of a target."""
-        return self.own_differences(wildcards.target)
+        """Return the difference images of a target: of a lone night, with those of its parts."""
+        over = self.over_nights
+        parts = [] if over is None else over.differences_of_parts(wildcards.target)
+        return [*self.own_differences(wildcards.target), *parts]
+
+    def differences_of_parts(self, target: str) -> list[str]:
+        """Return the difference images of a target over nights and of parts of nights."""
+        return []
 
     def own_differences(self, target: str) -> list[str]:
         """Return the difference images that this night has of a target."""

@@ -127,6 +127,20 @@ class Campaign:
         )
 
     @property
+    def compared(self) -> tuple[str, ...]:
+        """Stacks over nights and of parts of nights from which a template is subtracted.
+
+        Not those that follow a moving object, nor those of one frame: that is `difference: frames`.
+        """
+        if not any(night.plan.with_template for night in self.nights.values()):
+            return ()
+        return tuple(
+            stack
+            for stack in self.slices
+            if stack not in self.moving and not stack.split(".")[2].startswith("f2")
+        )
+
+    @property
     def light_curves(self) -> tuple[str, ...]:
         """Names of the light curves over all nights."""
         if not self.several:

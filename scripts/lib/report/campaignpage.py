@@ -15,10 +15,11 @@ from lib.night.campaign import Campaign
 from lib.night.plan import target_of
 from lib.photometry.forced import filter_order
 from lib.report.links import CAMPAIGN_PAGE, Link, existing, target_links
-from lib.report.numbers import duration, number
+from lib.report.numbers import duration, is_number, number
 from lib.report.outcomes import Outcome, StackOutcome
 from lib.report.page import environment, own_files
-from lib.report.products import cards_of, read_json, write_if_changed
+from lib.report.products import DIFFERENCE_CARDS, cards_of, read_json, write_if_changed
+from lib.report.reasons import reason_in_words
 from lib.report.summary import COADD_CARDS, StackNumbers, stack_numbers
 from lib.report.svgchart import PALETTE, Series, chart
 from lib.report.trends import PANELS
@@ -95,6 +96,8 @@ class TargetShown:
     nights, frames : int
     stacks : list of tuple
         StackNumbers, address of the coadd, and the magnitude there as text.
+    differences : dict of str to tuple of str
+        Stack -> address of its difference image, and what the target is there, as text.
     more : int
         Stacks that are not listed.
     curve : str
@@ -114,6 +117,7 @@ class TargetShown:
     legend: list[tuple[str, str]]
     positions: list[PositionNumbers] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
+    differences: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def night_href(imdir: Path, folder: str) -> str:
@@ -294,7 +298,27 @@ def show_target(campaign: Campaign, target: str, imdir: Path) -> TargetShown:
         list(legend),
         position_numbers(positions) if positions is not None and len(positions) else [],
         [*target_links(imdir, target), *existing(imdir, files)],
+        read_differences(imdir, [name for name in campaign.compared if name in names]),
     )  # fmt: skip
+
+
+def read_differences(imdir: Path, stacks: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return the addresses of the difference images of stacks, and the target in them as text."""
+    found = {}
+    for stack in stacks:
+        path = imdir / f"diff{stack}.fits"
+        if not path.exists():
+            continue
+        cards = cards_of(path, DIFFERENCE_CARDS)
+        text = "no data"
+        if cards.get("QCSTAT") != "OK":
+            text = reason_in_words(str(cards.get("QCREASON", "rejected")))
+        elif is_number(cards.get("TGTMAG")):
+            text = f"{cards['TGTMAG']:.3f} ± {cards['TGTMERR']:.3f} {cards.get('ZPSYS', '')}"
+        elif is_number(cards.get("TGTSNR")):
+            text = f"S/N {cards['TGTSNR']:.1f}"
+        found[stack] = quote(path.name), text
+    return found
 
 
 def calibration_notes(campaign: Campaign) -> list[tuple[str, int, str]]:

@@ -1,6 +1,6 @@
 """What the page shows of difference images: how they were made, their limits, the candidates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,10 +9,12 @@ from urllib.parse import quote
 
 import numpy as np
 
+from lib.night.nightlog import NightLog
+from lib.night.slices import sliced, slices_of
 from lib.report.links import Link, existing
 from lib.report.numbers import rounded
 from lib.report.outcomes import StackOutcome
-from lib.report.products import Cards
+from lib.report.products import DIFFERENCE_CARDS, Cards, cards_of
 from lib.report.reasons import reason_in_words
 from lib.report.svgchart import PALETTE, Series, chart
 
@@ -46,6 +48,8 @@ class DifferenceView:
     left, pull : float or None
         Part of a star's light that is left; scatter of empty apertures over their errors.
     links : list of Link
+    part : str
+        Which part of the night it is of, the mark in the name of its stack; empty for all of it.
     """
 
     stack: str
@@ -66,6 +70,7 @@ class DifferenceView:
     left: float | None
     pull: float | None
     links: list[Link]
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,9 @@ class ChangesView:
         return _colours(self.frames)
 
 
-def show_changes(target: str, stacks: dict[str, StackOutcome], imdir: Path) -> ChangesView | None:
+def show_changes(
+    target: str, stacks: dict[str, StackOutcome], parts: Mapping[str, Cards], imdir: Path
+) -> ChangesView | None:
     """Return what the page shows of the differences of a target; None where there is none.
 
     Parameters
@@ -175,11 +182,14 @@ def show_changes(target: str, stacks: dict[str, StackOutcome], imdir: Path) -> C
     target : str
     stacks : dict of str to StackOutcome
         Those of the target.
+    parts : dict of str to dict
+        Stack of a part of the night -> cards of its difference image.
     imdir : Path
     """
     from astropy.table import Table
 
-    shown = [show_difference(name, one, imdir) for name, one in stacks.items() if one.difference]
+    cards = {name: one.difference for name, one in stacks.items()} | dict(parts)
+    shown = [show_difference(name, one, imdir) for name, one in cards.items() if one]
     if not shown:
         return None
     path = imdir / f"{target}.candidates.ecsv"
@@ -201,6 +211,24 @@ def show_changes(target: str, stacks: dict[str, StackOutcome], imdir: Path) -> C
         quote(sheet) if rows and (imdir / sheet).is_file() else "", links, frames,
         frame_chart(frames),
     )  # fmt: skip
+
+
+def read_parts(night: NightLog, config: Mapping[str, Any], imdir: Path) -> dict[str, Cards]:
+    """Return the cards of the difference images of the parts of a lone night, by stack.
+
+    Parameters
+    ----------
+    night : lib.night.nightlog.NightLog
+    config : dict
+    imdir : Path
+    """
+    words = slices_of(config.get("stack", {}).get("by", ()), several_nights=False)
+    found = {}
+    for stack in sliced(night.stacks, night.frames, words):
+        path = imdir / f"diff{stack}.fits"
+        if path.exists():
+            found[stack] = cards_of(path, DIFFERENCE_CARDS)
+    return found
 
 
 def show_frames(stacks: dict[str, StackOutcome]) -> list[FrameDifferenceView]:
@@ -246,9 +274,8 @@ def _rounded(cards: Cards, key: str, digits: int) -> float | None:
     return rounded(cards[key], digits) if isinstance(cards.get(key), float) else None
 
 
-def show_difference(stack: str, outcome: StackOutcome, imdir: Path) -> DifferenceView:
-    """Return what the page shows of one difference image."""
-    cards = outcome.difference
+def show_difference(stack: str, cards: Cards, imdir: Path) -> DifferenceView:
+    """Return what the page shows of one difference image, by its cards."""
     value = partial(_rounded, cards)
     rejected = cards.get("QCSTAT") != "OK"
     return DifferenceView(
@@ -262,6 +289,7 @@ def show_difference(stack: str, outcome: StackOutcome, imdir: Path) -> Differenc
         existing(imdir, (("difference", f"diff{stack}.fits"),
                          ("its weight", f"diff{stack}.weight.fits"),
                          ("log", f"logs/subtract/{stack}.log"))),
+        stack.partition(".")[2].partition(".")[2],
     )  # fmt: skip
 
 

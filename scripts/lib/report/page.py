@@ -16,7 +16,7 @@ from lib.night.plan import plan_night, target_of
 from lib.night.targets import parse_position
 from lib.photometry.forced import LIMIT_SIGMA
 from lib.report.colour import Composite, make_composites
-from lib.report.differenceview import CUT, show_changes
+from lib.report.differenceview import CUT, read_parts, show_changes
 from lib.report.embed import libraries, packed, script_json
 from lib.report.framecards import CardEntry, card_jobs, frame_numbers, make_cards
 from lib.report.frametable import write_frames_table
@@ -24,7 +24,7 @@ from lib.report.links import Link, night_links
 from lib.report.mastersview import MasterView, Mismatch, calibration_mismatches, show_masters
 from lib.report.numbers import duration, is_number, number, rounded
 from lib.report.outcomes import CHAIN, NightOutcome, collect, digest
-from lib.report.products import list_files, read_json, write_if_changed
+from lib.report.products import Cards, list_files, read_json, write_if_changed
 from lib.report.provenance import (
     RuleDuration,
     config_text,
@@ -170,9 +170,13 @@ def show_timeline(
 
 
 def show_stacks(
-    result: NightOutcome, config: dict[str, Any], imdir: Path, sizes: Sizes, pool: Executor
-) -> tuple[list[StackView], list[TargetView]]:
-    """Return the content about the stacks, by target from blue to red, and about the targets."""
+    result: NightOutcome, parts: dict[str, Cards], config: dict[str, Any], imdir: Path,
+    sizes: Sizes, pool: Executor,
+) -> tuple[list[StackView], list[TargetView]]:  # fmt: skip
+    """Return the content about the stacks, by target from blue to red, and about the targets.
+
+    `parts` are the cards of the difference images of parts of the night.
+    """
     targets = sorted({target_of(stack) for stack in result.stacks})
     references = {one: read_reference(imdir / "refcat" / f"{one}.ecsv") for one in targets}
     configured = parse_position(config.get("target_radec"))
@@ -191,7 +195,8 @@ def show_stacks(
         own = [view for view in stacks if view.numbers.target == target]
         shown = show_target(target, own, result.stacks, references[target], imdir, sizes.finder)
         its = {name: one for name, one in result.stacks.items() if target_of(name) == target}
-        return replace(shown, changes=show_changes(target, its, imdir))
+        its_parts = {name: one for name, one in parts.items() if target_of(name) == target}
+        return replace(shown, changes=show_changes(target, its, its_parts, imdir))
 
     return stacks, list(pool.map(one_target, targets))
 
@@ -301,7 +306,9 @@ def gather(
         configured = parse_position(config.get("target_radec"))
         composites = pool.submit(make_composites, made, imdir, sizes, configured)
         masters = pool.submit(show_masters, result, imdir, sizes)
-        stacks, targets = show_stacks(result, config, imdir, sizes, pool)
+        # With several nights these are on the page about all.
+        parts = {} if campaign else read_parts(night, config, imdir)
+        stacks, targets = show_stacks(result, parts, config, imdir, sizes, pool)
     embedded, aside = embed_cards(night, cards, imdir, sizes)
     run = read_run(imdir)
     durations = rule_durations(*record_of(imdir))

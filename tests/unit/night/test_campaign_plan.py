@@ -170,6 +170,33 @@ def test_stacks_on_one_grid_wait_for_all_nights_of_the_target(season, imdir):
     assert grid_remarks(*planned(season)[::2]) == []
 
 
+def test_parts_of_nights_and_all_nights_are_compared_with_the_template_of_their_night(season):
+    changes = {"stack": {"by": ["all", "1h", "frames"]}, "template": "ps1"}
+    campaign, files, _ = planned(season, **changes)
+    hour = "M_1.V.1h-20240305T030000"
+    assert set(campaign.compared) == {"M_1.V.all", hour, *(
+        f"M_1.V.1h-2024030{day}T030000" for day in (2, 6)
+    )}  # fmt: skip
+    wanted = {f"{season}/red/diff{stack}.fits" for stack in campaign.compared}
+    assert wanted < set(files.over_nights.products_over_nights)
+    curve = SimpleNamespace(night="", target="M_1")
+    nights = {f"{season}/red/{folder}diffM_1.V.fits" for folder in campaign.nights}
+    assert set(files.differences(curve)) == wanted | nights
+    own = f"{season}/red/20240304/refcat/M_1.V.template.fits"
+    assert files.template_made(SimpleNamespace(night="", stack=hour)) == [own]
+    assert planned(season, stack=changes["stack"])[0].compared == ()
+
+
+def test_parts_of_a_lone_night_are_in_its_light_curve_with_its_template(season):
+    changes = {"stack": {"by": ["auto", "1h"]}, "template": "own"}
+    campaign, files, _ = planned(season, "a", **changes)
+    (hour,) = campaign.compared
+    found = files.differences(SimpleNamespace(target="M_1"))
+    assert found == [f"{season}/red/diff{stack}.fits" for stack in ("M_1.V", hour)]
+    given = files.template_given(SimpleNamespace(stack=hour))
+    assert given.template is None and given.why
+
+
 def test_digest_of_a_night_is_that_of_its_frames_and_settings_in_any_order(season):
     campaign, _, config = planned(season)
     night, contents = campaign.nights["20240301/"], ContentRecord(config["imdir"])

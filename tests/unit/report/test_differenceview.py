@@ -38,17 +38,28 @@ def test_rows_say_what_is_near_and_what_is_known():
 
 def test_the_reason_of_a_difference_that_is_not_there(tmp_path):
     cards = {"QCSTAT": "REJECTED", "QCREASON": "NO_TEMPLATE: no file", "FILTER": "r"}
-    shown = show_changes("T", {"T.r": StackOutcome({}, [], {}, {}, cards)}, tmp_path)
+    shown = show_changes("T", {"T.r": StackOutcome({}, [], {}, {}, cards)}, {}, tmp_path)
     assert shown is not None and not shown.candidates and not shown.sheet
     assert "there is no template" in shown.differences[0].reason
-    assert show_changes("T", {"T.r": StackOutcome({}, [], {}, {})}, tmp_path) is None
+    assert show_changes("T", {"T.r": StackOutcome({}, [], {}, {})}, {}, tmp_path) is None
+
+
+def test_parts_of_the_night_are_listed_below_it_without_a_link_to_a_stack_of_the_page(tmp_path):
+    night = {"QCSTAT": "OK", "FILTER": "r", "TGTSNR": 1.0}
+    hour = {"QCSTAT": "OK", "FILTER": "r", "TGTMAG": 20.125, "TGTMERR": 0.05, "TGTSNR": 20.0}
+    parts = {"T.r.1h-20220128T040000": hour}
+    shown = show_changes("T", {"T.r": StackOutcome({}, [], {}, {}, night)}, parts, tmp_path)
+    assert [one.part for one in shown.differences] == ["", "1h-20220128T040000"]
+    page = page_of(tmp_path, 1, parts=parts)
+    assert "20.125" in page and ">1h-20220128T040000<" in page
+    assert "#stack=T.r.1h" not in page
 
 
 @pytest.mark.parametrize("text", ["", "# %ECSV 1.0\n---\n", "\x00\x01"])
 def test_a_damaged_table_shows_no_candidates(tmp_path, text):
     (tmp_path / "T.candidates.ecsv").write_text(text)
     cards = {"QCSTAT": "OK", "FILTER": "r"}
-    shown = show_changes("T", {"T.r": StackOutcome({}, [], {}, {}, cards)}, tmp_path)
+    shown = show_changes("T", {"T.r": StackOutcome({}, [], {}, {}, cards)}, {}, tmp_path)
     assert shown is not None and shown.candidates == []
 
 
