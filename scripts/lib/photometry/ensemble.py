@@ -34,6 +34,39 @@ ENOUGH_COMPARISON = 50
 MIN_MEASURED = 3
 """Minimum number of measurements from which the variability of a star is judged."""
 
+FREEDOM_OF_SHARES = 100
+"""With fewer degrees of freedom all errors are taken to vary from frame to frame."""
+
+LEAST_SHARE = 0.2
+"""Minimum share of the variance of the sky that varies from frame to frame: photons and read noise
+do."""
+
+MOST_PULL = 5.0
+"""[sigma] Larger residuals are outliers, which do not count where errors are compared with."""
+
+ROUNDS_OF_SHARES = 3
+"""Iterations of the weights: they depend on what is determined with them."""
+
+
+@dataclass(frozen=True)
+class ErrorParts:
+    """Errors of stars in frames by their causes [mag].
+
+    Parameters
+    ----------
+    photons, sky, neighbours : ndarray, shape (n_frames, n_stars)
+        By the photons of the star, by what an empty aperture scatters, and by the light of known
+        neighbours; NaN where a star is not measured.
+    """
+
+    photons: np.ndarray
+    sky: np.ndarray
+    neighbours: np.ndarray
+
+    def total(self, sky: float = 1.0, neighbours: float = 1.0) -> np.ndarray:
+        """Return the errors with these shares of the variances of sky and neighbours."""
+        return np.sqrt(self.photons**2 + sky * self.sky**2 + neighbours * self.neighbours**2)
+
 
 @dataclass(frozen=True)
 class Ensemble:
@@ -142,6 +175,54 @@ def solve_ensemble(magnitude: np.ndarray, error: np.ndarray) -> Ensemble:
     z_error = np.where(total > 0, np.sqrt(noise) / np.maximum(total, 1e-300), np.nan)
     # The zero point of a frame with one star is as uncertain as that star.
     return Ensemble(z, z_error, group, number, used, level, excess, scatter)
+
+
+def varying_shares(
+    magnitude: np.ndarray, parts: ErrorParts, solved: Ensemble
+) -> tuple[float, float]:
+    """Return which shares of the variances of sky and neighbours differ from frame to frame.
+
+    In a crowd an empty aperture holds stars too faint to be seen, which are the same in all frames:
+    they make a flux uncertain, not variable. Squared residuals are fitted by the variances of their
+    causes, non-negative, with a constant.
+
+    Parameters
+    ----------
+    magnitude : ndarray, shape (n_frames, n_stars)
+        Instrumental magnitudes; NaN where a star is not measured.
+    parts : ErrorParts
+    solved : Ensemble
+        Their solution.
+
+    Returns
+    -------
+    sky, neighbours : float
+        Between 0 and 1.
+    """
+    from scipy.optimize import nnls
+
+    sky = neighbours = 1.0
+    excess = solved.excess
+    masked = np.where(solved.used, magnitude, np.nan)
+    for _ in range(ROUNDS_OF_SHARES):
+        error = parts.total(sky, neighbours)
+        residual, variance, _ = _residuals(masked, error, solved.zeropoint, excess)
+        seen = np.isfinite(residual)
+        weight = np.where(seen, 1 / variance, 0.0)
+        # What a star has of its own mean, and of the zero point of its frame.
+        own = weight / np.maximum(weight.sum(axis=0), 1e-300)
+        own += weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-300)
+        seen &= (own < 0.5) & (np.abs(residual) < MOST_PULL * np.sqrt(variance))
+        if (1 - own[seen]).sum() < FREEDOM_OF_SHARES:
+            return 1.0, 1.0
+        square = residual[seen] ** 2 / (1 - own[seen]) - parts.photons[seen] ** 2
+        columns = [parts.sky[seen] ** 2, parts.neighbours[seen] ** 2, np.ones(seen.sum())]
+        # A square has the standard deviation of its mean, times sqrt(2).
+        design = np.column_stack(columns) / variance[seen, None]
+        found, _ = nnls(design, square / variance[seen])
+        sky, neighbours = float(np.clip(found[0], LEAST_SHARE, 1)), float(min(found[1], 1))
+        excess = float(np.sqrt(found[2]))
+    return sky, neighbours
 
 
 def _residuals(

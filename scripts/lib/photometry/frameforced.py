@@ -125,6 +125,12 @@ class FrameFluxes:
     psf_flux: np.ndarray = field(default_factory=lambda: np.zeros(0))
     psf_error: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
+    def error_parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the parts of the errors due to photons, sky, and neighbours, shape (n,) each."""
+        beside = self.neighbour_error if len(self.neighbour_error) else np.zeros(len(self.flux))
+        photons = np.sqrt(np.maximum(self.error**2 - self.sky_error**2, 0))
+        return photons, np.sqrt(np.maximum(self.sky_error**2 - beside**2, 0)), beside
+
 
 @dataclass(frozen=True)
 class _Prepared:
@@ -154,7 +160,7 @@ class _Prepared:
 def measure_frame(
     frame: Frame, positions: np.ndarray, sources: np.ndarray, fluxes: np.ndarray,
     aperture: StarAperture, wcs: WCS | None = None, trails: np.ndarray | None = None,
-    stars: tuple[np.ndarray, float] | None = None,
+    stars: tuple[np.ndarray, float] | None = None, moving: np.ndarray | None = None,
 ) -> FrameFluxes:  # fmt: skip
     """Measure point sources at given positions of a frame.
 
@@ -176,6 +182,8 @@ def measure_frame(
     trails : ndarray, shape (n, 2), optional
         Motion to the east and north during the exposure [arcsec]; the light that apertures lose
         by it is added, and a fifth of that to the error.
+    moving : ndarray of bool, shape (n,), optional
+        Which positions move: no source of the field is the object itself.
     stars : tuple, optional
         Rows of those positions that are stars without neighbours, ndarray of int, and their FWHM
         [pixel]: with them the point-spread function is measured, and fitted everywhere.
@@ -208,6 +216,8 @@ def measure_frame(
     ratio, inner_ratio, *fit_ratio = _noise_ratios(prepared, radii)
     known = _to_pixels(wcs, frame.image.shape, np.reshape(sources, (-1, 2)))
     models, own = _neighbours(prepared, at, (*known, np.asarray(fluxes, float)), aperture)
+    if moving is not None:
+        own = [one[:0] if moves else one for one, moves in zip(own, moving[index], strict=True)]
     gain = float(frame.header.get("GAIN", 1.0)) or 1.0
     motion = np.zeros((n, 2)) if trails is None else trails / pixel_scale(wcs)
     held = trailed_shares(motion[index], aperture, aperture.radius)

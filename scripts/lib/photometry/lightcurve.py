@@ -18,7 +18,13 @@ from lib.core.wcs import celestial_wcs, pixel_scale
 from lib.frame.file import read_frame
 from lib.frame.fitsbytes import read_table
 from lib.night.positions import Position
-from lib.photometry.ensemble import comparison_stars, solve_ensemble, tie_groups
+from lib.photometry.ensemble import (
+    ErrorParts,
+    comparison_stars,
+    solve_ensemble,
+    tie_groups,
+    varying_shares,
+)
 from lib.photometry.flags import (
     FLAG_NEIGHBOUR,
     FLAG_OUTSIDE,
@@ -281,6 +287,8 @@ class MeasuredFrame:
         Number of comparison stars.
     excess : float
         Scatter of the comparison stars of the band beyond their errors [mag].
+    sky_share : float
+        Share of the variance by the sky that differs from frame to frame.
     flat_error : float
         Relative error of the flat field, which applies to an object anywhere on the detector.
     centroids : ndarray, shape (n, 2)
@@ -310,6 +318,7 @@ class MeasuredFrame:
     offset_error: float = np.nan
     n_comparison: int = 0
     excess: float = 0.0
+    sky_share: float = 1.0
     flat_error: float = 0.0
     centroids: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
     tie_error: float = np.nan
@@ -470,6 +479,7 @@ def measure_one(
         frame, np.concatenate([sky, comparison]), stack.positions,
         stack.fluxes * scale / stack.exptime, quality.aperture, wcs, trails,
         (stars, fwhm) if fwhm > 0 else None,
+        np.array([*(one.moving for one in positions), *np.zeros(len(comparison), bool)]),
     )  # fmt: skip
     centroid = result.fluxes.centroid[: len(positions)]
     result.centroids = np.full(centroid.shape, np.nan)
@@ -502,8 +512,13 @@ def put_on_one_scale(
     if not ready:
         return
     told = np.array([2.5 * np.log10(one.quality.transparency) for one in ready])
-    magnitude, error = _instrumental(ready, n_positions)
+    magnitude, parts = _instrumental(ready, n_positions)
+    error = parts.total()
     solved = solve_ensemble(magnitude, error)
+    shares = varying_shares(magnitude, parts, solved)
+    if min(shares) < 1:
+        error = parts.total(*shares)
+        solved = solve_ensemble(magnitude, error)
     zeropoint, zeropoint_error = solved.zeropoint, solved.error
     group = solved.group
     lost = ~np.isfinite(zeropoint)
@@ -528,6 +543,7 @@ def put_on_one_scale(
         one.offset, one.offset_error = float(offset[i]), float(offset_error[i])
         one.n_comparison = int(np.isfinite(magnitude[i][solved.used]).sum())
         one.excess = solved.excess
+        one.sky_share = shares[0]
         if lost[i]:
             one.reason = one.reason or "no comparison star: scale of the stack"
         elif twins is not None and (twins >= 0).any():
@@ -541,7 +557,7 @@ def put_on_one_scale(
 
 def _instrumental(
     frames: Sequence[MeasuredFrame], n_positions: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, ErrorParts]:
     """Return instrumental magnitudes of comparison stars for 1 s, and errors; NaN where flagged."""
     bad = FLAG_SATURATED | FLAG_OUTSIDE | FLAG_WEIGHT
     magnitudes, errors = [], []
@@ -549,7 +565,7 @@ def _instrumental(
         assert one.fluxes is not None
         flux, error = one.fluxes.flux[n_positions:], one.fluxes.error[n_positions:]
         good = (flux > 5 * error) & ((one.fluxes.flags[n_positions:] & bad) == 0)
-        rate = np.where(good, flux, 1.0) / one.exptime
-        magnitudes.append(np.where(good, -2.5 * np.log10(rate), np.nan))
-        errors.append(np.where(good, POISSON * error / np.where(good, flux, 1.0), np.nan))
-    return np.array(magnitudes), np.array(errors)
+        flux = np.where(good, flux, np.nan)
+        magnitudes.append(-2.5 * np.log10(flux / one.exptime))
+        errors.append([POISSON * part[n_positions:] / flux for part in one.fluxes.error_parts()])
+    return np.array(magnitudes), ErrorParts(*np.moveaxis(np.array(errors), 1, 0))

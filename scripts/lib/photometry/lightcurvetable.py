@@ -51,7 +51,8 @@ COLUMNS = {
     "NEIGHERR": (
         float,
         "electron / s",
-        "part of FLUXERR that the light of neighbours makes: alike in frames of one seeing",
+        "part of FLUXERR by the light of neighbours, known or too faint to be seen: alike in frames"
+        " of one seeing",
     ),
     "SNR": (float, None, "FLUX over FLUXERR"),
     "DETECTED": (bool, None, f"whether SNR is {LIMIT_SIGMA:g} or more"),
@@ -232,12 +233,12 @@ def _frame_row(one: MeasuredFrame, index: int, position: Position, best: float) 
     flux = one.fluxes.flux[index] / scale
     relative_error = np.hypot(one.excess / POISSON, one.flat_error)
     error = np.hypot(one.fluxes.error[index] / scale, relative_error * abs(flux))
+    _, sky, beside = (values[index] for values in one.fluxes.error_parts())
     row |= {
         "X": one.fluxes.x[index] + 1, "Y": one.fluxes.y[index] + 1, "TRANSPARENCY": relative,
         "FLUX": flux, "FLUXERR": error, "FLAGS": int(one.fluxes.flags[index]),
         "SIGMA": one.fluxes.sky_error[index] / scale,
-        "NEIGHERR": one.fluxes.neighbour_error[index] / scale
-        if len(one.fluxes.neighbour_error) else 0.0,
+        "NEIGHERR": np.sqrt((1 - one.sky_share) * sky**2 + beside**2) / scale,
     }  # fmt: skip
     if len(one.fluxes.psf_flux):
         by_fit = one.fluxes.psf_flux[index] / scale

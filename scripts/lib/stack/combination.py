@@ -1,7 +1,7 @@
 """From the frames of a stack to one image: weights, resampling, outliers, combination."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,8 @@ from lib.core.settings import StackSettings
 from lib.frame.file import exposure_of
 from lib.photometry.coverage import FrameCoverage
 from lib.photometry.fieldvariation import WIDE_RADIUS
+from lib.photometry.neighbours import MODEL_REACH, StarModels
+from lib.photometry.psf import Wings
 from lib.photometry.sources import detection_arrays
 from lib.stack.aligned import AlignedFrame, combine_aligned, mask_outliers
 from lib.stack.grid import Grid, repaired_footprint
@@ -65,11 +67,69 @@ class PassingStars:
         Pixels covered by the stars [deg].
     systems : dict of Path to WCS
         WCS of each frame as solved from its stars.
+    places : ndarray, shape (m, 2)
+        ra, dec of the stars [deg].
+    fluxes : ndarray, shape (m,)
+        Their total fluxes, in units of the coadd.
+    followed : tuple of float
+        ra, dec [deg] at which the object is in all frames.
+    radius : float
+        Of its aperture [pixel].
     """
 
     ra: np.ndarray
     dec: np.ndarray
     systems: Mapping[Path, WCS]
+    places: np.ndarray
+    fluxes: np.ndarray
+    followed: tuple[float, float]
+    radius: float
+
+    def light_beside(
+        self, frames: Sequence[StackFrame], aligned: Sequence[AlignedFrame], grid: Grid
+    ) -> float:
+        """Return the light of stars that was taken out of the aperture of the object.
+
+        As frames are combined, by their weights; without the pixels that have none.
+        """
+        x0, y0 = (float(value) for value in grid.wcs.all_world2pix(*self.followed, 0))
+        half = int(np.ceil(self.radius))
+        # What reaches beyond the edge of the grid has no weight.
+        top, left = max(0, round(y0) - half), max(0, round(x0) - half)
+        dy, dx = np.arange(top, round(y0) + half + 1), np.arange(left, round(x0) + half + 1)
+        light, weights = np.zeros((2, dy.size, dx.size))
+        for frame, one in zip(frames, aligned, strict=True):
+            measured = frame.measurement
+            x, y = self.systems[frame.path].all_world2pix(*self.places.T, 0, quiet=True)
+            x, y = grid.wcs.all_world2pix(*measured.wcs.all_pix2world(x, y, 0), 0)
+            size = grid.scale * measured.fwhm / measured.seeing  # pixels of the frame
+            reach = MODEL_REACH * measured.aperture / size
+            near = np.hypot(x - x0, y - y0) < reach + half
+            part = np.zeros(light.shape)
+            wings = Wings(*measured.wings)
+            for k in np.flatnonzero(near):
+                density = wings.density((dx - x[k]) * size, (dy[:, None] - y[k]) * size)
+                part += self.fluxes[k] * size**2 * density
+            (rows, columns), _, known = one.pixels(top, top + dy.size)
+            weight = np.zeros((dy.size, grid.nx))
+            weight[rows, columns] = known
+            weight = weight[:, dx[0] : dx[-1] + 1]
+            light[:, : weight.shape[1]] += weight * part[:, : weight.shape[1]]
+            weights[:, : weight.shape[1]] += weight
+        inside = np.hypot(dx - x0, dy[:, None] - y0) < self.radius
+        return float(np.divide(light, weights, out=light, where=weights > 0)[inside].sum())
+
+    def taken_from(self, image: np.ndarray, frame: StackFrame) -> np.ndarray:
+        """Return a frame without the wings of the stars, by its own profile of a star."""
+        x, y = self.systems[frame.path].all_world2pix(*self.places.T, 0, quiet=True)
+        reach = MODEL_REACH * frame.measurement.aperture
+        ny, nx = image.shape
+        near = (x > -reach) & (y > -reach) & (x < nx + reach) & (y < ny + reach)
+        models = StarModels(
+            image, x[near], y[near], self.fluxes[near] / frame.weighting.scale,
+            Wings(*frame.measurement.wings), frame.measurement.noise, frame.measurement.aperture,
+        )  # fmt: skip
+        return models.residual
 
     def pixels(self, followed: WCS, path: Path, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         """Return row and column on a grid of the stars of a frame whose WCS follows the object."""
@@ -94,6 +154,8 @@ class CombinedFrames:
         Lowest saturation level of the scaled frames; infinite where unknown.
     coverage : FrameCoverage
         Which frames cover each position.
+    light_beside : float
+        Light of stars that was taken out of the aperture of an object that is followed.
     """
 
     image: np.ndarray
@@ -101,6 +163,7 @@ class CombinedFrames:
     gain: float
     saturate: float
     coverage: FrameCoverage
+    light_beside: float = 0.0
 
 
 def combine_frames(
@@ -133,7 +196,8 @@ def combine_frames(
     threads : int
         Number of threads.
     passing : PassingStars, optional
-        For frames that follow a moving object: the stars, which get no weight.
+        For frames that follow a moving object: the stars, whose cores get no weight, and whose
+        wings are taken away.
 
     Returns
     -------
@@ -155,7 +219,9 @@ def combine_frames(
         with ThreadPoolExecutor(threads) as pool:
             aligned = list(
                 pool.map(
-                    lambda frame, path: align_frame(frame, grid, flats, cache, path), frames, paths
+                    lambda frame, path: align_frame(frame, grid, flats, cache, path, passing),
+                    frames,
+                    paths,
                 )
             )
         if passing is not None:
@@ -169,11 +235,12 @@ def combine_frames(
             aligned, shape, how, memory, settings.clip_sigma, settings.clip_fraction
         )
         coverage = frame_coverage(frames, aligned, number, grid, how)
+        light = 0.0 if passing is None else passing.light_beside(frames, aligned, grid)
     bad = ~np.isfinite(image) | ~np.isfinite(weight)
     image[bad] = 0
     weight[bad] = 0
     return CombinedFrames(
-        image, weight, combined_gain(frames, how), combined_saturation(frames), coverage
+        image, weight, combined_gain(frames, how), combined_saturation(frames), coverage, light
     )
 
 
@@ -252,7 +319,12 @@ def light_within(frame: FrameMeasurement, scale: float, radius: float) -> float:
 
 
 def align_frame(
-    frame: StackFrame, grid: Grid, flats: FlatCache, cache: FrameCache, path: Path | None
+    frame: StackFrame,
+    grid: Grid,
+    flats: FlatCache,
+    cache: FrameCache,
+    path: Path | None,
+    passing: PassingStars | None = None,
 ) -> AlignedFrame:
     """Resample a frame and its weight map to the grid of the stack.
 
@@ -268,6 +340,8 @@ def align_frame(
         Frames kept in memory.
     path : Path, optional
         File for the resampled frame; without it the frame is kept in memory.
+    passing : PassingStars, optional
+        Stars whose light is taken away.
 
     Returns
     -------
@@ -283,6 +357,8 @@ def align_frame(
     weight, repaired = frame_weight(content.mask, variance)
     # Pixels without weight are used where no other frame has weight either.
     image, _ = detection_arrays(content.image, content.mask, float(header.get("SATURATE", np.inf)))
+    if passing is not None and passing.fluxes.size:
+        image = passing.taken_from(image, frame)
     image, weight, corner = resample(image, weight, measured.wcs, grid.wcs, scaling.scale)
     aligned = AlignedFrame.store(
         image, weight, corner, path, gain=float(header.get("GAIN", 1.0)) / scaling.scale,

@@ -301,6 +301,8 @@ def _scale(frames: Sequence[MeasuredFrame]) -> dict[str, float]:
         "comparison_stars": max((one.n_comparison for one in frames), default=0),
         "excess_scatter": round(max((one.excess for one in frames), default=0.0), 5),
     }
+    share = min((one.sky_share for one in frames), default=1.0)
+    known |= {"sky_share": round(share, 3)} if share < 1 else {}
     return known | ({"common_error": round(float(np.median(errors)), 5)} if errors else {})
 
 

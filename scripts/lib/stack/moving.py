@@ -18,6 +18,7 @@ from lib.photometry.backgroundmesh import grow
 from lib.photometry.coaddzeropoint import Reference
 from lib.photometry.frameforced import near_image
 from lib.photometry.measuredcoadd import MeasuredCoadd
+from lib.photometry.neighbours import MODEL_ERROR
 from lib.photometry.zeropoint import Zeropoint
 from lib.stack.coaddition import (
     StackInputs,
@@ -51,6 +52,9 @@ LEAST_RADIUS, MOST_RADIUS = 1.0, 10.0
 WING_LIGHT = 0.5
 """[noise of a pixel of the ordinary coadd] Of their wings that stays."""
 
+MODELLED_SNR = 5.0
+"""The wings of fainter stars are not taken away."""
+
 ITERATIONS = 4
 """Iterations of the shift of a frame: each squares the error due to the rotation of north."""
 
@@ -80,9 +84,10 @@ def make_moving_stack(
 ) -> StackRecord:  # fmt: skip
     """Stack the frames that contain a moving object in its frame of reference.
 
-    Stars detected in the ordinary coadd of the same frames, and pixels in which the frames
-    contradict each other, get no weight. Profile, aperture corrections and zero point are those of
-    the ordinary coadd: the scale of a frame does not depend on its shift.
+    The light of stars detected in the ordinary coadd of the same frames is taken away; their cores,
+    and pixels in which the frames contradict each other, get no weight. Profile, aperture
+    corrections and zero point are those of the ordinary coadd: the scale of a frame does not depend
+    on its shift.
 
     Parameters
     ----------
@@ -125,13 +130,14 @@ def make_moving_stack(
         return write_rejected(products, header, finish("REJECTED", reason))
     moved, mjd = follow(used, position)
     grid = common_grid([frame.measurement.wcs for frame in moved])
-    stars = passing_stars(still.coadd, position, used, reference.stars)
+    stars = passing_stars(still.coadd, position, mjd, used, reference.stars)
     combined = combine_frames(moved, grid, settings, flats, cache, workdir, threads, stars)
     coadd = measure_alike(combined.image, combined.weight, grid.wcs, still.coadd, settings)
     flags = describe_coadd(
         header, still.coadd, still.grid, still.saturate, used, still.zeropoint, reference, settings
     )
     describe_followed(header, coadd, grid, moved, still.zeropoint, (position, mjd))
+    header["MOVLIGHT"] = (combined.light_beside, "light of stars taken out of the aperture")
     record_step(header, "stack", version, history_parameters(settings))
     write_products(products, header, combined, coadd, None, frames)
     numbers = CoaddRecord.of(coadd, header, flags, combined.saturate, 0, still.zeropoint)
@@ -232,9 +238,10 @@ def shifted(wcs: WCS, pixel: tuple[float, float], place: tuple[float, float]) ->
 
 
 def passing_stars(
-    coadd: MeasuredCoadd, position: Position, used: list[StackFrame], known: Reference | None
-) -> PassingStars:
-    """Return the pixels covered by the stars of an ordinary coadd.
+    coadd: MeasuredCoadd, position: Position, mjd: float, used: list[StackFrame],
+    known: Reference | None,
+) -> PassingStars:  # fmt: skip
+    """Return the stars of an ordinary coadd, and the pixels that they cover.
 
     Sources that touch the object's track may be what it has left there: of these only what is
     near to a star of the reference counts. Else the object would be taken out of all frames.
@@ -244,6 +251,8 @@ def passing_stars(
     coadd : MeasuredCoadd
         With stars.
     position : Position
+    mjd : float
+        Time of the place to which the frames are shifted.
     used : list of StackFrame
     known : mapping of str to ndarray, or None
         Reference with ra, dec [deg].
@@ -254,25 +263,36 @@ def passing_stars(
     fine = np.linspace(times.min(), times.max(), 20 * len(times))
     track = grow(marked(coadd, *position.at(fine)), int(np.ceil(TRACK_WIDTH * fwhm)))
     touched = np.isin(segments, np.setdiff1d(segments[track], [0]))
+    ra0, dec0 = (float(value[0]) for value in position.at(mjd))
     stars = (segments > 0) & ~touched
+    column, row = (np.rint(coadd.field.sources[key]).astype(int) for key in ("x", "y"))
+    alone = ~touched[row, column]
     if known is not None and touched.any():
-        centres = marked(coadd, known["ra"], known["dec"])
-        stars |= touched & star_discs(coadd, centres & touched)
+        centres = grow(marked(coadd, known["ra"], known["dec"]), max(1, int(np.rint(0.5 * fwhm))))
+        on_track = ~alone & centres[row, column]
+        stars |= touched & star_discs(coadd, np.flatnonzero(on_track))
+        alone |= on_track
     rows, columns = np.nonzero(stars)
     ra, dec = coadd.wcs.all_pix2world(columns, rows, 0)
     systems = {frame.path: frame.measurement.wcs for frame in used}
-    return PassingStars(np.asarray(ra, float), np.asarray(dec, float), systems)
+    alone &= coadd.field.snr > MODELLED_SNR
+    x, y = (coadd.field.sources[key][alone] for key in ("x", "y"))
+    places = np.column_stack(coadd.wcs.all_pix2world(x, y, 0))
+    return PassingStars(
+        np.asarray(ra, float), np.asarray(dec, float), systems, places, coadd.field.total[alone],
+        (ra0, dec0), coadd.field.aperture,
+    )  # fmt: skip
 
 
-def star_discs(coadd: MeasuredCoadd, centres: np.ndarray) -> np.ndarray:
-    """Return discs about sources at marked places, as wide as their wings are above the noise.
+def star_discs(coadd: MeasuredCoadd, chosen: np.ndarray) -> np.ndarray:
+    """Return discs about sources, as wide as what their models leave is above the noise.
 
     Parameters
     ----------
     coadd : MeasuredCoadd
         With stars.
-    centres : ndarray of bool, shape (ny, nx)
-        Where a star is known.
+    chosen : ndarray of int
+        Rows of the sources.
 
     Returns
     -------
@@ -280,16 +300,14 @@ def star_discs(coadd: MeasuredCoadd, centres: np.ndarray) -> np.ndarray:
     """
     field = coadd.field
     assert field is not None
-    discs = np.zeros(centres.shape, bool)
-    near = grow(centres, max(1, int(np.rint(0.5 * field.fwhm))))
     x, y = field.sources["x"], field.sources["y"]
-    chosen = np.flatnonzero(near[np.rint(y).astype(int), np.rint(x).astype(int)])
     radius = np.arange(1, int(MOST_RADIUS * field.fwhm))
     density = field.star_aperture().wings.density(radius, 0.0)
     noise = float(np.sqrt(np.median(coadd.variance[coadd.covered])))
-    rows, columns = np.indices(centres.shape)
+    rows, columns = np.indices(coadd.image.shape)
+    discs = np.zeros(coadd.image.shape, bool)
     for k in chosen:
-        lit = radius[field.total[k] * density > WING_LIGHT * noise]
+        lit = radius[MODEL_ERROR * field.total[k] * density > WING_LIGHT * noise]
         reach = max(LEAST_RADIUS * field.fwhm, float(lit.max(initial=0)))
         discs |= np.hypot(columns - x[k], rows - y[k]) < reach
     return discs

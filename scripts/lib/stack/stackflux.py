@@ -19,6 +19,7 @@ from lib.photometry.forcedpsf import forced_psf_fluxes
 from lib.photometry.frameforced import CENTROID_SNR, near_image
 from lib.photometry.lightcurve import MeasuredFrame, StackedFrames
 from lib.photometry.lightcurvetable import StackFlux
+from lib.photometry.neighbours import MODEL_ERROR
 from lib.photometry.trailing import CENTROID_FACTOR, trailed_sigma
 from lib.stack.jointtable import measurable, read_coadd
 
@@ -144,6 +145,7 @@ def followed_flux(
     used = {name for name, quality in stack.frames.items() if quality.used}
     zeropoint, excess = _scale(stack, used, frames)
     error = np.hypot(error, np.hypot(float(header.get("FLATERR", 0.0)), excess) * abs(flux))
+    error = np.hypot(error, MODEL_ERROR * float(header.get("MOVLIGHT", 0.0)))
     found = StackFlux(
         name=stack.name, filter=stack.filter, members=tuple(sorted(used)),
         rate=float(flux / stack.exptime), error=float(error / stack.exptime), flags=int(flags),

@@ -235,4 +235,6 @@ def test_light_curve_over_nights_takes_the_differences_of_each(season):
     assert planned(season)[1].differences(wildcards) == []
     campaign, files, _ = planned(season, template="own")
     found = files.differences(wildcards)
-    assert len(found) == len(campaign.nights) and all("/diffM_1.V.fits" in one for one in found)
+    *nights, over = found
+    assert len(nights) == len(campaign.nights) and all("/diffM_1.V.fits" in one for one in nights)
+    assert over == f"{season}/red/diffM_1.V.all.fits"

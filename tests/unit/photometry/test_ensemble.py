@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from lib.photometry.ensemble import comparison_stars, solve_ensemble, tie_groups
+from lib.photometry.ensemble import (
+    ErrorParts,
+    comparison_stars,
+    solve_ensemble,
+    tie_groups,
+    varying_shares,
+)
 
 
 def campaign(rng, nights=6, frames=8, stars=30, excess=0.0, photons=(0.003, 0.05)):
@@ -56,6 +62,38 @@ def test_constant_stars_have_chi2_of_one_over_all_nights_and_per_night():
     assert 0.9 < np.mean(reduced) < 1.1
     assert 0.9 < np.mean(nightly) < 1.1
     assert np.mean(excess) == pytest.approx(0.008, rel=0.15)
+
+
+@pytest.mark.parametrize("share", [0.4, 1.0])
+def test_what_an_empty_aperture_holds_of_faint_stars_is_told_from_noise(share):
+    """Stated is the scatter from place to place; from frame to frame a share of its variance."""
+    rng = np.random.default_rng(6)
+    shares, chi2 = [], []
+    for _ in range(10):
+        shape, faint = (60, 40), np.geomspace(0.02, 1, 40)
+        photons = np.broadcast_to(0.02 * np.sqrt(faint), shape)
+        sky = np.broadcast_to(0.03 * faint, shape)
+        truth = ErrorParts(photons, np.sqrt(share) * sky, np.zeros(shape))
+        magnitude = 17 + rng.normal(size=shape) * np.hypot(truth.total(), 0.002)
+        parts = ErrorParts(photons, sky, np.broadcast_to(1e-4, shape))
+        found = varying_shares(magnitude, parts, solve_ensemble(magnitude, parts.total()))
+        shares.append(found[0])
+        solved = solve_ensemble(magnitude, parts.total(*found))
+        value = magnitude + solved.zeropoint[:, None]
+        error = np.sqrt(parts.total(*found) ** 2 + solved.excess**2)
+        mean = np.average(value, axis=0, weights=error**-2)
+        # Stars are their own comparison here: a frame's zero point takes one of their number.
+        chi2.append(np.sum(((value - mean) / error) ** 2) / (59 * 39))
+    # 2400 squares in each, of which the sky makes some part.
+    assert np.mean(shares) == pytest.approx(share, abs=0.05)
+    assert np.mean(chi2) == pytest.approx(1, abs=0.04)
+
+
+def test_few_stars_do_not_tell_which_errors_vary():
+    rng = np.random.default_rng(8)
+    magnitude, error, *_ = campaign(rng, nights=1, stars=8)
+    parts = ErrorParts(0.1 * error, 2 * error, 0 * error)
+    assert varying_shares(magnitude, parts, solve_ensemble(magnitude, error)) == (1.0, 1.0)
 
 
 def test_a_variable_comparison_star_is_left_out():

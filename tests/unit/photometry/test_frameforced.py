@@ -103,6 +103,32 @@ def test_fluxes_and_errors_of_stars_and_of_nothing_are_true(marked):
         assert abs(np.mean(some**2) - 1) < 3.5 * np.sqrt(2 / len(some))
 
 
+def test_a_star_that_an_object_passes_is_not_taken_for_it():
+    """What moves is not in the list of sources: all that is there is taken away, and told."""
+    rng = np.random.default_rng(25)
+    header, stars = scene(rng, faint=0.0)
+    stars["mag"][:] = rng.uniform(18, 21, len(stars["mag"]))
+    wcs = celestial_wcs(header)
+    x, y = wcs.all_world2pix(stars["ra"], stars["dec"], 0)
+    away = rng.uniform(0.1, 0.6, len(x)) * FWHM
+    place = np.column_stack(wcs.all_pix2world(x + away, y, 0))
+    objects = {"ra": place[:, 0], "dec": place[:, 1], "mag": np.full(len(x), 20.0),
+               "colour": stars["colour"]}  # fmt: skip
+    both = {key: np.append(stars[key], objects[key]) for key in stars}
+    frame = Frame(
+        make_image(rng, header, both, fwhm=FWHM), np.zeros((SIZE, SIZE), np.uint8), header
+    )
+    known = np.column_stack([stars["ra"], stars["dec"]])
+    found = measure_frame(frame, place, known, true_flux(stars, header), true_aperture(),
+                          moving=np.ones(len(x), bool))  # fmt: skip
+    pull = (found.flux - true_flux(objects, header)) / found.error
+    # Errors hold a tenth of the light of the stars, which is known here.
+    assert np.all(found.flags & FLAG_NEIGHBOUR) and np.abs(np.median(pull)) < 0.3
+    assert np.abs(pull).max() < 4
+    still = measure_frame(frame, place, known, true_flux(stars, header), true_aperture())
+    assert np.median(still.flux / true_flux(objects, header)) > 1.5
+
+
 def test_errors_of_bright_stars_are_those_of_their_photons():
     rng = np.random.default_rng(29)
     header, stars = scene(rng, faint=0.0)
