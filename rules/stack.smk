@@ -43,7 +43,7 @@ rule stack:
         "../environment.yml"
     threads: CAMPAIGN.threads_of_a_stack(available_cores(workflow))
     params:
-        version=35,
+        version=36,
         settings=FILES.stack_settings,
         customcatfilt=config["customcatfilt"],
         given=FILES.stack_given,
@@ -99,7 +99,7 @@ rule lightcurve:
     conda:
         "../environment.yml"
     params:
-        version=14,
+        version=15,
         stacks=FILES.stacks_of_target,
         given=FILES.frames_by_stack,
         settings=config["lightcurve"],

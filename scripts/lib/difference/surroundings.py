@@ -80,7 +80,8 @@ def surroundings(
         rows = np.flatnonzero(extended & ~itself & (away < 60 * fwhm))
         if rows.size:
             reach = _reach(table[rows], dx[rows] * scale, dy[rows] * scale)
-            best = int(np.argmin(reach))
+            # Sources found by fits alone have no automatic aperture: they are no galaxies.
+            best = int(np.argmin(np.where(np.isfinite(reach), reach, np.inf)))
             if reach[best] < HOST_REACH:
                 row = rows[best]
                 host[k] = table["NUMBER"][row]

@@ -16,7 +16,7 @@ from lib.photometry.flags import (
     FLAG_WEIGHT,
 )
 from lib.photometry.measuredcoadd import MeasuredCoadd
-from lib.photometry.pointflux import CORE_RADIUS
+from lib.photometry.pointflux import CORE_RADIUS, LEAST_SCATTER
 from lib.photometry.psfbuild import FIT_RADIUS, LEAST_STARS, PsfImage, PsfStars, build_psf
 from lib.photometry.psffit import PsfFluxes
 from lib.photometry.psfmodel import PsfModel
@@ -213,14 +213,38 @@ def resolve_crowd(coadd: MeasuredCoadd, field: StarField) -> StarField:
     for axis, place in (("x", x), ("y", y)):
         sources[axis][:n][~kept] = place[:n][~kept]
     m = len(more)
+    scatter = _core_scatter(image, fitted, field, psf.error)
     return replace(
-        field, sources=sources, stars=np.append(field.stars, np.zeros(m, bool)),
+        field, core=replace(field.core, scatter=scatter), sources=sources,
+        stars=np.append(field.stars, np.zeros(m, bool)),
         flags=np.append(field.flags, np.full(m, FLAG_BLENDED | FLAG_NEIGHBOUR, np.int32)),
         half_light=np.append(field.half_light, np.full(m, np.nan)),
         isolation=neighbour_distance(sources["x"], sources["y"], light),
         flux=sums[0], core_flux=sums[1], error=np.sqrt(np.maximum(sky, 0) + photons),
         lost_error=np.append(field.lost_error, np.zeros(m)),
     )  # fmt: skip
+
+
+def _core_scatter(
+    image: PsfImage, fitted: PsfFluxes, field: StarField, model_error: float
+) -> float:
+    """Return by how much the light of stars in the inner aperture differs from that of fits.
+
+    The wide aperture, which tells it elsewhere, holds the light of neighbours in a crowd.
+    """
+    radius, part = field.core.radius, field.core.fraction
+    good = (fitted.flux > TIE_SNR * fitted.error) & (fitted.seen > CORE_LOST)
+    rows = np.flatnonzero(good)
+    if rows.size < LEAST_STARS:
+        return field.core.scatter
+    flux, error = fitted.flux[rows], fitted.error[rows]
+    left = fitted.residual_sums(rows, radius)
+    sky, _, _ = sep.sum_circle(image.variance, fitted.x[rows], fitted.y[rows], radius, subpix=5)
+    photons = part * flux / image.gain if image.gain else 0.0
+    # The fit has most of the noise of the aperture, too.
+    noise = np.maximum(sky + photons - (part * error) ** 2, 0.1 * sky)
+    own = excess_scatter(left / (part * flux), noise / (part * flux) ** 2)
+    return max(float(np.hypot(own, model_error)), LEAST_SCATTER)
 
 
 def _point_rows(

@@ -403,9 +403,11 @@ def _beyond_errors(found: np.ndarray, light: LocalLight) -> Confusion | None:
     def law(values: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return errors beyond those stated, and medians, at the fluxes of the bins."""
         known = np.isfinite(values) & np.isfinite(error)
-        if min(np.count_nonzero(known[rows]) for rows in bins) < FEWEST:
+        told = [k for k, rows in enumerate(bins) if np.count_nonzero(known[rows]) >= FEWEST]
+        if len(told) < 2:
             return np.full(len(bins), np.nan), np.full(len(bins), np.nan)
-        middle = np.array([np.median(values[rows][known[rows]]) for rows in bins])
+        middle = np.array([np.median(values[bins[k]][known[bins[k]]]) for k in told])
+        middle = np.interp(np.log(flux), np.log(flux[told]), middle)
         # About the median, which differs from 1 where the profile used differs from the stars'.
         off = values - np.interp(np.log(scaled), np.log(flux), middle)
         level, slope, _ = excess_law(scaled[known], off[known], error[known])

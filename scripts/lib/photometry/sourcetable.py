@@ -78,9 +78,10 @@ def kron_photometry(
     Returns
     -------
     flux, error : ndarray, shape (n,)
-        Fluxes and their errors, in units of the coadd.
+        Fluxes and their errors, in units of the coadd; NaN for sources that only fits of the
+        point-spread function show, which have no pixels of their own.
     reach : ndarray, shape (n,)
-        Semi-major axes of the apertures [pixel].
+        Semi-major axes of the apertures [pixel]; NaN for these.
     flags : ndarray of int32, shape (n,)
         Flags 16 and 128 of sep.
     """
@@ -103,7 +104,11 @@ def kron_photometry(
     error = np.sqrt(np.maximum(variance, 0) + light / coadd.gain)
     # The isophote of a bright source varies less: (slope scatter flux)^2.
     error = np.sqrt(error**2 + (AXES_SLOPE * AXES_NOISE) ** 2 * light * error)
-    return flux, error, stretch * a, ((flag & 16) | (kron_flag & 128)).astype(np.int32)
+    reach = stretch * a
+    has_pixels = np.bincount(field.segments.ravel(), minlength=x.size + 1)[1:] > 0
+    for values in (flux, error, reach):
+        values[~has_pixels] = np.nan
+    return flux, error, reach, ((flag & 16) | (kron_flag & 128)).astype(np.int32)
 
 
 def kron_variance_factor(stretch: np.ndarray) -> np.ndarray:
@@ -309,9 +314,11 @@ def measure_sources(
     else:
         flux, error = point_fluxes(wide, core, field.core.scatter)
     scatter = StarScatter.measure(image, field, aperture_error)
-    point = SourceFluxes(flux, np.hypot(error, np.hypot(field.lost_error, scatter.wide) * flux))
+    # In a crowd what is beyond the aperture is the light of neighbours.
+    part = field.lost_error if crowded else np.hypot(field.lost_error, scatter.wide)
+    point = SourceFluxes(flux, np.hypot(error, part * flux))
     auto, auto_error, reach, kron_flags = kron_photometry(coadd, excess)
-    held = _partial_error(coadd, field, float(np.median(reach)))
+    held = _partial_error(coadd, field, float(np.nanmedian(reach)))
     auto_error = np.hypot(auto_error, held * auto)
     auto_error = np.hypot(auto_error, scatter.total(auto, auto_error) * auto)
     circular = []

@@ -55,6 +55,9 @@ def mark_sources(sources: np.ndarray | None, shape: tuple[int, ...], most: int) 
     if {"FLUX_POINT", "FLUXERR_POINT"} <= set(names):
         sources = sources[~(sources["FLUX_POINT"] < 5 * sources["FLUXERR_POINT"])]
     flux = np.asarray(sources["FLUX_AUTO"] if "FLUX_AUTO" in names else sources["X"], float)
+    if "FLUX_POINT" in names:
+        # Those that only fits show have no automatic aperture.
+        flux = np.where(np.isfinite(flux), flux, sources["FLUX_POINT"])
     sources = sources[np.argsort(-np.nan_to_num(flux))[:most]]
 
     def column(name, missing):

@@ -302,6 +302,12 @@ def test_crowd_is_resolved_and_its_errors_are_the_scatter():
     coadd = replace(coadd, field=resolve_crowd(coadd, coadd.field))
     assert len(coadd.field.sources) > 1.8 * before
     measured = measure_sources(coadd, coadd.field, [FWHM], crowded=True)
+    # Sources that only the fits show have no pixels of their own to be the light of a galaxy.
+    hidden = np.arange(len(coadd.field.sources)) >= before
+    assert (
+        np.isnan(measured.auto.flux[hidden]).all() and np.isnan(measured.kron_reach[hidden]).all()
+    )
+    assert np.isfinite(measured.auto.flux[~hidden]).all()
     crowd = confusion(coadd, detection_settings(SETTINGS), 128, [FWHM])
     psf = (crowd.widen(measured, coadd.field) if crowd else measured).psf
     rows, near = matched(coadd.field, x, y)
@@ -316,6 +322,12 @@ def test_crowd_is_resolved_and_its_errors_are_the_scatter():
         ratios.append(scatter / np.median(stated[some]))
     # What is added for confusion rests on some 60 stars a bin, which know it to a quarter.
     assert np.mean(ratios) < 1.3 and max(ratios) < 1.3 * 1.25 and min(ratios) > 0.5
+    # Apertures about bright stars differ by what the fits leave, not by the light of neighbours.
+    point = (crowd.widen(measured, coadd.field) if crowd else measured).point
+    bright = mag[near] < 16
+    wrong = -2.5 * np.log10(point.flux[rows] / flux[near])[bright]
+    stated = 1.0857 * np.median((point.error[rows] / point.flux[rows])[bright])
+    assert 0.6 < mad_std(wrong) / stated < 1.5
 
 
 def test_stars_at_the_edge_are_fitted_inside_the_image(field):
