@@ -52,6 +52,15 @@ change."""
 FAINT_REACH = 4.0
 """[scale radii of the profile] Half side of the cutouts in which stars near the limit are drawn."""
 
+COMPLETE_STARS = 150
+"""Number of stars added to a crowded field for its completeness, in rounds."""
+
+CROWD_RANGE = (-5.0, 1.0)
+"""[mag] Brightest and faintest of them, relative to the limit by noise."""
+
+BLENDED = 0.05
+"""Part of the stars of a crowd that have no entry of their own however bright, or one by chance."""
+
 BINS = 8
 """Most flux bins in which the bias by confusion is measured."""
 
@@ -192,6 +201,8 @@ def complete_flux(
 ) -> float:
     """Return the flux at which half of the artificial stars in a coadd are detected.
 
+    In a crowded one the whole measurement is repeated: most faint stars are found by fits alone.
+
     Parameters
     ----------
     coadd : MeasuredCoadd
@@ -213,45 +224,128 @@ def complete_flux(
         Flux of 50 % completeness, in units of the coadd; NaN where the coadd has no room for stars.
     """
     from scipy.optimize import minimize
-    from scipy.spatial import cKDTree
     from scipy.special import ndtr
+
+    assert coadd.field is not None
+    if not np.isfinite(limit):
+        return np.nan
+    crowded = crowding(coadd) >= CROWDED
+    rng = np.random.default_rng(seed)
+    search = _found_in_crowd if crowded else _found_alone
+    flux, found = search(coadd, limit, how, box, least, rng)
+    if flux.size < MIN_STARS or found.mean() < 0.1:
+        return np.nan
+    magnitude = -2.5 * np.log10(flux / limit)
+    rare = BLENDED if crowded else 1e-6
+
+    def cost(p: np.ndarray) -> float:
+        chance = ndtr((p[0] - magnitude) / np.exp(p[1])).clip(rare, 1 - rare)
+        return -float(np.sum(np.where(found, np.log(chance), np.log(1 - chance))))
+
+    starts = [(middle, np.log(0.3)) for middle in ((-3.0, -2.0, -1.0, 0.0) if crowded else (0.0,))]
+    start = min(starts, key=lambda p: cost(np.array(p)))
+    middle = float(minimize(cost, start, method="Nelder-Mead").x[0])
+    inside = magnitude.min() < middle < magnitude.max()
+    return limit * 10 ** (-0.4 * middle) if inside else np.nan
+
+
+def _found_alone(
+    coadd: MeasuredCoadd, limit: float, how: FieldSettings, box: int, least: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Return the fluxes of artificial stars, and which of them are detected as sources."""
+    from scipy.spatial import cKDTree
 
     field = coadd.field
     assert field is not None
-    region, rng = injection_region(coadd), np.random.default_rng(seed)
+    region = injection_region(coadd)
     x, y = spaced_places(region.covered, 6 * field.fwhm, 300, rng, margin=6 * field.fwhm)
-    if x.size < MIN_STARS or not np.isfinite(limit):
-        return np.nan
-    brightest = -1.5 if crowding(coadd) < CROWDED else -5.0
-    magnitude = rng.uniform(brightest, 1.5, x.size)
-    flux = limit * 10 ** (-0.4 * magnitude)
+    flux = limit * 10 ** (-0.4 * rng.uniform(-1.5, 1.5, x.size))
     # Further out, faint stars are far below the noise.
-    reach = FAINT_REACH if crowding(coadd) < CROWDED else 2 * FAINT_REACH
-    with_stars = inject_stars(region.image, x, y, flux, star_wings(field), coadd.gain, rng, reach)
+    with_stars = inject_stars(
+        region.image, x, y, flux, star_wings(field), coadd.gain, rng, FAINT_REACH
+    )
     image = measurement_image(region, with_stars)
     sources, segments = detect_above_background(image, how, box)
     faint, _ = faint_sources(image.data, image, segments, field.fwhm)
     at = np.column_stack(
         [np.r_[one[axis], two[axis]] for axis in "xy" for one, two in [(sources, faint)]]
     )
-    if not len(at):
-        return np.nan
+    if not len(at) or not x.size:
+        return flux, np.zeros(x.size, bool)
     apart, _ = cKDTree(at).query(np.column_stack([x, y]))
     core = field.core
     inner, _, _ = sep.sum_circle(with_stars, x, y, core.radius, subpix=5)
     before, _, _ = sep.sum_circle(region.image, x, y, core.radius, subpix=5)
     # Sources that were there before are not counted; the S/N is that of the star alone.
     own = inner / core.fraction > least / 5 * limit
-    found = (apart < MATCH_DISTANCE * field.fwhm) & own & (before / core.fraction < flux)
+    return flux, (apart < MATCH_DISTANCE * field.fwhm) & own & (before / core.fraction < flux)
 
-    def cost(p: np.ndarray) -> float:
-        chance = ndtr((p[0] - magnitude) / np.exp(p[1])).clip(1e-6, 1 - 1e-6)
-        return -float(np.sum(np.where(found, np.log(chance), np.log(1 - chance))))
 
-    if found.mean() < 0.1:
-        return np.nan
-    middle = float(minimize(cost, (0.0, np.log(0.3)), method="Nelder-Mead").x[0])
-    return limit * 10 ** (-0.4 * middle) if brightest < middle < 1.5 else np.nan
+def _found_in_crowd(
+    coadd: MeasuredCoadd, limit: float, how: FieldSettings, box: int, least: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Return the fluxes of artificial stars, and which of them fits of all stars resolve.
+
+    Such a star has an entry of its flux, to a factor of two: others are entries of a neighbour.
+    """
+    from scipy.spatial import cKDTree
+
+    field = coadd.field
+    assert field is not None
+    region = injection_region(coadd)
+    number = _number_of_round(coadd, region)
+    all_fluxes, all_found = [], []
+    for _ in range(int(np.clip(round(COMPLETE_STARS / number), 1, 4))):
+        x, y = spaced_places(region.covered, 5 * field.fwhm, number, rng)
+        flux = limit * 10 ** (-0.4 * rng.uniform(*CROWD_RANGE, x.size))
+        again = _measured_again(region, x, y, flux, how, box, [field.fwhm], rng)
+        if again is None or not x.size:
+            continue
+        sources, measured = again
+        point = measured.point
+        rows = np.flatnonzero(~(point.flux < least * point.error))
+        at = np.column_stack([sources.sources["x"], sources.sources["y"]])[rows]
+        entries = measured.psf.flux if region.psf is not None else point.flux
+        apart, index = cKDTree(at).query(np.column_stack([x, y]))
+        ratio = entries[rows[index]] / flux
+        all_fluxes.append(flux)
+        all_found.append((apart < MATCH_DISTANCE * field.fwhm) & (ratio > 0.5) & (ratio < 2))
+    if not all_fluxes:
+        return np.empty(0), np.empty(0, bool)
+    return np.concatenate(all_fluxes), np.concatenate(all_found)
+
+
+def _number_of_round(coadd: MeasuredCoadd, region: MeasuredCoadd) -> int:
+    """Return the number of artificial stars that hardly change the crowding of a region."""
+    assert coadd.field is not None
+    part = np.count_nonzero(region.covered) / np.count_nonzero(coadd.covered)
+    return max(20, int(SHARE * part * len(coadd.field.sources)))
+
+
+def _measured_again(
+    region: MeasuredCoadd, x: np.ndarray, y: np.ndarray, flux: np.ndarray, how: FieldSettings,
+    box: int, radii: list[float], rng: np.random.Generator,
+) -> tuple[StarField, SourceMeasurements] | None:  # fmt: skip
+    """Return the sources of a crowded region with artificial stars, and their measurements.
+
+    None where its stars are not recognised any more.
+    """
+    field = region.field
+    assert field is not None
+    image = _with_stars(region, field, x, y, flux, rng)
+    new = measurement_image(region, image)
+    again = measure_field(new, how, detected=detect_above_background(new, how, box))
+    if again is None or not 0.7 < again.fwhm / field.fwhm < 1.4:
+        return None
+    # The stars are no sky, whose structure counts in the errors of all that is near.
+    margin = int(np.ceil(OCCUPIED_MARGIN * field.fwhm))
+    occupied = ~region.covered | grow(again.segments > 0, margin)
+    changed = replace(region, image=image, field=again, occupied=occupied)
+    again = resolve_crowd(changed, again)
+    changed = replace(changed, field=again)
+    return again, measure_sources(changed, again, radii, crowded=True)
 
 
 def crowding(coadd: MeasuredCoadd) -> float:
@@ -298,8 +392,7 @@ def confusion(
     if field is None or crowding(coadd) < CROWDED:
         return None
     region, rng = injection_region(coadd), np.random.default_rng(seed)
-    part = np.count_nonzero(region.covered) / np.count_nonzero(coadd.covered)
-    number = max(20, int(SHARE * part * len(field.sources)))
+    number = _number_of_round(coadd, region)
     seen = field.total[field.flux > 5 * field.error]
     if not seen.size:
         log.warning("crowded, but no source is above 5 sigma: its confusion is not measured")
@@ -312,19 +405,8 @@ def confusion(
         # At the edges, too: fewer frames tell less of the faint stars, nothing of those outside.
         x, y = spaced_places(region.covered, 5 * field.fwhm, number, rng, there)
         flux = np.exp(rng.uniform(np.log(low), np.log(high), x.size))
-        image = _with_stars(region, field, x, y, flux, rng)
-        new = measurement_image(region, image)
-        again = measure_field(new, how, detected=detect_above_background(new, how, box))
-        if again is None or not 0.7 < again.fwhm / field.fwhm < 1.4:
-            return None
-        # The stars are no sky, whose structure counts in the errors of all that is near.
-        margin = int(np.ceil(OCCUPIED_MARGIN * field.fwhm))
-        occupied = ~region.covered | grow(again.segments > 0, margin)
-        changed = replace(region, image=image, field=again, occupied=occupied)
-        again = resolve_crowd(changed, again)
-        changed = replace(changed, field=again)
-        measured = measure_sources(changed, again, radii, crowded=True)
-        return _matched(again, measured, x, y, flux, there.at(x, y))
+        again = _measured_again(region, x, y, flux, how, box, radii, rng)
+        return None if again is None else _matched(*again, x, y, flux, there.at(x, y))
 
     if number < FIRST_LOOK and crowding(coadd) < DENSE:
         at_once = recovered(FIRST_LOOK)

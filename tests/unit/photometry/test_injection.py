@@ -128,6 +128,29 @@ def test_errors_in_a_crowd_are_the_scatter():
     assert mad_std(off) < mad_std(offsets[1][0])
 
 
+def test_half_of_the_stars_of_that_flux_are_in_the_table_of_a_crowd():
+    rng = np.random.default_rng(21)
+    bright = 10 ** (-0.4 * (13 + 7.5 * rng.random(900) ** 0.6 - 28.4))
+    coadd = resolved(measured_scene(rng, bright.size, flux=bright)[0])
+    limit = limiting_flux(coadd).flux
+    complete = complete_flux(coadd, limit, HOW, 128, SETTINGS.catalogue_snr)
+    # Not noise but other stars hide it.
+    assert complete > 1.2 * limit
+    found, number = 0, 0
+    for _ in range(2):
+        again, x, y, _ = measured_scene(rng, 1000, flux=np.r_[np.full(100, complete), bright])
+        again = resolved(again)
+        measured = measure_sources(again, again.field, [FWHM], crowded=True)
+        listed = measured.point.flux > SETTINGS.catalogue_snr * measured.point.error
+        at = np.column_stack([again.field.sources["x"], again.field.sources["y"]])[listed]
+        apart, row = cKDTree(at).query(np.column_stack([x, y])[:100])
+        ratio = measured.psf.flux[listed][row] / complete
+        found += np.count_nonzero((apart < 0.75 * FWHM) & (ratio > 0.5) & (ratio < 2))
+        number += 100
+    # The fit is good to 0.15 mag, in which the fraction changes by as much.
+    assert 0.3 < found / number < 0.7
+
+
 def test_errors_are_those_of_the_place_in_a_cluster():
     """In the core of a cluster most sources are blends, outside of it hardly any."""
     rng = np.random.default_rng(6)
