@@ -12,7 +12,7 @@ rule makesky:
     conda:
         "../environment.yml"
     params:
-        version=14,
+        version=15,
         min_frames=config["makesky"]["min_frames"],
         clip=config["makesky"]["clip"],
         sigma=lambda wildcards: FILES.sky_plan(wildcards).sigma,
@@ -34,7 +34,7 @@ rule skysub:
     conda:
         "../environment.yml"
     params:
-        version=9,
+        version=10,
         order=config["skysub"]["order"],
         fringe_scale=config["skysub"]["fringe_scale"],
     script:

@@ -5,7 +5,7 @@ stars is light of galaxies, nebulae or clusters, however large. The large scales
 modelled at once as sky + light + what changes from frame to frame, each a Gaussian process
 (Rasmussen & Williams 2006, chapter 2), whose amplitudes and scales are those of the highest
 marginal likelihood. Frames of other targets, and frames beside the target, share its sky but not
-its light: they need no rule of their own.
+its light: they need no rule of their own. Light of a galaxy is modelled about its profile.
 """
 
 from collections.abc import Sequence
@@ -23,28 +23,20 @@ from lib.background.lightmodel import (
     matern,
     promising,
     smooth_matern,
+    usual_scales,
 )
-from lib.background.sky import block_sky
-from lib.core.meshes import bilinear
+from lib.background.lightprofile import FoundProfile, find_profile
+from lib.background.lightsquares import Place, measure_squares
 from lib.core.stats import mad_std
-
-MOVING = 0.055
-"""[pixel noise] Rms difference of the frames' squares above which light moves; noise gives 0.04."""
-
-Place = tuple[str, tuple[int, ...] | None]
-"""Target and offset (dy, dx) [px] of a frame; None where no stars show it."""
-
-MOST_VALUES = 2000
-"""Maximum number of squares of all frames modelled together: more would take minutes."""
 
 MOST_FRAMES = 12
 """Maximum number of frames modelled; the light in others follows from their pointing."""
 
-LEAST_SQUARE = 24
-"""[px] Size of the squares, at least: their medians have a fiftieth of the noise of a pixel."""
-
 FINE = 12
 """[px] Mesh on which the light is evaluated."""
+
+COARSE = 48
+"""[px] Mesh on which the sky is evaluated."""
 
 LEVEL_GROUND = 0.06
 """[range of the light] Spread of the faintest places below which the light ends in the field."""
@@ -52,93 +44,169 @@ LEVEL_GROUND = 0.06
 CLEAR_EVIDENCE = 12.0
 """[ln] Gain in marginal likelihood above which light is accepted."""
 
+PROFILE = "profile"
+FAINT_PLACES = "faint places"
+UNKNOWN = "unknown"
+
 
 @dataclass(frozen=True)
 class Separation:
-    """The large scales of frames, separated into sky and light.
+    """Light that moves with the stars.
 
     Parameters
     ----------
-    sky : ndarray of float32, shape (rows, columns)
-        The sky that all have in common, 1 in the median.
     light : ndarray of float32, shape (n, rows, columns)
         Light of the target in each frame, as a fraction of its sky level.
     evidence : float
         How much more likely the frames are with light than without [ln].
     scales : Scales
+    zero : {PROFILE, FAINT_PLACES, UNKNOWN}
+        How its zero level was fixed; UNKNOWN where the light has no end in the field.
+    zero_error : float
+        Error of that level, as a fraction of the sky; NaN where it is not known.
+    profiled : ndarray of bool, shape (n,)
+        Frames whose light has a profile.
     """
 
-    sky: np.ndarray
     light: np.ndarray
     evidence: float
     scales: Scales
+    zero: str
+    zero_error: float
+    profiled: np.ndarray
 
 
-def measure_squares(
-    planes: Sequence[np.ndarray],
-    places: Sequence[Place],
-    noises: Sequence[float],
-    strength: np.ndarray,
-    which: Sequence[int],
-) -> Squares:
-    """Measure the squares of some frames.
+@dataclass(frozen=True)
+class MovingLight:
+    """The solution of a model of sky and light.
 
     Parameters
     ----------
-    planes : sequence of ndarray, each of shape (ny, nx)
-        Normalised frames, NaN where no sky is shown.
-    places : list of (target, shift)
-        Target and shift of each frame.
-    noises : sequence of float
-        Pixel noise of each frame.
-    strength : ndarray, shape (n,)
-        See `Squares`.
-    which : list of int
-        Frames to be measured.
-
-    Returns
-    -------
-    Squares
+    squares : Squares
+    scales : Scales
+    weights : ndarray, shape (m,)
+        See `LargeScales.solve`.
+    found : FoundProfile, optional
+        The profile about which the light was modelled.
     """
-    shape = planes[0].shape
-    size = max(LEAST_SQUARE, float(np.sqrt(np.prod(shape) * len(which) / MOST_VALUES)))
-    values, noise, frames, at = [], [], [], []
-    for n in which:
-        plane = planes[n]
-        free = np.isfinite(plane)
-        blocks = block_sky(np.where(free, plane, 0), free, size)
-        rows, columns = blocks.shape
-        share = block_sky_share(free, blocks.shape)
-        known = np.isfinite(blocks)
-        y, x = np.nonzero(known)
-        at.append(np.stack([(y + 0.5) * shape[0] / rows, (x + 0.5) * shape[1] / columns], axis=1))
-        values.append(blocks[known] - 1.0)
-        number = share[known] * np.prod(shape) / blocks.size
-        noise.append(1.25 * noises[n] / np.sqrt(number))
-        frames.append(np.full(len(y), n))
-    target, shift = name_targets(places)
-    return Squares(
-        np.concatenate(values).astype(float), np.concatenate(noise), np.concatenate(frames),
-        np.concatenate(at), target, shift, strength, shape,
-    )  # fmt: skip
+
+    squares: Squares
+    scales: Scales
+    weights: np.ndarray
+    found: FoundProfile | None = None
+
+    @classmethod
+    def solved(cls, squares: Squares, scales: Scales) -> "MovingLight":
+        """Solve the model, with the strength of the light in each frame."""
+        light = cls(squares, scales, LargeScales(squares).solve(scales))
+        squares = light.fit_strength()
+        return cls(squares, scales, LargeScales(squares).solve(scales))
+
+    @classmethod
+    def about(cls, found: FoundProfile) -> "MovingLight":
+        """Solve the model of what a profile leaves."""
+        rest = replace(found.squares, value=found.squares.value - found.light)
+        return cls(found.squares, found.scales, LargeScales(rest).solve(found.scales), found)
+
+    def at(self, places: np.ndarray, target: int) -> np.ndarray:
+        """Return the light beyond a profile at places on the sky, in a frame of strength 1."""
+        squares = self.squares
+        same = np.flatnonzero(squares.target[squares.frame] == target)
+        if not same.size:
+            return np.zeros(len(places))
+        apart = distances(places, squares.on_sky[same])
+        light = self.scales.light**2 * matern(apart, self.scales.light_length)
+        return light @ (self.weights[same] * squares.strength[squares.frame[same]])
+
+    def fit_strength(self) -> Squares:
+        """Return the squares with the fitted strength of the light in each frame.
+
+        Clouds dim a target, not the sky.
+        """
+        squares, scales = self.squares, self.scales
+        apart = distances(squares.at, squares.at)
+        sky = scales.sky**2 * smooth_matern(apart, scales.sky_length) @ self.weights
+        strength = squares.strength.copy()
+        for n in np.unique(squares.frame):
+            here = squares.frame == n
+            light = self.at(squares.on_sky[here], squares.target[n])
+            place = 2 * squares.at[here] / np.array(squares.shape) - 1
+            terms = np.column_stack([light, np.ones(here.sum()), place])
+            noise = np.hypot(squares.noise[here], np.hypot(scales.own, scales.scatter))
+            terms, value = terms / noise[:, None], (squares.value - sky)[here] / noise
+            inverse = np.linalg.pinv(terms.T @ terms)
+            if inverse[0, 0] < 0.05**2:
+                strength[n] = np.clip(inverse[0] @ terms.T @ value, 0.3, 3)
+        return replace(squares, strength=strength)
+
+    @property
+    def brightest(self) -> int:
+        """Return the target whose light varies most over its squares."""
+        squares = self.squares
+        targets = np.unique(squares.target[squares.frame])
+        spreads = [
+            np.ptp(np.percentile(self.at(squares.on_sky[mine], one), [20, 80]))
+            for one in targets
+            for mine in [squares.target[squares.frame] == one]
+        ]
+        return int(targets[np.argmax(spreads)])
+
+    def sky(self) -> np.ndarray:
+        """Return the sky that the frames have in common, 1 in the median, on a coarse mesh."""
+        axes = mesh_axes(self.squares.shape, COARSE)
+        apart = distances(grid(axes), self.squares.at)
+        correlation = smooth_matern(apart, self.scales.sky_length)
+        sky = (self.scales.sky**2 * correlation @ self.weights).reshape([one.size for one in axes])
+        return 1 + sky - np.median(sky)
+
+    def maps(self, count: int) -> np.ndarray:
+        """Return the light in each of `count` frames, on a mesh of `FINE` pixels."""
+        squares = self.squares
+        shape, shifts = squares.shape, squares.shift
+        axes = mesh_axes(shape, FINE)
+        counts = [one.size for one in axes]
+        light = np.zeros((count, *counts))
+        for target in np.unique(squares.target):
+            mine = np.flatnonzero(squares.target == target)
+            # Its frames share one mesh on the sky, between the points of which light is linear.
+            span = list(
+                zip(-shifts[mine].max(axis=0), shape - shifts[mine].min(axis=0), strict=True)
+            )
+            wide = [np.arange(low, high + FINE, FINE) for low, high in span]
+            field = self.at(grid(wide), target)
+            if self.found is not None and self.found.target == target:
+                field -= outer_plane(field, grid(wide), self.found.profile.at(grid(wide)))
+            field = field.reshape([one.size for one in wide])
+            for n in mine:
+                place = [(one - s - on[0]) / FINE
+                         for one, s, on in zip(axes, shifts[n], wide, strict=True)]  # fmt: skip
+                light[n] = interpolated(field, place)
+                if self.found is not None and self.found.target == target:
+                    profile = self.found.profile.at(grid(axes) - shifts[n])
+                    light[n] += profile.reshape(counts)
+                light[n] *= squares.strength[n]
+        return light
 
 
-def block_sky_share(free: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
-    """Return the part of free pixels in each of (rows, columns) parts of an image, about."""
-    rows = np.linspace(0, free.shape[0], counts[0] + 1).astype(int)
-    columns = np.linspace(0, free.shape[1], counts[1] + 1).astype(int)
-    sums = np.add.reduceat(np.add.reduceat(free, rows[:-1], 0, int), columns[:-1], 1)
-    return np.maximum(sums / (np.diff(rows)[:, None] * np.diff(columns)), 1e-3)
+def mesh_axes(shape: tuple[int, ...], pitch: float) -> list[np.ndarray]:
+    """Return rows and columns [px] of the centres of equal parts of an image, of about a size."""
+    counts = [max(1, round(size / pitch)) for size in shape]
+    return [(np.arange(n) + 0.5) * size / n for n, size in zip(counts, shape, strict=True)]
 
 
-def name_targets(places: Sequence[Place]) -> tuple[np.ndarray, np.ndarray]:
-    """Return number of the target and shift of each frame; one of unknown shift is its own."""
-    names: dict[object, int] = {}
-    target, shifts = [], []
-    for n, (name, shift) in enumerate(places):
-        target.append(names.setdefault(n if shift is None else name, len(names)))
-        shifts.append(shift or (0, 0))
-    return np.array(target), np.array(shifts, float)
+def grid(axes: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the places (y, x) of a grid of rows and columns, shape (m, 2)."""
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def interpolated(values: np.ndarray, at: Sequence[np.ndarray]) -> np.ndarray:
+    """Return an image at rows and columns between its pixels, linearly."""
+    for place in at:
+        low = np.clip(place.astype(int), 0, len(values) - 2)
+        part = (place - low)[:, None]
+        # Rows first; each turn brings the other axis to the front.
+        values = ((1 - part) * values[low] + part * values[low + 1]).T
+    return values
 
 
 def separate_light(
@@ -152,7 +220,7 @@ def separate_light(
     Parameters
     ----------
     planes, places, noises, strength
-        See `measure_squares`.
+        See `lib.background.lightsquares.measure_squares`.
 
     Returns
     -------
@@ -168,44 +236,27 @@ def separate_light(
     trial = LargeScales(squares.part(few))
     typical = float(np.std(values[few]))
     rest = max(common_rest(squares), 1e-4)
-    without, plain = best_scales(trial, False, typical, rest)
-    if not promising(trial, without, plain, (typical, rest)):
+    size = float(max(squares.shape))
+    without, plain = best_scales(trial, usual_scales(size, typical, rest, light=False))
+    begin = promising(trial, without, plain, (typical, rest))
+    if begin is None:
         return None
-    scales, likely = best_scales(trial, True, typical, rest)
-    evidence = likely - plain
+    scales, likely = best_scales(trial, [*usual_scales(size, typical, rest, light=True), begin])
+    # The best without light may have been missed the first time.
+    _, again = best_scales(trial, [replace(scales, light=0.0, own=max(scales.own, rest / 4))])
+    evidence = likely - max(plain, again)
     if evidence < CLEAR_EVIDENCE:
         return None
     few = np.sort(rng.permutation(values.size)[: 2 * MOST_TRIAL_VALUES])
-    scales, _ = best_scales(LargeScales(squares.part(few)), True, typical, rest, scales)
-    model = LargeScales(squares)
-    weights = model.solve(scales)
-    squares = fit_strength(squares, scales, weights)
-    weights = LargeScales(squares).solve(scales)
-    return predict(squares, scales, weights, count, evidence)
-
-
-def fit_strength(squares: Squares, scales: Scales, weights: np.ndarray) -> Squares:
-    """Return the squares with the fitted strength of the light in each frame.
-
-    Clouds dim a target, not the sky.
-    """
-    sky = (
-        scales.sky**2
-        * smooth_matern(distances(squares.at, squares.at), scales.sky_length)
-        @ weights
+    scales, _ = best_scales(LargeScales(squares.part(few)), [scales])
+    light = MovingLight.solved(squares, scales)
+    squares = measure_squares(
+        planes, places, noises, light.squares.strength, which, light.maps(count), light.sky()
     )
-    strength = squares.strength.copy()
-    for n in np.unique(squares.frame):
-        here = squares.frame == n
-        light = light_at(squares, scales, weights, squares.on_sky[here], squares.target[n])
-        place = 2 * squares.at[here] / np.array(squares.shape) - 1
-        terms = np.column_stack([light, np.ones(here.sum()), place])
-        noise = np.hypot(squares.noise[here], np.hypot(scales.own, scales.scatter))
-        terms, value = terms / noise[:, None], (squares.value - sky)[here] / noise
-        inverse = np.linalg.pinv(terms.T @ terms)
-        if inverse[0, 0] < 0.05**2:
-            strength[n] = np.clip(inverse[0] @ terms.T @ value, 0.3, 3)
-    return replace(squares, strength=strength)
+    found = find_profile(squares, scales, light.brightest)
+    if found is not None:
+        light = MovingLight.about(found)
+    return levelled(light, count, evidence)
 
 
 def common_rest(squares: Squares) -> float:
@@ -226,46 +277,61 @@ def common_rest(squares: Squares) -> float:
     return float(np.std(value - median(value, cell, cells)[number]))
 
 
-def light_at(
-    squares: Squares, scales: Scales, weights: np.ndarray, at: np.ndarray, target: int
-) -> np.ndarray:
-    """Return the light of a target at places on the sky, in a frame of strength 1."""
-    same = np.flatnonzero(squares.target[squares.frame] == target)
-    if not same.size:
-        return np.zeros(len(at))
-    light = scales.light**2 * matern(distances(at, squares.on_sky[same]), scales.light_length)
-    return light @ (weights[same] * squares.strength[squares.frame[same]])
+def levelled(light: MovingLight, count: int, evidence: float) -> Separation:
+    """Return the light in the frames, its zero level fixed.
 
-
-def predict(
-    squares: Squares, scales: Scales, weights: np.ndarray, count: int, evidence: float
-) -> Separation:
-    """Return sky and light on a mesh of `FINE` pixels."""
-    shape = squares.shape
-    rows, columns = (max(1, round(size / FINE)) for size in shape)
-    y, x = np.indices((rows, columns)).reshape(2, -1)
-    at = np.stack([(y + 0.5) * shape[0] / rows, (x + 0.5) * shape[1] / columns], axis=1)
-    sky = scales.sky**2 * smooth_matern(distances(at, squares.at), scales.sky_length) @ weights
-    sky = sky.reshape(rows, columns)
-    light = np.array(
-        [
-            squares.strength[n]
-            * light_at(squares, scales, weights, at - squares.shift[n], squares.target[n])
-            for n in range(count)
-        ]
-    ).reshape(count, rows, columns)
+    Parameters
+    ----------
+    light : MovingLight
+    count : int
+        Frames.
+    evidence : float
+        See `Separation`.
+    """
+    squares, maps = light.squares, light.maps(count)
+    rows, columns = maps.shape[1:]
+    at = grid(mesh_axes(squares.shape, FINE))
+    zero, error, profiled = UNKNOWN, np.nan, np.zeros(count, bool)
     # A plane of the light and one of all skies are the same: the faint places hold none.
     for one in np.unique(squares.target):
         mine = np.flatnonzero(squares.target == one)
+        if light.found is not None and light.found.target == one:
+            zero, error = PROFILE, light.found.error
+            profiled[mine] = True
+            continue
         on_sky = (at - squares.shift[mine][:, None]).reshape(-1, 2)
         strength = squares.strength[mine][:, None, None]
-        faint = faint_plane(light[mine].ravel() / np.repeat(strength, len(at)), on_sky)
-        light[mine] -= strength * faint.reshape(mine.size, rows, columns)
-    sky = 1 + sky - np.median(sky)
-    return Separation(sky.astype(np.float32), light.astype(np.float32), evidence, scales)
+        faint, ends = faint_plane(maps[mine].ravel() / np.repeat(strength, len(at)), on_sky)
+        maps[mine] -= strength * faint.reshape(mine.size, rows, columns)
+        if ends and zero == UNKNOWN:
+            zero = FAINT_PLACES
+    return Separation(maps.astype(np.float32), evidence, light.scales, zero, error, profiled)
 
 
-def faint_plane(light: np.ndarray, at: np.ndarray) -> np.ndarray:
+def outer_plane(beyond: np.ndarray, at: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Return the plane of what a profile leaves, over the fainter half of its light.
+
+    It is not told from the planes of the frames, and the profile has none.
+
+    Parameters
+    ----------
+    beyond : ndarray, shape (m,)
+        Light beyond the profile.
+    at : ndarray, shape (m, 2)
+        Places on the sky [px].
+    light : ndarray, shape (m,)
+        Light of the profile.
+
+    Returns
+    -------
+    ndarray, shape (m,)
+    """
+    terms = np.column_stack([np.ones(len(at)), (at - at.mean(axis=0)) / np.ptp(at, axis=0)])
+    outer = light < np.median(light)
+    return terms @ np.linalg.lstsq(terms[outer], beyond[outer], rcond=None)[0]
+
+
+def faint_plane(light: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, bool]:
     """Return the plane on which the faint places of a light lie; a level where none does.
 
     Parameters
@@ -276,10 +342,12 @@ def faint_plane(light: np.ndarray, at: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    ndarray, shape (m,)
+    plane : ndarray, shape (m,)
         The level is where a quarter of the values lie closest together, of the fainter three
         fifths. Where they do so to within `LEVEL_GROUND` of the range of the light, and on all
         sides, the light ends there, and the plane is that of these places.
+    ends : bool
+        Whether it does.
     """
     values = np.sort(light)[:: max(1, light.size // 20000)]
     number = max(1, values.size // 4)
@@ -289,19 +357,14 @@ def faint_plane(light: np.ndarray, at: np.ndarray) -> np.ndarray:
     level, width = float(values[first : first + number].mean()), float(width[first])
     plane = np.full(light.shape, level)
     if width > LEVEL_GROUND * (values[-1] - values[0]):
-        return plane
+        return plane, False
     place = (at - at.mean(axis=0)) / np.ptp(at, axis=0)
     terms = np.column_stack([np.ones(len(at)), place])
     ground = np.abs(light - level) < 1.5 * width
     for _ in range(8):
         if np.ptp(place[ground], axis=0).min() < 0.6:
-            return np.full(light.shape, level)
+            return np.full(light.shape, level), False
         plane = terms @ np.linalg.lstsq(terms[ground], light[ground], rcond=None)[0]
         rest = light - plane
         ground = np.abs(rest) < 2.5 * mad_std(rest[ground])
-    return plane
-
-
-def light_image(light: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the light of a frame at its pixels, from its map in a `Separation`."""
-    return bilinear(light, shape)
+    return plane, True

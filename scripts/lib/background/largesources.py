@@ -3,7 +3,7 @@
 import numpy as np
 
 from lib.background.sky import NOT_SKY, fit_surface, surface
-from lib.core.meshes import count_in_squares
+from lib.core.meshes import count_in_squares, sum_in_squares
 from lib.core.stats import mad_std
 from lib.frame.file import SOURCE
 
@@ -65,7 +65,7 @@ def large_halo(image: np.ndarray, mask: np.ndarray, mesh: int = 8) -> np.ndarray
     if not large.any():
         return None
     free = mask & NOT_SKY == 0
-    values = mesh_means(np.where(free, image, 0), free, large.shape)
+    values = mesh_means(image, free, mesh)
     known = np.isfinite(values)
     ring = (distance_transform_edt(~large) / RING).astype(int)
     if known.sum() < 50:
@@ -107,14 +107,23 @@ def first_sky_ring(values: np.ndarray, ring: np.ndarray) -> int:
     return 0
 
 
-def mesh_means(image: np.ndarray, free: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
-    """Return the means of (rows, columns) parts of an image over their free pixels, else NaN."""
-    rows, columns = (
-        np.arange(0, size, -(-size // number))
-        for size, number in zip(image.shape, counts, strict=True)
-    )
-    total = np.add.reduceat(np.add.reduceat(image * free, rows, 0, float), columns, 1)
-    number = np.add.reduceat(np.add.reduceat(free, rows, 0, int), columns, 1)
+def mesh_means(image: np.ndarray, free: np.ndarray, mesh: int) -> np.ndarray:
+    """Return the means over the free pixels of the squares of an image.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    free : ndarray of bool, shape (ny, nx)
+    mesh : int
+        [px].
+
+    Returns
+    -------
+    ndarray, shape (ceil(ny / mesh), ceil(nx / mesh))
+        NaN where fewer than 21 pixels are free.
+    """
+    total = sum_in_squares(np.where(free, image, np.float32(0)), mesh)
+    number = count_in_squares(free, mesh)
     return np.where(number > 20, total / np.maximum(number, 1), np.nan)
 
 

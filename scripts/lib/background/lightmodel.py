@@ -5,12 +5,16 @@ with a Matern covariance (Rasmussen & Williams 2006, chapters 2, 4 and 5), whose
 scales are those of the highest marginal likelihood.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 MOST_TRIAL_VALUES = 320
 """Squares of all frames that are modelled at once while amplitudes and scales are looked for."""
+
+USUAL_LIGHT = 0.05
+"""[fraction of the sky] Usual amplitude of light of targets, to a factor of e^2."""
 
 PLANE = 0.1
 """[fraction of the sky] By which the sky of a frame may be tilted."""
@@ -177,69 +181,81 @@ class LargeScales:
         return cho_solve(factor, self.squares.value)
 
 
-def prior(scales: Scales) -> float:
+def prior(scales: Scales, usual: float = USUAL_LIGHT) -> float:
     """Return how likely such amplitudes are before the frames are seen [ln].
 
     Flats are good to a per cent or so; galaxies and nebulae are as they are.
+
+    Parameters
+    ----------
+    scales : Scales
+    usual : float
+        Usual amplitude of light.
     """
     chance = -0.5 * (np.log(max(scales.sky, 1e-6) / 0.01) / 1.5) ** 2
     chance -= 0.5 * (np.log(max(scales.own, 1e-6) / 0.002) / 1.5) ** 2
     if scales.light > 0:
-        chance -= 0.5 * (np.log(scales.light / 0.05) / 2) ** 2
+        chance -= 0.5 * (np.log(scales.light / usual) / 2) ** 2
     return float(chance)
 
 
+def usual_scales(size: float, typical: float, rest: float, light: bool) -> list[Scales]:
+    """Return amplitudes and lengths from which the best are looked for.
+
+    Parameters
+    ----------
+    size : float
+        Of a frame [px].
+    typical : float
+        Amplitude of what the frames show.
+    rest : float
+        Amplitude of what differs between the frames.
+    light : bool
+        Whether the frames may hold light of their targets.
+    """
+    if not light:
+        return [Scales(typical, size / 2, 0.0, 1.0, rest, size / 3, rest / 4)]
+    return [
+        Scales(typical / 10, size / 2, typical, size / 5, rest / 4, size / 3, rest / 4),
+        Scales(typical, size / 2, rest, size / 5, rest / 4, size / 3, rest / 4),
+    ]
+
+
 def best_scales(
-    model: LargeScales,
-    light: bool,
-    typical: float,
-    rest: float,
-    begin: Scales | None = None,
+    model: LargeScales, starts: Sequence[Scales], usual: float = USUAL_LIGHT
 ) -> tuple[Scales, float]:
     """Return the amplitudes and lengths that make the values most likely, and how likely [ln].
 
     Parameters
     ----------
     model : LargeScales
-    light : bool
-        Whether the frames may hold light of their targets.
-    typical : float
-        Amplitude of what the frames show.
-    rest : float
-        Amplitude of what differs between the frames.
-    begin : Scales, optional
-        Near the best, to be improved.
+    starts : sequence of Scales
+        From each of these the best are looked for; without light where they have none.
+    usual : float
+        Usual amplitude of light.
     """
     from scipy.optimize import minimize
 
     size = float(max(model.squares.shape))
+    light = starts[0].light > 0
 
-    def scales_of(log):
+    def scales_of(log: np.ndarray) -> Scales:
         sky, sky_length, own, scatter = np.exp(log[:4])
         bright, length = np.exp(log[4:]) if light else (0.0, 1.0)
         return Scales(sky, sky_length, bright, length, own, size / 3, scatter)
 
-    def badness(log):
+    def badness(log: np.ndarray) -> float:
         scales = scales_of(log)
         lengths = np.log([scales.sky_length / size * 2, scales.light_length / size * 4])
         wide = np.abs(lengths[: 2 if light else 1])
-        chance = prior(scales) - 5 * np.clip(wide - np.log(4), 0, None).sum()
+        chance = prior(scales, usual) - 5 * np.clip(wide - np.log(4), 0, None).sum()
         value = model.log_likelihood(scales) + chance
         return -value if np.isfinite(value) else 1e10
 
-    starts: list[tuple[float, ...]] = [(typical, size / 2, rest, rest / 4)]
-    if light:
-        starts = [
-            (typical / 10, size / 2, rest / 4, rest / 4, typical, size / 5),
-            (typical, size / 2, rest / 4, rest / 4, rest, size / 5),
-        ]
-    if begin is not None:
-        starts = [
-            (begin.sky, begin.sky_length, begin.own, begin.scatter, begin.light, begin.light_length)
-        ]
     found = []
-    for start in starts:
-        first = np.log(np.maximum(start, 1e-5))
+    for one in starts:
+        start = one.sky, one.sky_length, one.own, one.scatter, one.light, one.light_length
+        first = np.log(np.maximum(start[: 6 if light else 4], 1e-5))
         step = np.vstack([first, first + 0.7 * np.eye(first.size)])
         options = {"initial_simplex": step, "maxfev": 22 * first.size, "xatol": 0.03, "fatol": 0.3}
         found.append(minimize(badness, first, method="Nelder-Mead", options=options))
@@ -249,8 +265,8 @@ def best_scales(
 
 def promising(
     model: LargeScales, without: Scales, plain: float, amplitudes: tuple[float, ...]
-) -> bool:
-    """Tell whether light of some amplitude and length makes the frames more likely.
+) -> Scales | None:
+    """Return the amplitude and length of light that make the frames most likely, of some.
 
     Parameters
     ----------
@@ -260,16 +276,23 @@ def promising(
     plain : float
         How likely they are [ln].
     amplitudes : tuple of float
-        Amplitudes of the light to try.
+        Amplitudes of the light to try, besides some times what differs between the frames.
+
+    Returns
+    -------
+    Scales or None
+        None where they are as likely without light.
     """
     size = max(model.squares.shape)
-    for amplitude in amplitudes:
-        for length in (size / 8, size / 3):
+    best = None
+    for amplitude in (*amplitudes, 8 * without.own):
+        for length in (size / 8, size / 3, size):
             for share in (0.2, 1.0):
                 scales = replace(
                     without, sky=without.sky * share, own=without.own / 4, light=amplitude,
                     light_length=length,
                 )  # fmt: skip
-                if model.log_likelihood(scales) + prior(scales) > plain:
-                    return True
-    return False
+                likely = model.log_likelihood(scales) + prior(scales)
+                if likely > plain:
+                    best, plain = scales, likely
+    return best

@@ -222,7 +222,12 @@ def master_sky(frames: SkyFrames, combined: CombinedSky, header: fits.Header) ->
     if light:
         header["EXTLIGHT"] = (round(light.most, 4), "brightest extended light over the sky")
         header["EXTKIND"] = (light.kind, "what told it")
-        header["EXTEVID"] = (round(light.evidence, 1), "[ln] evidence for it")
+        if light.separation:
+            header["EXTEVID"] = (round(light.separation.evidence, 1), "[ln] evidence for it")
+            header["EXTZERO"] = (light.separation.zero, "what its zero level rests on")
+            if np.isfinite(light.separation.zero_error):
+                error = round(light.separation.zero_error, 6)
+                header["EXTZERR"] = (error, "error of that level over the sky")
         for (_, facts, one), shown in zip(frames.good, light.maps, strict=True):
             lights[facts["FRAME"]] = shown * np.float32(one.level / facts["SKYCTS"])
     names = [facts["FRAME"] for _, facts, _ in frames.good]

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.background.extendedlight import light_image
+from lib.background.lightsquares import light_image
 from lib.background.pointings import SAME_POINTING_PIXELS
 from lib.background.registration import offset, spectrum
 from lib.background.sky import find_sources, sky_noise, surface

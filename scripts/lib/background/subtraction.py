@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from lib.background.extendedlight import light_image
 from lib.background.fringes import (
     fringe_excess,
     fringe_pattern,
@@ -11,6 +10,7 @@ from lib.background.fringes import (
     pattern_noise,
 )
 from lib.background.largesources import large_halo
+from lib.background.lightsquares import light_image
 from lib.background.mastersky import MasterSky
 from lib.background.sky import NOT_SKY, block_sky, fit_surface, sky_level, surface
 from lib.background.targetlight import INSEPARABLE
@@ -180,7 +180,9 @@ def skysub_frame(
         header["FRINGE"] = (1 + excess, "fringes, relative to those of the master sky")
     header["SKYMODE"] = (mode, "what was subtracted")
     if master is not None and mode in ("separated", "plane"):
-        header["EXTLIGHT"] = (master.header["EXTLIGHT"], "brightest extended light over the sky")
+        for key in ("EXTLIGHT", "EXTZERO", "EXTZERR"):
+            if key in master.header:
+                header[key] = (master.header[key], master.header.comments[key])
     if sky is not None and sky.rejected:
         header["SKYNOTE"] = (sky.reason[:50], "why no master sky")
     header["SKYSUB"] = (level, "sky level subtracted, in BUNIT")

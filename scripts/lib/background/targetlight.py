@@ -1,27 +1,39 @@
 """Whether frames show light of their targets where a sky is to be made of them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from astropy.io import fits
 
-from lib.background.extendedlight import LEAST_SQUARE, MOVING, Place, light_image, separate_light
+from lib.background.extendedlight import Separation, separate_light
 from lib.background.largesources import large_sources, still_light
+from lib.background.lightsquares import LEAST_SQUARE, Place, light_image
 from lib.background.pointings import pointing_groups
 from lib.background.registration import offset, spectrum
 from lib.background.sky import block_sky, sky_noise
 from lib.calibration.masters import Input, release
 from lib.core.meshes import bilinear
+from lib.core.stats import mad_std
 from lib.frame.file import BAD, NODATA, SATURATED, SOURCE, Frame
 from lib.frame.step import log
+
+MOVING = 0.055
+"""[pixel noise] Rms difference of the frames' squares above which light moves; noise gives 0.04."""
+
+LARGE_SCALE_EXCESS = 2.25
+"""Mean square of means over 3 x 3 squares, in units of that of noise, above which light may move:
+frames of stars alone have 1.0 to 1.6, as their gradients are not quite planes."""
+
+SIGNIFICANT = 5.0
+"""[standard deviations] of that mean square by noise."""
 
 SEPARATED = "moves with the stars"
 INSEPARABLE = "not told from sky"
 
-FAINT = 0.003
-"""[fraction of the sky] Fainter light is neglected."""
+FAINT = 0.05
+"""[pixel noise] Fainter light is neglected."""
 
 ENOUGH_DARK = 2
 """Number of frames without such light that suffices for the sky beneath the light of others."""
@@ -40,13 +52,17 @@ class TargetLight:
         Light in each frame, as a fraction of its sky level.
     kind : {SEPARATED, INSEPARABLE}
         How it was recognised.
-    evidence : float
-        See `lib.background.extendedlight.Separation`; 0 where nothing moved.
+    separation : Separation, optional
+        Where it moved.
+    profiled : ndarray of bool, shape (n,)
+        Frames whose light has a profile.
     """
 
     maps: np.ndarray
     kind: str
-    evidence: float = 0.0
+    profiled: np.ndarray
+    faint: float
+    separation: Separation | None = None
 
     @property
     def most(self) -> float:
@@ -55,7 +71,7 @@ class TargetLight:
 
     def part(self, which: Sequence[int] | np.ndarray) -> "TargetLight":
         """Return that of some of the frames."""
-        return TargetLight(self.maps[which], self.kind, self.evidence)
+        return replace(self, maps=self.maps[which], profiled=self.profiled[which])
 
     def subtract(self, planes: np.ndarray, inputs: Sequence[Input]) -> np.ndarray:
         """Subtract the light from normalised frames, and normalise them again.
@@ -74,7 +90,7 @@ class TargetLight:
         surfaces = []
         lit = self.lit
         # In these, sky and light are only shared out by their prior amplitudes.
-        self.maps[~lit] = 0
+        self.maps[~lit & ~self.profiled] = 0
         for n, (plane, one) in enumerate(zip(planes, inputs, strict=True)):
             plane -= light_image(self.maps[n], plane.shape)
             free = np.isfinite(plane)
@@ -88,7 +104,7 @@ class TargetLight:
         if (~lit).sum() >= ENOUGH_DARK:
             # The sky of frames without such light is better than the residual of these.
             for n in np.flatnonzero(lit).tolist():
-                planes[n][light_image(self.maps[n], planes[n].shape) > FAINT] = np.nan
+                planes[n][light_image(self.maps[n], planes[n].shape) > self.faint] = np.nan
                 release(planes)
         return np.array(surfaces)
 
@@ -96,7 +112,9 @@ class TargetLight:
     def lit(self) -> np.ndarray:
         """Frames that show some light, shape (n,)."""
         ranges = np.ptp(np.percentile(self.maps, [5, 95], axis=(1, 2)), axis=0)
-        return ranges > max(FAINT, 0.1 * ranges.max())
+        most = np.percentile(self.maps, 95, axis=(1, 2))
+        enough = max(self.faint, 0.1 * ranges.max())
+        return np.where(self.profiled, most > self.faint, ranges > enough)
 
 
 def may_hold_light(planes: np.ndarray, left: np.ndarray, noises: Sequence[float]) -> bool:
@@ -114,9 +132,54 @@ def may_hold_light(planes: np.ndarray, left: np.ndarray, noises: Sequence[float]
     known = np.isfinite(left)
     squares = np.where(known, left, 0) ** 2
     rms = np.sqrt(squares.sum(axis=(1, 2)) / known.sum(axis=(1, 2)).clip(1)) / noises
-    if len(planes) > 1 and rms.max(initial=0) > MOVING:
+    if len(planes) > 1 and (rms.max(initial=0) > MOVING or differ_on_large_scales(left)):
         return True
     return any(large_sources(~np.isfinite(plane)).any() for plane in planes[:1])
+
+
+def differ_on_large_scales(left: np.ndarray) -> bool:
+    """Tell whether squares of frames differ from the common ones together with their neighbours.
+
+    Noise does not: that of means over 3 x 3 squares is a third of the noise of one, which follows
+    from the differences of neighbours.
+
+    Parameters
+    ----------
+    left : ndarray, shape (n, rows, columns)
+        See `lib.background.shapes.frame_surfaces`; NaN where unknown.
+
+    Returns
+    -------
+    bool
+        Whether the mean square of such means, in units of that of noise, exceeds
+        `LARGE_SCALE_EXCESS`, and 1 by `SIGNIFICANT` times its error.
+    """
+    known = np.isfinite(left)
+    noise = []
+    for one in left:
+        steps = np.concatenate([np.diff(one, axis=0).ravel(), np.diff(one, axis=1).ravel()])
+        noise.append(mad_std(steps) / np.sqrt(2))
+    scaled = np.where(known, left, 0) / np.maximum(noise, 1e-9)[:, None, None]
+    # Sums of independent values with noise 1 have a variance of their number.
+    number = sum_of_neighbours(known.astype(float))
+    excess = sum_of_neighbours(scaled) ** 2 / np.maximum(number, 1)
+    use = number > 4
+    if not use.any() or not np.isfinite(noise).all():
+        return False
+    independent = use.sum() / 9
+    limit = max(LARGE_SCALE_EXCESS, 1 + SIGNIFICANT * np.sqrt(2 / independent))
+    return bool(excess[use].mean() > limit)
+
+
+def sum_of_neighbours(values: np.ndarray) -> np.ndarray:
+    """Return the sums over 3 x 3 values of each image of a cube, 0 beyond its edges."""
+    for axis in (1, 2):
+        values = np.moveaxis(values, axis, 0)
+        total = values.copy()
+        total[1:] += values[:-1]
+        total[:-1] += values[1:]
+        values = np.moveaxis(total, 0, axis)
+    return values
 
 
 def register_frames(
@@ -176,6 +239,7 @@ def find_light(
     TargetLight or None
     """
     noises = [sky_noise(header) for _, header, _ in good]
+    faint = FAINT * float(np.median(noises))
     places = register_frames(good, read)
     strength = np.array([header.get("EXPTIME", 1.0) / one.level for _, header, one in good])
     targets = np.array([target for target, _ in places])
@@ -185,7 +249,7 @@ def find_light(
     if not still:
         found = separate_light(list(planes), places, noises, strength)
         if found is not None:
-            light = TargetLight(found.light, SEPARATED, found.evidence)
+            light = TargetLight(found.light, SEPARATED, found.profiled, faint, found)
             log.info("light of the target: %.3f of the sky, %s", light.most, found.scales)
             return light
     if not still:
@@ -201,4 +265,5 @@ def find_light(
     if rising is None:
         return None
     log.info("the sky rises towards a large source, %.3f: no sky", rising.max())
-    return TargetLight(np.repeat(rising[None], len(planes), axis=0), INSEPARABLE)
+    maps = np.repeat(rising[None], len(planes), axis=0)
+    return TargetLight(maps, INSEPARABLE, np.zeros(len(maps), bool), faint)

@@ -102,6 +102,28 @@ def count_in_squares(mask: np.ndarray, side: int) -> np.ndarray:
     return np.add.reduceat(rows, np.arange(0, nx, side), axis=1, dtype=int)
 
 
+def sum_in_squares(values: np.ndarray, side: int) -> np.ndarray:
+    """Return the sum of the pixels in each square of an image.
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape (ny, nx)
+    side : int
+        [px].
+
+    Returns
+    -------
+    ndarray of float, shape (ceil(ny / side), ceil(nx / side))
+        The last row and column may be of parts of squares.
+    """
+    ny, nx = values.shape
+    rows = np.zeros((-(-ny // side), nx), np.float32)
+    for first in range(side):
+        part = values[first::side]
+        rows[: len(part)] += part
+    return np.add.reduceat(rows, np.arange(0, nx, side), axis=1, dtype=float)
+
+
 def bilinear(coarse: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return the values of a coarse map, which stand for equal parts of an image, at its pixels.
 

@@ -490,6 +490,20 @@ def dither_of(headers: list[fits.Header]) -> float:
     return 3600 * float(np.max(distance))
 
 
+def zero_level_of(headers: list[fits.Header]) -> str:
+    """Return what is known of the zero level of extended light in frames, to be added to a reason.
+
+    Parameters
+    ----------
+    headers : list of astropy.io.fits.Header
+        EXTZERO and EXTZERR, see `lib.background.extendedlight.Separation`.
+    """
+    kinds = {one["EXTZERO"] for one in headers if "EXTZERO" in one}
+    if kinds == {"profile"}:
+        return f", zero to {max(one['EXTZERR'] for one in headers if 'EXTZERR' in one):.1g}"
+    return ", zero unknown" if "unknown" in kinds else ""
+
+
 def flag_stack(
     header: fits.Header, headers: list[fits.Header], zeropoint: Zeropoint, settings: StackSettings
 ) -> list[str]:
@@ -519,7 +533,8 @@ def flag_stack(
         number = sum(one.get("SKYMODE") == mode for one in headers)
         if number:
             most = max(one.get("EXTLIGHT", 0.0) for one in headers)
-            flags.append((code, f"to {most:.2g} of the sky in {number} frames"))
+            zero = zero_level_of(headers) if mode == "separated" else ""
+            flags.append((code, f"to {most:.2g} of the sky in {number} frames{zero}"))
     if flags:
         header["QCFLAG"] = (" ".join(code for code, _ in flags)[:66], "what to mind")
         reasons = [f"{code}: {why}" if why else code for code, why in flags]

@@ -3,18 +3,20 @@
 import numpy as np
 import pytest
 
-from lib.core.meshes import bilinear, bilinear_at, count_in_squares, noise_map
+from lib.core.meshes import bilinear, bilinear_at, count_in_squares, noise_map, sum_in_squares
 
 
 @pytest.mark.parametrize("shape", [(64, 48), (61, 47), (8, 8), (5, 3), (1, 20)])
 @pytest.mark.parametrize("side", [5, 8])
-def test_pixels_are_counted_in_squares_and_in_parts_of_squares(shape, side):
+def test_pixels_are_counted_and_summed_in_squares_and_in_parts_of_squares(shape, side):
     mask = np.random.default_rng(1).random(shape) < 0.4
     rows, columns = (-(-size // side) for size in shape)
     whole = np.zeros((rows * side, columns * side), int)
     whole[: shape[0], : shape[1]] = mask
     expected = whole.reshape(rows, side, columns, side).sum(axis=(1, 3))
     np.testing.assert_array_equal(count_in_squares(mask, side), expected)
+    image = np.where(mask, np.float32(2.5), np.float32(0))
+    np.testing.assert_allclose(sum_in_squares(image, side), 2.5 * expected)
 
 
 def test_coarse_map_between_its_points():

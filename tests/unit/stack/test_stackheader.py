@@ -53,3 +53,29 @@ def test_frames_without_dither_are_told_where_their_stars_are_in_the_sky(step, s
     coadd["NSTACK"], coadd["ASTRCAT"], coadd["SEEING"] = 3, "x", 1.5
     flags = flag_stack(coadd, headers, Zeropoint(value=25.0, error=0.01), StackSettings())
     assert ("UNDITHERED" in flags) == told == ("UNDITHERED" in coadd.get("QCFLAG", ""))
+
+
+@pytest.mark.parametrize(
+    ("zeros", "told"),
+    [
+        ([("profile", 0.0004), ("profile", 0.0006)], ", zero to 0.0006"),
+        ([("faint places", None)] * 2, ""),
+        ([("profile", 0.0004), ("unknown", None)], ", zero unknown"),
+        ([], ""),
+    ],
+)
+def test_what_is_known_of_the_zero_level_of_extended_light_is_told(zeros, told):
+    headers = []
+    for kind, error in zeros or [(None, None)]:
+        header = make_header()
+        header["SKYMODE"], header["EXTLIGHT"] = "separated", 0.19
+        if kind:
+            header["EXTZERO"] = kind
+        if error:
+            header["EXTZERR"] = error
+        headers.append(header)
+    coadd = fits.Header()
+    coadd["NSTACK"], coadd["ASTRCAT"], coadd["SEEING"] = 3, "x", 1.5
+    flag_stack(coadd, headers, Zeropoint(value=25.0, error=0.01), StackSettings())
+    told = f"EXTENDED_LIGHT: to 0.19 of the sky in {len(headers)} frames{told}"
+    assert told in coadd["QCREASON"]
