@@ -250,7 +250,10 @@ def find_light(
         found = separate_light(list(planes), places, noises, strength)
         if found is not None:
             light = TargetLight(found.light, SEPARATED, found.profiled, faint, found)
-            log.info("light of the target: %.3f of the sky, %s", light.most, found.scales)
+            log.info(
+                "light of the target: %.3f of the sky, zero level: %s, %s",
+                light.most, found.zero, found.scales,
+            )  # fmt: skip
             return light
     if not still:
         return None
