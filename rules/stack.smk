@@ -99,7 +99,7 @@ rule lightcurve:
     conda:
         "../environment.yml"
     params:
-        version=15,
+        version=16,
         stacks=FILES.stacks_of_target,
         given=FILES.frames_by_stack,
         settings=config["lightcurve"],

@@ -6,7 +6,7 @@ that its error makes no step in a light curve.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -21,9 +21,16 @@ ENOUGH_FREEDOM = 10
 """With fewer degrees of freedom the scatter beyond the stated errors is not known, and `FLOOR` is
 taken to be its minimum."""
 
+ROUNDS_OF_SCATTER = 20
+"""Iterations of the scatter of stars, at most, and one for each of these that is left out."""
+
 VARIABLE_SIGMA = 4.0
 """A comparison star is variable, and left out, if its reduced chi^2 exceeds that of the others by
 this multiple of its standard deviation."""
+
+NOISY_CHANCE = 1e-4
+"""A comparison star scatters by itself, as a blend does with the seeing, if one like the others has
+a chi^2 as large with this probability: it has an excess of its own."""
 
 MIN_COMPARISON = 3
 """At least so many comparison stars are kept."""
@@ -88,10 +95,13 @@ class Ensemble:
     magnitude : ndarray, shape (n_stars,)
         Magnitudes of the stars, on the scale of the zero points.
     excess : float
-        Scatter of the comparison stars beyond their stated errors [mag].
+        Scatter of the comparison stars beyond their stated errors, of those that scatter more
+        than the others left out [mag].
     scatter : float
         The same as it enters the errors of the zero points: at least `FLOOR` where the stars are
         too few to tell it.
+    own : ndarray, shape (n_stars,)
+        The same of each star that scatters more than the others; 0 for these [mag].
     """
 
     zeropoint: np.ndarray
@@ -102,6 +112,7 @@ class Ensemble:
     magnitude: np.ndarray
     excess: float
     scatter: float = FLOOR
+    own: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def without_star(
         self, frame: int, magnitude: np.ndarray, error: np.ndarray
@@ -123,8 +134,10 @@ class Ensemble:
         residual = magnitude + self.zeropoint[frame] - self.magnitude
         counts = np.isfinite(residual) & self.used
         square = np.where(counts, error, 1.0) ** 2
-        weight = np.where(counts, 1 / (square + max(self.excess, FLOOR) ** 2), 0.0)
-        noise = weight**2 * (square + self.scatter**2)
+        own = self.own if self.own.size else np.zeros(counts.size)
+        floor = np.maximum(max(self.excess, FLOOR), own)
+        weight = np.where(counts, 1 / (square + floor**2), 0.0)
+        noise = weight**2 * (square + np.maximum(self.scatter, own) ** 2)
         rest = weight.sum() - weight
         good = counts & (rest > 1e-9 * weight.sum())
         rest = np.where(good, rest, 1.0)
@@ -137,7 +150,8 @@ def solve_ensemble(magnitude: np.ndarray, error: np.ndarray) -> Ensemble:
 
     Robust least squares over all frames and stars. Variable stars are then left out one after the
     other, and the scatter beyond the stated errors is set such that chi^2 equals its number of
-    degrees of freedom.
+    degrees of freedom. Stars that scatter more than most, as unresolved blends do with the seeing,
+    have a scatter of their own and do not add to that of the others.
 
     Parameters
     ----------
@@ -151,30 +165,41 @@ def solve_ensemble(magnitude: np.ndarray, error: np.ndarray) -> Ensemble:
     """
     n_frames, n_stars = magnitude.shape
     used = np.ones(n_stars, bool)
-    excess = 0.0
-    for _ in range(max(1, n_stars)):
-        floor = max(excess, FLOOR)
+    own = np.zeros(n_stars)
+    excess, alike = 0.0, True
+    for step in range(ROUNDS_OF_SCATTER + n_stars):
+        floor = np.maximum(max(excess, FLOOR), own)[None, :]
         masked = np.where(used, magnitude, np.nan)
         z, _, number, group = relative_zeropoints(masked, error, floor)
         residual, variance, level = _residuals(masked, error, z, floor)
-        worst = _variable_star(residual, variance)
-        found = _excess(residual, error, number)
+        worst = None
+        if step:  # how much all stars scatter is known
+            worst = _variable_star(residual, error**2 + max(excess, FLOOR) ** 2)
         if worst is not None and used.sum() > MIN_COMPARISON:
             used[worst] = False
-        elif abs(found - excess) < 1e-4:
+            continue
+        # Which scatter more than the others is known once it is known how much all do.
+        noisy = own if alike else _own_scatter(residual, error, excess, number)
+        quiet = (noisy == 0) & np.isfinite(residual).any(axis=0)
+        if quiet.sum() < MIN_COMPARISON:
+            noisy, quiet = np.zeros(n_stars), np.ones(n_stars, bool)
+        found = _excess(residual, error, number, quiet)
+        settled = np.array_equal(noisy > 0, own > 0) and abs(found - excess) < 1e-4
+        excess, own = found, noisy
+        if settled and not alike:
             break
-        else:
-            excess = found
+        alike = alike and not settled
     seen = np.isfinite(residual)
     freedom = int(seen.sum() - seen.any(axis=0).sum() - (number > 0).sum() + 1)
-    scatter = excess if freedom >= ENOUGH_FREEDOM else floor
+    scatter = excess if freedom >= ENOUGH_FREEDOM else max(excess, FLOOR)
     # The floor makes the weights; what a weighted mean is uncertain by is the scatter of its stars.
     weight = np.where(seen, 1 / variance, 0.0)
-    noise = (weight**2 * np.where(seen, error**2 + scatter**2, 0.0)).sum(axis=1)
+    each = np.maximum(scatter, own)
+    noise = (weight**2 * np.where(seen, error**2 + each**2, 0.0)).sum(axis=1)
     total = weight.sum(axis=1)
     z_error = np.where(total > 0, np.sqrt(noise) / np.maximum(total, 1e-300), np.nan)
     # The zero point of a frame with one star is as uncertain as that star.
-    return Ensemble(z, z_error, group, number, used, level, excess, scatter)
+    return Ensemble(z, z_error, group, number, used, level, excess, scatter, own)
 
 
 def varying_shares(
@@ -203,7 +228,8 @@ def varying_shares(
 
     sky = neighbours = 1.0
     excess = solved.excess
-    masked = np.where(solved.used, magnitude, np.nan)
+    stars = solved.used & (solved.own == 0) if solved.own.size else solved.used
+    masked = np.where(stars, magnitude, np.nan)
     for _ in range(ROUNDS_OF_SHARES):
         error = parts.total(sky, neighbours)
         residual, variance, _ = _residuals(masked, error, solved.zeropoint, excess)
@@ -226,7 +252,7 @@ def varying_shares(
 
 
 def _residuals(
-    magnitude: np.ndarray, error: np.ndarray, zeropoint: np.ndarray, floor: float
+    magnitude: np.ndarray, error: np.ndarray, zeropoint: np.ndarray, floor: float | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return residuals and variances of stars measured in two or more frames, and these stars."""
     value = magnitude + zeropoint[:, None]
@@ -256,18 +282,42 @@ def _variable_star(residual: np.ndarray, variance: np.ndarray) -> int | None:
     return worst if pull[worst] > VARIABLE_SIGMA and reduced[worst] > 2 * typical else None
 
 
-def _excess(residual: np.ndarray, error: np.ndarray, number: np.ndarray) -> float:
-    """Return the scatter [mag] of the stars that their stated errors do not explain."""
-    seen = np.isfinite(residual)
+def _excess(
+    residual: np.ndarray, error: np.ndarray, number: np.ndarray, stars: np.ndarray
+) -> float:
+    """Return the scatter [mag] of some stars that their stated errors do not explain."""
+    everything = np.isfinite(residual)
+    seen = everything & stars
     if not seen.any():
         return 0.0
-    freedom = int(seen.sum() - seen.any(axis=0).sum() - (number > 0).sum() + 1)
+    # Of the zero points these stars have their part.
+    part = seen.sum() / everything.sum()
+    freedom = seen.sum() - seen.any(axis=0).sum() - part * max((number > 0).sum() - 1, 0)
     r, variance = residual[seen], error[seen] ** 2 + 1e-8
     # Outliers have no weight in the solution, nor here.
     spread = 1.4826 * np.median(np.abs(r) / np.sqrt(variance))
     good = np.abs(r) < 5 * max(spread, 1.0) * np.sqrt(variance)
     freedom -= int((~good).sum())
     return float(np.sqrt(intrinsic_variance(r[good], variance[good], freedom)))
+
+
+def _own_scatter(
+    residual: np.ndarray, error: np.ndarray, excess: float, number: np.ndarray
+) -> np.ndarray:
+    """Return the scatter [mag] of each star that scatters more than the others; 0 for these."""
+    from scipy.stats import chi2
+
+    seen = np.isfinite(residual)
+    count = seen.sum(axis=0)
+    freedom = seen.sum() - (count > 0).sum() - (number > 0).sum() + 1
+    each = count * max(freedom, 0) / max(seen.sum(), 1)
+    own = np.zeros(residual.shape[1])
+    for star in np.flatnonzero((count >= MIN_MEASURED) & (each > 0)):
+        r, variance = residual[seen[:, star], star], error[seen[:, star], star] ** 2 + 1e-8
+        square = np.sum(r**2 / (variance + excess**2))
+        if chi2.sf(square, each[star]) < NOISY_CHANCE:
+            own[star] = np.sqrt(intrinsic_variance(r, variance, each[star]))
+    return own
 
 
 def tie_groups(

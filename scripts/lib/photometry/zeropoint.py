@@ -44,7 +44,7 @@ def relative_zeropoints(
     ----------
     magnitude, error : ndarray, shape (n_frames, n_stars)
         Instrumental magnitudes, NaN where a star is not measured.
-    floor : float or ndarray, shape (n_frames, 1)
+    floor : float or ndarray, shape (n_frames, 1) or (1, n_stars)
         Added to the errors in quadrature, for errors of flat fields and catalogues [mag].
     iterations : int
         Number of reweightings.
@@ -230,7 +230,7 @@ class ZeropointLimits:
     min_error: float = 0.002
 
 
-def intrinsic_variance(residual: np.ndarray, variance: np.ndarray, freedom: int) -> float:
+def intrinsic_variance(residual: np.ndarray, variance: np.ndarray, freedom: float) -> float:
     """Return s^2 >= 0 such that sum r^2 / (variance + s^2) = `freedom`, by bisection.
 
     The estimator of Paule & Mandel (1982, J. Res. NBS 87, 377).

@@ -64,6 +64,30 @@ def test_constant_stars_have_chi2_of_one_over_all_nights_and_per_night():
     assert np.mean(excess) == pytest.approx(0.008, rel=0.15)
 
 
+def test_blends_that_scatter_with_the_seeing_do_not_enlarge_the_errors_of_others():
+    """A third of the stars have 5 mmag of their own, all have 2 mmag."""
+    rng = np.random.default_rng(4)
+    excess, chi2, pulls, told = [], [], [], []
+    for _ in range(8):
+        magnitude, error, zeropoint, _, _ = campaign(rng, stars=45, excess=0.002,
+                                                     photons=(0.001, 0.03))  # fmt: skip
+        blends = np.arange(45) % 3 == 0
+        magnitude[:, blends] += 0.005 * rng.normal(size=(len(zeropoint), 15))
+        found = solve_ensemble(magnitude, error)
+        excess.append(found.excess)
+        told.append(np.mean(((found.own > 0) | ~found.used)[blends & (error[0] < 0.0025)]))
+        value = (magnitude + found.zeropoint[:, None])[:, ~blends]
+        sigma = np.hypot(error[:, ~blends], found.excess)
+        mean = np.average(value, axis=0, weights=sigma**-2)
+        chi2.append(np.sum(((value - mean) / sigma) ** 2) / (30 * 47))
+        difference = found.zeropoint - zeropoint
+        pulls.append((difference - difference.mean()) / found.error)
+    assert np.mean(excess) == pytest.approx(0.002, abs=0.001) and np.mean(told) > 0.95
+    # Faint blends are not told by their scatter, and are left in that of all.
+    assert 0.8 < np.mean(chi2) < 1.05
+    assert abs(np.concatenate(pulls).std() - 1) < 3 / np.sqrt(2 * 8 * 48)
+
+
 @pytest.mark.parametrize("share", [0.4, 1.0])
 def test_what_an_empty_aperture_holds_of_faint_stars_is_told_from_noise(share):
     """Stated is the scatter from place to place; from frame to frame a share of its variance."""
