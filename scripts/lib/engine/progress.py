@@ -9,12 +9,14 @@ own output continues.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -227,7 +229,7 @@ class Progress(logging.Handler):
         with self.guard:
             self.ended.set()
             self.clear()
-            self.stream.flush()
+            self.put("")
 
     def close(self) -> None:
         """End, and release all resources of the handler."""
@@ -352,22 +354,45 @@ class Progress(logging.Handler):
     def draw(self) -> None:
         """Overwrite the line of running steps."""
         width = shutil.get_terminal_size().columns - 1
-        self.stream.write("\r\033[K" + self.at_work()[:width])
-        self.stream.flush()
+        self.put("\r\033[K" + self.at_work()[:width])
         self.live = True
 
     def line(self, words: str) -> None:
         """Write a permanent line."""
         with self.guard:
             self.clear()
-            self.stream.write(words + "\n")
-            self.stream.flush()
+            self.put(words + "\n")
 
     def clear(self) -> None:
         """Erase the line that is overwritten."""
         if self.live:
-            self.stream.write("\r\033[K")
+            self.put("\r\033[K")
             self.live = False
+
+    def put(self, text: str) -> None:
+        """Write, as long as there is someone to read it: the run goes on without."""
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except OSError:
+            silence(self.stream)
+
+
+def silence(stream: TextIO) -> None:
+    """Let a stream whose reader has gone, and all that share its file, write to nowhere.
+
+    Snakemake would wait for ever for a job whose end could not be written.
+    """
+    try:
+        gone = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in {stream.fileno(), 1, 2}:
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(number), gone):
+                os.dup2(nowhere, number)
+    os.close(nowhere)
 
 
 def attach(workflow: Any) -> Progress | None:

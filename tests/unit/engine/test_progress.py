@@ -2,8 +2,13 @@
 
 import io
 import logging
+import os
 import re
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -148,3 +153,27 @@ def test_time_left_follows_the_steps():
     assert estimate.left(30.0, running=10.0) == pytest.approx(20 * 30 / 50)
     estimate.finish("stack", 30.0)
     assert estimate.left(35.0) == 0
+
+
+def test_a_run_goes_on_where_nobody_reads_what_it_shows():
+    """As where the terminal has gone, or `less` was left: what shares the pipe is silent, too."""
+    program = """
+import sys, io
+from test_progress import progress, run
+sys.stdin.readline()
+run(progress.Progress(stream=sys.stderr))
+print("to the same pipe", flush=True)
+open(sys.argv[1], "w").write("at the end")
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        end = Path(folder, "end")
+        path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        child = subprocess.Popen(
+            [sys.executable, "-c", program, end], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": path},
+        )  # fmt: skip
+        child.stdout.close()
+        child.stdin.write(b"\n")
+        child.stdin.close()
+        assert child.wait(60) == 0
+        assert end.read_text() == "at the end"
