@@ -89,6 +89,7 @@ rule lightcurve:
         cats=FILES.products("coadd{stack}.cat.fits"),
         quality=FILES.products("qa/stack/{stack}.json"),
         differences=FILES.differences,
+        others=FILES.other_stacks,
     output:
         **FILES.of_positions,
         **FILES.exports,
@@ -101,6 +102,7 @@ rule lightcurve:
     params:
         version=16,
         stacks=FILES.stacks_of_target,
+        others=FILES.other_stack_names,
         given=FILES.frames_by_stack,
         settings=config["lightcurve"],
         site=FILES.site,

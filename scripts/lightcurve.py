@@ -24,6 +24,7 @@ from lib.stack.lightcurves import (
     make_tables,
     place_target,
     read_stack,
+    read_stack_beside,
 )
 
 log = logging.getLogger("autoproc")
@@ -41,7 +42,8 @@ def run(stacks: list[StackPaths], output: str, plot: str, **options: Any) -> Non
     **options
         target_radec, settings (of section lightcurve), site and version; positions, the path of the
         table of positions, with all_table and all_plot, the files for their light curves; exports,
-        format -> path, with observer (of that section); differences, paths of difference images.
+        format -> path, with observer (of that section); differences, paths of difference images;
+        others, coadds by the names of stacks that only add rows.
     """
     read = [read_stack(paths) for paths in stacks]
     settings = LightcurveSettings(**options.get("settings", {}))
@@ -54,7 +56,10 @@ def run(stacks: list[StackPaths], output: str, plot: str, **options: Any) -> Non
     if own is not None:
         target, meta = own, {"target_source": "ephemeris"}
     differences = options.get("differences", ())
-    first, *rest = make_tables(read, stacks, [target, *others], settings, site, differences)
+    parts = [read_stack_beside(path, name) for name, path in options.get("others", {}).items()]
+    first, *rest = make_tables(
+        read, stacks, [target, *others], settings, site, differences, parts
+    )  # fmt: skip
     common = common_meta(read, site, options.get("version", 1))
     first.meta = common | meta | first.meta
     for table in rest:
@@ -87,7 +92,7 @@ def main(job: Any) -> None:
         settings=getattr(params, "settings", {}), site=getattr(params, "site", None),
         positions=given.positions, all_table=getattr(put, "all_table", None),
         all_plot=getattr(put, "all_plot", None), observer=getattr(params, "observer", {}),
-        differences=listed(got.get("differences")),
+        differences=listed(got.get("differences")), others=getattr(params, "others", {}),
         exports={name: getattr(put, f"export_{name}") for name in getattr(params, "export", ())},
     )  # fmt: skip
 

@@ -144,6 +144,15 @@ def test_light_curve_runs_over_all_nights(campaign):
     curve = Table.read(campaign.products / "GRB220128A.lightcurve.ecsv", format="ascii.ecsv")
     frames = curve[curve["KIND"] == "frame"]
     assert len(frames) == len(set(frames["MJD"])) == 9
+    stacks = curve[curve["KIND"] == "stack"]
+    nights = {f"{STACK}.n{night}" for night in NIGHTS}
+    hours = {path.stem[5:] for path in campaign.products.glob(f"coadd{STACK}.1h-*T??0000.fits")}
+    assert set(stacks["FRAME"]) == {f"{STACK}.all"} | nights | hours and len(stacks) == 7
+    # The hours of this campaign are its nights.
+    flux = dict(zip(stacks["FRAME"], stacks["FLUX"], strict=True))
+    error = dict(zip(stacks["FRAME"], stacks["FLUXERR"], strict=True))
+    for night, hour in zip(sorted(nights), sorted(hours), strict=True):
+        assert abs(flux[night] - flux[hour]) < error[night]
     assert len(Table.read(campaign.products / "GRB220128A.all.ecsv", format="ascii.ecsv")) > 20
 
 

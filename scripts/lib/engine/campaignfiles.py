@@ -179,6 +179,26 @@ class FilesOverNights(NightFiles):
             *self.differences_of_parts(target),
         ]
 
+    def stacks_beside(self, wildcards: Any) -> dict[str, str]:
+        """Return the stacks of a target that its light curve is not measured by, and their coadds.
+
+        Not those of one frame, which has a row anyway.
+        """
+        target = wildcards.target
+        curve = self if self.several else self.nights[""]
+        used = {stack for _, stack, _ in curve.stacks_behind(SimpleNamespace(target=target))}
+        found = {
+            stack: f"{self.top}/coadd{stack}.fits"
+            for stack in self.campaign.parts
+            if target_of(stack) == target and stack not in used
+        }
+        if self.several and used & set(self.campaign.slices):
+            for night in self.campaign.nights_of_targets[target]:
+                place = self.nights[night.folder].imdir
+                for stack in night.plan.targets[target]:
+                    found[f"{stack}.n{night.name}"] = f"{place}/coadd{stack}.fits"
+        return found
+
     def differences_of_parts(self, target: str) -> list[str]:
         """Return the difference images of a target over nights and of parts of nights."""
         parts = [stack for stack in self.campaign.compared if target_of(stack) == target]

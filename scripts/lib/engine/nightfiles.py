@@ -591,6 +591,26 @@ class NightFiles:
         frames = [self.solved(frames) for _, _, frames in self.stacks_behind(wildcards)]
         return SimpleNamespace(frames=frames, positions=self.config.get("targets"))
 
+    def other_stacks(self, wildcards: Any) -> list[str]:
+        """Return the coadds of a target that only add rows to its light curve."""
+        return list(self.other_stack_names(wildcards).values())
+
+    def other_stack_names(self, wildcards: Any) -> dict[str, str]:
+        """Return the names of the stacks that only add rows to a light curve, with their coadds.
+
+        It is measured by the stacks over all nights, or those of the nights; the others are those
+        of parts of nights, and of nights where all nights have one.
+        """
+        over, folder = self.over_nights, getattr(wildcards, "night", "")
+        # Those of one of several nights are in the light curve over all.
+        if over is None or (self.several and folder):
+            return {}
+        return over.stacks_beside(wildcards)
+
+    def stacks_beside(self, wildcards: Any) -> dict[str, str]:
+        """Return the names of stacks of a target over nights and of parts of nights; no others."""
+        return {}
+
     # Difference images.
 
     def _settings_of(self, *keys: str) -> dict[str, Any]:
@@ -713,7 +733,7 @@ class NightFiles:
     @of_its_night
     def differences(self, wildcards: Any) -> list[str]:
         """Return the difference images of a target: of a lone night, with those of its parts."""
-        over = self.over_nights
+        over = None if self.several else self.over_nights
         parts = [] if over is None else over.differences_of_parts(wildcards.target)
         return [*self.own_differences(wildcards.target), *parts]
 

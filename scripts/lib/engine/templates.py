@@ -125,8 +125,8 @@ def why_none(template: Any, stack: str, before: str | None) -> str:
     if not wanted:
         return f"template has no entry for {stack}"
     if wanted == OWN:
-        limit = f" that ends before {before}" if before else ""
-        return f"no other night of {target_of(stack)} in this filter{limit}"
+        limit = f"that ends before {before}" if before else "before its first frame"
+        return f"no night of {target_of(stack)} in this filter {limit}"
     if os.path.isdir(os.path.expanduser(wanted)):
         limit = f" that ends before {before}" if before else ""
         return f"{wanted} has no coadd of {'.'.join(stack.split('.')[:2])}{limit}"

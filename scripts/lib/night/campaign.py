@@ -127,18 +127,22 @@ class Campaign:
         )
 
     @property
-    def compared(self) -> tuple[str, ...]:
-        """Stacks over nights and of parts of nights from which a template is subtracted.
+    def parts(self) -> tuple[str, ...]:
+        """Stacks over nights and of parts of nights.
 
-        Not those that follow a moving object, nor those of one frame: that is `difference: frames`.
+        Without those that follow a moving object and those of one frame.
         """
-        if not any(night.plan.with_template for night in self.nights.values()):
-            return ()
         return tuple(
             stack
             for stack in self.slices
             if stack not in self.moving and not stack.split(".")[2].startswith("f2")
         )
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Those of `parts` from which a template is subtracted; frames: `difference: frames`."""
+        with_template = any(night.plan.with_template for night in self.nights.values())
+        return self.parts if with_template else ()
 
     @property
     def light_curves(self) -> tuple[str, ...]:

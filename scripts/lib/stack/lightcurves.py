@@ -77,6 +77,20 @@ def read_stack(paths: StackPaths) -> StackedFrames:
     )  # fmt: skip
 
 
+def read_stack_beside(coadd: str, name: str) -> tuple[StackedFrames, StackPaths]:
+    """Return a stack and its products, which lie beside its coadd.
+
+    Parameters
+    ----------
+    coadd : str
+        Path of the coadd.
+    name : str
+        Name of the stack in tables.
+    """
+    paths = products_beside(coadd)
+    return replace(read_stack(paths), name=name), paths
+
+
 def place_target(
     stacks: Sequence[StackedFrames], configured: tuple[float, float] | None, rule: str
 ) -> tuple[Position, dict[str, Any]]:
@@ -124,6 +138,7 @@ def place_target(
 def make_tables(
     stacks: Sequence[StackedFrames], paths: Sequence[StackPaths], positions: Sequence[Position],
     settings: LightcurveSettings, site: Sequence[float] | None, differences: Sequence[str] = (),
+    others: Sequence[tuple[StackedFrames, StackPaths]] = (),
 ) -> list[Table]:  # fmt: skip
     """Return the light curve of each position.
 
@@ -140,6 +155,8 @@ def make_tables(
         Site of the telescope, as for `lib.core.times.barycentric_dates`.
     differences : sequence of str
         Difference images of coadds and of frames, beside the coadds.
+    others : sequence of tuple
+        Stacks that only add rows, and their products.
     """
     following = [(one, files[:3]) for one, files in zip(stacks, paths, strict=True) if one.follows]
     paths = [files for one, files in zip(stacks, paths, strict=True) if not one.follows]
@@ -155,7 +172,7 @@ def make_tables(
     ).reshape(-1, 2)
     whole = [
         stack_fluxes(stack, one[:3], places, frames)
-        for stack, one in zip(stacks, paths, strict=True)
+        for stack, one in (*zip(stacks, paths, strict=True), *others)
     ]
     known: dict[str, StackedFrames] = {}
     for one in differences:
@@ -290,8 +307,15 @@ def stack_of_difference(path: str) -> StackPaths:
     folder, name = Path(path).parent, Path(path).name.removeprefix("diff").removesuffix(".fits")
     # That of a frame is called after the frame.
     name = str(fits.getheader(path).get("DIFSTACK", name))
-    coadds = [str(folder / f"coadd{name}{end}.fits") for end in ("", ".weight", ".cat")]
-    return coadds[0], coadds[1], coadds[2], str(folder / "qa/stack" / f"{name}.json"), []
+    return products_beside(folder / f"coadd{name}.fits")
+
+
+def products_beside(coadd: str | Path) -> StackPaths:
+    """Return the products of a stack, by the path of its coadd, without its frames."""
+    folder, stem = Path(coadd).parent, Path(coadd).name.removesuffix(".fits")
+    weight, cat = (str(folder / f"{stem}{end}.fits") for end in (".weight", ".cat"))
+    quality = folder / "qa/stack" / f"{stem.removeprefix('coadd')}.json"
+    return str(coadd), weight, cat, str(quality), []
 
 
 def _scale(frames: Sequence[MeasuredFrame]) -> dict[str, float]:

@@ -182,16 +182,35 @@ def test_parts_of_nights_and_all_nights_are_compared_with_the_template_of_their_
     curve = SimpleNamespace(night="", target="M_1")
     nights = {f"{season}/red/{folder}diffM_1.V.fits" for folder in campaign.nights}
     assert set(files.differences(curve)) == wanted | nights
+    one = SimpleNamespace(night="20240304/", target="M_1")  # its own light curve
+    assert files.differences(one) == [f"{season}/red/20240304/diffM_1.V.fits"]
     own = f"{season}/red/20240304/refcat/M_1.V.template.fits"
     assert files.template_made(SimpleNamespace(night="", stack=hour)) == [own]
     assert planned(season, stack=changes["stack"])[0].compared == ()
+
+
+def test_stacks_that_a_light_curve_is_not_measured_by_add_rows(season):
+    campaign, files, _ = planned(season, stack={"by": ["all", "1h", "frames"]})
+    curve = SimpleNamespace(night="", target="M_1")
+    nights = {f"M_1.V.n{night.name}": f"{season}/red/{folder}coaddM_1.V.fits"
+              for folder, night in campaign.nights.items()}  # fmt: skip
+    hours = {stack: f"{season}/red/coadd{stack}.fits"
+             for stack in campaign.parts if stack != "M_1.V.all"}  # fmt: skip
+    assert len(hours) == 3 and files.other_stack_names(curve) == nights | hours
+    assert sorted(files.other_stacks(curve)) == sorted((nights | hours).values())
+    one = SimpleNamespace(night="20240304/", target="M_1")  # its own light curve
+    assert files.other_stack_names(one) == {}
+    _, alone, _ = planned(season, stack={"by": "night"})
+    assert alone.other_stack_names(curve) == {}
 
 
 def test_parts_of_a_lone_night_are_in_its_light_curve_with_its_template(season):
     changes = {"stack": {"by": ["auto", "1h"]}, "template": "own"}
     campaign, files, _ = planned(season, "a", **changes)
     (hour,) = campaign.compared
-    found = files.differences(SimpleNamespace(target="M_1"))
+    curve = SimpleNamespace(target="M_1")
+    assert files.other_stack_names(curve) == {hour: f"{season}/red/coadd{hour}.fits"}
+    found = files.differences(curve)
     assert found == [f"{season}/red/diff{stack}.fits" for stack in ("M_1.V", hour)]
     given = files.template_given(SimpleNamespace(stack=hour))
     assert given.template is None and given.why
