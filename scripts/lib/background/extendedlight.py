@@ -20,7 +20,7 @@ from lib.background.lightmodel import (
     Squares,
     best_scales,
     distances,
-    matern,
+    light_at,
     promising,
     smooth_matern,
     usual_scales,
@@ -110,13 +110,7 @@ class MovingLight:
 
     def at(self, places: np.ndarray, target: int) -> np.ndarray:
         """Return the light beyond a profile at places on the sky, in a frame of strength 1."""
-        squares = self.squares
-        same = np.flatnonzero(squares.target[squares.frame] == target)
-        if not same.size:
-            return np.zeros(len(places))
-        apart = distances(places, squares.on_sky[same])
-        light = self.scales.light**2 * matern(apart, self.scales.light_length)
-        return light @ (self.weights[same] * squares.strength[squares.frame[same]])
+        return light_at(self.squares, self.scales, self.weights, places, target)
 
     def fit_strength(self) -> Squares:
         """Return the squares with the fitted strength of the light in each frame.

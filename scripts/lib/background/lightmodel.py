@@ -181,6 +181,33 @@ class LargeScales:
         return cho_solve(factor, self.squares.value)
 
 
+def light_at(
+    squares: Squares, scales: Scales, weights: np.ndarray, places: np.ndarray, target: int
+) -> np.ndarray:
+    """Return the light of a target at places on the sky, in a frame of strength 1.
+
+    Parameters
+    ----------
+    squares : Squares
+    scales : Scales
+    weights : ndarray, shape (m,)
+        See `LargeScales.solve`.
+    places : ndarray, shape (k, 2)
+        y, x [px].
+    target : int
+        Number of the target.
+
+    Returns
+    -------
+    ndarray, shape (k,)
+    """
+    same = np.flatnonzero(squares.target[squares.frame] == target)
+    if not same.size:
+        return np.zeros(len(places))
+    light = scales.light**2 * matern(distances(places, squares.on_sky[same]), scales.light_length)
+    return light @ (weights[same] * squares.strength[squares.frame[same]])
+
+
 def prior(scales: Scales, usual: float = USUAL_LIGHT) -> float:
     """Return how likely such amplitudes are before the frames are seen [ln].
 

@@ -17,8 +17,7 @@ from lib.background.lightmodel import (
     Scales,
     Squares,
     best_scales,
-    distances,
-    matern,
+    light_at,
     prior,
 )
 
@@ -255,9 +254,7 @@ ROUND = np.array([0.0, 0, 0, 1, 1, 0, 0])
 """Where the components of the stretch are among the parameters: the fit does not begin at 0."""
 
 
-def light_beyond(
-    squares: Squares, weights: np.ndarray, scales: Scales, mine: np.ndarray
-) -> np.ndarray:
+def light_beyond(squares: Squares, scales: Scales, weights: np.ndarray, target: int) -> np.ndarray:
     """Return the light that a profile leaves in the squares of its target, but for a plane.
 
     A plane of the light is not told from those of the frames.
@@ -265,15 +262,14 @@ def light_beyond(
     Parameters
     ----------
     squares : Squares
+    scales : Scales
     weights : ndarray, shape (m,)
         See `LargeScales.solve`.
-    scales : Scales
-    mine : ndarray of bool, shape (m,)
-        Squares of the target.
+    target : int
+        Number of the target.
     """
-    places, strength = squares.on_sky[mine], squares.strength[squares.frame[mine]]
-    light = scales.light**2 * matern(distances(places, places), scales.light_length)
-    light = light @ (weights[mine] * strength)
+    places = squares.on_sky[squares.target[squares.frame] == target]
+    light = light_at(squares, scales, weights, places, target)
     terms = np.column_stack([np.ones(len(places)), places / max(squares.shape)])
     return light - terms @ np.linalg.lstsq(terms, light, rcond=None)[0]
 
@@ -312,7 +308,7 @@ def find_profile(squares: Squares, scales: Scales, target: int) -> FoundProfile 
     if likely - without < CLEAR_PROFILE:
         return None
     mine = few.target[few.frame] == target
-    beyond = light_beyond(few, rest.solve(left), left, mine)
+    beyond = light_beyond(few, left, rest.solve(left), target)
     # Less than the noise of squares is not told from none.
     if beyond.std() > SAME_LIGHT * light[mine].std() + 0.5 * np.median(few.noise):
         return None

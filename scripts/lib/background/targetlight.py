@@ -154,6 +154,8 @@ def differ_on_large_scales(left: np.ndarray) -> bool:
         Whether the mean square of such means, in units of that of noise, exceeds
         `LARGE_SCALE_EXCESS`, and 1 by `SIGNIFICANT` times its error.
     """
+    from scipy.ndimage import convolve
+
     known = np.isfinite(left)
     noise = []
     for one in left:
@@ -161,25 +163,17 @@ def differ_on_large_scales(left: np.ndarray) -> bool:
         noise.append(mad_std(steps) / np.sqrt(2))
     scaled = np.where(known, left, 0) / np.maximum(noise, 1e-9)[:, None, None]
     # Sums of independent values with noise 1 have a variance of their number.
-    number = sum_of_neighbours(known.astype(float))
-    excess = sum_of_neighbours(scaled) ** 2 / np.maximum(number, 1)
+    number, total = (
+        convolve(values, np.ones((1, 3, 3)), mode="constant")
+        for values in (known.astype(float), scaled.astype(float))
+    )
+    excess = total**2 / np.maximum(number, 1)
     use = number > 4
     if not use.any() or not np.isfinite(noise).all():
         return False
     independent = use.sum() / 9
     limit = max(LARGE_SCALE_EXCESS, 1 + SIGNIFICANT * np.sqrt(2 / independent))
     return bool(excess[use].mean() > limit)
-
-
-def sum_of_neighbours(values: np.ndarray) -> np.ndarray:
-    """Return the sums over 3 x 3 values of each image of a cube, 0 beyond its edges."""
-    for axis in (1, 2):
-        values = np.moveaxis(values, axis, 0)
-        total = values.copy()
-        total[1:] += values[:-1]
-        total[:-1] += values[1:]
-        values = np.moveaxis(total, 0, axis)
-    return values
 
 
 def register_frames(

@@ -93,13 +93,7 @@ def count_in_squares(mask: np.ndarray, side: int) -> np.ndarray:
     ndarray of int, shape (ceil(ny / side), ceil(nx / side))
         The last row and column may be of parts of squares.
     """
-    ny, nx = mask.shape
-    rows = np.zeros((-(-ny // side), nx), np.uint8)
-    for first in range(side):
-        part = mask[first::side].view(np.uint8)
-        rows[: len(part)] += part
-    # numpy.add.reduceat along the first axis takes 30 times as long.
-    return np.add.reduceat(rows, np.arange(0, nx, side), axis=1, dtype=int)
+    return _added_in_squares(mask.view(np.uint8), side, int)
 
 
 def sum_in_squares(values: np.ndarray, side: int) -> np.ndarray:
@@ -116,12 +110,18 @@ def sum_in_squares(values: np.ndarray, side: int) -> np.ndarray:
     ndarray of float, shape (ceil(ny / side), ceil(nx / side))
         The last row and column may be of parts of squares.
     """
+    return _added_in_squares(values, side, float)
+
+
+def _added_in_squares(values: np.ndarray, side: int, kind: type) -> np.ndarray:
+    """Return the sums over squares: along columns in the type of the values, then in `kind`."""
     ny, nx = values.shape
-    rows = np.zeros((-(-ny // side), nx), np.float32)
+    rows = np.zeros((-(-ny // side), nx), values.dtype)
     for first in range(side):
         part = values[first::side]
         rows[: len(part)] += part
-    return np.add.reduceat(rows, np.arange(0, nx, side), axis=1, dtype=float)
+    # numpy.add.reduceat along the first axis takes 30 times as long.
+    return np.add.reduceat(rows, np.arange(0, nx, side), axis=1, dtype=kind)
 
 
 def bilinear(coarse: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

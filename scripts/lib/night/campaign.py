@@ -119,11 +119,12 @@ class Campaign:
     @property
     def tables(self) -> tuple[str, ...]:
         """Names of the tables of targets over nights and parts of nights."""
+        parts = set(self.parts)
         return tuple(
             f"{target}.{mark}.ecsv"
             for target, marks in self.targets.items()
-            for mark in marks
-            if not mark.startswith(("f2", "moving-"))
+            for mark, stacks in marks.items()
+            if parts.issuperset(stacks)
         )
 
     @property

@@ -238,13 +238,23 @@ def _core_scatter(
     if rows.size < LEAST_STARS:
         return field.core.scatter
     flux, error = fitted.flux[rows], fitted.error[rows]
-    left = fitted.residual_sums(rows, radius)
-    sky, _, _ = sep.sum_circle(image.variance, fitted.x[rows], fitted.y[rows], radius, subpix=5)
-    photons = part * flux / image.gain if image.gain else 0.0
+    left, sky, photons = _left_in_apertures(image, fitted, rows, radius, part)
     # The fit has most of the noise of the aperture, too.
     noise = np.maximum(sky + photons - (part * error) ** 2, 0.1 * sky)
     own = excess_scatter(left / (part * flux), noise / (part * flux) ** 2)
     return max(float(np.hypot(own, model_error)), LEAST_SCATTER)
+
+
+def _left_in_apertures(
+    image: PsfImage, fitted: PsfFluxes, rows: np.ndarray, radius: float, part: float = 1.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | float]:
+    """Return what a model leaves of stars in apertures, and the variances there by sky and photons.
+
+    `part` is the fraction of a star's light in the aperture.
+    """
+    sky, _, _ = sep.sum_circle(image.variance, fitted.x[rows], fitted.y[rows], radius, subpix=5)
+    photons = part * fitted.flux[rows] / image.gain if image.gain else 0.0
+    return fitted.residual_sums(rows, radius), sky, photons
 
 
 def _point_rows(
@@ -331,11 +341,7 @@ def tie(
     ratio = total[rows] / flux
     middle = float(np.median(ratio))
     scatter = MAD_TO_SIGMA * float(np.median(np.abs(ratio / middle - 1)))
-    radius = 1.5 * fwhm
-    place = fitted.x[rows], fitted.y[rows]
-    left = fitted.residual_sums(rows, radius)
-    sky, _, _ = sep.sum_circle(image.variance, *place, radius, subpix=5)
-    photons = flux / image.gain if image.gain else 0.0
+    left, sky, photons = _left_in_apertures(image, fitted, rows, 1.5 * fwhm)
     noise = np.maximum(sky + photons - error**2, 0.1 * error**2)
     own = excess_scatter(left / flux, noise / flux**2)
     return middle, float(np.hypot(own, scatter / np.sqrt(rows.size)))

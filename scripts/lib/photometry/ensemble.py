@@ -6,7 +6,7 @@ that its error makes no step in a light curve.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -111,8 +111,8 @@ class Ensemble:
     used: np.ndarray
     magnitude: np.ndarray
     excess: float
-    scatter: float = FLOOR
-    own: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    scatter: float
+    own: np.ndarray
 
     def without_star(
         self, frame: int, magnitude: np.ndarray, error: np.ndarray
@@ -134,10 +134,9 @@ class Ensemble:
         residual = magnitude + self.zeropoint[frame] - self.magnitude
         counts = np.isfinite(residual) & self.used
         square = np.where(counts, error, 1.0) ** 2
-        own = self.own if self.own.size else np.zeros(counts.size)
-        floor = np.maximum(max(self.excess, FLOOR), own)
+        floor = np.maximum(max(self.excess, FLOOR), self.own)
         weight = np.where(counts, 1 / (square + floor**2), 0.0)
-        noise = weight**2 * (square + np.maximum(self.scatter, own) ** 2)
+        noise = weight**2 * (square + np.maximum(self.scatter, self.own) ** 2)
         rest = weight.sum() - weight
         good = counts & (rest > 1e-9 * weight.sum())
         rest = np.where(good, rest, 1.0)
@@ -228,8 +227,7 @@ def varying_shares(
 
     sky = neighbours = 1.0
     excess = solved.excess
-    stars = solved.used & (solved.own == 0) if solved.own.size else solved.used
-    masked = np.where(stars, magnitude, np.nan)
+    masked = np.where(solved.used & (solved.own == 0), magnitude, np.nan)
     for _ in range(ROUNDS_OF_SHARES):
         error = parts.total(sky, neighbours)
         residual, variance, _ = _residuals(masked, error, solved.zeropoint, excess)

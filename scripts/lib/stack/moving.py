@@ -18,7 +18,7 @@ from lib.photometry.backgroundmesh import grow
 from lib.photometry.coaddzeropoint import Reference
 from lib.photometry.frameforced import near_image
 from lib.photometry.measuredcoadd import MeasuredCoadd
-from lib.photometry.neighbours import MODEL_ERROR
+from lib.photometry.neighbours import MODEL_ERROR, MODELLED_SNR
 from lib.photometry.zeropoint import Zeropoint
 from lib.stack.coaddition import (
     StackInputs,
@@ -51,9 +51,6 @@ LEAST_RADIUS, MOST_RADIUS = 1.0, 10.0
 
 WING_LIGHT = 0.5
 """[noise of a pixel of the ordinary coadd] Of their wings that stays."""
-
-MODELLED_SNR = 5.0
-"""The wings of fainter stars are not taken away."""
 
 ITERATIONS = 4
 """Iterations of the shift of a frame: each squares the error due to the rotation of north."""
