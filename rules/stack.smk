@@ -43,7 +43,7 @@ rule stack:
         "../environment.yml"
     threads: CAMPAIGN.threads_of_a_stack(available_cores(workflow))
     params:
-        version=38,
+        version=39,
         settings=FILES.stack_settings,
         customcatfilt=config["customcatfilt"],
         given=FILES.stack_given,
@@ -100,7 +100,7 @@ rule lightcurve:
     conda:
         "../environment.yml"
     params:
-        version=16,
+        version=17,
         stacks=FILES.stacks_of_target,
         others=FILES.other_stack_names,
         given=FILES.frames_by_stack,

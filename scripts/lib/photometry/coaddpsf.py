@@ -135,7 +135,7 @@ def psf_of_coadd(
         psf = build_psf(image, PsfStars(x, y, rows), field.fwhm, wings, light) or psf
     if psf is None:
         return None, "UNLIKE_STARS: those there are have no profile in common"
-    return _tied(image, psf, x, y, rows, total), ""
+    return _tied(image, psf, x, y, rows, total, lone=not crowded), ""
 
 
 def _model_stars(field: StarField, total: np.ndarray, crowded: bool) -> np.ndarray:
@@ -296,14 +296,32 @@ def hidden_stars(image: PsfImage, psf: PsfModel, fitted: PsfFluxes) -> np.ndarra
 
 def _tied(
     image: PsfImage, psf: PsfModel, x: np.ndarray, y: np.ndarray, rows: np.ndarray,
-    total: np.ndarray,
+    total: np.ndarray, *, lone: bool,
 ) -> PsfModel:  # fmt: skip
-    """Return a model on the flux scale of apertures, with its error by how stars differ."""
+    """Return a model on the flux scale of apertures, with its error by how stars differ.
+
+    `lone` says whether the apertures hold no light of others: then they tell, too, what fits of
+    undersampled stars lack, whose profiles differ as the pixels lie.
+    """
     fitted = image.fit(psf, x, y, rounds=2)
     factor, error = tie(image, fitted, psf.fwhm, rows, total)
     if error is None:
         return replace(psf, error=WINGS_ERROR)
+    if lone:
+        rows = _telling(fitted, rows)
+        flux = fitted.flux[rows]
+        # What an aperture has of noise beyond the fit is about as much as the fit has.
+        noise = (fitted.error[rows] / flux) ** 2
+        error = max(error, excess_scatter(total[rows] / (factor * flux), noise))
     return replace(psf, coefficients=psf.coefficients / factor, error=error)
+
+
+def _telling(fitted: PsfFluxes, rows: np.ndarray) -> np.ndarray:
+    """Return those of some stars that are bright enough to tell how a model fits."""
+    flux, error = fitted.flux[rows], fitted.error[rows]
+    good = (flux > STAR_SNR * error) & (fitted.seen[rows] > CORE_LOST)
+    bright = good & (flux > TIE_SNR * error)
+    return rows[bright if bright.sum() >= ENOUGH_STARS else good]
 
 
 def tie(
@@ -331,13 +349,10 @@ def tie(
     error : float or None
         Relative error of a flux, with that of the factor; None with too few stars.
     """
-    flux, error = fitted.flux[rows], fitted.error[rows]
-    good = (flux > STAR_SNR * error) & (fitted.seen[rows] > CORE_LOST)
-    bright = good & (flux > TIE_SNR * error)
-    good = bright if bright.sum() >= ENOUGH_STARS else good
-    if good.sum() < LEAST_STARS:
+    rows = _telling(fitted, rows)
+    if rows.size < LEAST_STARS:
         return 1.0, None
-    rows, flux, error = rows[good], flux[good], error[good]
+    flux, error = fitted.flux[rows], fitted.error[rows]
     ratio = total[rows] / flux
     middle = float(np.median(ratio))
     scatter = MAD_TO_SIGMA * float(np.median(np.abs(ratio / middle - 1)))

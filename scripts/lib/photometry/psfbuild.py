@@ -64,6 +64,13 @@ CLIP = 4.0
 WORST_STAR = 3.0
 """Stars whose residuals are so many times those of most are left out: pairs, galaxies."""
 
+FEWEST_PIXELS = 3.0
+"""[pixel] FWHM below which stars leave parts of the model between their pixels."""
+
+PHASES, EVEN = 6, 0.001
+"""Places of a star within a pixel, along an axis, at which the pixels of the model must have the
+same sum, and how closely."""
+
 ITERATIONS = 25
 """Maximum number of iterations of the linear solver."""
 
@@ -260,13 +267,19 @@ class StarPixels:
         radius = np.full(own.size, min(FIT_RADIUS * psf.fwhm, psf.reach))
         stamps = psf.stamps(x, y, radius)
         star, dx, dy, (value, pixel) = _samples(stamps, x, y, radius[0], image.data.shape)
+        # A model that has more light where stars lie between pixels than where they lie on one
+        # would give them less flux and so stay as it is: the sum of pixels tells the flux.
+        mean = psf.terms(x, y) @ psf.sum_within(float(radius[0]))
+        held = np.add.reduceat(stamps.light.astype(float), stamps.start[:-1]) / mean
+        fitted_light = flux[star] * stamps.light[value]
+        flux = flux * held
         light = flux[star] * stamps.light[value]
         sky = image.variance.ravel()[pixel]
         counts = np.isfinite(sky) & (sky > 0)
         photons = np.maximum(light, 0) / image.gain if image.gain else 0.0
         noise = np.where(counts, sky, 1.0) + photons
         sigma = np.sqrt(noise + (CORE_ERROR * light) ** 2)
-        left = fitted.residual_at(pixel).astype(float)
+        left = fitted.residual_at(pixel).astype(float) + fitted_light - light
         strange = np.abs(left) / np.hypot(sigma, error * light)
         weight = np.where(counts, np.minimum(1.0, CLIP / np.maximum(strange, 1e-9)), 0) / sigma
         return cls(x, y, flux, star, dx, dy, light, left, noise, weight)
@@ -383,27 +396,52 @@ def _improved(
     powers = field_terms(seen.x, seen.y, psf.centre, psf.span, degree)[seen.star]
     powers *= (seen.flux[seen.star] * seen.weight)[:, None]
     n_terms, nodes = powers.shape[1], splines.shape[1]
+    degree = max(degree, psf.degree)
+    tables = np.zeros(((degree + 1) * (degree + 2) // 2, *base.shape))
+    tables[: len(psf.coefficients)] = psf.coefficients
+    sums = _phase_sums(psf, tables.shape[1])
+    uneven = tables[:n_terms].reshape(n_terms, -1) @ sums.T
+    if uneven.size:
+        uneven = (uneven.mean(axis=1, keepdims=True) - uneven) / EVEN
+    right = np.append(seen.left * seen.weight, uneven)
     free = loose * (np.abs(base).ravel() + LEAST_LOOSE * float(base.max()))
     scale = np.outer(np.where(np.arange(n_terms) > 0, VARYING, 1.0), free)
 
     def forward(change: np.ndarray) -> np.ndarray:
         table = (scale * change.reshape(n_terms, nodes)).T
-        return np.einsum("sk,sk->s", splines @ table, powers)
+        light = np.einsum("sk,sk->s", splines @ table, powers)
+        return np.append(light, (sums @ table).T / EVEN)
 
     def backward(residual: np.ndarray) -> np.ndarray:
-        return (scale * (transposed @ (powers * residual[:, None])).T).ravel()
+        light, even = residual[: seen.left.size], residual[seen.left.size :]
+        table = transposed @ (powers * light[:, None])
+        table += sums.T @ even.reshape(n_terms, -1).T / EVEN
+        return (scale * table.T).ravel()
 
     operator = LinearOperator(
-        (seen.left.size, n_terms * nodes), matvec=forward, rmatvec=backward, dtype=float
+        (right.size, n_terms * nodes), matvec=forward, rmatvec=backward, dtype=float
     )
-    change = lsmr(
-        operator, seen.left * seen.weight, damp=1.0, maxiter=ITERATIONS, atol=1e-4, btol=1e-4
-    )[0]
-    degree = max(degree, psf.degree)
-    tables = np.zeros(((degree + 1) * (degree + 2) // 2, *base.shape))
-    tables[: len(psf.coefficients)] = psf.coefficients
+    change = lsmr(operator, right, damp=1.0, maxiter=ITERATIONS, atol=1e-4, btol=1e-4)[0]
     tables[:n_terms] += (scale * change.reshape(n_terms, nodes)).reshape(n_terms, *base.shape)
     return replace(psf, coefficients=tables, degree=degree)
+
+
+def _phase_sums(psf: PsfModel, size: int) -> csr_array:
+    """Return the sums of the pixels of a table of stars at places within a pixel, of its nodes.
+
+    Shape (places, size^2), without places for stars that are wide enough.
+    """
+    if psf.fwhm >= FEWEST_PIXELS:
+        return csr_array((0, size**2))
+    shift = (np.arange(PHASES) + 0.5) / PHASES - 0.5
+    half = int(FIT_RADIUS * psf.fwhm)
+    offset = (np.arange(-half, half + 1) - shift[:, None]).ravel()
+    dx, dy = np.meshgrid(offset, offset)
+    one = _spline_matrix(dx.ravel(), dy.ravel(), psf.step, size)
+    place = np.repeat(np.arange(PHASES), 2 * half + 1)
+    place = (place[:, None] * PHASES + place).ravel()
+    pixel = np.arange(place.size)
+    return csr_array((np.ones(place.size), (place, pixel)), shape=(PHASES**2, place.size)) @ one
 
 
 def _samples(

@@ -191,6 +191,22 @@ def test_undersampled_stars():
     assert 0.75 < np.std(pulls(fitted, flux)[bright]) < 1.3
 
 
+def test_light_of_undersampled_stars_does_not_hang_on_their_place_in_a_pixel():
+    """Where pixels say nothing between stars a model could grow there as the fluxes shrink."""
+    rng, fwhm = np.random.default_rng(8), 1.3
+    x, y, flux = grid_of_stars(rng, 300, 40.0)
+    # Sharper than any Moffat profile that the model starts from.
+    light = moffat_image(x, y, flux, fwhm, 30.0, (300, 300), half=20, points=11)
+    image, variance = noisy(rng, light)
+    wings = Wings(moffat_alpha(1.5, 2.6), 2.6, 1.0)
+    psf = built(image, variance, x, y, flux, fwhm, wings, light=1.0)
+    shift = np.arange(8) / 8 - 0.5
+    dx, dy = (150 + axis.ravel() for axis in np.meshgrid(shift, shift))
+    stamps = psf.stamps(dx, dy, np.full(dx.size, FIT_RADIUS * fwhm))
+    sums = np.add.reduceat(stamps.light.astype(float), stamps.start[:-1])
+    assert np.std(sums) / np.mean(sums) < 0.002
+
+
 def test_elongation_that_changes_over_the_field():
     rng, size = np.random.default_rng(9), 420
     x, y, flux = grid_of_stars(rng, size, 29.0)
