@@ -15,6 +15,7 @@ import numpy as np
 
 from lib.background.lightmodel import (
     MOST_TRIAL_VALUES,
+    PLANE,
     LargeScales,
     Scales,
     Squares,
@@ -146,12 +147,18 @@ class MovingLight:
         return int(targets[np.argmax(spreads)])
 
     def sky(self) -> np.ndarray:
-        """Return the sky that the frames have in common, 1 in the median, on a coarse mesh."""
-        axes = mesh_axes(self.squares.shape, COARSE)
-        apart = distances(grid(axes), self.squares.at)
-        correlation = smooth_matern(apart, self.scales.sky_length)
-        sky = (self.scales.sky**2 * correlation @ self.weights).reshape([one.size for one in axes])
-        return 1 + sky - np.median(sky)
+        """Return the sky that the frames have in common, 1 in the median, on a coarse mesh.
+
+        With the mean of their planes: each differs from it by a factor that is a plane.
+        """
+        squares = self.squares
+        axes = mesh_axes(squares.shape, COARSE)
+        at, shape = grid(axes), np.array(squares.shape)
+        correlation = smooth_matern(distances(at, squares.at), self.scales.sky_length)
+        tilts = PLANE**2 * (2 * squares.at / shape - 1).T @ self.weights
+        plane = (2 * at / shape - 1) @ tilts / np.unique(squares.frame).size
+        sky = self.scales.sky**2 * correlation @ self.weights + plane
+        return 1 + sky.reshape([one.size for one in axes]) - np.median(sky)
 
     def maps(self, count: int) -> np.ndarray:
         """Return the light in each of `count` frames, on a mesh of `FINE` pixels."""
@@ -166,13 +173,16 @@ class MovingLight:
             span = list(
                 zip(-shifts[mine].max(axis=0), shape - shifts[mine].min(axis=0), strict=True)
             )
-            wide = [np.arange(low, high + FINE, FINE) for low, high in span]
+            # Nothing is known of the light on scales much smaller than the squares.
+            side = np.sqrt(np.prod(shape) * np.unique(squares.frame).size / squares.value.size)
+            pitch = float(np.clip(side / 4, FINE, COARSE))
+            wide = [np.arange(low, high + pitch, pitch) for low, high in span]
             field = self.at(grid(wide), target)
             if self.found is not None and self.found.target == target:
                 field -= outer_plane(field, grid(wide), self.found.profile.at(grid(wide)))
             field = field.reshape([one.size for one in wide])
             for n in mine:
-                place = [(one - s - on[0]) / FINE
+                place = [(one - s - on[0]) / pitch
                          for one, s, on in zip(axes, shifts[n], wide, strict=True)]  # fmt: skip
                 light[n] = interpolated(field, place)
                 if self.found is not None and self.found.target == target:
@@ -244,11 +254,14 @@ def separate_light(
     few = np.sort(rng.permutation(values.size)[: 2 * MOST_TRIAL_VALUES])
     scales, _ = best_scales(LargeScales(squares.part(few)), [scales])
     light = MovingLight.solved(squares, scales)
-    squares = measure_squares(
-        planes, places, noises, light.squares.strength, which, light.maps(count), light.sky()
-    )
-    found = find_profile(squares, scales, light.brightest)
-    if found is not None:
+    brightest = light.brightest
+    for _ in range(2):
+        # Again about the profile: near its centre light falls more steeply than a process.
+        strength, maps, sky = light.squares.strength, light.maps(count), light.sky()
+        squares = measure_squares(planes, places, noises, strength, which, maps, sky)
+        found = find_profile(squares, scales, brightest)
+        if found is None:
+            break
         light = MovingLight.about(found)
     return levelled(light, count, evidence)
 

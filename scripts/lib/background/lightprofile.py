@@ -39,6 +39,9 @@ LEAST_SURE = 0.05
 SAME_LIGHT = 0.1
 """[rms of the profile over the squares] Light beyond the profile below which it is all of it."""
 
+BRIGHT_PART = 0.1
+"""Part of a target's squares, its brightest, without which a profile should be the same."""
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -178,7 +181,7 @@ class ProfileFit:
     def __init__(self, squares: Squares, scales: Scales, target: int) -> None:
         from scipy.linalg import cholesky
 
-        self.squares, self.target = squares, target
+        self.squares, self.scales, self.target = squares, scales, target
         self.root = cholesky(LargeScales(squares).covariance(scales), lower=True)
         self.value = self.whitened(squares.value)
         size = max(squares.shape)
@@ -310,7 +313,7 @@ def find_profile(squares: Squares, scales: Scales, target: int) -> FoundProfile 
     mine = few.target[few.frame] == target
     beyond = light_beyond(few, left, rest.solve(left), target)
     # Less than the noise of squares is not told from none.
-    if beyond.std() > SAME_LIGHT * light[mine].std() + 0.5 * np.median(few.noise):
+    if beyond.std() > SAME_LIGHT * light[mine].std() + 0.5 * np.median(squares.noise):
         return None
     fits = ProfileFit(replace(squares, strength=few.strength), left, target)
     fits.fit_strength(Profile.of(parameters))
@@ -320,5 +323,33 @@ def find_profile(squares: Squares, scales: Scales, target: int) -> FoundProfile 
     fits.fit_strength(best.profile)
     best = fits.fit(best.parameters)
     # What the profile leaves shows how far the light may depart from it where that is not seen.
-    error = float(np.hypot(free.error(fits.squares, target), beyond.std()))
+    errors = free.error(fits.squares, target), beyond.std(), form_error(fits, best)
+    error = float(np.linalg.norm(errors))
     return FoundProfile(best.profile, target, fits.squares, left, error)
+
+
+def form_error(fits: ProfileFit, best: Fit) -> float:
+    """Return by how much the outskirts depart from the profile of the whole, beyond noise.
+
+    Discs are truncated, or bend: then the profile of the fainter squares has another mean.
+
+    Parameters
+    ----------
+    fits : ProfileFit
+    best : Fit
+
+    Returns
+    -------
+    float
+        Of the mean light in the squares.
+    """
+    squares, target = fits.squares, fits.target
+    light = profile_light(best.profile, squares, target)
+    shown = squares.target[squares.frame] == target
+    faint = ~shown | (light < np.quantile(light[shown], 1 - BRIGHT_PART))
+    outer = ProfileFit(squares.part(np.flatnonzero(faint)), fits.scales, target)
+    fit = outer.fit(best.parameters)
+    change = profile_light(fit.profile, squares, target).mean() - light.mean()
+    # A fit to a part differs from that to all by what its error is larger.
+    noise = fit.error(squares, target) ** 2 - best.error(squares, target) ** 2
+    return float(np.sqrt(max(change**2 - max(noise, 0.0), 0.0)))

@@ -18,6 +18,10 @@ MOST_VALUES = 2000
 LEAST_SQUARE = 24
 """[px] Size of the squares, at least: their medians have a fiftieth of the noise of a pixel."""
 
+UNEVEN = 0.04
+"""[light] Error of the light of a square: no galaxy is as smooth as its model, and where its light
+is nearly detected, which pixels are masked depends on their noise."""
+
 
 def measure_squares(
     planes: Sequence[np.ndarray],
@@ -44,7 +48,7 @@ def measure_squares(
         Frames to be measured.
     light : ndarray, shape (n, rows, columns), optional
         Light in each frame as known so far: the medians are those of what it leaves. Where light
-        falls steeply, the median of a square is not the value at its centre.
+        falls steeply, the median of a square is not the value at its centre. It adds to the errors.
     sky : ndarray, shape (rows, columns), optional
         The sky that all have in common, 1 in the median, as known so far: what is left is divided
         by it. Frames differ by a factor of 1 + plane, not by a plane.
@@ -65,13 +69,15 @@ def measure_squares(
         number, centre = free_pixels(free, blocks.shape)
         y, x = centre[known].astype(int).T
         value = blocks[known].astype(float)
+        error = 1.25 * noises[n] / np.sqrt(number[known])
         if sky is not None:
             value /= light_image(sky, shape)[y, x]
         if shown is not None:
             value += shown[y, x]
+            error = np.hypot(error, UNEVEN * shown[y, x])
         values.append(value - 1)
         at.append(centre[known])
-        noise.append(1.25 * noises[n] / np.sqrt(number[known]))
+        noise.append(error)
         frames.append(np.full(value.size, n))
     target, shift = name_targets(places)
     return Squares(

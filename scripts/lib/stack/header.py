@@ -504,6 +504,33 @@ def zero_level_of(headers: list[fits.Header]) -> str:
     return ", zero unknown" if "unknown" in kinds else ""
 
 
+LIGHT_COMMENTS = {
+    "EXTLIGHT": "brightest extended light over the sky",
+    "EXTZERR": "error of its zero level over the sky",
+}
+
+
+def add_light(header: fits.Header, headers: list[fits.Header]) -> None:
+    """Write what the frames of a stack say of extended light into its header.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        EXTLIGHT, EXTZERO and EXTZERR are added: the worst of the frames.
+    headers : list of astropy.io.fits.Header
+        As `zero_level_of`.
+    """
+    for key in ("EXTLIGHT", "EXTZERR"):
+        values = [one[key] for one in headers if key in one]
+        if values:
+            header[key] = (max(values), f"{LIGHT_COMMENTS[key]}, at most")
+    kinds = {one["EXTZERO"] for one in headers if "EXTZERO" in one}
+    for kind in ("unknown", "faint places", "profile"):
+        if kind in kinds:
+            header["EXTZERO"] = (kind, "what its zero level rests on")
+            break
+
+
 def flag_stack(
     header: fits.Header, headers: list[fits.Header], zeropoint: Zeropoint, settings: StackSettings
 ) -> list[str]:
@@ -535,6 +562,7 @@ def flag_stack(
             most = max(one.get("EXTLIGHT", 0.0) for one in headers)
             zero = zero_level_of(headers) if mode == "separated" else ""
             flags.append((code, f"to {most:.2g} of the sky in {number} frames{zero}"))
+    add_light(header, headers)
     if flags:
         header["QCFLAG"] = (" ".join(code for code, _ in flags)[:66], "what to mind")
         reasons = [f"{code}: {why}" if why else code for code, why in flags]

@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lib.background.lightmodel import Scales, Squares
+from lib.background.extendedlight import MovingLight
+from lib.background.lightmodel import LargeScales, Scales, Squares
 from lib.background.lightprofile import Profile, find_profile
+from lib.background.lightsquares import light_image
 
 SHAPE = (640, 640)
 SHIFTS = np.array([(0, 0), (-60, 40), (50, 70), (-35, -75), (80, -30), (15, 85)], float)
@@ -62,6 +64,44 @@ def test_the_profile_of_a_disc_that_fills_the_frames_tells_the_level_of_the_sky(
     assert found.squares.strength / found.squares.strength[0] == pytest.approx(
         [1, 1, 0.8, 1, 1.1, 1], abs=0.01
     )
+
+
+def bent_disc(places, bend=350.0):
+    """A disc that falls twice as fast from a radius on, as those of many galaxies."""
+    away = np.hypot(*(places - (330, 300)).T)
+    return 0.3 * np.exp(-(away + np.clip(away - bend, 0, None)) / 150)
+
+
+def test_frames_differ_from_the_sky_they_have_in_common_by_planes():
+    squares, _ = squares_of(disc, dims=(1,) * 6)
+    rng = np.random.default_rng(6)
+    y, x = (squares.at / 320 - 1).T
+
+    def pattern(y, x):
+        return 1 + 0.03 * y - 0.02 * x + 0.04 * (x**2 - y * x + y**3)
+
+    tilts = rng.normal(0, 0.02, (2, 6))
+    frames = 1 + tilts[0, squares.frame] * y + tilts[1, squares.frame] * x
+    value = pattern(y, x) * frames - 1 + rng.normal(0, NOISE / 10, x.size)
+    squares = replace(squares, value=value, noise=squares.noise / 10)
+    scales = replace(SCALES, light=1e-6, own=0.001)
+    light = MovingLight(squares, scales, LargeScales(squares).solve(scales))
+    left = (1 + value) / light_image(light.sky(), SHAPE)[tuple(squares.at.astype(int).T)]
+    # Divided by it, what is left of a frame is a plane: by the sky without its tilt, it is not.
+    for n in range(6):
+        here = squares.frame == n
+        terms = np.column_stack([np.ones(here.sum()), squares.at[here]])
+        rest = left[here] - terms @ np.linalg.lstsq(terms, left[here], rcond=None)[0]
+        assert rest.std() < 0.0004
+
+
+def test_the_error_covers_a_disc_that_is_truncated():
+    squares, true = squares_of(bent_disc)
+    found = find_profile(squares, SCALES, 0)
+    wrong = (found.light - true).mean()
+    # Not exponential: wrong by much more than noise makes, and told.
+    assert abs(wrong) > 0.001
+    assert abs(wrong) < 2 * found.error
 
 
 def test_the_centre_may_lie_beside_all_frames():

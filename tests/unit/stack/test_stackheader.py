@@ -79,3 +79,9 @@ def test_what_is_known_of_the_zero_level_of_extended_light_is_told(zeros, told):
     flag_stack(coadd, headers, Zeropoint(value=25.0, error=0.01), StackSettings())
     told = f"EXTENDED_LIGHT: to 0.19 of the sky in {len(headers)} frames{told}"
     assert told in coadd["QCREASON"]
+    # The reason is cut where a stack has many.
+    kinds, errors = [kind for kind, _ in zeros], [error for _, error in zeros if error]
+    worst = "unknown" if "unknown" in kinds else kinds[0] if kinds else None
+    assert coadd.get("EXTZERO") == worst
+    assert coadd.get("EXTZERR") == max(errors, default=None)
+    assert coadd["EXTLIGHT"] == 0.19
