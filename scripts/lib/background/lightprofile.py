@@ -323,7 +323,7 @@ def find_profile(squares: Squares, scales: Scales, target: int) -> FoundProfile 
     fits.fit_strength(best.profile)
     best = fits.fit(best.parameters)
     # What the profile leaves shows how far the light may depart from it where that is not seen.
-    errors = free.error(fits.squares, target), beyond.std(), form_error(fits, best)
+    errors = free.error(fits.squares, target), beyond.std(), form_error(fits, disc)
     error = float(np.linalg.norm(errors))
     return FoundProfile(best.profile, target, fits.squares, left, error)
 
@@ -337,6 +337,7 @@ def form_error(fits: ProfileFit, best: Fit) -> float:
     ----------
     fits : ProfileFit
     best : Fit
+        Exponential: with a free index a part of the squares tells little.
 
     Returns
     -------
