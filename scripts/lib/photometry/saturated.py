@@ -16,6 +16,12 @@ MIN_PIXELS = 30
 PROFILE_ERROR = 0.03
 """Relative error of the light in the wings: the scatter of profiles between stars."""
 
+ROUNDS = 5
+"""How often fluxes are measured with the light of the other saturated stars taken away."""
+
+REACH = 20.0
+"""[FWHM] Distance from which on that light does not matter."""
+
 MAX_ERROR = 0.5
 """Fluxes with a larger relative error are discarded."""
 
@@ -46,8 +52,9 @@ def profile_density(growth: GrowthCurve, radius: np.ndarray) -> np.ndarray:
 
 
 def wing_flux(
-    image: MeasurementImage, x: float, y: float, growth: GrowthCurve, fwhm: float
-) -> tuple[float, float]:
+    image: MeasurementImage, x: float, y: float, growth: GrowthCurve, fwhm: float,
+    others: np.ndarray | None = None,
+) -> tuple[float, float]:  # fmt: skip
     """Measure the total flux of a star from the light around its saturated core.
 
     The flux is the median of the estimates of single pixels in a ring, so that neighbours matter
@@ -63,6 +70,8 @@ def wing_flux(
         Growth curve of the image.
     fwhm : float
         FWHM of stars [pixel].
+    others : ndarray, shape (3, n), optional
+        x, y and total fluxes of other saturated stars, whose light is taken away.
 
     Returns
     -------
@@ -86,6 +95,11 @@ def wing_flux(
         return np.nan, np.nan
     radius, light = radius[ring], image.data[there][ring].astype(float)
     profile = profile_density(growth, radius)
+    if others is not None:
+        at = rows[np.nonzero(ring)[0]], columns[np.nonzero(ring)[1]]
+        for other_x, other_y, theirs in others.T:
+            apart = np.hypot(at[0] - other_y, at[1] - other_x)
+            light -= theirs * profile_density(growth, apart)
     flux = _weighted_median(light / profile, profile)
     scatter = MAD_TO_SIGMA * _weighted_median(np.abs(light / profile - flux), profile)
     error = 1.2533 * scatter * np.sqrt(np.sum(profile**2)) / np.sum(profile)
@@ -148,4 +162,15 @@ def saturated_fluxes(
     flux, error = np.full((2, len(x)), np.nan)
     for row in rows:
         flux[row], error[row] = wing_flux(image, float(x[row]), float(y[row]), growth, fwhm)
+    if rows.size < 2:
+        return flux, error
+    for _ in range(ROUNDS):
+        for row in rows:
+            apart = np.hypot(x[rows] - x[row], y[rows] - y[row])
+            near = rows[(apart < REACH * fwhm) & (rows != row) & np.isfinite(flux[rows])]
+            if near.size:
+                others = np.array([x[near], y[near], flux[near]], float)
+                flux[row], error[row] = wing_flux(
+                    image, float(x[row]), float(y[row]), growth, fwhm, others
+                )
     return flux, error

@@ -1,11 +1,12 @@
 """Pixels of a coadd without weight: cores of saturated stars, and defects."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from lib.photometry.backgroundmesh import grow
+from lib.stack.bleeding import Bleeding, find_bleeding
+from lib.stack.pixelgroups import Box, group_depth, mask_groups
 
 EDGE = 4
 """[pixel] Pixels without weight closer than this to the edge of the coverage belong to it."""
@@ -40,16 +41,22 @@ class LostPixels:
         The saturated pixels in the cores.
     others : ndarray of bool, shape (ny, nx)
         Defects small enough to be interpolated from their neighbours.
+    bleeding : tuple of Bleeding
+        Stars with trails, whose cores are among `cores`, but not among `plateaus`.
     """
 
     cores: np.ndarray
     plateaus: np.ndarray
     others: np.ndarray
+    bleeding: tuple[Bleeding, ...] = ()
 
     @property
     def shown(self) -> np.ndarray:
-        """Cores and other defects: the image has values there."""
-        return self.cores | self.others
+        """Cores, light beside trails and other defects: the image has values there."""
+        shown = self.cores | self.others
+        for one in self.bleeding:
+            shown[one.box] |= one.shown
+        return shown
 
 
 def find_lost_pixels(image: np.ndarray, weight: np.ndarray, saturate: float) -> LostPixels:
@@ -71,13 +78,16 @@ def find_lost_pixels(image: np.ndarray, weight: np.ndarray, saturate: float) -> 
 
     empty = ~(weight > 0)
     inside = empty & (image != 0)
+    edge = np.zeros(image.shape, bool)
     if inside.any():
         beyond = empty & ~inside
         # Single pixels of exactly 0 are not an edge.
         beyond &= ~grow(~beyond, 2)
         if beyond.any():
-            inside &= ~grow(beyond, EDGE + 2)
+            edge = inside & grow(beyond, EDGE + 2)
+            inside &= ~edge
     cores = plateaus = np.zeros(image.shape, bool)
+    bleeding: tuple[Bleeding, ...] = ()
     if inside.any() and np.isfinite(saturate):
         groups, number = label(inside, np.ones((3, 3)))
         top = np.append(0.0, np.full(number, -np.inf))
@@ -86,7 +96,13 @@ def find_lost_pixels(image: np.ndarray, weight: np.ndarray, saturate: float) -> 
         core[0] = False
         cores = core[groups]
         plateaus = cores & (image >= (PLATEAU * top)[groups])
+        # The flat field makes a trail over the frame more uneven than a core.
+        high = cores & (image >= (PLATEAU * np.minimum(top, saturate))[groups])
+        bleeding = find_bleeding(image, weight > 0, cores, high, edge, saturate)
     others = inside & ~cores
+    for one in bleeding:
+        plateaus[one.box] &= ~one.lost
+        cores[one.box] &= ~one.lost | one.cores
     if others.any():
         for box, group in mask_groups(others):
             # A group of n rows is (n + 1) / 2 deep, except at the edge of the image.
@@ -94,54 +110,7 @@ def find_lost_pixels(image: np.ndarray, weight: np.ndarray, saturate: float) -> 
                 depth = group_depth(box, group, others.shape)
                 if depth.max() > DEEPEST:
                     others[box][group] = False
-    return LostPixels(cores, plateaus, others)
-
-
-Box = tuple[slice, slice]
-"""Rows and columns of a part of an image."""
-
-
-def mask_groups(mask: np.ndarray) -> Iterator[tuple[Box, np.ndarray]]:
-    """Yield the connected groups of a mask: bounding box, and the pixels within it.
-
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (ny, nx)
-        The mask.
-    """
-    from scipy.ndimage import find_objects, label
-
-    groups, _ = label(mask, np.ones((3, 3)))
-    for number, box in enumerate(find_objects(groups), 1):
-        yield box, groups[box] == number
-
-
-def group_depth(box: Box, group: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the distance of each pixel of a group from the outside of the group [pixel].
-
-    Parameters
-    ----------
-    box : tuple of slice
-        Bounding box of the group.
-    group : ndarray of bool, shape (my, mx)
-        Pixels of the group within the box, as from `mask_groups`.
-    shape : tuple of int
-        Shape of the image, whose edge does not count as outside.
-
-    Returns
-    -------
-    ndarray, shape (my, mx)
-        0 for pixels that are not in the group.
-    """
-    from scipy.ndimage import distance_transform_edt
-
-    rim = [
-        (int(part.start > 0), int(part.stop < size)) for part, size in zip(box, shape, strict=True)
-    ]
-    inner = tuple(
-        slice(before, before + size) for (before, _), size in zip(rim, group.shape, strict=True)
-    )
-    return distance_transform_edt(np.pad(group, rim))[inner]
+    return LostPixels(cores, plateaus, others, bleeding)
 
 
 def _at_edge(box: Box, shape: tuple[int, ...]) -> bool:
@@ -169,14 +138,14 @@ def lift_cores(image: np.ndarray, lost: LostPixels, saturate: float) -> np.ndarr
     from scipy.ndimage import gaussian_filter
 
     where = lost.plateaus
-    if not where.any():
+    if not where.any() and not lost.bleeding:
         return image
     groups = list(mask_groups(where))
     depth = np.zeros(image.shape, np.float32)
     for box, group in groups:
         depth[box][group] = group_depth(box, group, image.shape)[group]
     lifted = image.copy()
-    top = max(float(saturate), float(np.median(image[where])))
+    top = max(float(saturate), float(np.median(image[where]))) if groups else float(saturate)
     lifted[where] = np.maximum(image[where].clip(max=top), saturate)
     for box, group in groups:
         wider = tuple(slice(max(0, part.start - KERNEL), part.stop + KERNEL) for part in box)
@@ -187,4 +156,6 @@ def lift_cores(image: np.ndarray, lost: LostPixels, saturate: float) -> np.ndarr
         # A pixelated circle has ridges of depth: smooth them.
         smooth = gaussian_filter(depth[wider], 1.0, radius=KERNEL)[inner]
         lifted[box][group] += np.float32(DOME_SLOPE * top) * smooth[group]
+    for one in lost.bleeding:
+        lifted[one.box][one.shown] = one.light[one.shown]
     return lifted

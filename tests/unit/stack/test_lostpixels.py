@@ -9,7 +9,8 @@ from scipy.ndimage import binary_dilation
 from lib.core.settings import StackSettings
 from lib.photometry.flags import FLAG_SATURATED
 from lib.stack.depth import measure_coadd
-from lib.stack.lostpixels import find_lost_pixels, group_depth, lift_cores, mask_groups
+from lib.stack.lostpixels import find_lost_pixels, lift_cores
+from lib.stack.pixelgroups import group_depth, mask_groups
 
 SHAPE, FWHM, NOISE, SATURATE = (360, 360), 3.6, 5.0, 6e4
 
