@@ -171,13 +171,20 @@ def read_sources(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     positions : ndarray, shape (n, 2)
         ra, dec [deg].
     fluxes : ndarray, shape (n,)
-        Total fluxes of point sources, in units of the coadd.
+        Total fluxes of point sources, in units of the coadd; of saturated stars whose flux is not
+        known, what their plateaus hold.
     """
     sources = _sources(path)
     if sources is None:
         return np.empty((0, 2)), np.empty(0)
-    sure = sources[sources["FLUX_POINT"] > 5 * sources["FLUXERR_POINT"]]
-    return np.column_stack([sure["RA"], sure["DEC"]]), sure["FLUX_POINT"].astype(float)
+    flux, error = (
+        np.where(
+            np.isfinite(sources["FLUX_POINT"]), sources[f"{name}_POINT"], sources[f"{name}_AUTO"]
+        )
+        for name in ("FLUX", "FLUXERR")
+    )
+    sure = flux > 5 * error
+    return np.column_stack([sources["RA"], sources["DEC"]])[sure], flux[sure].astype(float)
 
 
 def read_comparison(path: str | Path) -> tuple[np.ndarray, np.ndarray]:

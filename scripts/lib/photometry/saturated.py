@@ -14,7 +14,8 @@ MIN_PIXELS = 30
 """Minimum number of pixels for a measurement."""
 
 PROFILE_ERROR = 0.03
-"""Relative error of the light in the wings: the scatter of profiles between stars."""
+"""Relative error of the light in the wings: the scatter of profiles between stars, beyond the error
+of their mean."""
 
 ROUNDS = 5
 """How often fluxes are measured with the light of the other saturated stars taken away."""
@@ -58,7 +59,8 @@ def wing_flux(
     """Measure the total flux of a star from the light around its saturated core.
 
     The flux is the median of the estimates of single pixels in a ring, so that neighbours matter
-    little; the difference between the inner and outer halves of the ring is included in the error.
+    little; the error includes the difference between the inner and outer halves of the ring, and
+    that between the growth curve and its smooth wings there.
 
     Parameters
     ----------
@@ -105,9 +107,12 @@ def wing_flux(
     error = 1.2533 * scatter * np.sqrt(np.sum(profile**2)) / np.sum(profile)
     near = radius < np.median(radius)
     halves = [_weighted_median((light / profile)[half], profile[half]) for half in (near, ~near)]
+    # Where the rings of the growth curve are noise, they differ from the smooth profile.
+    smooth = growth.wings().density(radius, 0.0)
+    wings = float(np.average(np.abs(np.log(profile / smooth)), weights=profile))
     total = np.sqrt(
         error**2 + ((halves[0] - halves[1]) / 2) ** 2
-        + (PROFILE_ERROR**2 + growth.error**2) * flux**2
+        + (PROFILE_ERROR**2 + growth.error**2 + wings**2) * flux**2
     )  # fmt: skip
     if not 0 < total < MAX_ERROR * flux:
         return np.nan, np.nan

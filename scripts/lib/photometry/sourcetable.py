@@ -12,7 +12,7 @@ from lib.photometry.apertures import aperture_fluxes, squares_about
 from lib.photometry.coaddpsf import psf_measurement
 from lib.photometry.columnmeanings import describe_columns
 from lib.photometry.fieldvariation import WIDE_RADIUS
-from lib.photometry.flags import FLAG_NEIGHBOUR, FLAG_PARTIAL
+from lib.photometry.flags import FLAG_NEIGHBOUR, FLAG_PARTIAL, FLAG_SATURATED
 from lib.photometry.image import MeasurementImage
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.neighbours import deblended_errors, neighbour_errors
@@ -316,6 +316,8 @@ def measure_sources(
     scatter = StarScatter.measure(image, field, aperture_error)
     # In a crowd what is beyond the aperture is the light of neighbours.
     part = field.lost_error if crowded else np.hypot(field.lost_error, scatter.wide)
+    # What a plateau holds is no flux.
+    flux = np.where(np.isfinite(field.lost_error), flux, np.nan)
     point = SourceFluxes(flux, np.hypot(error, part * flux))
     auto, auto_error, reach, kron_flags = kron_photometry(coadd, excess)
     held = _partial_error(coadd, field, float(np.nanmedian(reach)))
@@ -602,7 +604,7 @@ def significant(
     table : astropy.io.fits.BinTableHDU
         Source table.
     least : float
-        Minimum S/N; sources of unknown S/N are kept.
+        Minimum S/N; sources of unknown S/N and saturated ones are kept.
     significance : ndarray, shape (n,), optional
         S/N to use instead of that in the table.
 
@@ -611,6 +613,6 @@ def significant(
     astropy.io.fits.BinTableHDU
     """
     snr = table.data["SNR"] if significance is None else significance
-    rows = table.data[~(snr < least)]
+    rows = table.data[~(snr < least) | (table.data["FLAGS"] & FLAG_SATURATED > 0)]
     rows["NUMBER"] = np.arange(1, len(rows) + 1)
     return fits.BinTableHDU(rows, table.header, name="SOURCES")

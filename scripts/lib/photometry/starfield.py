@@ -214,7 +214,7 @@ class StarField:
     lost_error : ndarray, shape (n,)
         Additional relative errors of fluxes: those measured around a saturated core, those
         corrected for the variation of the profile, and those of sources that only some frames
-        cover; 0 for the others.
+        cover; 0 for the others. NaN where the core is lost and its surroundings tell no flux.
     variation : FieldVariation or None
         Variation of the profile over the field by which `core_flux` or `flux`, whichever varies
         more, was corrected; None where none is significant.
@@ -614,6 +614,7 @@ def separate_stars(
         inner = profile.star_aperture(radius)
     sums, error, _ = aperture_fluxes(image, x, y, [radius])
     total, total_error = np.full((2, x.size), np.nan)
+    saturated = np.empty(0, int)
     if growth is not None and image.cores is not None:
         saturated = np.flatnonzero(_on_cores(image.cores, x, y))
         total, total_error = saturated_fluxes(image, x, y, saturated, growth, profile.fwhm)
@@ -640,10 +641,11 @@ def separate_stars(
         image.typical_noise * np.sqrt(np.pi) * np.array([radius, profile.aperture]),
         float(growth.fraction(profile.aperture)), float(growth.fraction(radius)), image.gain,
     )  # fmt: skip
+    lost_error = np.where(told, total_error / total, np.hypot(field_error, partial_error))
+    lost_error[saturated[~told[saturated]]] = np.nan
     field = StarField(
         described.sources, segments, described.stars, described.flags | near,
         described.half_light, isolation, profile, flux, described.error, growth, core, core_flux,
-        models.residual, np.where(told, total_error / total, np.hypot(field_error, partial_error)),
-        variation,
+        models.residual, lost_error, variation,
     )  # fmt: skip
     return field, models

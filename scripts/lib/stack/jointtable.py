@@ -176,7 +176,11 @@ def measure_union(
     """
     seeing = max((coadd.header["SEEING"] for coadd in coadds), default=1.0)
     positions = [np.column_stack([cat["RA"], cat["DEC"]]) for cat in cats]
-    quality = [cat["SNR"] for cat in cats]
+    # A saturated star whose flux is not known is none the less seen.
+    quality = [
+        np.where(np.isnan(cat["SNR"]) & (cat["FLAGS"] & FLAG_SATURATED > 0), table_snr, cat["SNR"])
+        for cat in cats
+    ]
     sky, found = unite_sources(positions, quality, SAME_SOURCE_RADIUS * seeing, table_snr)
     order = np.argsort(sky[:, 1], kind="stable")
     sky, found = sky[order], found[order]
