@@ -319,11 +319,13 @@ def find_profile(squares: Squares, scales: Scales, target: int) -> FoundProfile 
     fits.fit_strength(Profile.of(parameters))
     free, disc = fits.fit(parameters), fits.fit(parameters[:-1])
     # The outskirts of galaxies are exponential, unless these are clearly not (Schwarz 1978).
-    best = disc if disc.chi2 - free.chi2 < np.log(squares.value.size) else free
+    exponential = disc.chi2 - free.chi2 < np.log(squares.value.size)
+    best = disc if exponential else free
     fits.fit_strength(best.profile)
     best = fits.fit(best.parameters)
     # What the profile leaves shows how far the light may depart from it where that is not seen.
-    errors = free.error(fits.squares, target), beyond.std(), form_error(fits, disc)
+    form = max(form_error(fits, disc), 0.0 if exponential else form_error(fits, best))
+    errors = free.error(fits.squares, target), beyond.std(), form
     error = float(np.linalg.norm(errors))
     return FoundProfile(best.profile, target, fits.squares, left, error)
 
@@ -337,7 +339,7 @@ def form_error(fits: ProfileFit, best: Fit) -> float:
     ----------
     fits : ProfileFit
     best : Fit
-        Exponential: with a free index a part of the squares tells little.
+        Of all squares; with a free index a part of them tells less than an exponential one does.
 
     Returns
     -------
