@@ -29,7 +29,7 @@ def campaign(tmp_path_factory):
     """Three nights of 512² pixels, three exposures each, of which the first run knows one."""
     place = Place(tmp_path_factory.mktemp("campaign"))
     for name, options in NIGHTS.items():
-        usual = {"instrument": "lmi", "size": 512, "exposures": 3, "stars": 40, "calibrations": 3}
+        usual = {"instrument": "lmi", "size": 512, "exposures": 3, "stars": 25, "calibrations": 3}
         # No stars below the limit of a night: they would add to the noise of the deeper stack.
         usual |= {"faint_limit": 21.5}
         night = simulate.Night(
