@@ -13,11 +13,11 @@ import simulate  # noqa: E402
 
 NIGHT = {
     "instrument": "lmi", "size": 512, "exposures": 3, "stars": 40, "calibrations": 3, "seed": 7,
-    "detector_truth": False, "faint_limit": 21.5,
+    "detector_truth": False, "faint_limit": 21.0,
 }  # fmt: skip
 """An LMI night of 512 x 512 pixels: two filters, three exposures each, biases and flats.
 
-No stars fainter than r = 21.5: the field is no crowd.
+No stars fainter than r = 21: the field is no crowd.
 """
 
 

@@ -45,8 +45,8 @@ def cut(path):
 @pytest.fixture(scope="module")
 def mosaic(tmp_path_factory):
     place = simulated(
-        tmp_path_factory.mktemp("mosaic"), exposures=EXPOSURES, filters=("SDSS-R",), stars=80,
-        calibrations=CALIBRATIONS,
+        tmp_path_factory.mktemp("mosaic"), exposures=EXPOSURES, filters=("SDSS-R",), stars=60,
+        calibrations=CALIBRATIONS, faint_limit=20.5,
     )  # fmt: skip
     place.truth = simulate.load_truth(place.path)
     for path in place.raw.glob("*.fits"):

@@ -138,7 +138,7 @@ class Place:
 def simulated(path, **options):
     """Write raw frames and their reference table into `path`, which must be new.
 
-    By default there are no stars fainter than r = 21.5: the field is no crowd.
+    By default there are no stars fainter than r = 21: the field is no crowd.
     """
     night = simulate.Night(**TEST_NIGHT | options)
     simulate.simulate_night(path, night)
