@@ -25,6 +25,10 @@ MOST_BY_CHANCE = 1e-3
 """Part of the pixels in which stars may stand out at every pointing by chance; with more, defects
 cannot be distinguished from them."""
 
+LIT = 3.0
+"""[noise] Where a target's own light is brighter, what its model lacks stands out at every pointing:
+defects are not looked for."""
+
 UNDITHERED = {"sigma": 14.0, "hole": 8.0, "threshold": 0.9}
 """For frames that all have one pointing: least smoothing [px], as anything smaller may be a source;
 the hole in its kernel; and the threshold [sigma] for sources in their mean, about S/N 4.
@@ -226,6 +230,10 @@ def find_deep_sources(
             log.info("%s shift %s", good[n][2].name, shift or "unknown")
             places[n] = (target, shift)
             if shift:
+                lit = lit_pixels(frames, n, smooth.shape)
+                if lit is not None:
+                    usable &= ~lit
+                    excess[lit] = 0
                 persistence.add(excess, usable, target, shift)
         if deep:
             masks = together.sources(smooth.shape)
@@ -242,6 +250,14 @@ def find_deep_sources(
     for n in range(1, len(places)):
         places[n] = places[n] or places[n - 1]
     return defects, number, places
+
+
+def lit_pixels(frames: SkyFrames, n: int, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return where a frame has much light of its target; None where no frame has any."""
+    if frames.light is None:
+        return None
+    lit: np.ndarray = light_image(frames.light.maps[n], shape) > LIT * sky_noise(frames.good[n][1])
+    return lit
 
 
 def frame_excess(

@@ -1,5 +1,7 @@
 """The sky of dithered frames whose true sky is known: made, subtracted, and what it reveals."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import sep
@@ -17,7 +19,7 @@ from lib.background.makesky import sky_from_frames
 from lib.background.mastersky import MasterSky, read_sky, write_sky
 from lib.background.pointings import pointing_groups
 from lib.background.registration import offset, spectrum
-from lib.background.secondpass import UNDITHERED, DitheredSum, Persistence
+from lib.background.secondpass import UNDITHERED, DitheredSum, Persistence, find_deep_sources
 from lib.background.sky import (
     NO_GROWTH,
     binned,
@@ -345,6 +347,35 @@ def test_persistence_wants_three_pointings():
             excess[40, 40] = 12
             persistence.add(excess, usable, "M_1", shift)
         assert persistence.defects().sum() == found
+
+
+def test_what_a_model_lacks_of_a_galaxy_is_no_defect():
+    """The core of one larger than the dither is bright in the same columns at all pointings."""
+    rng = np.random.default_rng(7)
+    shape, level = (256, 256), 900.0
+    y, x = np.indices(shape)
+    stars = rng.uniform(20, 236, (2, 12))
+    facts = fits.Header({"SKYCTS": level, "GAIN": 1.0, "RDNOISE": 5.0, "TARGET": "galaxy"})
+    frames, maps = {}, []
+    for n, (dy, dx) in enumerate([(0, 0), (-14, 21), (16, 7), (-19, -10), (11, -16)]):
+        light = 1.5 * np.exp(-np.hypot(x - 128 - dx, y - 128 - dy) / 40)
+        image = rng.poisson(level * (1 + light)) + rng.normal(0, 5, shape)
+        mask = np.zeros(shape, np.uint8)
+        for sy, sx in stars.T:
+            away = np.hypot(y - sy - dy, x - sx - dx)
+            image += 3000 * np.exp(-(away**2) / 2 / 1.7**2)
+            mask[away < 6] |= SOURCE
+        image[30, 15] += 500
+        frames[n] = Frame(image.astype(np.float32), mask, facts)
+        # A tenth is missing.
+        maps.append(0.9 * light.reshape(64, 4, 64, 4).mean(axis=(1, 3)))
+    given = SimpleNamespace(
+        planes=np.ones((5, *shape), np.float32), tilts=np.zeros((5, 1, 1), np.float32),
+        good=[(n, facts, SimpleNamespace(level=level, name=f"2{n}")) for n in frames],
+        light=SimpleNamespace(maps=maps), read=frames.get,
+    )  # fmt: skip
+    defects, _, _ = find_deep_sources(given, np.ones(shape, np.float32), deep=False)
+    assert defects[30, 15] and defects.sum() == 1
 
 
 def test_a_crowd_of_stars_is_no_defect():
