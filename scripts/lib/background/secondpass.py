@@ -26,7 +26,7 @@ MOST_BY_CHANCE = 1e-3
 cannot be distinguished from them."""
 
 LIT = 3.0
-"""[noise] Where a target's own light is brighter, what its model lacks stands out at every pointing:
+"""[noise] Where the light of a target is brighter what its model lacks stands out everywhere:
 defects are not looked for."""
 
 UNDITHERED = {"sigma": 14.0, "hole": 8.0, "threshold": 0.9}

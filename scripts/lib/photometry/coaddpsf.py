@@ -18,11 +18,12 @@ from lib.photometry.flags import (
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.pointflux import CORE_RADIUS, LEAST_SCATTER
 from lib.photometry.psfbuild import FIT_RADIUS, LEAST_STARS, PsfImage, PsfStars, build_psf
-from lib.photometry.psffit import PsfFluxes
+from lib.photometry.psffit import PsfFluxes, sky_response
 from lib.photometry.psfmodel import PsfModel
 from lib.photometry.skystructure import local_excess
 from lib.photometry.sources import neighbour_distance
 from lib.photometry.starfield import StarField
+from lib.photometry.underlying import UnderlyingLight
 
 EFFECTIVE_RADIUS = 0.85
 """[FWHM] An aperture of this radius has the noise of a fitted Gaussian."""
@@ -363,7 +364,7 @@ def tie(
 
 
 def psf_measurement(
-    coadd: MeasuredCoadd, field: StarField, crowded: bool = False
+    coadd: MeasuredCoadd, field: StarField, under: UnderlyingLight, crowded: bool = False
 ) -> PsfMeasurement:
     """Measure the sources of a coadd by fits of its point-spread function.
 
@@ -373,6 +374,8 @@ def psf_measurement(
         Coadd with its `psf`, without which nothing is measured.
     field : StarField
         Sources of the coadd.
+    under : UnderlyingLight
+        What is under them.
     crowded : bool
 
     Returns
@@ -385,19 +388,27 @@ def psf_measurement(
     image = psf_image(coadd, field.fwhm, crowded)
     x, y = field.sources["x"].astype(float), field.sources["y"].astype(float)
     fitted = image.fit(psf, x, y, rounds=CROWD_ROUNDS if crowded else 3)
-    return _finished(coadd, field, image, fitted, n)
+    return _finished(coadd, field, under, image, fitted, n)
 
 
 def _finished(
-    coadd: MeasuredCoadd, field: StarField, image: PsfImage, fitted: PsfFluxes, n: int
-) -> PsfMeasurement:
-    """Return fluxes with all errors included: sky, lost cores, partial coverage."""
+    coadd: MeasuredCoadd, field: StarField, under: UnderlyingLight, image: PsfImage,
+    fitted: PsfFluxes, n: int,
+) -> PsfMeasurement:  # fmt: skip
+    """Return fluxes without what is under them, with all errors: sky, lost cores, coverage."""
     x, y, flux = (values[:n].copy() for values in (fitted.x, fitted.y, fitted.flux))
     excess = local_excess(
         coadd.image, coadd.variance, coadd.occupied_total, x, y, EFFECTIVE_RADIUS * field.fwhm,
         coadd.noise.ratio(EFFECTIVE_RADIUS * field.fwhm),
     )  # fmt: skip
     variance = full_variance(image, fitted, excess)
+    on = np.flatnonzero(under.level)
+    if on.size and coadd.psf is not None:
+        place = x[on], y[on], flux[on]
+        pixels = sky_response(coadd.psf, *place, image.variance, image.gain)
+        flux[on] -= pixels * under.level[on]
+        photons = np.maximum(under.level[on], 0) * fitted.area[on] / coadd.gain
+        variance[on] += (pixels * under.error[on]) ** 2 + photons
     if coadd.coverage is not None and coadd.coverage.partial:
         stars = np.flatnonzero(field.stars)
         factor, own = coadd.coverage.correction(x, y, CORE_RADIUS * field.fwhm, stars)

@@ -177,9 +177,7 @@ def psf_photometry(
         none = np.empty(0)
         no_pixel = np.empty(0, np.int64), np.empty(0, np.float32)
         return PsfFluxes(none, none, none, none, none, none, none, image, variance, *no_pixel)
-    sample = regular_sample(variance)
-    sample = sample[(sample > 0) & (sample < np.inf)]
-    noise = float(np.sqrt(np.median(sample))) if sample.size else 1.0
+    noise = _typical_noise(variance)
     data = image
     start = x.copy(), y.copy()
     flux = np.zeros(n)
@@ -246,6 +244,45 @@ def draw_stars(
     light = np.zeros(shape, np.float32)
     light.ravel()[touched] = matrix.T @ np.asarray(flux, float)
     return light
+
+
+def _typical_noise(variance: np.ndarray) -> float:
+    """Return the median noise of the pixels that count; 1 without any."""
+    sample = regular_sample(variance)
+    sample = sample[(sample > 0) & (sample < np.inf)]
+    return float(np.sqrt(np.median(sample))) if sample.size else 1.0
+
+
+def sky_response(
+    psf: PsfModel, x: np.ndarray, y: np.ndarray, flux: np.ndarray, variance: np.ndarray,
+    gain: float,
+) -> np.ndarray:  # fmt: skip
+    """Return by how much fitted fluxes grow with a level under the stars [pixel].
+
+    A fit with weights w to a profile m takes sum(w m) / sum(w m^2) of a level for light of a star.
+
+    Parameters
+    ----------
+    psf : PsfModel
+    x, y, flux : ndarray, shape (n,)
+        Positions [pixel], and fluxes as fitted.
+    variance, gain
+        As for `psf_photometry`.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    noise = _typical_noise(variance)
+    stamps = psf.stamps(x, y, stamp_radii(flux, psf, noise))
+    star = np.repeat(np.arange(x.size), np.diff(stamps.start))
+    profile = stamps.light.astype(float)
+    light = np.maximum(flux[star] * profile, 0)
+    photons = light / gain if gain else 0.0
+    weight = 1 / (noise**2 + photons + (psf.profile_error * light) ** 2)
+    first = stamps.start[:-1]
+    linear, square = (np.add.reduceat(weight * profile**power, first) for power in (1, 2))
+    return np.asarray(linear / square)
 
 
 def stamp_radii(flux: np.ndarray, psf: PsfModel, noise: float) -> np.ndarray:

@@ -19,6 +19,7 @@ from lib.photometry.neighbours import deblended_errors, neighbour_errors
 from lib.photometry.pointflux import ApertureSums, core_fluxes, point_fluxes
 from lib.photometry.skystructure import local_excess
 from lib.photometry.starfield import STELLAR_LOCUS, StarField
+from lib.photometry.underlying import UnderlyingLight
 from lib.photometry.zeropoint import Zeropoint
 
 COUNTS = "ct"
@@ -302,13 +303,15 @@ def measure_sources(
 
     aperture = field.star_aperture()
     inner = aperture.inner()
+    # In a crowd the sky between the stars is fitted with them.
+    under = UnderlyingLight.none(x.size) if crowded else UnderlyingLight.of(field)
     error = deblended_errors(x, y, aperture_error(field.core_flux, inner.radius), inner)
-    core = ApertureSums(field.core_flux, error, inner.fraction)
+    core = under.taken_from(ApertureSums(field.core_flux, error, inner.fraction), inner.radius)
     error = np.hypot(
         aperture_error(field.flux, aperture.radius),
         neighbour_errors(x, y, np.sqrt(core.variance), aperture),
     )
-    wide = ApertureSums(field.flux, error, aperture.fraction)
+    wide = under.taken_from(ApertureSums(field.flux, error, aperture.fraction), aperture.radius)
     if crowded:
         flux, error = core_fluxes(core, field.core.scatter)
     else:
@@ -329,7 +332,7 @@ def measure_sources(
         error = aperture_error(flux, radius)
         part = np.hypot(scatter.total(flux, error), _partial_error(coadd, field, radius))
         circular.append(SourceFluxes(flux, np.hypot(error, part * flux)))
-    psf = psf_measurement(coadd, field, crowded)
+    psf = psf_measurement(coadd, field, under, crowded)
     return SourceMeasurements(
         coadd.source_positions(), position_error, point, SourceFluxes(auto, auto_error),
         SourceFluxes(psf.flux, psf.error), psf.chi2, circular, reach, field.flags | kron_flags,

@@ -16,6 +16,7 @@ from lib.photometry.psfbuild import FIT_RADIUS, PsfImage, PsfStars, build_psf
 from lib.photometry.psffit import psf_photometry
 from lib.photometry.psfmodel import PsfModel
 from lib.photometry.sourcetable import measure_sources
+from lib.photometry.underlying import UnderlyingLight
 from lib.stack.depth import detection_settings, measure_coadd
 
 FWHM, BETA, SKY = 3.4, 3.0, 300.0
@@ -287,7 +288,7 @@ def test_saturated_stars_are_told_by_their_wings():
     x, y, flux = grid_of_stars(rng)
     flux[::12] = 10 ** rng.uniform(5.9, 6.7, flux[::12].size)
     coadd = with_psf(coadd_of(rng, x, y, flux, (400, 400), saturate=2.5e4))
-    measured = psf_measurement(coadd, coadd.field)
+    measured = psf_measurement(coadd, coadd.field, UnderlyingLight.none(len(coadd.field.sources)))
     rows, near = matched(coadd.field, x, y, 3.0)
     lost = flux[near] > 6e5
     assert lost.sum() >= 8
