@@ -225,12 +225,11 @@ def find_deep_sources(
     for target, members in targets.items():
         together = DitheredSum()
         for n in members:
-            excess, usable, sources = frame_excess(frames, n, smooth)
+            excess, usable, sources, lit = frame_excess(frames, n, smooth)
             shift = together.add(excess, usable, sources)
             log.info("%s shift %s", good[n][2].name, shift or "unknown")
             places[n] = (target, shift)
             if shift:
-                lit = lit_pixels(frames, n, smooth.shape)
                 if lit is not None:
                     usable &= ~lit
                     excess[lit] = 0
@@ -252,17 +251,9 @@ def find_deep_sources(
     return defects, number, places
 
 
-def lit_pixels(frames: SkyFrames, n: int, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Return where a frame has much light of its target; None where no frame has any."""
-    if frames.light is None:
-        return None
-    lit: np.ndarray = light_image(frames.light.maps[n], shape) > LIT * sky_noise(frames.good[n][1])
-    return lit
-
-
 def frame_excess(
     frames: SkyFrames, n: int, smooth: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
     """Return the excess of a frame over its sky.
 
     Parameters
@@ -279,20 +270,25 @@ def frame_excess(
         In units of the noise; infinite where saturated, 0 where nothing is known.
     usable, sources : ndarray of bool, shape (ny, nx)
         Pixels without a defect; sources known from the frame itself.
+    lit : ndarray of bool, shape (ny, nx), or None
+        Where it has much light of its target; None where no frame has any.
     """
     path, header, one = frames.good[n]
     frame = frames.read(path)
     usable = frame.mask & (BAD | SATURATED | NODATA) == 0
+    noise, lit = np.float32(sky_noise(header)), None
     if frames.light is None:
         excess = frame.image / (1 + surface(frames.tilts[n], smooth.shape))
         excess /= np.float32(one.level)
     else:
         excess = frame.image / np.float32(one.level)
-        excess -= light_image(frames.light.maps[n], smooth.shape)
+        light = light_image(frames.light.maps[n], smooth.shape)
+        lit = light > LIT * noise
+        excess -= light
         excess /= 1 + surface(frames.tilts[n], smooth.shape)
     excess -= smooth
-    excess /= np.float32(sky_noise(header))
+    excess /= noise
     np.copyto(excess, 0, where=~usable)
     # Saturated cores are sources, and the brightest.
     np.copyto(excess, np.inf, where=frame.mask & SATURATED > 0)
-    return excess, usable, frame.mask & SOURCE > 0
+    return excess, usable, frame.mask & SOURCE > 0, lit

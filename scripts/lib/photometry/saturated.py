@@ -167,12 +167,12 @@ def saturated_fluxes(
     flux, error = np.full((2, len(x)), np.nan)
     for row in rows:
         flux[row], error[row] = wing_flux(image, float(x[row]), float(y[row]), growth, fwhm)
-    if rows.size < 2:
-        return flux, error
+    apart = np.hypot(x[rows, None] - x[rows], y[rows, None] - y[rows])
+    beside = (apart < REACH * fwhm) & ~np.eye(rows.size, dtype=bool)
     for _ in range(ROUNDS):
-        for row in rows:
-            apart = np.hypot(x[rows] - x[row], y[rows] - y[row])
-            near = rows[(apart < REACH * fwhm) & (rows != row) & np.isfinite(flux[rows])]
+        for k in np.flatnonzero(beside.any(axis=1)):
+            row, near = rows[k], rows[beside[k]]
+            near = near[np.isfinite(flux[near])]
             if near.size:
                 others = np.array([x[near], y[near], flux[near]], float)
                 flux[row], error[row] = wing_flux(

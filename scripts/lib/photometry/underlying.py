@@ -71,14 +71,15 @@ class UnderlyingLight:
             if min(map(np.count_nonzero, rings)) < LEAST_PIXELS:
                 continue
             inner, outer = (float(np.median(left[ring])) for ring in rings)
-            values = left[rings[0] | rings[1]]
+            both = rings[0] | rings[1]
+            values = left[both]
             level = float(np.median(values))
             scatter = MAD_TO_SIGMA * float(np.median(np.abs(values - level)))
             # How it changes over the rings tells how well they stand for what is inside.
             error = np.sqrt(scatter**2 * 1.5 / values.size + (inner - outer) ** 2 + own[k] ** 2)
             noise = np.hypot(1.25 * scatter / np.sqrt(values.size), own[k])
             # A galaxy is not under itself: without its disc its core is no star.
-            alone = np.mean(label[rings[0] | rings[1]] == k + 1) < LEAST_SHARE
+            alone = np.mean(label[both] == k + 1) < LEAST_SHARE
             if level > LEAST_LEVEL * noise and (alone or _is_star(field, k, level)):
                 found.level[k], found.error[k] = level, error
         return found
