@@ -11,9 +11,11 @@ from lib.core.sphere import mean_position, project
 from lib.photometry.coverage import least_coverage
 from lib.photometry.flags import FLAG_NEIGHBOUR, FLAG_SATURATED, FLAG_WEIGHT
 from lib.photometry.measuredcoadd import MeasuredCoadd
+from lib.photometry.pointflux import ApertureSums
 from lib.photometry.sources import neighbour_distance
 from lib.photometry.sourcetable import SourceFluxes
 from lib.photometry.starfield import StarField
+from lib.photometry.underlying import UnderlyingLight
 from lib.photometry.zeropoint import (
     ASSUMED_REFERENCE_ERROR,
     Zeropoint,
@@ -121,17 +123,18 @@ def coadd_zeropoint(
     ours, theirs, n_matched = _match_stars(
         coadd, field, reference, band, settings, crowd is not None
     )
-    total, snr = field.total, field.snr
     if crowd is not None:
-        total, snr = crowd.flux, crowd.flux / crowd.error
-        seen = total[ours] > 0
-        ours, theirs = ours[seen], theirs[seen]
+        total, snr, relative = crowd.flux, crowd.flux / crowd.error, field.lost_error
+    else:
+        total, snr, relative = _without_larger_sources(field)
+    seen = total[ours] > 0
+    ours, theirs = ours[seen], theirs[seen]
     catalogue = np.asarray(reference[band], float)[theirs]
     errors = reference_errors(reference, band)[theirs]
     magnitude, error, keep = _magnitudes(
         total[ours], snr[ours], catalogue, errors, coadd.gain, settings
     )
-    error = np.hypot(error, 1.0857 * field.lost_error[ours])
+    error = np.hypot(error, 1.0857 * relative[ours])
     ours, theirs, magnitude, error = (a[keep] for a in (ours, theirs, magnitude, error))
     catalogue, errors = catalogue[keep], errors[keep]
     colour = None
@@ -153,6 +156,21 @@ def coadd_zeropoint(
         result.reason = f"NO_MATCH: no source within {settings.match_radius:g} arcsec"
     colours = np.full(ours.size, np.nan) if colour is None else colour.value
     return result, ZeropointStars(ours, theirs, catalogue, colours, x, y)
+
+
+def _without_larger_sources(field: StarField) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return total fluxes without the light of galaxies and nebulae, S/N, further relative errors.
+
+    What is not known of that light is an error that a fainter catalogue magnitude does not tell.
+    """
+    under = UnderlyingLight.of(field)
+    if not under.level.any():
+        return field.total, field.snr, field.lost_error
+    fraction = float(field.growth.fraction(field.aperture))
+    wide = under.taken_from(ApertureSums(field.flux, field.error, fraction), field.aperture)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        beyond = np.pi * field.aperture**2 * under.error / np.abs(wide.sums)
+    return wide.sums / fraction, wide.sums / field.error, np.hypot(field.lost_error, beyond)
 
 
 def _refused(result: Zeropoint, band: str) -> Zeropoint:

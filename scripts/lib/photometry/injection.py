@@ -23,6 +23,7 @@ from lib.photometry.psffit import draw_stars
 from lib.photometry.sources import Detections, detect_sources
 from lib.photometry.sourcetable import SourceMeasurements, measure_sources
 from lib.photometry.starfield import FieldSettings, StarField, measure_field
+from lib.photometry.superposed import superposed_sources
 
 log = logging.getLogger("autoproc")
 
@@ -141,17 +142,22 @@ def injection_region(coadd: MeasuredCoadd) -> MeasuredCoadd:
 
     It is the middle of the covered area, which most frames share.
     """
-    rows, columns = (np.flatnonzero(coadd.covered.any(axis=axis)) for axis in (1, 0))
-    part = tuple(
-        slice(max(0, middle - REGION // 2), middle + REGION // 2)
-        for middle in (int(np.median(rows)), int(np.median(columns)))
-    )
+    part = _middle_of(coadd.covered)
     psf = coadd.psf and coadd.psf.shifted(part[1].start, part[0].start)
     return replace(
         coadd, psf=psf, image=np.ascontiguousarray(coadd.image[part]),
         variance=np.ascontiguousarray(coadd.variance[part]),
         covered=np.ascontiguousarray(coadd.covered[part]),
         occupied=np.ascontiguousarray(coadd.occupied[part]),
+    )  # fmt: skip
+
+
+def _middle_of(covered: np.ndarray) -> tuple[slice, slice]:
+    """Return the rows and columns in the middle of the covered area."""
+    row, column = (int(np.median(np.flatnonzero(covered.any(axis=axis)))) for axis in (1, 0))
+    half = REGION // 2
+    return (
+        slice(max(0, row - half), row + half), slice(max(0, column - half), column + half)
     )  # fmt: skip
 
 
@@ -268,9 +274,10 @@ def _found_alone(
     image = measurement_image(region, with_stars)
     sources, segments = detect_above_background(image, how, box)
     faint, _ = faint_sources(image.data, image, segments, field.fwhm)
-    at = np.column_stack(
-        [np.r_[one[axis], two[axis]] for axis in "xy" for one, two in [(sources, faint)]]
-    )
+    extended = field.extended[_middle_of(coadd.covered)]
+    before, _ = superposed_sources(image.data, image, extended, sources, field.fwhm, field.growth)
+    found = np.concatenate([sources, faint, before])
+    at = np.column_stack([found["x"], found["y"]])
     if not len(at) or not x.size:
         return flux, np.zeros(x.size, bool)
     apart, _ = cKDTree(at).query(np.column_stack([x, y]))

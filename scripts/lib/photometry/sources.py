@@ -37,6 +37,9 @@ PIXEL_WIDTH = 12**-0.5
 """Standard deviation of a uniform distribution over one pixel [pixel]."""
 
 
+LARGE = 100.0
+"""[FWHM^2] Minimum area of a source that lies under others: ten times that of most stars."""
+
 FEW_STARS = 5
 """With fewer unblended stars, deblended ones count as stars, too."""
 
@@ -194,6 +197,28 @@ def detect_sources(
         inside = np.clip(sources[axis], sources[f"{axis}min"], sources[f"{axis}max"])
         sources[axis] = np.where(np.isnan(inside), sources[f"{axis}peak"], inside)
     return Detections(sources, segments)
+
+
+def large_sources(segments: np.ndarray, number: int, fwhm: float) -> np.ndarray:
+    """Return which labels of a segmentation map are those of large sources.
+
+    Parameters
+    ----------
+    segments : ndarray of int32, shape (ny, nx)
+        Segmentation map.
+    number : int
+        Number of its sources.
+    fwhm : float
+        FWHM of the stars [pixel].
+
+    Returns
+    -------
+    ndarray of bool, shape (number + 1,)
+        False for label 0.
+    """
+    large = np.bincount(segments.ravel(), minlength=number + 1) > LARGE * fwhm**2
+    large[0] = False
+    return large
 
 
 def neighbour_distance(

@@ -8,7 +8,7 @@ import sep
 from astropy.io import fits
 
 from lib.core.stats import excess_scatter
-from lib.photometry.apertures import aperture_fluxes, squares_about
+from lib.photometry.apertures import aperture_fluxes
 from lib.photometry.coaddpsf import psf_measurement
 from lib.photometry.columnmeanings import describe_columns
 from lib.photometry.fieldvariation import WIDE_RADIUS
@@ -20,6 +20,7 @@ from lib.photometry.pointflux import ApertureSums, core_fluxes, point_fluxes
 from lib.photometry.skystructure import local_excess
 from lib.photometry.starfield import STELLAR_LOCUS, StarField
 from lib.photometry.underlying import UnderlyingLight
+from lib.photometry.windowed import position_errors
 from lib.photometry.zeropoint import Zeropoint
 
 COUNTS = "ct"
@@ -43,9 +44,6 @@ AXES_SLOPE = 0.1
 AXES_NOISE = 0.45
 """Scatter of ln(semi-axis) between repeated measurements, times the square root of S/N: 0.3 for
 discs to 0.55 for stars."""
-
-WINDOW = 2.0 / 2.3548
-"""Standard deviation of the window for positions [half-light radius of stars]."""
 
 
 SCATTER_SNR = 50.0
@@ -136,54 +134,6 @@ def kron_variance_factor(stretch: np.ndarray) -> np.ndarray:
     both = inner**3 / 3 - r1 * inner**2 / 2
     moved = outer**4 / 4 - 2 * r1 * outer**3 / 3 + r1**2 * outer**2 / 2
     return 1 + (2 * g * both + g**2 * moved) / fixed
-
-
-def position_errors(
-    image: np.ndarray,
-    x: np.ndarray,
-    y: np.ndarray,
-    locus: float,
-    variance: np.ndarray,
-    gain: float,
-) -> np.ndarray:
-    """Return the errors of windowed positions, averaged over both axes.
-
-    A position x0 satisfies sum(W(x - x0) (x - x0) I) = 0, where W is a Gaussian as wide as a star.
-    Its error is that of the sum divided by the derivative of the sum with respect to x0 (compare
-    ERRX2WIN in the manual of source-extractor).
-
-    Parameters
-    ----------
-    image : ndarray, shape (ny, nx)
-        Background-subtracted image.
-    x, y : ndarray, shape (n,)
-        Positions of the sources [pixel].
-    locus : float
-        Half-light radius of stars [pixel].
-    variance : ndarray, shape (n,)
-        Sky variance of a pixel at each source, including correlated noise.
-    gain : float
-        Electrons per unit.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        Errors [pixel]; infinite where no significant light is left.
-    """
-    window = WINDOW * locus
-    half = int(np.ceil(4 * window))
-    grid = np.arange(-half, half + 1)
-    row, column = y.round().astype(int), x.round().astype(int)
-    light = np.nan_to_num(image[squares_about(column, row, half, image.shape)])
-    dy2, dx2 = ((grid + (whole - one)[:, None]) ** 2 for whole, one in ((row, y), (column, x)))
-    r2 = dy2[:, :, None] + dx2[:, None, :]
-    weight = np.exp(-r2 / (2 * window**2))
-    # Mean of both axes: half of r^2 for x^2.
-    slope = np.sum(weight * light * (1 - r2 / (2 * window**2)), axis=(1, 2))
-    photons = np.sum(weight**2 * r2 / 2 * np.maximum(light, 0), axis=(1, 2)) / gain
-    empty = variance * np.pi * window**4 / 2
-    with np.errstate(divide="ignore"):
-        return np.sqrt(photons + empty) / np.maximum(slope, 0)
 
 
 @dataclass(frozen=True)
@@ -278,8 +228,11 @@ def measure_sources(
     row, column = np.clip(y.round(), 0, ny - 1), np.clip(x.round(), 0, nx - 1)
     pixel = coadd.variance[row.astype(int), column.astype(int)]
     star_size = field.profile.half_light
+    # In a crowd the sky between the stars is fitted with them.
+    under = UnderlyingLight.none(x.size) if crowded else UnderlyingLight.of(field)
+    variance = pixel * coadd.noise.ratio(2 * star_size) ** 2
     position_error = position_errors(
-        coadd.image, x, y, star_size, pixel * coadd.noise.ratio(2 * star_size) ** 2, coadd.gain
+        coadd.image, x, y, star_size, variance, coadd.gain, under.gradient_error
     )
     image = MeasurementImage(coadd.image, np.sqrt(coadd.variance).astype(np.float32), gain=0.0)
     excess, inner_excess = (
@@ -303,8 +256,6 @@ def measure_sources(
 
     aperture = field.star_aperture()
     inner = aperture.inner()
-    # In a crowd the sky between the stars is fitted with them.
-    under = UnderlyingLight.none(x.size) if crowded else UnderlyingLight.of(field)
     error = deblended_errors(x, y, aperture_error(field.core_flux, inner.radius), inner)
     core = under.taken_from(ApertureSums(field.core_flux, error, inner.fraction), inner.radius)
     error = np.hypot(

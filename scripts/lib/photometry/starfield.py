@@ -48,7 +48,14 @@ from lib.photometry.psf import (
     moffat_fraction,
 )
 from lib.photometry.saturated import saturated_fluxes
-from lib.photometry.sources import Detections, detect_sources, neighbour_distance, select_stars
+from lib.photometry.sources import (
+    Detections,
+    detect_sources,
+    large_sources,
+    neighbour_distance,
+    select_stars,
+)
+from lib.photometry.superposed import superposed_sources
 
 FWHM_OVER_SIGMA = 2.3548
 """Full width at half maximum of a Gaussian over its standard deviation."""
@@ -290,6 +297,16 @@ class StarField:
         """Which sources have the size of a star, ndarray of bool, shape (n,)."""
         return np.abs(np.log(np.maximum(self.size_ratio, 1e-3))) < STELLAR_LOCUS
 
+    @property
+    def extended(self) -> np.ndarray:
+        """Pixels of large sources that are no stars, ndarray of bool, shape (ny, nx).
+
+        The wings of a bright star, saturated or not, make it as large.
+        """
+        large = large_sources(self.segments, len(self.sources), self.fwhm)
+        large[1:] &= ~self.point_like & ((self.flags & FLAG_SATURATED) == 0)
+        return large[self.segments]
+
 
 def measure_field(
     image: MeasurementImage, settings: FieldSettings | None = None, *, find_hidden: bool = True,
@@ -325,7 +342,26 @@ def measure_field(
         return field
     # Repeated, with a growth curve less contaminated by neighbours.
     field, models = separate_stars(image, segments, described, field.growth)
-    profile = described.profile
+    rounds = 0
+    for found in _undetected(image, field, models):
+        if len(found.sources):
+            segments = np.where(
+                found.segments > 0, found.segments + len(described.sources), segments
+            )
+            more = describe_sources(image, found.sources, settings, profile=described.profile)
+            described = described.joined(more)
+            rounds = max(rounds, 2 if np.any(found.sources["flag"] & FLAG_BLENDED) else 1)
+    for _ in range(rounds):
+        field, _ = separate_stars(image, segments, described, field.growth)
+    return field
+
+
+def _undetected(image: MeasurementImage, field: StarField, models: StarModels) -> list[Detections]:
+    """Return sources that the detection missed, in the image without its stars.
+
+    These are neighbours of stars, faint stars, and stars before larger sources, in this order.
+    """
+    profile, segments = field.profile, field.segments
     point = field.point_like & (field.size_ratio < LARGEST_BLEND)
     point &= (field.flags & (FLAG_SATURATED | FLAG_TRUNCATED)) == 0
     if image.coverage is not None:
@@ -335,24 +371,23 @@ def measure_field(
     # A profile that varies in the core varies more in the wings.
     varying = field.variation.rms if field.variation else 0.0
     error = min(MODEL_ERROR + VARYING_MODELS * varying, LARGEST_MODEL_ERROR)
-    more, theirs = hidden_sources(models, image, point, segments, profile.fwhm, model_error=error)
+    hidden = hidden_sources(models, image, point, segments, profile.fwhm, model_error=error)
     x, y, light = (
-        np.append(field.sources[key][field.stars], more[key]) for key in ("x", "y", "flux")
+        np.append(field.sources[key][field.stars], hidden.sources[key])
+        for key in ("x", "y", "flux")
     )
     if second_images(x, y, light, profile.fwhm, shortest=0.5, least_ratio=0.01):
         # A companion that all stars have is part of their profile.
-        more, theirs = more[:0], np.zeros_like(theirs)
-    more["flag"] |= FLAG_BLENDED
-    segments = np.where(theirs > 0, theirs + len(point), segments)
-    faint, theirs = faint_sources(models.residual, image, segments, profile.fwhm)
-    segments = np.where(theirs > 0, theirs + len(point) + len(more), segments)
-    rounds = 2 if len(more) else 1 if len(faint) else 0
-    for found in (more, faint):
-        if len(found):
-            described = described.joined(describe_sources(image, found, settings, profile=profile))
-    for _ in range(rounds):
-        field, _ = separate_stars(image, segments, described, field.growth)
-    return field
+        hidden = Detections(hidden.sources[:0], np.zeros_like(hidden.segments))
+    taken = np.where(hidden.segments > 0, hidden.segments + len(point), segments)
+    faint = faint_sources(models.residual, image, taken, profile.fwhm)
+    known = np.concatenate([field.sources, hidden.sources])
+    before = superposed_sources(
+        models.residual, image, field.extended, known, profile.fwhm, field.growth
+    )
+    for blended in (hidden, before):
+        blended.sources["flag"] |= FLAG_BLENDED
+    return [hidden, faint, before]
 
 
 def describe_sources(

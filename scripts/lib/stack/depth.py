@@ -20,6 +20,7 @@ from lib.photometry.measuredcoadd import (
 )
 from lib.photometry.sources import Detections, detect_sources
 from lib.photometry.starfield import FieldSettings, StarField, measure_field
+from lib.photometry.underlying import UnderlyingLight
 from lib.stack.lostpixels import LostPixels, find_lost_pixels, lift_cores
 
 NEGLIGIBLE_LIFT = 0.05
@@ -229,7 +230,7 @@ def _separate_background(
         # Detection above the common light of crowded stars, where these still separate.
         detected = detect_above_background(to_measure, how, settings.background_box)
     field = measure_field(to_measure, how, detected=detected) or field
-    return clean, mesh, field
+    return clean, mesh, UnderlyingLight.of(field).recentred(field, clean)
 
 
 def _calibrate_noise(

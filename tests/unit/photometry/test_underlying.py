@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from astropy.wcs import WCS
 from moffatstars import jittered_grid, moffat_image
+from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from lib.core.settings import StackSettings
+from lib.photometry.backgroundmesh import spread_mesh
 from lib.photometry.underlying import UnderlyingLight
 from lib.stack.coaddition import measure_all
 from lib.stack.depth import measure_coadd
@@ -60,6 +62,89 @@ def test_light_of_a_galaxy_is_none_of_the_stars_before_it(before_a_galaxy, stars
     # About zero: what is left of the galaxy is in the errors.
     assert 0.7 < 1.4826 * np.median(np.abs(pulls)) < 1.3
     assert np.abs(pulls).max() < 5
+
+
+def signal_to_noise(stars):
+    """Return the S/N of stars in apertures of 0.75 FWHM, and their distances from the galaxy."""
+    x, y, flux, _ = stars
+    away = np.hypot(x - 300, (y - 310) / 0.7)
+    level = SKY * (1 + 1.2 * np.exp(-away / 60))
+    inside = 0.6 * flux
+    return inside / np.sqrt(inside + np.pi * (0.75 * FWHM) ** 2 * level), away
+
+
+def test_stars_before_a_galaxy_are_found_without_false_ones(before_a_galaxy, stars):
+    coadd, measured = before_a_galaxy
+    x, y, *_ = stars
+    sources = coadd.field.sources
+    at, true = np.column_stack([sources["x"], sources["y"]]), np.column_stack([x, y])
+    snr, away = signal_to_noise(stars)
+    apart, _ = cKDTree(at).query(true)
+    # Twice the threshold. The centre is the galaxy's own.
+    clear = (snr > 10) & (away > 15) & (away < 250)
+    assert np.count_nonzero(clear) > 60
+    assert np.mean(apart[clear] < 0.3 * FWHM) > 0.95
+    nearest, _ = cKDTree(true).query(at)
+    seen = measured.point.flux > 5 * measured.point.error
+    centre = np.hypot(sources["x"] - 300, sources["y"] - 310) < FWHM
+    assert not np.any(seen & ~centre & (nearest > FWHM))
+
+
+def test_a_star_beside_the_nucleus_of_a_galaxy():
+    rng = np.random.default_rng(24)
+    centres = np.array([(a, b) for a in (90, 260, 430) for b in (90, 260, 430)], float)
+    angle = rng.uniform(0, 2 * np.pi, 9)
+    # From 2.6 to 4.7 FWHM: in the ring about the star.
+    away = np.linspace(9, 16, 9)
+    near = centres + np.column_stack([away * np.cos(angle), away * np.sin(angle)])
+    grid = np.array([(a, b) for a in (175, 345) for b in range(40, 500, 45)], float)
+    x, y = np.concatenate([near, grid]).T
+    flux = np.append(np.full(9, 4e4), 10 ** rng.uniform(4.5, 5.3, len(grid)))
+    light = moffat_image(x, y, flux, FWHM, BETA, (520, 520), half=40)
+    row, column = np.indices(light.shape)
+    for cx, cy in centres:
+        r = np.hypot(column - cx, row - cy)
+        light += SKY * (np.exp(-r / 20) + 6 * np.exp(-r / 5))
+    coadd, measured, *_ = measure_all(coadd_of(rng, light), SETTINGS)
+    at = np.column_stack([coadd.field.sources["x"], coadd.field.sources["y"]])
+    apart, index = cKDTree(at).query(near)
+    assert np.count_nonzero(apart < 0.3 * FWHM) >= 8
+    seen_star = apart < 0.3 * FWHM
+    seen = index[seen_star]
+    for found in (measured.point, measured.psf):
+        pulls = (found.flux[seen] - 4e4) / found.error[seen]
+        assert np.abs(pulls).max() < 4
+        # Told within a fifth, not by an error that says nothing.
+        assert np.median(found.error[seen]) < 0.2 * 4e4
+    # The nucleus draws windowed positions towards it, by 0.2 to 0.6 pixel.
+    assert np.all(apart[seen_star] / np.sqrt(2) < 4 * measured.position_error[seen])
+    assert np.median(apart[seen_star]) < 0.2
+
+
+def test_light_that_the_background_mesh_leaves_has_either_sign(stars):
+    *_, light = stars
+    rng = np.random.default_rng(6)
+    clouds = sum(
+        width * gaussian_filter(rng.normal(size=(SIZE, SIZE)), width, mode="wrap")
+        for width in (20, 40, 80)
+    )
+    nebula = SKY * np.clip(0.5 + 0.5 * clouds, 0, None)
+    coadd = coadd_of(rng, light + nebula)
+    left = nebula - spread_mesh(coadd.background, nebula.shape)
+    sources = coadd.field.sources
+    x, y = (np.rint(sources[axis]).astype(int) for axis in "xy")
+    bright = coadd.field.flux > 30 * coadd.field.error
+    true = left[y, x][bright]
+    under = UnderlyingLight.of(coadd.field)
+    missed = under.level[bright] - true
+    for sign in (-1, 1):
+        some = (sign * true > 0.04 * SKY) & (under.error[bright] > 0)
+        assert np.count_nonzero(some) > 10
+        # A third of it is left at most, and told.
+        assert np.median(np.abs(missed[some])) < 0.3 * np.median(np.abs(true[some]))
+        pulls = missed[some] / under.error[bright][some]
+        # To three times the error of such a scatter of Gaussian pulls.
+        assert 1.4826 * np.median(np.abs(pulls)) < 1 + 3 * 1.17 / np.sqrt(pulls.size)
 
 
 def test_without_large_sources_nothing_is_taken_away(stars):
