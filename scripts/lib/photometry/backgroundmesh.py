@@ -6,6 +6,29 @@ import sep
 from lib.core.compiled import compiled
 from lib.core.stats import MAD_TO_SIGMA
 
+FINE_MESH = 5.0
+"""[FWHM] Side of the squares in which the light of large sources is measured."""
+
+
+def fine_mesh(image: np.ndarray, closed: np.ndarray, fwhm: float) -> sep.Background:
+    """Return the light of galaxies and nebulae between the stars, in squares of 5 FWHM.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        Image without its stars.
+    closed : ndarray of bool, same shape
+        Pixels to leave out.
+    fwhm : float
+        [pixel].
+
+    Returns
+    -------
+    sep.Background
+    """
+    size = max(4, round(FINE_MESH * fwhm))
+    return sep.Background(image, mask=closed, bw=size, bh=size, fw=3, fh=3)
+
 
 def background(
     image: np.ndarray, bad: np.ndarray | None = None, box: int = 64

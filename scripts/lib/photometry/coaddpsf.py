@@ -20,7 +20,6 @@ from lib.photometry.pointflux import CORE_RADIUS, LEAST_SCATTER
 from lib.photometry.psfbuild import FIT_RADIUS, LEAST_STARS, PsfImage, PsfStars, build_psf
 from lib.photometry.psffit import PsfFluxes, sky_response
 from lib.photometry.psfmodel import PsfModel
-from lib.photometry.skystructure import local_excess
 from lib.photometry.sources import neighbour_distance
 from lib.photometry.starfield import StarField
 from lib.photometry.underlying import UnderlyingLight
@@ -397,10 +396,7 @@ def _finished(
 ) -> PsfMeasurement:  # fmt: skip
     """Return fluxes without what is under them, with all errors: sky, lost cores, coverage."""
     x, y, flux = (values[:n].copy() for values in (fitted.x, fitted.y, fitted.flux))
-    excess = local_excess(
-        coadd.image, coadd.variance, coadd.occupied_total, x, y, EFFECTIVE_RADIUS * field.fwhm,
-        coadd.noise.ratio(EFFECTIVE_RADIUS * field.fwhm),
-    )  # fmt: skip
+    excess = coadd.local_excess(x, y, EFFECTIVE_RADIUS * field.fwhm, under)
     variance = full_variance(image, fitted, excess)
     on = np.flatnonzero(under.level)
     if on.size and coadd.psf is not None:

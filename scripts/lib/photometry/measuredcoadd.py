@@ -10,7 +10,9 @@ from lib.photometry.backgroundmesh import spread_mesh
 from lib.photometry.coverage import FrameCoverage
 from lib.photometry.emptyapertures import summed_area
 from lib.photometry.psfmodel import PsfModel
+from lib.photometry.skystructure import local_excess
 from lib.photometry.starfield import StarField
+from lib.photometry.underlying import UnderlyingLight
 
 OCCUPIED_MARGIN = 0.75
 """[FWHM] Rim of the sources in which no empty aperture may lie."""
@@ -83,6 +85,9 @@ class MeasuredCoadd:
         Point-spread function, where it could be measured.
     psf_reason : str
         Why it could not be measured.
+    structure : ndarray of float32, shape (ny, nx), optional
+        Light of galaxies and nebulae, where most sources lie in it: they are measured without it,
+        and so is the noise.
     """
 
     image: np.ndarray
@@ -98,6 +103,34 @@ class MeasuredCoadd:
     coverage: FrameCoverage | None = None
     psf: PsfModel | None = None
     psf_reason: str = ""
+    structure: np.ndarray | None = None
+
+    @property
+    def without_structure(self) -> np.ndarray:
+        """The image without the light of galaxies and nebulae."""
+        return self.image if self.structure is None else self.image - self.structure
+
+    def local_excess(
+        self, x: np.ndarray, y: np.ndarray, radius: float, under: UnderlyingLight
+    ) -> np.ndarray:
+        """Return `lib.photometry.skystructure.local_excess` at sources.
+
+        Parameters
+        ----------
+        x, y : ndarray, shape (n,)
+            [pixel].
+        radius : float
+            [pixel].
+        under : UnderlyingLight
+            Light that is taken away from the sources: it is no noise to them.
+        """
+        total, ratio = self.occupied_total, self.noise.ratio(radius)
+        excess = local_excess(self.image, self.variance, total, x, y, radius, ratio)
+        on = np.flatnonzero(under.level)
+        if self.structure is not None and on.size:
+            image = self.without_structure
+            excess[on] = local_excess(image, self.variance, total, x[on], y[on], radius, ratio)
+        return excess
 
     @cached_property
     def occupied_total(self) -> np.ndarray:

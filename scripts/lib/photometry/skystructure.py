@@ -3,13 +3,50 @@
 import numpy as np
 import sep
 
+from lib.core.stats import MAD_TO_SIGMA
+from lib.photometry.backgroundmesh import fine_mesh
 from lib.photometry.emptyapertures import empty_apertures
+from lib.photometry.starfield import StarField
+from lib.photometry.underlying import UnderlyingLight
 
 NEAREST_APERTURES = 60
 """Number of empty apertures that give the noise at a position: their rms is good to a tenth."""
 
 CLIP_SIGMA = 5
-"""Larger deviations are clipped to this: an undetected source is no sky structure."""
+"""Larger deviations are clipped to this: an undetected source is no sky structure, unless half of
+the apertures deviate as much."""
+
+
+SEEN_SNR = 10.0
+"""Signal-to-noise ratio of sources that tell whether there is structure."""
+
+STRUCTURED = 0.3
+"""Part of the sources above which their sky is that of a galaxy or a nebula."""
+
+
+def structure_of(
+    field: StarField, under: UnderlyingLight, covered: np.ndarray
+) -> np.ndarray | None:
+    """Return the light of galaxies and nebulae all over an image; None where few sources lie in it.
+
+    Parameters
+    ----------
+    field : StarField
+        Sources of the image.
+    under : UnderlyingLight
+        What is under them.
+    covered : ndarray of bool, shape (ny, nx)
+        Pixels with a value.
+
+    Returns
+    -------
+    ndarray of float32, shape (ny, nx), or None
+    """
+    seen = field.flux > SEEN_SNR * field.error
+    if not seen.any() or np.mean(under.level[seen] != 0) < STRUCTURED:
+        return None
+    stars = (field.segments > 0) & ~field.extended
+    return fine_mesh(field.residual, ~covered | stars, field.fwhm).back(dtype=np.float32)
 
 
 def local_excess(
@@ -49,6 +86,8 @@ def local_excess(
         return excess
     sums, _, _ = sep.sum_circle(image, *at.T, radius, subpix=5)
     expected, _, _ = sep.sum_circle(variance, *at.T, radius, subpix=5)
-    pull = np.clip(sums / (ratio * np.sqrt(expected)), -CLIP_SIGMA, CLIP_SIGMA)
     _, nearest = cKDTree(at).query(np.column_stack([x, y]), k=NEAREST_APERTURES)
-    return np.maximum(excess, np.sqrt(np.mean(pull[nearest] ** 2, axis=1)))
+    pull = np.abs(sums / (ratio * np.sqrt(expected)))[nearest]
+    typical = MAD_TO_SIGMA * np.median(pull, axis=1)
+    clipped = np.sqrt(np.mean(np.minimum(pull, CLIP_SIGMA) ** 2, axis=1))
+    return np.maximum.reduce([excess, clipped, typical * (typical > CLIP_SIGMA)])

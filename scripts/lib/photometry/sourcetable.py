@@ -17,7 +17,6 @@ from lib.photometry.image import MeasurementImage
 from lib.photometry.measuredcoadd import MeasuredCoadd
 from lib.photometry.neighbours import deblended_errors, neighbour_errors
 from lib.photometry.pointflux import ApertureSums, core_fluxes, point_fluxes
-from lib.photometry.skystructure import local_excess
 from lib.photometry.starfield import STELLAR_LOCUS, StarField
 from lib.photometry.underlying import UnderlyingLight
 from lib.photometry.windowed import position_errors
@@ -236,16 +235,7 @@ def measure_sources(
     )
     image = MeasurementImage(coadd.image, np.sqrt(coadd.variance).astype(np.float32), gain=0.0)
     excess, inner_excess = (
-        local_excess(
-            coadd.image,
-            coadd.variance,
-            coadd.occupied_total,
-            x,
-            y,
-            radius,
-            coadd.noise.ratio(radius),
-        )
-        for radius in (field.aperture, field.core.radius)
+        coadd.local_excess(x, y, radius, under) for radius in (field.aperture, field.core.radius)
     )
 
     def aperture_error(flux: np.ndarray, radius: float) -> np.ndarray:

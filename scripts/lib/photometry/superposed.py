@@ -7,15 +7,14 @@ star before a galaxy, or a supernova in it, that is a fraction of the galaxy's.
 import numpy as np
 import sep
 
+from lib.photometry.backgroundmesh import fine_mesh
 from lib.photometry.growth import GrowthCurve
 from lib.photometry.image import MeasurementImage
 from lib.photometry.sources import Detections, detect_sources
 
-MESH = 5.0
-"""[FWHM] Side of the squares in which the light of the large source is measured."""
-
-NOISE_MESH = 12.0
-"""[FWHM] Side of the squares in which the scatter of the filtered image is measured."""
+NOISE_MESH = 2.5
+"""Side of the squares in which the scatter of the filtered image is measured, over that of those
+which give the light of the large source."""
 
 THRESHOLD = 5.0
 """Detection threshold [local scatter of the filtered image]."""
@@ -75,14 +74,16 @@ def superposed_sources(
     if closed.all():
         return nothing
     light = np.where(closed, 0, residual[part])
-    under = _mesh(light, closed, MESH * fwhm).back()
+    under = fine_mesh(light, closed, fwhm).back()
     detail = np.where(closed, 0, light - under)
     photons = np.maximum(under, 0) / image.gain if image.gain else 0.0
     pull = (detail / np.sqrt(noise**2 + photons)).astype(np.float32)
     width = fwhm / 2.3548
     filtered = gaussian_filter(pull, width, truncate=3.0)
     # At least that of independent pixels: the mesh follows some of the noise.
-    scatter = np.maximum(_mesh(filtered, closed, NOISE_MESH * fwhm).rms(), 0.5 / width / np.pi**0.5)
+    scatter = np.maximum(
+        fine_mesh(filtered, closed, NOISE_MESH * fwhm).rms(), 0.5 / width / np.pi**0.5
+    )
     significance = np.where(closed, 0, filtered / scatter).astype(np.float32)
     sources, theirs = detect_sources(significance, 1.0, None, THRESHOLD, 1, smooth=False)
     x, y = sources["xpeak"].astype(float), sources["ypeak"].astype(float)
@@ -105,12 +106,6 @@ def _bounds(pixels: np.ndarray) -> tuple[slice, slice]:
     """Return the smallest rectangle that holds all pixels of a mask."""
     rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-
-
-def _mesh(image: np.ndarray, closed: np.ndarray, side: float) -> sep.Background:
-    """Return the background of an image in squares of a side [pixel]."""
-    size = max(4, round(side))
-    return sep.Background(image, mask=closed, bw=size, bh=size, fw=3, fh=3)
 
 
 def _near(known: np.ndarray, shape: tuple[int, int], radius: float) -> np.ndarray:

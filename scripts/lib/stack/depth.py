@@ -18,6 +18,7 @@ from lib.photometry.measuredcoadd import (
     MeasuredCoadd,
     subtract_mesh,
 )
+from lib.photometry.skystructure import structure_of
 from lib.photometry.sources import Detections, detect_sources
 from lib.photometry.starfield import FieldSettings, StarField, measure_field
 from lib.photometry.underlying import UnderlyingLight
@@ -90,16 +91,21 @@ def measure_coadd(
     if field is not None:
         fwhm = field.fwhm
         occupied |= grow(field.segments > 0, int(np.ceil(OCCUPIED_MARGIN * fwhm)))
+    structure = None
+    if field is not None:
+        structure = structure_of(field, UnderlyingLight.of(field), seen.shown)
+    level = clean if structure is None else clean - structure
     factor, noise = _calibrate_noise(
-        clean, variance, occupied, fwhm, settings.apertures, pixel_noise
+        level, variance, occupied, fwhm, settings.apertures, pixel_noise
     )
     variance *= factor**2
     if field is not None:
         pixel = float(np.sqrt(np.median(variance[covered])))
         field = replace(field, core=field.core_with_noise(pixel, noise.ratio, gain))
     return MeasuredCoadd(
-        clean, variance, covered, occupied, mesh, field, noise, wcs, scale, gain, coverage
-    )
+        clean, variance, covered, occupied, mesh, field, noise, wcs, scale, gain, coverage,
+        structure=structure,
+    )  # fmt: skip
 
 
 def measure_alike(
@@ -334,6 +340,6 @@ def limiting_flux(coadd: MeasuredCoadd, seed: int = 7) -> FluxLimit:
     x, y = empty_apertures(summed_area(coadd.occupied | shallow), radius, seed=seed)
     if x.size < MIN_APERTURES:
         return FluxLimit(np.nan, radius, int(x.size))
-    sigma, _ = aperture_noise(coadd.image, variance, x, y, radius)
+    sigma, _ = aperture_noise(coadd.without_structure, variance, x, y, radius)
     fraction = float(field.growth.fraction(radius))
     return FluxLimit(LIMIT_SNR * sigma / fraction, radius, int(x.size))

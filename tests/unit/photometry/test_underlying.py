@@ -11,7 +11,7 @@ from lib.core.settings import StackSettings
 from lib.photometry.backgroundmesh import spread_mesh
 from lib.photometry.underlying import UnderlyingLight
 from lib.stack.coaddition import measure_all
-from lib.stack.depth import measure_coadd
+from lib.stack.depth import limiting_flux, measure_coadd
 
 FWHM, BETA, SKY, SIZE = 3.4, 3.0, 300.0, 600
 SETTINGS = StackSettings()
@@ -121,7 +121,8 @@ def test_a_star_beside_the_nucleus_of_a_galaxy():
     assert np.median(apart[seen_star]) < 0.2
 
 
-def test_light_that_the_background_mesh_leaves_has_either_sign(stars):
+@pytest.fixture(scope="module")
+def in_a_nebula(stars):
     *_, light = stars
     rng = np.random.default_rng(6)
     clouds = sum(
@@ -130,6 +131,31 @@ def test_light_that_the_background_mesh_leaves_has_either_sign(stars):
     )
     nebula = SKY * np.clip(0.5 + 0.5 * clouds, 0, None)
     coadd = coadd_of(rng, light + nebula)
+    return nebula, *measure_all(coadd, SETTINGS)[:2]
+
+
+def test_noise_in_a_nebula_is_that_of_stars_measured_without_it(in_a_nebula, stars):
+    nebula, coadd, measured = in_a_nebula
+    x, y, flux, _ = stars
+    sources = coadd.field.sources
+    at = np.column_stack([sources["x"], sources["y"]])
+    apart, row = cKDTree(at).query(np.column_stack([x, y]))
+    level = SKY + nebula[np.rint(y).astype(int), np.rint(x).astype(int)]
+    snr = 0.6 * flux / np.sqrt(0.6 * flux + np.pi * (0.75 * FWHM) ** 2 * level)
+    assert np.mean(apart[snr > 15] < 0.3 * FWHM) > 0.9
+    faint = (snr > 10) & (snr < 60) & (apart < 0.3 * FWHM)
+    pulls = (measured.point.flux[row] - flux)[faint] / measured.point.error[row][faint]
+    # They hold, and are not three times too large: of clouds as small as the mesh, some is left.
+    assert 1 / 3 < 1.4826 * np.median(np.abs(pulls)) < 1.4
+    # Five times the noise of the sky in the aperture of the limit, not of the clouds: at most
+    # twice, as photons of clouds count.
+    fraction = 1 - (1 + 0.75**2 * 4 * (2 ** (1 / BETA) - 1)) ** (1 - BETA)
+    plain = 5 * np.sqrt(np.pi * SKY * (1 + np.median(nebula) / SKY)) * 0.75 * FWHM / fraction
+    assert 0.8 * plain < limiting_flux(coadd).flux < 2 * plain
+
+
+def test_light_that_the_background_mesh_leaves_has_either_sign(in_a_nebula):
+    nebula, coadd, _ = in_a_nebula
     left = nebula - spread_mesh(coadd.background, nebula.shape)
     sources = coadd.field.sources
     x, y = (np.rint(sources[axis]).astype(int) for axis in "xy")
