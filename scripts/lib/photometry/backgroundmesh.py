@@ -10,7 +10,9 @@ FINE_MESH = 5.0
 """[FWHM] Side of the squares in which the light of large sources is measured."""
 
 
-def fine_mesh(image: np.ndarray, closed: np.ndarray, fwhm: float) -> sep.Background:
+def fine_mesh(
+    image: np.ndarray, closed: np.ndarray, fwhm: float, smooth: int = 3
+) -> sep.Background:
     """Return the light of galaxies and nebulae between the stars, in squares of 5 FWHM.
 
     Parameters
@@ -21,13 +23,15 @@ def fine_mesh(image: np.ndarray, closed: np.ndarray, fwhm: float) -> sep.Backgro
         Pixels to leave out.
     fwhm : float
         [pixel].
+    smooth : int
+        Side of the median filter in squares, which takes out those with stars.
 
     Returns
     -------
     sep.Background
     """
     size = max(4, round(FINE_MESH * fwhm))
-    return sep.Background(image, mask=closed, bw=size, bh=size, fw=3, fh=3)
+    return sep.Background(image, mask=closed, bw=size, bh=size, fw=smooth, fh=smooth)
 
 
 def background(

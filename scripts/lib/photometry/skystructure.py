@@ -46,7 +46,8 @@ def structure_of(
     if not seen.any() or np.mean(under.level[seen] != 0) < STRUCTURED:
         return None
     stars = (field.segments > 0) & ~field.extended
-    return fine_mesh(field.residual, ~covered | stars, field.fwhm).back(dtype=np.float32)
+    mesh = fine_mesh(field.residual, ~covered | stars, field.fwhm, smooth=1)
+    return mesh.back(dtype=np.float32)
 
 
 def local_excess(
