@@ -52,7 +52,7 @@ rule solve:
         "../environment.yml"
     threads: CAMPAIGN.threads_of_a_stack(available_cores(workflow))
     params:
-        version=13,
+        version=14,
         settings=config["astrometry"],
     script:
         "../scripts/solve.py"

@@ -12,7 +12,7 @@ rule prepare:
     conda:
         "../environment.yml"
     params:
-        version=9,
+        version=10,
         facts=FILES.facts,
         missing={
             "bias": config["prepare"]["missing_bias"],

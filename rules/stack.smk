@@ -43,7 +43,7 @@ rule stack:
         "../environment.yml"
     threads: CAMPAIGN.threads_of_a_stack(available_cores(workflow))
     params:
-        version=42,
+        version=43,
         settings=FILES.stack_settings,
         customcatfilt=config["customcatfilt"],
         given=FILES.stack_given,

@@ -173,7 +173,9 @@ def mean_of_phases(
     return CCDData(image / np.float32(len(phases)), unit=ccd.unit), joined
 
 
-def assemble(path: str | Path, facts: FrameFacts) -> DetectorImage:
+def assemble(
+    path: str | Path, facts: FrameFacts, defects: np.ndarray | None = None
+) -> DetectorImage:
     """Join a raw frame's amplifiers to one image, each one's overscan subtracted.
 
     Parameters
@@ -182,6 +184,9 @@ def assemble(path: str | Path, facts: FrameFacts) -> DetectorImage:
         Raw file.
     facts : FrameFacts
         Facts of the frame: `shape`, `amplifiers`, `saturate`, `linear`.
+    defects : ndarray of bool, optional
+        Pixels that the masters call bad, of shape `facts.shape`. Where these are at the top, no
+        star has filled them: they and their neighbours are BAD, not SATURATED.
 
     Returns
     -------
@@ -219,9 +224,24 @@ def assemble(path: str | Path, facts: FrameFacts) -> DetectorImage:
     if bad.any():
         flags[bad] |= BAD
         image[bad] = np.median(image[~bad])
+    if defects is not None:
+        release_defects(flags, defects)
     flags = fill_holes(grow(flags, SATURATED), SATURATED)
     joined.ccd = CCDData(image, unit=u.adu, flags=flags)
     return joined
+
+
+def release_defects(flags: np.ndarray, defects: np.ndarray) -> None:
+    """Turn SATURATED into BAD, in place, where a defect is at the top in every frame.
+
+    Its neighbours, into which charge may run, are BAD as well. A star that saturates about it
+    covers it again as its flag grows.
+    """
+    stuck = defects & (flags & SATURATED > 0)
+    if stuck.any():
+        flags[stuck] &= np.uint8(255 - SATURATED)
+        beside = grow(stuck.astype(np.uint8), 1)
+        flags[beside > 0] |= BAD
 
 
 def fill_holes(mask: np.ndarray, bit: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Raw frame to electrons: amplifiers joined, trimmed, bias and dark subtracted, header reduced."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import ccdproc
@@ -11,7 +12,7 @@ from lib.calibration.detector import assemble, gain_map
 from lib.calibration.masters import pixel_noise
 from lib.core.stats import regular_sample
 from lib.core.text import card_text
-from lib.frame.file import SATURATED, Frame, FrameRejected, add_notes
+from lib.frame.file import BAD, SATURATED, Frame, FrameRejected, add_notes
 from lib.night.facts import FrameFacts
 
 CARDS = (
@@ -86,6 +87,13 @@ def read_noise(facts: FrameFacts, bias: Frame | None, gain: float) -> float:
     return float(max(one.rdnoise or facts.rdnoise for one in facts.amplifiers))
 
 
+def known_defects(shape: Sequence[int], *masters: Frame | None) -> np.ndarray | None:
+    """Return the pixels of a frame that masters call bad; None where there are none."""
+    masks = [one.mask for one in masters if one is not None and one.mask is not None]
+    found = [mask & BAD > 0 for mask in masks if mask.shape == tuple(shape)]
+    return np.logical_or.reduce(found) if found else None
+
+
 def lacks_bias(level: float, bias: Frame) -> bool:
     """Return whether a frame has had its bias subtracted before, as its level tells.
 
@@ -132,7 +140,7 @@ def prepare_frame(
     FrameRejected
         SATURATED, CONSTANT, NO_FINITE_PIXEL, or a master that does not fit.
     """
-    raw = assemble(path, facts)
+    raw = assemble(path, facts, known_defects(facts.shape, bias, dark))
     ccd, pedestal = raw.ccd, raw.pedestal
     saturated = float((ccd.flags & SATURATED > 0).mean())
     if saturated > largest_saturated:

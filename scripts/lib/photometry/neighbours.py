@@ -4,7 +4,7 @@ import numpy as np
 import sep
 
 from lib.core.stats import regular_sample, sigma_clipped_median
-from lib.photometry.apertures import tile_sums
+from lib.photometry.apertures import squares_about, tile_sums
 from lib.photometry.image import MeasurementImage
 from lib.photometry.psf import StarAperture, Wings
 from lib.photometry.sources import Detections, detect_sources
@@ -39,6 +39,12 @@ FAINT_DISTANCE = 0.75
 
 FAINT_THRESHOLD = 4.3
 """Detection threshold of faint sources [noise of the filtered image]."""
+
+COMMON_STARS = (4, 50)
+"""Minimum and maximum number of stars of which the common residual is the median."""
+
+COMMON_SNR = 30.0
+"""Minimum signal-to-noise ratio of these stars, within the squares about them."""
 
 HIDDEN_THRESHOLD = 5.0
 """Detection threshold of hidden sources [noise of a pixel, errors of the models included]."""
@@ -355,9 +361,53 @@ def hidden_sources(
         if point[i]:
             search[part] |= r2 < reach**2
     other = np.append(False, ~point)[segments]
+    left = models.residual - common_residual(models, point, reach, image.typical_noise)
     # The core of a neighbour may lie at the inner rim: count its pixels, not those of a star.
-    residual = np.where(search & ~core & ~other, models.residual, 0).astype(np.float32)
+    residual = np.where(search & ~core & ~other, left, 0).astype(np.float32)
     return detect_sources(residual, error, None, HIDDEN_THRESHOLD, min_area)
+
+
+def common_residual(
+    models: StarModels, point: np.ndarray, reach: int, noise: float
+) -> np.ndarray | float:
+    """Return what the models leave of all stars alike, where their profile is not round.
+
+    Coma, guiding and diffraction are in the same place about each star, neighbours are not: the
+    median of the residuals of bright stars, over their fluxes, has none.
+
+    Parameters
+    ----------
+    models : StarModels
+        Models of the stars.
+    point : ndarray of bool, shape (n,)
+        Point sources.
+    reach : int
+        Half the side of the squares about the stars [pixel].
+    noise : float
+        Standard deviation of a pixel.
+
+    Returns
+    -------
+    ndarray of float32, shape (ny, nx), or 0.0 for too few stars
+    """
+    side = 2 * reach + 1
+    bright = np.flatnonzero(point & (models.flux > COMMON_SNR * noise * side))
+    ny, nx = models.size
+    inside = (np.minimum(models.column, nx - 1 - models.column)[bright] >= reach) & (
+        np.minimum(models.row, ny - 1 - models.row)[bright] >= reach
+    )
+    bright = bright[inside][np.argsort(-models.flux[bright[inside]])][: COMMON_STARS[1]]
+    if bright.size < COMMON_STARS[0]:
+        return 0.0
+    stamps = models.residual[
+        squares_about(models.column[bright], models.row[bright], reach, (ny, nx))
+    ]
+    pattern = np.median(stamps / models.flux[bright, None, None], axis=0).astype(np.float32)
+    common = np.zeros(models.size, np.float32)
+    for i in np.flatnonzero(point & (models.flux > 0)):
+        corner = (models.row[i] - reach, models.column[i] - reach)
+        add_stamp(common, (0, 0), corner, np.float32(models.flux[i]) * pattern)
+    return common
 
 
 def faint_sources(

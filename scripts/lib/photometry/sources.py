@@ -44,6 +44,10 @@ FEW_STARS = 5
 """With fewer unblended stars, deblended ones count as stars, too."""
 
 
+FILLED = 4
+"""[pixel] Depth to which unusable pixels are filled from their neighbours."""
+
+
 class Detections(NamedTuple):
     """Sources of an image and the pixels that belong to them.
 
@@ -76,8 +80,9 @@ def detection_arrays(
     Returns
     -------
     image : ndarray of float32, of the same byte order
-        Unusable pixels are replaced by the mean of adjacent usable ones, or else by the median of
-        the image. Saturated pixels are kept: a star with a hole in it would be detected as several.
+        Unusable pixels are replaced by the mean of adjacent usable ones, those further inside by
+        that of these, or else by the median of the image. Saturated pixels are kept: a star with a
+        hole in it would be detected as several.
     flag : ndarray of uint8
         Bits of the mask that make a pixel unusable.
     """
@@ -91,8 +96,14 @@ def detection_arrays(
     if hidden.any() and not bad.all():
         some, left_out = regular_sample(image), regular_sample(bad)
         sound = some[~left_out] if not left_out.all() else image[~bad]
-        means, number = neighbour_means(image, ~hidden, *np.nonzero(hidden))
-        clean[hidden] = np.where(number > 0, means, np.median(sound))
+        row, column = np.nonzero(hidden)
+        for _ in range(FILLED):
+            means, number = neighbour_means(clean, ~hidden, row, column)
+            clean[row, column] = np.where(number > 0, means, np.median(sound))
+            hidden[row[number > 0], column[number > 0]] = False
+            row, column = row[number == 0], column[number == 0]
+            if not row.size:
+                break
     if np.isfinite(saturate):
         saturated = (flag & np.uint8(SATURATED)) > 0
         if saturated.any():

@@ -79,6 +79,9 @@ apertures."""
 LARGEST_MODEL_ERROR = 2.0
 """Upper bound of that error."""
 
+MOST_LIGHT = 0.6
+"""Maximum part of the light of a galaxy or a nebula that the aperture of a star holds."""
+
 MAX_LIGHT_DIFFERENCE = 0.01
 """Maximum difference [ln] between the light in the aperture of a star that some frames cover and
 that of the others, for its residuals to be searched for neighbours."""
@@ -301,10 +304,12 @@ class StarField:
     def extended(self) -> np.ndarray:
         """Pixels of large sources that are no stars, ndarray of bool, shape (ny, nx).
 
-        The wings of a bright star, saturated or not, make it as large.
+        The wings of a bright star, saturated or not, make it as large, but most of its light is in
+        the aperture.
         """
         large = large_sources(self.segments, len(self.sources), self.fwhm)
-        large[1:] &= ~self.point_like & ((self.flags & FLAG_SATURATED) == 0)
+        large[1:] &= self.flux < MOST_LIGHT * self.sources["flux"]
+        large[1:] &= (self.flags & FLAG_SATURATED) == 0
         return large[self.segments]
 
 

@@ -234,6 +234,24 @@ def test_saturation_is_grown_by_a_pixel_and_nonlinear_is_marked(tmp_path):
     assert ccd.flags[0, 0] == NONLINEAR
 
 
+def test_a_column_at_the_top_in_the_bias_too_is_a_defect_and_no_star(tmp_path):
+    raw = np.full((30, 40), 100, np.uint16)
+    raw[:, 20] = 65535
+    raw[10:14, 18:23] = 62000
+    fits.PrimaryHDU(raw).writeto(tmp_path / "r.fits")
+    facts = facts_of("r", shape=raw.shape)
+    flags = assemble(tmp_path / "r.fits", facts).ccd.flags
+    assert np.all(flags[:, 19:22] & SATURATED)
+    defects = np.zeros(raw.shape, bool)
+    defects[:, 20] = True
+    flags = assemble(tmp_path / "r.fits", facts, defects).ccd.flags
+    saturated = np.zeros(raw.shape, bool)
+    saturated[9:15, 17:24] = True
+    np.testing.assert_array_equal(flags & SATURATED > 0, saturated)
+    # With what runs over into the columns beside it.
+    assert np.all(flags[:, 19:22] & BAD) and not np.any(flags[:, :19] & BAD)
+
+
 def test_pixels_that_are_no_numbers_become_bad(tmp_path):
     raw = np.full((9, 9), 100, np.float32)
     raw[2, 3], raw[5, 5] = np.nan, np.inf

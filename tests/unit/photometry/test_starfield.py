@@ -51,6 +51,32 @@ def test_neighbour_hidden_in_a_star_is_found_and_taken_away():
     assert total[:2] == pytest.approx(flux[:2], abs=0.015 * 6e4)
 
 
+def test_coma_is_no_neighbour_of_each_star():
+    rng = np.random.default_rng(32)
+    grid = np.arange(40, 400, 60.0)
+    x, y = (axis.ravel() + rng.uniform(-0.5, 0.5, grid.size**2) for axis in np.meshgrid(grid, grid))
+    flux = 10 ** rng.uniform(4.5, 5.5, x.size)
+    image = np.zeros((420, 420))
+    # A fan to one side: an eighth of the light, out to twice the FWHM.
+    for angle in np.linspace(-0.5, 0.5, 7):
+        for k, away in enumerate(np.linspace(3, 8, 6)):
+            part = 0.125 / 42 * 2 * (6 - k) / 7
+            at = x + away * np.cos(angle), y + away * np.sin(angle)
+            image += moffat_image(*at, part * flux, 4.0, 3.0, image.shape, half=40)
+    image += moffat_image(x, y, 0.875 * flux, 4.0, 3.0, image.shape, half=80)
+    # One has a true neighbour, on another side.
+    beside = x[:1] - 5.0, y[:1] + 3.5
+    image += moffat_image(*beside, 0.1 * flux[:1], 4.0, 3.0, image.shape, half=40)
+    image = (image + rng.normal(0, 5, image.shape)).astype(np.float32)
+    field = measure_field(MeasurementImage(image, 5.0, gain=1e9))
+    places = np.column_stack([np.append(x, beside[0]), np.append(y, beside[1])])
+    at = np.column_stack([field.sources["x"], field.sources["y"]])
+    apart = np.hypot(*(at[:, None] - places).T)
+    assert apart.min(axis=1).max() < 1.5  # each has its row
+    seen = field.flux > 5 * field.error
+    assert seen.sum() == len(places)
+
+
 def test_a_profile_wider_than_its_stars_is_not_believed(monkeypatch):
     """In a crowd the fit may run away; models as wide would fill the memory."""
     rng = np.random.default_rng(7)
