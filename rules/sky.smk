@@ -12,7 +12,7 @@ rule makesky:
     conda:
         "../environment.yml"
     params:
-        version=17,
+        version=18,
         min_frames=config["makesky"]["min_frames"],
         clip=config["makesky"]["clip"],
         sigma=lambda wildcards: FILES.sky_plan(wildcards).sigma,

@@ -39,6 +39,10 @@ LEAST_SURE = 0.05
 SAME_LIGHT = 0.1
 """[rms of the profile over the squares] Light beyond the profile below which it is all of it."""
 
+BEYOND_INDEX = 2.0
+"""Error of the level of a disc that is clearly not exponential, over its change by a free index:
+for discs that bend, to slopes of 0.6 and 1.8 of those inside, the level is off by 1 to 3 of it."""
+
 BRIGHT_PART = 0.1
 """Part of a target's squares, its brightest, without which a profile should be the same."""
 
@@ -325,7 +329,10 @@ def find_profile(squares: Squares, scales: Scales, target: int) -> FoundProfile 
     best = fits.fit(best.parameters)
     # What the profile leaves shows how far the light may depart from it where that is not seen.
     form = max(form_error(fits, disc), 0.0 if exponential else form_error(fits, best))
-    errors = free.error(fits.squares, target), beyond.std(), form
+    # Nor is a disc that bends a Sersic profile: its level is further off on the same side.
+    means = [profile_light(one.profile, fits.squares, target).mean() for one in (free, disc)]
+    choice = abs(means[0] - means[1]) * (1.0 if exponential else BEYOND_INDEX)
+    errors = free.error(fits.squares, target), beyond.std(), form, choice
     error = float(np.linalg.norm(errors))
     return FoundProfile(best.profile, target, fits.squares, left, error)
 

@@ -95,6 +95,12 @@ def test_frames_differ_from_the_sky_they_have_in_common_by_planes():
         assert rest.std() < 0.0004
 
 
+def broken_disc(places, length, at, slope):
+    """A disc whose slope changes at a radius, in scale lengths (Erwin et al. 2008)."""
+    away = np.hypot(*(places - (330, 300)).T) / length
+    return 0.3 * np.exp(-np.minimum(away, at) - slope * np.clip(away - at, 0, None))
+
+
 def test_the_error_covers_a_disc_that_is_truncated():
     squares, true = squares_of(bent_disc)
     found = find_profile(squares, SCALES, 0)
@@ -102,6 +108,19 @@ def test_the_error_covers_a_disc_that_is_truncated():
     # Not exponential: wrong by much more than noise makes, and told.
     assert abs(wrong) > 0.001
     assert abs(wrong) < 2 * found.error
+
+
+@pytest.mark.parametrize(
+    ("length", "at", "slope"), [(80, 2.5, 0.6), (100, 3.0, 1.8), (200, 9.0, 1.0)]
+)
+def test_the_error_covers_discs_that_are_taken_for_others(length, at, slope):
+    # They flatten outwards, are truncated, or are so large that they are hardly told from a plane.
+    pulls = []
+    for seed in (1, 2, 3):
+        squares, true = squares_of(lambda places: broken_disc(places, length, at, slope), seed)
+        found = find_profile(squares, SCALES, 0)
+        pulls.append((found.light - true).mean() / found.error)
+    assert np.sqrt(np.mean(np.square(pulls))) < 2
 
 
 def test_the_centre_may_lie_beside_all_frames():
