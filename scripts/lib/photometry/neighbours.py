@@ -3,7 +3,7 @@
 import numpy as np
 import sep
 
-from lib.core.stats import regular_sample, sigma_clipped_median
+from lib.core.stats import MAD_TO_SIGMA, regular_sample, sigma_clipped_median
 from lib.photometry.apertures import squares_about, tile_sums
 from lib.photometry.image import MeasurementImage
 from lib.photometry.psf import StarAperture, Wings
@@ -45,6 +45,9 @@ COMMON_STARS = (4, 50)
 
 COMMON_SNR = 30.0
 """Minimum signal-to-noise ratio of these stars, within the squares about them."""
+
+COMMON_SIGMA = 3.0
+"""Significance of the pixels of the common residual."""
 
 HIDDEN_THRESHOLD = 5.0
 """Detection threshold of hidden sources [noise of a pixel, errors of the models included]."""
@@ -402,7 +405,13 @@ def common_residual(
     stamps = models.residual[
         squares_about(models.column[bright], models.row[bright], reach, (ny, nx))
     ]
-    pattern = np.median(stamps / models.flux[bright, None, None], axis=0).astype(np.float32)
+    stamps = stamps / models.flux[bright, None, None]
+    # Of the sky under the stars nothing is common.
+    rim = np.concatenate([stamps[:, :: side - 1].reshape(bright.size, -1), stamps[:, :, 0]], axis=1)
+    stamps -= np.median(rim, axis=1)[:, None, None]
+    pattern = np.median(stamps, axis=0).astype(np.float32)
+    error = 1.25 * MAD_TO_SIGMA * np.median(np.abs(stamps - pattern), axis=0) / np.sqrt(bright.size)
+    pattern[np.abs(pattern) < COMMON_SIGMA * error] = 0
     common = np.zeros(models.size, np.float32)
     for i in np.flatnonzero(point & (models.flux > 0)):
         corner = (models.row[i] - reach, models.column[i] - reach)
