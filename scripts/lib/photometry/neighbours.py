@@ -7,7 +7,7 @@ from lib.core.stats import MAD_TO_SIGMA, regular_sample, sigma_clipped_median
 from lib.photometry.apertures import squares_about, tile_sums
 from lib.photometry.image import MeasurementImage
 from lib.photometry.psf import StarAperture, Wings
-from lib.photometry.sources import Detections, detect_sources
+from lib.photometry.sources import Detections, detect_sources, neighbour_distance
 
 BLOCK_PIXELS = 10**5
 """Pixels of models processed at once, so that they stay in the processor's cache."""
@@ -376,7 +376,7 @@ def common_residual(
     """Return what the models leave of all stars alike, where their profile is not round.
 
     Coma, guiding and diffraction are in the same place about each star, neighbours are not: the
-    median of the residuals of bright stars, over their fluxes, has none.
+    median of the residuals of bright stars that are alone, over their fluxes, has none.
 
     Parameters
     ----------
@@ -395,6 +395,8 @@ def common_residual(
     """
     side = 2 * reach + 1
     bright = np.flatnonzero(point & (models.flux > COMMON_SNR * noise * side))
+    alone = neighbour_distance(models.x, models.y, models.flux) > reach
+    bright = bright[alone[bright]]
     ny, nx = models.size
     inside = (np.minimum(models.column, nx - 1 - models.column)[bright] >= reach) & (
         np.minimum(models.row, ny - 1 - models.row)[bright] >= reach
