@@ -222,6 +222,7 @@ def resolve_crowd(coadd: MeasuredCoadd, field: StarField) -> StarField:
         isolation=neighbour_distance(sources["x"], sources["y"], light),
         flux=sums[0], core_flux=sums[1], error=np.sqrt(np.maximum(sky, 0) + photons),
         lost_error=np.append(field.lost_error, np.zeros(m)),
+        place_error=np.append(field.place_error, np.full(m, np.nan)),
     )  # fmt: skip
 
 

@@ -233,6 +233,8 @@ def measure_sources(
     position_error = position_errors(
         coadd.image, x, y, star_size, variance, coadd.gain, under.gradient_error
     )
+    lost = np.isfinite(field.place_error)
+    position_error[lost] = field.place_error[lost]
     image = MeasurementImage(coadd.image, np.sqrt(coadd.variance).astype(np.float32), gain=0.0)
     excess, inner_excess = (
         coadd.local_excess(x, y, radius, under) for radius in (field.aperture, field.core.radius)

@@ -47,7 +47,7 @@ from lib.photometry.psf import (
     moffat_alpha,
     moffat_fraction,
 )
-from lib.photometry.saturated import saturated_fluxes
+from lib.photometry.saturated import saturated_stars
 from lib.photometry.sources import (
     Detections,
     detect_sources,
@@ -228,6 +228,9 @@ class StarField:
     variation : FieldVariation or None
         Variation of the profile over the field by which `core_flux` or `flux`, whichever varies
         more, was corrected; None where none is significant.
+    place_error : ndarray, shape (n,)
+        Errors of positions that the light around a saturated core tells, averaged over both axes
+        [pixel]; NaN for the other sources.
     """
 
     sources: np.ndarray
@@ -245,6 +248,7 @@ class StarField:
     residual: np.ndarray
     lost_error: np.ndarray
     variation: FieldVariation | None
+    place_error: np.ndarray
 
     def star_aperture(self) -> StarAperture:
         """Return the aperture of `flux`, with its core."""
@@ -653,11 +657,15 @@ def separate_stars(
     else:
         inner = profile.star_aperture(radius)
     sums, error, _ = aperture_fluxes(image, x, y, [radius])
-    total, total_error = np.full((2, x.size), np.nan)
+    total, total_error, place_error = np.full((3, x.size), np.nan)
     saturated = np.empty(0, int)
     if growth is not None and image.cores is not None:
         saturated = np.flatnonzero(_on_cores(image.cores, x, y))
-        total, total_error = saturated_fluxes(image, x, y, saturated, growth, profile.fwhm)
+        bright = np.flatnonzero(described.stars & (near == 0))
+        bright = bright[np.argsort(-described.isophotal[bright], kind="stable")]
+        lost = saturated_stars(image, x, y, saturated, growth, profile.fwhm, bright)
+        x, y, place_error = lost.x, lost.y, lost.place_error
+        total, total_error = lost.flux, lost.error
     told = np.isfinite(total)
     sums[told, 0] = total[told] * inner.fraction
     models = model_stars(
@@ -683,9 +691,11 @@ def separate_stars(
     )  # fmt: skip
     lost_error = np.where(told, total_error / total, np.hypot(field_error, partial_error))
     lost_error[saturated[~told[saturated]]] = np.nan
+    sources = described.sources.copy()
+    sources["x"], sources["y"] = x, y
     field = StarField(
-        described.sources, segments, described.stars, described.flags | near,
+        sources, segments, described.stars, described.flags | near,
         described.half_light, isolation, profile, flux, described.error, growth, core, core_flux,
-        models.residual, lost_error, variation,
+        models.residual, lost_error, variation, place_error,
     )  # fmt: skip
     return field, models

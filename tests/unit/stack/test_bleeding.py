@@ -207,13 +207,23 @@ def test_core_that_tells_no_flux_has_none():
     more = faint_stars()
     everything = (
         np.append(one, other)
-        for one, other in zip((x, y, BRIGHT * np.array([1, 0.3])), more, strict=True)
+        for one, other in zip((x, y, BRIGHT * np.array([1, 0.8])), more, strict=True)
     )
     coadd = measure(*make_coadd(*everything, lambda rows, columns, core: core))
     hdu = significant(source_table(coadd, Zeropoint(reason="NONE"), (1.0,)), 5.0)
     row = hdu.data[(hdu.data["FLAGS"] & FLAG_SATURATED) > 0]
     assert len(row) == 1 and np.isnan(row["FLUX_POINT"][0]) and np.isnan(row["FLUXERR_POINT"][0])
     assert np.isfinite(hdu.data["FLUX_POINT"]).sum() == len(hdu.data) - 1
+
+
+def test_two_stars_in_one_core_have_the_flux_of_both():
+    x, y, flux = np.array([X, X + 10.4]), np.array([Y, Y + 7.8]), BRIGHT * np.array([1, 0.3])
+    more = faint_stars()
+    everything = (np.append(one, other) for one, other in zip((x, y, flux), more, strict=True))
+    field = measure(*make_coadd(*everything, lambda rows, columns, core: core)).field
+    (row,) = np.flatnonzero(field.flags & FLAG_SATURATED)
+    assert 0 < field.lost_error[row] < 0.2
+    assert abs(field.total[row] / flux.sum() - 1) < 3 * field.lost_error[row]
 
 
 @pytest.mark.parametrize("turned", [False, True])
