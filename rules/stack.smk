@@ -43,7 +43,7 @@ rule stack:
         "../environment.yml"
     threads: CAMPAIGN.threads_of_a_stack(available_cores(workflow))
     params:
-        version=44,
+        version=45,
         settings=FILES.stack_settings,
         customcatfilt=config["customcatfilt"],
         given=FILES.stack_given,
@@ -70,7 +70,7 @@ rule tables:
     conda:
         "../environment.yml"
     params:
-        version=15,
+        version=16,
         settings=FILES.stack_settings,
         target_radec=TARGET,
     script:
@@ -100,7 +100,7 @@ rule lightcurve:
     conda:
         "../environment.yml"
     params:
-        version=18,
+        version=19,
         stacks=FILES.stacks_of_target,
         others=FILES.other_stack_names,
         given=FILES.frames_by_stack,

@@ -11,6 +11,7 @@ from lib.core.stats import MAD_TO_SIGMA, excess_scatter
 from lib.photometry.flags import (
     FLAG_BLENDED,
     FLAG_NEIGHBOUR,
+    FLAG_PARTIAL,
     FLAG_SATURATED,
     FLAG_TRUNCATED,
     FLAG_WEIGHT,
@@ -407,11 +408,59 @@ def _finished(
         photons = np.maximum(under.level[on], 0) * fitted.area[on] / coadd.gain
         variance[on] += (pixels * under.error[on]) ** 2 + photons
     if coadd.coverage is not None and coadd.coverage.partial:
-        stars = np.flatnonzero(field.stars)
-        factor, own = coadd.coverage.correction(x, y, CORE_RADIUS * field.fwhm, stars)
-        flux /= factor
-        variance = variance / factor**2 + (own * flux) ** 2
+        factor, own = _partial_cover(coadd, image, field, x, y, flux, variance)
+        flux *= factor
+        variance = variance * factor**2 + (own * flux) ** 2
     return PsfMeasurement(flux, np.sqrt(variance), fitted.chi2[:n] * coadd.noise.correlation)
+
+
+def _partial_cover(
+    coadd: MeasuredCoadd, image: PsfImage, field: StarField, x: np.ndarray, y: np.ndarray,
+    flux: np.ndarray, variance: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Return factors to fluxes of sources that only some frames cover, and their relative errors.
+
+    The model is that of all frames. A fit of a faint star is off as an inner aperture is, whose
+    light is known for any frames; one of a bright star weighs all of its light alike, and is off
+    less. By which part of that each is, and how far stars scatter about it, is told by apertures
+    of the bright ones.
+
+    Parameters
+    ----------
+    coadd : MeasuredCoadd
+    image : PsfImage
+    field : StarField
+    x, y, flux, variance : ndarray, shape (n,)
+        Positions [pixel], fitted fluxes and their variances.
+    """
+    assert coadd.coverage is not None
+    stars = np.flatnonzero(field.stars)
+    light, own = coadd.coverage.correction(x, y, CORE_RADIUS * field.fwhm, stars)
+    partial = (field.flags & FLAG_PARTIAL) > 0
+    row, column = (
+        np.clip(np.rint(place).astype(int), 0, size - 1)
+        for place, size in zip((y, x), image.variance.shape, strict=True)
+    )
+    peak = np.maximum(flux, 0) * float(field.growth.wings((0.0, 0.0)).density(0.0, 0.0))
+    photons = peak / image.gain if image.gain else 0.0 * peak
+    photons = photons / (photons + image.variance[row, column])
+    terms = -np.log(light)[:, None] * np.column_stack([1 - photons, photons])
+    spoilt = field.flags & (FLAG_SATURATED | FLAG_WEIGHT | FLAG_TRUNCATED | FLAG_NEIGHBOUR) > 0
+    error = np.sqrt(variance) / np.maximum(flux, 1e-30)
+    rows = np.flatnonzero(partial & ~spoilt & field.point_like & (error < 1 / STAR_SNR))
+    if rows.size < ENOUGH_STARS:
+        # As an inner aperture or not at all: between both.
+        middle = terms[:, 0] / 2
+        return np.where(partial, np.exp(middle), 1.0), np.hypot(own, partial * np.abs(middle))
+    off = np.log(np.maximum(field.total[rows], 1e-30) / flux[rows])
+    told = np.linalg.lstsq(terms[rows], off, rcond=None)[0]
+    rest = off - terms[rows] @ told
+    spread = MAD_TO_SIGMA * np.median(np.abs(rest))
+    scatter = np.sqrt(max(float(spread**2 - np.median(error[rows]) ** 2), 0.0))
+    return (
+        np.where(partial, np.exp(terms @ told), 1.0),
+        np.where(partial, np.hypot(own, scatter), own),
+    )
 
 
 def full_variance(image: PsfImage, fitted: PsfFluxes, excess: np.ndarray) -> np.ndarray:

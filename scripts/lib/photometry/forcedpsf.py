@@ -100,9 +100,10 @@ def _with_errors(
     variance = full_variance(image, fitted, excess)
     if coadd.partial is not None:
         here = corrections_at(coadd.partial, x, y)
-        factor = np.exp(here[1])
+        # Off as an inner aperture (faint stars) or not at all (bright ones): between both.
+        factor = np.exp(here[1] / 2)
         flux /= factor
-        variance = variance / factor**2 + (here[2] * flux) ** 2
+        variance = variance / factor**2 + (np.hypot(here[2], here[1] / 2) * flux) ** 2
     error = np.sqrt(variance)
     if coadd.crowd is not None:
         error = np.hypot(error, coadd.crowd.beyond(coadd.crowd.psf, flux, x, y))

@@ -121,7 +121,8 @@ class UnderlyingLight:
         image : ndarray, shape (ny, nx)
             Its image, background-subtracted.
         """
-        rows = np.flatnonzero(self.gradient.any(axis=1))
+        # Saturated stars have their place from the light around their cores.
+        rows = np.flatnonzero(self.gradient.any(axis=1) & ~np.isfinite(field.place_error))
         if not rows.size:
             return field
         sources, size = field.sources.copy(), field.profile.half_light

@@ -87,6 +87,12 @@ def test_stars_covered_in_part_have_their_flux_and_no_part_in_the_zero_point(sta
     assert np.std(off[few]) < 0.016
     assert 0.5 < np.std(off[few] / table["MAGERR_POINT"][few]) < 1.3
     assert abs(np.mean(off[few])) < 0.006
+    # The model of the point-spread function is that of all frames.
+    pulls = (table["MAG_PSF"] - stars["mag"][index] - np.median(off))[few] / table["MAGERR_PSF"][
+        few
+    ]
+    assert 1.4826 * np.median(np.abs(pulls)) < 1 + 3 * 1.17 / np.sqrt(few.sum())
+    assert np.std(pulls) < 1.6
 
 
 def test_joint_table_has_the_same_fluxes(stacked):
