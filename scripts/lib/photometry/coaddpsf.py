@@ -443,7 +443,8 @@ def _partial_cover(
     )
     peak = np.maximum(flux, 0) * float(field.growth.wings((0.0, 0.0)).density(0.0, 0.0))
     photons = peak / image.gain if image.gain else 0.0 * peak
-    photons = photons / (photons + image.variance[row, column])
+    # Where no frame has weight the variance is 0.
+    photons = photons / np.maximum(photons + image.variance[row, column], 1e-30)
     terms = -np.log(light)[:, None] * np.column_stack([1 - photons, photons])
     spoilt = field.flags & (FLAG_SATURATED | FLAG_WEIGHT | FLAG_TRUNCATED | FLAG_NEIGHBOUR) > 0
     error = np.sqrt(variance) / np.maximum(flux, 1e-30)
