@@ -475,12 +475,13 @@ def saturated_stars(
     paired = beside.any(axis=1)
     for k in range(rows.size):
         measure(int(rows[k]), with_error=not paired[k])
-    still = False
+    # Again where a star or one beside it has changed.
+    again = paired
     for step in range(1, ROUNDS + 1):
         # Errors are those of the last round.
-        last = still or step == ROUNDS
+        last = step == ROUNDS or not again.any()
         before = np.array([x[rows], y[rows], flux[rows]])
-        for k in np.flatnonzero(paired).tolist():
+        for k in np.flatnonzero(paired if last else again).tolist():
             near = rows[beside[k]]
             near = near[flux[near] > 0]
             others = np.array([x[near], y[near], flux[near], error[near]], float)
@@ -489,7 +490,8 @@ def saturated_stars(
             break
         change = np.abs(np.array([x[rows], y[rows], flux[rows]]) - before)
         change[2] /= np.maximum(before[2], 1e-9)
-        still = not (change > STILL).any()
+        moved = (change > STILL).any(axis=0)
+        again = paired & (moved | (beside & moved).any(axis=1))
     if stars is not None and rows.size:
         offset, more = wings_aside(image, x[stars], y[stars], growth, fwhm)
         x[rows], y[rows] = x[rows] - offset[0], y[rows] - offset[1]
