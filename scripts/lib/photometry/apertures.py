@@ -78,6 +78,28 @@ def tile_sums(
     return sums, errors
 
 
+def pixels_at(
+    x: np.ndarray, y: np.ndarray, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return row and column of the pixels of an image nearest to positions [pixel]."""
+    row = np.clip(np.rint(y).astype(int), 0, shape[0] - 1)
+    column = np.clip(np.rint(x).astype(int), 0, shape[1] - 1)
+    return row, column
+
+
+def discs_about(x: np.ndarray, y: np.ndarray, radius: float, shape: tuple[int, ...]) -> np.ndarray:
+    """Return which pixels of an image are within a radius of positions [pixel], a mask of bool."""
+    inside = np.zeros(shape, bool)
+    half = int(np.ceil(radius))
+    for column, row in zip(x.astype(float), y.astype(float), strict=True):
+        x0, y0 = (max(0, round(place) - half) for place in (column, row))
+        x1, y1 = (max(0, round(place) + half + 1) for place in (column, row))
+        part = inside[y0:y1, x0:x1]
+        dy, dx = (np.arange(size) for size in part.shape)
+        part |= (dy[:, None] + y0 - row) ** 2 + (dx + x0 - column) ** 2 < radius**2
+    return inside
+
+
 def squares_about(
     column: np.ndarray, row: np.ndarray, half: int, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:

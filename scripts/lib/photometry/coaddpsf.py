@@ -8,6 +8,7 @@ from scipy.ndimage import gaussian_filter, maximum_filter
 from scipy.spatial import cKDTree
 
 from lib.core.stats import MAD_TO_SIGMA, excess_scatter
+from lib.photometry.apertures import pixels_at
 from lib.photometry.flags import (
     FLAG_BLENDED,
     FLAG_NEIGHBOUR,
@@ -265,11 +266,9 @@ def _point_rows(
 ) -> np.ndarray:  # fmt: skip
     """Return stars in the columns of detected sources, as wide as stars are."""
     rows = np.zeros(x.size, known.dtype)
-    column = np.clip(np.rint(x).astype(int), 0, image.shape[1] - 1)
-    row = np.clip(np.rint(y).astype(int), 0, image.shape[0] - 1)
     rows["x"], rows["y"], rows["flux"] = x, y, flux
     rows["a"] = rows["b"] = fwhm / 2.3548
-    rows["peak"] = image[row, column]
+    rows["peak"] = image[pixels_at(x, y, image.shape)]
     rows["flag"] = FLAG_BLENDED
     return rows
 
@@ -437,14 +436,12 @@ def _partial_cover(
     stars = np.flatnonzero(field.stars)
     light, own = coadd.coverage.correction(x, y, CORE_RADIUS * field.fwhm, stars)
     partial = (field.flags & FLAG_PARTIAL) > 0
-    row, column = (
-        np.clip(np.rint(place).astype(int), 0, size - 1)
-        for place, size in zip((y, x), image.variance.shape, strict=True)
-    )
     peak = np.maximum(flux, 0) * float(field.growth.wings((0.0, 0.0)).density(0.0, 0.0))
     photons = peak / image.gain if image.gain else 0.0 * peak
     # Where no frame has weight the variance is 0.
-    photons = photons / np.maximum(photons + image.variance[row, column], 1e-30)
+    photons = photons / np.maximum(
+        photons + image.variance[pixels_at(x, y, image.variance.shape)], 1e-30
+    )
     terms = -np.log(light)[:, None] * np.column_stack([1 - photons, photons])
     spoilt = field.flags & (FLAG_SATURATED | FLAG_WEIGHT | FLAG_TRUNCATED | FLAG_NEIGHBOUR) > 0
     error = np.sqrt(variance) / np.maximum(flux, 1e-30)
@@ -481,11 +478,8 @@ def full_variance(image: PsfImage, fitted: PsfFluxes, excess: np.ndarray) -> np.
     ndarray, shape (n,)
     """
     first = slice(len(excess))
-    column, row = (
-        np.clip(np.rint(place[first]).astype(int), 0, size - 1)
-        for place, size in zip((fitted.x, fitted.y), image.variance.shape[::-1], strict=True)
-    )
-    sky = image.variance[row, column] * fitted.area[first]
+    here = pixels_at(fitted.x[first], fitted.y[first], image.variance.shape)
+    sky = image.variance[here] * fitted.area[first]
     lost = fitted.seen[first] < CORE_LOST
     wings = np.where(lost, WINGS_ERROR * fitted.flux[first], 0)
     variance: np.ndarray = fitted.error[first] ** 2 + (excess**2 - 1) * sky + wings**2

@@ -126,7 +126,7 @@ def coadd_zeropoint(
     if crowd is not None:
         total, snr, relative = crowd.flux, crowd.flux / crowd.error, field.lost_error
     else:
-        total, snr, relative = _without_larger_sources(field)
+        total, snr, relative = _without_larger_sources(field, coadd.under)
     seen = total[ours] > 0
     ours, theirs = ours[seen], theirs[seen]
     catalogue = np.asarray(reference[band], float)[theirs]
@@ -158,12 +158,13 @@ def coadd_zeropoint(
     return result, ZeropointStars(ours, theirs, catalogue, colours, x, y)
 
 
-def _without_larger_sources(field: StarField) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _without_larger_sources(
+    field: StarField, under: UnderlyingLight
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return total fluxes without the light of galaxies and nebulae, S/N, further relative errors.
 
     What is not known of that light is an error that a fainter catalogue magnitude does not tell.
     """
-    under = UnderlyingLight.of(field)
     if not under.level.any():
         return field.total, field.snr, field.lost_error
     fraction = float(field.growth.fraction(field.aperture))

@@ -133,6 +133,12 @@ class MeasuredCoadd:
         return excess
 
     @cached_property
+    def under(self) -> UnderlyingLight:
+        """Light of larger sources under those of the coadd."""
+        assert self.field is not None
+        return UnderlyingLight.of(self.field)
+
+    @cached_property
     def occupied_total(self) -> np.ndarray:
         """Summed-area table of `occupied`, int32, shape (ny + 1, nx + 1)."""
         return summed_area(self.occupied)

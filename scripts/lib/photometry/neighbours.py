@@ -4,7 +4,7 @@ import numpy as np
 import sep
 
 from lib.core.stats import MAD_TO_SIGMA, regular_sample, sigma_clipped_median
-from lib.photometry.apertures import squares_about, tile_sums
+from lib.photometry.apertures import discs_about, squares_about, tile_sums
 from lib.photometry.image import MeasurementImage
 from lib.photometry.psf import StarAperture, Wings
 from lib.photometry.sources import Detections, detect_sources, neighbour_distance
@@ -350,19 +350,12 @@ def hidden_sources(
     light = models.image(point)
     variance = image.noise**2 + light / image.gain + (model_error * light) ** 2
     error = np.sqrt(variance).astype(np.float32)
-    search = np.zeros(models.size, bool)
-    core = np.zeros(models.size, bool)
-    ny, nx = models.size
     reach = int(np.ceil(HIDDEN_REACH * fwhm))
-    for i in np.flatnonzero(models.flux > 0):
-        column, row = round(models.x[i]), round(models.y[i])
-        x0, y0 = max(0, column - reach), max(0, row - reach)
-        part = (slice(y0, row + reach + 1), slice(x0, column + reach + 1))
-        dy = np.arange(y0, min(ny, row + reach + 1))[:, None] - models.y[i]
-        r2 = (np.arange(x0, min(nx, column + reach + 1)) - models.x[i]) ** 2 + dy**2
-        core[part] |= r2 < (LEAST_CORE * fwhm) ** 2
-        if point[i]:
-            search[part] |= r2 < reach**2
+    modelled = models.flux > 0
+    core, search = (
+        discs_about(models.x[some], models.y[some], radius, models.size)
+        for some, radius in ((modelled, LEAST_CORE * fwhm), (modelled & point, reach))
+    )
     other = np.append(False, ~point)[segments]
     left = models.residual - common_residual(models, point, reach, image.typical_noise)
     # The core of a neighbour may lie at the inner rim: count its pixels, not those of a star.

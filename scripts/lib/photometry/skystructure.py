@@ -16,7 +16,6 @@ CLIP_SIGMA = 5
 """Larger deviations are clipped to this: an undetected source is no sky structure, unless half of
 the apertures deviate as much."""
 
-
 SEEN_SNR = 10.0
 """Signal-to-noise ratio of sources that tell whether there is structure."""
 

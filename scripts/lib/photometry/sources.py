@@ -36,13 +36,11 @@ BLEND_CONTRAST = (5e-5, 5e-3)
 PIXEL_WIDTH = 12**-0.5
 """Standard deviation of a uniform distribution over one pixel [pixel]."""
 
-
 LARGE = 100.0
 """[FWHM^2] Minimum area of a source that lies under others: ten times that of most stars."""
 
 FEW_STARS = 5
 """With fewer unblended stars, deblended ones count as stars, too."""
-
 
 FILLED = 4
 """[pixel] Depth to which unusable pixels are filled from their neighbours."""

@@ -228,7 +228,7 @@ def measure_sources(
     pixel = coadd.variance[row.astype(int), column.astype(int)]
     star_size = field.profile.half_light
     # In a crowd the sky between the stars is fitted with them.
-    under = UnderlyingLight.none(x.size) if crowded else UnderlyingLight.of(field)
+    under = UnderlyingLight.none(x.size) if crowded else coadd.under
     variance = pixel * coadd.noise.ratio(2 * star_size) ** 2
     position_error = position_errors(
         coadd.image, x, y, star_size, variance, coadd.gain, under.gradient_error

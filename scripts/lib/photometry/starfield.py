@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import sep
 
-from lib.photometry.apertures import aperture_fluxes
+from lib.photometry.apertures import aperture_fluxes, pixels_at
 from lib.photometry.coverage import FULL_COVERAGE, least_coverage
 from lib.photometry.doubled import second_images
 from lib.photometry.fieldvariation import MIN_STARS, WIDE_RADIUS, FieldVariation, fit_variation
@@ -539,9 +539,7 @@ def _stellar_profile(
 
 def _on_cores(cores: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return which sources lie on the core of a saturated star."""
-    row = np.clip(np.rint(y).astype(int), 0, cores.shape[0] - 1)
-    column = np.clip(np.rint(x).astype(int), 0, cores.shape[1] - 1)
-    return cores[row, column]
+    return cores[pixels_at(x, y, cores.shape)]
 
 
 def _correct_variation(

@@ -7,6 +7,7 @@ star before a galaxy, or a supernova in it, that is a fraction of the galaxy's.
 import numpy as np
 import sep
 
+from lib.photometry.apertures import discs_about
 from lib.photometry.backgroundmesh import fine_mesh
 from lib.photometry.growth import GrowthCurve
 from lib.photometry.image import MeasurementImage
@@ -60,13 +61,14 @@ def superposed_sources(
     Detections
         The sources, numbered from 1.
     """
-    from scipy.ndimage import gaussian_filter
+    from scipy.ndimage import find_objects, gaussian_filter
 
     nothing = Detections(known[:0], np.zeros(inside.shape, np.int32))
     if not inside.any():
         return nothing
-    part = _bounds(inside)
-    closed = ~inside[part] | _near(known, inside.shape, KNOWN_REACH * fwhm)[part]
+    (part,) = find_objects(inside.astype(np.int8))
+    near = discs_about(known["x"], known["y"], KNOWN_REACH * fwhm, inside.shape)
+    closed = ~inside[part] | near[part]
     noise = image.noise[part] if isinstance(image.noise, np.ndarray) else image.noise
     closed |= ~np.isfinite(residual[part] / noise)
     if image.bad is not None:
@@ -100,21 +102,3 @@ def superposed_sources(
     labels = np.zeros(inside.shape, np.int32)
     labels[part] = np.append(0, np.where(sharp, np.cumsum(sharp), 0))[theirs]
     return Detections(sources, labels)
-
-
-def _bounds(pixels: np.ndarray) -> tuple[slice, slice]:
-    """Return the smallest rectangle that holds all pixels of a mask."""
-    rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-
-
-def _near(known: np.ndarray, shape: tuple[int, int], radius: float) -> np.ndarray:
-    """Return which pixels are within a radius [pixel] of sources."""
-    near = np.zeros(shape, bool)
-    half = int(np.ceil(radius))
-    for x, y in zip(known["x"].astype(float), known["y"].astype(float), strict=True):
-        x0, y0 = max(0, round(x) - half), max(0, round(y) - half)
-        part = near[y0 : y0 + 2 * half + 1, x0 : x0 + 2 * half + 1]
-        row, column = np.ogrid[: part.shape[0], : part.shape[1]]
-        part |= (row + y0 - y) ** 2 + (column + x0 - x) ** 2 < radius**2
-    return near

@@ -42,9 +42,8 @@ def position_errors(
         Errors [pixel]; infinite where no significant light is left.
     """
     window = WINDOW * locus
-    light, r2 = _light_about(image, x, y, window)
-    weight = np.exp(-r2 / (2 * window**2))
-    slope = _slope(light, r2, window)
+    light, r2, weight = _windows(image, x, y, window)
+    slope = _slope(light, r2, weight, window)
     photons = np.sum(weight**2 * r2 / 2 * np.maximum(light, 0), axis=(1, 2)) / gain
     empty = variance * np.pi * window**4 / 2
     with np.errstate(divide="ignore"):
@@ -66,26 +65,26 @@ def gradient_shift(image: np.ndarray, x: np.ndarray, y: np.ndarray, locus: float
         Infinite where no significant light is left.
     """
     window = WINDOW * locus
-    slope = _slope(*_light_about(image, x, y, window), window)
+    slope = _slope(*_windows(image, x, y, window), window)
     with np.errstate(divide="ignore"):
         return _moment(window) / np.maximum(slope, 0)
 
 
-def _light_about(
+def _windows(
     image: np.ndarray, x: np.ndarray, y: np.ndarray, window: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pixels in squares about positions, and the squares of their distances."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the pixels about positions, the squares of their distances, and their weights."""
     half = int(np.ceil(4 * window))
     grid = np.arange(-half, half + 1)
     row, column = y.round().astype(int), x.round().astype(int)
     light = np.nan_to_num(image[squares_about(column, row, half, image.shape)])
     dy2, dx2 = ((grid + (whole - one)[:, None]) ** 2 for whole, one in ((row, y), (column, x)))
-    return light, dy2[:, :, None] + dx2[:, None, :]
+    r2 = dy2[:, :, None] + dx2[:, None, :]
+    return light, r2, np.exp(-r2 / (2 * window**2))
 
 
-def _slope(light: np.ndarray, r2: np.ndarray, window: float) -> np.ndarray:
+def _slope(light: np.ndarray, r2: np.ndarray, weight: np.ndarray, window: float) -> np.ndarray:
     """Return the derivative of the sum with respect to x0, averaged over both axes."""
-    weight = np.exp(-r2 / (2 * window**2))
     # Half of r^2 for x^2.
     return np.sum(weight * light * (1 - r2 / (2 * window**2)), axis=(1, 2))
 

@@ -85,15 +85,14 @@ def measure_coadd(
     lost = find_lost_pixels(image, weight, saturate)
     seen = SeenPixels(lift_cores(image, lost, saturate), covered, lost, coverage)
     noise_map, pixel_noise, detected = _detect(seen, weight, variance, settings)
-    clean, mesh, field = _separate_background(seen, noise_map, detected, saturate, gain, settings)
+    clean, mesh, field, structure = _separate_background(
+        seen, noise_map, detected, saturate, gain, settings
+    )
     occupied = ~covered
     fwhm = FWHM_WITHOUT_STARS
     if field is not None:
         fwhm = field.fwhm
         occupied |= grow(field.segments > 0, int(np.ceil(OCCUPIED_MARGIN * fwhm)))
-    structure = None
-    if field is not None:
-        structure = structure_of(field, UnderlyingLight.of(field), seen.shown)
     level = clean if structure is None else clean - structure
     factor, noise = _calibrate_noise(
         level, variance, occupied, fwhm, settings.apertures, pixel_noise
@@ -213,8 +212,11 @@ def _separate_background(
     saturate: float,
     gain: float,
     settings: StackSettings,
-) -> tuple[np.ndarray, np.ndarray, StarField | None]:
-    """Return the background-subtracted image, the background mesh, and the sources."""
+) -> tuple[np.ndarray, np.ndarray, StarField | None, np.ndarray | None]:
+    """Return the background-subtracted image, the background mesh, the sources, and the structure.
+
+    See `lib.photometry.skystructure.structure_of`.
+    """
     how = detection_settings(settings)
     # Repeated with the sources masked: their wings raise the background by a fraction of the
     # noise that amounts to a per cent of the total flux of faint stars.
@@ -224,7 +226,7 @@ def _separate_background(
     to_measure = seen.measurement_image(clean, noise, gain, saturate)
     field = measure_field(to_measure, how, find_hidden=False, detected=detected)
     if field is None:
-        return clean, mesh, None
+        return clean, mesh, None, None
     # Without the wings of the stars outside their masks, too, which in a crowded field would
     # count as sky.
     lift = background_without(field.residual, ~covered, field.segments, settings.background_box)
@@ -236,7 +238,9 @@ def _separate_background(
         # Detection above the common light of crowded stars, where these still separate.
         detected = detect_above_background(to_measure, how, settings.background_box)
     field = measure_field(to_measure, how, detected=detected) or field
-    return clean, mesh, UnderlyingLight.of(field).recentred(field, clean)
+    under = UnderlyingLight.of(field)
+    structure = structure_of(field, under, seen.shown)
+    return clean, mesh, under.recentred(field, clean), structure
 
 
 def _calibrate_noise(
